@@ -1,0 +1,1 @@
+//! Boxes and names, drawn on I420 pictures.

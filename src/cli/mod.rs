@@ -1,0 +1,48 @@
+//! The command line: one file per subcommand, each raw arguments -> validated config ->
+//! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A request that makes no sense, as opposed to one that failed: exit code 2.
+#[derive(Debug)]
+pub struct UsageError(pub String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Names everyone you enrolled, frame by frame, and leaves strangers as strangers.
+#[derive(Debug, Parser)]
+#[command(name = "sphereface", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+impl Cli {
+    fn run(self) -> anyhow::Result<()> {
+        match self.command {}
+    }
+}
+
+/// Parses the command line, runs it, and reports a failure in one sentence on standard error.
+pub fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sphereface: {error:#}");
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The SphereFace networks as data.
+
+use std::fmt;
+
+/// Channels of the four stages of the networks in the paper.
+pub const PAPER_CHANNELS: [usize; 4] = [64, 128, 256, 512];
+
+/// Spatial size (rows, columns) of the last feature map for a 112x96 crop.
+pub const LAST_MAP: (usize, usize) = (7, 6);
+
+/// A SphereFace network: four stages, each a stride-2 3x3 convolution + PReLU followed by
+/// residual units of two 3x3 convolutions + PReLU, then one fully connected layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Architecture {
+    /// Residual units in each stage.
+    pub units: [usize; 4],
+    /// Channels of each stage.
+    pub channels: [usize; 4],
+    /// Size of the embedding.
+    pub embedding: usize,
+}
+
+/// Depth (number of layers with weights, as in the paper) and residual units a stage.
+pub const DEPTHS: [(usize, [usize; 4]); 5] =
+    [(4, [0, 0, 0, 0]), (10, [0, 1, 2, 0]), (20, [1, 2, 4, 1]), (36, [2, 4, 8, 2]), (64, [3, 8, 16, 3])];
+
+impl Architecture {
+    /// The network of the paper with that depth: 4, 10, 20, 36 or 64.
+    pub fn of_depth(depth: usize) -> Option<Self> {
+        let (_, units) = DEPTHS.into_iter().find(|(d, _)| *d == depth)?;
+        Some(Self { units, channels: PAPER_CHANNELS, embedding: 512 })
+    }
+
+    /// The same units with other channel counts.
+    pub fn with_channels(self, channels: [usize; 4]) -> Self {
+        Self { channels, ..self }
+    }
+
+    /// The same network with another embedding size.
+    pub fn with_embedding(self, embedding: usize) -> Self {
+        Self { embedding, ..self }
+    }
+
+    /// Every convolution in order of evaluation.
+    pub fn convolutions(&self) -> Vec<Convolution> {
+        let mut list = Vec::new();
+        let mut input = 3;
+        for (stage, (&units, &channels)) in self.units.iter().zip(&self.channels).enumerate() {
+            list.push(Convolution { stage: stage + 1, index: 1, input, output: channels, stride: 2 });
+            for index in 2..2 + 2 * units {
+                list.push(Convolution {
+                    stage: stage + 1,
+                    index,
+                    input: channels,
+                    output: channels,
+                    stride: 1,
+                });
+            }
+            input = channels;
+        }
+        list
+    }
+
+    /// Inputs of the fully connected layer (channels x rows x columns, in that order).
+    pub fn flattened(&self) -> usize {
+        self.channels[3] * LAST_MAP.0 * LAST_MAP.1
+    }
+
+    /// Every tensor of the network with its shape, in the authors' order and with their names
+    /// (`conv1_1.weight` [out, in, 3, 3], `conv1_1.bias`, `relu1_1.weight` [out], ...,
+    /// `fc5.weight` [embedding, flattened], `fc5.bias`).
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let mut list = Vec::new();
+        for c in self.convolutions() {
+            let Convolution { stage, index, input, output, .. } = c;
+            list.push((format!("conv{stage}_{index}.weight"), vec![output, input, 3, 3]));
+            list.push((format!("conv{stage}_{index}.bias"), vec![output]));
+            list.push((format!("relu{stage}_{index}.weight"), vec![output]));
+        }
+        list.push(("fc5.weight".into(), vec![self.embedding, self.flattened()]));
+        list.push(("fc5.bias".into(), vec![self.embedding]));
+        list
+    }
+}
+
+impl fmt::Display for Architecture {
+    /// `sphereface20`, with `-CxCxCxC` when the channels are not the paper's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match DEPTHS.iter().find(|(_, units)| *units == self.units) {
+            Some((depth, _)) => write!(f, "sphereface{depth}")?,
+            None => write!(f, "sphereface[{:?}]", self.units)?,
+        }
+        if self.channels != PAPER_CHANNELS {
+            let [a, b, c, d] = self.channels;
+            write!(f, "-{a}x{b}x{c}x{d}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One 3x3 convolution of an [`Architecture`]; padding is 1, a PReLU follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Convolution {
+    /// Stage, from 1.
+    pub stage: usize,
+    /// Place within the stage, from 1; 1 is the stride-2 opening, 2 and 3 the first unit, ...
+    pub index: usize,
+    /// Input channels.
+    pub input: usize,
+    /// Output channels.
+    pub output: usize,
+    /// 1 or 2.
+    pub stride: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_networks_have_the_layers_their_names_count() {
+        for (depth, _) in DEPTHS {
+            assert_eq!(Architecture::of_depth(depth).unwrap().convolutions().len(), depth);
+        }
+        let sphere20 = Architecture::of_depth(20).unwrap();
+        assert_eq!(sphere20.convolutions().len(), 20);
+        let parameters: usize =
+            sphere20.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        assert_eq!(parameters / 100_000, 226);
+    }
+
+    #[test]
+    fn other_depths_do_not_exist() {
+        assert!(Architecture::of_depth(21).is_none());
+    }
+}

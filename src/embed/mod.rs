@@ -1,0 +1,46 @@
+//! SphereFace networks (Liu et al., "SphereFace: Deep Hypersphere Embedding for Face
+//! Recognition", CVPR 2017) and the embedder: crop -> embedding.
+
+pub mod arch;
+
+pub use arch::Architecture;
+
+use std::sync::Arc;
+
+use crate::nn::ModelId;
+
+/// Where a face lies on the unit hypersphere of one model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedding {
+    model: ModelId,
+    vector: Arc<[f32]>,
+}
+
+impl Embedding {
+    /// Normalises `vector` to unit length. `None` when it has no direction (zero or not finite).
+    pub fn new(model: ModelId, mut vector: Vec<f32>) -> Option<Self> {
+        let norm = vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        if !norm.is_finite() || norm == 0.0 {
+            return None;
+        }
+        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+        Some(Self { model, vector: vector.into() })
+    }
+
+    /// The model that made it.
+    pub fn model(&self) -> ModelId {
+        self.model
+    }
+
+    /// The unit vector.
+    pub fn as_slice(&self) -> &[f32] {
+        &self.vector
+    }
+
+    /// Cosine of the angle to another embedding; `None` when another model made it, since
+    /// the two spaces have nothing to do with each other.
+    pub fn cosine(&self, other: &Embedding) -> Option<f32> {
+        (self.model == other.model)
+            .then(|| self.vector.iter().zip(other.vector.iter()).map(|(a, b)| a * b).sum())
+    }
+}

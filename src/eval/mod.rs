@@ -1,0 +1,1 @@
+//! How good it is: verification, open-set identification, video scoring, calibration.

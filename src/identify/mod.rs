@@ -1,0 +1,1 @@
+//! The open-set decision: who of the gallery, or nobody of it.

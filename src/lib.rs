@@ -1,0 +1,41 @@
+//! Point it at a video and get the same video back with everyone you enrolled named.
+//!
+//! A video becomes *observations* (what was seen), observations meet the *gallery* (who is
+//! known) and become *identifications* (who it was, or unknown), and identifications are
+//! *rendered* (drawn, written, played):
+//!
+//! ```text
+//! media ─ Frame ▶ detect ─ Face ▶ align ─ Crop ▶ embed ─ Embedding ▶ identify ─ Identification ▶ annotate ▶ media
+//!                                                                                     └▶ report
+//! ```
+//!
+//! | room | job | may know |
+//! |---|---|---|
+//! | [`media`] | open any source, hand out frames, write any sink with the audio kept | |
+//! | [`nn`] | CPU kernels, weights in and out | candle |
+//! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `nn` |
+//! | [`align`] | landmarks -> similarity transform -> 112x96 crop | |
+//! | [`embed`] | SphereFace networks: crop -> embedding | `nn`, `align` |
+//! | [`gallery`] | people, stills, templates, storage, enrolment | `detect`, `align`, `embed` |
+//! | [`identify`] | the open-set decision | `gallery`, `embed` |
+//! | [`annotate`] | boxes and names drawn on a picture | `media` |
+//! | [`report`] | results a machine reads | `detect`, `identify` |
+//! | [`eval`] | verification, video scoring, calibration | all of the above |
+//! | [`pipeline`] | the stage graph: threads, channels, order, batching, statistics | all stages |
+//! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
+//!
+//! Nothing here prints or exits; errors are typed. Only [`cli`] talks to a person.
+#![warn(missing_docs)]
+
+pub mod align;
+pub mod annotate;
+pub mod cli;
+pub mod detect;
+pub mod embed;
+pub mod eval;
+pub mod gallery;
+pub mod identify;
+pub mod media;
+pub mod nn;
+pub mod pipeline;
+pub mod report;

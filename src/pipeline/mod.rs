@@ -1,0 +1,1 @@
+//! The stage graph: threads, channels, order, batching, shutdown, statistics.

@@ -1,0 +1,1 @@
+//! Results a machine reads.
