@@ -1,0 +1,73 @@
+#!/bin/sh
+# Installs what is missing to build, run and test sphereface on Debian or Ubuntu:
+#   tools/setup.sh [run|test]
+# Says what it installs, asks for nothing, and does nothing when everything is there.
+set -eu
+
+say() { printf '%s\n' "setup: $*"; }
+die() { printf '%s\n' "setup: $*" >&2; exit 1; }
+
+# Rust 1.89 is the first with stable AVX-512 intrinsics.
+rust_minor=89
+
+run_packages="
+build-essential pkg-config ca-certificates curl
+libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
+gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x"
+# ffmpeg makes the test clips, Xvfb stands in for a screen, the RTSP server for a camera.
+test_packages="ffmpeg xvfb libgstrtspserver-1.0-dev"
+
+case "${1:-run}" in
+run) packages=$run_packages ;;
+test) packages="$run_packages $test_packages" ;;
+*) die "unknown set '$1': use run or test" ;;
+esac
+
+missing=
+if command -v dpkg-query >/dev/null; then
+    for package in $packages; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' ||
+            missing="$missing $package"
+    done
+else
+    die "this is no Debian or Ubuntu: install GStreamer 1.20 or newer with its base, good, bad, ugly and libav plugins and their development files, and Rust 1.$rust_minor or newer, then run 'cargo build --release'"
+fi
+
+as_root=
+if [ "$(id -u)" != 0 ]; then
+    as_root=sudo
+fi
+apt() {
+    if [ -n "$as_root" ]; then
+        command -v sudo >/dev/null || die "these packages are missing and there is no sudo to install them with:$missing"
+    fi
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get "$@"
+}
+
+if [ -n "$missing" ]; then
+    say "installing the system packages$missing"
+    apt -qq update
+    # shellcheck disable=SC2086
+    apt -qq -y install --no-install-recommends $missing >/dev/null
+fi
+
+new_enough() {
+    minor=$(cargo --version 2>/dev/null | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\1/p')
+    [ -n "$minor" ] && [ "$minor" -ge "$rust_minor" ]
+}
+
+PATH="$HOME/.cargo/bin:$PATH"
+if ! new_enough; then
+    if command -v rustup >/dev/null || { apt-cache show rustup >/dev/null 2>&1 && apt -qq -y install rustup >/dev/null; }; then
+        say "installing the stable Rust toolchain with rustup"
+        rustup -q toolchain install stable --profile minimal -c rustfmt -c clippy
+        rustup -q default stable
+    else
+        say "installing the stable Rust toolchain with the installer of the Rust project"
+        curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs |
+            sh -s -- -q -y --profile minimal -c rustfmt -c clippy --no-modify-path ||
+            die "Rust could not be installed: install Rust 1.$rust_minor or newer by hand and try again"
+    fi
+    new_enough || die "cargo is still older than 1.$rust_minor: put the new toolchain first on PATH"
+fi
