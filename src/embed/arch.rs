@@ -1,5 +1,6 @@
 //! The SphereFace networks as data.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Channels of the four stages of the networks in the paper.
@@ -7,6 +8,9 @@ pub const PAPER_CHANNELS: [usize; 4] = [64, 128, 256, 512];
 
 /// Spatial size (rows, columns) of the last feature map for a 112x96 crop.
 pub const LAST_MAP: (usize, usize) = (7, 6);
+
+/// The metadata value of `input`: rows x columns of a crop.
+const INPUT: &str = "112x96";
 
 /// A SphereFace network: four stages, each a stride-2 3x3 convolution + PReLU followed by
 /// residual units of two 3x3 convolutions + PReLU, then one fully connected layer.
@@ -83,6 +87,77 @@ impl Architecture {
     }
 }
 
+/// Why metadata describes no network of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ArchitectureError {
+    /// A key is not there.
+    #[error(
+        "the metadata has no '{0}': these are not SphereFace weights, or not written by 'sphereface models import'"
+    )]
+    Missing(&'static str),
+    /// A key holds something that cannot be used.
+    #[error("the metadata says {key} = '{value}', which is not supported: {needed}")]
+    Unsupported {
+        /// The key.
+        key: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it may hold.
+        needed: &'static str,
+    },
+}
+
+impl Architecture {
+    /// The network that the metadata of a model file describes, by the keys `architecture`,
+    /// `channels`, `embedding_size` and `input`.
+    ///
+    /// # Errors
+    /// When a key is missing or names something that is not computed here.
+    pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Self, ArchitectureError> {
+        let get = |key| metadata.get(key).ok_or(ArchitectureError::Missing(key));
+        let unsupported = |key: &'static str, value: &str, needed| ArchitectureError::Unsupported {
+            key,
+            value: value.to_owned(),
+            needed,
+        };
+        let name = get("architecture")?;
+        let network = name
+            .strip_prefix("sphereface")
+            .and_then(|depth| depth.parse().ok())
+            .and_then(Self::of_depth)
+            .ok_or_else(|| unsupported("architecture", name, "use sphereface4, 10, 20, 36 or 64"))?;
+        // Bounds far above any real network keep the sizes computed from them from overflowing.
+        let size = |text: &str, most| text.trim().parse().ok().filter(|n| (1..=most).contains(n));
+        let text = get("channels")?;
+        let channels: Option<Vec<usize>> = text.split(',').map(|c| size(c, 8192)).collect();
+        let channels = channels.and_then(|list| list.try_into().ok()).ok_or_else(|| {
+            unsupported("channels", text, "four counts from 1 to 8192, like 64,128,256,512")
+        })?;
+        let text = get("embedding_size")?;
+        let embedding = size(text, 65536)
+            .ok_or_else(|| unsupported("embedding_size", text, "a count from 1 to 65536"))?;
+        let text = get("input")?;
+        if text != INPUT {
+            return Err(unsupported("input", text, "rows x columns of a crop are 112x96"));
+        }
+        Ok(network.with_channels(channels).with_embedding(embedding))
+    }
+
+    /// The metadata that [`Architecture::from_metadata`] reads. `None` for a number of units
+    /// that has no name.
+    pub fn to_metadata(&self) -> Option<[(String, String); 4]> {
+        let (depth, _) = DEPTHS.into_iter().find(|(_, units)| *units == self.units)?;
+        let [a, b, c, d] = self.channels;
+        let pair = |key: &str, value: String| (key.to_owned(), value);
+        Some([
+            pair("architecture", format!("sphereface{depth}")),
+            pair("channels", format!("{a},{b},{c},{d}")),
+            pair("embedding_size", self.embedding.to_string()),
+            pair("input", INPUT.to_owned()),
+        ])
+    }
+}
+
 impl fmt::Display for Architecture {
     /// `sphereface20`, with `-CxCxCxC` when the channels are not the paper's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -127,6 +202,30 @@ mod tests {
         let parameters: usize =
             sphere20.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         assert_eq!(parameters / 100_000, 226);
+    }
+
+    #[test]
+    fn metadata_describes_the_network_and_nothing_else_passes() {
+        let network =
+            Architecture::of_depth(10).unwrap().with_channels([32, 64, 128, 256]).with_embedding(128);
+        let metadata = BTreeMap::from(network.to_metadata().unwrap());
+        assert_eq!(Architecture::from_metadata(&metadata), Ok(network));
+        for (key, value) in [
+            ("architecture", "sphereface21"),
+            ("architecture", "opensphere20"),
+            ("channels", "64,128,256"),
+            ("channels", "64,128,256,0"),
+            ("channels", "64,128,256,99999999999999999999"),
+            ("embedding_size", "-1"),
+            ("input", "112x112"),
+        ] {
+            let mut changed = metadata.clone();
+            changed.insert(key.into(), value.into());
+            let error = Architecture::from_metadata(&changed).unwrap_err();
+            assert!(error.to_string().contains(&format!("{key} = '{value}'")), "{error}");
+            changed.remove(key);
+            assert_eq!(Architecture::from_metadata(&changed), Err(ArchitectureError::Missing(key)));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 pub mod arch;
 
-pub use arch::Architecture;
+pub use arch::{Architecture, ArchitectureError};
 
 use std::sync::Arc;
 

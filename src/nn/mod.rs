@@ -4,4 +4,4 @@ pub mod isa;
 pub mod weights;
 
 pub use isa::{Isa, IsaError};
-pub use weights::{ModelId, Tensor, Weights};
+pub use weights::{ModelId, Precision, Tensor, Weights, WeightsError};

@@ -1,0 +1,364 @@
+//! Named tensors in host memory, with the metadata that travels with them: loaded from and
+//! saved to safetensors, identified by the hash of their values.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
+use std::path::Path;
+use std::str::FromStr;
+
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensors};
+
+mod builtin;
+
+pub use builtin::{BuiltIn, MTCNN, SPHEREFACE};
+
+/// The value of the metadata key `format` in our own files.
+pub const FORMAT: &str = "sphereface";
+
+/// Identifier of a set of weights: the first 8 bytes of the BLAKE3 hash of its tensors
+/// (names, shapes, values), written as 16 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelId(pub [u8; 8]);
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for ModelId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text.len() != 16 || !text.is_ascii() {
+            return Err(());
+        }
+        let mut bytes = [0; 8];
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| ())?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| ())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// Why weights cannot be read, written or used.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The bytes are not what the format promises.
+    #[error("not a readable {format} file ({cause}): it is truncated or damaged, fetch it again")]
+    Corrupt {
+        /// The format it was read as.
+        format: &'static str,
+        /// What is wrong.
+        cause: String,
+    },
+    /// A whole format, or a feature of one, that is not read here.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A tensor holds values of a type that weights do not come in.
+    #[error(
+        "tensor {tensor} holds {found} values: weights are f32, f16, bf16 or f64, convert the file first"
+    )]
+    WrongType {
+        /// Its name.
+        tensor: String,
+        /// The type found.
+        found: String,
+    },
+    /// A tensor that the network needs is not there.
+    #[error("tensor {tensor} {expected:?} is missing: these are not weights of this network")]
+    Missing {
+        /// Its name.
+        tensor: String,
+        /// Its shape.
+        expected: Vec<usize>,
+    },
+    /// A tensor has another shape than the network needs.
+    #[error("tensor {tensor} is {found:?} and should be {expected:?}: these are not weights of this network")]
+    Shape {
+        /// Its name.
+        tensor: String,
+        /// The shape found.
+        found: Vec<usize>,
+        /// The shape needed.
+        expected: Vec<usize>,
+    },
+    /// A tensor holds a value that is not a finite number, or is not one as f16.
+    #[error(
+        "tensor {tensor} holds a value that is not a finite {precision} number: the training run diverged or the file is damaged"
+    )]
+    NotFinite {
+        /// Its name.
+        tensor: String,
+        /// The type it should fit in.
+        precision: Precision,
+    },
+    /// Any of the above, in a named file.
+    #[error("{origin}: {source}")]
+    In {
+        /// The file, or the name of the built-in model.
+        origin: String,
+        /// What is wrong with it.
+        source: Box<WeightsError>,
+    },
+}
+
+impl WeightsError {
+    /// The same error, saying which file it is about. Says it once.
+    pub fn in_file(self, origin: impl fmt::Display) -> Self {
+        match self {
+            Self::In { .. } | Self::Read { .. } | Self::Write { .. } => self,
+            other => Self::In { origin: origin.to_string(), source: Box::new(other) },
+        }
+    }
+}
+
+/// How values are stored on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit IEEE floats: half the size. Rounds, so the identifier changes once.
+    F16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+        })
+    }
+}
+
+/// A dense f32 tensor in row-major order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// `shape.product()` values.
+    pub data: Vec<f32>,
+}
+
+/// A set of weights: tensors by name, and text metadata.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Weights {
+    /// Tensors by name, in our own layout (convolutions [out, in, rows, columns]).
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Metadata as stored in the safetensors header.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Weights {
+    /// Reads a safetensors file; f16, bf16 and f64 tensors become f32.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no safetensors file, or holds tensors of integers or
+    /// values that are not finite. The error names the file.
+    pub fn load(path: &Path) -> Result<Self, WeightsError> {
+        let bytes = std::fs::read(path)
+            .map_err(|source| WeightsError::Read { path: path.display().to_string(), source })?;
+        Self::from_safetensors(&bytes, &path.display().to_string())
+    }
+
+    /// Reads safetensors from memory; `origin` names them in errors.
+    ///
+    /// # Errors
+    /// As [`Weights::load`].
+    pub fn from_safetensors(bytes: &[u8], origin: &str) -> Result<Self, WeightsError> {
+        Self::parse_safetensors(bytes).map_err(|error| error.in_file(origin))
+    }
+
+    fn parse_safetensors(bytes: &[u8]) -> Result<Self, WeightsError> {
+        let corrupt = |error: safetensors::SafeTensorError| WeightsError::Corrupt {
+            format: "safetensors",
+            cause: error.to_string(),
+        };
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(corrupt)?;
+        let file = SafeTensors::deserialize(bytes).map_err(corrupt)?;
+        let mut weights = Weights {
+            metadata: header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            ..Weights::default()
+        };
+        for (name, view) in file.tensors() {
+            let data = floats(&name, view.dtype(), view.data())?;
+            weights.tensors.insert(name, Tensor { shape: view.shape().to_vec(), data });
+        }
+        weights.check_finite(Precision::F32)?;
+        Ok(weights)
+    }
+
+    /// The bytes of a safetensors file: the same for the same weights, always.
+    ///
+    /// # Errors
+    /// When a value is not finite in that precision.
+    pub fn to_safetensors(&self, precision: Precision) -> Result<Vec<u8>, WeightsError> {
+        self.check_finite(precision)?;
+        // The crate's own writer puts the metadata in an order that changes from run to run.
+        let (name, size) = match precision {
+            Precision::F32 => ("F32", 4),
+            Precision::F16 => ("F16", 2),
+        };
+        let mut header = serde_json::Map::new();
+        if !self.metadata.is_empty() {
+            header.insert("__metadata__".into(), serde_json::json!(self.metadata));
+        }
+        let mut end = 0;
+        for (key, tensor) in &self.tensors {
+            let start = end;
+            end += tensor.data.len() * size;
+            header.insert(
+                key.clone(),
+                serde_json::json!({"dtype": name, "shape": tensor.shape, "data_offsets": [start, end]}),
+            );
+        }
+        let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let mut bytes = Vec::with_capacity(8 + header.len() + end);
+        bytes.extend((header.len() as u64).to_le_bytes());
+        bytes.extend(header);
+        for tensor in self.tensors.values() {
+            match precision {
+                Precision::F32 => tensor.data.iter().for_each(|x| bytes.extend(x.to_le_bytes())),
+                Precision::F16 => {
+                    tensor.data.iter().for_each(|&x| bytes.extend(f16::from_f32(x).to_le_bytes()))
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Writes a safetensors file. The file appears whole under its name or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or a value is not finite in that precision.
+    pub fn save(&self, path: &Path, precision: Precision) -> Result<(), WeightsError> {
+        let bytes = self.to_safetensors(precision).map_err(|error| error.in_file(path.display()))?;
+        write_whole(path, &bytes)
+    }
+
+    /// The identifier of these tensors. Metadata does not count. Weights saved as f16 have
+    /// another identifier than the f32 ones they were rounded from, and keep it from then on.
+    pub fn id(&self) -> ModelId {
+        let mut hasher = blake3::Hasher::new();
+        let mut bytes = Vec::new();
+        for (name, tensor) in &self.tensors {
+            hasher.update(&(name.len() as u64).to_le_bytes());
+            hasher.update(name.as_bytes());
+            hasher.update(&(tensor.shape.len() as u64).to_le_bytes());
+            tensor.shape.iter().for_each(|&size| {
+                hasher.update(&(size as u64).to_le_bytes());
+            });
+            for values in tensor.data.chunks(16 * 1024) {
+                bytes.clear();
+                values.iter().for_each(|x| bytes.extend(x.to_le_bytes()));
+                hasher.update(&bytes);
+            }
+        }
+        let mut id = [0; 8];
+        hasher.finalize_xof().fill(&mut id);
+        ModelId(id)
+    }
+
+    /// Checks that every tensor of `expected` is here with its shape, in that order. Further
+    /// tensors are allowed.
+    ///
+    /// # Errors
+    /// Names the first tensor that is missing or has another shape.
+    pub fn expect(&self, expected: &[(String, Vec<usize>)]) -> Result<(), WeightsError> {
+        for (name, shape) in expected {
+            self.tensor(name, shape)?;
+        }
+        Ok(())
+    }
+
+    /// The values of one tensor, which must have that shape.
+    ///
+    /// # Errors
+    /// When it is missing or has another shape.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<&[f32], WeightsError> {
+        let tensor = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| WeightsError::Missing { tensor: name.to_owned(), expected: shape.to_vec() })?;
+        if tensor.shape != shape || tensor.data.len() != shape.iter().product::<usize>() {
+            return Err(WeightsError::Shape {
+                tensor: name.to_owned(),
+                found: tensor.shape.clone(),
+                expected: shape.to_vec(),
+            });
+        }
+        Ok(&tensor.data)
+    }
+
+    /// How many values the tensors hold.
+    pub fn parameters(&self) -> usize {
+        self.tensors.values().map(|tensor| tensor.data.len()).sum()
+    }
+
+    fn check_finite(&self, precision: Precision) -> Result<(), WeightsError> {
+        let finite = |x: &f32| match precision {
+            Precision::F32 => x.is_finite(),
+            Precision::F16 => f16::from_f32(*x).is_finite(),
+        };
+        match self.tensors.iter().find(|(_, tensor)| !tensor.data.iter().all(finite)) {
+            Some((name, _)) => Err(WeightsError::NotFinite { tensor: name.clone(), precision }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Little-endian values of a tensor as f32.
+fn floats(tensor: &str, dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, WeightsError> {
+    fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+        bytes.as_chunks().0.iter().map(|chunk| value(*chunk)).collect()
+    }
+    match dtype {
+        Dtype::F32 => Ok(each(bytes, f32::from_le_bytes)),
+        Dtype::F16 => Ok(each(bytes, |x| f16::from_le_bytes(x).to_f32())),
+        Dtype::BF16 => Ok(each(bytes, |x| bf16::from_le_bytes(x).to_f32())),
+        Dtype::F64 => Ok(each(bytes, |x| f64::from_le_bytes(x) as f32)),
+        other => Err(WeightsError::WrongType { tensor: tensor.to_owned(), found: other.to_string() }),
+    }
+}
+
+/// Writes a file under a temporary name in the same folder, syncs it and renames it.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WeightsError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let write = || {
+        let mut file = tempfile::Builder::new().prefix(".sphereface-").suffix(".part").tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        // Temporary files are private; models are not.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        }
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(|source| WeightsError::Write { path: path.display().to_string(), source })
+}
