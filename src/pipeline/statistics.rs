@@ -1,0 +1,183 @@
+//! What each stage of a run did: items, busy time, queue depths.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Counters of one stage, shared by its workers.
+pub(super) struct Meter {
+    name: &'static str,
+    workers: usize,
+    items: AtomicU64,
+    calls: AtomicU64,
+    busy_ns: AtomicU64,
+    depth_sum: AtomicU64,
+    depth_samples: AtomicU64,
+    depth_max: AtomicU64,
+}
+
+impl Meter {
+    pub(super) fn new(name: &'static str, workers: usize) -> Self {
+        let zero = AtomicU64::default;
+        Self {
+            name,
+            workers,
+            items: zero(),
+            calls: zero(),
+            busy_ns: zero(),
+            depth_sum: zero(),
+            depth_samples: zero(),
+            depth_max: zero(),
+        }
+    }
+
+    /// One call of the stage took `busy` for `items` items.
+    pub(super) fn worked(&self, items: usize, busy: Duration) {
+        self.items.fetch_add(items as u64, Relaxed);
+        self.calls.fetch_add(1, Relaxed);
+        self.busy_ns.fetch_add(busy.as_nanos() as u64, Relaxed);
+    }
+
+    /// `depth` items lay in the input queue when a worker came for the next one.
+    pub(super) fn saw_queue(&self, depth: usize) {
+        self.depth_sum.fetch_add(depth as u64, Relaxed);
+        self.depth_samples.fetch_add(1, Relaxed);
+        self.depth_max.fetch_max(depth as u64, Relaxed);
+    }
+
+    pub(super) fn read(&self) -> StageStatistics {
+        let mean = |sum: u64, n: u64| if n == 0 { 0.0 } else { sum as f64 / n as f64 };
+        let items = self.items.load(Relaxed);
+        StageStatistics {
+            name: self.name,
+            workers: self.workers,
+            items,
+            batch_mean: mean(items, self.calls.load(Relaxed)),
+            busy: Duration::from_nanos(self.busy_ns.load(Relaxed)),
+            queue_mean: mean(self.depth_sum.load(Relaxed), self.depth_samples.load(Relaxed)),
+            queue_max: self.depth_max.load(Relaxed),
+        }
+    }
+}
+
+/// What one stage did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageStatistics {
+    /// Name of the stage.
+    pub name: &'static str,
+    /// Threads that worked on it.
+    pub workers: usize,
+    /// Items that went through.
+    pub items: u64,
+    /// Mean number of items taken at once.
+    pub batch_mean: f64,
+    /// Time inside the stage's own code, summed over its workers.
+    pub busy: Duration,
+    /// Mean number of items waiting when a worker came for the next one; 0 for a source.
+    pub queue_mean: f64,
+    /// Most items ever waiting.
+    pub queue_max: u64,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Statistics {
+    /// From the first thread started to the last one ended.
+    pub wall: Duration,
+    /// Items that reached the end of the graph.
+    pub items: u64,
+    /// Items that a live source handed out and that were too old to be worked on.
+    pub dropped: u64,
+    /// Every stage, in the order in which they were added.
+    pub stages: Vec<StageStatistics>,
+}
+
+impl Statistics {
+    /// Items at the end of the graph for each second of wall time.
+    pub fn items_per_s(&self) -> f64 {
+        if self.wall.is_zero() { 0.0 } else { self.items as f64 / self.wall.as_secs_f64() }
+    }
+}
+
+impl fmt::Display for Statistics {
+    /// A table, one line a stage. `busy` is the share of the workers' wall time spent in the
+    /// stage's own code; `share` is the stage's part of all busy time.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<10}{:>8}{:>9}{:>12}{:>8}{:>8}{:>7}{:>12}{:>5}",
+            "stage", "workers", "items", "ms/item", "busy", "share", "batch", "queue mean", "max"
+        )?;
+        let total: f64 = self.stages.iter().map(|stage| stage.busy.as_secs_f64()).sum();
+        let percent = |part: f64, whole: f64| if whole > 0.0 { 100.0 * part / whole } else { 0.0 };
+        for stage in &self.stages {
+            let busy = stage.busy.as_secs_f64();
+            writeln!(
+                f,
+                "{:<10}{:>8}{:>9}{:>12.2}{:>7.0}%{:>7.0}%{:>7.1}{:>12.1}{:>5}",
+                stage.name,
+                stage.workers,
+                stage.items,
+                busy * 1e3 / stage.items.max(1) as f64,
+                percent(busy, self.wall.as_secs_f64() * stage.workers as f64),
+                percent(busy, total),
+                stage.batch_mean,
+                stage.queue_mean,
+                stage.queue_max,
+            )?;
+        }
+        write!(
+            f,
+            "{} frames in {:.2} s: {:.1} frames/s",
+            self.items,
+            self.wall.as_secs_f64(),
+            self.items_per_s()
+        )?;
+        if self.dropped > 0 {
+            write!(f, ", {} dropped", self.dropped)?;
+        }
+        if let Some(bytes) = peak_memory_bytes() {
+            write!(f, ", peak memory {} MiB", bytes >> 20)?;
+        }
+        Ok(())
+    }
+}
+
+/// The most resident memory this process ever held, in bytes. `None` where the system does
+/// not say (anything but Linux).
+pub fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meter_adds_up() {
+        let meter = Meter::new("detect", 2);
+        meter.worked(3, Duration::from_millis(30));
+        meter.worked(1, Duration::from_millis(10));
+        meter.saw_queue(0);
+        meter.saw_queue(5);
+        let stage = meter.read();
+        assert_eq!((stage.items, stage.batch_mean, stage.busy), (4, 2.0, Duration::from_millis(40)));
+        assert_eq!((stage.queue_mean, stage.queue_max), (2.5, 5));
+    }
+
+    #[test]
+    fn the_table_names_every_stage_and_an_empty_run_divides_by_nothing() {
+        let empty = Statistics { stages: vec![Meter::new("embed", 1).read()], ..Statistics::default() };
+        let text = empty.to_string();
+        assert!(text.contains("embed") && !text.contains("NaN") && !text.contains("inf"), "{text}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process_uses_some_memory() {
+        assert!(peak_memory_bytes().unwrap() > 1 << 20);
+    }
+}

@@ -1,0 +1,116 @@
+//! Who was seen when.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A stretch of time in which someone was in the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// When the first frame of the stretch came up, in nanoseconds since the start.
+    pub start_ns: u64,
+    /// When its last frame went away.
+    pub end_ns: u64,
+}
+
+/// Where one person appears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appearance {
+    /// Who.
+    pub name: String,
+    /// Frames that show the person.
+    pub frames: u64,
+    /// When, first to last; never empty.
+    pub spans: Vec<Span>,
+}
+
+/// Collects who was seen when, frame after frame.
+#[derive(Debug, Clone)]
+pub struct Appearances {
+    gap_ns: u64,
+    people: BTreeMap<String, (u64, Vec<Span>)>,
+}
+
+impl Appearances {
+    /// Nobody yet. Someone who is out of the picture for `gap_ns` or less is taken to have
+    /// stayed.
+    pub fn new(gap_ns: u64) -> Self {
+        Self { gap_ns, people: BTreeMap::new() }
+    }
+
+    /// The frame shown at `pts_ns` for `duration_ns` shows `names`; each counts once. Frames
+    /// come in the order of time.
+    pub fn see<'a>(&mut self, pts_ns: u64, duration_ns: u64, names: impl IntoIterator<Item = &'a str>) {
+        let shown = Span { start_ns: pts_ns, end_ns: pts_ns.saturating_add(duration_ns) };
+        let mut names: Vec<&str> = names.into_iter().collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            let (frames, spans) = self.people.entry(name.to_owned()).or_default();
+            *frames += 1;
+            match spans.last_mut() {
+                Some(last) if pts_ns <= last.end_ns.saturating_add(self.gap_ns) => last.end_ns = shown.end_ns,
+                _ => spans.push(shown),
+            }
+        }
+    }
+
+    /// Everyone seen, in the order of the first appearance.
+    pub fn people(&self) -> Vec<Appearance> {
+        let mut people: Vec<Appearance> = (self.people.iter())
+            .map(|(name, (frames, spans))| Appearance {
+                name: name.clone(),
+                frames: *frames,
+                spans: spans.clone(),
+            })
+            .collect();
+        people.sort_by_key(|person| person.spans.first().map(|span| span.start_ns));
+        people
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = |ns: u64| {
+            let tenths = (ns + 50_000_000) / 100_000_000;
+            let (minutes, rest) = (tenths / 600, tenths % 600);
+            let seconds = format!("{:02}.{}", rest / 10, rest % 10);
+            match minutes / 60 {
+                0 => format!("{minutes}:{seconds}"),
+                hours => format!("{hours}:{:02}:{seconds}", minutes % 60),
+            }
+        };
+        write!(f, "{}-{}", time(self.start_ns), time(self.end_ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+
+    #[test]
+    fn short_absences_are_bridged_and_long_ones_are_not() {
+        let mut seen = Appearances::new(S);
+        let frame = S / 4;
+        for quarter in 0..40 {
+            let pts = quarter * frame;
+            let bob = (quarter < 4 || (8..12).contains(&quarter) || quarter >= 20).then_some("Bob");
+            seen.see(pts, frame, bob.into_iter().chain((quarter == 39).then_some("Ann")));
+        }
+        seen.see(40 * frame, frame, ["Ann", "Ann"]);
+        let people = seen.people();
+        assert_eq!(people.len(), 2);
+        assert_eq!((people[0].name.as_str(), people[0].frames), ("Bob", 28));
+        let times = [Span { start_ns: 0, end_ns: 3 * S }, Span { start_ns: 5 * S, end_ns: 10 * S }];
+        assert_eq!(people[0].spans, times, "1 s is bridged, 2 s are not");
+        assert_eq!((people[1].name.as_str(), people[1].frames), ("Ann", 2), "one frame counts once");
+    }
+
+    #[test]
+    fn times_are_written_as_people_read_them() {
+        let span = |start_ns, end_ns| Span { start_ns, end_ns }.to_string();
+        assert_eq!(span(0, 9 * S + S / 2), "0:00.0-0:09.5");
+        assert_eq!(span(59 * S + 960_000_000, 3 * 3600 * S + 62 * S), "1:00.0-3:01:02.0");
+    }
+}
