@@ -1,6 +1,8 @@
 //! The command line: one file per subcommand, each raw arguments -> validated config ->
 //! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense.
 
+mod models;
+
 use std::fmt;
 use std::process::ExitCode;
 
@@ -28,11 +30,15 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Models(models::Models),
+}
 
 impl Cli {
     fn run(self) -> anyhow::Result<()> {
-        match self.command {}
+        match self.command {
+            Command::Models(command) => command.run(),
+        }
     }
 }
 

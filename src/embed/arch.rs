@@ -24,12 +24,19 @@ pub struct Architecture {
     pub embedding: usize,
 }
 
-/// Depth (number of layers with weights, as in the paper) and residual units a stage.
-pub const DEPTHS: [(usize, [usize; 4]); 5] =
-    [(4, [0, 0, 0, 0]), (10, [0, 1, 2, 0]), (20, [1, 2, 4, 1]), (36, [2, 4, 8, 2]), (64, [3, 8, 16, 3])];
+/// Depth (number of convolutions, as in the paper) and residual units a stage. 62 is what the
+/// authors released under the name of 64.
+pub const DEPTHS: [(usize, [usize; 4]); 6] = [
+    (4, [0, 0, 0, 0]),
+    (10, [0, 1, 2, 0]),
+    (20, [1, 2, 4, 1]),
+    (36, [2, 4, 8, 2]),
+    (62, [3, 7, 16, 3]),
+    (64, [3, 8, 16, 3]),
+];
 
 impl Architecture {
-    /// The network of the paper with that depth: 4, 10, 20, 36 or 64.
+    /// The network with that depth, one of [`DEPTHS`], and the paper's channels.
     pub fn of_depth(depth: usize) -> Option<Self> {
         let (_, units) = DEPTHS.into_iter().find(|(d, _)| *d == depth)?;
         Some(Self { units, channels: PAPER_CHANNELS, embedding: 512 })
@@ -125,7 +132,7 @@ impl Architecture {
             .strip_prefix("sphereface")
             .and_then(|depth| depth.parse().ok())
             .and_then(Self::of_depth)
-            .ok_or_else(|| unsupported("architecture", name, "use sphereface4, 10, 20, 36 or 64"))?;
+            .ok_or_else(|| unsupported("architecture", name, "use sphereface4, 10, 20, 36, 62 or 64"))?;
         // Bounds far above any real network keep the sizes computed from them from overflowing.
         let size = |text: &str, most| text.trim().parse().ok().filter(|n| (1..=most).contains(n));
         let text = get("channels")?;

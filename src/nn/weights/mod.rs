@@ -11,8 +11,15 @@ use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 
 mod builtin;
+mod caffe;
+mod import;
+mod onnx;
+mod pickle;
+mod torch;
 
 pub use builtin::{BuiltIn, MTCNN, SPHEREFACE};
+pub use import::{Network, import, mtcnn_tensors};
+pub use onnx::to_onnx;
 
 /// The value of the metadata key `format` in our own files.
 pub const FORMAT: &str = "sphereface";

@@ -1,0 +1,288 @@
+//! `sphereface models`: what models are there, where they come from, and in and out of other
+//! formats.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::UsageError;
+use crate::nn::weights::{BuiltIn, Network, Precision, Weights, import, to_onnx, write_whole};
+
+/// Lists, describes, imports and exports models.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sphereface models list
+  sphereface models show mine.safetensors
+  sphereface models import sphereface_model.caffemodel mine.safetensors
+  sphereface models import pnet.pt rnet.pt onet.pt mtcnn.safetensors
+  sphereface models export sphereface --onnx sphereface.onnx")]
+pub struct Models {
+    #[command(subcommand)]
+    command: ModelsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelsCommand {
+    /// The models that are part of the program.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What a model is, where it comes from and how good it is.
+    Show {
+        /// Name of a built-in model, or a safetensors file.
+        #[arg(value_name = "NAME|FILE", default_value = "sphereface")]
+        model: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Converts Caffe models and PyTorch checkpoints to a safetensors file.
+    Import(Import),
+    /// Writes a model for other programs.
+    Export(Export),
+}
+
+#[derive(Debug, Args)]
+struct Import {
+    /// One file of SphereFace weights, or the three of MTCNN: .caffemodel, .pt, .pth or
+    /// .safetensors.
+    #[arg(value_name = "SRC", required = true)]
+    sources: Vec<PathBuf>,
+    /// The safetensors file to write.
+    #[arg(value_name = "DST")]
+    destination: PathBuf,
+    /// The network they must be for, like sphereface20 or mtcnn. Default: whatever fits.
+    #[arg(long, value_name = "NAME")]
+    arch: Option<String>,
+    /// Order in which the network takes the channels of a pixel. Default: what the format is
+    /// known for (BGR for Caffe models of SphereFace, RGB otherwise).
+    #[arg(long, value_enum)]
+    channel_order: Option<ChannelOrder>,
+    /// How to store values.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+    /// Something to store about the model, like 'licence=MIT' or 'training_data=...'. May be
+    /// repeated.
+    #[arg(long = "set", value_name = "KEY=TEXT")]
+    settings: Vec<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ChannelOrder {
+    Rgb,
+    Bgr,
+}
+
+#[derive(Debug, Args)]
+#[group(skip)]
+struct Export {
+    /// Name of a built-in model, or a safetensors file.
+    #[arg(value_name = "NAME|FILE")]
+    model: String,
+    /// The ONNX file to write. It takes aligned crops of 112x96 with values 0 to 255 and gives
+    /// unit vectors.
+    #[arg(long, value_name = "FILE", required_unless_present = "safetensors")]
+    onnx: Option<PathBuf>,
+    /// The safetensors file to write.
+    #[arg(long, value_name = "FILE")]
+    safetensors: Option<PathBuf>,
+    /// How to store values in the safetensors file.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+}
+
+/// Metadata keys that follow from the tensors and cannot be set by hand.
+const DERIVED: [&str; 5] = ["format", "architecture", "channels", "embedding_size", "input"];
+
+impl Models {
+    /// Does it.
+    ///
+    /// # Errors
+    /// When a file cannot be read, used or written.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            ModelsCommand::List { json } => list(json),
+            ModelsCommand::Show { model, json } => show(&model, json),
+            ModelsCommand::Import(options) => options.run(),
+            ModelsCommand::Export(options) => options.run(),
+        }
+    }
+}
+
+fn list(json: bool) -> Result<()> {
+    let mut models = Vec::new();
+    for model in BuiltIn::ALL {
+        let description = describe(model.name, &model.weights()?)?;
+        if !json {
+            println!(
+                "{:<12} {:<14} {:>10} parameters  {}",
+                model.name,
+                text(&description, "architecture"),
+                description["parameters"],
+                text(&description, "id"),
+            );
+        }
+        models.push(description);
+    }
+    if json {
+        println!("{:#}", Value::from(models));
+    }
+    Ok(())
+}
+
+fn show(model: &str, json: bool) -> Result<()> {
+    let description = describe(model, &Weights::resolve(model)?)?;
+    if json {
+        println!("{description:#}");
+        return Ok(());
+    }
+    let lines = [
+        ("model", text(&description, "model")),
+        ("architecture", text(&description, "architecture")),
+        ("channels", text(&description, "channels")),
+        ("embedding", text(&description, "embedding_size")),
+        ("input", format!("{} {}", text(&description, "input"), text(&description, "channel_order"))),
+        ("parameters", description["parameters"].to_string()),
+        ("identifier", text(&description, "id")),
+        ("training data", text(&description, "training_data")),
+        ("training", text(&description, "training")),
+        ("licence", text(&description, "licence")),
+        ("LFW", lfw(&description["lfw"])),
+        ("calibration", calibration(&description["calibration"])),
+    ];
+    for (name, value) in lines {
+        let value = value.trim();
+        println!("{name:<14} {}", if value.is_empty() { "not stated" } else { value });
+    }
+    Ok(())
+}
+
+fn text(description: &Value, key: &str) -> String {
+    description[key].as_str().unwrap_or_default().to_owned()
+}
+
+fn lfw(figure: &Value) -> String {
+    let Some(accuracy) = figure["accuracy"].as_f64() else { return String::new() };
+    // Some write a share, some per cent.
+    let percent = if accuracy <= 1. { 100. * accuracy } else { accuracy };
+    format!("{percent:.2} % ({})", figure["set"].as_str().unwrap_or("set not stated"))
+}
+
+fn calibration(table: &Value) -> String {
+    let points = table["points"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let point =
+        |point: &Value| Some(format!("{:.1} deg at FMR {}", point["angle_deg"].as_f64()?, point["fmr"]));
+    let points: Vec<_> = points.iter().filter_map(point).collect();
+    if points.is_empty() {
+        return String::new();
+    }
+    format!(
+        "{} ({} impostor pairs of {})",
+        points.join(", "),
+        table["impostor_pairs"],
+        table["set"].as_str().unwrap_or("a set not stated")
+    )
+}
+
+/// Everything known about a model. Metadata that is JSON itself is parsed.
+fn describe(model: &str, weights: &Weights) -> Result<Value> {
+    let network = Network::from_metadata(&weights.metadata).with_context(|| model.to_owned())?;
+    weights.expect(&network.tensors()).with_context(|| model.to_owned())?;
+    let mut description = json!({
+        "model": model,
+        "id": weights.id().to_string(),
+        "parameters": weights.parameters(),
+        "tensors": weights.tensors.len(),
+    });
+    for (key, value) in &weights.metadata {
+        description[key] = match key.as_str() {
+            "lfw" | "calibration" => serde_json::from_str(value).unwrap_or_else(|_| value.clone().into()),
+            _ => value.clone().into(),
+        };
+    }
+    Ok(description)
+}
+
+impl Import {
+    fn run(self) -> Result<()> {
+        let mut settings = Vec::new();
+        for setting in &self.settings {
+            let Some((key, value)) = setting.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+                bail!(UsageError(format!("--set {setting}: write KEY=TEXT")));
+            };
+            if DERIVED.contains(&key) || key == "channel_order" {
+                bail!(UsageError(format!(
+                    "--set {key}=...: this follows from the weights{}",
+                    if key == "channel_order" { ", or use --channel-order" } else { "" }
+                )));
+            }
+            if matches!(key, "lfw" | "calibration")
+                && let Err(error) = serde_json::from_str::<Value>(value)
+            {
+                bail!(UsageError(format!("--set {key}=...: this must be JSON ({error})")));
+            }
+            settings.push((key.to_owned(), value.to_owned()));
+        }
+        let mut weights = import(&self.sources)?;
+        let network = Network::from_metadata(&weights.metadata)?;
+        if let Some(wanted) = &self.arch
+            && *wanted != network.name()
+        {
+            let names: Vec<_> = self.sources.iter().map(|path| path.display().to_string()).collect();
+            bail!("{}: these are weights of {}, not of {wanted}", names.join(", "), network.name());
+        }
+        if let Some(order) = self.channel_order {
+            let order = match order {
+                ChannelOrder::Rgb => "RGB",
+                ChannelOrder::Bgr => "BGR",
+            };
+            weights.metadata.insert("channel_order".into(), order.into());
+        }
+        weights.metadata.extend(settings);
+        weights.save(&self.destination, self.precision)?;
+
+        // What was written, not what was meant to be: f16 rounds.
+        let destination = self.destination.display().to_string();
+        let description = describe(&destination, &Weights::load(&self.destination)?)?;
+        if self.json {
+            println!("{description:#}");
+        } else {
+            println!(
+                "{destination}: {}, {} parameters, channel order {}, identifier {}",
+                network.name(),
+                description["parameters"],
+                text(&description, "channel_order"),
+                text(&description, "id"),
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Export {
+    fn run(self) -> Result<()> {
+        let weights = Weights::resolve(&self.model)?;
+        describe(&self.model, &weights)?;
+        if let Some(path) = &self.onnx {
+            let bytes = to_onnx(&weights).map_err(|error| error.in_file(&self.model))?;
+            write_whole(path, &bytes)?;
+            println!(
+                "{}: ONNX, input 'crops' [n, 3, 112, 96] {} 0 to 255, output 'embedding'",
+                path.display(),
+                weights.metadata.get("channel_order").map_or("RGB", String::as_str)
+            );
+        }
+        if let Some(path) = &self.safetensors {
+            weights.save(path, self.precision)?;
+            println!("{}: safetensors, {}", path.display(), self.precision);
+        }
+        Ok(())
+    }
+}
