@@ -1,5 +1,6 @@
 //! The models compiled into the program, so that it works from one file, offline.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::{Weights, WeightsError};
@@ -41,7 +42,15 @@ impl Weights {
     pub fn resolve(name_or_file: &str) -> Result<Self, WeightsError> {
         match BuiltIn::ALL.iter().find(|model| model.name == name_or_file) {
             Some(model) => model.weights(),
-            None => Self::load(Path::new(name_or_file)),
+            None => Self::load(Path::new(name_or_file)).map_err(|error| match error {
+                WeightsError::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
+                    let names = BuiltIn::ALL.map(|model| model.name).join(", ");
+                    WeightsError::Unsupported(format!(
+                        "there is no file '{name_or_file}', and no built-in model of that name: those are {names}"
+                    ))
+                }
+                error => error,
+            }),
         }
     }
 }

@@ -92,20 +92,51 @@ pub fn import(sources: &[PathBuf]) -> Result<Weights, WeightsError> {
 }
 
 fn import_bytes(bytes: &[u8]) -> Result<Weights, WeightsError> {
+    if is_safetensors(bytes) {
+        let weights = Weights::parse_safetensors(bytes)?;
+        return match weights.metadata.get("format") {
+            Some(format) if format == FORMAT => Ok(weights),
+            _ => from_names(weights.tensors.into_iter().collect()),
+        };
+    }
     if torch::is_checkpoint(bytes) {
         return from_names(torch::read(bytes)?);
     }
     if caffe::is_model(bytes) {
         return from_caffe(caffe::read(bytes)?);
     }
-    match Weights::parse_safetensors(bytes) {
-        Ok(weights) if weights.metadata.get("format").is_some_and(|format| format == FORMAT) => Ok(weights),
-        Ok(weights) => from_names(weights.tensors.into_iter().collect()),
-        Err(WeightsError::Corrupt { .. }) => Err(WeightsError::Unsupported(
-            "this is no Caffe model, PyTorch checkpoint or safetensors file, or a damaged one: fetch it again".into(),
-        )),
-        Err(error) => Err(error),
+    Err(WeightsError::Unsupported(
+        "this is no Caffe model, PyTorch checkpoint or safetensors file, or a damaged one: fetch it again"
+            .into(),
+    ))
+}
+
+/// A length, then a JSON object of that length.
+fn is_safetensors(bytes: &[u8]) -> bool {
+    let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
+    bytes.get(8) == Some(&b'{') && length.is_some_and(|length| length < bytes.len() as u64)
+}
+
+/// What a file that is not safetensors is, as far as it can be told from its first bytes.
+pub(super) fn foreign_format(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        _ if is_safetensors(bytes) => None,
+        _ if torch::is_checkpoint(bytes) => Some("PyTorch checkpoint"),
+        _ if caffe::is_model(bytes) => Some("Caffe model"),
+        _ => None,
     }
+}
+
+/// Refuses sizes far above any real network, which only damaged files have, before anything is
+/// computed from them.
+fn plausible(network: &Architecture) -> Result<(), WeightsError> {
+    let Architecture { channels, embedding, .. } = network;
+    if channels.iter().all(|c| (1..=8192).contains(c)) && (1..=65536).contains(embedding) {
+        return Ok(());
+    }
+    Err(WeightsError::Unsupported(format!(
+        "stages of {channels:?} channels and an embedding of {embedding} are not supported: 1 to 8192 and 1 to 65536 are"
+    )))
 }
 
 fn sphereface(
@@ -166,6 +197,7 @@ fn sphereface_from_names(mut tensors: BTreeMap<String, Tensor>) -> Result<Weight
     }
     let embedding = outputs(&tensors, "fc5.weight")?;
     let network = Architecture { units, channels, embedding };
+    plausible(&network)?;
     let mut expected = network.tensors();
     if tensors.contains_key("mean") {
         expected.push(("mean".into(), vec![embedding]));
@@ -376,6 +408,7 @@ fn sphereface_from_caffe(layers: Vec<Layer>) -> Result<Weights, WeightsError> {
         first += 1 + 2 * units;
     }
     let network = Architecture { units, channels, embedding: outputs(fc5) };
+    plausible(&network)?;
 
     let mut tensors = BTreeMap::new();
     let sources = convolutions

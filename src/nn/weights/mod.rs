@@ -200,6 +200,11 @@ impl Weights {
             format: "safetensors",
             cause: error.to_string(),
         };
+        if let Some(format) = import::foreign_format(bytes) {
+            return Err(WeightsError::Unsupported(format!(
+                "this is a {format}: convert it with 'sphereface models import' first"
+            )));
+        }
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(corrupt)?;
         let file = SafeTensors::deserialize(bytes).map_err(corrupt)?;
         let mut weights = Weights {

@@ -9,6 +9,13 @@ use std::collections::HashMap;
 
 use super::WeightsError;
 
+/// Longer names and shapes are refused: a short pickle may refer to a long one any number of
+/// times, and each use would copy it.
+const LONGEST_NAME: usize = 1000;
+const MOST_AXES: usize = 8;
+/// Checkpoints have some thousand values beside the storages; each takes memory here.
+const MOST_VALUES: usize = 8_000_000;
+
 /// Index of a value in [`Pickle::nodes`].
 pub(super) type Id = usize;
 
@@ -22,8 +29,8 @@ pub(super) enum Node {
     Sequence(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     Global(String),
-    Storage(Storage),
-    Tensor(View),
+    Storage(Box<Storage>),
+    Tensor(Box<View>),
     Opaque,
 }
 
@@ -73,6 +80,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Pickle, WeightsError> {
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
+        budget: bytes.len(),
     };
     while machine.step()? {}
     let root = machine.pop()?;
@@ -90,6 +98,8 @@ struct Machine<'a> {
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
+    /// How many items constructors may still copy.
+    budget: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -202,6 +212,9 @@ impl<'a> Machine<'a> {
 
     /// Executes one opcode; false at the end.
     fn step(&mut self) -> Result<bool, WeightsError> {
+        if self.nodes.len() > MOST_VALUES {
+            return Err(corrupt("the pickle holds millions of values"));
+        }
         match self.byte()? {
             b'.' => return Ok(false),
             0x80 => {
@@ -310,9 +323,7 @@ impl<'a> Machine<'a> {
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let (Some(Node::Text(module)), Some(Node::Text(name))) =
-                    (self.nodes.get(module), self.nodes.get(name))
-                else {
+                let (Some(module), Some(name)) = (self.text(Some(&module)), self.text(Some(&name))) else {
                     return Err(corrupt("a class in the pickle has no name"));
                 };
                 let global = format!("{module}.{name}");
@@ -378,14 +389,16 @@ impl<'a> Machine<'a> {
 
     fn sizes(&self, id: Option<&Id>) -> Option<Vec<usize>> {
         match self.nodes.get(*id?)? {
-            Node::Sequence(items) => items.iter().map(|item| self.size(Some(item))).collect(),
+            Node::Sequence(items) if items.len() <= MOST_AXES => {
+                items.iter().map(|item| self.size(Some(item))).collect()
+            }
             _ => None,
         }
     }
 
     fn text(&self, id: Option<&Id>) -> Option<String> {
         match self.nodes.get(*id?)? {
-            Node::Text(text) => Some(text.clone()),
+            Node::Text(text) if text.len() <= LONGEST_NAME => Some(text.clone()),
             _ => None,
         }
     }
@@ -397,16 +410,20 @@ impl<'a> Machine<'a> {
             "collections.OrderedDict" => {
                 // Python 2 gave the items to the constructor: ([[key, value], ...],).
                 let items = self.sequence(arguments).first().map_or(&[][..], |&list| self.sequence(list));
+                let budget = self.budget.checked_sub(items.len());
+                let budget = budget.ok_or_else(|| corrupt("a list in the pickle is used too often"))?;
                 let pairs = items.iter().filter_map(|&item| match self.sequence(item) {
                     &[key, value] => Some((key, value)),
                     _ => None,
                 });
-                Ok(Node::Dict(pairs.collect()))
+                let pairs = pairs.collect();
+                self.budget = budget;
+                Ok(Node::Dict(pairs))
             }
             "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2" => {
                 let arguments = self.sequence(arguments);
                 let storage = match arguments.first().and_then(|&id| self.nodes.get(id)) {
-                    Some(Node::Storage(storage)) => Some(storage.clone()),
+                    Some(Node::Storage(storage)) => Some(storage.as_ref().clone()),
                     _ => None,
                 };
                 let view = || {
@@ -417,11 +434,15 @@ impl<'a> Machine<'a> {
                         strides: self.sizes(arguments.get(3))?,
                     })
                 };
-                view().map(Node::Tensor).ok_or_else(|| corrupt("a tensor in the pickle is malformed"))
+                view()
+                    .map(|view| Node::Tensor(Box::new(view)))
+                    .ok_or_else(|| corrupt("a tensor in the pickle is malformed"))
             }
             "torch._utils._rebuild_parameter" => {
-                let data = self.sequence(arguments).first().and_then(|&id| self.nodes.get(id));
-                Ok(data.cloned().unwrap_or(Node::Opaque))
+                match self.sequence(arguments).first().and_then(|&id| self.nodes.get(id)) {
+                    Some(Node::Tensor(view)) => Ok(Node::Tensor(view.clone())),
+                    _ => Ok(Node::Opaque),
+                }
             }
             _ => Ok(Node::Opaque),
         }
@@ -440,14 +461,14 @@ impl<'a> Machine<'a> {
                 None => 0,
             };
             Some(Storage {
-                class: class.rsplit('.').next().unwrap_or_default().to_owned(),
+                class: class.rsplit('.').next().filter(|class| class.len() <= LONGEST_NAME)?.to_owned(),
                 key: self.text(fields.get(2))?,
                 values: self.size(fields.get(4))?,
                 offset,
             })
         };
         // Checkpoints of 2017 also carry ("module", class, file, source) of pickled modules.
-        Ok(parse().map_or(Node::Opaque, Node::Storage))
+        Ok(parse().map_or(Node::Opaque, |storage| Node::Storage(Box::new(storage))))
     }
 }
 
@@ -478,6 +499,17 @@ mod tests {
         bytes.resize(2_000_000, 0x85);
         bytes.push(b'.');
         assert!(matches!(read(&bytes).unwrap().nodes.len(), 2_000_000));
+    }
+
+    #[test]
+    fn a_list_used_over_and_over_does_not_fill_the_memory() {
+        // A list of 10,000 pairs, given to 10,000 constructors.
+        let mut bytes = b"](".to_vec();
+        bytes.extend(b"NN\x86".repeat(10_000));
+        bytes.extend(b"eq\x00ccollections\nOrderedDict\nq\x01");
+        bytes.extend(b"h\x01h\x00\x85R0".repeat(10_000));
+        bytes.push(b'.');
+        assert!(read(&bytes).is_err());
     }
 
     #[test]

@@ -145,13 +145,14 @@ fn value_size(class: &str) -> Option<usize> {
 }
 
 /// Finds the state dictionary and reads its tensors. `limit` bounds how many values they may
-/// hold together, since views may share a storage any number of times.
+/// hold together, since views may share a storage any number of times, and how many bytes their
+/// storages have, since members of an archive may overlap.
 fn gather(
     pickle: &Pickle,
     limit: usize,
     mut storage: impl FnMut(&Storage) -> Result<Vec<u8>, WeightsError>,
 ) -> Result<Vec<(String, Tensor)>, WeightsError> {
-    let mut left = limit;
+    let (mut left, mut bytes_left) = (limit, limit);
     let mut loaded: HashMap<String, Vec<u8>> = HashMap::new();
     let mut seen = HashSet::new();
     let mut tensors = Vec::new();
@@ -179,6 +180,9 @@ fn gather(
             Some(bytes) => bytes,
             None => {
                 let bytes = storage(&view.storage)?;
+                bytes_left = bytes_left
+                    .checked_sub(bytes.len())
+                    .ok_or_else(|| corrupt("its storages are larger than the file"))?;
                 loaded.entry(view.storage.key.clone()).or_insert(bytes)
             }
         };
