@@ -1,0 +1,103 @@
+//! One colour a person, and text that can be read on it.
+
+/// An sRGB colour.
+pub type Rgb = [u8; 3];
+
+/// OKLCH hue steps; neighbours are 15 degrees apart.
+const HUES: u32 = 24;
+
+/// OKLCH lightness and chroma of the three shades a hue comes in.
+const SHADES: [(f32, f32); 3] = [(0.60, 0.17), (0.70, 0.16), (0.80, 0.14)];
+
+/// Strangers: a grey no name is given.
+pub const UNKNOWN: Rgb = [150, 150, 150];
+
+/// The colour of a person: a hash of the name picks one of 72 colours, so that it is the same
+/// in every video and with every gallery.
+pub fn of_name(name: &str) -> Rgb {
+    let hash = blake3::hash(name.as_bytes());
+    let [a, b, c, d, e, ..] = *hash.as_bytes();
+    let hue = u32::from_le_bytes([a, b, c, d]) % HUES;
+    let (lightness, chroma) = SHADES[usize::from(e) % SHADES.len()];
+    from_oklch(lightness, chroma, hue as f32 * (360.0 / HUES as f32))
+}
+
+/// Black or white, whichever stands out more on `background`.
+pub fn text_on(background: Rgb) -> Rgb {
+    let (black, white) = ([0; 3], [255; 3]);
+    if contrast(background, black) >= contrast(background, white) { black } else { white }
+}
+
+/// WCAG 2 contrast ratio, 1 to 21.
+pub fn contrast(a: Rgb, b: Rgb) -> f32 {
+    let (a, b) = (luminance(a), luminance(b));
+    (a.max(b) + 0.05) / (a.min(b) + 0.05)
+}
+
+/// WCAG 2 relative luminance, 0 to 1.
+fn luminance(colour: Rgb) -> f32 {
+    let [r, g, b] = colour.map(|c| {
+        let c = f32::from(c) / 255.0;
+        if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
+    });
+    0.2126 * r + 0.7152 * g + 0.0722 * b
+}
+
+/// sRGB of an OKLCH colour (Ottosson, "A perceptual color space for image processing", 2020);
+/// the chroma is lowered until the colour exists in sRGB.
+fn from_oklch(lightness: f32, chroma: f32, hue_deg: f32) -> Rgb {
+    let (sin, cos) = hue_deg.to_radians().sin_cos();
+    let mut chroma = chroma;
+    loop {
+        let (a, b) = (chroma * cos, chroma * sin);
+        let l = (lightness + 0.396_337_78 * a + 0.215_803_76 * b).powi(3);
+        let m = (lightness - 0.105_561_346 * a - 0.063_854_17 * b).powi(3);
+        let s = (lightness - 0.089_484_18 * a - 1.291_485_5 * b).powi(3);
+        let linear = [
+            4.076_741_7 * l - 3.307_711_6 * m + 0.230_969_94 * s,
+            -1.268_438 * l + 2.609_757_4 * m - 0.341_319_4 * s,
+            -0.004_196_086 * l - 0.703_418_6 * m + 1.707_614_7 * s,
+        ];
+        if chroma <= 0.0 || linear.iter().all(|c| (0.0..=1.0).contains(c)) {
+            return linear.map(|c| {
+                let c = c.clamp(0.0, 1.0);
+                let encoded = if c <= 0.003_130_8 { 12.92 * c } else { 1.055 * c.powf(1.0 / 2.4) - 0.055 };
+                (encoded * 255.0).round() as u8
+            });
+        }
+        chroma -= 0.005;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn text_is_readable_on_every_colour() {
+        for background in (0..2000).map(|i| of_name(&i.to_string())).chain([UNKNOWN]) {
+            let ratio = contrast(background, text_on(background));
+            assert!(ratio >= 4.5, "{background:?}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn colours_are_stable_many_and_never_the_grey_of_strangers() {
+        assert_eq!(of_name("Ada Lovelace"), of_name("Ada Lovelace"));
+        let colours: BTreeSet<Rgb> = (0..5000).map(|i| of_name(&i.to_string())).collect();
+        assert_eq!(colours.len(), 72);
+        for [r, g, b] in colours {
+            let spread = r.max(g).max(b) - r.min(g).min(b);
+            assert!(spread > 60, "{:?} is nearly grey", [r, g, b]);
+        }
+    }
+
+    #[test]
+    fn oklch_agrees_with_published_values() {
+        // oklch(0.62796 0.25768 29.23) is pure sRGB red; lightness 1 is white.
+        let red = from_oklch(0.62796, 0.25768, 29.23);
+        assert!(red[0] >= 250 && red[1] <= 20 && red[2] <= 20, "{red:?}");
+        assert_eq!(from_oklch(1.0, 0.0, 0.0).map(|c| c >= 254), [true; 3]);
+    }
+}
