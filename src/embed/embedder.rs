@@ -49,9 +49,6 @@ pub struct Scratch {
     pixels: Vec<f32>,
 }
 
-/// Crops that go through the network together: enough to make weight traffic negligible.
-const BATCH: usize = 16;
-
 impl Embedder {
     /// Prepares `weights`, whose metadata say which network they belong to. The tensor `mean`
     /// [embedding], where there is one, is subtracted from every feature before normalisation.
@@ -129,13 +126,9 @@ impl Embedder {
     /// The features of every crop as the last layer gives them: before the mean is subtracted
     /// and before they are normalised.
     pub fn features(&self, crops: &[Crop], scratch: &mut Scratch) -> Vec<Vec<f32>> {
-        let mut features = Vec::with_capacity(crops.len());
-        for batch in crops.chunks(BATCH) {
-            scratch.pixels.clear();
-            batch.iter().for_each(|crop| pixels(crop, self.order, &mut scratch.pixels));
-            features.extend(self.network.forward(&scratch.pixels, batch.len(), &mut scratch.workspace));
-        }
-        features
+        scratch.pixels.clear();
+        crops.iter().for_each(|crop| pixels(crop, self.order, &mut scratch.pixels));
+        self.network.forward(&scratch.pixels, &mut scratch.workspace)
     }
 }
 
