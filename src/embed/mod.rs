@@ -2,8 +2,19 @@
 //! Recognition", CVPR 2017) and the embedder: crop -> embedding.
 
 pub mod arch;
+mod embedder;
+mod error;
+mod metadata;
+mod network;
+pub mod reference;
+#[cfg(test)]
+mod tests;
 
 pub use arch::{Architecture, ArchitectureError};
+pub use embedder::{EmbedOptions, Embedder, Mirror, Scratch, mirror_image, pixels};
+pub use error::EmbedError;
+pub use metadata::ChannelOrder;
+pub use network::{Network, Workspace};
 
 use std::sync::Arc;
 

@@ -1,7 +1,12 @@
 //! What inference and training share: weights in and out, layers, CPU kernels.
 
+mod buffer;
+pub(crate) mod conv;
 pub mod isa;
+mod simd;
+pub(crate) mod team;
 pub mod weights;
 
+pub(crate) use buffer::Buffer;
 pub use isa::{Isa, IsaError};
 pub use weights::{ModelId, Precision, Tensor, Weights, WeightsError};

@@ -1,0 +1,63 @@
+use crate::nn::IsaError;
+
+/// Why a network cannot be built from weights, or a face cannot be embedded.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedError {
+    /// A metadata key that describes the network is not there.
+    #[error("the weights carry no metadata key `{0}`: import or train them again with this program")]
+    MissingMetadata(&'static str),
+    /// A metadata key holds something else than what it describes.
+    #[error("the weights say {key}=`{value}`, which is not {expected}: use weights made for this program")]
+    Metadata {
+        /// Metadata key.
+        key: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it may hold.
+        expected: &'static str,
+    },
+    /// A tensor of the network is not there.
+    #[error(
+        "the weights have no tensor `{name}`, which {architecture} needs: they belong to another network"
+    )]
+    MissingTensor {
+        /// Name of the tensor.
+        name: String,
+        /// Network asked for.
+        architecture: String,
+    },
+    /// A tensor has another shape than the network gives it.
+    #[error(
+        "tensor `{name}` has the shape {found:?} and {architecture} needs {expected:?}: the weights belong to another network"
+    )]
+    Shape {
+        /// Name of the tensor.
+        name: String,
+        /// Its shape in the weights.
+        found: Vec<usize>,
+        /// Its shape in the network.
+        expected: Vec<usize>,
+        /// Network asked for.
+        architecture: String,
+    },
+    /// A tensor holds a number that is not finite.
+    #[error("tensor `{0}` holds a value that is not finite: the training diverged or the file is damaged")]
+    NotFinite(String),
+    /// A network without channels or embedding.
+    #[error("{0} has a layer without channels: every layer needs at least one")]
+    Empty(String),
+    /// A thread count outside 1..=256.
+    #[error("{0} threads cannot share one face: use 1 to 256")]
+    Threads(usize),
+    /// The instruction set asked for does not exist here.
+    #[error(transparent)]
+    Isa(#[from] IsaError),
+    /// The feature of a crop is zero or not finite.
+    #[error(
+        "crop {0} of the batch has no direction on the hypersphere: the weights give it a feature that is zero or not finite"
+    )]
+    NoDirection(usize),
+    /// The tensor library failed.
+    #[error("the reference network failed: {0}")]
+    Reference(#[from] candle_core::Error),
+}

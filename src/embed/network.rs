@@ -1,0 +1,218 @@
+//! A SphereFace network on the CPU kernels.
+
+use super::{Architecture, EmbedError, arch};
+use crate::align::{CROP_HEIGHT, CROP_WIDTH};
+use crate::nn::conv::{Activation, Dense, Map, Tiles, Winograd, padded};
+use crate::nn::team::Team;
+use crate::nn::{Buffer, Isa, Tensor, Weights};
+
+impl Architecture {
+    /// A tensor of the network.
+    pub(super) fn tensor<'w>(&self, weights: &'w Weights, name: &str) -> Result<&'w Tensor, EmbedError> {
+        weights
+            .tensors
+            .get(name)
+            .ok_or_else(|| EmbedError::MissingTensor { name: name.into(), architecture: self.to_string() })
+    }
+
+    /// Whether `weights` hold every tensor of the network in its shape, with finite values.
+    ///
+    /// # Errors
+    /// Names the first tensor that is missing or wrong.
+    pub fn check(&self, weights: &Weights) -> Result<(), EmbedError> {
+        if self.channels.contains(&0) || self.embedding == 0 {
+            return Err(EmbedError::Empty(self.to_string()));
+        }
+        for (name, shape) in self.tensors() {
+            self.check_one(&name, self.tensor(weights, &name)?, &shape)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_one(&self, name: &str, tensor: &Tensor, shape: &[usize]) -> Result<(), EmbedError> {
+        if tensor.shape != shape || tensor.data.len() != shape.iter().product::<usize>() {
+            return Err(EmbedError::Shape {
+                name: name.into(),
+                found: tensor.shape.clone(),
+                expected: shape.to_vec(),
+                architecture: self.to_string(),
+            });
+        }
+        match tensor.data.iter().all(|x| x.is_finite()) {
+            true => Ok(()),
+            false => Err(EmbedError::NotFinite(name.into())),
+        }
+    }
+}
+
+/// A SphereFace network, its weights repacked for the kernels of one instruction set.
+#[derive(Debug)]
+pub struct Network {
+    architecture: Architecture,
+    input: Map,
+    stages: Vec<Stage>,
+    fully_connected: Dense,
+}
+
+#[derive(Debug)]
+struct Stage {
+    map: Map,
+    open: Dense,
+    units: Vec<[Winograd; 2]>,
+}
+
+/// Memory of one worker, and the threads that share its work.
+#[derive(Debug)]
+pub struct Workspace {
+    team: Team,
+    input: Buffer,
+    /// For every stage its maps, and those between the two convolutions of a unit.
+    maps: Vec<[Buffer; 2]>,
+    features: Buffer,
+    tiles: Vec<Tiles>,
+}
+
+/// Most faces that go through the network together: enough to spread the weights' way
+/// through memory over many.
+const MOST_FACES: usize = 16;
+
+/// Faces that go through the first stage together; its maps are large and its weights small.
+const FIRST_STAGE_FACES: usize = 2;
+
+/// Width of the Winograd tiles of each stage: the last maps are too small for 4.
+const TILES: [usize; 4] = [4, 4, 4, 2];
+
+impl Network {
+    /// Checks `weights` and repacks them for `isa`.
+    ///
+    /// # Errors
+    /// Names the first tensor that is missing or wrong. Refuses an instruction set that this
+    /// machine does not have.
+    pub fn new(architecture: &Architecture, weights: &Weights, isa: Isa) -> Result<Self, EmbedError> {
+        let isa = Isa::from_name(&isa.to_string())?;
+        architecture.check(weights)?;
+        let values = |name: String| architecture.tensor(weights, &name).map(|t| t.data.as_slice());
+        let mut convolutions = architecture.convolutions().into_iter();
+        let mut next = || {
+            let Some(c) = convolutions.next() else {
+                unreachable!("one convolution for every place in the stages")
+            };
+            let name = format!("{}_{}", c.stage, c.index);
+            let bias = values(format!("conv{name}.bias"))?;
+            let slopes = values(format!("relu{name}.weight"))?;
+            let activation = Activation::new(bias, Some(slopes), padded(c.output, isa));
+            Ok::<_, EmbedError>((values(format!("conv{name}.weight"))?, c.input, activation))
+        };
+        let input = Map::new(CROP_HEIGHT, CROP_WIDTH, 3, 1);
+        let mut stages = Vec::new();
+        let mut from = input;
+        for (stage, (&units, &channels)) in architecture.units.iter().zip(&architecture.channels).enumerate()
+        {
+            let map = Map::new(from.height / 2, from.width / 2, padded(channels, isa), TILES[stage]);
+            let (weight, inputs, activation) = next()?;
+            let open = Dense::convolution(isa, weight, inputs, (from, map), 2, activation);
+            let mut winograd = || {
+                let (weight, inputs, activation) = next()?;
+                Ok::<_, EmbedError>(Winograd::new(isa, TILES[stage], weight, inputs, activation))
+            };
+            let units =
+                (0..units).map(|_| Ok([winograd()?, winograd()?])).collect::<Result<_, EmbedError>>()?;
+            stages.push(Stage { map, open, units });
+            from = map;
+        }
+        debug_assert_eq!((from.height, from.width), arch::LAST_MAP);
+        let activation =
+            Activation::new(values("fc5.bias".into())?, None, padded(architecture.embedding, isa));
+        let weight = values("fc5.weight".into())?;
+        let fully_connected = Dense::fully_connected(isa, weight, architecture.channels[3], from, activation);
+        Ok(Self { architecture: *architecture, input, stages, fully_connected })
+    }
+
+    /// The network's shape.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// Memory for one worker, and `threads` threads (the calling one included) for its work.
+    pub fn workspace(&self, threads: usize) -> Workspace {
+        let team = Team::new(threads);
+        let layers = || self.stages.iter().flat_map(|stage| stage.units.iter().flatten());
+        let tiles = (0..team.threads()).map(|_| Winograd::tiles(layers())).collect();
+        Workspace { team, input: Buffer::new(0), maps: Vec::new(), features: Buffer::new(0), tiles }
+    }
+
+    /// Features of some faces, `pixels` [faces, 112, 96, 3].
+    ///
+    /// # Panics
+    /// When `pixels` does not hold whole faces.
+    pub fn forward(&self, pixels: &[f32], workspace: &mut Workspace) -> Vec<Vec<f32>> {
+        let faces = pixels.as_chunks::<{ CROP_HEIGHT * CROP_WIDTH * 3 }>();
+        assert!(faces.1.is_empty(), "{} numbers are not whole faces", pixels.len());
+        faces.0.chunks(MOST_FACES).flat_map(|faces| self.forward_batch(faces, workspace)).collect()
+    }
+
+    fn forward_batch(
+        &self,
+        faces: &[[f32; CROP_HEIGHT * CROP_WIDTH * 3]],
+        workspace: &mut Workspace,
+    ) -> Vec<Vec<f32>> {
+        workspace.grow(self, faces.len());
+        let Workspace { team, input, maps, features, tiles } = workspace;
+        let [first, second, third, fourth] = &mut maps[..] else { unreachable!("four stages") };
+        let stages = &self.stages;
+        for (group, faces) in faces.chunks(FIRST_STAGE_FACES).enumerate() {
+            for (face, to) in faces.iter().zip(input.chunks_exact_mut(self.input.len())) {
+                for (y, row) in face.chunks_exact(3 * CROP_WIDTH).enumerate() {
+                    to[self.input.at(y, 0)..][..row.len()].copy_from_slice(row);
+                }
+            }
+            stages[0].open.apply(team, faces.len(), input, &mut first[0]);
+            stages[0].units(team, tiles, faces.len(), first);
+            let place = group * FIRST_STAGE_FACES * stages[1].map.len();
+            stages[1].open.apply(team, faces.len(), &first[0], &mut second[0][place..]);
+        }
+        stages[1].units(team, tiles, faces.len(), second);
+        stages[2].open.apply(team, faces.len(), &second[0], &mut third[0]);
+        stages[2].units(team, tiles, faces.len(), third);
+        stages[3].open.apply(team, faces.len(), &third[0], &mut fourth[0]);
+        stages[3].units(team, tiles, faces.len(), fourth);
+        self.fully_connected.apply(team, faces.len(), &fourth[0], features);
+        let size = self.architecture.embedding;
+        features
+            .chunks_exact(self.fully_connected.output_len())
+            .take(faces.len())
+            .map(|feature| feature[..size].to_vec())
+            .collect()
+    }
+}
+
+impl Stage {
+    /// The residual units, in place on `maps[0]`.
+    fn units(&self, team: &mut Team, tiles: &mut [Tiles], faces: usize, maps: &mut [Buffer; 2]) {
+        let [outer, inner] = maps;
+        for [first, second] in &self.units {
+            first.apply(team, tiles, faces, (self.map, outer), (self.map, inner), false);
+            second.apply(team, tiles, faces, (self.map, inner), (self.map, outer), true);
+        }
+    }
+}
+
+impl Workspace {
+    /// Makes room for `faces` faces. Borders are zero from the start and stay so, since no
+    /// layer writes them.
+    fn grow(&mut self, network: &Network, faces: usize) {
+        let grow = |buffer: &mut Buffer, len: usize| {
+            if buffer.len() < len {
+                *buffer = Buffer::new(len);
+            }
+        };
+        let first = faces.min(FIRST_STAGE_FACES);
+        grow(&mut self.input, first * network.input.len());
+        self.maps.resize_with(network.stages.len(), || [Buffer::new(0), Buffer::new(0)]);
+        for (s, (stage, maps)) in network.stages.iter().zip(&mut self.maps).enumerate() {
+            let faces = if s == 0 { first } else { faces };
+            maps.iter_mut().for_each(|map| grow(map, faces * stage.map.len()));
+        }
+        grow(&mut self.features, faces * network.fully_connected.output_len());
+    }
+}

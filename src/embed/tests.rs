@@ -1,0 +1,236 @@
+//! The kernels against the reference network.
+
+use candle_core::{DType, Device};
+
+use super::reference::Reference;
+use super::{Architecture, ChannelOrder, EmbedError, EmbedOptions, Embedder, Mirror, Network, pixels};
+use crate::align::Crop;
+use crate::nn::{Isa, Tensor, Weights};
+
+/// A small generator (xorshift64*), the same on every machine.
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+
+    /// Uniform between -scale and scale.
+    fn within(&mut self, scale: f32) -> f32 {
+        (self.bits() as f32 / u32::MAX as f32 * 2.0 - 1.0) * scale
+    }
+}
+
+/// Weights that keep activations near 1 from layer to layer.
+fn random_weights(architecture: &Architecture, seed: u64) -> Weights {
+    let mut random = Random(seed);
+    let mut weights = Weights::default();
+    for (name, shape) in architecture.tensors() {
+        let fan_in: usize = shape[1..].iter().product();
+        let (offset, scale) = match () {
+            () if name.starts_with("relu") => (0.25, 0.2),
+            () if name.ends_with("bias") => (0.0, 0.1),
+            () => (0.0, (2.0 / fan_in as f32).sqrt()),
+        };
+        let data = (0..shape.iter().product()).map(|_| offset + random.within(scale)).collect();
+        weights.tensors.insert(name, Tensor { data, shape });
+    }
+    let [a, b, c, d] = architecture.channels;
+    let pairs = [
+        ("architecture", architecture.to_string()),
+        ("channels", format!("{a},{b},{c},{d}")),
+        ("embedding_size", architecture.embedding.to_string()),
+        ("channel_order", "RGB".to_owned()),
+    ];
+    weights.metadata.extend(pairs.map(|(key, value)| (key.to_owned(), value)));
+    weights
+}
+
+fn random_crops(count: usize, seed: u64) -> Vec<Crop> {
+    let mut random = Random(seed);
+    (0..count)
+        .map(|_| Crop::from_rgb((0..Crop::LEN_BYTES).map(|_| random.bits() as u8).collect()).unwrap())
+        .collect()
+}
+
+/// Features by the reference in f64.
+fn oracle(architecture: &Architecture, weights: &Weights, crops: &[Crop]) -> Vec<Vec<f64>> {
+    let reference = Reference::new(architecture, weights, DType::F64, &Device::Cpu).unwrap();
+    let mut values = Vec::new();
+    crops.iter().for_each(|crop| pixels(crop, ChannelOrder::Rgb, &mut values));
+    let input = candle_core::Tensor::from_vec(values, (crops.len(), 112, 96, 3), &Device::Cpu).unwrap();
+    let input = input.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap().to_dtype(DType::F64).unwrap();
+    reference.forward(&input).unwrap().to_vec2().unwrap()
+}
+
+/// Panics unless the two features agree: 1 - cos < 1e-9 and 1e-4 in every component of the
+/// unit vectors.
+fn assert_close(found: &[f32], expected: &[f64], what: &str) {
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    let a = norm(&mut found.iter().map(|&x| f64::from(x)));
+    let b = norm(&mut expected.iter().copied());
+    assert!(a > 0.0 && (a / b - 1.0).abs() < 1e-5, "{what}: norms {a} and {b}");
+    let pairs = || found.iter().zip(expected).map(|(&x, &y)| (f64::from(x) / a, y / b));
+    let distance = pairs().map(|(x, y)| (x - y) * (x - y)).sum::<f64>() / 2.0; // = 1 - cos
+    let worst = pairs().map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
+    assert!(distance < 1e-9, "{what}: 1 - cos = {distance:e}");
+    assert!(worst < 1e-4, "{what}: a component is off by {worst:e}");
+}
+
+fn options(isa: Isa, threads: usize) -> EmbedOptions {
+    EmbedOptions { isa, threads }
+}
+
+/// Every instruction set, batch size and thread count against the oracle, and bit for bit
+/// against the batch of one.
+fn check(architecture: Architecture, batches: &[usize], threads: &[usize]) {
+    let weights = random_weights(&architecture, 7);
+    let crops = random_crops(batches.iter().copied().max().unwrap_or(1), 11);
+    let expected = oracle(&architecture, &weights, &crops);
+    for isa in Isa::available() {
+        let alone: Vec<Vec<f32>> = {
+            let embedder = Embedder::new(weights.clone(), options(isa, 1)).unwrap();
+            let mut scratch = embedder.scratch();
+            crops
+                .iter()
+                .flat_map(|crop| embedder.features(std::slice::from_ref(crop), &mut scratch))
+                .collect()
+        };
+        for (found, expected) in alone.iter().zip(&expected) {
+            assert_close(found, expected, &format!("{architecture} {isa}"));
+        }
+        for &threads in threads {
+            let embedder = Embedder::new(weights.clone(), options(isa, threads)).unwrap();
+            let mut scratch = embedder.scratch();
+            for &batch in batches {
+                let found = embedder.features(&crops[..batch], &mut scratch);
+                assert_eq!(found, alone[..batch], "{architecture} {isa} batch {batch} threads {threads}");
+            }
+        }
+    }
+}
+
+fn narrow(depth: usize) -> Architecture {
+    Architecture::of_depth(depth).unwrap().with_channels([5, 12, 16, 20]).with_embedding(33)
+}
+
+#[test]
+fn every_depth_matches_the_reference_with_channels_of_any_count() {
+    check(narrow(4), &[1, 2, 3, 5, 16, 17], &[1, 2, 3]);
+    check(narrow(10), &[1, 2, 3, 5, 16, 17], &[1, 2, 3]);
+    check(narrow(20), &[1, 2, 3, 5, 16, 17], &[1, 2, 3]);
+    check(narrow(36), &[1, 5], &[2]);
+    check(narrow(64), &[1, 5], &[2]);
+}
+
+#[test]
+fn channels_around_the_vector_widths_match_the_reference() {
+    let sphere10 = Architecture::of_depth(10).unwrap();
+    check(sphere10.with_channels([1, 1, 1, 1]).with_embedding(1), &[3], &[1]);
+    check(sphere10.with_channels([17, 33, 31, 49]).with_embedding(65), &[1, 7], &[2]);
+    check(sphere10.with_channels([32, 64, 128, 256]).with_embedding(128), &[1, 2], &[2]);
+}
+
+#[test]
+fn the_networks_of_the_paper_match_the_reference() {
+    for depth in [4, 10, 20] {
+        check(Architecture::of_depth(depth).unwrap(), &[1, 2, 3], &[2]);
+    }
+}
+
+#[test]
+fn a_wrong_tensor_is_refused_by_its_name() {
+    let architecture = narrow(10);
+    let good = random_weights(&architecture, 1);
+    let refusal = |change: &dyn Fn(&mut Weights)| -> EmbedError {
+        let mut weights = good.clone();
+        change(&mut weights);
+        Network::new(&architecture, &weights, Isa::Portable).unwrap_err()
+    };
+    let missing = refusal(&|w| drop(w.tensors.remove("conv2_2.bias")));
+    assert!(missing.to_string().contains("`conv2_2.bias`"), "{missing}");
+    let shape = refusal(&|w| w.tensors.get_mut("relu3_1.weight").unwrap().shape.push(1));
+    assert!(shape.to_string().contains("`relu3_1.weight`"), "{shape}");
+    let short = refusal(&|w| w.tensors.get_mut("fc5.weight").unwrap().data.truncate(9));
+    assert!(short.to_string().contains("`fc5.weight`"), "{short}");
+    let infinite = refusal(&|w| w.tensors.get_mut("conv4_1.weight").unwrap().data[3] = f32::NAN);
+    assert!(infinite.to_string().contains("`conv4_1.weight`"), "{infinite}");
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    let weights = random_weights(&narrow(4), 1);
+    for threads in [0, 257] {
+        let refused = Embedder::new(weights.clone(), options(Isa::Portable, threads));
+        assert!(matches!(refused, Err(EmbedError::Threads(n)) if n == threads));
+    }
+    for isa in Isa::ALL.into_iter().filter(|isa| !isa.is_available()) {
+        assert!(matches!(Embedder::new(weights.clone(), options(isa, 1)), Err(EmbedError::Isa(_))));
+    }
+}
+
+#[test]
+fn the_mean_is_subtracted_and_the_mirror_image_averaged() {
+    let mut weights = random_weights(&narrow(4), 3);
+    let crops = random_crops(2, 5);
+    let plain = Embedder::new(weights.clone(), EmbedOptions::default()).unwrap();
+    let mut scratch = plain.scratch();
+    let features = plain.features(&crops, &mut scratch);
+    let mirrored: Vec<Crop> = crops.iter().map(super::mirror_image).collect();
+    assert_ne!(mirrored, crops);
+    let other = plain.features(&mirrored, &mut scratch);
+    let averaged = plain.embed(&crops, Mirror::Average, &mut scratch).unwrap();
+    assert_eq!(averaged, plain.embed(&mirrored, Mirror::Average, &mut scratch).unwrap());
+    for ((a, b), found) in features.iter().zip(&other).zip(&averaged) {
+        let sum: Vec<f64> = a.iter().zip(b).map(|(&a, &b)| f64::from(a) + f64::from(b)).collect();
+        assert_close(found.as_slice(), &unit(&sum), "mirror");
+    }
+
+    let mean: Vec<f32> = (0..33).map(|i| i as f32 * 0.01).collect();
+    weights.tensors.insert("mean".into(), Tensor { shape: vec![33], data: mean.clone() });
+    let centred = Embedder::new(weights.clone(), EmbedOptions::default()).unwrap();
+    assert_ne!(centred.model(), plain.model());
+    let found = centred.embed(&crops, Mirror::No, &mut centred.scratch()).unwrap();
+    for (found, feature) in found.iter().zip(&features) {
+        let shifted: Vec<f64> =
+            feature.iter().zip(&mean).map(|(&x, &m)| f64::from(x) - f64::from(m)).collect();
+        assert_close(found.as_slice(), &unit(&shifted), "mean");
+    }
+    assert_eq!(centred.features(&crops, &mut centred.scratch()), features);
+
+    weights.tensors.insert("mean".into(), Tensor { shape: vec![32], data: vec![0.0; 32] });
+    assert!(matches!(Embedder::new(weights, EmbedOptions::default()), Err(EmbedError::Shape { .. })));
+}
+
+fn unit(v: &[f64]) -> Vec<f64> {
+    let norm = v.iter().map(|x| x * x).sum::<f64>().sqrt();
+    v.iter().map(|x| x / norm).collect()
+}
+
+#[test]
+fn the_channel_order_of_the_weights_is_honoured() {
+    let weights = random_weights(&narrow(4), 3);
+    let crop = random_crops(1, 5).remove(0);
+    let swapped: Vec<u8> = crop.as_rgb().as_chunks::<3>().0.iter().flat_map(|&[r, g, b]| [b, g, r]).collect();
+    let swapped = Crop::from_rgb(swapped).unwrap();
+    let mut bgr = weights.clone();
+    bgr.metadata.insert("channel_order".into(), "BGR".into());
+    let [rgb, bgr] = [weights, bgr].map(|w| Embedder::new(w, EmbedOptions::default()).unwrap());
+    let a = rgb.features(&[crop], &mut rgb.scratch());
+    let b = bgr.features(&[swapped], &mut bgr.scratch());
+    assert_eq!(a, b);
+}
+
+#[test]
+fn a_feature_without_direction_is_refused() {
+    let architecture = narrow(4);
+    let mut weights = random_weights(&architecture, 3);
+    weights.tensors.values_mut().for_each(|t| t.data.fill(0.0));
+    let embedder = Embedder::new(weights, EmbedOptions::default()).unwrap();
+    let refused = embedder.embed(&random_crops(2, 5), Mirror::No, &mut embedder.scratch());
+    assert!(matches!(refused, Err(EmbedError::NoDirection(0))));
+    assert!(embedder.embed(&[], Mirror::Average, &mut embedder.scratch()).unwrap().is_empty());
+}

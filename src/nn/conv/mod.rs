@@ -1,0 +1,126 @@
+//! 3x3 convolutions and fully connected layers on the CPU, with bias, PReLU and residual sum.
+//!
+//! Feature maps are NHWC with a zero border ([`Map`]). A layer is repacked once for one
+//! instruction set and then applied to any number of maps by any number of threads. Every
+//! output is one chain of multiply-adds in a fixed order, so that it depends neither on the
+//! threads nor on what else is in the batch.
+
+mod dense;
+mod product;
+mod winograd;
+
+pub(crate) use dense::Dense;
+pub(crate) use winograd::{Tiles, Winograd};
+
+use super::Isa;
+use super::buffer::Buffer;
+use super::simd::{self, Simd};
+
+/// Layout of one feature map: `channels` values a pixel, a border of one zero pixel on every
+/// side, and zero pixels at the bottom and on the right up to a whole number of tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Map {
+    /// Rows of pixels that carry values.
+    pub(crate) height: usize,
+    /// Columns of pixels that carry values.
+    pub(crate) width: usize,
+    /// Values a pixel, padding included.
+    pub(crate) channels: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl Map {
+    /// A map for tiles of `tile` x `tile` pixels.
+    pub(crate) fn new(height: usize, width: usize, channels: usize, tile: usize) -> Self {
+        let stored = |n: usize| n.next_multiple_of(tile) + 2;
+        Self { height, width, channels, rows: stored(height), columns: stored(width) }
+    }
+
+    /// Numbers of a whole map.
+    pub(crate) fn len(&self) -> usize {
+        self.rows * self.columns * self.channels
+    }
+
+    /// Place of the first channel of a pixel.
+    pub(crate) fn at(&self, y: usize, x: usize) -> usize {
+        ((y + 1) * self.columns + x + 1) * self.channels
+    }
+
+    /// Numbers from a pixel to the one below.
+    pub(crate) fn pitch(&self) -> usize {
+        self.columns * self.channels
+    }
+}
+
+/// `channels` rounded up to what the kernels of `isa` work on.
+pub(crate) fn padded(channels: usize, isa: Isa) -> usize {
+    channels.next_multiple_of(simd::panel(isa))
+}
+
+/// What follows a layer: y + bias, then PReLU with one slope a channel.
+#[derive(Debug)]
+pub(crate) struct Activation {
+    bias: Buffer,
+    slopes: Buffer,
+}
+
+impl Activation {
+    /// For `padded` output channels. Without slopes nothing follows the bias.
+    pub(crate) fn new(bias: &[f32], slopes: Option<&[f32]>, padded: usize) -> Self {
+        let mut all = Buffer::new(padded);
+        match slopes {
+            Some(slopes) => all[..slopes.len()].copy_from_slice(slopes),
+            None => all.fill(1.0),
+        }
+        Self { bias: Buffer::padded(bias, padded), slopes: all }
+    }
+
+    fn at(&self, channel: usize) -> ActivationAt {
+        ActivationAt { bias: self.bias[channel..].as_ptr(), slopes: self.slopes[channel..].as_ptr() }
+    }
+}
+
+/// Bias and slopes from one channel on.
+#[derive(Clone, Copy)]
+struct ActivationAt {
+    bias: *const f32,
+    slopes: *const f32,
+}
+
+impl ActivationAt {
+    /// Bias and PReLU for the vector of channels `at` numbers on.
+    ///
+    /// # Safety
+    /// As many channels must follow; see [`Simd`].
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(self, at: usize, y: S::V) -> S::V {
+        // SAFETY: the caller's.
+        unsafe {
+            let y = S::add(y, S::load(self.bias.add(at)));
+            let zero = S::splat(0.0);
+            S::fma(S::load(self.slopes.add(at)), S::min(y, zero), S::max(y, zero))
+        }
+    }
+}
+
+/// A pointer that the threads of a team may share, each writing its own part.
+#[derive(Clone, Copy)]
+struct Shared<T>(T);
+
+// SAFETY: a plain address; whoever dereferences it answers for the parts not overlapping.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T: Copy> Shared<T> {
+    /// A method, so that closures capture the whole and not the field.
+    fn get(&self) -> T {
+        self.0
+    }
+}
+
+/// `0..len` in `parts` ranges of nearly equal size, the `part`-th of them.
+fn share(len: usize, part: usize, parts: usize) -> std::ops::Range<usize> {
+    len * part / parts..len * (part + 1) / parts
+}

@@ -1,0 +1,71 @@
+//! Tiles of a matrix product: the inner loop of every layer.
+
+use crate::nn::simd::{Simd, Tile};
+
+/// Most rows of a tile of any instruction set.
+pub(super) const MOST_ROWS: usize = 12;
+
+/// One tile: rows of the left matrix, given by pointers, times one panel of the right one.
+///
+/// A row of the left matrix is a number of *runs* of `length` numbers; run `i` starts
+/// `runs[i]` numbers after the row's pointer. The panel holds [`Simd::PANEL`] numbers for
+/// each of them, in the same order.
+pub(super) struct Product<'a, F> {
+    pub(super) rows: [*const f32; MOST_ROWS],
+    pub(super) runs: &'a [usize],
+    pub(super) length: usize,
+    pub(super) panel: *const f32,
+    /// Memory wanted soon, and how many numbers of it to bring closer with each step.
+    pub(super) ahead: *const f32,
+    pub(super) ahead_step: usize,
+    pub(super) finish: F,
+}
+
+/// What becomes of the sums of a tile.
+pub(super) trait Finish {
+    /// Takes vector `vector` of row `row`.
+    ///
+    /// # Safety
+    /// As the implementation says; see [`Simd`].
+    unsafe fn take<S: Simd>(&self, row: usize, vector: usize, sum: S::V);
+}
+
+impl<F: Finish> Tile for Product<'_, F> {
+    /// # Safety
+    /// `rows` (as many as the tile has) and `panel` must be valid for the runs.
+    #[inline(always)]
+    unsafe fn compute<S: Simd, const ROWS: usize, const VECTORS: usize>(self) {
+        // SAFETY: the caller's; `ahead` is only prefetched.
+        unsafe {
+            let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
+            let mut panel = self.panel;
+            let mut ahead = self.ahead;
+            for &run in self.runs {
+                let mut rows = [self.rows[0]; ROWS];
+                for (to, from) in rows.iter_mut().zip(self.rows) {
+                    *to = from.add(run);
+                }
+                for k in 0..self.length {
+                    let mut right = [S::splat(0.0); VECTORS];
+                    for (v, right) in right.iter_mut().enumerate() {
+                        *right = S::load(panel.add(v * S::LANES));
+                    }
+                    panel = panel.add(VECTORS * S::LANES);
+                    S::prefetch(ahead);
+                    ahead = ahead.wrapping_add(self.ahead_step);
+                    for (row, sums) in rows.iter().zip(&mut sums) {
+                        let left = S::splat(*row.add(k));
+                        for (sum, &right) in sums.iter_mut().zip(&right) {
+                            *sum = S::fma(left, right, *sum);
+                        }
+                    }
+                }
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                for (v, &sum) in sums.iter().enumerate() {
+                    self.finish.take::<S>(r, v, sum);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! 3x3 convolutions of stride 1 by Winograd's minimal filtering (Lavin and Gray, "Fast
+//! Algorithms for Convolutional Neural Networks", CVPR 2016).
+//!
+//! A tile of input pixels is transformed, multiplied with transformed weights in one matrix
+//! product for each of its points, and transformed back into a tile of output pixels:
+//! Y = A' [(G g G') . (B' d B)] A.
+
+use std::ops::Range;
+
+use super::dense::pack;
+use super::product::{Finish, MOST_ROWS, Product};
+use super::{Activation, Map, Shared, padded, share};
+use crate::nn::Isa;
+use crate::nn::buffer::Buffer;
+use crate::nn::simd::{self, Kernel, Simd};
+use crate::nn::team::Team;
+
+/// A 3x3 convolution of stride 1 and padding 1.
+#[derive(Debug)]
+pub(crate) struct Winograd {
+    isa: Isa,
+    output_tile: usize,
+    /// `[point][panel][input][PANEL]`
+    weights: Buffer,
+    inputs: usize,
+    outputs: usize,
+    activation: Activation,
+}
+
+/// Memory of one thread for transformed tiles.
+#[derive(Debug)]
+pub(crate) struct Tiles {
+    input: Buffer,
+    output: Buffer,
+}
+
+/// Most numbers of transformed tiles, so that input and output stay in a second-level cache.
+const BLOCK_NUMBERS: usize = 1 << 16;
+
+/// Numbers between the points of transformed tiles beyond what they need: without them the
+/// points would fall into the same few sets of the cache.
+const SKEW: usize = 16;
+
+/// F(m x m, 3x3) for tiles of `OUT` = m output pixels across and `IN` = m + 2 input pixels.
+trait Scheme<const IN: usize, const OUT: usize> {
+    /// G
+    const WEIGHTS: [[f64; 3]; IN];
+    /// B' d
+    unsafe fn input<S: Simd>(d: [S::V; IN]) -> [S::V; IN];
+    /// A' m
+    unsafe fn output<S: Simd>(m: [S::V; IN]) -> [S::V; OUT];
+}
+
+/// F(2x2, 3x3)
+struct F2;
+
+impl Scheme<4, 2> for F2 {
+    const WEIGHTS: [[f64; 3]; 4] = [[1., 0., 0.], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0., 0., 1.]];
+
+    #[inline(always)]
+    unsafe fn input<S: Simd>([a, b, c, d]: [S::V; 4]) -> [S::V; 4] {
+        // SAFETY: see `Simd`.
+        unsafe { [S::sub(a, c), S::add(b, c), S::sub(c, b), S::sub(b, d)] }
+    }
+
+    #[inline(always)]
+    unsafe fn output<S: Simd>([a, b, c, d]: [S::V; 4]) -> [S::V; 2] {
+        // SAFETY: see `Simd`.
+        unsafe { [S::add(a, S::add(b, c)), S::sub(S::sub(b, c), d)] }
+    }
+}
+
+/// F(4x4, 3x3) at the points 0, 1, -1, 2, -2 and infinity.
+struct F4;
+
+impl Scheme<6, 4> for F4 {
+    const WEIGHTS: [[f64; 3]; 6] = [
+        [1. / 4., 0., 0.],
+        [-1. / 6., -1. / 6., -1. / 6.],
+        [-1. / 6., 1. / 6., -1. / 6.],
+        [1. / 24., 1. / 12., 1. / 6.],
+        [1. / 24., -1. / 12., 1. / 6.],
+        [0., 0., 1.],
+    ];
+
+    #[inline(always)]
+    unsafe fn input<S: Simd>([d0, d1, d2, d3, d4, d5]: [S::V; 6]) -> [S::V; 6] {
+        // SAFETY: see `Simd`.
+        unsafe {
+            let [two, minus4, four, minus5] = [2.0, -4.0, 4.0, -5.0].map(|x| S::splat(x));
+            let even = S::fma(minus4, d2, d4); // d4 - 4 d2
+            let odd = S::fma(minus4, d1, d3); // d3 - 4 d1
+            let near = S::sub(d4, d2);
+            let far = S::mul(two, S::sub(d3, d1));
+            [
+                S::fma(four, d0, S::fma(minus5, d2, d4)),
+                S::add(even, odd),
+                S::sub(even, odd),
+                S::add(near, far),
+                S::sub(near, far),
+                S::fma(four, d1, S::fma(minus5, d3, d5)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn output<S: Simd>([m0, m1, m2, m3, m4, m5]: [S::V; 6]) -> [S::V; 4] {
+        // SAFETY: see `Simd`.
+        unsafe {
+            let [two, four, eight] = [2.0, 4.0, 8.0].map(|x| S::splat(x));
+            let (sum1, difference1) = (S::add(m1, m2), S::sub(m1, m2));
+            let (sum2, difference2) = (S::add(m3, m4), S::sub(m3, m4));
+            [
+                S::add(m0, S::add(sum1, sum2)),
+                S::fma(two, difference2, difference1),
+                S::fma(four, sum2, sum1),
+                S::fma(eight, difference2, S::add(difference1, m5)),
+            ]
+        }
+    }
+}
+
+impl Winograd {
+    /// Tiles of `output_tile` x `output_tile` pixels, 2 or 4; `weight` [out, in, 3, 3].
+    pub(crate) fn new(
+        isa: Isa,
+        output_tile: usize,
+        weight: &[f32],
+        inputs: usize,
+        activation: Activation,
+    ) -> Self {
+        let outputs = weight.len() / (9 * inputs);
+        let weights = match output_tile {
+            4 => transform::<F4, 6, 4>(isa, weight, inputs, outputs),
+            2 => transform::<F2, 4, 2>(isa, weight, inputs, outputs),
+            _ => panic!("no scheme for tiles of {output_tile} pixels"),
+        };
+        let [inputs, outputs] = [inputs, outputs].map(|n| padded(n, isa));
+        Self { isa, output_tile, weights, inputs, outputs, activation }
+    }
+
+    fn points(&self) -> usize {
+        (self.output_tile + 2) * (self.output_tile + 2)
+    }
+
+    /// Most tiles in one block.
+    fn block(&self) -> usize {
+        (BLOCK_NUMBERS / self.points() / self.inputs.max(self.outputs)).next_multiple_of(12)
+    }
+
+    /// Memory for one thread of [`Winograd::apply`], enough for all of `layers`.
+    pub(crate) fn tiles<'a>(layers: impl Iterator<Item = &'a Winograd>) -> Tiles {
+        let [mut input, mut output] = [0, 0];
+        for layer in layers {
+            input = input.max(layer.points() * (layer.block() * layer.inputs + SKEW));
+            output = output.max(layer.points() * (layer.block() * layer.outputs + SKEW));
+        }
+        Tiles { input: Buffer::new(input), output: Buffer::new(output) }
+    }
+
+    /// Applies the layer to `maps` maps laid out as `from`, writing maps laid out as `to`.
+    /// With `residual`, what `output` holds before is added after the activation.
+    ///
+    /// # Panics
+    /// When the buffers are too small, or the maps do not fit each other or the layer.
+    pub(crate) fn apply(
+        &self,
+        team: &mut Team,
+        tiles: &mut [Tiles],
+        maps: usize,
+        (from, input): (Map, &[f32]),
+        (to, output): (Map, &mut [f32]),
+        residual: bool,
+    ) {
+        let down = from.height.div_ceil(self.output_tile);
+        let across = from.width.div_ceil(self.output_tile);
+        assert_eq!((from.height, from.width), (to.height, to.width));
+        assert_eq!((from.channels, to.channels), (self.inputs, self.outputs));
+        assert!(from.rows >= down * self.output_tile + 2 && from.columns >= across * self.output_tile + 2);
+        assert!(input.len() >= maps * from.len() && output.len() >= maps * to.len());
+        assert!(tiles.len() >= team.threads());
+        for tiles in tiles.iter() {
+            assert!(tiles.input.len() >= self.points() * (self.block() * self.inputs + SKEW));
+            assert!(tiles.output.len() >= self.points() * (self.block() * self.outputs + SKEW));
+        }
+        let threads = team.threads();
+        let total = maps * down * across;
+        let memory: Vec<_> =
+            tiles.iter_mut().map(|t| Shared((t.input.as_mut_ptr(), t.output.as_mut_ptr()))).collect();
+        let step = |thread: usize, tiles: Range<usize>| {
+            let (input_tiles, output_tiles) = memory[thread].get();
+            Step { layer: self, input, from, to, residual, down, across, input_tiles, output_tiles, tiles }
+        };
+        let output = Shared(output.as_mut_ptr());
+        let panels = self.outputs / simd::panel(self.isa);
+        let blocks = total.div_ceil(self.block());
+        let run = |step: Step, phase: Phase| {
+            simd::run(self.isa, Run { step, phase, output: output.get() });
+        };
+        if threads == 1 || blocks >= 2 * threads {
+            team.run(blocks, &|thread, block| {
+                let all = share(total, block, blocks);
+                run(step(thread, all.clone()), Phase::Input(0..all.len()));
+                run(step(thread, all.clone()), Phase::Product(0..self.points(), 0..panels));
+                run(step(thread, all.clone()), Phase::Output(0..all.len()));
+            });
+        } else {
+            for block in 0..blocks {
+                let all = share(total, block, blocks);
+                let parts = all.len().min(4 * threads);
+                team.run(parts, &|_, part| {
+                    run(step(0, all.clone()), Phase::Input(share(all.len(), part, parts)));
+                });
+                team.run(self.points(), &|_, point| {
+                    run(step(0, all.clone()), Phase::Product(point..point + 1, 0..panels));
+                });
+                team.run(parts, &|_, part| {
+                    run(step(0, all.clone()), Phase::Output(share(all.len(), part, parts)));
+                });
+            }
+        }
+    }
+}
+
+/// Weights `[point][panel][input][PANEL]`: G g G' for every pair of channels.
+fn transform<W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
+    isa: Isa,
+    weight: &[f32],
+    inputs: usize,
+    outputs: usize,
+) -> Buffer {
+    let size = padded(inputs, isa) * padded(outputs, isa);
+    let mut all = Buffer::new(IN * IN * size);
+    for (point, to) in all.chunks_exact_mut(size).enumerate() {
+        let (left, right) = (W::WEIGHTS[point / IN], W::WEIGHTS[point % IN]);
+        let packed = pack(isa, padded(inputs, isa), outputs, |input, output| {
+            if input >= inputs {
+                return 0.0;
+            }
+            let kernel = &weight[(output * inputs + input) * 9..][..9];
+            let mut sum = 0.0;
+            for (row, left) in kernel.chunks_exact(3).zip(left) {
+                for (&value, right) in row.iter().zip(right) {
+                    sum += left * right * f64::from(value);
+                }
+            }
+            sum as f32
+        });
+        to.copy_from_slice(&packed);
+    }
+    all
+}
+
+/// A block of tiles on its way through a layer.
+struct Step<'a> {
+    layer: &'a Winograd,
+    input: &'a [f32],
+    from: Map,
+    to: Map,
+    residual: bool,
+    down: usize,
+    across: usize,
+    /// `[point][tile][input]`, points `SKEW` further apart than the block needs.
+    input_tiles: *mut f32,
+    /// `[point][tile][output]`, likewise.
+    output_tiles: *mut f32,
+    /// The tiles of the block, counted over all maps.
+    tiles: Range<usize>,
+}
+
+/// A part of the work on a block; tiles are counted within it.
+enum Phase {
+    Input(Range<usize>),
+    /// Points and panels.
+    Product(Range<usize>, Range<usize>),
+    Output(Range<usize>),
+}
+
+struct Run<'a> {
+    step: Step<'a>,
+    phase: Phase,
+    output: *mut f32,
+}
+
+impl Kernel for Run<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let step = self.step;
+        // SAFETY: `apply` has checked all sizes and lets no two threads write the same part.
+        unsafe {
+            match (self.phase, step.layer.output_tile) {
+                (Phase::Input(tiles), 4) => step.input::<S, F4, 6, 4>(tiles),
+                (Phase::Input(tiles), _) => step.input::<S, F2, 4, 2>(tiles),
+                (Phase::Product(points, panels), _) => step.product::<S>(points, panels),
+                (Phase::Output(tiles), 4) => step.output::<S, F4, 6, 4>(tiles, self.output),
+                (Phase::Output(tiles), _) => step.output::<S, F2, 4, 2>(tiles, self.output),
+            }
+        }
+    }
+}
+
+impl Step<'_> {
+    /// Map, and first row and column of a tile's output.
+    fn place(&self, tile: usize, size: usize) -> (usize, usize, usize) {
+        let tile = self.tiles.start + tile;
+        let (map, tile) = (tile / (self.down * self.across), tile % (self.down * self.across));
+        (map, tile / self.across * size, tile % self.across * size)
+    }
+
+    fn input_point(&self) -> usize {
+        self.tiles.len() * self.layer.inputs + SKEW
+    }
+
+    fn output_point(&self) -> usize {
+        self.tiles.len() * self.layer.outputs + SKEW
+    }
+
+    /// # Safety
+    /// As checked by [`Winograd::apply`]; the same holds for the other phases.
+    #[inline(always)]
+    unsafe fn input<S: Simd, W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
+        &self,
+        tiles: Range<usize>,
+    ) {
+        let channels = self.layer.inputs;
+        let point = self.input_point();
+        let pitch = self.from.pitch();
+        for tile in tiles {
+            let (map, y, x) = self.place(tile, OUT);
+            // The tile starts one pixel up and left of its output: at (y, x) with the border.
+            let corner = map * self.from.len() + (self.from.at(y, x) - self.from.at(0, 0));
+            let corner = self.input[corner..].as_ptr();
+            // SAFETY: the maps hold whole tiles with their border, the block `tiles` tiles.
+            unsafe {
+                let to = self.input_tiles.add(tile * channels);
+                for c in (0..channels).step_by(S::LANES) {
+                    let zero = S::splat(0.0);
+                    let mut half = [[zero; IN]; IN];
+                    for x in 0..IN {
+                        let mut column = [zero; IN];
+                        for (y, value) in column.iter_mut().enumerate() {
+                            *value = S::load(corner.add(y * pitch + x * channels + c));
+                        }
+                        let column = W::input::<S>(column);
+                        for y in 0..IN {
+                            half[y][x] = column[y];
+                        }
+                    }
+                    for (y, row) in half.into_iter().enumerate() {
+                        for (x, value) in W::input::<S>(row).into_iter().enumerate() {
+                            S::store(to.add((y * IN + x) * point + c), value);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn product<S: Simd>(&self, points: Range<usize>, panels: Range<usize>) {
+        let Winograd { inputs, outputs, .. } = *self.layer;
+        let groups = self.tiles.len().div_ceil(S::ROWS);
+        for point in points {
+            // SAFETY: as many points are there.
+            let (left, to) = unsafe {
+                (
+                    self.input_tiles.add(point * self.input_point()).cast_const(),
+                    self.output_tiles.add(point * self.output_point()),
+                )
+            };
+            for p in panels.clone() {
+                let panel = self.layer.weights[(point * outputs + p * S::PANEL) * inputs..].as_ptr();
+                for group in 0..groups {
+                    let first = group * S::ROWS;
+                    let count = S::ROWS.min(self.tiles.len() - first);
+                    let mut rows = [left; MOST_ROWS];
+                    for (i, row) in rows[..count].iter_mut().enumerate() {
+                        // SAFETY: the block has that many tiles.
+                        *row = unsafe { row.add((first + i) * inputs) };
+                    }
+                    // SAFETY: the rows hold `inputs` numbers, the panel as many steps, and the
+                    // output a row for each of the tiles.
+                    unsafe {
+                        let to = to.add(first * outputs + p * S::PANEL);
+                        let product = Product {
+                            rows,
+                            runs: &[0],
+                            length: inputs,
+                            panel,
+                            ahead: panel.wrapping_add(inputs * (S::PANEL + group * S::PANEL / groups)),
+                            ahead_step: S::PANEL / groups,
+                            finish: Store { to, stride: outputs },
+                        };
+                        S::tile(count, product);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn output<S: Simd, W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
+        &self,
+        tiles: Range<usize>,
+        output: *mut f32,
+    ) {
+        let channels = self.layer.outputs;
+        let point = self.output_point();
+        let activation = self.layer.activation.at(0);
+        for tile in tiles {
+            let (map, y, x) = self.place(tile, OUT);
+            let (rows, columns) = (OUT.min(self.to.height - y), OUT.min(self.to.width - x));
+            // SAFETY: the block holds `tiles` tiles; the pixels lie within the map.
+            unsafe {
+                let from = self.output_tiles.add(tile * channels).cast_const();
+                let to = output.add(map * self.to.len() + self.to.at(y, x));
+                for c in (0..channels).step_by(S::LANES) {
+                    let zero = S::splat(0.0);
+                    let mut half = [[zero; IN]; OUT];
+                    for x in 0..IN {
+                        let mut column = [zero; IN];
+                        for (y, value) in column.iter_mut().enumerate() {
+                            *value = S::load(from.add((y * IN + x) * point + c));
+                        }
+                        let column = W::output::<S>(column);
+                        for y in 0..OUT {
+                            half[y][x] = column[y];
+                        }
+                    }
+                    for (y, row) in half.into_iter().enumerate().take(rows) {
+                        for (x, value) in W::output::<S>(row).into_iter().enumerate().take(columns) {
+                            let pixel = to.add(y * self.to.pitch() + x * channels + c);
+                            let mut value = activation.apply::<S>(c, value);
+                            if self.residual {
+                                value = S::add(value, S::load(pixel));
+                            }
+                            S::store(pixel, value);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Stores sums.
+struct Store {
+    to: *mut f32,
+    stride: usize,
+}
+
+impl Finish for Store {
+    /// # Safety
+    /// A panel of numbers must be writable for every row.
+    #[inline(always)]
+    unsafe fn take<S: Simd>(&self, row: usize, vector: usize, sum: S::V) {
+        // SAFETY: the caller's.
+        unsafe { S::store(self.to.add(row * self.stride + vector * S::LANES), sum) }
+    }
+}

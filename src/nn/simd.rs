@@ -1,0 +1,278 @@
+//! One kernel source for every instruction set: vectors behind a trait, and a way to run a
+//! kernel compiled for the instruction set at hand.
+
+use super::Isa;
+
+/// Vectors of `f32` of one instruction set.
+///
+/// # Safety
+/// Every method but the constants may be called only where the instruction set is available,
+/// and is meant to be inlined into a function that enables it ([`run`] does both).
+pub(crate) trait Simd: Copy + 'static {
+    /// A vector of [`Simd::LANES`] numbers.
+    type V: Copy;
+    /// Numbers in a vector.
+    const LANES: usize;
+    /// Numbers across a tile of the matrix product: [`Simd::tile`] is that wide.
+    const PANEL: usize;
+    /// Rows of the largest tile of the matrix product.
+    const ROWS: usize;
+
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(from: *const f32) -> Self::V;
+    unsafe fn store(to: *mut f32, v: Self::V);
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    /// Brings the cache line at `at`, which need not be valid memory, closer.
+    unsafe fn prefetch(at: *const f32);
+    /// Computes a tile of `rows` (1 to [`Simd::ROWS`]) x [`Simd::PANEL`].
+    unsafe fn tile<T: Tile>(rows: usize, tile: T);
+}
+
+/// A tile of a matrix product for any number of rows and vectors a row.
+pub(crate) trait Tile {
+    /// # Safety
+    /// As the implementation says.
+    unsafe fn compute<S: Simd, const ROWS: usize, const VECTORS: usize>(self);
+}
+
+/// Code that can be compiled for any instruction set; `run` must be `#[inline(always)]`.
+pub(crate) trait Kernel {
+    /// # Safety
+    /// The instruction set of `S` must be available.
+    unsafe fn run<S: Simd>(self);
+}
+
+/// Numbers across a tile for `isa`: channel counts are padded to multiples of it.
+pub(crate) fn panel(isa: Isa) -> usize {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => Avx2::PANEL,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => Avx512::PANEL,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => Neon::PANEL,
+        _ => Portable::PANEL,
+    }
+}
+
+/// Runs `kernel` compiled for `isa`.
+///
+/// # Panics
+/// When this machine does not have `isa`.
+pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2<K: Kernel>(kernel: K) {
+        // SAFETY: the caller has checked for AVX2 and FMA.
+        unsafe { kernel.run::<Avx2>() }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    unsafe fn avx512<K: Kernel>(kernel: K) {
+        // SAFETY: the caller has checked for AVX-512 F.
+        unsafe { kernel.run::<Avx512>() }
+    }
+    #[cfg(target_arch = "aarch64")]
+    #[target_feature(enable = "neon")]
+    unsafe fn neon<K: Kernel>(kernel: K) {
+        // SAFETY: the caller has checked for NEON.
+        unsafe { kernel.run::<Neon>() }
+    }
+    assert!(isa.is_available(), "this machine cannot run {isa} code");
+    // SAFETY: the instruction set is available, as just checked.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon(kernel),
+            _ => kernel.run::<Portable>(),
+        }
+    }
+}
+
+/// [`Simd::tile`] for the given numbers of rows.
+macro_rules! tile_of_rows {
+    ($vectors:literal: $($rows:literal)+) => {
+        #[inline(always)]
+        unsafe fn tile<T: Tile>(rows: usize, tile: T) {
+            match rows {
+                // SAFETY: the caller's, passed on.
+                $($rows => unsafe { tile.compute::<Self, $rows, $vectors>() },)+
+                _ => unreachable!("a tile of {rows} rows"),
+            }
+        }
+    };
+}
+
+/// Plain Rust that compilers turn into whatever vectors the target always has.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+impl Portable {
+    #[inline(always)]
+    fn zip(a: [f32; 4], b: [f32; 4], f: impl Fn(f32, f32) -> f32) -> [f32; 4] {
+        [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
+    }
+}
+
+// SAFETY of the methods: plain Rust but for the pointers, which the caller vouches for.
+impl Simd for Portable {
+    type V = [f32; 4];
+    const LANES: usize = 4;
+    const PANEL: usize = 8;
+    const ROWS: usize = 6;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [f32; 4] {
+        [x; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> [f32; 4] {
+        // SAFETY: the caller's pointer.
+        unsafe { from.cast::<[f32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, v: [f32; 4]) {
+        // SAFETY: the caller's pointer.
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        Self::zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        Self::zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        Self::zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
+        // Two roundings: one would be a library call on machines without the instruction.
+        Self::zip(Self::zip(a, b, |a, b| a * b), c, |ab, c| ab + c)
+    }
+    #[inline(always)]
+    unsafe fn max(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        Self::zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn min(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        Self::zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const f32) {}
+    tile_of_rows!(2: 1 2 3 4 5 6);
+}
+
+/// The methods of [`Simd`] that are one intrinsic each.
+macro_rules! intrinsics {
+    ($($name:ident($($arg:ident: $of:ty),*) $(-> $out:ty)? = $call:expr;)+) => {
+        $(#[inline(always)]
+        unsafe fn $name($($arg: $of),*) $(-> $out)? {
+            // SAFETY: the instruction set is available and pointers are valid, says the caller.
+            unsafe { $call }
+        })+
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Simd, Tile};
+
+    /// 256-bit vectors; 6 x 16 tiles keep 12 sums in 16 registers.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2;
+
+    impl Simd for Avx2 {
+        type V = __m256;
+        const LANES: usize = 8;
+        const PANEL: usize = 16;
+        const ROWS: usize = 6;
+        intrinsics! {
+            splat(x: f32) -> __m256 = _mm256_set1_ps(x);
+            load(from: *const f32) -> __m256 = _mm256_loadu_ps(from);
+            store(to: *mut f32, v: __m256) = _mm256_storeu_ps(to, v);
+            add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
+            sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
+            mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
+            fma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
+            max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
+            min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
+            prefetch(at: *const f32) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        }
+        tile_of_rows!(2: 1 2 3 4 5 6);
+    }
+
+    /// 512-bit vectors; 12 x 32 tiles keep 24 sums in 32 registers.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512;
+
+    impl Simd for Avx512 {
+        type V = __m512;
+        const LANES: usize = 16;
+        const PANEL: usize = 32;
+        const ROWS: usize = 12;
+        intrinsics! {
+            splat(x: f32) -> __m512 = _mm512_set1_ps(x);
+            load(from: *const f32) -> __m512 = _mm512_loadu_ps(from);
+            store(to: *mut f32, v: __m512) = _mm512_storeu_ps(to, v);
+            add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
+            sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
+            mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+            fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+            max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
+            min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
+            prefetch(at: *const f32) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        }
+        tile_of_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
+    }
+}
+#[cfg(target_arch = "x86_64")]
+use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use std::arch::aarch64::*;
+
+    use super::{Simd, Tile};
+
+    /// 128-bit vectors; 6 x 16 tiles keep 24 sums in 32 registers.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Neon;
+
+    impl Simd for Neon {
+        type V = float32x4_t;
+        const LANES: usize = 4;
+        const PANEL: usize = 16;
+        const ROWS: usize = 6;
+        intrinsics! {
+            splat(x: f32) -> float32x4_t = vdupq_n_f32(x);
+            load(from: *const f32) -> float32x4_t = vld1q_f32(from);
+            store(to: *mut f32, v: float32x4_t) = vst1q_f32(to, v);
+            add(a: float32x4_t, b: float32x4_t) -> float32x4_t = vaddq_f32(a, b);
+            sub(a: float32x4_t, b: float32x4_t) -> float32x4_t = vsubq_f32(a, b);
+            mul(a: float32x4_t, b: float32x4_t) -> float32x4_t = vmulq_f32(a, b);
+            fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t = vfmaq_f32(c, a, b);
+            max(a: float32x4_t, b: float32x4_t) -> float32x4_t = vmaxq_f32(a, b);
+            min(a: float32x4_t, b: float32x4_t) -> float32x4_t = vminq_f32(a, b);
+        }
+        #[inline(always)]
+        unsafe fn prefetch(_at: *const f32) {}
+        tile_of_rows!(4: 1 2 3 4 5 6);
+    }
+}
+#[cfg(target_arch = "aarch64")]
+use arm::Neon;

@@ -1,0 +1,216 @@
+//! Threads that share the loops of one network pass.
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+/// A job is called with the number of the thread and the number of the item.
+type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+/// A few threads that wait for loops to share. They spin for some microseconds between loops,
+/// since the loops of one pass follow each other closely, then sleep.
+pub(crate) struct Team {
+    shared: Arc<Shared>,
+    helpers: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    /// The loop at hand; written only while no helper works.
+    job: UnsafeCell<Option<*const Job<'static>>>,
+    items: AtomicUsize,
+    /// The next item nobody has taken.
+    next: AtomicUsize,
+    /// Counts the loops; a change is the signal to start.
+    epoch: AtomicUsize,
+    /// Helpers that have not finished the loop at hand.
+    busy: AtomicUsize,
+    stop: AtomicBool,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `job` is written by the owner of the team before it raises `epoch` (release) and
+// read by helpers after they saw it (acquire); the owner writes again only after all helpers
+// have lowered `busy` (release). The job itself is `Sync`.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+/// Rounds of spinning before a helper sleeps.
+const SPINS: usize = 20_000;
+
+impl Team {
+    /// A team of `threads`, the calling one included.
+    pub(crate) fn new(threads: usize) -> Self {
+        let shared = Arc::new(Shared {
+            job: UnsafeCell::new(None),
+            items: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
+            epoch: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        });
+        // A machine that refuses another thread gets a smaller team: results are the same.
+        let helpers = (1..threads)
+            .map_while(|number| {
+                let shared = Arc::clone(&shared);
+                thread::Builder::new().name(format!("team-{number}")).spawn(move || shared.help(number)).ok()
+            })
+            .collect();
+        Self { shared, helpers }
+    }
+
+    /// Threads, the calling one included.
+    pub(crate) fn threads(&self) -> usize {
+        self.helpers.len() + 1
+    }
+
+    /// Calls `job(thread, item)` once for every item, on any thread of the team in any order,
+    /// and returns when all are done. Calls with the same `thread` never overlap.
+    pub(crate) fn run(&mut self, items: usize, job: &Job<'_>) {
+        if self.helpers.is_empty() || items < 2 {
+            (0..items).for_each(|item| job(0, item));
+            return;
+        }
+        let shared = &*self.shared;
+        // SAFETY: the lifetime is dropped from the type only; this function does not return or
+        // unwind before every helper is done with the job. No helper reads `job` now.
+        unsafe {
+            *shared.job.get() = Some(std::mem::transmute::<*const Job<'_>, *const Job<'static>>(job));
+        }
+        shared.items.store(items, Ordering::Relaxed);
+        shared.next.store(0, Ordering::Relaxed);
+        shared.busy.store(self.helpers.len(), Ordering::Relaxed);
+        shared.epoch.fetch_add(1, Ordering::Release);
+        self.helpers.iter().for_each(|helper| helper.thread().unpark());
+        shared.work(0, job);
+        let mut spins = 0;
+        while shared.busy.load(Ordering::Acquire) > 0 {
+            spin(&mut spins);
+        }
+        if let Some(panic) = shared.panic.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// Waits a moment; after a while lets other threads have the core.
+fn spin(spins: &mut usize) {
+    *spins += 1;
+    match *spins % 64 {
+        0 => thread::yield_now(),
+        _ => std::hint::spin_loop(),
+    }
+}
+
+impl Shared {
+    /// Takes items until there are none. Keeps a panic for the owner of the team.
+    fn work(&self, thread: usize, job: &Job<'_>) {
+        let items = self.items.load(Ordering::Relaxed);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                let item = self.next.fetch_add(1, Ordering::Relaxed);
+                if item >= items {
+                    break;
+                }
+                job(thread, item);
+            }
+        }));
+        if let Err(panic) = result {
+            *self.panic.lock().unwrap_or_else(|e| e.into_inner()) = Some(panic);
+        }
+    }
+
+    fn help(&self, thread: usize) {
+        let mut seen = 0;
+        loop {
+            let mut spins = 0;
+            while self.epoch.load(Ordering::Acquire) == seen {
+                if self.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                match spins < SPINS {
+                    true => spin(&mut spins),
+                    false => thread::park(),
+                }
+            }
+            seen += 1;
+            // SAFETY: the owner wrote the job before the epoch and keeps it alive, and does
+            // not write again, until `busy` is lowered.
+            if let Some(job) = unsafe { *self.job.get() } {
+                // SAFETY: as above.
+                self.work(thread, unsafe { &*job });
+            }
+            self.busy.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for helper in self.helpers.drain(..) {
+            helper.thread().unpark();
+            // A helper cannot panic: the job's panics are caught.
+            let _ = helper.join();
+        }
+    }
+}
+
+impl fmt::Debug for Team {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Team").field("threads", &self.threads()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_done_once_by_any_team() {
+        for threads in [1, 2, 3, 5] {
+            let mut team = Team::new(threads);
+            for items in [0, 1, 2, 7, 100] {
+                let done: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+                team.run(items, &|thread, item| {
+                    assert!(thread < threads);
+                    done[item].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(
+                    done.iter().all(|n| n.load(Ordering::Relaxed) == 1),
+                    "{threads} threads, {items} items"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_team_goes_on() {
+        let mut team = Team::new(2);
+        let result = catch_unwind(AssertUnwindSafe(|| team.run(4, &|_, item| assert_ne!(item, 2))));
+        assert!(result.is_err());
+        let count = AtomicUsize::new(0);
+        team.run(4, &|_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(count.into_inner(), 4);
+    }
+
+    #[test]
+    fn a_team_that_slept_wakes_up() {
+        let mut team = Team::new(3);
+        for _ in 0..3 {
+            thread::sleep(std::time::Duration::from_millis(5));
+            let sum = AtomicUsize::new(0);
+            team.run(10, &|_, item| {
+                sum.fetch_add(item, Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 45);
+        }
+    }
+}
