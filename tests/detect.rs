@@ -7,7 +7,8 @@ use std::process::Command;
 use image::RgbImage;
 use serde::Deserialize;
 use sphereface::detect::{BBox, Detector, DetectorConfig, Face, MinFace, Scratch};
-use sphereface::nn::{Isa, Tensor, Weights};
+use sphereface::nn::Isa;
+use sphereface::nn::weights::MTCNN;
 
 /// Where the real inputs are, if they are.
 fn data() -> Option<PathBuf> {
@@ -17,21 +18,9 @@ fn data() -> Option<PathBuf> {
     folder.join("mtcnn").is_dir().then_some(folder)
 }
 
-fn weights() -> Weights {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mtcnn.safetensors");
-    let bytes = std::fs::read(path).unwrap();
-    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let values = |view: safetensors::tensor::TensorView<'_>| Tensor {
-        shape: view.shape().to_vec(),
-        data: view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-    };
-    let tensors = file.iter().map(|(name, view)| (name.to_owned(), values(view))).collect();
-    Weights { tensors, metadata: BTreeMap::new() }
-}
-
 fn detector(min_face: f32) -> Detector {
     let config = DetectorConfig { min_face: MinFace::Px(min_face), ..DetectorConfig::default() };
-    Detector::new(&weights(), config, Isa::from_environment().unwrap()).unwrap()
+    Detector::new(&MTCNN.weights().unwrap(), config, Isa::from_environment().unwrap()).unwrap()
 }
 
 #[derive(Deserialize)]
@@ -125,6 +114,18 @@ impl Agreement {
     }
 }
 
+/// A photo decoded as the reference had it. JPEG decoders differ in how they enlarge the colour
+/// planes, enough to move small faces by a pixel, so JPEGs go through libjpeg-turbo's `djpeg`.
+fn still(path: &Path) -> Option<RgbImage> {
+    if path.extension().is_some_and(|extension| extension == "png") {
+        return Some(image::open(path).unwrap().into_rgb8());
+    }
+    let output = Command::new("djpeg").args(["-rgb", "-bmp"]).arg(path).output().ok()?;
+    assert!(output.status.success(), "djpeg failed on {}", path.display());
+    let decoded = image::load_from_memory_with_format(&output.stdout, image::ImageFormat::Bmp);
+    Some(decoded.unwrap().into_rgb8())
+}
+
 #[test]
 fn the_faces_of_every_still_are_the_references() {
     let Some(data) = data() else {
@@ -136,7 +137,10 @@ fn the_faces_of_every_still_are_the_references() {
     let (mut agreement20, mut agreement40) = (Agreement::default(), Agreement::default());
     let mut scratch = Scratch::default();
     for (name, answer) in &answers {
-        let image = image::open(data.join("mtcnn").join(name)).unwrap().into_rgb8();
+        let Some(image) = still(&data.join("mtcnn").join(name)) else {
+            println!("skipped: {name}, no djpeg");
+            continue;
+        };
         assert_eq!((image.width(), image.height()), (answer.w, answer.h), "{name}");
         agreement20.compare(name, &at20.detect(&image, &mut scratch), &answer.min20.faces);
         agreement40.compare(name, &at40.detect(&image, &mut scratch), &answer.min40.faces);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::nn::Isa;
+use crate::nn::{Isa, WeightsError};
 
 /// P-Net looks at cells of this many pixels; a smaller face would need an enlarged image.
 pub const SMALLEST_FACE_PX: f32 = 12.0;
@@ -109,7 +109,7 @@ impl DetectorConfig {
 }
 
 /// Why a detector cannot be made.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum DetectError {
     /// Text that is no face size.
     #[error("`{0}` is not a face size: write pixels (40 or 40px) or a share of the frame height (5%)")]
@@ -133,21 +133,9 @@ pub enum DetectError {
         /// What was asked for.
         threshold: f32,
     },
-    /// A tensor that the weights lack.
-    #[error("the detector's weights have no tensor `{0}`: use the MTCNN weights that come with this program")]
-    MissingTensor(String),
-    /// A tensor of the wrong shape.
-    #[error(
-        "the detector's tensor `{name}` has the shape {found:?}, not {expected:?}: use the MTCNN weights that come with this program"
-    )]
-    Shape {
-        /// Name of the tensor.
-        name: String,
-        /// Its shape.
-        found: Vec<usize>,
-        /// The shape the network needs.
-        expected: Vec<usize>,
-    },
+    /// Weights that are not MTCNN's.
+    #[error("the face detector cannot use its weights: {0}")]
+    Weights(#[from] WeightsError),
     /// An instruction set that this machine lacks.
     #[error("this machine cannot run {0} code: choose another instruction set")]
     Isa(Isa),
@@ -159,10 +147,11 @@ mod tests {
 
     #[test]
     fn face_sizes_are_read_in_pixels_and_as_a_share_of_the_frame() {
-        assert_eq!("40".parse(), Ok(MinFace::Px(40.0)));
-        assert_eq!("24.5px".parse(), Ok(MinFace::Px(24.5)));
-        assert_eq!("5%".parse(), Ok(MinFace::FrameFraction(0.05)));
-        assert_eq!("50%".parse::<MinFace>().unwrap().to_string(), "50%");
+        let read = |text: &str| text.parse::<MinFace>().unwrap();
+        assert_eq!(read("40"), MinFace::Px(40.0));
+        assert_eq!(read("24.5px"), MinFace::Px(24.5));
+        assert_eq!(read("5%"), MinFace::FrameFraction(0.05));
+        assert_eq!(read("50%").to_string(), "50%");
         for text in ["", "px", "%", "forty", "11", "-40", "NaN", "inf", "0%", "101%", "40 %%"] {
             assert!(text.parse::<MinFace>().is_err(), "{text}");
         }
@@ -177,7 +166,7 @@ mod tests {
     #[test]
     fn settings_that_make_no_sense_are_refused() {
         let fine = DetectorConfig::default();
-        assert_eq!(fine.validate(), Ok(()));
+        assert!(fine.validate().is_ok());
         for factor in [0.0, 1.0, -0.7, f32::NAN] {
             assert!(DetectorConfig { factor, ..fine }.validate().is_err());
         }

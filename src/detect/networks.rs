@@ -8,19 +8,6 @@ use super::kernels::{Conv, Kernels, MAX_KERNEL};
 use super::lanes::LANES;
 use crate::nn::Weights;
 
-/// A tensor of exactly that shape.
-pub fn tensor<'a>(weights: &'a Weights, name: &str, shape: &[usize]) -> Result<&'a [f32], DetectError> {
-    let tensor = weights.tensors.get(name).ok_or_else(|| DetectError::MissingTensor(name.to_owned()))?;
-    if tensor.shape != shape || tensor.data.len() != shape.iter().product::<usize>() {
-        return Err(DetectError::Shape {
-            name: name.to_owned(),
-            found: tensor.shape.clone(),
-            expected: shape.to_vec(),
-        });
-    }
-    Ok(&tensor.data)
-}
-
 fn conv(
     weights: &Weights,
     network: &str,
@@ -30,9 +17,9 @@ fn conv(
     kernel: usize,
 ) -> Result<Conv, DetectError> {
     let layer = format!("{network}.conv{number}");
-    let kernels = tensor(weights, &format!("{layer}.weight"), &[outputs, inputs, kernel, kernel])?;
-    let bias = tensor(weights, &format!("{layer}.bias"), &[outputs])?;
-    let slope = tensor(weights, &format!("{network}.prelu{number}.weight"), &[outputs])?;
+    let kernels = weights.tensor(&format!("{layer}.weight"), &[outputs, inputs, kernel, kernel])?;
+    let bias = weights.tensor(&format!("{layer}.bias"), &[outputs])?;
+    let slope = weights.tensor(&format!("{network}.prelu{number}.weight"), &[outputs])?;
     Ok(Conv::pack(kernels, bias, slope, inputs, kernel))
 }
 
@@ -97,15 +84,15 @@ impl ProposalNet {
     pub fn new(weights: &Weights) -> Result<Self, DetectError> {
         let conv3 = conv(weights, "pnet", 3, 32, 16, 3)?;
         let channels = conv3.outputs;
-        let face = tensor(weights, "pnet.conv4_1.weight", &[2, channels, 1, 1])?;
-        let face_bias = tensor(weights, "pnet.conv4_1.bias", &[2])?;
-        let regression_bias = tensor(weights, "pnet.conv4_2.bias", &[4])?;
+        let face = weights.tensor("pnet.conv4_1.weight", &[2, channels, 1, 1])?;
+        let face_bias = weights.tensor("pnet.conv4_1.bias", &[2])?;
+        let regression_bias = weights.tensor("pnet.conv4_2.bias", &[4])?;
         Ok(Self {
             conv1: conv(weights, "pnet", 1, 10, 3, 3)?,
             conv2: conv(weights, "pnet", 2, 16, 10, 3)?,
             face: (0..channels).map(|i| face[channels + i] - face[i]).collect(),
             face_bias: face_bias[1] - face_bias[0],
-            regression: tensor(weights, "pnet.conv4_2.weight", &[4, channels, 1, 1])?.to_vec(),
+            regression: weights.tensor("pnet.conv4_2.weight", &[4, channels, 1, 1])?.to_vec(),
             regression_bias: std::array::from_fn(|i| regression_bias[i]),
             conv3,
         })
@@ -277,19 +264,19 @@ impl RefineNet {
         // The last map of both networks is 3x3; stored for [channels, rows, columns], while
         // ours is [rows, columns, channels].
         const PIXELS: usize = 9;
-        let stored = tensor(weights, &format!("{dense}.weight"), &[hidden, channels * PIXELS])?;
+        let stored = weights.tensor(&format!("{dense}.weight"), &[hidden, channels * PIXELS])?;
         let mut flat = Vec::with_capacity(stored.len());
         for output in stored.chunks_exact(channels * PIXELS) {
             for pixel in 0..PIXELS {
                 flat.extend((0..channels).map(|channel| output[channel * PIXELS + pixel]));
             }
         }
-        let bias = tensor(weights, &format!("{dense}.bias"), &[hidden])?;
-        let dense = Conv::pack(&flat, bias, tensor(weights, prelu, &[hidden])?, channels * PIXELS, 1);
+        let bias = weights.tensor(&format!("{dense}.bias"), &[hidden])?;
+        let dense = Conv::pack(&flat, bias, weights.tensor(prelu, &[hidden])?, channels * PIXELS, 1);
         let (mut matrix, mut biases) = (Vec::new(), Vec::new());
         for (name, outputs) in heads {
-            matrix.extend_from_slice(tensor(weights, &format!("{name}.weight"), &[*outputs, hidden])?);
-            biases.extend_from_slice(tensor(weights, &format!("{name}.bias"), &[*outputs])?);
+            matrix.extend_from_slice(weights.tensor(&format!("{name}.weight"), &[*outputs, hidden])?);
+            biases.extend_from_slice(weights.tensor(&format!("{name}.bias"), &[*outputs])?);
         }
         let identity = vec![1.0; biases.len()];
         let heads = Conv::pack(&matrix, &biases, &identity, hidden, 1);
