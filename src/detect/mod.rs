@@ -1,5 +1,38 @@
 //! Face detection: MTCNN (Zhang et al., "Joint Face Detection and Alignment Using Multitask
 //! Cascaded Convolutional Networks", SPL 2016) and the quality of what it found.
+//!
+//! P-Net slides over an image pyramid and proposes squares, R-Net rejects most of them, O-Net
+//! rejects more and gives the box and five landmarks. The weights are the authors' own, in
+//! `models/mtcnn.safetensors`: tensors `pnet.conv1.weight` [outputs, inputs, rows, columns],
+//! `pnet.prelu1.weight`, ... `onet.dense6_3.bias`, the first fully connected layers for a map
+//! flattened as [channels, rows, columns].
+//!
+//! # Where implementations of MTCNN differ, and what this one does
+//! The authors released MATLAB code; the networks are the same everywhere, the code around
+//! them is not. We follow the most used port (facenet-pytorch 2.6), so that results can be
+//! compared face by face:
+//! - The pyramid and the crops are resized by area averaging with the windows of PyTorch's `mode="area"`; the authors use
+//!   bilinear interpolation, which aliases and loses 1-2 % of the faces.
+//! - Level sizes are `floor(side * scale + 1)`; the authors round `side * scale` up.
+//! - Crops that reach out of the image are cut off and stretched; the authors pad with black.
+//! - Suppression by union counts sides as x2 - x1, only the last one as x2 - x1 + 1.
+//! - O-Net runs once; the authors run it again on mirrored crops and average the landmarks,
+//!   for twice the time of that stage.
+//!
+//! We differ from the port by choice in three things: the smallest face is 40 pixels by
+//! default, not 20 (see [`DetectorConfig::min_face`]); faces come in order of certainty, not
+//! of size; a candidate with no pixel inside the image is dropped, where the port gives its
+//! neighbour's answer to it.
+
+mod area;
+mod config;
+mod detector;
+mod kernels;
+mod lanes;
+mod networks;
+
+pub use config::{DetectError, DetectorConfig, MinFace, SMALLEST_FACE_PX};
+pub use detector::{Detector, Scratch};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,299 @@
+//! The cascade: pyramid, P-Net, R-Net, O-Net, and the boxes between them.
+
+use image::RgbImage;
+
+use super::area::{AreaResize, Region};
+use super::config::{DetectError, DetectorConfig};
+use super::kernels::Kernels;
+use super::networks::{Cell, ProposalNet, ProposalScratch, RefineNet, RefineScratch};
+use super::{BBox, Face};
+use crate::nn::{Isa, Weights};
+
+/// Finds faces. Shared by any number of threads, each with a [`Scratch`] of its own.
+#[derive(Debug)]
+pub struct Detector {
+    config: DetectorConfig,
+    kernels: Kernels,
+    proposal: ProposalNet,
+    refine: RefineNet,
+    output: RefineNet,
+}
+
+/// Working memory of one thread; grows to what the largest image needed and is then reused.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    proposal: ProposalScratch,
+    refine: RefineScratch,
+    resize: AreaResize,
+    crops: Vec<f32>,
+}
+
+/// A box on its way through the cascade.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    bbox: BBox,
+    score: f32,
+    regression: [f32; 4],
+}
+
+/// What two boxes' intersection is compared with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Overlap {
+    /// Their union; sides are x2 - x1.
+    Union,
+    /// The smaller of them; sides are x2 - x1 + 1.
+    Smaller,
+}
+
+impl Detector {
+    /// Prepares the networks. `weights` hold the tensors named in the [room's documentation](super).
+    ///
+    /// # Errors
+    /// When a setting makes no sense, a tensor is missing or misshapen, or this machine cannot
+    /// run the instruction set.
+    pub fn new(weights: &Weights, config: DetectorConfig, isa: Isa) -> Result<Self, DetectError> {
+        config.validate()?;
+        Ok(Self {
+            config,
+            kernels: Kernels::new(isa).ok_or(DetectError::Isa(isa))?,
+            proposal: ProposalNet::new(weights)?,
+            refine: RefineNet::refine(weights)?,
+            output: RefineNet::output(weights)?,
+        })
+    }
+
+    /// The settings it was made with.
+    pub fn config(&self) -> &DetectorConfig {
+        &self.config
+    }
+
+    /// The faces of an image of any size, the most certain first (equal scores: from top to
+    /// bottom, then from left to right). Boxes and landmarks may reach a little beyond the image.
+    pub fn detect(&self, image: &RgbImage, scratch: &mut Scratch) -> Vec<Face> {
+        let proposals = self.propose(image, scratch);
+        let refined = self.refine(image, proposals, scratch);
+        self.output(image, refined, scratch)
+    }
+
+    /// Stage 1: P-Net over the pyramid.
+    fn propose(&self, image: &RgbImage, scratch: &mut Scratch) -> Vec<Candidate> {
+        let [threshold, ..] = self.config.thresholds;
+        let mut all = Vec::new();
+        for scale in self.scales(image) {
+            let size = |side: u32| (f64::from(side) * scale + 1.0) as usize;
+            let mut level = Vec::new();
+            self.proposal.run(
+                &self.kernels,
+                image,
+                (size(image.width()), size(image.height())),
+                threshold,
+                &mut scratch.proposal,
+                |cell| level.push(candidate(&cell, scale as f32)),
+            );
+            all.append(&mut suppress(level, 0.5, Overlap::Union));
+        }
+        let mut kept = suppress(all, 0.7, Overlap::Union);
+        for candidate in &mut kept {
+            candidate.bbox = square(regress(candidate, 0.0));
+        }
+        kept
+    }
+
+    /// Image sizes of the pyramid in parts of the full size, the largest first.
+    fn scales(&self, image: &RgbImage) -> Vec<f64> {
+        let largest = 12.0 / f64::from(self.config.min_face.px(image.height()));
+        let shorter = f64::from(image.width().min(image.height()));
+        // The shorter side is carried along rather than multiplied out, to stop where the
+        // PyTorch port stops.
+        std::iter::successors(Some((largest, shorter * largest)), |(scale, side)| {
+            let factor = decimal(self.config.factor);
+            Some((scale * factor, side * factor))
+        })
+        .take_while(|&(_, side)| side >= 12.0)
+        .map(|(scale, _)| scale)
+        .collect()
+    }
+
+    /// Stage 2: R-Net over what P-Net proposed.
+    fn refine(&self, image: &RgbImage, mut candidates: Vec<Candidate>, scratch: &mut Scratch) -> Vec<Candidate> {
+        let [_, threshold, _] = self.config.thresholds;
+        self.look(&self.refine, image, &mut candidates, scratch);
+        let outputs = scratch.refine.out.chunks_exact(self.refine.outputs());
+        let likely = candidates
+            .iter()
+            .zip(outputs)
+            .map(|(candidate, out)| Candidate {
+                score: probability(out),
+                regression: std::array::from_fn(|side| out[2 + side]),
+                ..*candidate
+            })
+            .filter(|candidate| candidate.score > threshold)
+            .collect();
+        let mut kept = suppress(likely, 0.7, Overlap::Union);
+        for candidate in &mut kept {
+            candidate.bbox = square(regress(candidate, 1.0));
+        }
+        kept
+    }
+
+    /// Stage 3: O-Net over what R-Net left.
+    fn output(&self, image: &RgbImage, mut candidates: Vec<Candidate>, scratch: &mut Scratch) -> Vec<Face> {
+        let [.., threshold] = self.config.thresholds;
+        self.look(&self.output, image, &mut candidates, scratch);
+        let outputs = scratch.refine.out.chunks_exact(self.output.outputs());
+        let mut likely = Vec::new();
+        for (candidate, out) in candidates.iter().zip(outputs) {
+            let score = probability(out);
+            if score > threshold {
+                let regression = std::array::from_fn(|side| out[2 + side]);
+                let BBox { x1, y1, .. } = candidate.bbox;
+                let (width, height) = (candidate.bbox.width() + 1.0, candidate.bbox.height() + 1.0);
+                let points = &out[6..];
+                let landmarks = std::array::from_fn(|i| {
+                    [width * points[i] + x1 - 1.0, height * points[5 + i] + y1 - 1.0]
+                });
+                let bbox = regress(&Candidate { regression, ..*candidate }, 1.0);
+                likely.push(Face { bbox, score, landmarks });
+            }
+        }
+        let mut faces = suppress(likely, 0.7, Overlap::Smaller);
+        faces.sort_by(|a, b| {
+            let position = a.bbox.y1.total_cmp(&b.bbox.y1).then(a.bbox.x1.total_cmp(&b.bbox.x1));
+            b.score.total_cmp(&a.score).then(position)
+        });
+        faces
+    }
+
+    /// Cuts every candidate out of the image, drops those with nothing inside, and runs the
+    /// network over all of them.
+    fn look(
+        &self,
+        network: &RefineNet,
+        image: &RgbImage,
+        candidates: &mut Vec<Candidate>,
+        scratch: &mut Scratch,
+    ) {
+        let Scratch { refine, resize, crops, .. } = scratch;
+        candidates.retain(|candidate| region(&candidate.bbox, image).is_some());
+        crops.resize(candidates.len() * network.crop_length(), 0.0);
+        let row_length = network.side * 3;
+        for (candidate, crop) in candidates.iter().zip(crops.chunks_exact_mut(network.crop_length())) {
+            let Some(region) = region(&candidate.bbox, image) else { continue };
+            resize.prepare(region, network.side, network.side);
+            for (y, row) in crop.chunks_exact_mut(row_length).enumerate() {
+                resize.row(&self.kernels, image, region, y, row);
+            }
+        }
+        network.run(&self.kernels, crops, candidates.len(), refine);
+    }
+}
+
+/// The value a person wrote: 0.709 rather than the nearest f32 to it.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}
+
+/// The image box of a P-Net cell at that scale.
+fn candidate(cell: &Cell, scale: f32) -> Candidate {
+    let (x, y) = (2.0 * cell.column as f32, 2.0 * cell.row as f32);
+    Candidate {
+        bbox: BBox {
+            x1: ((x + 1.0) / scale).floor(),
+            y1: ((y + 1.0) / scale).floor(),
+            x2: ((x + 12.0) / scale).floor(),
+            y2: ((y + 12.0) / scale).floor(),
+        },
+        score: cell.score,
+        regression: cell.regression,
+    }
+}
+
+/// The box moved by its regression, in parts of its sides; sides are x2 - x1 + `inclusive`.
+fn regress(candidate: &Candidate, inclusive: f32) -> BBox {
+    let Candidate { bbox, regression: [x1, y1, x2, y2], .. } = *candidate;
+    let (width, height) = (bbox.width() + inclusive, bbox.height() + inclusive);
+    BBox {
+        x1: bbox.x1 + x1 * width,
+        y1: bbox.y1 + y1 * height,
+        x2: bbox.x2 + x2 * width,
+        y2: bbox.y2 + y2 * height,
+    }
+}
+
+/// The square around the same centre with the longer side.
+fn square(bbox: BBox) -> BBox {
+    let side = bbox.width().max(bbox.height());
+    let x1 = bbox.x1 + bbox.width() * 0.5 - side * 0.5;
+    let y1 = bbox.y1 + bbox.height() * 0.5 - side * 0.5;
+    BBox { x1, y1, x2: x1 + side, y2: y1 + side }
+}
+
+/// The pixels of a box that lie in the image. Boxes count pixels from 1, both ends inclusive,
+/// as MATLAB does.
+fn region(bbox: &BBox, image: &RgbImage) -> Option<Region> {
+    let span = |from: f32, to: f32, side: u32| {
+        let first = (from as i64).max(1);
+        let last = (to as i64).min(side.into());
+        let length = usize::try_from(last - first + 1).ok().filter(|&length| length > 0)?;
+        Some((usize::try_from(first - 1).ok()?, length))
+    };
+    let (x, width) = span(bbox.x1, bbox.x2, image.width())?;
+    let (y, height) = span(bbox.y1, bbox.y2, image.height())?;
+    Some(Region { x, y, width, height })
+}
+
+/// Softmax of the first two values, the second one's share.
+fn probability(out: &[f32]) -> f32 {
+    1.0 / (1.0 + (out[0] - out[1]).exp())
+}
+
+/// Something with a box and a score.
+trait Scored {
+    fn bbox(&self) -> &BBox;
+    fn score(&self) -> f32;
+}
+
+impl Scored for Candidate {
+    fn bbox(&self) -> &BBox {
+        &self.bbox
+    }
+    fn score(&self) -> f32 {
+        self.score
+    }
+}
+
+impl Scored for Face {
+    fn bbox(&self) -> &BBox {
+        &self.bbox
+    }
+    fn score(&self) -> f32 {
+        self.score
+    }
+}
+
+/// Non-maximum suppression: the best of every group of boxes that overlap by more than
+/// `threshold`, in order of score (equal scores: in the order given).
+fn suppress<T: Scored>(mut boxes: Vec<T>, threshold: f32, overlap: Overlap) -> Vec<T> {
+    boxes.sort_by(|a, b| b.score().total_cmp(&a.score()));
+    let mut kept: Vec<T> = Vec::new();
+    for candidate in boxes {
+        let lost = kept.iter().any(|better| share(better.bbox(), candidate.bbox(), overlap) > threshold);
+        if !lost {
+            kept.push(candidate);
+        }
+    }
+    kept
+}
+
+/// The intersection in parts of what `overlap` names.
+fn share(a: &BBox, b: &BBox, overlap: Overlap) -> f32 {
+    let extra = if overlap == Overlap::Smaller { 1.0 } else { 0.0 };
+    let width = (a.x2.min(b.x2) - a.x1.max(b.x1) + extra).max(0.0);
+    let height = (a.y2.min(b.y2) - a.y1.max(b.y1) + extra).max(0.0);
+    let area = |bbox: &BBox| (bbox.width() + extra) * (bbox.height() + extra);
+    let intersection = width * height;
+    match overlap {
+        Overlap::Union => intersection / (area(a) + area(b) - intersection),
+        Overlap::Smaller => intersection / area(a).min(area(b)),
+    }
+}

@@ -1,0 +1,555 @@
+//! The inner loops of the three networks and of the pyramid, compiled once per instruction set.
+//!
+//! Feature maps are row-major [rows, columns, channels] without padding, so that the K*C values
+//! under one row of a K-wide kernel lie side by side. A convolution tile keeps 16 output
+//! channels of several pixels in registers and walks over those values once. Each output is
+//! the sum over its inputs in a fixed order, whatever the tile it falls into: results do not
+//! depend on image width or batch.
+//!
+//! Every store writes a whole vector. Where the channels are no multiple of 16 it spills
+//! over into the next pixel, which is therefore written later: pixels in ascending order, the
+//! blocks of a layer in descending order, and [`LANES`] values of slack behind every map.
+
+use super::lanes::{LANES, Lanes, Portable};
+use crate::nn::Isa;
+
+/// Most rows a kernel has.
+pub const MAX_KERNEL: usize = 3;
+
+/// A convolution (or, with a kernel of 1, a fully connected layer over a row of samples) with
+/// its PReLU, packed for the kernels.
+#[derive(Debug)]
+pub struct Conv {
+    /// Input channels.
+    pub inputs: usize,
+    /// Output channels.
+    pub outputs: usize,
+    /// Rows and columns of the kernel, 1..=[`MAX_KERNEL`].
+    pub kernel: usize,
+    /// [block of 16 outputs][kernel row][kernel column][input][16], zero where there is no output.
+    weights: Vec<f32>,
+    /// Outputs rounded up to 16.
+    bias: Vec<f32>,
+    /// Outputs rounded up to 16; 1 is the identity.
+    slope: Vec<f32>,
+}
+
+impl Conv {
+    /// Packs weights given as [outputs, inputs, kernel, kernel], one bias and slope an output.
+    ///
+    /// # Panics
+    /// When the lengths do not agree: the caller checks the shapes of what it loads.
+    pub fn pack(weights: &[f32], bias: &[f32], slope: &[f32], inputs: usize, kernel: usize) -> Self {
+        let outputs = bias.len();
+        assert!((1..=MAX_KERNEL).contains(&kernel) && slope.len() == outputs);
+        assert_eq!(weights.len(), outputs * inputs * kernel * kernel);
+        let mut packed = Vec::with_capacity(weights.len().next_multiple_of(LANES));
+        for block in 0..outputs.div_ceil(LANES) {
+            for row in 0..kernel {
+                for column in 0..kernel {
+                    for input in 0..inputs {
+                        packed.extend((block * LANES..(block + 1) * LANES).map(|output| {
+                            let index = ((output * inputs + input) * kernel + row) * kernel + column;
+                            if output < outputs { weights[index] } else { 0.0 }
+                        }));
+                    }
+                }
+            }
+        }
+        let padded = |values: &[f32]| {
+            let mut padded = values.to_vec();
+            padded.resize(outputs.next_multiple_of(LANES), 0.0);
+            padded
+        };
+        Self { inputs, outputs, kernel, weights: packed, bias: padded(bias), slope: padded(slope) }
+    }
+
+    /// Blocks of 16 outputs.
+    pub fn blocks(&self) -> usize {
+        self.bias.len() / LANES
+    }
+
+    /// Values under one row of the kernel.
+    fn run(&self) -> usize {
+        self.kernel * self.inputs
+    }
+
+    fn block_weights(&self, block: usize) -> &[f32] {
+        let length = self.kernel * self.run() * LANES;
+        &self.weights[block * length..(block + 1) * length]
+    }
+
+    /// Checks what the tiles rely on: the input rows hold `width + kernel - 1` pixels.
+    fn check_rows(&self, rows: &[&[f32]], width: usize) {
+        assert!(width > 0 && rows.len() >= self.kernel);
+        let needed = (width - 1) * self.inputs + self.run();
+        assert!(rows.iter().take(self.kernel).all(|row| row.len() >= needed));
+    }
+}
+
+/// One column of an area-resized row: the input columns it averages.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Window {
+    /// First input.
+    pub start: u32,
+    /// One past the last input.
+    pub end: u32,
+    /// 1 / (end - start).
+    pub inverse: f32,
+}
+
+/// Part of an RGB image to be averaged into one row of output.
+pub struct AreaRow<'a> {
+    /// From the first byte of the region's first row to the end of the image.
+    pub pixels: &'a [u8],
+    /// Bytes from one row to the next.
+    pub stride: usize,
+    /// Columns of the region.
+    pub width: usize,
+    /// The rows to average.
+    pub rows: Window,
+    /// The columns each output averages.
+    pub columns: &'a [Window],
+}
+
+/// Column sums between the two passes of [`Kernels::area_row`].
+#[derive(Debug, Default)]
+pub struct ColumnSums {
+    narrow: Vec<u16>,
+    wide: Vec<u32>,
+}
+
+/// The kernels of one instruction set. Exists only for one that this machine has.
+#[derive(Debug, Clone, Copy)]
+pub struct Kernels {
+    conv_row: unsafe fn(&Conv, usize, &[&[f32]; MAX_KERNEL], usize, &mut [f32]),
+    conv_pool_row: unsafe fn(&Conv, &[[&[f32]; MAX_KERNEL]; 2], usize, &mut [f32]),
+    max_pool_row: unsafe fn(&[&[f32]], usize, usize, usize, &mut [f32]),
+    dot_row: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    area_row: unsafe fn(&AreaRow<'_>, &mut ColumnSums, &mut [f32]),
+}
+
+impl Kernels {
+    /// The kernels for that instruction set; `None` where this machine lacks it.
+    pub fn new(isa: Isa) -> Option<Self> {
+        if !isa.is_available() {
+            return None;
+        }
+        match isa {
+            Isa::Portable => Some(portable::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Some(avx2::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Some(avx512::KERNELS),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Some(neon::KERNELS),
+            #[allow(unreachable_patterns)]
+            _ => None,
+        }
+    }
+
+    /// One row of one block of 16 channels: `width` outputs from `conv.kernel` input rows.
+    /// `out` is [width, conv.outputs] and [`LANES`] values of slack.
+    pub fn conv_row(
+        &self,
+        conv: &Conv,
+        block: usize,
+        rows: &[&[f32]; MAX_KERNEL],
+        width: usize,
+        out: &mut [f32],
+    ) {
+        conv.check_rows(rows, width);
+        assert!(block < conv.blocks() && out.len() >= (width - 1) * conv.outputs + (block + 1) * LANES);
+        // SAFETY: the instruction set was checked by `new`, the lengths just now.
+        unsafe { (self.conv_row)(conv, block, rows, width, out) }
+    }
+
+    /// One row of a convolution of at most 16 channels, PReLU and 2x2 max-pool of stride 2:
+    /// `rows` are the input rows of the two convolution rows under the pool, `width` the
+    /// width of the convolution, and `out` is [width / 2 rounded up, conv.outputs] and
+    /// [`LANES`] values of slack. Beyond the last column the pool sees nothing, as if padded by
+    /// minus infinity; a caller without a second row gives the first one twice.
+    pub fn conv_pool_row(
+        &self,
+        conv: &Conv,
+        rows: &[[&[f32]; MAX_KERNEL]; 2],
+        width: usize,
+        out: &mut [f32],
+    ) {
+        rows.iter().for_each(|rows| conv.check_rows(rows, width));
+        assert!(conv.blocks() == 1 && out.len() >= (width.div_ceil(2) - 1) * conv.outputs + LANES);
+        // SAFETY: the instruction set was checked by `new`, the lengths just now.
+        unsafe { (self.conv_pool_row)(conv, rows, width, out) }
+    }
+
+    /// One row of a max-pool of stride 2: `rows` are the input rows under it (fewer than `size`
+    /// at the bottom of the map), each [width, channels] and [`LANES`] values of slack; windows
+    /// that reach over the right edge are cut off. Writes `(width - size) / 2 + 1` pixels,
+    /// the division rounded up.
+    pub fn max_pool_row(&self, rows: &[&[f32]], width: usize, channels: usize, size: usize, out: &mut [f32]) {
+        assert!(channels > 0 && width >= size && size >= 2);
+        let padded = channels.next_multiple_of(LANES);
+        assert!(rows.iter().all(|row| row.len() >= (width - 1) * channels + padded));
+        assert!(out.len() >= ((width - size).div_ceil(2)) * channels + padded);
+        // SAFETY: the instruction set was checked by `new`, the lengths just now.
+        unsafe { (self.max_pool_row)(rows, width, channels, size, out) }
+    }
+
+    /// `out[x] = bias + row[x] . weights` for pixels of `weights.len()` channels, a multiple
+    /// of 16.
+    pub fn dot_row(&self, row: &[f32], weights: &[f32], bias: f32, out: &mut [f32]) {
+        assert!(weights.len().is_multiple_of(LANES) && row.len() >= out.len() * weights.len());
+        // SAFETY: the instruction set was checked by `new`, the lengths just now.
+        unsafe { (self.dot_row)(row, weights, bias, out) }
+    }
+
+    /// One row of an area-averaged image, as (mean - 127.5) / 128 in R, G, B order.
+    pub fn area_row(&self, area: &AreaRow<'_>, sums: &mut ColumnSums, out: &mut [f32]) {
+        let (start, end) = (area.rows.start as usize, area.rows.end as usize);
+        assert!(start < end && area.pixels.len() >= (end - 1) * area.stride + area.width * 3);
+        assert!(out.len() >= area.columns.len() * 3);
+        // SAFETY: the instruction set was checked by `new`; the body is safe code.
+        unsafe { (self.area_row)(area, sums, out) }
+    }
+}
+
+/// `P` neighbouring pixels of one block of channels.
+///
+/// # Safety
+/// As for [`Lanes`]; `rows` hold the pixels `x .. x + P + kernel - 1`, `block` exists.
+#[inline(always)]
+unsafe fn tile<S: Lanes, const P: usize>(
+    conv: &Conv,
+    block: usize,
+    rows: &[&[f32]; MAX_KERNEL],
+    x: usize,
+) -> [S; P] {
+    let (inputs, run) = (conv.inputs, conv.run());
+    let mut weights = conv.block_weights(block).as_ptr();
+    // SAFETY: bias and slope hold a whole vector a block, the weights one for each of the
+    // kernel * run values read from each pixel; the caller vouches for the rows.
+    unsafe {
+        let mut sums = [S::load(conv.bias.as_ptr().add(block * LANES)); P];
+        for row in rows.iter().take(conv.kernel) {
+            let first = row.as_ptr().add(x * inputs);
+            let mut pixels = [first; P];
+            for (p, pixel) in pixels.iter_mut().enumerate() {
+                *pixel = first.add(p * inputs);
+            }
+            for value in 0..run {
+                let weight = S::load(weights);
+                weights = weights.add(LANES);
+                for p in 0..P {
+                    sums[p] = sums[p].add_scaled(pixels[p].add(value), weight);
+                }
+            }
+        }
+        let slope = S::load(conv.slope.as_ptr().add(block * LANES));
+        for sum in &mut sums {
+            *sum = sum.prelu(slope);
+        }
+        sums
+    }
+}
+
+/// # Safety
+/// As for [`Lanes`]; lengths as checked by [`Kernels::conv_row`].
+#[inline(always)]
+unsafe fn conv_row<S: Lanes>(
+    conv: &Conv,
+    block: usize,
+    rows: &[&[f32]; MAX_KERNEL],
+    width: usize,
+    out: &mut [f32],
+) {
+    let tiles = width.div_ceil(S::PIXELS);
+    let mut x = 0;
+    for left in (1..=tiles).rev() {
+        // Tiles of nearly equal size: a short rest would leave the arithmetic units idle.
+        let pixels = (width - x).div_ceil(left);
+        macro_rules! tile_of {
+            ($($p:literal)*) => {
+                match pixels {
+                    $($p if $p <= S::PIXELS => {
+                        // SAFETY: the tiles lie inside the row, and `out` has slack for a
+                        // whole vector behind its last pixel.
+                        unsafe {
+                            let sums = tile::<S, $p>(conv, block, rows, x);
+                            let to = out.as_mut_ptr().add(x * conv.outputs + block * LANES);
+                            for (p, sum) in sums.into_iter().enumerate() {
+                                sum.store(to.add(p * conv.outputs));
+                            }
+                        }
+                    })*
+                    _ => {}
+                }
+            };
+        }
+        tile_of!(1 2 3 4 5 6 7 8);
+        x += pixels;
+    }
+}
+
+/// `P` neighbouring pooled pixels: four convolution outputs each. `step` is the distance of the
+/// two columns under a pool, 0 at a lonely last column.
+///
+/// # Safety
+/// As for [`Lanes`]; the rows hold the convolution's pixels from `2 x` on.
+#[inline(always)]
+unsafe fn pooled_tile<S: Lanes, const P: usize>(
+    conv: &Conv,
+    rows: &[[&[f32]; MAX_KERNEL]; 2],
+    x: usize,
+    step: usize,
+) -> [S; P] {
+    let (inputs, run) = (conv.inputs, conv.run());
+    let mut weights = conv.block_weights(0).as_ptr();
+    // SAFETY: as for `tile`.
+    unsafe {
+        let mut sums = [[S::load(conv.bias.as_ptr()); 4]; P];
+        for row in 0..conv.kernel {
+            let upper = rows[0][row].as_ptr().add(2 * x * inputs);
+            let lower = rows[1][row].as_ptr().add(2 * x * inputs);
+            for value in 0..run {
+                let weight = S::load(weights);
+                weights = weights.add(LANES);
+                for (p, sum) in sums.iter_mut().enumerate() {
+                    let (left, right) = (2 * p * inputs + value, (2 * p + step) * inputs + value);
+                    sum[0] = sum[0].add_scaled(upper.add(left), weight);
+                    sum[1] = sum[1].add_scaled(upper.add(right), weight);
+                    sum[2] = sum[2].add_scaled(lower.add(left), weight);
+                    sum[3] = sum[3].add_scaled(lower.add(right), weight);
+                }
+            }
+        }
+        let slope = S::load(conv.slope.as_ptr());
+        let mut pooled = [S::zero(); P];
+        for (pooled, sum) in pooled.iter_mut().zip(sums) {
+            let upper = sum[0].prelu(slope).max(sum[1].prelu(slope));
+            *pooled = upper.max(sum[2].prelu(slope).max(sum[3].prelu(slope)));
+        }
+        pooled
+    }
+}
+
+/// # Safety
+/// As for [`Lanes`]; lengths as checked by [`Kernels::conv_pool_row`].
+#[inline(always)]
+unsafe fn conv_pool_row<S: Lanes>(
+    conv: &Conv,
+    rows: &[[&[f32]; MAX_KERNEL]; 2],
+    width: usize,
+    out: &mut [f32],
+) {
+    let pairs = width / 2;
+    let mut x = 0;
+    // SAFETY: whole pairs of convolution columns, then the lonely last one; `out` has slack for
+    // a whole vector behind its last pixel.
+    unsafe {
+        if S::POOLED == 2 {
+            while x + 2 <= pairs {
+                let [first, second] = pooled_tile::<S, 2>(conv, rows, x, 1);
+                let to = out.as_mut_ptr().add(x * conv.outputs);
+                first.store(to);
+                second.store(to.add(conv.outputs));
+                x += 2;
+            }
+        }
+        while x < width.div_ceil(2) {
+            let step = usize::from(x < pairs);
+            let [pooled] = pooled_tile::<S, 1>(conv, rows, x, step);
+            pooled.store(out.as_mut_ptr().add(x * conv.outputs));
+            x += 1;
+        }
+    }
+}
+
+/// # Safety
+/// As for [`Lanes`]; lengths as checked by [`Kernels::max_pool_row`].
+#[inline(always)]
+unsafe fn max_pool_row<S: Lanes>(
+    rows: &[&[f32]],
+    width: usize,
+    channels: usize,
+    size: usize,
+    out: &mut [f32],
+) {
+    let Some((&first, rest)) = rows.split_first() else { return };
+    for x in 0..(width - size).div_ceil(2) + 1 {
+        let columns = 2 * x..(2 * x + size).min(width);
+        for channel in (0..channels).step_by(LANES) {
+            let at = |column: usize| column * channels + channel;
+            // SAFETY: columns inside the row, with slack for a whole vector behind the last.
+            unsafe {
+                let mut largest = S::load(first.as_ptr().add(at(columns.start)));
+                for column in columns.start + 1..columns.end {
+                    largest = largest.max(S::load(first.as_ptr().add(at(column))));
+                }
+                for row in rest {
+                    for column in columns.clone() {
+                        largest = largest.max(S::load(row.as_ptr().add(at(column))));
+                    }
+                }
+                largest.store(out.as_mut_ptr().add(x * channels + channel));
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As for [`Lanes`]; lengths as checked by [`Kernels::dot_row`].
+#[inline(always)]
+unsafe fn dot_row<S: Lanes>(row: &[f32], weights: &[f32], bias: f32, out: &mut [f32]) {
+    for (x, out) in out.iter_mut().enumerate() {
+        let mut lanes = [0.0; LANES];
+        // SAFETY: whole vectors of one pixel and of the weights.
+        unsafe {
+            let mut sum = S::zero();
+            for channel in (0..weights.len()).step_by(LANES) {
+                let pixel = S::load(row.as_ptr().add(x * weights.len() + channel));
+                sum = sum.add_product(pixel, S::load(weights.as_ptr().add(channel)));
+            }
+            sum.store(lanes.as_mut_ptr());
+        }
+        let mut half = LANES / 2;
+        while half > 0 {
+            for lane in 0..half {
+                lanes[lane] += lanes[lane + half];
+            }
+            half /= 2;
+        }
+        *out = bias + lanes[0];
+    }
+}
+
+/// Rows of 255 that a u16 can add up.
+const NARROW_ROWS: usize = 257;
+
+/// Plain loops: the compiler turns them into vectors of each instruction set.
+#[inline(always)]
+fn area_row(area: &AreaRow<'_>, sums: &mut ColumnSums, out: &mut [f32]) {
+    let (start, end) = (area.rows.start as usize, area.rows.end as usize);
+    let length = area.width * 3;
+    let row = |y: usize| &area.pixels[y * area.stride..][..length];
+    let scale = area.rows.inverse / 128.0;
+    // One value behind the last pixel, because pixels are added as four values.
+    sums.narrow.clear();
+    sums.narrow.resize(length + 1, 0);
+    if end - start <= NARROW_ROWS {
+        (start..end).for_each(|y| add_row(&mut sums.narrow, row(y)));
+        average(&sums.narrow, area.columns, scale, out);
+        return;
+    }
+    sums.wide.clear();
+    sums.wide.resize(length + 1, 0);
+    for first in (start..end).step_by(NARROW_ROWS) {
+        sums.narrow.fill(0);
+        (first..end.min(first + NARROW_ROWS)).for_each(|y| add_row(&mut sums.narrow, row(y)));
+        for (wide, &narrow) in sums.wide.iter_mut().zip(&sums.narrow) {
+            *wide = wide.wrapping_add(narrow.into());
+        }
+    }
+    average(&sums.wide, area.columns, scale, out);
+}
+
+#[inline(always)]
+fn add_row(sums: &mut [u16], row: &[u8]) {
+    for (sum, &value) in sums.iter_mut().zip(row) {
+        *sum = sum.wrapping_add(value.into());
+    }
+}
+
+#[inline(always)]
+fn average<T: Copy + Into<u32>>(sums: &[T], columns: &[Window], scale: f32, out: &mut [f32]) {
+    for (window, out) in columns.iter().zip(out.chunks_exact_mut(3)) {
+        let mut total = [0u32; 4];
+        let (start, end) = (window.start as usize, window.end as usize);
+        // Four values a pixel (the fourth belongs to the next one) make one vector.
+        if let Some(inside) = sums.get(start * 3..end * 3 + 1) {
+            for x in 0..end - start {
+                for channel in 0..4 {
+                    total[channel] = total[channel].wrapping_add(inside[x * 3 + channel].into());
+                }
+            }
+        }
+        let scale = scale * window.inverse;
+        for (out, total) in out.iter_mut().zip(total) {
+            *out = total as i32 as f32 * scale - 127.5 / 128.0;
+        }
+    }
+}
+
+macro_rules! kernels_for {
+    ($module:ident, $lanes:ty $(, $features:literal)?) => {
+        mod $module {
+            use super::*;
+
+            pub const KERNELS: Kernels =
+                Kernels { conv_row, conv_pool_row, max_pool_row, dot_row, area_row };
+
+            /// # Safety
+            /// As for [`Kernels::conv_row`], on a machine with these features.
+            $(#[target_feature(enable = $features)])?
+            unsafe fn conv_row(
+                conv: &Conv,
+                block: usize,
+                rows: &[&[f32]; MAX_KERNEL],
+                width: usize,
+                out: &mut [f32],
+            ) {
+                // SAFETY: the same contract.
+                unsafe { super::conv_row::<$lanes>(conv, block, rows, width, out) }
+            }
+
+            /// # Safety
+            /// As for [`Kernels::conv_pool_row`], on a machine with these features.
+            $(#[target_feature(enable = $features)])?
+            unsafe fn conv_pool_row(
+                conv: &Conv,
+                rows: &[[&[f32]; MAX_KERNEL]; 2],
+                width: usize,
+                out: &mut [f32],
+            ) {
+                // SAFETY: the same contract.
+                unsafe { super::conv_pool_row::<$lanes>(conv, rows, width, out) }
+            }
+
+            /// # Safety
+            /// As for [`Kernels::max_pool_row`], on a machine with these features.
+            $(#[target_feature(enable = $features)])?
+            unsafe fn max_pool_row(
+                rows: &[&[f32]],
+                width: usize,
+                channels: usize,
+                size: usize,
+                out: &mut [f32],
+            ) {
+                // SAFETY: the same contract.
+                unsafe { super::max_pool_row::<$lanes>(rows, width, channels, size, out) }
+            }
+
+            /// # Safety
+            /// As for [`Kernels::dot_row`], on a machine with these features.
+            $(#[target_feature(enable = $features)])?
+            unsafe fn dot_row(row: &[f32], weights: &[f32], bias: f32, out: &mut [f32]) {
+                // SAFETY: the same contract.
+                unsafe { super::dot_row::<$lanes>(row, weights, bias, out) }
+            }
+
+            /// # Safety
+            /// On a machine with these features.
+            $(#[target_feature(enable = $features)])?
+            unsafe fn area_row(area: &AreaRow<'_>, sums: &mut ColumnSums, out: &mut [f32]) {
+                super::area_row(area, sums, out);
+            }
+        }
+    };
+}
+
+kernels_for!(portable, Portable);
+#[cfg(target_arch = "x86_64")]
+kernels_for!(avx2, crate::detect::lanes::Avx2, "avx2,fma");
+#[cfg(target_arch = "x86_64")]
+kernels_for!(avx512, crate::detect::lanes::Avx512, "avx512f,avx2,fma");
+#[cfg(target_arch = "aarch64")]
+kernels_for!(neon, crate::detect::lanes::Neon, "neon");

@@ -1,0 +1,194 @@
+//! The detector against the PyTorch port's answers on real photos and a real video.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use image::RgbImage;
+use serde::Deserialize;
+use sphereface::detect::{BBox, Detector, DetectorConfig, Face, MinFace, Scratch};
+use sphereface::nn::Isa;
+use sphereface::nn::weights::MTCNN;
+
+/// Where the real inputs are, if they are.
+fn data() -> Option<PathBuf> {
+    let folder = std::env::var_os("SPHEREFACE_DATA")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"));
+    folder.join("mtcnn").is_dir().then_some(folder)
+}
+
+fn detector(min_face: f32) -> Detector {
+    let config = DetectorConfig { min_face: MinFace::Px(min_face), ..DetectorConfig::default() };
+    Detector::new(&MTCNN.weights().unwrap(), config, Isa::from_environment().unwrap()).unwrap()
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    results: BTreeMap<String, Answer>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    w: u32,
+    h: u32,
+    min20: Faces,
+    min40: Faces,
+}
+
+#[derive(Deserialize)]
+struct Faces {
+    faces: Vec<ReferenceFace>,
+}
+
+#[derive(Deserialize)]
+struct ReferenceFace {
+    #[serde(rename = "box")]
+    sides: [f32; 4],
+    prob: f32,
+    landmarks: [[f32; 2]; 5],
+}
+
+impl ReferenceFace {
+    fn bbox(&self) -> BBox {
+        let [x1, y1, x2, y2] = self.sides;
+        BBox { x1, y1, x2, y2 }
+    }
+}
+
+fn reference(path: &Path) -> BTreeMap<String, Answer> {
+    let text = std::fs::read_to_string(path).unwrap();
+    serde_json::from_str::<Reference>(&text).unwrap().results
+}
+
+/// How far our answers are from the reference's.
+#[derive(Default)]
+struct Agreement {
+    faces: usize,
+    /// Faces only one of the two has.
+    unmatched: Vec<String>,
+    box_px: Vec<f32>,
+    landmark_px: Vec<f32>,
+    score: Vec<f32>,
+}
+
+impl Agreement {
+    fn compare(&mut self, name: &str, ours: &[Face], reference: &[ReferenceFace]) {
+        self.faces += reference.len();
+        let mut taken = vec![false; ours.len()];
+        for theirs in reference {
+            let found = (0..ours.len()).find(|&i| !taken[i] && ours[i].bbox.iou(&theirs.bbox()) >= 0.9);
+            let Some(i) = found else {
+                self.unmatched.push(format!("{name}: missed {:?} ({})", theirs.sides, theirs.prob));
+                continue;
+            };
+            taken[i] = true;
+            let BBox { x1, y1, x2, y2 } = ours[i].bbox;
+            let sides = [x1, y1, x2, y2].into_iter().zip(theirs.sides);
+            self.box_px.push(sides.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max));
+            let points = ours[i].landmarks.iter().zip(&theirs.landmarks);
+            self.landmark_px.push(points.map(|(a, b)| (a[0] - b[0]).hypot(a[1] - b[1])).fold(0.0, f32::max));
+            self.score.push((ours[i].score - theirs.prob).abs());
+        }
+        for (face, taken) in ours.iter().zip(taken) {
+            if !taken {
+                self.unmatched.push(format!("{name}: extra {face:?}"));
+            }
+        }
+    }
+
+    /// Every face found and no extra one; boxes and landmarks agree in the median.
+    fn check(mut self, what: &str) {
+        let median = |values: &mut Vec<f32>| {
+            values.sort_by(f32::total_cmp);
+            (values[values.len() / 2], values[values.len() - 1])
+        };
+        let (boxes, landmarks) = (median(&mut self.box_px), median(&mut self.landmark_px));
+        let scores = median(&mut self.score);
+        println!(
+            "{what}: {} faces; median and largest difference: boxes {boxes:?} px, landmarks {landmarks:?} px, score {scores:?}",
+            self.faces
+        );
+        assert!(self.unmatched.is_empty(), "{what}: {:#?}", self.unmatched);
+        assert!(boxes.0 <= 1.0 && landmarks.0 <= 0.5, "{what}");
+    }
+}
+
+/// A photo decoded as the reference had it. JPEG decoders differ in how they enlarge the colour
+/// planes, enough to move small faces by a pixel, so JPEGs go through libjpeg-turbo's `djpeg`.
+fn still(path: &Path) -> Option<RgbImage> {
+    if path.extension().is_some_and(|extension| extension == "png") {
+        return Some(image::open(path).unwrap().into_rgb8());
+    }
+    let output = Command::new("djpeg").args(["-rgb", "-bmp"]).arg(path).output().ok()?;
+    assert!(output.status.success(), "djpeg failed on {}", path.display());
+    let decoded = image::load_from_memory_with_format(&output.stdout, image::ImageFormat::Bmp);
+    Some(decoded.unwrap().into_rgb8())
+}
+
+#[test]
+fn the_faces_of_every_still_are_the_references() {
+    let Some(data) = data() else {
+        println!("skipped: no SPHEREFACE_DATA");
+        return;
+    };
+    let answers = reference(&data.join("mtcnn/reference_stills.json"));
+    let (at20, at40) = (detector(20.0), detector(40.0));
+    let (mut agreement20, mut agreement40) = (Agreement::default(), Agreement::default());
+    let mut scratch = Scratch::default();
+    for (name, answer) in &answers {
+        let Some(image) = still(&data.join("mtcnn").join(name)) else {
+            println!("skipped: {name}, no djpeg");
+            continue;
+        };
+        assert_eq!((image.width(), image.height()), (answer.w, answer.h), "{name}");
+        agreement20.compare(name, &at20.detect(&image, &mut scratch), &answer.min20.faces);
+        agreement40.compare(name, &at40.detect(&image, &mut scratch), &answer.min40.faces);
+    }
+    agreement20.check("stills, smallest face 20");
+    agreement40.check("stills, smallest face 40");
+}
+
+/// Decodes every n-th frame of a video, with its index.
+fn frames(video: &Path, every: usize) -> Option<Vec<(usize, RgbImage)>> {
+    let folder = tempfile::tempdir().unwrap();
+    let status = Command::new("ffmpeg")
+        .args(["-v", "error", "-i"])
+        .arg(video)
+        .args(["-vf", &format!("select=not(mod(n\\,{every}))"), "-vsync", "0"])
+        .arg(folder.path().join("%d.png"))
+        .status()
+        .ok()?;
+    assert!(status.success(), "ffmpeg failed on {}", video.display());
+    let read = |number: usize| {
+        let path = folder.path().join(format!("{}.png", number + 1));
+        path.is_file().then(|| (number * every, image::open(path).unwrap().into_rgb8()))
+    };
+    Some((0..).map_while(read).collect())
+}
+
+#[test]
+fn the_faces_of_the_clip_are_the_references() {
+    let Some(data) = data() else {
+        println!("skipped: no SPHEREFACE_DATA");
+        return;
+    };
+    let every = if std::env::var_os("SPHEREFACE_ALL_FRAMES").is_some() { 1 } else { 9 };
+    let Some(frames) = frames(&data.join("video/hamilton/clip.mp4"), every) else {
+        println!("skipped: no ffmpeg");
+        return;
+    };
+    let answers = reference(&data.join("mtcnn/reference_hamilton.json"));
+    let (at20, at40) = (detector(20.0), detector(40.0));
+    let (mut agreement20, mut agreement40) = (Agreement::default(), Agreement::default());
+    let mut scratch = Scratch::default();
+    assert_eq!(frames.len(), answers.len().div_ceil(every));
+    for (index, image) in &frames {
+        let name = format!("frame {index}");
+        let answer = &answers[&name];
+        agreement20.compare(&name, &at20.detect(image, &mut scratch), &answer.min20.faces);
+        agreement40.compare(&name, &at40.detect(image, &mut scratch), &answer.min40.faces);
+    }
+    agreement20.check("clip, smallest face 20");
+    agreement40.check("clip, smallest face 40");
+}
