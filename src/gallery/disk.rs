@@ -1,0 +1,124 @@
+//! How a gallery is written: every file under a temporary name first, one writer at a time.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::GalleryError;
+
+/// Names in the gallery folder that begin with a dot are the gallery's own.
+const LOCK: &str = ".lock";
+/// A new person under construction.
+pub(super) const STAGED: &str = ".new";
+/// A removed person on the way out.
+pub(super) const REMOVED: &str = ".removed";
+
+/// The right to write; given back when dropped, or by the system when the program dies.
+#[derive(Debug)]
+pub(super) struct WriteLock {
+    _file: File,
+}
+
+impl WriteLock {
+    /// Waits for other writers, then clears away what a crashed one left.
+    pub(super) fn take(root: &Path) -> Result<Self, GalleryError> {
+        let path = root.join(LOCK);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|error| write_error(&path, error))?;
+        match file.lock() {
+            // A file system without locks: one writer at a time is then the user's business.
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => {
+                return Err(write_error(&path, error));
+            }
+            _ => {}
+        }
+        for leftover in [STAGED, REMOVED] {
+            remove_folder(&root.join(leftover))?;
+        }
+        Ok(Self { _file: file })
+    }
+}
+
+/// Writes `bytes` so that `path` holds either its old content or all of the new, even when
+/// the power goes.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), GalleryError> {
+    let attempt = || -> io::Result<()> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        // `tempfile` makes files for the owner only; these get the modes of any other file.
+        let mut pending = tempfile::Builder::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            pending.permissions(fs::Permissions::from_mode(0o666));
+        }
+        let mut pending = pending.prefix(".part-").tempfile_in(folder)?;
+        pending.write_all(bytes)?;
+        pending.as_file().sync_all()?;
+        pending.persist(path).map_err(|error| error.error)?;
+        sync_folder(folder)
+    };
+    attempt().map_err(|error| write_error(path, error))
+}
+
+/// Makes renames and new names in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// Creates a folder and its parents.
+pub(super) fn create_folder(path: &Path) -> Result<(), GalleryError> {
+    fs::create_dir_all(path).map_err(|error| write_error(path, error))
+}
+
+/// Renames a folder, durably.
+pub(super) fn rename_folder(from: &Path, to: &Path) -> Result<(), GalleryError> {
+    fs::rename(from, to)
+        .and_then(|()| to.parent().map_or(Ok(()), sync_folder))
+        .map_err(|error| write_error(to, error))
+}
+
+/// Deletes a folder with all it holds; nothing to delete is fine.
+pub(super) fn remove_folder(path: &Path) -> Result<(), GalleryError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(write_error(path, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a file; `None` when there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, GalleryError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(read_error(path, error)),
+    }
+}
+
+/// Names in a folder, sorted; empty when the folder does not exist.
+pub(super) fn names(folder: &Path) -> Result<Vec<String>, GalleryError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(read_error(folder, error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(|error| read_error(folder, error))?.file_name();
+        // Names that are not Unicode are none of ours.
+        names.extend(name.into_string());
+    }
+    names.sort();
+    Ok(names)
+}
+
+pub(super) fn read_error(path: &Path, source: io::Error) -> GalleryError {
+    GalleryError::Read { path: path.to_owned(), source }
+}
+
+pub(super) fn write_error(path: &Path, source: io::Error) -> GalleryError {
+    GalleryError::Write { path: PathBuf::from(path), source }
+}

@@ -1,0 +1,151 @@
+//! Embeddings of the stills, one file a model, and the templates made of them.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{DERIVED, Gallery, GalleryError, Person, disk, read_crop};
+use crate::align::Crop;
+use crate::embed::Embedding;
+use crate::nn::ModelId;
+
+/// Most crops handed to the network at once.
+const BATCH: usize = 32;
+
+/// Name of the template that is the mean of all stills.
+const MEAN: &str = "mean";
+
+/// One embedding a probe is compared with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Template {
+    /// File name of the still it was made of, or `mean`.
+    pub source: String,
+    /// The embedding.
+    pub embedding: Embedding,
+}
+
+/// Everything a person is recognised by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PersonTemplates {
+    /// Display name.
+    pub name: String,
+    /// One a still, in the order of enrolment; then, from two stills on, their mean.
+    pub templates: Vec<Template>,
+}
+
+/// The gallery as one model sees it.
+#[derive(Debug)]
+pub struct Templates {
+    /// The model.
+    pub model: ModelId,
+    /// By name. A person none of whose stills is left has no templates.
+    pub people: Vec<PersonTemplates>,
+    /// Stills that had no embedding by this model and were embedded now.
+    pub re_embedded: usize,
+    /// Why new embeddings could not be stored (a gallery that may only be read, say): they will
+    /// be made again next time.
+    pub not_saved: Option<GalleryError>,
+}
+
+/// What `embeddings-MODEL.json` holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    model: String,
+    /// Unit vectors by [`super::Still::key`].
+    embeddings: BTreeMap<String, Vec<f32>>,
+}
+
+impl Gallery {
+    /// The templates of everybody by `model`: stored embeddings where they exist, and `embed`
+    /// (crop and mirror image -> one embedding each, in order) for the rest, which are stored
+    /// for the next time. Embeddings of other models are never looked at.
+    ///
+    /// # Errors
+    /// As [`Gallery::people`]; [`GalleryError::Embed`] when `embed` fails or answers with the
+    /// wrong number of embeddings or another model's; what [`GalleryError`] says about a still
+    /// whose crop must be cut anew and cannot.
+    pub fn templates<E: Into<Box<dyn Error + Send + Sync>>>(
+        &self,
+        model: ModelId,
+        mut embed: impl FnMut(&[Crop]) -> Result<Vec<Embedding>, E>,
+    ) -> Result<Templates, GalleryError> {
+        let mut templates = Templates { model, people: Vec::new(), re_embedded: 0, not_saved: None };
+        for person in self.people()? {
+            let mut vectors = read_vectors(&person.folder, model)?;
+            let absent: Vec<_> =
+                person.stills.iter().filter(|still| !vectors.contains_key(&still.key())).collect();
+            for stills in absent.chunks(BATCH) {
+                let crops: Vec<Crop> =
+                    stills.iter().map(|still| read_crop(&person.folder, still)).collect::<Result<_, _>>()?;
+                let failed = |reason: String| GalleryError::Embed { model, reason };
+                let made = embed(&crops).map_err(|error| failed(error.into().to_string()))?;
+                if made.len() != crops.len() || made.iter().any(|embedding| embedding.model() != model) {
+                    return Err(failed("it did not answer with one embedding of its own a crop".to_owned()));
+                }
+                let made = made.iter().map(|embedding| embedding.as_slice().to_vec());
+                vectors.extend(stills.iter().map(|still| still.key()).zip(made));
+            }
+            if !absent.is_empty() {
+                templates.re_embedded += absent.len();
+                if let Err(error) = write_vectors(&person, model, &vectors) {
+                    templates.not_saved = Some(error);
+                }
+            }
+            // Fresh or stored, an embedding comes from the same vector by the same rounding.
+            let stills = person.stills.iter().filter_map(|still| {
+                let embedding = Embedding::new(model, vectors.get(&still.key())?.clone())?;
+                Some(Template { source: still.file.clone(), embedding })
+            });
+            let mut all: Vec<Template> = stills.collect();
+            if all.len() > 1
+                && let Some(embedding) = mean(model, &all)
+            {
+                all.push(Template { source: MEAN.to_owned(), embedding });
+            }
+            templates.people.push(PersonTemplates { name: person.name.to_string(), templates: all });
+        }
+        Ok(templates)
+    }
+}
+
+/// The direction of the sum of unit vectors; `None` when they cancel out.
+fn mean(model: ModelId, templates: &[Template]) -> Option<Embedding> {
+    let length = templates.first()?.embedding.as_slice().len();
+    let mut sum = vec![0.0f64; length];
+    for template in templates {
+        sum.iter_mut().zip(template.embedding.as_slice()).for_each(|(total, &x)| *total += f64::from(x));
+    }
+    Embedding::new(model, sum.into_iter().map(|x| x as f32).collect())
+}
+
+fn embeddings_path(folder: &Path, model: ModelId) -> PathBuf {
+    folder.join(DERIVED).join(format!("embeddings-{model}.json"))
+}
+
+/// Stored unit vectors by still. What is damaged or of another model counts as absent: it can
+/// be made again.
+fn read_vectors(folder: &Path, model: ModelId) -> Result<BTreeMap<String, Vec<f32>>, GalleryError> {
+    let bytes = disk::read(&embeddings_path(folder, model))?.unwrap_or_default();
+    let stored = serde_json::from_slice::<Stored>(&bytes).ok();
+    let stored = stored.filter(|stored| stored.model == model.to_string());
+    let vectors = stored.map(|stored| stored.embeddings).unwrap_or_default();
+    let length = vectors.values().next().map_or(0, Vec::len);
+    let sound = vectors.values().all(|vector| vector.len() == length && vector.iter().any(|&x| x != 0.0));
+    Ok(if sound { vectors } else { BTreeMap::new() })
+}
+
+fn write_vectors(
+    person: &Person,
+    model: ModelId,
+    vectors: &BTreeMap<String, Vec<f32>>,
+) -> Result<(), GalleryError> {
+    let current = person.stills.iter().filter_map(|still| vectors.get_key_value(&still.key()));
+    let embeddings = current.map(|(key, vector)| (key.clone(), vector.clone())).collect();
+    let stored = Stored { model: model.to_string(), embeddings };
+    let path = embeddings_path(&person.folder, model);
+    let text = serde_json::to_vec(&stored).map_err(|e| disk::write_error(&path, std::io::Error::other(e)))?;
+    disk::create_folder(&person.folder.join(DERIVED))?;
+    disk::write(&path, &text)
+}
