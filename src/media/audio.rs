@@ -131,6 +131,7 @@ struct TrackState {
     offset_ns: Option<i64>,
     held: VecDeque<Held>,
     last_end_ns: u64,
+    passed: u64,
     gate_ns: u64,
     out: Option<gst_app::AppSrc>,
     end: End,
@@ -149,6 +150,7 @@ impl Track {
             offset_ns,
             held: VecDeque::new(),
             last_end_ns: 0,
+            passed: 0,
             gate_ns: 0,
             out: None,
             end: End::Open,
@@ -220,7 +222,8 @@ impl Track {
     }
 
     /// From the sink: the last picture ends here; passes on what belongs to it, then the end.
-    pub(super) fn finish(&self, video_end_ns: u64) {
+    /// Returns the number of packets that were passed on in all.
+    pub(super) fn finish(&self, video_end_ns: u64) -> u64 {
         let mut state = self.state();
         state.gate_ns = if state.end == End::Whole { u64::MAX } else { video_end_ns };
         state.flush();
@@ -230,6 +233,7 @@ impl Track {
             // Fails only when the pipeline has already failed, which is reported as such.
             let _ = out.end_of_stream();
         }
+        state.passed
     }
 
     /// Throws away what is here and what comes.
@@ -276,6 +280,7 @@ impl TrackState {
             let sample = gst::Sample::builder().buffer(&buffer).caps(&caps).build();
             // A refused packet means that the sink has failed, which its next write reports.
             let _ = out.push_sample(&sample);
+            self.passed += 1;
         }
     }
 }

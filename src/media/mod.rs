@@ -15,6 +15,8 @@ mod audio;
 #[cfg(feature = "video")]
 mod encoder;
 #[cfg(feature = "video")]
+mod mp4;
+#[cfg(feature = "video")]
 mod sink;
 #[cfg(feature = "video")]
 mod source;

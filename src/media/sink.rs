@@ -9,6 +9,7 @@ use gstreamer_video as gst_video;
 
 use super::audio::Track;
 use super::encoder::{SinkOptions, VideoCodec, working_encoder};
+use super::mp4::drop_empty_tracks;
 use super::output::Pending;
 use super::{Audio, Container, Frame, Input, MediaError, Picture, SourceInfo};
 use super::{element, error_text, start_gstreamer};
@@ -49,6 +50,7 @@ pub struct Sink {
     tracks: Vec<Arc<Track>>,
     pending: Option<Pending>,
     path: PathBuf,
+    container: Container,
     shared: Arc<Shared>,
     /// Size of the frames that come, and of what the encoder gets.
     size: (usize, usize),
@@ -213,6 +215,7 @@ impl Sink {
             tracks,
             pending: Some(pending),
             path: path.to_owned(),
+            container,
             shared,
             size: (info.width, info.height),
             coded,
@@ -274,13 +277,16 @@ impl Sink {
         if self.summary.frames == 0 {
             return Err(self.failed("there was no frame to write".to_owned()));
         }
-        self.tracks.iter().for_each(|track| track.finish(self.end_ns));
+        let silent = self.tracks.iter().filter(|track| track.finish(self.end_ns) == 0).count();
         let _ = self.video.end_of_stream();
         if let Err(reason) = self.shared.wait_until(|state| state.ended).map(drop) {
             return Err(self.failed(reason));
         }
         let _ = self.pipeline.set_state(gst::State::Null);
-        if let Some(pending) = self.pending.take() {
+        if let Some(mut pending) = self.pending.take() {
+            if silent > 0 && self.container == Container::Mp4 {
+                drop_empty_tracks(pending.file()).map_err(|error| self.failed(error.to_string()))?;
+            }
             pending.publish()?;
         }
         let metadata = self.path.metadata();
