@@ -1,8 +1,47 @@
 //! Video and stills in and out. Knows pixels and time, nothing of faces.
+//!
+//! A [`Source`] decodes anything GStreamer reads into [`Frame`]s and hands its sound to a
+//! [`Sink`], which encodes the frames and multiplexes both into `.mp4`, `.mkv` or `.webm`. Two
+//! separate pipelines: an end, an error or a tag of the one never leaks into the other.
 
+mod error;
+mod input;
+mod output;
 mod picture;
+mod still;
 
+#[cfg(feature = "video")]
+mod audio;
+#[cfg(feature = "video")]
+mod encoder;
+#[cfg(feature = "video")]
+mod mp4;
+#[cfg(feature = "video")]
+mod sink;
+#[cfg(feature = "video")]
+mod source;
+#[cfg(feature = "video")]
+mod stop;
+#[cfg(feature = "video")]
+mod view;
+
+pub use error::MediaError;
+pub use input::{Container, Input};
 pub use picture::{Colorimetry, Matrix, Picture};
+pub use still::{read_still, write_still};
+
+#[cfg(feature = "video")]
+pub use audio::Audio;
+#[cfg(feature = "video")]
+pub use encoder::{Codec, SinkOptions, Speed};
+#[cfg(feature = "video")]
+pub use sink::{Sink, SinkSummary};
+#[cfg(feature = "video")]
+pub use source::{Reconnect, Source, SourceInfo, SourceOptions};
+#[cfg(feature = "video")]
+pub use stop::StopHandle;
+#[cfg(feature = "video")]
+pub use view::View;
 
 use std::sync::Arc;
 
@@ -17,4 +56,33 @@ pub struct Frame {
     pub duration_ns: u64,
     /// The pixels. Stages that draw use [`Arc::make_mut`] once they hold the only reference.
     pub picture: Arc<Picture>,
+}
+
+/// Starts GStreamer (at most once a process).
+#[cfg(feature = "video")]
+fn start_gstreamer() -> Result<(), MediaError> {
+    gstreamer::init().map_err(|error| MediaError::MissingElement(format!("its own core ({error})")))
+}
+
+/// An element by factory name.
+#[cfg(feature = "video")]
+fn element(factory: &str) -> Result<gstreamer::Element, MediaError> {
+    gstreamer::ElementFactory::make(factory)
+        .build()
+        .map_err(|_| MediaError::MissingElement(format!("the element {factory}")))
+}
+
+/// The text of an error message from a pipeline: the sentence, then the element's own detail
+/// where the sentence is one of GStreamer's generic ones.
+#[cfg(feature = "video")]
+fn error_text(error: &gstreamer::message::Error) -> String {
+    let sentence = error.error().to_string();
+    let sentence = sentence.trim_end_matches('.').to_owned();
+    let generic = sentence.starts_with("Internal data stream error") || sentence.contains("GStreamer encountered");
+    // The debug text is "file.c(line): function (): /path:\ndetail".
+    let detail = error.debug().and_then(|debug| debug.split_once('\n').map(|(_, detail)| detail.trim().to_owned()));
+    match detail {
+        Some(detail) if generic && !detail.is_empty() => format!("{sentence} ({})", detail.replace('\n', ", ")),
+        _ => sentence,
+    }
 }

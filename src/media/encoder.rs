@@ -1,0 +1,297 @@
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
+use super::{Container, MediaError, element, error_text};
+
+/// How long three frames may take an encoder that works.
+const TRIAL_LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(5);
+/// Most frames between two key frames.
+const KEY_FRAME_DISTANCE: u32 = 120;
+
+/// Which codec to write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Codec {
+    /// H.264 in MP4 and Matroska, VP8 in WebM.
+    #[default]
+    Auto,
+    /// H.264.
+    H264,
+    /// VP8.
+    Vp8,
+    /// VP9.
+    Vp9,
+}
+
+/// What encoding may cost: slower is smaller at the same quality.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Speed {
+    /// x264 superfast, libvpx cpu-used 8.
+    #[default]
+    Fast,
+    /// x264 faster, libvpx cpu-used 5.
+    Balanced,
+    /// x264 medium, libvpx cpu-used 2.
+    Slow,
+}
+
+/// How to write a video.
+#[derive(Debug, Clone, Default)]
+pub struct SinkOptions {
+    /// The codec.
+    pub codec: Codec,
+    /// Constant quantizer, lower is better: 0..=51 for H.264 (23 when `None`), 0..=63 for VP8
+    /// and VP9 (20 when `None`).
+    pub quantizer: Option<u8>,
+    /// The trade of time for size.
+    pub speed: Speed,
+    /// GStreamer encoders to try, in this order, each an element or several joined by `!`; empty
+    /// tries hardware encoders, then x264, openh264 or libvpx.
+    pub encoders: Vec<String>,
+}
+
+/// A codec as it goes into a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum VideoCodec {
+    H264,
+    Vp8,
+    Vp9,
+}
+
+impl VideoCodec {
+    /// The codec that the options mean for `container`.
+    pub(super) fn choose(options: &SinkOptions, container: Container) -> Result<Self, MediaError> {
+        let codec = match (options.codec, container) {
+            (Codec::Auto, Container::WebM) | (Codec::Vp8, _) => Self::Vp8,
+            (Codec::Auto | Codec::H264, _) => Self::H264,
+            (Codec::Vp9, _) => Self::Vp9,
+        };
+        match (codec, container) {
+            (Self::H264, Container::WebM) | (Self::Vp8, Container::Mp4) => {
+                Err(MediaError::CodecNotInContainer { codec: codec.name(), container: container.name() })
+            }
+            _ => Ok(codec),
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::H264 => "H.264",
+            Self::Vp8 => "VP8",
+            Self::Vp9 => "VP9",
+        }
+    }
+
+    /// Parser between encoder and muxer.
+    pub(super) fn parser(self) -> Option<&'static str> {
+        match self {
+            Self::H264 => Some("h264parse"),
+            Self::Vp8 => None,
+            Self::Vp9 => Some("vp9parse"),
+        }
+    }
+
+    /// Whether both sides of the picture must be even.
+    pub(super) fn needs_even_size(self) -> bool {
+        self == Self::H264
+    }
+
+    /// The quantizer the options ask for, or the default.
+    pub(super) fn quantizer(self, options: &SinkOptions) -> Result<u8, MediaError> {
+        let (default, most) = if self == Self::H264 { (23, 51) } else { (20, 63) };
+        match options.quantizer {
+            Some(value) if value > most => Err(MediaError::BadSetting {
+                name: "quantizer",
+                value: value.to_string(),
+                reason: format!("{} takes 0 (best) to {most}", self.name()),
+            }),
+            value => Ok(value.unwrap_or(default)),
+        }
+    }
+
+    fn candidates(self) -> &'static [&'static str] {
+        match self {
+            Self::H264 => &[
+                "nvh264enc",
+                "vah264enc",
+                "vaapih264enc",
+                "qsvh264enc",
+                "v4l2h264enc",
+                "x264enc",
+                "openh264enc",
+            ],
+            Self::Vp8 => &["vp8enc"],
+            Self::Vp9 => &["vp9enc"],
+        }
+    }
+}
+
+/// The first encoder that gets through three frames of the real format, and its name.
+pub(super) fn working_encoder(
+    codec: VideoCodec,
+    options: &SinkOptions,
+    caps: &gst::Caps,
+) -> Result<(gst::Element, String), MediaError> {
+    let built_in = codec.candidates().iter().map(|name| (*name).to_owned()).collect();
+    let candidates: Vec<String> = if options.encoders.is_empty() { built_in } else { options.encoders.clone() };
+    let mut tried = Vec::new();
+    for name in candidates {
+        match try_encoder(&name, codec, options, caps)? {
+            Ok(()) => return Ok((build(&name, codec, options, caps)?, name)),
+            Err(reason) => tried.push(format!("{name}: {reason}")),
+        }
+    }
+    Err(MediaError::NoEncoder { codec: codec.name(), tried: tried.join("; ") })
+}
+
+/// Runs three frames through an encoder: `Ok(Err(reason))` when it does not work.
+fn try_encoder(
+    name: &str,
+    codec: VideoCodec,
+    options: &SinkOptions,
+    caps: &gst::Caps,
+) -> Result<Result<(), String>, MediaError> {
+    let Ok(encoder) = build(name, codec, options, caps) else { return Ok(Err("not installed".to_owned())) };
+    let pipeline = gst::Pipeline::new();
+    let source = element("videotestsrc")?;
+    source.set_property("num-buffers", 3i32);
+    let filter = element("capsfilter")?;
+    filter.set_property("caps", caps);
+    let convert = element("videoconvert")?;
+    let sink = element("fakesink")?;
+    let elements = [&source, &filter, &convert, &encoder, &sink];
+    if pipeline.add_many(elements).is_err() || gst::Element::link_many(elements).is_err() {
+        return Ok(Err("does not take I420 video".to_owned()));
+    }
+    let result = run(&pipeline);
+    let _ = pipeline.set_state(gst::State::Null);
+    Ok(result)
+}
+
+fn run(pipeline: &gst::Pipeline) -> Result<(), String> {
+    let bus = pipeline.bus().ok_or("has no message bus")?;
+    let started = pipeline.set_state(gst::State::Playing);
+    let wanted = [gst::MessageType::Eos, gst::MessageType::Error];
+    let limit = if started.is_ok() { TRIAL_LIMIT } else { gst::ClockTime::ZERO };
+    match bus.timed_pop_filtered(limit, &wanted) {
+        Some(message) => match message.view() {
+            gst::MessageView::Error(error) => Err(error_text(error)),
+            _ => Ok(()),
+        },
+        None if started.is_err() => Err("does not start".to_owned()),
+        None => Err(format!("gave nothing within {} s", TRIAL_LIMIT.seconds())),
+    }
+}
+
+/// Builds an encoder (one element, or a description with `!`) with the options set.
+fn build(
+    name: &str,
+    codec: VideoCodec,
+    options: &SinkOptions,
+    caps: &gst::Caps,
+) -> Result<gst::Element, MediaError> {
+    if name.contains(['!', ' ']) {
+        return gst::parse::bin_from_description(name, true)
+            .map(gst::Bin::upcast)
+            .map_err(|error| MediaError::MissingElement(format!("the encoder {name} ({error})")));
+    }
+    let encoder = element(name)?;
+    let quantizer = codec.quantizer(options)?;
+    let set = |property: &str, value: &str| {
+        if let Some(spec) = encoder.find_property(property)
+            && let Ok(value) = gst::glib::Value::deserialize_with_pspec(value, &spec)
+        {
+            encoder.set_property_from_value(property, &value);
+        }
+    };
+    let q = quantizer.to_string();
+    match name {
+        "x264enc" => {
+            set("pass", "quant");
+            set("quantizer", &q);
+            set("speed-preset", options.speed.of("superfast", "faster", "medium"));
+            set("key-int-max", &KEY_FRAME_DISTANCE.to_string());
+        }
+        "openh264enc" => {
+            set("rate-control", "quality");
+            set("bitrate", &bits_per_second(caps, 51, quantizer).to_string());
+            set("complexity", options.speed.of("low", "medium", "high"));
+            set("gop-size", &KEY_FRAME_DISTANCE.to_string());
+        }
+        "nvh264enc" => {
+            set("rc-mode", "constqp");
+            set("qp-const", &q);
+            set("gop-size", &KEY_FRAME_DISTANCE.to_string());
+        }
+        "vp8enc" | "vp9enc" => {
+            set("deadline", "1");
+            set("cpu-used", options.speed.of("8", "5", "2"));
+            set("end-usage", "cq");
+            set("cq-level", &q);
+            set("min-quantizer", &quantizer.saturating_sub(16).to_string());
+            set("max-quantizer", &(quantizer + 20).min(63).to_string());
+            set("target-bitrate", &bits_per_second(caps, 63, quantizer).to_string());
+            set("keyframe-max-dist", &KEY_FRAME_DISTANCE.to_string());
+            // Frames of a variable frame rate may be closer than the nominal rate says.
+            set("timebase", "1/90000");
+            set("threads", "1");
+            set("row-mt", "true");
+        }
+        // The VA and QSV encoders share these names; what one lacks is left alone.
+        _ => {
+            set("rate-control", "cqp");
+            for property in ["qpi", "qpp", "qp-i", "qp-p", "init-qp"] {
+                set(property, &q);
+            }
+            set("key-int-max", &KEY_FRAME_DISTANCE.to_string());
+            set("keyframe-period", &KEY_FRAME_DISTANCE.to_string());
+            set("gop-size", &KEY_FRAME_DISTANCE.to_string());
+        }
+    }
+    Ok(encoder)
+}
+
+impl Speed {
+    fn of(self, fast: &'static str, balanced: &'static str, slow: &'static str) -> &'static str {
+        match self {
+            Self::Fast => fast,
+            Self::Balanced => balanced,
+            Self::Slow => slow,
+        }
+    }
+}
+
+/// A ceiling for encoders that must be told a bit rate: 0.2 bits a pixel at the middle of the
+/// quantizer range, halved or doubled for each sixth of it.
+fn bits_per_second(caps: &gst::Caps, most: u8, quantizer: u8) -> u64 {
+    let Ok(info) = gstreamer_video::VideoInfo::from_caps(caps) else { return 2_000_000 };
+    let fps = f64::from(info.fps().numer().max(1)) / f64::from(info.fps().denom().max(1));
+    let pixels = f64::from(info.width()) * f64::from(info.height());
+    let sixths = 6.0 * (0.5 - f64::from(quantizer) / f64::from(most));
+    ((pixels * fps * 0.2 * sixths.exp2()) as u64).clamp(200_000, 200_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_container_decides_the_codec_and_refuses_what_it_cannot_hold() {
+        let with = |codec| SinkOptions { codec, ..SinkOptions::default() };
+        let chosen = |codec, container| VideoCodec::choose(&with(codec), container).ok();
+        assert_eq!(chosen(Codec::Auto, Container::Mp4), Some(VideoCodec::H264));
+        assert_eq!(chosen(Codec::Auto, Container::Matroska), Some(VideoCodec::H264));
+        assert_eq!(chosen(Codec::Auto, Container::WebM), Some(VideoCodec::Vp8));
+        assert_eq!(chosen(Codec::Vp9, Container::Mp4), Some(VideoCodec::Vp9));
+        assert_eq!(chosen(Codec::H264, Container::WebM), None);
+        assert_eq!(chosen(Codec::Vp8, Container::Mp4), None);
+    }
+
+    #[test]
+    fn a_quantizer_out_of_range_is_refused() {
+        let with = |quantizer| SinkOptions { quantizer: Some(quantizer), ..SinkOptions::default() };
+        assert_eq!(VideoCodec::H264.quantizer(&SinkOptions::default()).unwrap(), 23);
+        assert_eq!(VideoCodec::Vp9.quantizer(&with(63)).unwrap(), 63);
+        let message = VideoCodec::H264.quantizer(&with(52)).unwrap_err().to_string();
+        assert_eq!(message, "quantizer 52 makes no sense: H.264 takes 0 (best) to 51");
+    }
+}

@@ -1,0 +1,210 @@
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::MediaError;
+
+/// Extensions (lower case) that are read as one still image; of a gif the first picture.
+const STILL_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"];
+
+/// Where pictures come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A video file.
+    File(PathBuf),
+    /// An image file.
+    Still(PathBuf),
+    /// An `rtsp://`, `rtsps://`, `http://` or `https://` address.
+    Url(String),
+    /// A camera by number: `/dev/videoN`.
+    Webcam(u32),
+    /// A GStreamer description, in the syntax of `gst-launch-1.0`, whose last element's source
+    /// pad gives video.
+    Pipeline(String),
+}
+
+impl Input {
+    /// Reads what a person types: `rtsp://…`, `http(s)://…`, `webcam`, `webcam:N`,
+    /// `/dev/videoN`, `gst:PIPELINE`, `file://…`, else a path, taken as a still image when its
+    /// extension is jpg, jpeg, png, webp, bmp, tif, tiff or gif.
+    ///
+    /// Does not look at the disk: a missing file is found when it is opened.
+    ///
+    /// # Errors
+    /// [`MediaError::BadInput`] for an empty text, an unknown scheme or a bad camera number.
+    pub fn parse(text: &str) -> Result<Self, MediaError> {
+        let bad = |reason: &str| MediaError::BadInput { input: text.to_owned(), reason: reason.to_owned() };
+        if text.trim().is_empty() {
+            return Err(bad("it is empty; give a file, an address, webcam or gst:PIPELINE"));
+        }
+        if let Some(description) = text.strip_prefix("gst:") {
+            if description.trim().is_empty() {
+                return Err(bad("there is no pipeline after gst:"));
+            }
+            return Ok(Self::Pipeline(description.trim().to_owned()));
+        }
+        if text == "webcam" {
+            return Ok(Self::Webcam(0));
+        }
+        if let Some(number) = text.strip_prefix("webcam:") {
+            let number = number.parse().map_err(|_| bad("a camera is webcam or webcam:N, N from 0"))?;
+            return Ok(Self::Webcam(number));
+        }
+        if let Some(Ok(number)) = text.strip_prefix("/dev/video").map(str::parse) {
+            return Ok(Self::Webcam(number));
+        }
+        if let Some((scheme, rest)) = text.split_once("://") {
+            let scheme = scheme.to_ascii_lowercase();
+            return match scheme.as_str() {
+                "rtsp" | "rtsps" | "http" | "https" if rest.is_empty() => Err(bad("there is no host in it")),
+                "rtsp" | "rtsps" | "http" | "https" => Ok(Self::Url(format!("{scheme}://{rest}"))),
+                "file" => Ok(Self::of_path(Path::new(rest))),
+                _ => Err(bad("the schemes read are rtsp, http, https and file")),
+            };
+        }
+        Ok(Self::of_path(Path::new(text)))
+    }
+
+    /// The input a path names: [`Input::Still`] by extension, else [`Input::File`].
+    pub fn of_path(path: &Path) -> Self {
+        if has_extension(path, &STILL_EXTENSIONS) {
+            Self::Still(path.to_owned())
+        } else {
+            Self::File(path.to_owned())
+        }
+    }
+
+    /// Whether pictures come at their own pace (a camera or an RTSP stream), so that a slow
+    /// consumer must lose some. A [`Input::Pipeline`] is taken for live when its description says
+    /// `is-live=true`; once it is open, the source knows better (`SourceInfo::live`).
+    pub fn is_live(&self) -> bool {
+        match self {
+            Self::File(_) | Self::Still(_) => false,
+            Self::Webcam(_) => true,
+            Self::Url(_) => self.is_rtsp(),
+            Self::Pipeline(description) => {
+                description.contains("is-live=true") || description.contains("is-live=1")
+            }
+        }
+    }
+
+    /// Whether it is an RTSP address, which is connected to again when it is lost.
+    pub fn is_rtsp(&self) -> bool {
+        matches!(self, Self::Url(url) if url.starts_with("rtsp"))
+    }
+
+    /// The file it reads, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::Still(path) => Some(path),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) | Self::Still(path) => path.display().fmt(f),
+            Self::Url(url) => f.write_str(&without_password(url)),
+            Self::Webcam(number) => write!(f, "webcam:{number}"),
+            Self::Pipeline(description) => write!(f, "gst:{description}"),
+        }
+    }
+}
+
+/// An address as it may be shown: `user:password@` is left out.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
+/// Video containers that can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Container {
+    /// MPEG-4 part 14 (`.mp4`).
+    Mp4,
+    /// Matroska (`.mkv`).
+    Matroska,
+    /// WebM (`.webm`).
+    WebM,
+}
+
+impl Container {
+    /// The container an output name asks for by its extension.
+    ///
+    /// # Errors
+    /// [`MediaError::UnknownContainer`] when the extension is none of mp4, mkv, webm.
+    pub fn from_path(path: &Path) -> Result<Self, MediaError> {
+        for (extension, container) in [("mp4", Self::Mp4), ("mkv", Self::Matroska), ("webm", Self::WebM)] {
+            if has_extension(path, &[extension]) {
+                return Ok(container);
+            }
+        }
+        Err(MediaError::UnknownContainer(path.to_owned()))
+    }
+
+    /// Its name, as used in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mp4 => "MP4",
+            Self::Matroska => "Matroska",
+            Self::WebM => "WebM",
+        }
+    }
+}
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    let Some(extension) = path.extension().and_then(|e| e.to_str()) else { return false };
+    extensions.iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_types_becomes_the_input_meant() {
+        let file = |path: &str| Input::File(path.into());
+        let still = |path: &str| Input::Still(path.into());
+        for (text, input, live) in [
+            ("clip.mp4", file("clip.mp4"), false),
+            ("a folder/no extension", file("a folder/no extension"), false),
+            ("file:///tmp/a.mkv", file("/tmp/a.mkv"), false),
+            ("me.JPG", still("me.JPG"), false),
+            ("dance.gif", still("dance.gif"), false),
+            ("rtsp://cam/1", Input::Url("rtsp://cam/1".into()), true),
+            ("HTTPS://host/a.mp4", Input::Url("https://host/a.mp4".into()), false),
+            ("webcam", Input::Webcam(0), true),
+            ("webcam:2", Input::Webcam(2), true),
+            ("/dev/video1", Input::Webcam(1), true),
+            ("gst: videotestsrc is-live=true", Input::Pipeline("videotestsrc is-live=true".into()), true),
+            ("gst:videotestsrc", Input::Pipeline("videotestsrc".into()), false),
+        ] {
+            let parsed = Input::parse(text).unwrap();
+            assert_eq!(parsed, input, "{text}");
+            assert_eq!(parsed.is_live(), live, "{text}");
+        }
+        for text in ["", "  ", "webcam:x", "webcam:-1", "gst:", "ftp://host/a", "rtsp://"] {
+            let message = Input::parse(text).unwrap_err().to_string();
+            assert!(message.contains("is not an input"), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let shown = Input::parse("rtsp://me:secret@cam:554/a@b").unwrap().to_string();
+        assert_eq!(shown, "rtsp://cam:554/a@b");
+    }
+
+    #[test]
+    fn the_extension_names_the_container() {
+        assert_eq!(Container::from_path(Path::new("a.b/C.MP4")).unwrap(), Container::Mp4);
+        assert_eq!(Container::from_path(Path::new("a.mkv")).unwrap(), Container::Matroska);
+        assert_eq!(Container::from_path(Path::new("a.webm")).unwrap(), Container::WebM);
+        for name in ["a", "a.avi", ".mp4", "mp4"] {
+            assert!(Container::from_path(Path::new(name)).is_err(), "{name}");
+        }
+    }
+}

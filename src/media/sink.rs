@@ -1,0 +1,441 @@
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+
+use super::audio::Track;
+use super::encoder::{SinkOptions, VideoCodec, working_encoder};
+use super::mp4::drop_empty_tracks;
+use super::output::Pending;
+use super::{Audio, Container, Frame, Input, MediaError, Picture, SourceInfo};
+use super::{element, error_text, start_gstreamer};
+
+/// Frames waiting for the encoder.
+const AHEAD: u32 = 4;
+/// How long writing may stand still before it counts as failed.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+/// Waits are cut into slices this long.
+const SLICE: Duration = Duration::from_millis(50);
+/// Ticks a second of the video track in MP4, exact for the usual frame rates.
+const MP4_TIMESCALE: u32 = 90_000;
+/// AAC encoders, best first.
+const AAC_ENCODERS: [&str; 3] = ["fdkaacenc", "avenc_aac", "voaacenc"];
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkSummary {
+    /// The file.
+    pub path: PathBuf,
+    /// Video frames in it.
+    pub frames: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// The encoder that made the video.
+    pub encoder: String,
+    /// Sound tracks kept as they were.
+    pub audio_copied: usize,
+    /// Sound tracks encoded anew, because the container does not take theirs.
+    pub audio_encoded: usize,
+}
+
+/// A video file being written, under a temporary name until [`Sink::finish`]. Dropped before,
+/// nothing remains.
+pub struct Sink {
+    pipeline: gst::Pipeline,
+    video: gst_app::AppSrc,
+    tracks: Vec<Arc<Track>>,
+    pending: Option<Pending>,
+    path: PathBuf,
+    container: Container,
+    shared: Arc<Shared>,
+    /// Size of the frames that come, and of what the encoder gets.
+    size: (usize, usize),
+    coded: (usize, usize),
+    meta: Layout,
+    last_pts_ns: Option<u64>,
+    end_ns: u64,
+    summary: SinkSummary,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: u32,
+    error: Option<String>,
+    ended: bool,
+}
+
+impl Shared {
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `done`, an error, or no change of `waiting` for [`STALL_LIMIT`].
+    fn wait_until(&self, done: impl Fn(&State) -> bool) -> Result<MutexGuard<'_, State>, String> {
+        let mut state = self.state();
+        let (mut moved, mut level) = (Instant::now(), state.waiting);
+        loop {
+            if let Some(error) = &state.error {
+                return Err(error.clone());
+            }
+            if done(&state) {
+                return Ok(state);
+            }
+            if state.waiting != level {
+                (moved, level) = (Instant::now(), state.waiting);
+            }
+            if moved.elapsed() > STALL_LIMIT {
+                return Err(format!("nothing moved for {} s", STALL_LIMIT.as_secs()));
+            }
+            state = self.changed.wait_timeout(state, SLICE).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Sink {
+    /// Whether `path` can become the output for `input`: its extension, its folder, the codec in
+    /// that container, the quantizer. Cheap, and before anything is opened.
+    ///
+    /// # Errors
+    /// With the reason when it cannot.
+    pub fn check(path: &Path, input: &Input, options: &SinkOptions) -> Result<Container, MediaError> {
+        let container = Container::from_path(path)?;
+        VideoCodec::choose(options, container)?.quantizer(options)?;
+        let same = input.path().and_then(|input| Some(input.canonicalize().ok()? == path.canonicalize().ok()?));
+        if same == Some(true) {
+            return Err(MediaError::OutputIsInput(path.to_owned()));
+        }
+        Pending::create(path)?;
+        Ok(container)
+    }
+
+    /// Starts a file for the frames of a source and its sound. The container is that of the
+    /// extension (.mp4, .mkv, .webm); the encoder is the first that gets three frames through.
+    ///
+    /// The sound must come from a [`Source`](super::Source) that was opened for this container.
+    /// With H.264 an odd side is padded to even by repeating the last column or row.
+    ///
+    /// # Errors
+    /// When [`Sink::check`] fails, no encoder works, or a part of GStreamer is missing.
+    pub fn create(
+        path: &Path,
+        info: &SourceInfo,
+        audio: Audio,
+        options: &SinkOptions,
+    ) -> Result<Self, MediaError> {
+        let container = Self::check(path, &info.input, options)?;
+        start_gstreamer()?;
+        let codec = VideoCodec::choose(options, container)?;
+        let pending = Pending::create(path)?;
+
+        let even = |side: usize| if codec.needs_even_size() { side.next_multiple_of(2) } else { side };
+        let coded = (even(info.width), even(info.height));
+        let caps = coded_caps(info, coded);
+        let (encoder, encoder_name) = working_encoder(codec, options, &caps)?;
+
+        let pipeline = gst::Pipeline::new();
+        let shared = Arc::new(Shared::default());
+        watch(&pipeline, &shared)?;
+        let muxer = element(match container {
+            Container::Mp4 => "mp4mux",
+            Container::Matroska => "matroskamux",
+            Container::WebM => "webmmux",
+        })?;
+        let file = element("filesink")?;
+        file.set_property("location", pending.temporary_path());
+        let failed = |_| MediaError::MissingElement("a part of the writer".to_owned());
+        pipeline.add_many([&muxer, &file]).map_err(failed)?;
+        muxer.link(&file).map_err(failed)?;
+
+        let video = gst_app::AppSrc::builder().caps(&caps).format(gst::Format::Time).max_buffers(0).build();
+        count_out(&video, &shared);
+        let mut chain = vec![video.clone().upcast(), element("queue")?, element("videoconvert")?, encoder];
+        if let Some(parser) = codec.parser() {
+            chain.push(element(parser)?);
+        }
+        chain.push(unlimited_queue()?);
+        let pad = link_to(&pipeline, &chain, &muxer, "video_%u")?;
+        if pad.has_property("trak-timescale") {
+            pad.set_property("trak-timescale", MP4_TIMESCALE);
+        }
+
+        let tracks = audio.into_tracks();
+        let mut outs = Vec::new();
+        let mut encoded = 0;
+        for track in &tracks {
+            let out = gst_app::AppSrc::builder().format(gst::Format::Time).max_bytes(0).max_buffers(0).build();
+            let mut chain = vec![out.clone().upcast()];
+            if !track.compressed {
+                chain.push(element("audioconvert")?);
+                chain.push(element("audioresample")?);
+                match container {
+                    Container::Mp4 => chain.extend([aac_encoder()?, element("aacparse")?]),
+                    Container::WebM => chain.push(element("opusenc")?),
+                    // Matroska takes uncompressed sound.
+                    Container::Matroska => {}
+                }
+                encoded += usize::from(container != Container::Matroska);
+            }
+            chain.push(unlimited_queue()?);
+            link_to(&pipeline, &chain, &muxer, "audio_%u")?;
+            outs.push(out);
+        }
+
+        if pipeline.set_state(gst::State::Playing).is_err() {
+            let reason = shared.state().error.clone().unwrap_or_else(|| "the writer does not start".to_owned());
+            let _ = pipeline.set_state(gst::State::Null);
+            return Err(MediaError::NotWritten { path: path.to_owned(), reason });
+        }
+        tracks.iter().zip(outs).for_each(|(track, out)| track.connect(out));
+        let summary = SinkSummary {
+            path: path.to_owned(),
+            frames: 0,
+            bytes: 0,
+            encoder: encoder_name,
+            audio_copied: tracks.len() - encoded,
+            audio_encoded: encoded,
+        };
+        Ok(Self {
+            pipeline,
+            video,
+            tracks,
+            pending: Some(pending),
+            path: path.to_owned(),
+            container,
+            shared,
+            size: (info.width, info.height),
+            coded,
+            meta: Layout::new(coded),
+            last_pts_ns: None,
+            end_ns: 0,
+            summary,
+        })
+    }
+
+    /// The encoder at work, by its GStreamer name.
+    pub fn encoder(&self) -> &str {
+        &self.summary.encoder
+    }
+
+    /// Writes the next frame, waiting for the encoder when it is behind. The pixels are not
+    /// copied (unless a side has to be padded).
+    ///
+    /// # Errors
+    /// When the frame is of another size or not later than the last one, and when encoding or
+    /// writing has failed (a full disk, say).
+    pub fn write(&mut self, frame: Frame) -> Result<(), MediaError> {
+        let size = (frame.picture.width(), frame.picture.height());
+        if size != self.size {
+            return Err(self.failed(format!("a frame is {size:?} pixels, the video {:?}", self.size)));
+        }
+        if self.last_pts_ns.is_some_and(|last| frame.pts_ns <= last) {
+            return Err(self.failed(format!("frame {} is not later than the one before", frame.index)));
+        }
+        match self.shared.wait_until(|state| state.waiting < AHEAD) {
+            Ok(mut state) => state.waiting += 1,
+            Err(reason) => return Err(self.failed(reason)),
+        }
+        self.last_pts_ns = Some(frame.pts_ns);
+        self.end_ns = frame.pts_ns + frame.duration_ns;
+        self.tracks.iter().for_each(|track| track.open_gate(self.end_ns));
+
+        let picture = if self.coded == size { frame.picture } else { padded(&frame.picture, self.coded) };
+        let mut buffer = gst::Buffer::from_slice(Pixels(picture));
+        let fields = buffer.make_mut();
+        fields.set_pts(gst::ClockTime::from_nseconds(frame.pts_ns));
+        fields.set_duration(gst::ClockTime::from_nseconds(frame.duration_ns));
+        self.meta.add_to(fields);
+        if self.video.push_buffer(buffer).is_err() {
+            let reason = self.shared.state().error.clone();
+            return Err(self.failed(reason.unwrap_or_else(|| "the encoder stopped".to_owned())));
+        }
+        self.summary.frames += 1;
+        Ok(())
+    }
+
+    /// Ends the file, waits until it is complete, and gives it its name. Keep the source until
+    /// then: its sound goes on to the end of the last track, or of the last frame when the source
+    /// was stopped.
+    ///
+    /// # Errors
+    /// When there was no frame, or encoding or writing has failed; nothing remains then.
+    pub fn finish(mut self) -> Result<SinkSummary, MediaError> {
+        if self.summary.frames == 0 {
+            return Err(self.failed("there was no frame to write".to_owned()));
+        }
+        let silent = self.tracks.iter().filter(|track| track.finish(self.end_ns) == 0).count();
+        let _ = self.video.end_of_stream();
+        if let Err(reason) = self.shared.wait_until(|state| state.ended).map(drop) {
+            return Err(self.failed(reason));
+        }
+        let _ = self.pipeline.set_state(gst::State::Null);
+        if let Some(mut pending) = self.pending.take() {
+            if silent > 0 && self.container == Container::Mp4 {
+                drop_empty_tracks(pending.file()).map_err(|error| self.failed(error.to_string()))?;
+            }
+            pending.publish()?;
+        }
+        let metadata = self.path.metadata();
+        self.summary.bytes = metadata
+            .map_err(|source| MediaError::Unreadable { path: self.path.clone(), source })?
+            .len();
+        Ok(self.summary.clone())
+    }
+
+    fn failed(&self, reason: String) -> MediaError {
+        MediaError::NotWritten { path: self.path.clone(), reason }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.tracks.iter().for_each(|track| track.discard());
+        let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}
+
+/// Pixels on their way to the encoder, shared with whoever still looks at them.
+pub(super) struct Pixels(pub(super) Arc<Picture>);
+
+impl AsRef<[u8]> for Pixels {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+/// Where the planes of a tightly packed I420 picture lie; GStreamer's own layout pads rows.
+pub(super) struct Layout {
+    size: (usize, usize),
+    offsets: [usize; 3],
+    strides: [i32; 3],
+}
+
+impl Layout {
+    pub(super) fn new(size: (usize, usize)) -> Self {
+        let (width, height) = size;
+        let (chroma_width, chroma_height) = (width.div_ceil(2), height.div_ceil(2));
+        let luma = width * height;
+        Self {
+            size,
+            offsets: [0, luma, luma + chroma_width * chroma_height],
+            strides: [width as i32, chroma_width as i32, chroma_width as i32],
+        }
+    }
+
+    pub(super) fn add_to(&self, buffer: &mut gst::BufferRef) {
+        // Fails only for a buffer smaller than the planes, which a `Picture` never is.
+        let _ = gst_video::VideoMeta::add_full(
+            buffer,
+            gst_video::VideoFrameFlags::empty(),
+            gst_video::VideoFormat::I420,
+            self.size.0 as u32,
+            self.size.1 as u32,
+            &self.offsets,
+            &self.strides,
+        );
+    }
+}
+
+/// A copy with a last column or row repeated, up to the even size.
+fn padded(picture: &Picture, (width, height): (usize, usize)) -> Arc<Picture> {
+    let mut data = Vec::with_capacity(Picture::len_bytes(width, height));
+    let from = [(picture.width(), picture.height()), picture.chroma_size(), picture.chroma_size()];
+    let to = [(width, height), (width / 2, height / 2), (width / 2, height / 2)];
+    for ((plane, from), to) in picture.planes().into_iter().zip(from).zip(to) {
+        for row in 0..to.1 {
+            let line = &plane[row.min(from.1 - 1) * from.0..][..from.0];
+            data.extend_from_slice(line);
+            data.extend(std::iter::repeat_n(line[from.0 - 1], to.0 - from.0));
+        }
+    }
+    let padded = Picture::from_i420(data, width, height, picture.colorimetry());
+    Arc::new(padded.expect("the planes were filled up to the even size"))
+}
+
+/// Caps of what the encoder gets: those of the source, with pixel aspect, colorimetry and
+/// interlacing, in the coded size.
+fn coded_caps(info: &SourceInfo, (width, height): (usize, usize)) -> gst::Caps {
+    let mut caps = info.caps.clone();
+    if let Some(structure) = caps.make_mut().structure_mut(0) {
+        structure.set("width", width as i32);
+        structure.set("height", height as i32);
+        // Some encoders divide by it; the times of the frames are what counts.
+        let (n, d) = info.fps.unwrap_or((30, 1));
+        structure.set("framerate", gst::Fraction::new(n, d));
+    }
+    caps
+}
+
+fn unlimited_queue() -> Result<gst::Element, MediaError> {
+    // The muxer waits for the track that is behind; what the others hold meanwhile must fit.
+    let queue = element("queue")?;
+    queue.set_property("max-size-buffers", 0u32);
+    queue.set_property("max-size-bytes", 0u32);
+    queue.set_property("max-size-time", 0u64);
+    Ok(queue)
+}
+
+fn aac_encoder() -> Result<gst::Element, MediaError> {
+    AAC_ENCODERS
+        .iter()
+        .find_map(|name| element(name).ok())
+        .ok_or_else(|| MediaError::MissingElement("an AAC encoder".to_owned()))
+}
+
+/// Adds a chain of elements and links its end to a new pad of the muxer.
+fn link_to(
+    pipeline: &gst::Pipeline,
+    chain: &[gst::Element],
+    muxer: &gst::Element,
+    template: &str,
+) -> Result<gst::Pad, MediaError> {
+    let failed = || MediaError::MissingElement(format!("a way into the muxer's {template}"));
+    pipeline.add_many(chain).map_err(|_| failed())?;
+    gst::Element::link_many(chain).map_err(|_| failed())?;
+    let out = chain.last().and_then(|last| last.static_pad("src")).ok_or_else(failed)?;
+    let pad = muxer.request_pad_simple(template).ok_or_else(failed)?;
+    out.link(&pad).map_err(|_| failed())?;
+    Ok(pad)
+}
+
+/// Counts the frames that leave the source element, to know how many wait in it.
+fn count_out(video: &gst_app::AppSrc, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    if let Some(pad) = video.static_pad("src") {
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            shared.update(|state| state.waiting = state.waiting.saturating_sub(1));
+            gst::PadProbeReturn::Ok
+        });
+    }
+}
+
+/// Notes the first error and the end, in the thread that reports them.
+fn watch(pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<(), MediaError> {
+    let bus = pipeline.bus().ok_or_else(|| MediaError::MissingElement("a message bus".to_owned()))?;
+    let shared = Arc::clone(shared);
+    bus.set_sync_handler(move |_, message| {
+        match message.view() {
+            gst::MessageView::Error(error) => shared.update(|state| {
+                state.error.get_or_insert_with(|| error_text(error));
+            }),
+            gst::MessageView::Eos(_) => shared.update(|state| state.ended = true),
+            _ => {}
+        }
+        gst::BusSyncReply::Drop
+    });
+    Ok(())
+}

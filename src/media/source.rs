@@ -1,0 +1,903 @@
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use gstreamer_video::VideoFrameExt;
+
+use super::audio::{Copyable, Track};
+use super::still::open_input;
+use super::{Audio, Colorimetry, Container, Frame, Input, Matrix, MediaError, Picture, StopHandle};
+use super::{element, error_text, start_gstreamer};
+
+/// How long the first picture may take.
+const OPEN_LIMIT: Duration = Duration::from_secs(20);
+/// How long an RTSP stream may be silent before it counts as lost.
+const SILENCE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a pipeline may take to shut down before it is left to itself.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+/// How long to wait for further streams once there is a picture.
+const PADS_LIMIT: Duration = Duration::from_secs(3);
+/// Waits are cut into slices this long, to notice a stop.
+const SLICE: Duration = Duration::from_millis(20);
+/// Frames decoded ahead: of a file, the decoder waits; of a live source, older ones are lost.
+const AHEAD: usize = 2;
+/// Least distance between frames whose times do not increase: the resolution of Matroska.
+const LEAST_STEP_NS: u64 = 1_000_000;
+/// How long a frame of a stream without a frame rate is taken to last.
+const FALLBACK_FRAME_NS: u64 = 40_000_000;
+/// Jitter buffer of RTSP, in milliseconds; packets in order are not held back by it.
+const RTSP_LATENCY_MS: u32 = 100;
+
+/// When and how often a lost RTSP stream is connected to again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reconnect {
+    /// Attempts after each loss; `None` goes on for ever, 0 never connects again.
+    pub attempts: Option<u32>,
+    /// Pause before the first attempt; it doubles with each.
+    pub first_pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
+}
+
+impl Default for Reconnect {
+    /// For ever, after 1, 2, 4, ... 30 s.
+    fn default() -> Self {
+        Self { attempts: None, first_pause: Duration::from_secs(1), longest_pause: Duration::from_secs(30) }
+    }
+}
+
+/// How to open a [`Source`].
+#[derive(Debug, Clone, Default)]
+pub struct SourceOptions {
+    /// `Some(true)` drops the oldest frames when the consumer is slow, `Some(false)` makes the
+    /// source wait; `None` drops for cameras, RTSP and live pipelines.
+    pub live: Option<bool>,
+    /// Where the sound will be written, which decides what is kept without re-encoding. `None`
+    /// reads no sound at all.
+    pub container: Option<Container>,
+    /// What to do when an RTSP stream is lost.
+    pub reconnect: Reconnect,
+    /// Ends the source from another thread.
+    pub stop: StopHandle,
+}
+
+/// What is known of a source once its first picture is there.
+#[derive(Debug, Clone)]
+pub struct SourceInfo {
+    /// What was opened.
+    pub input: Input,
+    /// Width in pixels, upright.
+    pub width: usize,
+    /// Height in pixels, upright.
+    pub height: usize,
+    /// Width : height of one pixel.
+    pub pixel_aspect: (u32, u32),
+    /// Nominal frames per second as a fraction; `None` when the stream states none. The times of
+    /// the frames are what counts.
+    pub fps: Option<(i32, i32)>,
+    /// Length as stated by the container.
+    pub duration_ns: Option<u64>,
+    /// Number of frames, estimated from length and frame rate.
+    pub frames: Option<u64>,
+    /// How the samples of the pictures are to be read.
+    pub colorimetry: Colorimetry,
+    /// Whether frames are dropped when the consumer is slow.
+    pub live: bool,
+    /// Sound tracks that were found.
+    pub audio_tracks: usize,
+    /// Caps of the pictures, system memory, I420.
+    pub(super) caps: gst::Caps,
+}
+
+/// An opened input that hands out frames.
+///
+/// Of a file, every frame is handed out, and decoding waits for the consumer. Of a live source
+/// the oldest waiting frame is dropped and counted. Times start at 0 and strictly increase, over
+/// the loss of an RTSP connection too.
+pub struct Source {
+    shared: Arc<Shared>,
+    options: SourceOptions,
+    info: SourceInfo,
+    connection: Option<Connection>,
+    audio: Option<Audio>,
+    ended: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// What the streaming threads and the consumer share.
+struct State {
+    /// Number of the connection whose frames are taken; others are refused.
+    generation: u64,
+    live: bool,
+    ready: VecDeque<Frame>,
+    /// The last frame of a file, held until the next one tells how long it lasts.
+    held: Option<Frame>,
+    format: Option<Format>,
+    tracks: Vec<Arc<Track>>,
+    next_index: u64,
+    last_pts_ns: Option<u64>,
+    last_step_ns: Option<u64>,
+    /// When the first picture came.
+    started: Option<Instant>,
+    /// What to add to running times, once known for this connection.
+    offset_ns: Option<i64>,
+    dropped: u64,
+    /// When the last picture came.
+    heard: Instant,
+    connection: ConnectionState,
+    warnings: Vec<String>,
+}
+
+/// The part of the state that starts anew with each connection.
+#[derive(Default)]
+struct ConnectionState {
+    video_found: bool,
+    pads_done: bool,
+    audio_pads: usize,
+    pictures: u64,
+    video_ended: bool,
+    ended: bool,
+    error: Option<String>,
+    missing: Option<String>,
+}
+
+/// What the first picture fixed.
+#[derive(Debug, Clone)]
+struct Format {
+    width: usize,
+    height: usize,
+    pixel_aspect: (u32, u32),
+    fps: Option<(i32, i32)>,
+    colorimetry: Colorimetry,
+    caps: gst::Caps,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait_timeout(state, SLICE).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Changes the state on behalf of a connection, unless another one has taken its place.
+    fn update(&self, generation: u64, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        if state.generation == generation {
+            change(&mut state);
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl Source {
+    /// Opens an input and waits for its first picture.
+    ///
+    /// # Errors
+    /// When the input is missing, empty, a folder, no media, without video, or gives no picture
+    /// within 20 s; when a part of GStreamer is missing; when stopped meanwhile. An
+    /// [`Input::Still`] is refused: [`read_still`](super::read_still) reads those.
+    pub fn open(input: &Input, options: &SourceOptions) -> Result<Self, MediaError> {
+        match input {
+            Input::File(path) => drop(open_input(path)?),
+            Input::Still(_) => {
+                let reason = "it is a still image, not a video".to_owned();
+                return Err(MediaError::BadInput { input: input.to_string(), reason });
+            }
+            _ => {}
+        }
+        start_gstreamer()?;
+        let state = State {
+            generation: 0,
+            live: options.live.unwrap_or_else(|| input.is_live()),
+            ready: VecDeque::new(),
+            held: None,
+            format: None,
+            tracks: Vec::new(),
+            next_index: 0,
+            last_pts_ns: None,
+            last_step_ns: None,
+            started: None,
+            offset_ns: None,
+            dropped: 0,
+            heard: Instant::now(),
+            connection: ConnectionState::default(),
+            warnings: Vec::new(),
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let connection = Connection::start(input, options, &shared)?;
+        wait_for_picture(&shared, input, &options.stop, OPEN_LIMIT)?;
+
+        let duration_ns = connection.duration_ns();
+        let mut state = shared.state();
+        let Some(format) = state.format.clone() else { return Err(MediaError::NoVideo(input.to_string())) };
+        if let Some(missing) = state.connection.missing.take() {
+            state.warnings.push(format!("{input}: a stream is left out, GStreamer lacks {missing}"));
+        }
+        let frames = duration_ns.zip(format.fps).map(|(duration_ns, (n, d))| {
+            (duration_ns as f64 * f64::from(n) / (f64::from(d) * 1e9)).round() as u64
+        });
+        let info = SourceInfo {
+            input: input.clone(),
+            width: format.width,
+            height: format.height,
+            pixel_aspect: format.pixel_aspect,
+            fps: format.fps,
+            duration_ns,
+            frames,
+            colorimetry: format.colorimetry,
+            live: state.live,
+            audio_tracks: state.tracks.len(),
+            caps: format.caps,
+        };
+        let audio = Audio { tracks: state.tracks.clone() };
+        drop(state);
+        Ok(Self {
+            shared,
+            options: options.clone(),
+            info,
+            connection: Some(connection),
+            audio: Some(audio),
+            ended: false,
+        })
+    }
+
+    /// What is known of it.
+    pub fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    /// Its sound, for [`Sink::create`](super::Sink::create); empty the second time. To be taken
+    /// before the first [`Source::next_frame`], which throws away sound that nobody took.
+    pub fn take_audio(&mut self) -> Audio {
+        self.audio.take().unwrap_or_else(Audio::none)
+    }
+
+    /// The next frame, waiting for it; `None` at the end, and once stopped. A file ends only
+    /// after all its sound was passed on.
+    ///
+    /// A file that breaks off in the middle ends there, with a warning. A lost RTSP stream is
+    /// connected to again as [`Reconnect`] says; after the last attempt it ends with a warning.
+    ///
+    /// # Errors
+    /// When decoding failed before any frame was handed out.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, MediaError> {
+        self.audio = None;
+        while !self.ended {
+            if self.options.stop.is_stopped() {
+                self.end(true);
+                break;
+            }
+            let mut state = self.shared.state();
+            if let Some(frame) = state.ready.pop_front() {
+                drop(state);
+                self.shared.changed.notify_all();
+                return Ok(Some(frame));
+            }
+            let silent = self.info.input.is_rtsp() && state.heard.elapsed() > SILENCE_LIMIT;
+            let failure = match (&state.connection.error, state.connection.ended) {
+                (Some(error), _) => Some(error.clone()),
+                (None, true) => None,
+                (None, false) if silent => Some(format!("no picture for {} s", SILENCE_LIMIT.as_secs())),
+                (None, false) => {
+                    drop(self.shared.wait(state));
+                    continue;
+                }
+            };
+            if let Some(frame) = state.held.take() {
+                state.ready.push_back(frame);
+                continue;
+            }
+            drop(state);
+            if self.info.input.is_rtsp() && self.info.duration_ns.is_none() {
+                self.connect_again(failure.as_deref().unwrap_or("the server ended it"));
+                continue;
+            }
+            self.warn_of_early_end(failure);
+            self.end(false);
+        }
+        Ok(None)
+    }
+
+    /// Live frames that were dropped because the consumer was slow.
+    pub fn dropped(&self) -> u64 {
+        self.shared.state().dropped
+    }
+
+    /// What a person should know: one sentence each, since the last call.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.shared.state().warnings)
+    }
+
+    /// Ends the tracks and shuts the pipeline down.
+    fn end(&mut self, stopped: bool) {
+        self.ended = true;
+        let tracks = {
+            let mut state = self.shared.state();
+            state.ready.clear();
+            state.tracks.clone()
+        };
+        tracks.iter().for_each(|track| track.end(stopped));
+        self.connection = None;
+    }
+
+    /// Warns when what was decoded is shorter than the container said.
+    fn warn_of_early_end(&self, failure: Option<String>) {
+        let mut state = self.shared.state();
+        let input = &self.info.input;
+        let step_ns = state.last_step_ns.unwrap_or(FALLBACK_FRAME_NS);
+        let video_end_ns = state.last_pts_ns.map_or(0, |pts_ns| pts_ns + step_ns);
+        let end_ns = state.tracks.iter().map(|track| track.last_end_ns()).fold(video_end_ns, u64::max);
+        if let Some(failure) = failure {
+            state.warnings.push(format!("{input} breaks off after {:.2} s: {failure}", end_ns as f64 / 1e9));
+        } else if let Some(duration_ns) = self.info.duration_ns {
+            // Containers round, and the last frame's length is a guess.
+            let tolerance_ns = 500_000_000.max(duration_ns / 50);
+            if end_ns + tolerance_ns < duration_ns {
+                state.warnings.push(format!(
+                    "{input} should last {:.2} s but ends after {:.2} s: it seems to be cut short",
+                    duration_ns as f64 / 1e9,
+                    end_ns as f64 / 1e9
+                ));
+            }
+        }
+    }
+
+    /// Tries to get a lost stream back, with growing pauses; ends the source when that fails.
+    fn connect_again(&mut self, reason: &str) {
+        let input = self.info.input.clone();
+        self.connection = None;
+        let mut pause = self.options.reconnect.first_pause;
+        let mut attempt = 0u32;
+        let mut reason = reason.to_owned();
+        self.shared.state().warnings.push(format!("{input} was lost ({reason}), connecting again"));
+        while self.options.reconnect.attempts.is_none_or(|limit| attempt < limit) {
+            attempt += 1;
+            let until = Instant::now() + pause;
+            while Instant::now() < until {
+                if self.options.stop.is_stopped() {
+                    return;
+                }
+                std::thread::sleep(SLICE.min(until.saturating_duration_since(Instant::now())));
+            }
+            pause = (pause * 2).min(self.options.reconnect.longest_pause);
+            {
+                let mut state = self.shared.state();
+                state.connection = ConnectionState::default();
+                state.offset_ns = None;
+                state.tracks.iter().for_each(|track| track.forget_time());
+            }
+            let opened = Connection::start(&input, &self.options, &self.shared).and_then(|connection| {
+                wait_for_picture(&self.shared, &input, &self.options.stop, SILENCE_LIMIT)?;
+                Ok(connection)
+            });
+            match opened {
+                Ok(connection) => {
+                    self.connection = Some(connection);
+                    self.shared
+                        .state()
+                        .warnings
+                        .push(format!("{input} is back after {attempt} attempt(s)"));
+                    return;
+                }
+                Err(MediaError::Stopped(_)) => return,
+                Err(error) => reason = error.to_string(),
+            }
+        }
+        let warning = format!("{input} did not come back after {attempt} attempt(s): {reason}");
+        self.shared.state().warnings.push(warning);
+        self.end(false);
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(true);
+        }
+    }
+}
+
+/// Waits until the current connection has given a picture and named all its streams.
+fn wait_for_picture(
+    shared: &Shared,
+    input: &Input,
+    stop: &StopHandle,
+    limit: Duration,
+) -> Result<(), MediaError> {
+    let began = Instant::now();
+    let mut pictured = None;
+    let mut state = shared.state();
+    loop {
+        if stop.is_stopped() {
+            return Err(MediaError::Stopped(input.to_string()));
+        }
+        let now = &state.connection;
+        if now.pictures > 0 {
+            let since: Instant = *pictured.get_or_insert_with(Instant::now);
+            if now.pads_done || now.ended || now.error.is_some() || since.elapsed() > PADS_LIMIT {
+                return Ok(());
+            }
+        } else if now.error.is_some() || now.video_ended || now.ended || (now.pads_done && !now.video_found) {
+            return Err(match (&now.missing, &now.error) {
+                (Some(missing), _) => MediaError::MissingElement(missing.clone()),
+                (None, Some(reason)) if !no_stream(reason) => {
+                    MediaError::NotDecodable { input: input.to_string(), reason: reason.clone() }
+                }
+                _ => MediaError::NoVideo(input.to_string()),
+            });
+        }
+        if began.elapsed() > limit {
+            return Err(MediaError::Timeout { input: input.to_string(), seconds: limit.as_secs() });
+        }
+        state = shared.wait(state);
+    }
+}
+
+/// Whether an error only means that no stream was wanted: when a decoder is really missing,
+/// decodebin names it in a message of its own.
+fn no_stream(reason: &str) -> bool {
+    reason.contains("is missing a plug-in") || reason.contains("suitable streams")
+}
+
+/// One decoding pipeline.
+struct Connection {
+    pipeline: gst::Pipeline,
+    shared: Arc<Shared>,
+}
+
+impl Connection {
+    /// Builds the pipeline for the current generation and sets it going.
+    fn start(input: &Input, options: &SourceOptions, shared: &Arc<Shared>) -> Result<Self, MediaError> {
+        let pipeline = gst::Pipeline::new();
+        let connection = Self { pipeline: pipeline.clone(), shared: Arc::clone(shared) };
+        let generation = shared.state().generation;
+
+        connection.watch(generation)?;
+        let video_pad = video_branch(&pipeline, shared, generation)?;
+        let decoder = decoder(&pipeline, input, options.container)?;
+
+        let weak = pipeline.downgrade();
+        let pads = Arc::clone(shared);
+        let container = options.container;
+        decoder.connect_pad_added(move |_, pad| {
+            let Some(pipeline) = weak.upgrade() else { return };
+            if let Err(error) = attach(&pipeline, pad, &video_pad, &pads, generation, container) {
+                pads.update(generation, |state| {
+                    state.connection.error.get_or_insert(error.to_string());
+                });
+            }
+        });
+        let pads = Arc::clone(shared);
+        decoder.connect_no_more_pads(move |_| {
+            pads.update(generation, |state| state.connection.pads_done = true);
+        });
+
+        shared.state().heard = Instant::now();
+        let started = pipeline.set_state(gst::State::Paused).and_then(|paused| {
+            // Live elements give nothing while paused, and say so: nothing has flowed yet.
+            if paused == gst::StateChangeSuccess::NoPreroll && options.live.is_none() {
+                shared.update(generation, |state| state.live = true);
+            }
+            pipeline.set_state(gst::State::Playing)
+        });
+        if started.is_err() {
+            let reason = shared.state().connection.error.clone();
+            let reason = reason.unwrap_or_else(|| "its source does not start".to_owned());
+            return Err(MediaError::NotDecodable { input: input.to_string(), reason });
+        }
+        Ok(connection)
+    }
+
+    /// Notes the first error, the end, and missing plugins, in the thread that reports them.
+    fn watch(&self, generation: u64) -> Result<(), MediaError> {
+        let bus = self.pipeline.bus().ok_or_else(|| MediaError::MissingElement("a message bus".to_owned()))?;
+        let shared = Arc::clone(&self.shared);
+        bus.set_sync_handler(move |_, message| {
+            match message.view() {
+                gst::MessageView::Error(error) => shared.update(generation, |state| {
+                    state.connection.error.get_or_insert_with(|| error_text(error));
+                }),
+                gst::MessageView::Eos(_) => shared.update(generation, |state| state.connection.ended = true),
+                gst::MessageView::Element(message) => {
+                    let missing = message.structure().filter(|s| s.name() == "missing-plugin");
+                    let missing = missing.and_then(|s| s.get::<String>("name").ok());
+                    if let Some(missing) = missing {
+                        shared.update(generation, |state| {
+                            state.connection.missing.get_or_insert(missing);
+                        });
+                    }
+                }
+                _ => {}
+            }
+            gst::BusSyncReply::Drop
+        });
+        Ok(())
+    }
+
+    fn duration_ns(&self) -> Option<u64> {
+        let duration = self.pipeline.query_duration::<gst::ClockTime>()?;
+        (!duration.is_zero()).then_some(duration.nseconds())
+    }
+}
+
+impl Drop for Connection {
+    /// Shuts the pipeline down in a thread of its own: RTSP servers that do not answer may hold
+    /// it up, and nobody should wait for that.
+    fn drop(&mut self) {
+        // Wakes a streaming thread that waits for room.
+        self.shared.state().generation += 1;
+        self.shared.changed.notify_all();
+        let pipeline = self.pipeline.clone();
+        let (done, finished) = mpsc::channel();
+        std::thread::spawn(move || {
+            let _ = pipeline.set_state(gst::State::Null);
+            let _ = done.send(());
+        });
+        let _ = finished.recv_timeout(CLOSE_LIMIT);
+    }
+}
+
+/// The element whose pads appear with decoded video and sound.
+fn decoder(
+    pipeline: &gst::Pipeline,
+    input: &Input,
+    container: Option<Container>,
+) -> Result<gst::Element, MediaError> {
+    let mut caps = gst::Caps::builder("video/x-raw").any_features().build();
+    if let Some(container) = container {
+        let wanted = caps.make_mut();
+        wanted.append(gst::Caps::builder("audio/x-raw").any_features().build());
+        for kind in Copyable::of(container) {
+            wanted.append(parse_caps(kind.caps)?);
+        }
+    }
+    let failed = |_| MediaError::MissingElement("a part of the decoder".to_owned());
+    let uri = match input {
+        Input::File(path) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            Some(glib::filename_to_uri(&path, None).map_err(|error| MediaError::NotDecodable {
+                input: input.to_string(),
+                reason: error.to_string(),
+            })?)
+        }
+        Input::Url(url) => Some(url.into()),
+        _ => None,
+    };
+    if let Some(uri) = uri {
+        let decoder = element("uridecodebin")?;
+        decoder.set_property("uri", uri);
+        decoder.set_property("caps", caps);
+        decoder.set_property("expose-all-streams", false);
+        decoder.connect("source-setup", false, |values| {
+            let source = values.get(1)?.get::<gst::Element>().ok()?;
+            if source.has_property("protocols") && source.has_property("latency") {
+                source.set_property_from_str("protocols", "tcp");
+                source.set_property("latency", RTSP_LATENCY_MS);
+                source.set_property("drop-on-latency", true);
+            }
+            None
+        });
+        pipeline.add(&decoder).map_err(failed)?;
+        return Ok(decoder);
+    }
+    let source = match input {
+        Input::Webcam(number) => {
+            let camera = element("v4l2src")?;
+            camera.set_property("device", format!("/dev/video{number}"));
+            camera
+        }
+        Input::Pipeline(description) => {
+            // Something must follow for the description to end in caps.
+            let parsed = gst::parse::bin_from_description(&format!("{description} ! identity"), true);
+            parsed
+                .map_err(|error| MediaError::BadInput {
+                    input: input.to_string(),
+                    reason: format!("GStreamer does not take the pipeline: {}", error.message()),
+                })?
+                .upcast()
+        }
+        _ => return Err(MediaError::NoVideo(input.to_string())),
+    };
+    let decoder = element("decodebin")?;
+    decoder.set_property("caps", caps);
+    decoder.set_property("expose-all-streams", false);
+    pipeline.add_many([&source, &decoder]).map_err(failed)?;
+    source.link(&decoder).map_err(failed)?;
+    Ok(decoder)
+}
+
+/// Adds the elements that turn decoded video into upright I420 of one size; returns their input.
+fn video_branch(
+    pipeline: &gst::Pipeline,
+    shared: &Arc<Shared>,
+    generation: u64,
+) -> Result<gst::Pad, MediaError> {
+    let queue = element("queue")?;
+    queue.set_property("max-size-buffers", 2u32);
+    queue.set_property("max-size-bytes", 0u32);
+    queue.set_property("max-size-time", 0u64);
+    let convert = element("videoconvert")?;
+    let flip = element("videoflip")?;
+    flip.set_property_from_str("video-direction", "auto");
+    let scale = element("videoscale")?;
+    scale.set_property("add-borders", true);
+    let filter = element("capsfilter")?;
+    let format = shared.state().format.clone();
+    filter.set_property("caps", pinned(format.as_ref()));
+    let sink = gst_app::AppSink::builder().sync(false).async_(false).max_buffers(1).build();
+
+    let shared = Arc::clone(shared);
+    let ended = Arc::clone(&shared);
+    let pin = filter.downgrade();
+    sink.set_callbacks(
+        gst_app::AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                take_picture(&shared, generation, &sample, &pin)
+            })
+            .eos(move |_| {
+                ended.update(generation, |state| {
+                    state.connection.video_ended = true;
+                    let held = state.held.take();
+                    state.ready.extend(held);
+                });
+            })
+            .build(),
+    );
+
+    let elements = [&queue, &convert, &flip, &scale, &filter, sink.upcast_ref::<gst::Element>()];
+    let failed = |_| MediaError::MissingElement("a part of the video conversion".to_owned());
+    pipeline.add_many(elements).map_err(failed)?;
+    gst::Element::link_many(elements).map_err(failed)?;
+    queue.static_pad("sink").ok_or_else(|| MediaError::MissingElement("a queue with an input".to_owned()))
+}
+
+/// I420 in system memory, and once there was a picture its size and pixel aspect: what comes in
+/// another size later is letterboxed.
+fn pinned(format: Option<&Format>) -> gst::Caps {
+    let caps = gst::Caps::builder("video/x-raw").field("format", "I420");
+    match format {
+        None => caps.build(),
+        Some(format) => {
+            let (n, d) = format.pixel_aspect;
+            caps.field("width", format.width as i32)
+                .field("height", format.height as i32)
+                .field("pixel-aspect-ratio", gst::Fraction::new(n as i32, d as i32))
+                .build()
+        }
+    }
+}
+
+/// In the streaming thread: makes a frame of a sample and queues it.
+fn take_picture(
+    shared: &Shared,
+    generation: u64,
+    sample: &gst::Sample,
+    pin: &glib::WeakRef<gst::Element>,
+) -> Result<gst::FlowSuccess, gst::FlowError> {
+    let buffer = sample.buffer().ok_or(gst::FlowError::Error)?;
+    let caps = sample.caps().ok_or(gst::FlowError::Error)?;
+    let video = gst_video::VideoInfo::from_caps(caps).map_err(|_| gst::FlowError::NotNegotiated)?;
+    let picture = picture(buffer, &video).ok_or(gst::FlowError::Error)?;
+    let running_ns = buffer.pts().and_then(|pts| {
+        let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
+        i64::try_from(segment.to_running_time(pts)?.nseconds()).ok()
+    });
+    let fps = Some((video.fps().numer(), video.fps().denom())).filter(|&(n, d)| n > 0 && d > 0);
+    let nominal_ns = fps.map(|(n, d)| (1e9 * f64::from(d) / f64::from(n)).round() as u64);
+    let buffer_ns = buffer.duration().map(gst::ClockTime::nseconds).filter(|&ns| ns > 0);
+
+    let mut state = shared.state();
+    while state.generation == generation && !state.live && state.ready.len() >= AHEAD {
+        state = shared.wait(state);
+    }
+    if state.generation != generation {
+        return Err(gst::FlowError::Flushing);
+    }
+    if state.format.is_none() {
+        let format = Format {
+            width: picture.width(),
+            height: picture.height(),
+            pixel_aspect: (video.par().numer().max(1) as u32, video.par().denom().max(1) as u32),
+            fps,
+            colorimetry: picture.colorimetry(),
+            caps: caps.to_owned(),
+        };
+        let caps = pinned(Some(&format));
+        state.format = Some(format);
+        // Not under the lock: it reconfigures the elements before this one.
+        drop(state);
+        if let Some(filter) = pin.upgrade() {
+            filter.set_property("caps", caps);
+        }
+        state = shared.state();
+    }
+
+    let step_ns = state.last_step_ns.or(nominal_ns).or(buffer_ns).unwrap_or(FALLBACK_FRAME_NS);
+    let next_ns = state.last_pts_ns.map_or(0, |last_ns| last_ns + step_ns);
+    let offset_ns = match state.offset_ns {
+        Some(offset_ns) => offset_ns,
+        None => {
+            // A file keeps its times; a live source starts at 0, and after a loss goes on where
+            // the wall clock is.
+            let offset_ns = match (state.live, state.started) {
+                (false, None) => 0,
+                (_, started) => {
+                    let elapsed_ns = started.map_or(0, |at| at.elapsed().as_nanos() as u64);
+                    elapsed_ns.max(next_ns) as i64 - running_ns.unwrap_or(0)
+                }
+            };
+            state.offset_ns = Some(offset_ns);
+            state.tracks.iter().for_each(|track| track.set_offset(offset_ns));
+            offset_ns
+        }
+    };
+    state.started.get_or_insert_with(Instant::now);
+    let stamped = running_ns.map_or(next_ns, |ns| u64::try_from(ns.saturating_add(offset_ns)).unwrap_or(0));
+    let pts_ns = match state.last_pts_ns {
+        Some(last_ns) if stamped <= last_ns => last_ns + LEAST_STEP_NS,
+        _ => stamped,
+    };
+    if let Some(last_ns) = state.last_pts_ns {
+        state.last_step_ns = Some(pts_ns - last_ns);
+    }
+    if let Some(mut held) = state.held.take() {
+        held.duration_ns = pts_ns - held.pts_ns;
+        state.ready.push_back(held);
+    }
+    let duration_ns = buffer_ns.or(nominal_ns).or(state.last_step_ns).unwrap_or(FALLBACK_FRAME_NS);
+    let frame = Frame { index: state.next_index, pts_ns, duration_ns, picture: Arc::new(picture) };
+    state.next_index += 1;
+    state.last_pts_ns = Some(pts_ns);
+    state.connection.pictures += 1;
+    state.heard = Instant::now();
+    if state.live {
+        while state.ready.len() >= AHEAD {
+            state.ready.pop_front();
+            state.dropped += 1;
+        }
+        state.ready.push_back(frame);
+    } else {
+        state.held = Some(frame);
+    }
+    drop(state);
+    shared.changed.notify_all();
+    Ok(gst::FlowSuccess::Ok)
+}
+
+/// Copies a decoded I420 buffer into a tightly packed picture.
+fn picture(buffer: &gst::BufferRef, video: &gst_video::VideoInfo) -> Option<Picture> {
+    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, video).ok()?;
+    let (width, height) = (frame.width() as usize, frame.height() as usize);
+    let mut data = Vec::with_capacity(Picture::len_bytes(width, height));
+    let chroma = (width.div_ceil(2), height.div_ceil(2));
+    for (plane, (width, height)) in (0..3).zip([(width, height), chroma, chroma]) {
+        let stride = usize::try_from(*frame.plane_stride().get(plane as usize)?).ok()?;
+        let rows = frame.plane_data(plane).ok()?;
+        if stride == width {
+            data.extend_from_slice(rows.get(..width * height)?);
+            continue;
+        }
+        for row in 0..height {
+            data.extend_from_slice(rows.get(row * stride..row * stride + width)?);
+        }
+    }
+    Picture::from_i420(data, width, height, colorimetry(video))
+}
+
+/// What the caps say of colour; unknown matrices are guessed by height, as players do.
+fn colorimetry(video: &gst_video::VideoInfo) -> Colorimetry {
+    use gst_video::VideoColorMatrix as M;
+    let matrix = match video.colorimetry().matrix() {
+        M::Bt601 | M::Fcc => Matrix::Bt601,
+        M::Bt709 | M::Smpte240m => Matrix::Bt709,
+        M::Bt2020 => Matrix::Bt2020,
+        _ if video.height() > 576 => Matrix::Bt709,
+        _ => Matrix::Bt601,
+    };
+    let full_range = video.colorimetry().range() == gst_video::VideoColorRange::Range0_255;
+    Colorimetry { matrix, full_range }
+}
+
+/// Connects a new decoded pad: the first video one, every sound one; others run dry.
+fn attach(
+    pipeline: &gst::Pipeline,
+    pad: &gst::Pad,
+    video_pad: &gst::Pad,
+    shared: &Arc<Shared>,
+    generation: u64,
+    container: Option<Container>,
+) -> Result<(), MediaError> {
+    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+    let media = caps.structure(0).map_or(String::new(), |s| s.name().to_string());
+    let refused = |what: &str| MediaError::MissingElement(format!("a way to take its {what}"));
+    if media.starts_with("video/") && !video_pad.is_linked() {
+        shared.update(generation, |state| state.connection.video_found = true);
+        return pad.link(video_pad).map(drop).map_err(|_| refused("video"));
+    }
+    let elements = match container {
+        Some(container) if media.starts_with("audio/") => {
+            audio_branch(&media, &caps, shared, generation, container)?
+        }
+        _ => {
+            let sink = element("fakesink")?;
+            sink.set_property("sync", false);
+            sink.set_property("async", false);
+            vec![sink]
+        }
+    };
+    pipeline.add_many(&elements).map_err(|_| refused("sound"))?;
+    gst::Element::link_many(&elements).map_err(|_| refused("sound"))?;
+    for element in elements.iter().rev() {
+        element.sync_state_with_parent().map_err(|_| refused("sound"))?;
+    }
+    let input = elements.first().and_then(|first| first.static_pad("sink")).ok_or_else(|| refused("sound"))?;
+    pad.link(&input).map(drop).map_err(|_| refused("sound"))
+}
+
+/// Elements that frame compressed sound, or pass decoded sound, into a track.
+fn audio_branch(
+    media: &str,
+    caps: &gst::Caps,
+    shared: &Arc<Shared>,
+    generation: u64,
+    container: Container,
+) -> Result<Vec<gst::Element>, MediaError> {
+    let compressed = media != "audio/x-raw";
+    let mut elements = Vec::new();
+    let mut wanted = gst::Caps::new_empty_simple("audio/x-raw");
+    if compressed {
+        for kind in Copyable::of(container) {
+            if parse_caps(kind.caps)?.can_intersect(caps) {
+                elements.push(element(kind.parser)?);
+                wanted = parse_caps(kind.framed)?;
+            }
+        }
+    }
+    let track = {
+        let mut state = shared.state();
+        let number = state.connection.audio_pads;
+        state.connection.audio_pads += 1;
+        match state.tracks.get(number) {
+            Some(track) if track.compressed == compressed => Some(Arc::clone(track)),
+            Some(_) => None,
+            None if generation == 0 => {
+                let offset_ns = if state.live { state.offset_ns } else { Some(0) };
+                let track = Track::new(compressed, offset_ns);
+                state.tracks.push(Arc::clone(&track));
+                Some(track)
+            }
+            None => None,
+        }
+    };
+    let sink = gst_app::AppSink::builder().sync(false).async_(false).caps(&wanted).build();
+    sink.set_callbacks(
+        gst_app::AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                if let Some(track) = &track {
+                    track.push(sample);
+                }
+                Ok(gst::FlowSuccess::Ok)
+            })
+            .build(),
+    );
+    elements.push(sink.upcast());
+    Ok(elements)
+}
+
+fn parse_caps(text: &str) -> Result<gst::Caps, MediaError> {
+    text.parse().map_err(|_| MediaError::MissingElement(format!("the caps {text}")))
+}

@@ -1,0 +1,149 @@
+use std::fs;
+use std::io::{self, BufReader, Cursor, Write};
+use std::path::Path;
+
+use image::codecs::jpeg::JpegEncoder;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
+
+use super::MediaError;
+use super::output::Pending;
+
+/// Quality of written JPEG files, of 100.
+const JPEG_QUALITY: u8 = 92;
+
+/// Reads an image file as 8-bit RGB, upright (its EXIF orientation is applied). The format is
+/// recognised by content; of an animation the first picture is taken; transparency is laid on black.
+///
+/// # Errors
+/// When the file is missing, empty, a folder, unreadable, or not a jpg, png, webp, bmp, tiff or
+/// gif image.
+pub fn read_still(path: &Path) -> Result<RgbImage, MediaError> {
+    let file = open_input(path)?;
+    let bad = |error: ImageError| MediaError::BadImage { path: path.to_owned(), reason: error.to_string() };
+    let mut decoder = ImageReader::new(BufReader::new(file))
+        .with_guessed_format()
+        .and_then(|reader| reader.into_decoder().map_err(io::Error::other))
+        .map_err(|error| MediaError::BadImage { path: path.to_owned(), reason: error.to_string() })?;
+    let orientation = decoder.orientation().map_err(bad)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(bad)?;
+    image.apply_orientation(orientation);
+    Ok(match image {
+        DynamicImage::ImageRgb8(rgb) => rgb,
+        other if other.color().has_alpha() => {
+            let rgba = other.into_rgba8();
+            RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
+                let [r, g, b, a] = rgba.get_pixel(x, y).0.map(u16::from);
+                image::Rgb([r, g, b].map(|c| ((c * a + 127) / 255) as u8))
+            })
+        }
+        other => other.into_rgb8(),
+    })
+}
+
+/// Writes an image in the format its extension names (jpg, jpeg, png, webp, bmp, tif, tiff, gif),
+/// atomically: the name appears only once the file is complete.
+///
+/// # Errors
+/// When the extension is unknown, or the file cannot be created or encoded.
+pub fn write_still(path: &Path, image: &RgbImage) -> Result<(), MediaError> {
+    let unknown = || MediaError::UnknownImageFormat(path.to_owned());
+    let format = ImageFormat::from_path(path).map_err(|_| unknown())?;
+    let failed = |reason: String| MediaError::ImageNotWritten { path: path.to_owned(), reason };
+    let mut bytes = Vec::new();
+    match format {
+        ImageFormat::Jpeg => {
+            JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY).encode_image(image).map_err(|e| failed(e.to_string()))
+        }
+        _ if !format.writing_enabled() => return Err(unknown()),
+        _ => image.write_to(&mut Cursor::new(&mut bytes), format).map_err(|e| failed(e.to_string())),
+    }?;
+    let mut pending = Pending::create(path)?;
+    pending.file().write_all(&bytes).map_err(|e| failed(e.to_string()))?;
+    pending.publish()
+}
+
+/// Opens an input file, or says in one sentence why it cannot be one.
+pub(super) fn open_input(path: &Path) -> Result<fs::File, MediaError> {
+    let unreadable = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => MediaError::NotFound(path.to_owned()),
+        _ => MediaError::Unreadable { path: path.to_owned(), source },
+    };
+    let file = fs::File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(MediaError::IsFolder(path.to_owned()));
+    }
+    if metadata.is_file() && metadata.len() == 0 {
+        return Err(MediaError::Empty(path.to_owned()));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gradient(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 5) as u8, (y * 7) as u8, 90]))
+    }
+
+    #[test]
+    fn every_format_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let picture = gradient(33, 21);
+        for (extension, tolerance) in [("png", 0), ("bmp", 0), ("tiff", 0), ("webp", 0), ("jpg", 12), ("JPEG", 12)] {
+            let path = folder.path().join(format!("picture.{extension}"));
+            write_still(&path, &picture).unwrap();
+            let back = read_still(&path).unwrap();
+            assert_eq!(back.dimensions(), picture.dimensions());
+            let worst = back.as_raw().iter().zip(picture.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            assert!(worst <= tolerance, "{extension}: off by {worst}");
+        }
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 6, "a temporary file was left: {left:?}");
+    }
+
+    #[test]
+    fn exif_orientation_is_applied() {
+        // Orientation 6: the stored picture is to be turned 90 degrees clockwise.
+        const EXIF: &[u8] = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("turned.jpg");
+        let mut stored = RgbImage::new(32, 16);
+        stored.enumerate_pixels_mut().for_each(|(x, _, p)| p.0 = if x < 16 { [250, 0, 0] } else { [0, 0, 250] });
+        write_still(&path, &stored).unwrap();
+        let plain = fs::read(&path).unwrap();
+        let mut tagged = plain[..2].to_vec();
+        tagged.extend([0xff, 0xe1]);
+        tagged.extend(((EXIF.len() + 2) as u16).to_be_bytes());
+        tagged.extend(EXIF);
+        tagged.extend(&plain[2..]);
+        fs::write(&path, tagged).unwrap();
+        let upright = read_still(&path).unwrap();
+        assert_eq!(upright.dimensions(), (16, 32));
+        assert!(upright.get_pixel(8, 4).0[0] > 200, "the left half goes to the top");
+        assert!(upright.get_pixel(8, 28).0[2] > 200);
+    }
+
+    #[test]
+    fn bad_stills_are_refused_with_a_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("empty.jpg"), b"").unwrap();
+        fs::write(at("text.png"), b"not a picture at all").unwrap();
+        for (name, cause) in [
+            ("missing.jpg", "does not exist"),
+            ("empty.jpg", "zero bytes"),
+            ("text.png", "not a readable image"),
+            ("", "is a folder"),
+        ] {
+            let message = read_still(&at(name)).unwrap_err().to_string();
+            assert!(message.contains(cause), "{name}: {message}");
+        }
+        let picture = gradient(4, 4);
+        for (name, cause) in [("a.xyz", "no extension"), ("a", "no extension"), ("none/a.png", "does not exist")] {
+            let message = write_still(&at(name), &picture).unwrap_err().to_string();
+            assert!(message.contains(cause), "{name}: {message}");
+        }
+    }
+}
