@@ -63,8 +63,8 @@ struct Import {
     #[arg(long, value_enum)]
     channel_order: Option<ChannelOrder>,
     /// How to store values.
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Values,
     /// Something to store about the model, like 'licence=MIT' or 'training_data=...'. May be
     /// repeated.
     #[arg(long = "set", value_name = "KEY=TEXT")]
@@ -72,6 +72,23 @@ struct Import {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Values {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats: half the size, rounded.
+    F16,
+}
+
+impl From<Values> for Precision {
+    fn from(values: Values) -> Self {
+        match values {
+            Values::F32 => Precision::F32,
+            Values::F16 => Precision::F16,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -94,8 +111,8 @@ struct Export {
     #[arg(long, value_name = "FILE")]
     safetensors: Option<PathBuf>,
     /// How to store values in the safetensors file.
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Values,
 }
 
 /// Metadata keys that follow from the tensors and cannot be set by hand.
@@ -246,7 +263,7 @@ impl Import {
             weights.metadata.insert("channel_order".into(), order.into());
         }
         weights.metadata.extend(settings);
-        weights.save(&self.destination, self.precision)?;
+        weights.save(&self.destination, self.precision.into())?;
 
         // What was written, not what was meant to be: f16 rounds.
         let destination = self.destination.display().to_string();
@@ -280,8 +297,9 @@ impl Export {
             );
         }
         if let Some(path) = &self.safetensors {
-            weights.save(path, self.precision)?;
-            println!("{}: safetensors, {}", path.display(), self.precision);
+            let precision = self.precision.into();
+            weights.save(path, precision)?;
+            println!("{}: safetensors, {precision}", path.display());
         }
         Ok(())
     }

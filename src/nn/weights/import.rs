@@ -81,9 +81,9 @@ pub fn import(sources: &[PathBuf]) -> Result<Weights, WeightsError> {
         }
         weights.metadata.extend(part.metadata);
     }
-    let network = Network::from_metadata(&weights.metadata)?;
-    let complete =
-        weights.expect(&network.tensors()).and_then(|()| weights.check_finite(super::Precision::F32));
+    let complete = Network::from_metadata(&weights.metadata)
+        .and_then(|network| weights.expect(&network.tensors()))
+        .and_then(|()| weights.check_finite(super::Precision::F32));
     complete.map_err(|error| {
         let names: Vec<_> = sources.iter().map(|path| path.display().to_string()).collect();
         error.in_file(names.join(", "))
@@ -445,4 +445,82 @@ fn is_prelu(layer: &Layer) -> bool {
     layer.kind == "PReLU"
         || layer.kind.parse::<u64>().is_ok()
             && matches!(layer.blobs.as_slice(), [blob] if blob.shape.len() == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Caffe model of that network, its layers named by nothing but their place.
+    fn layers(network: Architecture) -> Vec<Layer> {
+        let mut layers: Vec<Layer> = Vec::new();
+        for (place, (name, shape)) in network.tensors().into_iter().enumerate() {
+            let data = (0..shape.iter().product()).map(|k: usize| (place * 1000 + k) as f32).collect();
+            let blob = Tensor { shape, data };
+            let kind = match name.as_str() {
+                name if name.starts_with("conv") => "Convolution",
+                name if name.starts_with("relu") => "PReLU",
+                _ => "InnerProduct",
+            };
+            match layers.last_mut() {
+                Some(layer) if name.ends_with(".bias") => layer.blobs.push(blob),
+                _ => layers.push(Layer { name: format!("l{place}"), kind: kind.into(), blobs: vec![blob] }),
+            }
+        }
+        layers
+    }
+
+    #[test]
+    fn caffe_models_of_every_depth_are_told_by_their_layers() {
+        for (depth, units) in DEPTHS {
+            let network = Architecture { units, channels: [1, 2, 2, 3], embedding: 5 };
+            let weights = from_caffe(layers(network)).unwrap();
+            assert_eq!(weights.metadata["architecture"], format!("sphereface{depth}"));
+            assert_eq!(Network::from_metadata(&weights.metadata).unwrap(), Network::SphereFace(network));
+            let values: Vec<_> =
+                network.tensors().iter().map(|(name, _)| weights.tensors[name].data[0]).collect();
+            let places: Vec<_> = (0..values.len()).map(|place| (place * 1000) as f32).collect();
+            assert_eq!(values, places);
+        }
+    }
+
+    #[test]
+    fn a_fixed_bias_may_be_left_out_of_a_caffe_model() {
+        let network = Architecture { units: [0, 1, 2, 0], channels: [1, 2, 2, 3], embedding: 5 };
+        let mut list = layers(network);
+        // Convolution, slopes, opening of stage 2, slopes, first of the unit.
+        list[4].blobs.truncate(1);
+        assert_eq!(from_caffe(list).unwrap().tensors["conv2_2.bias"].data, [0., 0.]);
+    }
+
+    #[test]
+    fn caffe_models_of_other_networks_are_refused() {
+        let network = Architecture { units: [0; 4], channels: [1, 2, 2, 3], embedding: 5 };
+        let refusal = |change: fn(&mut Vec<Layer>)| {
+            let mut list = layers(network);
+            change(&mut list);
+            from_caffe(list).unwrap_err().to_string()
+        };
+        assert!(refusal(|list| list.clear()).contains("no learned values"));
+        assert!(refusal(|list| drop(list.remove(0))).contains("3 convolutions"));
+        assert!(refusal(|list| drop(list.remove(1))).contains("3 PReLU layers"));
+        assert!(refusal(|list| list.truncate(8)).contains("no InnerProduct"));
+        assert!(refusal(|list| list[0].blobs[0].shape = vec![1 << 60, 0]).contains("not supported"));
+        assert!(refusal(|list| list[8].blobs[0].shape[1] = 7).contains("fc5.weight (layer l12)"));
+    }
+
+    #[test]
+    fn the_port_s_flatten_order_becomes_rows_and_columns() {
+        let (net, mut tensors) = (&NETS[1], BTreeMap::new());
+        for (name, shape) in net.tensors() {
+            let data = (0..shape.iter().product()).map(|k: usize| k as f32).collect();
+            tensors.insert(name, Tensor { shape, data });
+        }
+        let weights = mtcnn_from_names(net, tensors).unwrap();
+        let row = &weights.tensors["rnet.dense4.weight"].data[..576];
+        // (c, y, x) = (2, 1, 0) lies at x, y, c = 0, 1, 2 of the port's order.
+        assert_eq!(row[2 * 9 + 3], (64 + 2) as f32);
+        // (0, 0, 1) at 1, 0, 0.
+        assert_eq!(row[1], (3 * 64) as f32);
+    }
 }

@@ -140,7 +140,7 @@ impl WeightsError {
 }
 
 /// How values are stored on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// 32-bit floats.
     F32,

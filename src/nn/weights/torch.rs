@@ -264,7 +264,7 @@ fn state(pickle: &Pickle) -> Result<Vec<(&str, &View)>, WeightsError> {
 fn tensors_of(pickle: &Pickle, id: Id) -> Vec<(&str, &View)> {
     let Node::Dict(pairs) = pickle.node(id) else { return Vec::new() };
     let named = pairs.iter().filter_map(|(key, value)| match (pickle.node(*key), pickle.node(*value)) {
-        (Node::Text(name), Node::Tensor(view)) => Some((name.as_str(), &**view)),
+        (Node::Text(name), Node::Tensor(view)) => Some((name.as_str(), view.as_ref())),
         _ => None,
     });
     named.collect()
