@@ -194,28 +194,28 @@ impl Winograd {
         let output = Shared(output.as_mut_ptr());
         let panels = self.outputs / simd::panel(self.isa);
         let blocks = total.div_ceil(self.block());
-        let run = |step: Step, phase: Phase| {
-            simd::run(self.isa, Run { step, phase, output: output.get() });
-        };
+        let isa = self.isa;
         if threads == 1 || blocks >= 2 * threads {
             team.run(blocks, &|thread, block| {
                 let all = share(total, block, blocks);
-                run(step(thread, all.clone()), Phase::Input(0..all.len()));
-                run(step(thread, all.clone()), Phase::Product(0..self.points(), 0..panels));
-                run(step(thread, all.clone()), Phase::Output(0..all.len()));
+                let tiles = 0..all.len();
+                simd::run(isa, Transform(step(thread, all.clone()), tiles.clone()));
+                simd::run(isa, Multiply(step(thread, all.clone()), 0..self.points(), 0..panels));
+                simd::run(isa, Restore(step(thread, all), tiles, output.get()));
             });
         } else {
             for block in 0..blocks {
                 let all = share(total, block, blocks);
                 let parts = all.len().min(4 * threads);
+                let tiles = |part| share(all.len(), part, parts);
                 team.run(parts, &|_, part| {
-                    run(step(0, all.clone()), Phase::Input(share(all.len(), part, parts)));
+                    simd::run(isa, Transform(step(0, all.clone()), tiles(part)));
                 });
                 team.run(self.points(), &|_, point| {
-                    run(step(0, all.clone()), Phase::Product(point..point + 1, 0..panels));
+                    simd::run(isa, Multiply(step(0, all.clone()), point..point + 1, 0..panels));
                 });
                 team.run(parts, &|_, part| {
-                    run(step(0, all.clone()), Phase::Output(share(all.len(), part, parts)));
+                    simd::run(isa, Restore(step(0, all.clone()), tiles(part), output.get()));
                 });
             }
         }
@@ -268,32 +268,47 @@ struct Step<'a> {
     tiles: Range<usize>,
 }
 
-/// A part of the work on a block; tiles are counted within it.
-enum Phase {
-    Input(Range<usize>),
-    /// Points and panels.
-    Product(Range<usize>, Range<usize>),
-    Output(Range<usize>),
-}
+/// Transforms some tiles (counted within the block) of the input.
+struct Transform<'a>(Step<'a>, Range<usize>);
 
-struct Run<'a> {
-    step: Step<'a>,
-    phase: Phase,
-    output: *mut f32,
-}
+/// Multiplies the transformed input with the weights at some points, for some panels.
+struct Multiply<'a>(Step<'a>, Range<usize>, Range<usize>);
 
-impl Kernel for Run<'_> {
+/// Transforms some tiles back and finishes them into the output maps.
+struct Restore<'a>(Step<'a>, Range<usize>, *mut f32);
+
+impl Kernel for Transform<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let step = self.step;
+        let Self(step, tiles) = self;
         // SAFETY: `apply` has checked all sizes and lets no two threads write the same part.
         unsafe {
-            match (self.phase, step.layer.output_tile) {
-                (Phase::Input(tiles), 4) => step.input::<S, F4, 6, 4>(tiles),
-                (Phase::Input(tiles), _) => step.input::<S, F2, 4, 2>(tiles),
-                (Phase::Product(points, panels), _) => step.product::<S>(points, panels),
-                (Phase::Output(tiles), 4) => step.output::<S, F4, 6, 4>(tiles, self.output),
-                (Phase::Output(tiles), _) => step.output::<S, F2, 4, 2>(tiles, self.output),
+            match step.layer.output_tile {
+                4 => step.input::<S, F4, 6, 4>(tiles),
+                _ => step.input::<S, F2, 4, 2>(tiles),
+            }
+        }
+    }
+}
+
+impl Kernel for Multiply<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self(step, points, panels) = self;
+        // SAFETY: as above.
+        unsafe { step.product::<S>(points, panels) }
+    }
+}
+
+impl Kernel for Restore<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self(step, tiles, output) = self;
+        // SAFETY: as above.
+        unsafe {
+            match step.layer.output_tile {
+                4 => step.output::<S, F4, 6, 4>(tiles, output),
+                _ => step.output::<S, F2, 4, 2>(tiles, output),
             }
         }
     }
