@@ -193,7 +193,10 @@ impl LabelArgs {
     fn refuse_nonsense(&self, input: &Input) -> Result<(), UsageError> {
         let refuse = |reason: String| Err(UsageError(reason));
         if self.output.is_none() && !self.no_video && !self.view && self.jsonl.is_none() {
-            return refuse("there is nothing to do with the result: give -o FILE, --jsonl FILE, --view or --no-video".into());
+            return refuse(
+                "there is nothing to do with the result: give -o FILE, --jsonl FILE, --view or --no-video"
+                    .into(),
+            );
         }
         let jsonl = self.jsonl.as_deref().filter(|path| *path != Path::new("-"));
         for (flag, path) in [("-o", self.output.as_deref()), ("--jsonl", jsonl)] {
@@ -209,11 +212,16 @@ impl LabelArgs {
             return refuse(format!("-o and --jsonl are both {}: choose another name", output.display()));
         }
         if self.gallery.is_none() && (self.threshold.threshold.is_some() || self.threshold.fmr.is_some()) {
-            return refuse("--threshold and --fmr decide who is named, and without --gallery nobody is: give a gallery".into());
+            return refuse(
+                "--threshold and --fmr decide who is named, and without --gallery nobody is: give a gallery"
+                    .into(),
+            );
         }
         if matches!(input, Input::Still(_)) {
             if self.view || self.live {
-                return refuse("--view and --live are for video, and the input is a still: write it with -o FILE".into());
+                return refuse(
+                    "--view and --live are for video, and the input is a still: write it with -o FILE".into(),
+                );
             }
             if let Some(output) = &self.output
                 && !matches!(Input::of_path(output), Input::Still(_))

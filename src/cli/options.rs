@@ -47,7 +47,9 @@ impl FromStr for Scores {
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers: Result<Vec<f32>, _> = text.split(',').map(|part| part.trim().parse()).collect();
         let three = numbers.ok().and_then(|numbers| numbers.try_into().ok());
-        three.map(Scores).ok_or_else(|| "give three probabilities with commas, for example 0.6,0.7,0.7".into())
+        three
+            .map(Scores)
+            .ok_or_else(|| "give three probabilities with commas, for example 0.6,0.7,0.7".into())
     }
 }
 
@@ -139,8 +141,8 @@ impl ThreadArgs {
 pub fn templates(root: &PathBuf, embedder: &Embedder) -> Result<Templates> {
     let mut scratch = embedder.scratch();
     let gallery = Gallery::open(root)?;
-    let templates = gallery
-        .templates(embedder.model(), |crops| embedder.embed(crops, Mirror::Average, &mut scratch))?;
+    let templates =
+        gallery.templates(embedder.model(), |crops| embedder.embed(crops, Mirror::Average, &mut scratch))?;
     if templates.people.iter().all(|person| person.templates.is_empty()) {
         let root = root.display();
         anyhow::bail!(

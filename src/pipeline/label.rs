@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::graph::{Control, GraphError};
-use super::recognise::{self, Recogniser, RecogniseError, Sighting};
+use super::recognise::{self, RecogniseError, Recogniser, Sighting};
 use super::statistics::Statistics;
 use crate::annotate::{Annotator, Label};
 use crate::detect::{Detector, Scratch};
@@ -257,7 +257,8 @@ fn video(
         let stop = stop.clone();
         move || stop.stop()
     });
-    let mut source = Source::open(&input, &SourceOptions { live, container, stop, ..SourceOptions::default() })?;
+    let mut source =
+        Source::open(&input, &SourceOptions { live, container, stop, ..SourceOptions::default() })?;
     let info = source.info().clone();
     let audio = if output.is_some() { source.take_audio() } else { Audio::none() };
     let mut sink = match &output {
@@ -310,9 +311,8 @@ fn video(
                     }
                 },
             ),
-            None => graph.map("judge", 1, cut, || {
-                |(frame, candidates)| Ok((frame, recognise::strangers(candidates)))
-            }),
+            None => graph
+                .map("judge", 1, cut, || |(frame, candidates)| Ok((frame, recognise::strangers(candidates)))),
         };
         let drawn = graph.map("annotate", threads, named, || {
             move |(mut frame, sightings): (media::Frame, Vec<Sighting>)| {

@@ -101,10 +101,7 @@ impl Recogniser<'_> {
 
 /// The candidates when nobody is looked for.
 pub fn strangers(candidates: Vec<Candidate>) -> Vec<Sighting> {
-    let one = |Candidate { face, quality, .. }| Sighting {
-        face,
-        quality,
-        identification: Identification::UNKNOWN,
-    };
+    let one =
+        |Candidate { face, quality, .. }| Sighting { face, quality, identification: Identification::UNKNOWN };
     candidates.into_iter().map(one).collect()
 }

@@ -80,9 +80,10 @@ impl JsonLines {
         Ok(Self { output: Output::File { file, path: path.to_owned() }, target: path.display().to_string() })
     }
 
-    /// Any writer, for example standard output; `target` names it in errors.
+    /// Any writer, for example standard output; `target` names it in errors. Each line is
+    /// written as soon as it is known, so that a reader of a pipe can keep up with live input.
     pub fn stream(writer: impl Write + Send + 'static, target: &str) -> Self {
-        Self { output: Output::Stream(Box::new(BufWriter::new(writer))), target: target.to_owned() }
+        Self { output: Output::Stream(Box::new(writer)), target: target.to_owned() }
     }
 
     /// Writes one line.
@@ -93,10 +94,13 @@ impl JsonLines {
         if !face.is_finite() {
             return Err(ReportError::NotFinite { frame: face.frame });
         }
-        let line = serde_json::to_string(face).map_err(io::Error::from);
-        let written = line.and_then(|line| match &mut self.output {
-            Output::File { file, .. } => writeln!(file, "{line}"),
-            Output::Stream(writer) => writeln!(writer, "{line}"),
+        let line = serde_json::to_vec(face).map_err(io::Error::from);
+        let written = line.and_then(|mut line| {
+            line.push(b'\n');
+            match &mut self.output {
+                Output::File { file, .. } => file.write_all(&line),
+                Output::Stream(writer) => writer.write_all(&line),
+            }
         });
         written.map_err(|source| ReportError::Write { target: self.target.clone(), source })
     }
