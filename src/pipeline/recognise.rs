@@ -4,7 +4,7 @@
 use image::RgbImage;
 
 use crate::align::{self, Crop};
-use crate::detect::{self, BBox, Detector, Face};
+use crate::detect::{self, BBox, Detector, Face, Quality};
 use crate::embed::{EmbedError, Embedder, Mirror, Scratch};
 use crate::identify::{Identification, Identifier, IdentifyError};
 
@@ -24,8 +24,8 @@ pub struct Recogniser<'a> {
 pub struct Candidate {
     /// Where it is.
     pub face: Face,
-    /// How fit for recognition it is, 0..=1.
-    pub quality: f32,
+    /// How fit for recognition it is.
+    pub quality: Quality,
     /// Its aligned crop; `None` when nobody is looked for or its landmarks make no face.
     pub crop: Option<Crop>,
 }
@@ -35,8 +35,8 @@ pub struct Candidate {
 pub struct Sighting {
     /// Where it is.
     pub face: Face,
-    /// How fit for recognition it is, 0..=1.
-    pub quality: f32,
+    /// How fit for recognition it is.
+    pub quality: Quality,
     /// Who it is.
     pub identification: Identification,
 }
@@ -66,7 +66,7 @@ pub fn find(detector: &Detector, picture: &RgbImage, scratch: &mut detect::Scrat
 /// Judges the faces of a picture and, when `crops` are wanted, cuts them out aligned.
 pub fn cut(picture: &RgbImage, faces: Vec<Face>, crops: bool) -> Vec<Candidate> {
     let one = |face: Face| Candidate {
-        quality: detect::quality(picture, &face).overall(),
+        quality: Quality::measure(&face, picture),
         crop: crops.then(|| align::align(picture, &face.landmarks)).flatten(),
         face,
     };
