@@ -59,3 +59,53 @@ impl AreaResize {
         kernels.area_row(&area, &mut self.sums, out);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::golden::{close, noise_image};
+    use crate::nn::Isa;
+
+    fn check(kernels: &Kernels, image: &RgbImage, region: Region, width: usize, height: usize) {
+        let mut resize = AreaResize::default();
+        resize.prepare(region, width, height);
+        let mut row = vec![0.0; width * 3];
+        for y in 0..height {
+            resize.row(kernels, image, region, y, &mut row);
+            let ys = y * region.height / height..((y + 1) * region.height).div_ceil(height);
+            for x in 0..width {
+                let xs = x * region.width / width..((x + 1) * region.width).div_ceil(width);
+                let expected = [0, 1, 2].map(|channel| {
+                    let inside = ys.clone().flat_map(|y| xs.clone().map(move |x| (x, y)));
+                    let sum: f64 = inside
+                        .map(|(x, y)| (region.x + x, region.y + y))
+                        .map(|(x, y)| f64::from(image.get_pixel(x as u32, y as u32).0[channel]))
+                        .sum();
+                    ((sum / (xs.len() * ys.len()) as f64 - 127.5) / 128.0) as f32
+                });
+                close(&row[x * 3..][..3], &expected, 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn every_output_is_the_mean_of_its_window() {
+        for kernels in Isa::available().into_iter().filter_map(Kernels::new) {
+            let image = noise_image(67, 41);
+            let whole = Region { x: 0, y: 0, width: 67, height: 41 };
+            for (width, height) in [(67, 41), (13, 12), (30, 29), (100, 90), (1, 1)] {
+                check(&kernels, &image, whole, width, height);
+            }
+            for region in [
+                Region { x: 5, y: 7, width: 9, height: 3 },
+                Region { x: 66, y: 40, width: 1, height: 1 },
+                Region { x: 18, y: 0, width: 49, height: 41 },
+            ] {
+                check(&kernels, &image, region, 24, 24);
+            }
+            // More rows than a u16 can add up.
+            let tall = RgbImage::from_fn(3, 1000, |_, y| image::Rgb([255, (y % 256) as u8, 0]));
+            check(&kernels, &tall, Region { x: 0, y: 0, width: 3, height: 1000 }, 2, 3);
+        }
+    }
+}

@@ -70,13 +70,19 @@ impl Detector {
     /// The faces of an image of any size, the most certain first (equal scores: from top to
     /// bottom, then from left to right). Boxes and landmarks may reach a little beyond the image.
     pub fn detect(&self, image: &RgbImage, scratch: &mut Scratch) -> Vec<Face> {
-        let proposals = self.propose(image, scratch);
+        let proposals = self.candidates(image, scratch);
         let refined = self.refine(image, proposals, scratch);
         self.output(image, refined, scratch)
     }
 
+    /// The squares P-Net proposes, the most likely first: the first stage of
+    /// [`detect`](Self::detect) on its own, to be measured or shown.
+    pub fn propose(&self, image: &RgbImage, scratch: &mut Scratch) -> Vec<BBox> {
+        self.candidates(image, scratch).into_iter().map(|candidate| candidate.bbox).collect()
+    }
+
     /// Stage 1: P-Net over the pyramid.
-    fn propose(&self, image: &RgbImage, scratch: &mut Scratch) -> Vec<Candidate> {
+    fn candidates(&self, image: &RgbImage, scratch: &mut Scratch) -> Vec<Candidate> {
         let [threshold, ..] = self.config.thresholds;
         let mut all = Vec::new();
         for scale in self.scales(image) {
@@ -115,7 +121,12 @@ impl Detector {
     }
 
     /// Stage 2: R-Net over what P-Net proposed.
-    fn refine(&self, image: &RgbImage, mut candidates: Vec<Candidate>, scratch: &mut Scratch) -> Vec<Candidate> {
+    fn refine(
+        &self,
+        image: &RgbImage,
+        mut candidates: Vec<Candidate>,
+        scratch: &mut Scratch,
+    ) -> Vec<Candidate> {
         let [_, threshold, _] = self.config.thresholds;
         self.look(&self.refine, image, &mut candidates, scratch);
         let outputs = scratch.refine.out.chunks_exact(self.refine.outputs());
@@ -295,5 +306,86 @@ fn share(a: &BBox, b: &BBox, overlap: Overlap) -> f32 {
     match overlap {
         Overlap::Union => intersection / (area(a) + area(b) - intersection),
         Overlap::Smaller => intersection / area(a).min(area(b)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::MinFace;
+    use crate::detect::golden::noise_image;
+    use crate::nn::weights::MTCNN;
+
+    fn detector(config: DetectorConfig, isa: Isa) -> Detector {
+        Detector::new(&MTCNN.weights().unwrap(), config, isa).unwrap()
+    }
+
+    #[test]
+    fn images_of_any_size_are_looked_at() {
+        let eager = DetectorConfig {
+            min_face: MinFace::Px(12.0),
+            thresholds: [0.0, 0.0, 0.0],
+            ..DetectorConfig::default()
+        };
+        for isa in Isa::available() {
+            let (fussy, eager) = (detector(DetectorConfig::default(), isa), detector(eager, isa));
+            let mut scratch = Scratch::default();
+            for (width, height) in
+                [(0, 0), (1, 1), (11, 11), (12, 12), (13, 40), (1, 2000), (2000, 12), (45, 47)]
+            {
+                let image = noise_image(width, height);
+                fussy.detect(&image, &mut scratch);
+                let faces = eager.detect(&image, &mut scratch);
+                assert_eq!(faces.is_empty(), width.min(height) < 12, "{width}x{height}");
+                assert!(faces.is_sorted_by(|a, b| a.score >= b.score));
+                assert_eq!(faces, eager.detect(&image, &mut Scratch::default()));
+            }
+        }
+    }
+
+    #[test]
+    fn weights_of_another_network_are_refused() {
+        let mut weights = MTCNN.weights().unwrap();
+        weights.tensors.remove("onet.conv3.bias");
+        let refused = Detector::new(&weights, DetectorConfig::default(), Isa::Portable).unwrap_err();
+        assert!(refused.to_string().contains("onet.conv3.bias"), "{refused}");
+    }
+
+    #[test]
+    fn the_smallest_face_sets_the_largest_level() {
+        let config = DetectorConfig { min_face: MinFace::FrameFraction(0.1), ..DetectorConfig::default() };
+        let scales = detector(config, Isa::Portable).scales(&RgbImage::new(640, 400));
+        assert!((scales[0] - 12.0 / 40.0).abs() < 1e-6);
+        assert!((scales[1] - 0.709 * 12.0 / 40.0).abs() < 1e-6);
+        assert!(scales.iter().all(|scale| scale * 400.0 >= 12.0 - 1e-9));
+    }
+
+    #[test]
+    fn a_box_is_cut_off_at_the_image() {
+        let image = RgbImage::new(100, 50);
+        let bbox = |x1, y1, x2, y2| BBox { x1, y1, x2, y2 };
+        let inside = region(&bbox(11.9, 21.2, 30.8, 40.0), &image);
+        assert_eq!(inside, Some(Region { x: 10, y: 20, width: 20, height: 20 }));
+        let over = region(&bbox(-10.5, 31.0, 2000.0, 60.0), &image);
+        assert_eq!(over, Some(Region { x: 0, y: 30, width: 100, height: 20 }));
+        for nothing in [bbox(-20.0, 5.0, -3.0, 9.0), bbox(101.0, 1.0, 120.0, 9.0), bbox(9.0, 9.0, 4.0, 4.0)] {
+            assert_eq!(region(&nothing, &image), None);
+        }
+    }
+
+    #[test]
+    fn the_best_of_overlapping_boxes_stays() {
+        let face = |x1: f32, side: f32, score| Face {
+            bbox: BBox { x1, y1: 0.0, x2: x1 + side, y2: side },
+            score,
+            landmarks: [[0.0; 2]; 5],
+        };
+        let faces = vec![face(0.0, 100.0, 0.8), face(10.0, 100.0, 0.9), face(200.0, 100.0, 0.7)];
+        let scores = |faces: Vec<Face>| faces.iter().map(|face| face.score).collect::<Vec<_>>();
+        assert_eq!(scores(suppress(faces, 0.7, Overlap::Union)), [0.9, 0.7]);
+        // A small box inside a large one: little of the union, all of the smaller.
+        let faces = vec![face(0.0, 100.0, 0.8), face(10.0, 20.0, 0.9)];
+        assert_eq!(scores(suppress(faces.clone(), 0.7, Overlap::Union)), [0.9, 0.8]);
+        assert_eq!(scores(suppress(faces, 0.7, Overlap::Smaller)), [0.9]);
     }
 }

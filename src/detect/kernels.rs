@@ -553,3 +553,133 @@ kernels_for!(avx2, crate::detect::lanes::Avx2, "avx2,fma");
 kernels_for!(avx512, crate::detect::lanes::Avx512, "avx512f,avx2,fma");
 #[cfg(target_arch = "aarch64")]
 kernels_for!(neon, crate::detect::lanes::Neon, "neon");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::golden::{close, noise};
+
+    fn every_isa() -> impl Iterator<Item = Kernels> {
+        Isa::available().into_iter().filter_map(Kernels::new)
+    }
+
+    /// A layer of noise, as given to [`Conv::pack`] and packed.
+    fn layer(outputs: usize, inputs: usize, kernel: usize) -> (Vec<f32>, Vec<f32>, Vec<f32>, Conv) {
+        let weights = noise(outputs * inputs * kernel * kernel, 1);
+        let (bias, slope) = (noise(outputs, 2), noise(outputs, 3));
+        let conv = Conv::pack(&weights, &bias, &slope, inputs, kernel);
+        (weights, bias, slope, conv)
+    }
+
+    /// Output `x` of a row, by definition.
+    fn expected(
+        (weights, bias, slope, conv): &(Vec<f32>, Vec<f32>, Vec<f32>, Conv),
+        rows: &[&[f32]; MAX_KERNEL],
+        x: usize,
+    ) -> Vec<f32> {
+        let Conv { inputs, kernel, .. } = *conv;
+        let one = |output: usize| {
+            let mut sum = f64::from(bias[output]);
+            for (y, row) in rows.iter().enumerate().take(kernel) {
+                for column in 0..kernel {
+                    for input in 0..inputs {
+                        let weight = weights[((output * inputs + input) * kernel + y) * kernel + column];
+                        sum += f64::from(weight) * f64::from(row[(x + column) * inputs + input]);
+                    }
+                }
+            }
+            (if sum > 0.0 { sum } else { f64::from(slope[output]) * sum }) as f32
+        };
+        (0..conv.outputs).map(one).collect()
+    }
+
+    #[test]
+    fn convolutions_of_every_width_and_channel_count() {
+        for kernels in every_isa() {
+            for (outputs, inputs, kernel) in [(10, 3, 3), (28, 3, 3), (16, 10, 3), (48, 28, 2), (6, 40, 1)] {
+                let layer = layer(outputs, inputs, kernel);
+                for width in 1..=26 {
+                    let length = (width + kernel - 1) * inputs;
+                    let rows: Vec<_> = (0..MAX_KERNEL).map(|y| noise(length, 10 + y as u64)).collect();
+                    let rows: [&[f32]; MAX_KERNEL] = std::array::from_fn(|y| &rows[y][..]);
+                    let mut out = vec![0.0; width * outputs + LANES];
+                    for block in (0..layer.3.blocks()).rev() {
+                        kernels.conv_row(&layer.3, block, &rows, width, &mut out);
+                    }
+                    let all: Vec<f32> = (0..width).flat_map(|x| expected(&layer, &rows, x)).collect();
+                    close(&out[..width * outputs], &all, 2e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fused_pools_of_odd_and_even_widths() {
+        for kernels in every_isa() {
+            let layer = layer(10, 3, 3);
+            for width in 1..=15 {
+                let rows: Vec<_> = (0..4).map(|y| noise((width + 2) * 3, 20 + y)).collect();
+                let upper: [&[f32]; MAX_KERNEL] = std::array::from_fn(|y| &rows[y][..]);
+                let lower: [&[f32]; MAX_KERNEL] = std::array::from_fn(|y| &rows[y + 1][..]);
+                let pools = width.div_ceil(2);
+                let mut out = vec![0.0; pools * 10 + LANES];
+                kernels.conv_pool_row(&layer.3, &[upper, lower], width, &mut out);
+                for pool in 0..pools {
+                    let mut all = vec![f32::NEG_INFINITY; 10];
+                    for x in 2 * pool..(2 * pool + 2).min(width) {
+                        for rows in [&upper, &lower] {
+                            let values = expected(&layer, rows, x);
+                            all.iter_mut().zip(values).for_each(|(all, value)| *all = all.max(value));
+                        }
+                    }
+                    close(&out[pool * 10..][..10], &all, 1e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pools_cut_off_at_the_edges() {
+        for kernels in every_isa() {
+            for (size, channels, height) in [(3, 28, 3), (3, 28, 1), (3, 32, 2), (2, 64, 2), (2, 5, 1)] {
+                for width in size..=12 {
+                    let rows: Vec<_> =
+                        (0..height).map(|y| noise(width * channels + LANES, 30 + y as u64)).collect();
+                    let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+                    let pools = (width - size).div_ceil(2) + 1;
+                    let mut out = vec![0.0; pools * channels + LANES];
+                    kernels.max_pool_row(&rows, width, channels, size, &mut out);
+                    for pool in 0..pools {
+                        for channel in 0..channels {
+                            let columns = 2 * pool..(2 * pool + size).min(width);
+                            let values = columns.flat_map(|x| rows.iter().map(move |row| (x, row)));
+                            let largest = values
+                                .map(|(x, row)| row[x * channels + channel])
+                                .fold(f32::NEG_INFINITY, f32::max);
+                            assert_eq!(out[pool * channels + channel], largest);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_tile_gives_the_same_bits_wherever_it_starts() {
+        for kernels in every_isa() {
+            let (.., conv) = layer(16, 10, 3);
+            let rows: Vec<_> = (0..MAX_KERNEL).map(|y| noise(42 * 10, 40 + y as u64)).collect();
+            let run = |first: usize, width: usize| {
+                let rows: [&[f32]; MAX_KERNEL] = std::array::from_fn(|y| &rows[y][first * 10..]);
+                let mut out = vec![0.0; width * 16 + LANES];
+                kernels.conv_row(&conv, 0, &rows, width, &mut out);
+                out.truncate(width * 16);
+                out
+            };
+            let whole = run(0, 40);
+            for (first, width) in [(0, 1), (3, 7), (11, 23), (39, 1)] {
+                assert_eq!(run(first, width), whole[first * 16..][..width * 16]);
+            }
+        }
+    }
+}

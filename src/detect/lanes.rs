@@ -152,9 +152,7 @@ mod x86 {
             // SAFETY: see above.
             unsafe {
                 let zero = _mm256_setzero_ps();
-                let one = |x, slope| {
-                    _mm256_fmadd_ps(slope, _mm256_min_ps(x, zero), _mm256_max_ps(x, zero))
-                };
+                let one = |x, slope| _mm256_fmadd_ps(slope, _mm256_min_ps(x, zero), _mm256_max_ps(x, zero));
                 Self(one(self.0, slope.0), one(self.1, slope.1))
             }
         }
@@ -250,12 +248,7 @@ mod arm {
         unsafe fn load(from: *const f32) -> Self {
             // SAFETY: see above.
             unsafe {
-                Self(
-                    vld1q_f32(from),
-                    vld1q_f32(from.add(4)),
-                    vld1q_f32(from.add(8)),
-                    vld1q_f32(from.add(12)),
-                )
+                Self(vld1q_f32(from), vld1q_f32(from.add(4)), vld1q_f32(from.add(8)), vld1q_f32(from.add(12)))
             }
         }
 
@@ -303,12 +296,7 @@ mod arm {
             unsafe {
                 let zero = vdupq_n_f32(0.0);
                 let one = |x, slope| vfmaq_f32(vmaxq_f32(x, zero), slope, vminq_f32(x, zero));
-                Self(
-                    one(self.0, slope.0),
-                    one(self.1, slope.1),
-                    one(self.2, slope.2),
-                    one(self.3, slope.3),
-                )
+                Self(one(self.0, slope.0), one(self.1, slope.1), one(self.2, slope.2), one(self.3, slope.3))
             }
         }
 

@@ -27,12 +27,17 @@
 mod area;
 mod config;
 mod detector;
+#[cfg(test)]
+mod golden;
 mod kernels;
 mod lanes;
 mod networks;
+mod quality;
+pub mod reference;
 
 pub use config::{DetectError, DetectorConfig, MinFace, SMALLEST_FACE_PX};
 pub use detector::{Detector, Scratch};
+pub use quality::{MAX_PITCH_DEG, MAX_YAW_DEG, MIN_SHARPNESS, MIN_SIZE_PX, Quality, QualityIssue};
 
 use serde::{Deserialize, Serialize};
 

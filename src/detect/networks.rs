@@ -126,8 +126,7 @@ impl ProposalNet {
         grow(features, map_length(cells_x, self.conv3.outputs));
         logits.resize(cells_x, 0.0);
 
-        let whole =
-            Region { x: 0, y: 0, width: image.width() as usize, height: image.height() as usize };
+        let whole = Region { x: 0, y: 0, width: image.width() as usize, height: image.height() as usize };
         resize.prepare(whole, width, height);
         // Below this no probability reaches the threshold; the margin covers rounding.
         let least_logit = (f64::from(threshold) / (1.0 - f64::from(threshold))).ln() as f32 - 1e-3;
@@ -229,10 +228,14 @@ impl RefineNet {
             Step::Pool(3),
             Step::Conv(conv(weights, "rnet", 3, 64, 48, 2)?),
         ];
-        Self::new(weights, 24, steps, ("rnet.dense4", "rnet.prelu4.weight", 128), 64, &[
-            ("rnet.dense5_1", 2),
-            ("rnet.dense5_2", 4),
-        ])
+        Self::new(
+            weights,
+            24,
+            steps,
+            ("rnet.dense4", "rnet.prelu4.weight", 128),
+            64,
+            &[("rnet.dense5_1", 2), ("rnet.dense5_2", 4)],
+        )
     }
 
     /// O-Net: 48x48 crops.
@@ -246,11 +249,14 @@ impl RefineNet {
             Step::Pool(2),
             Step::Conv(conv(weights, "onet", 4, 128, 64, 2)?),
         ];
-        Self::new(weights, 48, steps, ("onet.dense5", "onet.prelu5.weight", 256), 128, &[
-            ("onet.dense6_1", 2),
-            ("onet.dense6_2", 4),
-            ("onet.dense6_3", 10),
-        ])
+        Self::new(
+            weights,
+            48,
+            steps,
+            ("onet.dense5", "onet.prelu5.weight", 256),
+            128,
+            &[("onet.dense6_1", 2), ("onet.dense6_2", 4), ("onet.dense6_3", 10)],
+        )
     }
 
     fn new(
@@ -346,6 +352,126 @@ impl RefineNet {
                 }
             }
             std::mem::swap(&mut scratch.from, &mut scratch.to);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::golden::{self, close, noise, noise_image};
+    use crate::detect::reference::{self, Map};
+    use crate::nn::Isa;
+    use crate::nn::weights::MTCNN;
+
+    /// [rows, columns, channels] from [channels, rows, columns].
+    fn interleaved(map: &Map) -> Vec<f32> {
+        let pixels = (0..map.rows).flat_map(|y| (0..map.columns).map(move |x| (y, x)));
+        pixels.flat_map(|(y, x)| (0..map.channels).map(move |channel| map.at(channel, y, x))).collect()
+    }
+
+    #[test]
+    fn every_cell_of_p_net_is_the_references() {
+        let weights = MTCNN.weights().unwrap();
+        let network = ProposalNet::new(&weights).unwrap();
+        for (width, height) in [(12, 12), (13, 12), (12, 15), (14, 13), (37, 54), (61, 20)] {
+            let image = noise_image(width, height);
+            let mut data = Vec::new();
+            for channel in 0..3 {
+                data.extend(image.pixels().map(|pixel| (f32::from(pixel.0[channel]) - 127.5) / 128.0));
+            }
+            let (columns, rows) = (width as usize, height as usize);
+            let (regression, probability) =
+                reference::pnet(&weights, &Map { channels: 3, rows, columns, data }).unwrap();
+            for kernels in Isa::available().into_iter().filter_map(Kernels::new) {
+                let mut cells = Vec::new();
+                let mut scratch = ProposalScratch::default();
+                network.run(&kernels, &image, (columns, rows), 0.0, &mut scratch, |cell| cells.push(cell));
+                assert_eq!(cells.len(), probability.rows * probability.columns, "{width}x{height}");
+                for (i, cell) in cells.iter().enumerate() {
+                    let (row, column) = (i / probability.columns, i % probability.columns);
+                    assert_eq!((cell.row, cell.column), (row, column));
+                    close(&[cell.score], &[probability.at(1, row, column)], 1e-5);
+                    let expected = [0, 1, 2, 3].map(|side| regression.at(side, row, column));
+                    close(&cell.regression, &expected, 2e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_smaller_than_a_cell_is_looked_at() {
+        let network = ProposalNet::new(&MTCNN.weights().unwrap()).unwrap();
+        let kernels = Kernels::new(Isa::Portable).unwrap();
+        for size in [(0, 0), (11, 40), (40, 11)] {
+            let mut scratch = ProposalScratch::default();
+            network.run(&kernels, &noise_image(40, 40), size, 0.0, &mut scratch, |_| panic!());
+        }
+    }
+
+    #[test]
+    fn crops_come_out_as_the_references_and_whatever_the_batch() {
+        let weights = MTCNN.weights().unwrap();
+        let networks = [RefineNet::refine(&weights).unwrap(), RefineNet::output(&weights).unwrap()];
+        for network in networks {
+            let (side, count) = (network.side, 7);
+            let crops: Vec<Map> = (0..count)
+                .map(|i| Map { channels: 3, rows: side, columns: side, data: noise(3 * side * side, i) })
+                .collect();
+            let expected: Vec<f32> = crops
+                .iter()
+                .flat_map(|crop| match side {
+                    24 => {
+                        let (regression, probability) = reference::rnet(&weights, crop).unwrap();
+                        [probability, regression].concat()
+                    }
+                    _ => {
+                        let (regression, landmarks, probability) = reference::onet(&weights, crop).unwrap();
+                        [probability, regression, landmarks].concat()
+                    }
+                })
+                .collect();
+            let input: Vec<f32> = crops.iter().flat_map(interleaved).collect();
+            for kernels in Isa::available().into_iter().filter_map(Kernels::new) {
+                let mut scratch = RefineScratch::default();
+                network.run(&kernels, &input, count as usize, &mut scratch);
+                let together = scratch.out.clone();
+                let mut alone = Vec::new();
+                for crop in input.chunks_exact(network.crop_length()) {
+                    network.run(&kernels, crop, 1, &mut scratch);
+                    alone.extend_from_slice(&scratch.out);
+                }
+                assert_eq!(together, alone);
+                let (ours, theirs) =
+                    (together.chunks_exact(network.outputs()), expected.chunks_exact(network.outputs()));
+                for (ours, theirs) in ours.zip(theirs) {
+                    let face = 1.0 / (1.0 + (ours[0] - ours[1]).exp());
+                    close(&[1.0 - face, face], &theirs[..2], 1e-5);
+                    close(&ours[2..], &theirs[2..], 1e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_recorded_crops_give_the_recorded_answers() {
+        let Some(golden) = golden::tensors() else {
+            println!("skipped: no SPHEREFACE_DATA");
+            return;
+        };
+        let weights = MTCNN.weights().unwrap();
+        let kernels = Kernels::new(Isa::best()).unwrap();
+        let mut scratch = RefineScratch::default();
+        for (network, letter) in
+            [(RefineNet::refine(&weights).unwrap(), 'r'), (RefineNet::output(&weights).unwrap(), 'o')]
+        {
+            let (shape, data) = golden[&format!("{letter}net_in")].clone();
+            let crop = Map { channels: shape[1], rows: shape[2], columns: shape[3], data };
+            network.run(&kernels, &interleaved(&crop), 1, &mut scratch);
+            close(&scratch.out[2..6], &golden[&format!("{letter}net_out0")].1, 1e-5);
+            if letter == 'o' {
+                close(&scratch.out[6..], &golden["onet_out1"].1, 1e-5);
+            }
         }
     }
 }
