@@ -1,7 +1,9 @@
 //! The command line: one file per subcommand, each raw arguments -> validated config ->
 //! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense.
 
+mod label;
 mod models;
+mod options;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -31,12 +33,14 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Label(label::LabelArgs),
     Models(models::Models),
 }
 
 impl Cli {
     fn run(self) -> anyhow::Result<()> {
         match self.command {
+            Command::Label(args) => args.run(),
             Command::Models(command) => command.run(),
         }
     }

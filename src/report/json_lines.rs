@@ -7,6 +7,7 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use super::ReportError;
+use crate::detect::Quality;
 
 /// One face of one frame, as it is written.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,8 +24,8 @@ pub struct FaceRecord<'a> {
     pub landmarks: [[f32; 2]; 5],
     /// The detector's probability that it is a face.
     pub score: f32,
-    /// How fit for recognition the face is, 0..=1.
-    pub quality: f32,
+    /// Size, pose and sharpness of the face.
+    pub quality: Quality,
     /// Who it is; `null` when unknown.
     pub name: Option<&'a str>,
     /// Angle to the nearest person of the gallery in degrees, named or not; `null` when the
@@ -39,7 +40,8 @@ pub struct FaceRecord<'a> {
 impl FaceRecord<'_> {
     fn is_finite(&self) -> bool {
         let numbers = self.bbox.iter().chain(self.landmarks.as_flattened());
-        let others = [self.score, self.quality];
+        let Quality { size_px, yaw_deg, pitch_deg, roll_deg, sharpness } = self.quality;
+        let others = [self.score, size_px, yaw_deg, pitch_deg, roll_deg, sharpness];
         let angles = self.angle_deg.iter().chain(&self.runner_up_angle_deg);
         self.pts_s.is_finite() && numbers.chain(&others).chain(angles).all(|x| x.is_finite())
     }
@@ -80,9 +82,10 @@ impl JsonLines {
         Ok(Self { output: Output::File { file, path: path.to_owned() }, target: path.display().to_string() })
     }
 
-    /// Any writer, for example standard output; `target` names it in errors.
+    /// Any writer, for example standard output; `target` names it in errors. Each line is
+    /// written as soon as it is known, so that a reader of a pipe can keep up with live input.
     pub fn stream(writer: impl Write + Send + 'static, target: &str) -> Self {
-        Self { output: Output::Stream(Box::new(BufWriter::new(writer))), target: target.to_owned() }
+        Self { output: Output::Stream(Box::new(writer)), target: target.to_owned() }
     }
 
     /// Writes one line.
@@ -93,10 +96,13 @@ impl JsonLines {
         if !face.is_finite() {
             return Err(ReportError::NotFinite { frame: face.frame });
         }
-        let line = serde_json::to_string(face).map_err(io::Error::from);
-        let written = line.and_then(|line| match &mut self.output {
-            Output::File { file, .. } => writeln!(file, "{line}"),
-            Output::Stream(writer) => writeln!(writer, "{line}"),
+        let line = serde_json::to_vec(face).map_err(io::Error::from);
+        let written = line.and_then(|mut line| {
+            line.push(b'\n');
+            match &mut self.output {
+                Output::File { file, .. } => file.write_all(&line),
+                Output::Stream(writer) => writer.write_all(&line),
+            }
         });
         written.map_err(|source| ReportError::Write { target: self.target.clone(), source })
     }
@@ -133,7 +139,7 @@ mod tests {
             bbox: [10.5, 20.0, 50.25, 70.0],
             landmarks: [[20.0, 30.0]; 5],
             score: 0.99,
-            quality: 0.5,
+            quality: Quality { size_px: 44.6, yaw_deg: -5.0, pitch_deg: 2.0, roll_deg: 0.0, sharpness: 0.4 },
             name: Some("Zoë \"Z\""),
             angle_deg: Some(41.5),
             runner_up: None,
@@ -204,7 +210,7 @@ mod tests {
             broken[0].bbox[2] = bad;
             broken[1].landmarks[4][1] = bad;
             broken[2].score = bad;
-            broken[3].quality = bad;
+            broken[3].quality.sharpness = bad;
             broken[4].angle_deg = Some(bad);
             broken[5].runner_up_angle_deg = Some(bad);
             for face in broken {

@@ -1,0 +1,167 @@
+//! Flags that several commands share, and what they make.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::UsageError;
+use crate::detect::{Detector, DetectorConfig, MinFace};
+use crate::embed::{EmbedOptions, Embedder, Mirror};
+use crate::gallery::{Gallery, Templates};
+use crate::identify::{ThresholdRequest, parse_angle_deg, parse_fmr};
+use crate::nn::{Isa, Weights, weights::MTCNN, weights::SPHEREFACE};
+
+/// The instruction set of the CPU kernels; a wrong `SPHEREFACE_ISA` is a usage error.
+pub fn isa() -> Result<Isa> {
+    Isa::from_environment().map_err(|error| UsageError(error.to_string()).into())
+}
+
+/// How faces are found.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Detection")]
+pub struct DetectionArgs {
+    /// Smallest face to look for: pixels (40, 40px) or a share of the frame height (5%); half
+    /// the size costs four times the time
+    #[arg(long, value_name = "SIZE", default_value_t = DetectorConfig::default().min_face)]
+    pub min_face: MinFace,
+    /// Ratio of one pyramid level to the next, 0.1 to 0.95: closer to 1 finds a little more and
+    /// is slower
+    #[arg(long, value_name = "RATIO", default_value_t = DetectorConfig::default().factor)]
+    pub factor: f32,
+    /// Least face probability after P-Net, R-Net and O-Net, each 0 or more and less than 1
+    #[arg(long, value_name = "P,R,O", default_value_t = Scores(DetectorConfig::default().thresholds))]
+    pub scores: Scores,
+}
+
+/// Three thresholds, written with commas.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scores(pub [f32; 3]);
+
+impl FromStr for Scores {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers: Result<Vec<f32>, _> = text.split(',').map(|part| part.trim().parse()).collect();
+        let three = numbers.ok().and_then(|numbers| numbers.try_into().ok());
+        three
+            .map(Scores)
+            .ok_or_else(|| "give three probabilities with commas, for example 0.6,0.7,0.7".into())
+    }
+}
+
+impl fmt::Display for Scores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p, r, o] = self.0;
+        write!(f, "{p},{r},{o}")
+    }
+}
+
+impl DetectionArgs {
+    /// The settings, checked.
+    pub fn config(&self) -> Result<DetectorConfig> {
+        let Self { min_face, factor, scores: Scores(thresholds) } = *self;
+        let config = DetectorConfig { min_face, factor, thresholds };
+        config.validate().map_err(|error| UsageError(error.to_string()))?;
+        Ok(config)
+    }
+
+    /// The built-in detector with these settings.
+    pub fn detector(&self, isa: Isa) -> Result<Detector> {
+        Ok(Detector::new(&MTCNN.weights()?, self.config()?, isa)?)
+    }
+}
+
+/// Which network makes embeddings.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Recognition")]
+pub struct ModelArgs {
+    /// Embedding model: the name of a built-in model or a safetensors file
+    #[arg(long, value_name = "FILE", default_value = SPHEREFACE.name)]
+    pub model: String,
+}
+
+impl ModelArgs {
+    /// The model, ready to embed; each worker runs it on a thread of its own.
+    pub fn embedder(&self, isa: Isa) -> Result<Embedder> {
+        let weights = Weights::resolve(&self.model)?;
+        Embedder::new(weights, EmbedOptions { isa, threads: 1 })
+            .with_context(|| format!("the model {} cannot be used", self.model))
+    }
+}
+
+/// At which angle a face is somebody.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Recognition")]
+pub struct ThresholdArgs {
+    /// Angle in degrees below which a face is named, for example 68deg [default: the model's
+    /// calibrated angle for --fmr 1e-3]
+    #[arg(long, value_name = "ANGLE", value_parser = parse_angle_deg, conflicts_with = "fmr")]
+    pub threshold: Option<f64>,
+    /// False match rate of one comparison, turned into an angle by the model's calibration, for
+    /// example 1e-4
+    #[arg(long, value_name = "RATE", value_parser = parse_fmr)]
+    pub fmr: Option<f64>,
+}
+
+impl ThresholdArgs {
+    /// What was asked for.
+    pub fn request(&self) -> ThresholdRequest {
+        match (self.threshold, self.fmr) {
+            (Some(angle_deg), _) => ThresholdRequest::AngleDeg(angle_deg),
+            (None, Some(fmr)) => ThresholdRequest::Fmr(fmr),
+            (None, None) => ThresholdRequest::Default,
+        }
+    }
+}
+
+/// How many threads work.
+#[derive(Debug, Clone, Args)]
+pub struct ThreadArgs {
+    /// Workers a stage, 1 to 256; results are the same for any number [default: one a CPU]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
+}
+
+impl ThreadArgs {
+    /// The number asked for, else one for each CPU this process may use.
+    pub fn count(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(256);
+        self.threads.map_or_else(all, usize::from)
+    }
+}
+
+/// The templates of a gallery by that model; embeds what is new in it.
+///
+/// # Errors
+/// When there is no such gallery, nobody is in it, or it cannot be embedded.
+pub fn templates(root: &PathBuf, embedder: &Embedder) -> Result<Templates> {
+    let mut scratch = embedder.scratch();
+    let gallery = Gallery::open(root)?;
+    let templates =
+        gallery.templates(embedder.model(), |crops| embedder.embed(crops, Mirror::Average, &mut scratch))?;
+    if templates.people.iter().all(|person| person.templates.is_empty()) {
+        let root = root.display();
+        anyhow::bail!(
+            "nobody is enrolled in the gallery {root}: enrol somebody first (sphereface enroll NAME STILL --gallery {root}), or leave out --gallery to find faces without naming them"
+        );
+    }
+    Ok(templates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_scores_and_nothing_else() {
+        assert_eq!("0.6,0.7, 0.8".parse(), Ok(Scores([0.6, 0.7, 0.8])));
+        assert_eq!(Scores([0.6, 0.7, 0.7]).to_string().parse(), Ok(Scores([0.6, 0.7, 0.7])));
+        for text in ["", "0.6", "0.6,0.7", "0.6,0.7,0.7,0.7", "a,b,c", "0.6,,0.7"] {
+            assert!(text.parse::<Scores>().is_err(), "{text}");
+        }
+    }
+}
