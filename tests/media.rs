@@ -43,7 +43,8 @@ fn ffmpeg(arguments: &str, output: &Path) {
 
 /// Lines of one entry of a stream: `probe(path, "v:0", "frame=pts_time", &[])`.
 fn probe(path: &Path, stream: &str, entry: &str, more: &[&str]) -> Vec<String> {
-    let mut arguments = vec!["-v", "quiet", "-select_streams", stream, "-show_entries", entry, "-of", "csv=p=0"];
+    let mut arguments =
+        vec!["-v", "quiet", "-select_streams", stream, "-show_entries", entry, "-of", "csv=p=0"];
     arguments.extend(more);
     arguments.push(path.to_str().unwrap());
     let text = String::from_utf8(output_of("ffprobe", &arguments)).unwrap();
@@ -64,7 +65,11 @@ fn packet_hashes(path: &Path, track: usize) -> Vec<String> {
         more.extend(["-ignore_editlist", "1"]);
     }
     let lines = probe(path, &format!("a:{track}"), "packet=pts_time,data_hash", &more);
-    lines.iter().filter(|line| !line.starts_with('-')).map(|line| line.split_once(',').unwrap().1.to_owned()).collect()
+    lines
+        .iter()
+        .filter(|line| !line.starts_with('-'))
+        .map(|line| line.split_once(',').unwrap().1.to_owned())
+        .collect()
 }
 
 fn assert_same_packets(output: &Path, input: &Path, track: usize) {
@@ -122,20 +127,24 @@ fn same_frames(input: &Path, output: &Path) -> Transcoded {
     assert_eq!(done.summary.frames, expected.len() as u64, "{what}: frames written");
     assert_eq!(written.len(), expected.len(), "{what}: frames in the output");
     let shift = expected[0] - done.frames[0].0 as f64 / 1e9;
-    for (n, ((expected, written), (pts_ns, _))) in expected.iter().zip(&written).zip(&done.frames).enumerate() {
+    for (n, ((expected, written), (pts_ns, _))) in expected.iter().zip(&written).zip(&done.frames).enumerate()
+    {
         let expected = expected - shift;
         let decoded = *pts_ns as f64 / 1e9;
         assert!((decoded - expected).abs() < 0.0021, "{what}: frame {n} at {decoded}, not {expected}");
-        assert!((written - expected).abs() < 0.0021, "{what}: frame {n} written at {written}, not {expected}");
+        assert!(
+            (written - expected).abs() < 0.0021,
+            "{what}: frame {n} written at {written}, not {expected}"
+        );
     }
     assert!(done.frames.windows(2).all(|w| w[0].0 < w[1].0), "{what}: times increase");
     for pair in done.frames.windows(2) {
         assert_eq!(pair[0].0 + pair[0].1, pair[1].0, "{what}: a frame lasts until the next");
     }
     let folder = output.parent().unwrap();
-    let left = fs::read_dir(folder).unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".part")
-    });
+    let left = fs::read_dir(folder)
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".part"));
     assert_eq!(left.count(), 0, "{what}: a temporary file is left");
     done
 }
@@ -236,10 +245,7 @@ fn pictures_of_every_shape_come_out_right() {
     ffmpeg(&format!("{half} {H264}"), &plain);
     for degrees in [90, 180, 270] {
         let turned = format!("rot{degrees}.mp4");
-        ffmpeg(
-            &format!("-i {} -c copy -metadata:s:v:0 rotate={degrees}", plain.display()),
-            &at(&turned),
-        );
+        ffmpeg(&format!("-i {} -c copy -metadata:s:v:0 rotate={degrees}", plain.display()), &at(&turned));
     }
     ffmpeg(&format!("{half} -vf setsar=4/3 {H264}"), &at("aspect.mp4"));
     ffmpeg(
@@ -250,7 +256,9 @@ fn pictures_of_every_shape_come_out_right() {
     ffmpeg(&format!("{half} -c:v libx264 -preset ultrafast -pix_fmt yuv444p"), &at("chroma444.mkv"));
     ffmpeg(&format!("{half} -frames:v 1 {H264}"), &at("one.mp4"));
     ffmpeg(
-        &format!("-f lavfi -i testsrc2=size=160x120:rate=30:duration=1 -vf select='not(mod(n,3))+lt(n,10)' -vsync vfr {H264}"),
+        &format!(
+            "-f lavfi -i testsrc2=size=160x120:rate=30:duration=1 -vf select='not(mod(n,3))+lt(n,10)' -vsync vfr {H264}"
+        ),
         &at("vfr.mkv"),
     );
 
@@ -283,7 +291,10 @@ fn pictures_of_every_shape_come_out_right() {
     for degrees in [90, 180, 270] {
         let pixels = |path: &Path| {
             let path = path.to_str().unwrap();
-            output_of("ffmpeg", &["-v", "error", "-i", path, "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "gray", "-"])
+            output_of(
+                "ffmpeg",
+                &["-v", "error", "-i", path, "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "gray", "-"],
+            )
         };
         let extension = [(90, "mp4"), (180, "mkv"), (270, "webm")].iter().find(|e| e.0 == degrees).unwrap().1;
         let before = pixels(&at(&format!("rot{degrees}.mp4")));
@@ -338,12 +349,40 @@ fn flash_and_beep_stay_together() {
         let name = path.to_str().unwrap();
         let gray = output_of(
             "ffmpeg",
-            &["-v", "error", "-i", name, "-vf", "scale=1:1:flags=area", "-vsync", "passthrough", "-f", "rawvideo", "-pix_fmt", "gray", "-"],
+            &[
+                "-v",
+                "error",
+                "-i",
+                name,
+                "-vf",
+                "scale=1:1:flags=area",
+                "-vsync",
+                "passthrough",
+                "-f",
+                "rawvideo",
+                "-pix_fmt",
+                "gray",
+                "-",
+            ],
         );
         let flash = frame_times(path)[gray.iter().position(|&v| v > 128).unwrap()];
         let sound = output_of(
             "ffmpeg",
-            &["-v", "error", "-i", name, "-af", "aresample=async=1:first_pts=0", "-ac", "1", "-ar", "48000", "-f", "s16le", "-"],
+            &[
+                "-v",
+                "error",
+                "-i",
+                name,
+                "-af",
+                "aresample=async=1:first_pts=0",
+                "-ac",
+                "1",
+                "-ar",
+                "48000",
+                "-f",
+                "s16le",
+                "-",
+            ],
         );
         let beep = sound.chunks_exact(2).position(|s| i16::from_le_bytes([s[0], s[1]]).abs() > 8000).unwrap();
         (flash, beep as f64 / 48000.0)
@@ -370,10 +409,17 @@ fn late_and_short_sound_keep_their_place() {
     ffmpeg(&format!("{two} -itsoffset 1 {} {H264} -c:a aac", sine(440)), &at("late.mkv"));
     ffmpeg(&format!("{two} -itsoffset 1 {} {H264} -c:a aac", sine(440)), &at("late.mp4"));
     ffmpeg(&format!("{two} -f lavfi -i sine=duration=0.6 {H264} -c:a libmp3lame"), &at("short.mkv"));
-    ffmpeg(&format!("-f lavfi -i testsrc2=size=160x120:rate=25:duration=0.4 {} {H264} -c:a aac", sine(440)), &at("long.mkv"));
-    for (name, extension) in
-        [("late.mkv", "mp4"), ("late.mp4", "mkv"), ("short.mkv", "mp4"), ("short.mkv", "mkv"), ("long.mkv", "mp4")]
-    {
+    ffmpeg(
+        &format!("-f lavfi -i testsrc2=size=160x120:rate=25:duration=0.4 {} {H264} -c:a aac", sine(440)),
+        &at("long.mkv"),
+    );
+    for (name, extension) in [
+        ("late.mkv", "mp4"),
+        ("late.mp4", "mkv"),
+        ("short.mkv", "mp4"),
+        ("short.mkv", "mkv"),
+        ("long.mkv", "mp4"),
+    ] {
         let out = at(&format!("{name}.out.{extension}"));
         same_frames(&at(name), &out);
         assert_same_packets(&out, &at(name), 0);
@@ -395,8 +441,11 @@ fn bad_input_is_refused_in_one_sentence_and_soon() {
     let at = |name: &str| folder.path().join(name);
     fs::write(at("empty.mp4"), b"").unwrap();
     fs::write(at("text.mp4"), "hello, this is no video\n".repeat(100)).unwrap();
-    fs::write(at("noise.mkv"), (0..9000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>())
-        .unwrap();
+    fs::write(
+        at("noise.mkv"),
+        (0..9000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>(),
+    )
+    .unwrap();
     ffmpeg(&format!("{} -c:a aac", sine(440)), &at("sound.m4a"));
     ffmpeg(&format!("{} -c:a libmp3lame", sine(440)), &at("sound.mp3"));
     ffmpeg(&format!("{PICTURES} {H264}"), &at("whole.mp4"));
@@ -415,7 +464,9 @@ fn bad_input_is_refused_in_one_sentence_and_soon() {
         let began = Instant::now();
         for container in [None, Some(Container::Mp4)] {
             let options = SourceOptions { container, ..SourceOptions::default() };
-            let Err(error) = Source::open(&Input::File(at(name)), &options) else { panic!("{name} was opened") };
+            let Err(error) = Source::open(&Input::File(at(name)), &options) else {
+                panic!("{name} was opened")
+            };
             let message = error.to_string();
             println!("{message}");
             assert!(message.contains(cause), "{name}: {message}");
@@ -433,7 +484,9 @@ fn bad_input_is_refused_in_one_sentence_and_soon() {
         ("still.png", "still image"),
     ] {
         let input = Input::parse(input).unwrap();
-        let Err(error) = Source::open(&input, &SourceOptions::default()) else { panic!("{input} was opened") };
+        let Err(error) = Source::open(&input, &SourceOptions::default()) else {
+            panic!("{input} was opened")
+        };
         let message = error.to_string();
         println!("{message}");
         assert!(message.contains(cause), "{input}: {message}");
@@ -573,7 +626,9 @@ fn a_stop_leaves_a_playable_file() {
     let folder = TempDir::new().unwrap();
     let clip = folder.path().join("clip.mkv");
     ffmpeg(
-        &format!("-f lavfi -i testsrc2=size=160x120:rate=25:duration=8 -itsoffset 3 -f lavfi -i sine=duration=5 -f lavfi -i sine=duration=8 -map 0 -map 1 -map 2 {H264} -c:a aac"),
+        &format!(
+            "-f lavfi -i testsrc2=size=160x120:rate=25:duration=8 -itsoffset 3 -f lavfi -i sine=duration=5 -f lavfi -i sine=duration=8 -map 0 -map 1 -map 2 {H264} -c:a aac"
+        ),
         &clip,
     );
     for extension in ["mp4", "mkv", "webm"] {
@@ -662,8 +717,12 @@ fn an_rtsp_stream_is_recorded_and_connected_to_again_when_it_is_lost() {
     let input = Input::parse(&format!("rtsp://127.0.0.1:{port}/cam")).unwrap();
     let reconnect = Reconnect { first_pause: Duration::from_millis(200), ..Reconnect::default() };
     let stop = StopHandle::new();
-    let options =
-        SourceOptions { container: Some(Container::Mp4), reconnect, stop: stop.clone(), ..SourceOptions::default() };
+    let options = SourceOptions {
+        container: Some(Container::Mp4),
+        reconnect,
+        stop: stop.clone(),
+        ..SourceOptions::default()
+    };
     let mut source = Source::open(&input, &options).unwrap();
     assert!(source.info().live);
     let audio = source.take_audio();
@@ -746,7 +805,8 @@ fn http_is_read_without_range_requests() {
             let Ok(mut stream) = stream else { return };
             let mut request = [0; 4096];
             let _ = stream.read(&mut request);
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
         }
     });
@@ -766,7 +826,9 @@ fn colour_range_and_matrix_are_kept() {
     let clip = folder.path().join("clip.mkv");
     let half = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=0.2";
     for (range, matrix) in [("tv", "bt709"), ("pc", "bt709"), ("tv", "smpte170m")] {
-        let tags = format!("-color_range {range} -colorspace {matrix} -color_primaries {matrix} -color_trc {matrix}");
+        let tags = format!(
+            "-color_range {range} -colorspace {matrix} -color_primaries {matrix} -color_trc {matrix}"
+        );
         ffmpeg(&format!("{half} -vf scale=out_range={range} {H264} {tags}"), &clip);
         for extension in ["mkv", "mp4"] {
             let out = folder.path().join(format!("out.{extension}"));
@@ -780,7 +842,8 @@ fn colour_range_and_matrix_are_kept() {
 
 #[test]
 fn a_window_shows_frames_and_never_holds_them_up() {
-    let xvfb = Command::new("xvfb-run").arg("--help").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
+    let xvfb =
+        Command::new("xvfb-run").arg("--help").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
     if !xvfb {
         println!("skipped: xvfb-run is not installed");
         return;
@@ -792,7 +855,11 @@ fn a_window_shows_frames_and_never_holds_them_up() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&child.stderr));
+    assert!(
+        child.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&child.stderr)
+    );
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl Embedder {
     /// # Errors
     /// When metadata or a tensor is missing or wrong, or the options make no sense.
     pub fn new(weights: Weights, options: EmbedOptions) -> Result<Self, EmbedError> {
-        let architecture = Architecture::from_metadata(&weights)?;
+        let architecture = Architecture::from_metadata(&weights.metadata)?;
         let order = ChannelOrder::from_metadata(&weights)?;
         if !(1..=256).contains(&options.threads) {
             return Err(EmbedError::Threads(options.threads));

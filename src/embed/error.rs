@@ -3,6 +3,9 @@ use crate::nn::IsaError;
 /// Why a network cannot be built from weights, or a face cannot be embedded.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbedError {
+    /// The metadata describe no network.
+    #[error(transparent)]
+    Architecture(#[from] super::ArchitectureError),
     /// A metadata key that describes the network is not there.
     #[error("the weights carry no metadata key `{0}`: import or train them again with this program")]
     MissingMetadata(&'static str),

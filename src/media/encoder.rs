@@ -132,7 +132,8 @@ pub(super) fn working_encoder(
     caps: &gst::Caps,
 ) -> Result<(gst::Element, String), MediaError> {
     let built_in = codec.candidates().iter().map(|name| (*name).to_owned()).collect();
-    let candidates: Vec<String> = if options.encoders.is_empty() { built_in } else { options.encoders.clone() };
+    let candidates: Vec<String> =
+        if options.encoders.is_empty() { built_in } else { options.encoders.clone() };
     let mut tried = Vec::new();
     for name in candidates {
         match try_encoder(&name, codec, options, caps)? {

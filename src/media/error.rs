@@ -58,7 +58,9 @@ pub enum MediaError {
     #[error("{0} holds no video stream: give a file or stream with pictures in it")]
     NoVideo(String),
     /// No picture came in time.
-    #[error("{input} gave no picture within {seconds} s: check that it is a video and that its source is running")]
+    #[error(
+        "{input} gave no picture within {seconds} s: check that it is a video and that its source is running"
+    )]
     Timeout {
         /// The input, as given.
         input: String,
@@ -112,7 +114,9 @@ pub enum MediaError {
         reason: String,
     },
     /// None of the encoders works on this machine.
-    #[error("no {codec} encoder works here (tried {tried}): install gstreamer1.0-plugins-good, -bad and -ugly")]
+    #[error(
+        "no {codec} encoder works here (tried {tried}): install gstreamer1.0-plugins-good, -bad and -ugly"
+    )]
     NoEncoder {
         /// Name of the codec.
         codec: &'static str,
@@ -131,6 +135,8 @@ pub enum MediaError {
     #[error("no window can be opened ({0}): is there a display? leave out the preview otherwise")]
     NoWindow(String),
     /// A part of GStreamer is missing.
-    #[error("GStreamer lacks {0}: install its plugin packages (gstreamer1.0-plugins-base, -good, -bad, -ugly, gstreamer1.0-libav)")]
+    #[error(
+        "GStreamer lacks {0}: install its plugin packages (gstreamer1.0-plugins-base, -good, -bad, -ugly, gstreamer1.0-libav)"
+    )]
     MissingElement(String),
 }

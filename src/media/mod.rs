@@ -78,11 +78,15 @@ fn element(factory: &str) -> Result<gstreamer::Element, MediaError> {
 fn error_text(error: &gstreamer::message::Error) -> String {
     let sentence = error.error().to_string();
     let sentence = sentence.trim_end_matches('.').to_owned();
-    let generic = sentence.starts_with("Internal data stream error") || sentence.contains("GStreamer encountered");
+    let generic =
+        sentence.starts_with("Internal data stream error") || sentence.contains("GStreamer encountered");
     // The debug text is "file.c(line): function (): /path:\ndetail".
-    let detail = error.debug().and_then(|debug| debug.split_once('\n').map(|(_, detail)| detail.trim().to_owned()));
+    let detail =
+        error.debug().and_then(|debug| debug.split_once('\n').map(|(_, detail)| detail.trim().to_owned()));
     match detail {
-        Some(detail) if generic && !detail.is_empty() => format!("{sentence} ({})", detail.replace('\n', ", ")),
+        Some(detail) if generic && !detail.is_empty() => {
+            format!("{sentence} ({})", detail.replace('\n', ", "))
+        }
         _ => sentence,
     }
 }

@@ -115,7 +115,8 @@ impl Sink {
     pub fn check(path: &Path, input: &Input, options: &SinkOptions) -> Result<Container, MediaError> {
         let container = Container::from_path(path)?;
         VideoCodec::choose(options, container)?.quantizer(options)?;
-        let same = input.path().and_then(|input| Some(input.canonicalize().ok()? == path.canonicalize().ok()?));
+        let same =
+            input.path().and_then(|input| Some(input.canonicalize().ok()? == path.canonicalize().ok()?));
         if same == Some(true) {
             return Err(MediaError::OutputIsInput(path.to_owned()));
         }
@@ -177,7 +178,8 @@ impl Sink {
         let mut outs = Vec::new();
         let mut encoded = 0;
         for track in &tracks {
-            let out = gst_app::AppSrc::builder().format(gst::Format::Time).max_bytes(0).max_buffers(0).build();
+            let out =
+                gst_app::AppSrc::builder().format(gst::Format::Time).max_bytes(0).max_buffers(0).build();
             let mut chain = vec![out.clone().upcast()];
             if !track.compressed {
                 chain.push(element("audioconvert")?);
@@ -196,7 +198,8 @@ impl Sink {
         }
 
         if pipeline.set_state(gst::State::Playing).is_err() {
-            let reason = shared.state().error.clone().unwrap_or_else(|| "the writer does not start".to_owned());
+            let reason =
+                shared.state().error.clone().unwrap_or_else(|| "the writer does not start".to_owned());
             let _ = pipeline.set_state(gst::State::Null);
             return Err(MediaError::NotWritten { path: path.to_owned(), reason });
         }
@@ -290,9 +293,8 @@ impl Sink {
             pending.publish()?;
         }
         let metadata = self.path.metadata();
-        self.summary.bytes = metadata
-            .map_err(|source| MediaError::Unreadable { path: self.path.clone(), source })?
-            .len();
+        self.summary.bytes =
+            metadata.map_err(|source| MediaError::Unreadable { path: self.path.clone(), source })?.len();
         Ok(self.summary.clone())
     }
 

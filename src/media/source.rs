@@ -385,10 +385,7 @@ impl Source {
             match opened {
                 Ok(connection) => {
                     self.connection = Some(connection);
-                    self.shared
-                        .state()
-                        .warnings
-                        .push(format!("{input} is back after {attempt} attempt(s)"));
+                    self.shared.state().warnings.push(format!("{input} is back after {attempt} attempt(s)"));
                     return;
                 }
                 Err(MediaError::Stopped(_)) => return,
@@ -502,7 +499,8 @@ impl Connection {
 
     /// Notes the first error, the end, and missing plugins, in the thread that reports them.
     fn watch(&self, generation: u64) -> Result<(), MediaError> {
-        let bus = self.pipeline.bus().ok_or_else(|| MediaError::MissingElement("a message bus".to_owned()))?;
+        let bus =
+            self.pipeline.bus().ok_or_else(|| MediaError::MissingElement("a message bus".to_owned()))?;
         let shared = Arc::clone(&self.shared);
         bus.set_sync_handler(move |_, message| {
             match message.view() {
@@ -843,7 +841,8 @@ fn attach(
     for element in elements.iter().rev() {
         element.sync_state_with_parent().map_err(|_| refused("sound"))?;
     }
-    let input = elements.first().and_then(|first| first.static_pad("sink")).ok_or_else(|| refused("sound"))?;
+    let input =
+        elements.first().and_then(|first| first.static_pad("sink")).ok_or_else(|| refused("sound"))?;
     pad.link(&input).map(drop).map_err(|_| refused("sound"))
 }
 

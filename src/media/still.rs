@@ -51,9 +51,9 @@ pub fn write_still(path: &Path, image: &RgbImage) -> Result<(), MediaError> {
     let failed = |reason: String| MediaError::ImageNotWritten { path: path.to_owned(), reason };
     let mut bytes = Vec::new();
     match format {
-        ImageFormat::Jpeg => {
-            JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY).encode_image(image).map_err(|e| failed(e.to_string()))
-        }
+        ImageFormat::Jpeg => JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
+            .encode_image(image)
+            .map_err(|e| failed(e.to_string())),
         _ if !format.writing_enabled() => return Err(unknown()),
         _ => image.write_to(&mut Cursor::new(&mut bytes), format).map_err(|e| failed(e.to_string())),
     }?;
@@ -91,12 +91,15 @@ mod tests {
     fn every_format_comes_back() {
         let folder = tempfile::tempdir().unwrap();
         let picture = gradient(33, 21);
-        for (extension, tolerance) in [("png", 0), ("bmp", 0), ("tiff", 0), ("webp", 0), ("jpg", 12), ("JPEG", 12)] {
+        for (extension, tolerance) in
+            [("png", 0), ("bmp", 0), ("tiff", 0), ("webp", 0), ("jpg", 12), ("JPEG", 12)]
+        {
             let path = folder.path().join(format!("picture.{extension}"));
             write_still(&path, &picture).unwrap();
             let back = read_still(&path).unwrap();
             assert_eq!(back.dimensions(), picture.dimensions());
-            let worst = back.as_raw().iter().zip(picture.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            let worst =
+                back.as_raw().iter().zip(picture.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
             assert!(worst <= tolerance, "{extension}: off by {worst}");
         }
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
@@ -110,7 +113,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("turned.jpg");
         let mut stored = RgbImage::new(32, 16);
-        stored.enumerate_pixels_mut().for_each(|(x, _, p)| p.0 = if x < 16 { [250, 0, 0] } else { [0, 0, 250] });
+        stored
+            .enumerate_pixels_mut()
+            .for_each(|(x, _, p)| p.0 = if x < 16 { [250, 0, 0] } else { [0, 0, 250] });
         write_still(&path, &stored).unwrap();
         let plain = fs::read(&path).unwrap();
         let mut tagged = plain[..2].to_vec();
@@ -141,7 +146,9 @@ mod tests {
             assert!(message.contains(cause), "{name}: {message}");
         }
         let picture = gradient(4, 4);
-        for (name, cause) in [("a.xyz", "no extension"), ("a", "no extension"), ("none/a.png", "does not exist")] {
+        for (name, cause) in
+            [("a.xyz", "no extension"), ("a", "no extension"), ("none/a.png", "does not exist")]
+        {
             let message = write_still(&at(name), &picture).unwrap_err().to_string();
             assert!(message.contains(cause), "{name}: {message}");
         }
