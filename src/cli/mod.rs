@@ -1,6 +1,9 @@
 //! The command line: one file per subcommand, each raw arguments -> validated config ->
 //! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense.
 
+mod enroll;
+mod eval;
+mod gallery;
 mod label;
 mod models;
 mod options;
@@ -34,6 +37,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Label(label::LabelArgs),
+    Enroll(enroll::EnrollArgs),
+    Gallery(gallery::GalleryArgs),
+    Eval(eval::EvalArgs),
     Models(models::Models),
 }
 
@@ -41,6 +47,9 @@ impl Cli {
     fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Label(args) => args.run(),
+            Command::Enroll(args) => args.run(),
+            Command::Gallery(args) => args.run(),
+            Command::Eval(args) => args.run(),
             Command::Models(command) => command.run(),
         }
     }

@@ -1,1 +1,105 @@
-//! How good it is: verification, open-set identification, video scoring, calibration.
+//! How good it is: verification, video scoring, calibration.
+
+pub mod calibrate;
+pub mod lfw;
+pub mod roc;
+pub mod verification;
+pub mod video;
+
+use std::path::PathBuf;
+
+/// Why something could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// A file cannot be read.
+    #[error("{path} cannot be read ({source}): check the path", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A truth file is not in a form known here.
+    #[error(
+        "{path} is no truth for a video ({cause}): it takes an object with `frames` (a list of frames with faces) or `clips`",
+        path = path.display()
+    )]
+    Truth {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The truth has several clips and none was chosen, or the chosen one is not there.
+    #[error("{path} has no clip `{clip}`: choose one of {clips}", path = path.display())]
+    Clip {
+        /// The file.
+        path: PathBuf,
+        /// The clip asked for; empty when none was.
+        clip: String,
+        /// The clips it has.
+        clips: String,
+    },
+    /// A line of observations is not what `label --jsonl` writes.
+    #[error(
+        "line {line} of {path} is no face of a frame ({cause}): give a file that `label --jsonl` wrote",
+        path = path.display()
+    )]
+    Observation {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        cause: String,
+    },
+    /// A pairs file is not in LFW's form.
+    #[error(
+        "line {line} of {path} does not belong in a list of pairs ({cause}): it takes `folds count` or `count`, then lines `name i j` and `name i name j` separated by tabs",
+        path = path.display()
+    )]
+    Pairs {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        cause: String,
+    },
+    /// There is not enough to measure anything on.
+    #[error("{0}")]
+    TooLittle(String),
+    /// An image cannot be decoded.
+    #[error("{path} is no image that can be decoded ({source}): replace it or take it out", path = path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder said.
+        source: image::ImageError,
+    },
+    /// An image said to be an aligned crop has another size.
+    #[error(
+        "{path} is {width}x{height} pixels and no aligned crop: those are 112x112 or 96x112; leave --aligned out for photos",
+        path = path.display()
+    )]
+    NotAligned {
+        /// The file.
+        path: PathBuf,
+        /// Its width in pixels.
+        width: u32,
+        /// Its height in pixels.
+        height: u32,
+    },
+    /// A feature has no direction or not the size of the others.
+    #[error("the feature of {image} cannot be compared ({cause}): the model is damaged")]
+    Feature {
+        /// The image.
+        image: String,
+        /// What is wrong.
+        cause: &'static str,
+    },
+}
+
+fn read(path: &std::path::Path) -> Result<String, EvalError> {
+    std::fs::read_to_string(path).map_err(|source| EvalError::Read { path: path.to_owned(), source })
+}

@@ -1,11 +1,12 @@
 //! What a still is worth: which face in it is meant, and what speaks against enrolling it.
 
 use std::fmt;
+use std::str::FromStr;
 
 use image::RgbImage;
 
-use crate::align::{self, CROP_WIDTH, Crop};
-use crate::detect::Face;
+use crate::align::{self, Crop};
+use crate::detect::{Face, Quality, QualityIssue};
 
 /// Which of several faces is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -20,23 +21,22 @@ pub enum Choice {
     At([f32; 2]),
 }
 
-/// What a face must have to be enrolled.
-///
-/// The defaults refuse what is of no use as a template, not what is merely poor: an enrolled
-/// still is compared with every face of every video, so a bad one does harm for ever.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
-    /// Least height of the box in pixels.
-    pub min_height_px: f32,
-    /// Least [`Examined::sharpness`].
-    pub min_sharpness: f32,
-    /// Most [`Examined::turn_deg`].
-    pub max_turn_deg: f32,
-}
+impl FromStr for Choice {
+    type Err = String;
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self { min_height_px: 40.0, min_sharpness: 0.01, max_turn_deg: 50.0 }
+    /// Reads `2`, the second face from the left, or `320,150`, the face at that point.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refused = || {
+            format!(
+                "`{text}` chooses no face: write its number from the left, for example 2, or a point in pixels, for example 320,150"
+            )
+        };
+        let Some((x, y)) = text.split_once(',') else {
+            let number = text.trim().parse().ok().filter(|&n| n > 0);
+            return number.map(Choice::Number).ok_or_else(refused);
+        };
+        let pixel = |text: &str| text.trim().parse::<f32>().ok().filter(|x| x.is_finite());
+        pixel(x).zip(pixel(y)).map(|(x, y)| Choice::At([x, y])).ok_or_else(refused)
     }
 }
 
@@ -67,33 +67,6 @@ pub enum Refusal {
     Degenerate,
 }
 
-/// What speaks against a face as a template.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Problem {
-    /// Height of the box in pixels, and the least wanted.
-    TooSmall(f32, f32),
-    /// Sharpness, and the least wanted.
-    Blurred(f32, f32),
-    /// Degrees turned to the side, and the most wanted.
-    TurnedAway(f32, f32),
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Problem::TooSmall(found, least) => {
-                write!(f, "too small: {found:.0} pixels high, at least {least:.0} wanted")
-            }
-            Problem::Blurred(found, least) => {
-                write!(f, "blurred: sharpness {found:.3}, at least {least:.3} wanted")
-            }
-            Problem::TurnedAway(found, most) => {
-                write!(f, "turned away: about {found:.0} degrees, at most {most:.0} wanted")
-            }
-        }
-    }
-}
-
 /// Faces as a list for a person: numbered boxes, from left to right.
 struct Places<'a>(&'a [Face]);
 
@@ -113,16 +86,28 @@ impl fmt::Display for Places<'_> {
 pub struct Examined {
     /// The face.
     pub face: Face,
-    /// Its place among all faces of the still, from the left, from 1.
+    /// How well it can be recognised; [`Quality::verdict`] says what speaks against it.
+    pub quality: Quality,
+    /// All faces of the still, from left to right.
+    pub faces: Vec<Face>,
+    /// Its place among them, from 1.
     pub number: usize,
-    /// Faces in the still.
-    pub faces_seen: usize,
     /// Its crop.
     pub crop: Crop,
     /// Whether the still was an aligned crop already and was taken as it is.
     pub already_aligned: bool,
-    /// What speaks against it; empty for a good one.
-    pub problems: Vec<Problem>,
+}
+
+impl Examined {
+    /// What speaks against the face as a template; nothing for a good one.
+    pub fn problems(&self) -> Vec<QualityIssue> {
+        self.quality.verdict()
+    }
+
+    /// All faces of the still in words: numbers from the left, centres, heights in pixels.
+    pub fn places(&self) -> String {
+        Places(&self.faces).to_string()
+    }
 }
 
 /// Chooses a face of a still and judges it. `faces` are all that were found in `image`, in
@@ -130,13 +115,8 @@ pub struct Examined {
 ///
 /// # Errors
 /// [`Refusal`] when there is no face to take. Problems with the quality of the face are no
-/// errors: they are in [`Examined::problems`], and the caller decides.
-pub fn examine(
-    image: &RgbImage,
-    mut faces: Vec<Face>,
-    choice: Choice,
-    limits: &Limits,
-) -> Result<Examined, Refusal> {
+/// errors: [`Examined::problems`] tells them and the caller decides.
+pub fn examine(image: &RgbImage, mut faces: Vec<Face>, choice: Choice) -> Result<Examined, Refusal> {
     faces.sort_by(|a, b| a.bbox.centre()[0].total_cmp(&b.bbox.centre()[0]));
     let chosen = match choice {
         Choice::Largest => {
@@ -170,70 +150,8 @@ pub fn examine(
         Some(crop) => (crop, true),
         None => (align::align(image, &face.landmarks).ok_or(Refusal::Degenerate)?, false),
     };
-    let (height, sharpness, turn) = (face.bbox.height(), sharpness(&crop), turn_deg(&face));
-    let mut problems = Vec::new();
-    if height < limits.min_height_px {
-        problems.push(Problem::TooSmall(height, limits.min_height_px));
-    }
-    if sharpness < limits.min_sharpness {
-        problems.push(Problem::Blurred(sharpness, limits.min_sharpness));
-    }
-    if turn > limits.max_turn_deg {
-        problems.push(Problem::TurnedAway(turn, limits.max_turn_deg));
-    }
-    Ok(Examined { face, number: index + 1, faces_seen: faces.len(), crop, already_aligned, problems })
-}
-
-/// Sharpness of a crop: the variance of its Laplacian in parts of the variance of its
-/// brightness, over the middle of the face, so that neither contrast nor the size of the
-/// original counts. Measured on 300 crops of LFW: median 0.096, lowest hundredth 0.026; after
-/// a Gaussian blur of sigma 2 pixels (the eyes are 35 apart) median 0.008.
-pub(super) fn sharpness(crop: &Crop) -> f32 {
-    const ROWS: std::ops::Range<usize> = 20..104;
-    const COLUMNS: std::ops::Range<usize> = 12..84;
-    let luma: Vec<f64> = crop
-        .as_rgb()
-        .chunks_exact(3)
-        .map(|p| 0.299 * f64::from(p[0]) + 0.587 * f64::from(p[1]) + 0.114 * f64::from(p[2]))
-        .collect();
-    let at = |row: usize, column: usize| luma[row * CROP_WIDTH + column];
-    let inside = || ROWS.flat_map(|row| COLUMNS.map(move |column| (row, column)));
-    let brightness = inside().map(|(row, column)| at(row, column));
-    let laplacian = inside().map(|(row, column)| {
-        at(row - 1, column) + at(row + 1, column) + at(row, column - 1) + at(row, column + 1)
-            - 4.0 * at(row, column)
-    });
-    let contrast = variance(brightness);
-    // An even surface has nothing to be sharp.
-    if contrast < 1.0 { 0.0 } else { (variance(laplacian) / contrast) as f32 }
-}
-
-fn variance(values: impl Iterator<Item = f64>) -> f64 {
-    let (mut n, mut sum, mut squares) = (0.0, 0.0, 0.0);
-    for x in values {
-        n += 1.0;
-        sum += x;
-        squares += x * x;
-    }
-    (squares / n - (sum / n) * (sum / n)).max(0.0)
-}
-
-/// About how far a face is turned to the side, in degrees, 0..=90.
-///
-/// The tip of the nose stands out by about 0.29 of the distance between the eyes (mean adult
-/// proportions), so turning by an angle moves it along the line of the eyes by
-/// 0.29 tan(angle) of the distance that is seen, away from the middle of eyes and mouth.
-pub(super) fn turn_deg(face: &Face) -> f32 {
-    const NOSE_DEPTH: f32 = 0.29;
-    let [left_eye, right_eye, nose, left_mouth, right_mouth] = face.landmarks;
-    let axis = [right_eye[0] - left_eye[0], right_eye[1] - left_eye[1]];
-    let square = axis[0] * axis[0] + axis[1] * axis[1];
-    if square <= 0.0 {
-        return 90.0;
-    }
-    let middle = [0, 1].map(|i| (left_eye[i] + right_eye[i] + left_mouth[i] + right_mouth[i]) / 4.0);
-    let along = ((nose[0] - middle[0]) * axis[0] + (nose[1] - middle[1]) * axis[1]) / square;
-    (along.abs() / NOSE_DEPTH).atan().to_degrees()
+    let quality = Quality::measure(&face, image);
+    Ok(Examined { face, quality, faces, number: index + 1, crop, already_aligned })
 }
 
 #[cfg(test)]
@@ -261,7 +179,7 @@ mod tests {
     }
 
     fn taken(faces: Vec<Face>, choice: Choice) -> Result<usize, Refusal> {
-        examine(&picture(), faces, choice, &Limits::default()).map(|examined| examined.number)
+        examine(&picture(), faces, choice).map(|examined| examined.number)
     }
 
     #[test]
@@ -278,8 +196,9 @@ mod tests {
         assert_eq!(taken(faces.clone(), Choice::Largest), Ok(2));
         assert_eq!(taken(faces.clone(), Choice::Number(3)), Ok(3));
         assert_eq!(taken(faces.clone(), Choice::At([20.0, 20.0])), Ok(1));
-        let examined = examine(&picture(), faces, Choice::Number(1), &Limits::default()).unwrap();
-        assert_eq!((examined.face, examined.faces_seen), (face(1.0, 10.0, 10.0), 3));
+        let examined = examine(&picture(), faces, Choice::Number(1)).unwrap();
+        assert_eq!((examined.face, examined.faces.len()), (face(1.0, 10.0, 10.0), 3));
+        assert!(examined.places().starts_with("1 at 58,66 (112 pixels high), 2 at "));
     }
 
     #[test]
@@ -304,62 +223,21 @@ mod tests {
     }
 
     #[test]
-    fn a_good_face_has_no_problems() {
-        let examined =
-            examine(&picture(), vec![face(1.0, 30.0, 40.0)], Choice::Largest, &Limits::default()).unwrap();
-        assert_eq!(examined.problems, []);
+    fn a_face_is_judged_in_its_own_picture() {
+        let examined = examine(&picture(), vec![face(1.0, 30.0, 40.0)], Choice::Largest).unwrap();
+        assert_eq!(examined.problems(), []);
         assert!(!examined.already_aligned);
+        let small = examine(&picture(), vec![face(0.3, 10.0, 10.0)], Choice::Largest).unwrap();
+        assert!(matches!(small.problems()[..], [QualityIssue::TooSmall { .. }]));
     }
 
     #[test]
-    fn small_blurred_and_turned_faces_are_told() {
-        let problems = |picture: &RgbImage, face: Face| {
-            examine(picture, vec![face], Choice::Largest, &Limits::default()).unwrap().problems
-        };
-        assert!(
-            problems(&picture(), face(0.3, 10.0, 10.0)).iter().any(|p| matches!(p, Problem::TooSmall(..)))
-        );
-
-        // Nothing in it is finer than twenty pixels.
-        let blurred = RgbImage::from_fn(200, 200, |x, y| {
-            let wave = (x as f32 / 10.0).sin() * (y as f32 / 10.0).cos();
-            image::Rgb([(128.0 + 100.0 * wave) as u8; 3])
-        });
-        assert!(matches!(problems(&blurred, face(1.0, 10.0, 10.0))[..], [Problem::Blurred(..)]));
-        let even = RgbImage::from_pixel(200, 200, image::Rgb([90; 3]));
-        assert!(matches!(problems(&even, face(1.0, 10.0, 10.0))[..], [Problem::Blurred(0.0, _)]));
-
-        let mut profile = face(1.0, 30.0, 40.0);
-        profile.landmarks[2][0] += 18.0;
-        assert!(matches!(problems(&picture(), profile)[..], [Problem::TurnedAway(..)]));
-    }
-
-    #[test]
-    fn the_turn_is_that_of_a_head_turned_in_space() {
-        // Eyes 60 apart, the nose 17.4 in front, mouth corners 50 apart: turned about the
-        // vertical and seen from far away, rolled by 20 degrees.
-        for yaw_deg in [0.0f32, 15.0, 30.0, 45.0, 60.0] {
-            let (sin, cos) = yaw_deg.to_radians().sin_cos();
-            let (roll_sin, roll_cos) = 20f32.to_radians().sin_cos();
-            let head = [
-                [-30.0, 0.0, 0.0],
-                [30.0, 0.0, 0.0],
-                [0.0, 35.0, 17.4],
-                [-25.0, 65.0, 0.0],
-                [25.0, 65.0, 0.0],
-            ];
-            let landmarks = head.map(|[x, y, z]| {
-                let seen = [x * cos + z * sin, y];
-                [
-                    seen[0] * roll_cos - seen[1] * roll_sin + 200.0,
-                    seen[0] * roll_sin + seen[1] * roll_cos + 100.0,
-                ]
-            });
-            let turn = turn_deg(&Face { landmarks, ..face(1.0, 0.0, 0.0) });
-            assert!((turn - yaw_deg).abs() < 0.5, "{yaw_deg}: {turn}");
+    fn a_choice_is_read_as_a_number_or_a_point() {
+        assert_eq!("2".parse(), Ok(Choice::Number(2)));
+        assert_eq!("320, 150.5".parse(), Ok(Choice::At([320.0, 150.5])));
+        for wrong in ["", "0", "-1", "left", "1,", "1,2,3", "NaN,1"] {
+            assert!(wrong.parse::<Choice>().is_err(), "{wrong}");
         }
-        let collapsed = Face { landmarks: [[5.0, 5.0]; 5], ..face(1.0, 0.0, 0.0) };
-        assert_eq!(turn_deg(&collapsed), 90.0);
     }
 
     #[test]
@@ -367,7 +245,7 @@ mod tests {
         let crop = image::imageops::crop_imm(&picture(), 0, 0, 112, 112).to_image();
         let mut seen = face(1.0, 8.0, 0.0);
         seen.landmarks[0][0] += 1.0;
-        let examined = examine(&crop, vec![seen], Choice::Largest, &Limits::default()).unwrap();
+        let examined = examine(&crop, vec![seen], Choice::Largest).unwrap();
         assert!(examined.already_aligned);
         assert_eq!(examined.crop.to_image(), image::imageops::crop_imm(&crop, 8, 0, 96, 112).to_image());
     }

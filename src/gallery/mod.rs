@@ -26,7 +26,7 @@ mod examine;
 mod name;
 mod templates;
 
-pub use examine::{Choice, Examined, Limits, Problem, Refusal, examine};
+pub use examine::{Choice, Examined, Refusal, examine};
 pub use name::PersonName;
 pub use templates::{PersonTemplates, Template, Templates};
 
@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::align::{self, Crop};
-use crate::detect::{Face, Landmarks};
+use crate::detect::{Face, Landmarks, Quality};
 
 /// The index of a person's folder.
 const INDEX: &str = "person.json";
@@ -134,9 +134,8 @@ pub struct Still {
     /// Whether the still is an aligned crop already and was taken as it is.
     #[serde(default)]
     pub already_aligned: bool,
-    /// What was said against it when it was enrolled.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<String>,
+    /// How well the face can be recognised.
+    pub quality: Quality,
 }
 
 impl Still {
@@ -306,9 +305,9 @@ impl Gallery {
                 file: String::new(),
                 blake3: digest,
                 face: examined.face,
-                faces_seen: examined.faces_seen,
+                faces_seen: examined.faces.len(),
                 already_aligned: examined.already_aligned,
-                problems: examined.problems.iter().map(ToString::to_string).collect(),
+                quality: examined.quality,
             };
             if let Some(held) = index.stills.iter_mut().find(|held| held.blake3 == entry.blake3) {
                 repeated += 1;
@@ -486,7 +485,7 @@ mod tests {
             score: 0.99,
             landmarks: align::TEMPLATE.map(|[x, y]| [x + 32.0, y + 24.0]),
         };
-        let examined = examine(&image, vec![face], Choice::Largest, &Limits::default()).unwrap();
+        let examined = examine(&image, vec![face], Choice::Largest).unwrap();
         NewStill { file_name: file_name.to_owned(), bytes: png.into_inner(), examined }
     }
 

@@ -1,0 +1,453 @@
+//! `sphereface eval`: how good it is, measured.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use super::UsageError;
+use super::options::{self, ThreadArgs};
+use crate::align::Crop;
+use crate::detect::{Detector, DetectorConfig, MinFace};
+use crate::embed::{EmbedOptions, Embedder, Mirror};
+use crate::eval::calibrate::{self, Calibration, Sample};
+use crate::eval::lfw::{self, Pairs};
+use crate::eval::verification::{Verification, verify};
+use crate::eval::video::{self, Counts, Rule, Score, Truth};
+use crate::nn::weights::{BuiltIn, MTCNN, Precision, Weights, write_whole};
+
+/// Measure how good it is
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sphereface eval video truth.json faces.jsonl\n  \
+    sphereface eval lfw pairs.txt lfw --roc lfw.svg\n  \
+    sphereface eval calibrate crops --model mine.safetensors --record")]
+pub struct EvalArgs {
+    #[command(subcommand)]
+    command: EvalCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum EvalCommand {
+    Video(VideoArgs),
+    Lfw(LfwArgs),
+    Calibrate(CalibrateArgs),
+}
+
+impl EvalArgs {
+    /// Runs the command.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            EvalCommand::Video(args) => args.run(),
+            EvalCommand::Lfw(args) => args.run(),
+            EvalCommand::Calibrate(args) => args.run(),
+        }
+    }
+}
+
+/// Compare a labelled video with the truth
+///
+/// The truth is a JSON file that lists, for each frame, the faces with their boxes and names
+/// (`unknown` for strangers), or for each clip its tracks; `label --jsonl` writes what to
+/// compare with it. A face is found when a box overlaps the truth with an intersection over
+/// union of at least 0.4. Where it makes a difference, the result with a laxer rule follows:
+/// each centre lies in the other box, as when the truth is drawn tightly around the face.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    sphereface label clip.mp4 --no-video --jsonl faces.jsonl --gallery people\n  \
+    sphereface eval video truth.json faces.jsonl")]
+struct VideoArgs {
+    /// The truth
+    #[arg(value_name = "TRUTH.json")]
+    truth: PathBuf,
+    /// The faces that `label --jsonl` found
+    #[arg(value_name = "FACES.jsonl")]
+    faces: PathBuf,
+    /// Which clip of a truth with several
+    #[arg(long, value_name = "NAME")]
+    clip: Option<String>,
+    /// Who was enrolled; everyone else in the truth counts as a stranger. Default: everyone
+    /// the truth names was
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    enrolled: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl VideoArgs {
+    fn run(self) -> Result<()> {
+        let mut truth = Truth::read(&self.truth, self.clip.as_deref())?;
+        if !self.enrolled.is_empty() {
+            truth = truth.with_enrolled(&self.enrolled);
+        }
+        let faces = video::read_observations(&self.faces)?;
+        let [strict, lax] = [Rule::Iou, Rule::IouOrCentres].map(|rule| video::score(&truth, &faces, rule));
+        if self.json {
+            println!("{}", json!([strict, lax]));
+            return Ok(());
+        }
+        print!("{}", video_table(&strict)?);
+        let same = Score { rule: strict.rule, ..lax.clone() } == strict;
+        if !same {
+            print!("\n{}", video_table(&lax)?);
+        }
+        Ok(())
+    }
+}
+
+fn percent(rate: Option<f64>) -> String {
+    rate.map_or("-".into(), |rate| format!("{:.1} %", 100.0 * rate))
+}
+
+/// A line of the table: `part` of `whole` with their share.
+fn share(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        "-".into()
+    } else {
+        format!("{part}/{whole} {}", percent(Some(part as f64 / whole as f64)))
+    }
+}
+
+fn video_table(score: &Score) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    let rule = match score.rule {
+        Rule::Iou => "IoU >= 0.4",
+        Rule::IouOrCentres => "IoU >= 0.4, or each centre in the other box",
+    };
+    writeln!(out, "{} frames; a face is found with {rule}", score.frames)?;
+    writeln!(out, "{:<34}{:>20}{:>20}", "", "easy", "difficult")?;
+    let mut line = |title: &str, of: &dyn Fn(&Counts) -> String| {
+        writeln!(out, "{title:<34}{:>20}{:>20}", of(&score.easy), of(&score.difficult))
+    };
+    line("detected", &|c| share(c.known_detected + c.strangers_detected, c.known + c.strangers))?;
+    line("identified, of all", &|c| share(c.identified, c.known))?;
+    line("identified, of the detected", &|c| share(c.identified, c.known_detected))?;
+    line("wrong name, of the detected", &|c| share(c.misnamed, c.known_detected))?;
+    line("strangers named, of the detected", &|c| share(c.strangers_named, c.strangers_detected))?;
+    writeln!(out, "named in ignored regions: {}", score.named_in_ignored)?;
+    if let (Some(faces), Some(named)) = (score.false_detections, score.named_false_detections) {
+        writeln!(out, "found where the truth has no face: {faces}, of which named: {named}")?;
+    }
+    for (name, counts) in &score.people {
+        let identified = share(counts.identified, counts.known);
+        writeln!(out, "{name}: identified {identified}, wrong name {}", counts.misnamed)?;
+    }
+    if score.outside_truth > 0 {
+        writeln!(out, "faces in frames without truth, not counted: {}", score.outside_truth)?;
+    }
+    if !score.names_not_in_truth.is_empty() {
+        let names: Vec<&str> = score.names_not_in_truth.iter().map(String::as_str).collect();
+        writeln!(out, "names given that the truth does not know: {}", names.join(", "))?;
+    }
+    Ok(out)
+}
+
+/// Which model, and with how many threads.
+#[derive(Debug, Args)]
+struct ModelChoice {
+    /// Embedding model: the name of a built-in model or a safetensors file
+    #[arg(long, value_name = "NAME|FILE", default_value = "sphereface")]
+    model: String,
+    /// Write the result into the metadata of the model, which must be a file
+    #[arg(long)]
+    record: bool,
+    /// What the images are, as the record calls it. Default: the name of the list or folder
+    #[arg(long, value_name = "TEXT")]
+    set: Option<String>,
+    #[command(flatten)]
+    threads: ThreadArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl ModelChoice {
+    /// Checks what can be checked before hours of work.
+    fn validate(&self) -> Result<()> {
+        if self.record && BuiltIn::ALL.iter().any(|model| model.name == self.model) {
+            let reason = "--record writes into a model file, and built-in models are part of the program";
+            return Err(UsageError(format!("{reason}: give --model FILE")).into());
+        }
+        Ok(())
+    }
+
+    fn embedder(&self) -> Result<Embedder> {
+        let options = EmbedOptions { isa: options::isa()?, threads: self.threads.count() };
+        Embedder::new(Weights::resolve(&self.model)?, options)
+            .with_context(|| format!("model {} cannot be used", self.model))
+    }
+
+    fn set(&self, path: &Path) -> String {
+        let name = || path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        self.set.clone().unwrap_or_else(name)
+    }
+
+    /// Stores `value` under `key` in the model file, which keeps its precision.
+    fn record(&self, key: &str, value: &serde_json::Value) -> Result<()> {
+        if !self.record {
+            return Ok(());
+        }
+        let path = Path::new(&self.model);
+        let mut weights = Weights::load(path)?;
+        let half = weights.to_safetensors(Precision::F16).ok();
+        let rounded = half.and_then(|bytes| Weights::from_safetensors(&bytes, &self.model).ok());
+        let is_half = rounded.is_some_and(|rounded| rounded.tensors == weights.tensors);
+        weights.metadata.insert(key.into(), value.to_string());
+        Ok(weights.save(path, if is_half { Precision::F16 } else { Precision::F32 })?)
+    }
+}
+
+/// A progress bar, hidden where standard error is no terminal.
+fn progress(count: usize, what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(count as u64).with_message(what);
+    if let Ok(style) = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Images that are read, or embedded, at a time.
+const BATCH: usize = 128;
+
+/// Verify pairs of images as LFW does
+///
+/// The protocol of the authors of SphereFace: ten folds, features of the crop and its mirror
+/// image, the mean of the other folds subtracted, the threshold chosen on the other folds. A
+/// list of one block (view 1 of LFW) is cut into ten folds, every tenth pair to the same one.
+/// Photos go through the detector (smallest face 20 pixels; the face nearest to the centre
+/// counts); a pair with a photo in which no face is found is left out, and told.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sphereface eval lfw pairs.txt lfw-deepfunneled --roc lfw.svg\n  \
+    sphereface eval lfw pairs.txt lfw-112x112 --aligned --model mine.safetensors --record")]
+struct LfwArgs {
+    /// The list of pairs, in LFW's form
+    #[arg(value_name = "PAIRS.txt")]
+    pairs: PathBuf,
+    /// The folder with the images NAME/NAME_0001.jpg (or png, webp)
+    #[arg(value_name = "IMAGES")]
+    images: PathBuf,
+    /// The images are aligned crops, 112x112 or 96x112
+    #[arg(long)]
+    aligned: bool,
+    /// Draw the ROC curve into this file
+    #[arg(long, value_name = "FILE.svg")]
+    roc: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelChoice,
+}
+
+/// False accept rates that are reported.
+const FALSE_ACCEPT_RATES: [f64; 3] = [1e-1, 1e-2, 1e-3];
+
+impl LfwArgs {
+    fn run(self) -> Result<()> {
+        self.model.validate()?;
+        if let Some(path) = self.roc.as_ref().filter(|path| path.extension().is_none_or(|e| e != "svg")) {
+            let reason = "the curve is drawn as SVG";
+            return Err(UsageError(format!("{reason}: {} should end in .svg", path.display())).into());
+        }
+        let list = Pairs::read(&self.pairs)?;
+        let embedder = self.model.embedder()?;
+        let mut crops = self.crops(&list)?;
+        let has: Vec<bool> = crops.iter().map(Option::is_some).collect();
+        let (kept, lost_pairs) = list.only(&has);
+        let without_face: Vec<String> = list
+            .images
+            .iter()
+            .zip(&has)
+            .filter(|(_, has)| !**has)
+            .map(|(image, _)| format!("{}_{:04}", image.person, image.number))
+            .collect();
+        let mut features = Vec::with_capacity(kept.images.len());
+        let mut scratch = embedder.scratch();
+        let bar = progress(kept.images.len(), "embedding");
+        for batch in crops.chunks_mut(BATCH) {
+            let views: Vec<Crop> =
+                batch.iter_mut().filter_map(Option::take).flat_map(|crop| [crop.mirrored(), crop]).collect();
+            let halves = embedder.features(&views, &mut scratch);
+            features.extend(halves.chunks_exact(2).map(<[_]>::concat));
+            bar.inc(views.len() as u64 / 2);
+        }
+        bar.finish_and_clear();
+        let result = verify(&features, &kept.pairs)?;
+        let set = self.model.set(&self.pairs);
+        if let Some(path) = &self.roc {
+            let title = format!("{set}: {:.2} %, {}", 100.0 * result.accuracy, self.model.model);
+            write_whole(path, result.roc.to_svg(&title).as_bytes())?;
+        }
+        let summary = json!({
+            "set": set, "accuracy": round(result.accuracy, 6), "pairs": result.same + result.different,
+            "left_out": lost_pairs, "mirror": "concatenated", "aligned_before": self.aligned,
+        });
+        self.model.record("lfw", &summary)?;
+        if self.model.json {
+            let rates: Vec<_> = FALSE_ACCEPT_RATES
+                .into_iter()
+                .map(|far| json!({"far": far, "point": result.roc.at_far(far)}))
+                .collect();
+            println!(
+                "{}",
+                json!({
+                    "summary": summary, "model": embedder.model().to_string(), "verification": result,
+                    "tar_at_far": rates, "eer": result.roc.equal_error_rate(), "without_face": without_face,
+                })
+            );
+        } else {
+            print!("{}", lfw_table(&result, &list, lost_pairs, &without_face)?);
+        }
+        Ok(())
+    }
+
+    fn crops(&self, list: &Pairs) -> Result<Vec<Option<Crop>>> {
+        let mut paths = Vec::with_capacity(list.images.len());
+        for image in &list.images {
+            paths.push(image.find(&self.images).with_context(|| {
+                let (person, number) = (&image.person, image.number);
+                format!(
+                    "{} has no {person}/{person}_{number:04}.jpg: check the folder",
+                    self.images.display()
+                )
+            })?);
+        }
+        let bar = progress(paths.len(), "aligning");
+        let mut crops = Vec::with_capacity(paths.len());
+        let config = DetectorConfig { min_face: MinFace::Px(20.0), ..DetectorConfig::default() };
+        let detector = Detector::new(&MTCNN.weights()?, config, options::isa()?)?;
+        for batch in paths.chunks(BATCH) {
+            crops.extend(if self.aligned {
+                batch.iter().map(|path| lfw::read_crop(path).map(Some)).collect::<Result<Vec<_>, _>>()?
+            } else {
+                lfw::detect_crops(batch, &detector, self.model.threads.count())?
+            });
+            bar.inc(batch.len() as u64);
+        }
+        bar.finish_and_clear();
+        Ok(crops)
+    }
+}
+
+fn round(x: f64, digits: i32) -> f64 {
+    let scale = 10f64.powi(digits);
+    (x * scale).round() / scale
+}
+
+fn lfw_table(
+    result: &Verification,
+    list: &Pairs,
+    lost_pairs: usize,
+    without_face: &[String],
+) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    writeln!(out, "{:>4}{:>8}{:>11}{:>11}", "fold", "pairs", "threshold", "accuracy")?;
+    for (index, fold) in result.folds.iter().enumerate() {
+        let accuracy = format!("{:.2} %", 100.0 * fold.accuracy);
+        writeln!(out, "{:>4}{:>8}{:>11.4}{accuracy:>11}", index + 1, fold.pairs, fold.threshold)?;
+    }
+    let origin =
+        if list.folded { "folds of the list" } else { "the list has no folds: every tenth pair is one" };
+    writeln!(
+        out,
+        "accuracy {:.2} % +- {:.2} on {} same and {} different pairs ({origin})",
+        100.0 * result.accuracy,
+        100.0 * result.standard_error,
+        result.same,
+        result.different
+    )?;
+    for far in FALSE_ACCEPT_RATES {
+        match result.roc.at_far(far) {
+            Some(point) => writeln!(
+                out,
+                "true accept rate at a false accept rate of {far:.0e}: {:.2} % (cosine {:.4})",
+                100.0 * point.tar,
+                point.threshold
+            )?,
+            None => writeln!(out, "true accept rate at a false accept rate of {far:.0e}: too few pairs")?,
+        }
+    }
+    writeln!(out, "equal error rate {:.2} %", 100.0 * result.roc.equal_error_rate())?;
+    if lost_pairs > 0 {
+        writeln!(out, "left out, no face found: {lost_pairs} pairs with {}", without_face.join(", "))?;
+    }
+    Ok(out)
+}
+
+/// Measure how often strangers look alike
+///
+/// Compares every two images of different people in a folder of aligned crops, one as a
+/// template (mirror image averaged in), one as it would come from a video, and finds the angles
+/// at which a tenth, a hundredth, ... of those comparisons are false matches. Only rates that at
+/// least ten false matches stand for are given. With --record, `--fmr` of the other commands
+/// finds its angle in the model.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    sphereface eval calibrate lfw-112x112 --model mine.safetensors --record --set 'LFW DevTrain'")]
+struct CalibrateArgs {
+    /// A folder with one folder a person of aligned crops, 112x112 or 96x112
+    #[arg(value_name = "CROPS")]
+    crops: PathBuf,
+    #[command(flatten)]
+    model: ModelChoice,
+}
+
+impl CalibrateArgs {
+    fn run(self) -> Result<()> {
+        self.model.validate()?;
+        let people = calibrate::people(&self.crops)?;
+        let embedder = self.model.embedder()?;
+        let images: Vec<(usize, &PathBuf)> = people
+            .iter()
+            .enumerate()
+            .flat_map(|(i, person)| person.images.iter().map(move |p| (i, p)))
+            .collect();
+        let mut samples = Vec::with_capacity(images.len());
+        let mut scratch = embedder.scratch();
+        let bar = progress(images.len(), "embedding");
+        for batch in images.chunks(BATCH) {
+            let crops = batch.iter().map(|(_, path)| lfw::read_crop(path)).collect::<Result<Vec<_>, _>>()?;
+            let templates = embedder.embed(&crops, Mirror::Average, &mut scratch)?;
+            let probes = embedder.embed(&crops, Mirror::No, &mut scratch)?;
+            let embeddings = templates.into_iter().zip(probes);
+            samples.extend(batch.iter().zip(embeddings).map(|((person, _), (template, probe))| Sample {
+                person: *person,
+                template,
+                probe,
+            }));
+            bar.inc(batch.len() as u64);
+        }
+        bar.finish_and_clear();
+        let calibration = calibrate::calibrate(&samples, &self.model.set(&self.crops))?;
+        self.model.record("calibration", &json!(calibration))?;
+        if self.model.json {
+            println!("{}", json!(calibration));
+        } else {
+            print!("{}", calibration_table(&calibration, people.len(), samples.len())?);
+        }
+        Ok(())
+    }
+}
+
+fn calibration_table(c: &Calibration, people: usize, images: usize) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    writeln!(
+        out,
+        "{images} images of {people} people: {} comparisons of different people, {} of the same",
+        c.impostor_pairs, c.genuine_pairs
+    )?;
+    writeln!(out, "{:>8}{:>10}{:>15}{:>14}", "FMR", "angle", "false matches", "missed (FNMR)")?;
+    for point in &c.points {
+        let angle = format!("{:.2}deg", point.angle_deg);
+        writeln!(
+            out,
+            "{:>8.0e}{angle:>10}{:>15}{:>14}",
+            point.fmr,
+            point.false_matches,
+            percent(point.fnmr)
+        )?;
+    }
+    Ok(out)
+}

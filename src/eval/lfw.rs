@@ -1,0 +1,292 @@
+//! LFW's files: the list of pairs, and the images it names.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use image::{ImageReader, RgbImage};
+
+use super::verification::Pair;
+use super::{EvalError, read};
+use crate::align::{self, CROP_HEIGHT, CROP_WIDTH, Crop};
+use crate::detect::{Detector, Face, Scratch};
+
+/// Folds into which a list without folds is cut.
+pub const FOLDS_OF_AN_UNFOLDED_LIST: usize = 10;
+
+/// One image of a list: the person and the number of the image.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImageName {
+    /// The person, as the folder is called.
+    pub person: String,
+    /// The number of the image, from 1.
+    pub number: u32,
+}
+
+impl ImageName {
+    /// Where the image lies under `folder`: `NAME/NAME_0001` with the first ending there is of
+    /// jpg, png and webp.
+    pub fn find(&self, folder: &Path) -> Option<PathBuf> {
+        let stem = format!("{}_{:04}", self.person, self.number);
+        ["jpg", "png", "webp"]
+            .into_iter()
+            .map(|ending| folder.join(&self.person).join(format!("{stem}.{ending}")))
+            .find(|path| path.is_file())
+    }
+}
+
+/// A list of pairs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pairs {
+    /// Every image that a pair names, once.
+    pub images: Vec<ImageName>,
+    /// The pairs, as indices into `images`.
+    pub pairs: Vec<Pair>,
+    /// Whether the folds were given by the file.
+    pub folded: bool,
+}
+
+impl Pairs {
+    /// Reads a list in one of the two forms of LFW. The first line of view 2 is
+    /// `folds<TAB>count`, then each fold has `count` pairs of the same person and `count` of
+    /// different people; that of view 1 is `count`, and there is one such block: it is cut into
+    /// 10 folds, the first pair of each kind to the first fold, the second to the second, ...
+    ///
+    /// # Errors
+    /// When the file cannot be read or a line is not what it should be; with its number.
+    pub fn read(path: &Path) -> Result<Self, EvalError> {
+        Self::parse(&read(path)?, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, EvalError> {
+        let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let error = |index: usize, cause: &str| EvalError::Pairs {
+            path: path.into(),
+            line: index + 1,
+            cause: cause.into(),
+        };
+        let (index, header) = lines.next().ok_or_else(|| error(0, "the file is empty"))?;
+        let numbers: Option<Vec<usize>> = header.split_whitespace().map(|n| n.parse().ok()).collect();
+        let (folds, count, folded) = match numbers.as_deref() {
+            Some(&[count]) => (1, count, false),
+            Some(&[folds, count]) => (folds, count, true),
+            _ => return Err(error(index, "the first line holds one or two numbers")),
+        };
+        let mut indices: BTreeMap<ImageName, usize> = BTreeMap::new();
+        let mut pairs = Vec::new();
+        for fold in 0..folds {
+            for (same, place) in [true, false].into_iter().flat_map(|same| (0..count).map(move |i| (same, i)))
+            {
+                let (index, line) =
+                    lines.next().ok_or_else(|| error(text.lines().count(), "lines are missing"))?;
+                let (a, b) = pair(line, same).ok_or_else(|| {
+                    error(index, if same { "not `name i j`" } else { "not `name i other-name j`" })
+                })?;
+                let mut number = |image: ImageName| {
+                    let next = indices.len();
+                    *indices.entry(image).or_insert(next)
+                };
+                let (first, second) = (number(a), number(b));
+                let fold = if folded { fold } else { place % FOLDS_OF_AN_UNFOLDED_LIST };
+                pairs.push(Pair { first, second, same, fold });
+            }
+        }
+        if let Some((index, _)) = lines.next() {
+            return Err(error(index, "there are more lines than the first line says"));
+        }
+        let mut images: Vec<(ImageName, usize)> = indices.into_iter().collect();
+        images.sort_by_key(|(_, index)| *index);
+        Ok(Self { images: images.into_iter().map(|(image, _)| image).collect(), pairs, folded })
+    }
+
+    /// The list without the images for which `has` is false, and how many pairs went with them.
+    pub fn only(&self, has: &[bool]) -> (Self, usize) {
+        let mut places = Vec::with_capacity(self.images.len());
+        let mut images = Vec::new();
+        for (index, image) in self.images.iter().enumerate() {
+            let kept = has.get(index) == Some(&true);
+            places.push(kept.then_some(images.len()));
+            if kept {
+                images.push(image.clone());
+            }
+        }
+        let place = |index: usize| places.get(index).copied().flatten();
+        let pairs: Vec<Pair> = self
+            .pairs
+            .iter()
+            .filter_map(|p| Some(Pair { first: place(p.first)?, second: place(p.second)?, ..*p }))
+            .collect();
+        let lost = self.pairs.len() - pairs.len();
+        (Self { images, pairs, folded: self.folded }, lost)
+    }
+}
+
+fn pair(line: &str, same: bool) -> Option<(ImageName, ImageName)> {
+    let image = |person: &str, number: &str| {
+        // A name is one folder: it must not lead elsewhere.
+        let plain = !person.is_empty() && !person.contains(['/', '\\']) && person != "." && person != "..";
+        Some(ImageName { person: plain.then(|| person.into())?, number: number.parse().ok()? })
+    };
+    let fields: Vec<&str> = line.trim_end().split('\t').collect();
+    match (fields.as_slice(), same) {
+        ([name, i, j], true) => Some((image(name, i)?, image(name, j)?)),
+        ([a, i, b, j], false) => Some((image(a, i)?, image(b, j)?)),
+        _ => None,
+    }
+}
+
+/// Reads an image, turned as its metadata say, in RGB.
+///
+/// # Errors
+/// When it cannot be read or decoded.
+pub fn read_image(path: &Path) -> Result<RgbImage, EvalError> {
+    let io = |source| EvalError::Read { path: path.into(), source };
+    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(io)?;
+    Ok(reader.decode().map_err(|source| EvalError::Image { path: path.into(), source })?.into_rgb8())
+}
+
+/// Reads an aligned crop: 96x112 pixels, or 112x112 of which the middle 96 columns are taken.
+///
+/// # Errors
+/// When it cannot be read or has another size.
+pub fn read_crop(path: &Path) -> Result<Crop, EvalError> {
+    let image = read_image(path)?;
+    let (width, height) = image.dimensions();
+    let (crop_width, crop_height) = (CROP_WIDTH as u32, CROP_HEIGHT as u32);
+    let middle = if (width, height) == (112, crop_height) {
+        image::imageops::crop_imm(&image, (112 - crop_width) / 2, 0, crop_width, crop_height).to_image()
+    } else {
+        image
+    };
+    Crop::from_image(middle).ok_or_else(|| EvalError::NotAligned { path: path.into(), width, height })
+}
+
+/// Reads photos and aligns in each the face nearest to its centre; `None` without a face.
+/// The work is shared by `threads` threads.
+///
+/// # Errors
+/// When a photo cannot be read.
+pub fn detect_crops(
+    paths: &[PathBuf],
+    detector: &Detector,
+    threads: usize,
+) -> Result<Vec<Option<Crop>>, EvalError> {
+    let share = paths.len().div_ceil(threads.max(1)).max(1);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = paths
+            .chunks(share)
+            .map(|paths| {
+                scope.spawn(move || {
+                    let mut scratch = Scratch::default();
+                    paths.iter().map(|path| detect_crop(path, detector, &mut scratch)).collect()
+                })
+            })
+            .collect();
+        let results = workers.into_iter().map(|worker| match worker.join() {
+            Ok(crops) => crops,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        Ok(results.collect::<Result<Vec<Vec<_>>, EvalError>>()?.concat())
+    })
+}
+
+fn detect_crop(path: &Path, detector: &Detector, scratch: &mut Scratch) -> Result<Option<Crop>, EvalError> {
+    let image = read_image(path)?;
+    let face = central(&detector.detect(&image, scratch), image.dimensions());
+    Ok(face.and_then(|face| align::align(&image, &face.landmarks)))
+}
+
+/// The face whose centre is nearest to that of the image.
+fn central(faces: &[Face], (width, height): (u32, u32)) -> Option<Face> {
+    let distance = |face: &Face| {
+        let [x, y] = face.bbox.centre();
+        (x - (width as f32 - 1.0) / 2.0).hypot(y - (height as f32 - 1.0) / 2.0)
+    };
+    faces.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::BBox;
+
+    fn parse(text: &str) -> Result<Pairs, EvalError> {
+        Pairs::parse(text, Path::new("pairs.txt"))
+    }
+
+    #[test]
+    fn both_views_are_read() {
+        let two = parse("2\t1\nA\t1\t2\nA\t1\tB\t1\nC\t3\t4\nC\t3\tA\t2\n").unwrap();
+        assert!(two.folded);
+        assert_eq!(two.images.len(), 5);
+        let pair = |first, second, same, fold| Pair { first, second, same, fold };
+        assert_eq!(
+            two.pairs,
+            [pair(0, 1, true, 0), pair(0, 2, false, 0), pair(3, 4, true, 1), pair(3, 1, false, 1)]
+        );
+        let mut text = String::from("12\n");
+        (1..=12).for_each(|i| text += &format!("A\t{i}\t{}\n", i + 1));
+        (1..=12).for_each(|i| text += &format!("A\t{i}\tB_C\t{i}\n"));
+        let one = parse(&text).unwrap();
+        assert!(!one.folded);
+        let folds: Vec<usize> = one.pairs.iter().map(|p| p.fold).collect();
+        assert_eq!(folds[..12], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
+        assert_eq!(folds[..12], folds[12..]);
+    }
+
+    #[test]
+    fn a_broken_list_is_refused_with_the_line() {
+        for (text, line) in [
+            ("", 1),
+            ("one\n", 1),
+            ("1\t2\t3\n", 1),
+            ("1\nA\t1\t2\n", 3),
+            ("1\nA\t1\n", 2),
+            ("1\nA\t1\t2\nA\t1\t2\n", 3),
+            ("1\nA\t1\t2\nA\t1\tB\t1\nextra\n", 4),
+            ("1\n../A\t1\t2\nA\t1\tB\t1\n", 2),
+            ("99999999999\nA\t1\t2\n", 3),
+        ] {
+            match parse(text) {
+                Err(EvalError::Pairs { line: found, .. }) => assert_eq!(found, line, "{text:?}"),
+                other => panic!("{text:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn images_without_a_face_take_their_pairs_with_them() {
+        let all = parse("2\t1\nA\t1\t2\nA\t1\tB\t1\nC\t3\t4\nC\t3\tA\t2\n").unwrap();
+        let (rest, lost) = all.only(&[true, false, true, true, true]);
+        assert_eq!((rest.images.len(), rest.pairs.len(), lost), (4, 2, 2));
+        assert_eq!(rest.images[rest.pairs[1].first].person, "C");
+        assert_eq!(rest.pairs[1].fold, 1);
+    }
+
+    #[test]
+    fn the_central_face_is_taken_not_the_most_certain() {
+        let face = |x: f32, score| Face {
+            bbox: BBox { x1: x, y1: 100.0, x2: x + 50.0, y2: 150.0 },
+            score,
+            landmarks: [[0.0; 2]; 5],
+        };
+        let faces = [face(0.0, 0.99), face(110.0, 0.8), face(190.0, 0.9)];
+        assert_eq!(central(&faces, (250, 250)).unwrap().score, 0.8);
+        assert!(central(&[], (250, 250)).is_none());
+    }
+
+    #[test]
+    fn crops_come_in_two_sizes_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("crop.png");
+        let wide = RgbImage::from_fn(112, 112, |x, y| image::Rgb([x as u8, y as u8, 0]));
+        wide.save(&path).unwrap();
+        let crop = read_crop(&path).unwrap();
+        assert_eq!(crop.as_rgb()[..3], [8, 0, 0]);
+        crop.to_image().save(&path).unwrap();
+        assert_eq!(read_crop(&path).unwrap(), crop);
+        RgbImage::new(250, 250).save(&path).unwrap();
+        assert!(matches!(read_crop(&path), Err(EvalError::NotAligned { width: 250, .. })));
+        std::fs::write(&path, b"no image").unwrap();
+        assert!(matches!(read_crop(&path), Err(EvalError::Image { .. })));
+    }
+}

@@ -1,0 +1,172 @@
+//! Receiver operating characteristic of a set of scored pairs.
+
+use std::fmt::Write as _;
+
+/// Scores of pairs of the same and of different people.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Roc {
+    /// Ascending.
+    same: Vec<f64>,
+    /// Ascending.
+    different: Vec<f64>,
+}
+
+/// A point of the curve. A pair is accepted when its score is above the threshold.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct OperatingPoint {
+    /// Share of pairs of different people that are accepted.
+    pub far: f64,
+    /// Share of pairs of the same person that are accepted.
+    pub tar: f64,
+    /// The score.
+    pub threshold: f64,
+}
+
+impl Roc {
+    /// From pairs: whether they show the same person, and their (finite) score.
+    pub fn new(pairs: impl IntoIterator<Item = (bool, f64)>) -> Self {
+        let mut roc = Self::default();
+        for (same, score) in pairs {
+            if same { &mut roc.same } else { &mut roc.different }.push(score);
+        }
+        roc.same.sort_unstable_by(f64::total_cmp);
+        roc.different.sort_unstable_by(f64::total_cmp);
+        roc
+    }
+
+    fn at(&self, threshold: f64) -> OperatingPoint {
+        let above = |scores: &[f64]| {
+            let accepted = scores.len() - scores.partition_point(|&s| s <= threshold);
+            accepted as f64 / scores.len().max(1) as f64
+        };
+        OperatingPoint { far: above(&self.different), tar: above(&self.same), threshold }
+    }
+
+    /// The most permissive threshold whose false accept rate is at most `far`. `None` when
+    /// there are too few pairs of different people for that rate to be one of them.
+    pub fn at_far(&self, far: f64) -> Option<OperatingPoint> {
+        let accepted = (far * self.different.len() as f64 + 1e-9).floor() as usize;
+        let index = self.different.len().checked_sub(accepted + 1)?;
+        (accepted > 0).then_some(())?;
+        Some(self.at(*self.different.get(index)?))
+    }
+
+    /// The error rate at which as many pairs of the same person are rejected as pairs of
+    /// different people are accepted: the mean of the two where they come closest.
+    pub fn equal_error_rate(&self) -> f64 {
+        let error = |p: OperatingPoint| (p.far - (1.0 - p.tar), p.far + (1.0 - p.tar));
+        let errors = self.points().into_iter().map(error);
+        let closest = errors.min_by(|a, b| a.0.abs().total_cmp(&b.0.abs()).then(a.1.total_cmp(&b.1)));
+        closest.map_or(0.0, |(_, sum)| sum / 2.0)
+    }
+
+    /// Every point of the curve, from nothing accepted to everything.
+    pub fn points(&self) -> Vec<OperatingPoint> {
+        let mut thresholds: Vec<f64> = self.same.iter().chain(&self.different).copied().collect();
+        thresholds.sort_unstable_by(|a, b| b.total_cmp(a));
+        thresholds.dedup();
+        thresholds.push(f64::NEG_INFINITY);
+        thresholds.into_iter().map(|t| self.at(t)).collect()
+    }
+
+    /// The curve as an SVG image: true accept rate over the logarithm of the false accept rate.
+    pub fn to_svg(&self, title: &str) -> String {
+        const WIDTH: f64 = 480.0;
+        const HEIGHT: f64 = 400.0;
+        const LEFT: f64 = 60.0;
+        const TOP: f64 = 40.0;
+        let decades = (self.different.len().max(10) as f64).log10().ceil();
+        let x = |far: f64| LEFT + WIDTH * (1.0 + far.log10().max(-decades) / decades);
+        let y = |tar: f64| TOP + HEIGHT * (1.0 - tar);
+        let title = title.replace('&', "&amp;").replace('<', "&lt;");
+        let (right, bottom) = (LEFT + WIDTH, TOP + HEIGHT);
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+             <text x=\"{LEFT}\" y=\"24\" font-size=\"15\">{title}</text>\n",
+            right + 30.0,
+            bottom + 55.0
+        );
+        let mut line = |x1: f64, y1: f64, x2: f64, y2: f64| {
+            let _ = writeln!(svg, "<path d=\"M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}\" stroke=\"#ddd\"/>");
+        };
+        for step in 0..=5 {
+            let tar = f64::from(step) / 5.0;
+            line(LEFT, y(tar), right, y(tar));
+        }
+        for decade in 0..=decades as i32 {
+            let at = x(10f64.powi(-decade));
+            line(at, TOP, at, bottom);
+        }
+        for step in 0..=5 {
+            let tar = f64::from(step) / 5.0;
+            let _ = writeln!(
+                svg,
+                "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{tar:.1}</text>",
+                LEFT - 8.0,
+                y(tar) + 4.0
+            );
+        }
+        for decade in 0..=decades as i32 {
+            let at = x(10f64.powi(-decade));
+            let label = if decade == 0 { "1".into() } else { format!("1e-{decade}") };
+            let _ = writeln!(
+                svg,
+                "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
+                bottom + 18.0
+            );
+        }
+        let _ = writeln!(
+            svg,
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">false accept rate</text>\n\
+             <text transform=\"translate(16 {}) rotate(-90)\" text-anchor=\"middle\">true accept rate</text>",
+            LEFT + WIDTH / 2.0,
+            bottom + 42.0,
+            TOP + HEIGHT / 2.0
+        );
+        let mut path = String::new();
+        for point in self.points() {
+            let (command, x, y) = (if path.is_empty() { 'M' } else { 'L' }, x(point.far), y(point.tar));
+            let _ = write!(path, "{command}{x:.1} {y:.1}");
+        }
+        let _ =
+            writeln!(svg, "<path d=\"{path}\" fill=\"none\" stroke=\"#0b62c4\" stroke-width=\"2\"/>\n</svg>");
+        svg
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roc() -> Roc {
+        let different = (0..1000).map(|i| (false, f64::from(i) / 1000.0));
+        let same = (0..100).map(|i| (true, 0.9 + f64::from(i) / 500.0));
+        Roc::new(same.chain(different))
+    }
+
+    #[test]
+    fn operating_points_are_counted_not_interpolated() {
+        // 1 of 1000 may pass: the threshold is the second highest impostor score, 0.998, and
+        // 50 of 100 genuine scores (0.9, 0.902, ...) are at or below it.
+        let point = roc().at_far(1e-3).unwrap();
+        assert_eq!((point.far, point.tar, point.threshold), (0.001, 0.5, 0.998));
+        assert_eq!(roc().at_far(0.1).map(|p| (p.far, p.tar)), Some((0.1, 1.0)));
+        assert_eq!(roc().at_far(1e-4), None, "1000 pairs say nothing about one in 10,000");
+    }
+
+    #[test]
+    fn the_equal_error_rate_lies_where_the_errors_cross() {
+        // At t, 5 (t - 0.9) of the genuine and 1 - t of the impostor pairs are wrong: equal at 11/12.
+        assert!((roc().equal_error_rate() - 1.0 / 12.0).abs() < 0.002, "{}", roc().equal_error_rate());
+        let perfect = Roc::new([(true, 0.9), (true, 0.8), (false, 0.1), (false, 0.2)]);
+        assert_eq!(perfect.equal_error_rate(), 0.0);
+    }
+
+    #[test]
+    fn the_plot_is_whole_and_its_title_is_text() {
+        let svg = roc().to_svg("<b> & co");
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+        assert!(svg.contains("&lt;b> &amp; co") && !svg.contains("NaN") && !svg.contains("inf"));
+    }
+}

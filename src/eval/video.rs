@@ -1,0 +1,543 @@
+//! What a labelled video got right, against a truth.
+//!
+//! # Truth files
+//! JSON in one of two forms; keys not named here are ignored.
+//! - Frames: `{"frames": [{"frame": 0, "faces": [{"name": "...", "box": [x1, y1, x2, y2],
+//!   "difficult": false, "partial": false}], "ignore": [[x1, y1, x2, y2]]}]}`. The name of a
+//!   stranger is `unknown`. Every face of a listed frame is there.
+//! - Tracks: `{"clips": {"a.mp4": {"faces": [{"name": "..." or null, "easy": true,
+//!   "frames": [[0, [x1, y1, x2, y2]]]}]}}}`. `null` stands for someone undecided: neither hit
+//!   nor miss. Other faces may be in the video, so detections without a truth are no errors.
+//!
+//! Frames are counted from 0 in the order of decoding; boxes are in pixels.
+//!
+//! # Rules
+//! - Detections and truth faces are matched one to one within a frame, the best overlap first.
+//! - A *difficult* face (tiny, in profile, hidden) counts in its own group.
+//! - A *partial* face (mostly outside the frame) is neither hit nor miss, whatever it is named.
+//! - A detection without a truth face whose centre lies in an ignored region is not a false
+//!   detection; giving it a name is a false identification.
+//! - Names are compared without regard to case, and `-`, `_` and space are the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{EvalError, read};
+use crate::detect::BBox;
+
+/// When a detection can be the face of the truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// Intersection over union of at least [`MIN_IOU`].
+    Iou,
+    /// The same, or each centre lies in the other box: for truth boxes drawn tightly around
+    /// the face, which a correct detection surrounds with an intersection over union below 0.4.
+    IouOrCentres,
+}
+
+/// Least intersection over union of a detection and its truth.
+pub const MIN_IOU: f32 = 0.4;
+
+impl Rule {
+    fn allows(self, detection: &BBox, truth: &BBox) -> bool {
+        detection.iou(truth) >= MIN_IOU
+            || self == Rule::IouOrCentres
+                && contains(truth, detection.centre())
+                && contains(detection, truth.centre())
+    }
+}
+
+fn contains(b: &BBox, [x, y]: [f32; 2]) -> bool {
+    b.x1 <= x && x <= b.x2 && b.y1 <= y && y <= b.y2
+}
+
+/// Who a face of the truth is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// Somebody who should be named.
+    Known(String),
+    /// Somebody who should not.
+    Stranger,
+    /// Nobody knows: does not count.
+    Undecided,
+}
+
+/// A face of the truth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TruthFace {
+    /// Where.
+    pub bbox: BBox,
+    /// Who.
+    pub who: Who,
+    /// A detector is not blamed for missing it.
+    pub difficult: bool,
+    /// Mostly outside the frame: does not count.
+    pub partial: bool,
+}
+
+/// The truth of one frame.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TruthFrame {
+    /// Its faces.
+    pub faces: Vec<TruthFace>,
+    /// Regions in which a detection without a truth face is no error.
+    pub ignore: Vec<BBox>,
+}
+
+/// The truth of a video.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Truth {
+    /// Frames by index. Detections in other frames do not count.
+    pub frames: BTreeMap<u64, TruthFrame>,
+    /// Whether every face of those frames is there.
+    pub complete: bool,
+}
+
+#[derive(Deserialize)]
+struct FramesFile {
+    frames: Vec<FileFrame>,
+}
+
+#[derive(Deserialize)]
+struct FileFrame {
+    frame: u64,
+    #[serde(default)]
+    faces: Vec<FileFace>,
+    #[serde(default)]
+    ignore: Vec<[f32; 4]>,
+}
+
+#[derive(Deserialize)]
+struct FileFace {
+    name: String,
+    #[serde(rename = "box")]
+    bbox: [f32; 4],
+    #[serde(default)]
+    difficult: bool,
+    #[serde(default)]
+    partial: bool,
+}
+
+#[derive(Deserialize)]
+struct ClipsFile {
+    clips: BTreeMap<String, Clip>,
+}
+
+#[derive(Deserialize)]
+struct Clip {
+    frames: u64,
+    faces: Vec<ClipTrack>,
+}
+
+#[derive(Deserialize)]
+struct ClipTrack {
+    name: Option<String>,
+    #[serde(default)]
+    easy: bool,
+    frames: Vec<(u64, [f32; 4])>,
+}
+
+fn bbox([x1, y1, x2, y2]: [f32; 4]) -> BBox {
+    BBox { x1, y1, x2, y2 }
+}
+
+impl Truth {
+    /// Reads a truth file; `clip` chooses from a file of several clips.
+    ///
+    /// # Errors
+    /// When the file cannot be read, has neither form, or not that clip.
+    pub fn read(path: &Path, clip: Option<&str>) -> Result<Self, EvalError> {
+        let text = read(path)?;
+        let error =
+            |cause: serde_json::Error| EvalError::Truth { path: path.into(), cause: cause.to_string() };
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(error)?;
+        if value.get("clips").is_some() {
+            let file: ClipsFile = serde_json::from_value(value).map_err(error)?;
+            let clips = || file.clips.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let name = clip.unwrap_or_default();
+            let found = file.clips.get(name);
+            return found.map(Self::from_clip).ok_or_else(|| EvalError::Clip {
+                path: path.into(),
+                clip: name.into(),
+                clips: clips(),
+            });
+        }
+        if let Some(clip) = clip {
+            let clips = "none: it has one video, leave the choice out".into();
+            return Err(EvalError::Clip { path: path.into(), clip: clip.into(), clips });
+        }
+        Ok(Self::from_frames(serde_json::from_value(value).map_err(error)?))
+    }
+
+    fn from_frames(file: FramesFile) -> Self {
+        let mut truth = Self { complete: true, ..Self::default() };
+        for frame in file.frames {
+            let faces = frame.faces.into_iter().map(|face| TruthFace {
+                bbox: bbox(face.bbox),
+                who: if same_name(&face.name, "unknown") { Who::Stranger } else { Who::Known(face.name) },
+                difficult: face.difficult,
+                partial: face.partial,
+            });
+            let entry = truth.frames.entry(frame.frame).or_default();
+            entry.faces.extend(faces);
+            entry.ignore.extend(frame.ignore.into_iter().map(bbox));
+        }
+        truth
+    }
+
+    fn from_clip(clip: &Clip) -> Self {
+        let mut truth = Self::default();
+        truth.frames.extend((0..clip.frames).map(|frame| (frame, TruthFrame::default())));
+        for track in &clip.faces {
+            for (frame, place) in &track.frames {
+                truth.frames.entry(*frame).or_default().faces.push(TruthFace {
+                    bbox: bbox(*place),
+                    who: track.name.clone().map_or(Who::Undecided, Who::Known),
+                    difficult: !track.easy,
+                    partial: false,
+                });
+            }
+        }
+        truth
+    }
+
+    /// Makes strangers of everyone who is not in `enrolled`.
+    pub fn with_enrolled(mut self, enrolled: &[String]) -> Self {
+        for face in self.frames.values_mut().flat_map(|frame| &mut frame.faces) {
+            if let Who::Known(name) = &face.who
+                && !enrolled.iter().any(|e| same_name(e, name))
+            {
+                face.who = Who::Stranger;
+            }
+        }
+        self
+    }
+}
+
+/// Whether two names are the same but for case, `-`, `_` and space.
+fn same_name(a: &str, b: &str) -> bool {
+    canonical(a) == canonical(b)
+}
+
+fn canonical(name: &str) -> String {
+    let plain = name.trim().replace(['-', '_'], " ").to_lowercase();
+    plain.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A face that was found and perhaps named.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Observation {
+    /// Frame, from 0.
+    pub frame: u64,
+    /// Where: x1, y1, x2, y2 in pixels.
+    #[serde(rename = "box")]
+    pub bbox: [f32; 4],
+    /// Who; `None` for unknown.
+    pub name: Option<String>,
+}
+
+/// Reads the faces that `label --jsonl` wrote.
+///
+/// # Errors
+/// When the file cannot be read or a line is no face.
+pub fn read_observations(path: &Path) -> Result<Vec<Observation>, EvalError> {
+    let text = read(path)?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(index, line)| {
+            let error = |cause: String| EvalError::Observation { path: path.into(), line: index + 1, cause };
+            let face: Observation = serde_json::from_str(line).map_err(|e| error(e.to_string()))?;
+            if face.bbox.iter().all(|x| x.is_finite()) {
+                Ok(face)
+            } else {
+                Err(error("its box is not finite".into()))
+            }
+        })
+        .collect()
+}
+
+/// Counts over a group of faces of the truth.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Faces of people who should be named.
+    pub known: u64,
+    /// Of those, faces that were detected.
+    pub known_detected: u64,
+    /// Of those detected, faces given the right name.
+    pub identified: u64,
+    /// Of those detected, faces given another name.
+    pub misnamed: u64,
+    /// Faces of strangers.
+    pub strangers: u64,
+    /// Of those, faces that were detected.
+    pub strangers_detected: u64,
+    /// Of those detected, faces given a name.
+    pub strangers_named: u64,
+}
+
+fn rate(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+impl Counts {
+    /// Detected share of all faces; `None` without faces, as all rates here.
+    pub fn detection_recall(&self) -> Option<f64> {
+        rate(self.known_detected + self.strangers_detected, self.known + self.strangers)
+    }
+
+    /// Rightly named share of the faces that should be named, missed ones included.
+    pub fn identification_rate(&self) -> Option<f64> {
+        rate(self.identified, self.known)
+    }
+
+    /// Rightly named share of the detected faces that should be named.
+    pub fn identification_rate_of_detected(&self) -> Option<f64> {
+        rate(self.identified, self.known_detected)
+    }
+
+    /// Share of the detected strangers that were given a name.
+    pub fn strangers_named_rate(&self) -> Option<f64> {
+        rate(self.strangers_named, self.strangers_detected)
+    }
+}
+
+/// What a labelled video got right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Score {
+    /// How detections were matched.
+    pub rule: Rule,
+    /// Frames of the truth.
+    pub frames: u64,
+    /// Faces that are not difficult.
+    pub easy: Counts,
+    /// Difficult faces.
+    pub difficult: Counts,
+    /// All faces, by person; strangers are not listed.
+    pub people: BTreeMap<String, Counts>,
+    /// Names given to detections in ignored regions.
+    pub named_in_ignored: u64,
+    /// Detections without a truth face outside ignored regions; `None` where the truth does
+    /// not list every face.
+    pub false_detections: Option<u64>,
+    /// Of those, detections given a name; `None` likewise.
+    pub named_false_detections: Option<u64>,
+    /// Faces detected in frames that the truth does not cover.
+    pub outside_truth: u64,
+    /// Names that were given and that no face of the truth has.
+    pub names_not_in_truth: BTreeSet<String>,
+}
+
+/// Compares observations with the truth.
+pub fn score(truth: &Truth, observations: &[Observation], rule: Rule) -> Score {
+    let mut by_frame: BTreeMap<u64, Vec<&Observation>> = BTreeMap::new();
+    for observation in observations {
+        by_frame.entry(observation.frame).or_default().push(observation);
+    }
+    let mut score = Score {
+        rule,
+        frames: truth.frames.len() as u64,
+        easy: Counts::default(),
+        difficult: Counts::default(),
+        people: BTreeMap::new(),
+        named_in_ignored: 0,
+        false_detections: truth.complete.then_some(0),
+        named_false_detections: truth.complete.then_some(0),
+        outside_truth: 0,
+        names_not_in_truth: BTreeSet::new(),
+    };
+    let names: BTreeSet<String> = truth
+        .frames
+        .values()
+        .flat_map(|frame| &frame.faces)
+        .filter_map(|face| if let Who::Known(name) = &face.who { Some(canonical(name)) } else { None })
+        .collect();
+    let given = observations.iter().filter_map(|o| o.name.as_ref());
+    score.names_not_in_truth = given.filter(|n| !names.contains(&canonical(n))).cloned().collect();
+    for (index, seen) in &by_frame {
+        if !truth.frames.contains_key(index) {
+            score.outside_truth += seen.len() as u64;
+        }
+    }
+    for (index, frame) in &truth.frames {
+        let seen = by_frame.get(index).map_or(&[][..], Vec::as_slice);
+        let boxes: Vec<BBox> = seen.iter().map(|o| bbox(o.bbox)).collect();
+        let matches = match_frame(&frame.faces, &boxes, rule);
+        for (face, detection) in frame.faces.iter().zip(&matches) {
+            let detection = detection.and_then(|i| seen.get(i)).map(|o| o.name.as_deref());
+            score.count(face, detection);
+        }
+        for (i, (observation, place)) in seen.iter().zip(&boxes).enumerate() {
+            if matches.contains(&Some(i)) {
+                continue;
+            }
+            let named = u64::from(observation.name.is_some());
+            if frame.ignore.iter().any(|region| contains(region, place.centre())) {
+                score.named_in_ignored += named;
+            } else {
+                score.false_detections = score.false_detections.map(|n| n + 1);
+                score.named_false_detections = score.named_false_detections.map(|n| n + named);
+            }
+        }
+    }
+    score
+}
+
+impl Score {
+    /// Counts one face of the truth: `detection` is the name given to the detection that
+    /// matches it, `None` when none does.
+    fn count(&mut self, face: &TruthFace, detection: Option<Option<&str>>) {
+        if face.partial {
+            return;
+        }
+        let group = if face.difficult { &mut self.difficult } else { &mut self.easy };
+        match &face.who {
+            Who::Undecided => {}
+            Who::Stranger => {
+                group.strangers += 1;
+                group.strangers_detected += u64::from(detection.is_some());
+                group.strangers_named += u64::from(matches!(detection, Some(Some(_))));
+            }
+            Who::Known(name) => {
+                let person = self.people.entry(name.clone()).or_default();
+                for counts in [group, person] {
+                    counts.known += 1;
+                    counts.known_detected += u64::from(detection.is_some());
+                    match detection {
+                        Some(Some(given)) if same_name(given, name) => counts.identified += 1,
+                        Some(Some(_)) => counts.misnamed += 1,
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// For each face of the truth the detection that is it: pairs the rule allows are taken one
+/// by one, the greatest overlap first.
+fn match_frame(faces: &[TruthFace], detections: &[BBox], rule: Rule) -> Vec<Option<usize>> {
+    let mut pairs: Vec<(f32, usize, usize)> = Vec::new();
+    for (t, face) in faces.iter().enumerate() {
+        for (d, detection) in detections.iter().enumerate() {
+            if rule.allows(detection, &face.bbox) {
+                pairs.push((detection.iou(&face.bbox), t, d));
+            }
+        }
+    }
+    pairs.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+    let mut matched = vec![None; faces.len()];
+    let mut taken = vec![false; detections.len()];
+    for (_, t, d) in pairs {
+        if let (Some(slot @ None), Some(taken @ false)) = (matched.get_mut(t), taken.get_mut(d)) {
+            (*slot, *taken) = (Some(d), true);
+        }
+    }
+    matched
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn truth(faces: serde_json::Value, ignore: serde_json::Value) -> Truth {
+        let file = serde_json::json!({"frames": [{"frame": 3, "faces": faces, "ignore": ignore}]});
+        Truth::from_frames(serde_json::from_value(file).unwrap())
+    }
+
+    fn seen(bbox: [f32; 4], name: Option<&str>) -> Observation {
+        Observation { frame: 3, bbox, name: name.map(Into::into) }
+    }
+
+    #[test]
+    fn every_kind_of_error_lands_in_its_own_count() {
+        let truth = truth(
+            serde_json::json!([
+                {"name": "ann-lee", "box": [0, 0, 10, 10]},
+                {"name": "bob", "box": [20, 0, 30, 10]},
+                {"name": "bob", "box": [40, 0, 50, 10], "difficult": true},
+                {"name": "unknown", "box": [60, 0, 70, 10]},
+                {"name": "unknown", "box": [80, 0, 90, 10], "difficult": true},
+                {"name": "ann-lee", "box": [100, 0, 110, 10], "partial": true},
+            ]),
+            serde_json::json!([[0, 100, 200, 200]]),
+        );
+        let observations = [
+            seen([0.0, 0.0, 10.0, 10.0], Some("Ann Lee")),
+            seen([21.0, 0.0, 31.0, 10.0], Some("ann_lee")),
+            seen([60.0, 0.0, 70.0, 10.0], Some("bob")),
+            seen([80.0, 0.0, 90.0, 10.0], None),
+            seen([100.0, 0.0, 110.0, 10.0], Some("bob")),
+            seen([10.0, 110.0, 20.0, 120.0], Some("bob")),
+            seen([30.0, 110.0, 40.0, 120.0], None),
+            seen([300.0, 0.0, 310.0, 10.0], Some("carol")),
+            seen([320.0, 0.0, 330.0, 10.0], None),
+            Observation { frame: 9, ..seen([0.0; 4], None) },
+        ];
+        let score = score(&truth, &observations, Rule::Iou);
+        let easy = Counts {
+            known: 2,
+            known_detected: 2,
+            identified: 1,
+            misnamed: 1,
+            strangers: 1,
+            strangers_detected: 1,
+            strangers_named: 1,
+        };
+        assert_eq!(score.easy, easy);
+        let difficult = Counts { known: 1, strangers: 1, strangers_detected: 1, ..Counts::default() };
+        assert_eq!(score.difficult, difficult);
+        assert_eq!(score.named_in_ignored, 1);
+        assert_eq!((score.false_detections, score.named_false_detections), (Some(2), Some(1)));
+        assert_eq!(score.outside_truth, 1);
+        assert_eq!(score.names_not_in_truth, BTreeSet::from(["carol".to_string()]));
+        assert_eq!(score.people["bob"].known, 2);
+        assert_eq!(score.easy.identification_rate(), Some(0.5));
+        assert_eq!(score.easy.detection_recall(), Some(1.0));
+        assert_eq!(score.difficult.identification_rate_of_detected(), None);
+    }
+
+    #[test]
+    fn matching_is_one_to_one_and_takes_the_best_overlap() {
+        let faces = truth(
+            serde_json::json!([{"name": "a", "box": [0, 0, 10, 10]}, {"name": "b", "box": [4, 0, 14, 10]}]),
+            serde_json::json!([]),
+        );
+        let faces = &faces.frames[&3].faces;
+        let at = |x: f32| bbox([x, 0.0, x + 10.0, 10.0]);
+        assert_eq!(match_frame(faces, &[at(3.5), at(0.5)], Rule::Iou), [Some(1), Some(0)]);
+        assert_eq!(match_frame(faces, &[at(3.5)], Rule::Iou), [None, Some(0)], "one detection is one face");
+        assert_eq!(match_frame(faces, &[at(3.9), at(4.0), at(4.1)], Rule::Iou), [Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn a_tight_truth_is_matched_by_centres_only_where_the_rule_says_so() {
+        let truth = truth(serde_json::json!([{"name": "a", "box": [10, 10, 20, 20]}]), serde_json::json!([]));
+        let wide = [seen([6.0, 6.0, 24.0, 24.0], Some("a"))];
+        assert_eq!(score(&truth, &wide, Rule::Iou).easy.identified, 0);
+        assert_eq!(score(&truth, &wide, Rule::IouOrCentres).easy.identified, 1);
+    }
+
+    #[test]
+    fn tracks_are_a_truth_too_and_undecided_ones_do_not_count() {
+        let file = serde_json::json!({"frames": 5, "faces": [
+            {"track": 0, "name": "Ann", "easy": true, "score": 0.5, "frames": [[0, [0, 0, 9, 9]], [1, [0, 0, 9, 9]]]},
+            {"track": 1, "name": null, "easy": false, "frames": [[1, [50, 0, 59, 9]]]},
+            {"track": 2, "name": "Bob", "easy": false, "frames": [[1, [80, 0, 89, 9]]]},
+        ]});
+        let truth = Truth::from_clip(&serde_json::from_value(file).unwrap());
+        let observations = [
+            Observation { frame: 0, bbox: [0.0, 0.0, 9.0, 9.0], name: Some("Ann".into()) },
+            Observation { frame: 1, bbox: [50.0, 0.0, 59.0, 9.0], name: Some("Ann".into()) },
+            Observation { frame: 1, bbox: [80.0, 0.0, 89.0, 9.0], name: Some("Ann".into()) },
+            Observation { frame: 4, bbox: [80.0, 0.0, 89.0, 9.0], name: None },
+        ];
+        let all = score(&truth, &observations, Rule::Iou);
+        assert_eq!((all.easy.known, all.easy.identified, all.frames), (2, 1, 5));
+        assert_eq!((all.difficult.misnamed, all.false_detections, all.outside_truth), (1, None, 0));
+        let without_bob = score(&truth.with_enrolled(&["ann".into()]), &observations, Rule::Iou);
+        assert_eq!((without_bob.difficult.strangers, without_bob.difficult.strangers_named), (1, 1));
+    }
+}
