@@ -19,7 +19,7 @@ pub fn tensors() -> Option<Tensors> {
     let mut archive = zip::ZipArchive::new(file).unwrap();
     let read = |index| {
         let mut entry = archive.by_index(index).unwrap();
-        let name = entry.name().trim_end_matches(".npy").to_owned();
+        let name = entry.name().unwrap().trim_end_matches(".npy").to_owned();
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).unwrap();
         // NPY 1.0: magic, version, header length, a Python dictionary, values.
