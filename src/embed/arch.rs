@@ -135,18 +135,15 @@ impl Architecture {
             .ok_or_else(|| unsupported("architecture", name, "use sphereface4, 10, 20, 36, 62 or 64"))?;
         // Bounds far above any real network keep the sizes computed from them from overflowing.
         let size = |text: &str, most| text.trim().parse().ok().filter(|n| (1..=most).contains(n));
-        let paper = "64,128,256,512".to_owned();
-        let text = metadata.get("channels").unwrap_or(&paper);
+        let text = get("channels")?;
         let channels: Option<Vec<usize>> = text.split(',').map(|c| size(c, 8192)).collect();
         let channels = channels.and_then(|list| list.try_into().ok()).ok_or_else(|| {
             unsupported("channels", text, "four counts from 1 to 8192, like 64,128,256,512")
         })?;
-        let usual = "512".to_owned();
-        let text = metadata.get("embedding_size").unwrap_or(&usual);
+        let text = get("embedding_size")?;
         let embedding = size(text, 65536)
             .ok_or_else(|| unsupported("embedding_size", text, "a count from 1 to 65536"))?;
-        let usual = INPUT.to_owned();
-        let text = metadata.get("input").unwrap_or(&usual);
+        let text = get("input")?;
         if text != INPUT {
             return Err(unsupported("input", text, "rows x columns of a crop are 112x96"));
         }

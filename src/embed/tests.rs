@@ -40,10 +40,11 @@ fn random_weights(architecture: &Architecture, seed: u64) -> Weights {
     }
     let [a, b, c, d] = architecture.channels;
     let pairs = [
-        ("architecture", architecture.to_string()),
+        ("architecture", architecture.to_string().split('-').next().unwrap().to_owned()),
         ("channels", format!("{a},{b},{c},{d}")),
         ("embedding_size", architecture.embedding.to_string()),
         ("channel_order", "RGB".to_owned()),
+        ("input", "112x96".to_owned()),
     ];
     weights.metadata.extend(pairs.map(|(key, value)| (key.to_owned(), value)));
     weights
