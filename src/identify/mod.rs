@@ -4,8 +4,10 @@
 //! lies at the smallest angle is the candidate, and is named only when that angle is below the
 //! threshold. The search is exact: there is no index to be approximately right.
 
+mod decision;
 mod threshold;
 
+pub use decision::{Decision, Votes, Who};
 pub use threshold::{
     Calibration, CalibrationPoint, DEFAULT_FMR, Threshold, ThresholdError, ThresholdRequest, ThresholdSource,
     parse_angle_deg, parse_fmr,
