@@ -32,6 +32,7 @@ pub mod analysis;
 pub mod annotate;
 pub mod cli;
 pub mod detect;
+pub mod discover;
 pub mod embed;
 pub mod eval;
 pub mod gallery;

@@ -1,17 +1,29 @@
 //! Blending with anti-aliased edges, on 4:2:0 pictures and on RGB images alike.
 
 use image::RgbImage;
+use serde::Serialize;
 
 use super::colour::Rgb;
 use crate::media::Picture;
 
 /// A rectangle of whole pixels inside a canvas: x0 <= x < x1, y0 <= y < y1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Region {
+    /// First column.
     pub x0: usize,
+    /// First row.
     pub y0: usize,
+    /// Column after the last.
     pub x1: usize,
+    /// Row after the last.
     pub y1: usize,
+}
+
+impl Region {
+    /// Whether a pixel lies inside.
+    pub fn contains(&self, x: usize, y: usize) -> bool {
+        (self.x0..self.x1).contains(&x) && (self.y0..self.y1).contains(&y)
+    }
 }
 
 /// Something to draw on.

@@ -1,7 +1,9 @@
-//! Boxes and names, drawn on I420 pictures and on stills.
+//! Boxes and names drawn, and faces covered, on I420 pictures and on stills.
 
 mod canvas;
 mod colour;
+mod redact;
+mod sheet;
 mod style;
 mod text;
 
@@ -9,10 +11,13 @@ use image::RgbImage;
 
 use crate::detect::{BBox, Landmarks};
 use crate::media::Picture;
-use canvas::{Canvas, Region, Rounded};
+use canvas::{Canvas, Rounded};
 use colour::Rgb;
 use text::{Line, Mask, Typeface};
 
+pub use canvas::Region;
+pub use redact::{CELLS, Cover, RedactError, Redactor, Seen, Whom, cover_gaps};
+pub use sheet::{SheetCell, SheetRow, contact_sheet};
 pub use style::{Field, Style, StyleError, Unknown};
 
 /// What to draw around one face.
@@ -191,6 +196,12 @@ impl Sizes {
             dot_px: (0.003 * height).max(1.0),
         }
     }
+}
+
+/// The colour of a person's box (`None`: a stranger's) as CSS writes it, for example `#9a3fc0`.
+pub fn css_colour(name: Option<&str>) -> String {
+    let [r, g, b] = name.map_or(colour::UNKNOWN, colour::of_name);
+    format!("#{r:02x}{g:02x}{b:02x}")
 }
 
 fn colour_of(label: &Label) -> Rgb {

@@ -17,7 +17,7 @@ use crate::media::{Input, MediaError};
 use crate::pipeline::Control;
 use crate::pipeline::label::{self, Event, LabelError, LabelJob, LabelSummary};
 use crate::pipeline::recognise::Recogniser;
-use crate::report::JsonLines;
+use crate::report::{Appearance, JsonLines};
 
 /// Write a video (or a still) with everyone you enrolled named
 ///
@@ -276,10 +276,11 @@ impl LabelArgs {
             text += "; stopped before the end of the input";
         }
         self.say(&text);
-        let width = people.iter().map(|person| person.name.chars().count()).max().unwrap_or(0);
+        let name = |person: &Appearance| person.who.to_string();
+        let width = people.iter().map(|person| name(person).chars().count()).max().unwrap_or(0);
         for person in people {
             let spans: Vec<String> = person.spans.iter().map(ToString::to_string).collect();
-            self.say(&format!("  {:width$}  {} frames, {}", person.name, person.frames, spans.join(", ")));
+            self.say(&format!("  {:width$}  {} frames, {}", name(person), person.frames, spans.join(", ")));
         }
         if let Some(output) = &self.output {
             self.say(&format!("wrote {}", output.display()));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DERIVED, Gallery, GalleryError, Person, disk, read_crop};
+use super::{DERIVED, Gallery, GalleryError, Person, REJECTED, STILLS, Still, disk, read_crop};
 use crate::align::Crop;
 use crate::embed::Embedding;
 use crate::nn::ModelId;
@@ -33,6 +33,8 @@ pub struct PersonTemplates {
     pub name: String,
     /// One a still, in the order of enrolment; then, from two stills on, their mean.
     pub templates: Vec<Template>,
+    /// One a counter-example: faces of others that were taken for this person.
+    pub rejected: Vec<Template>,
 }
 
 /// The gallery as one model sees it.
@@ -74,18 +76,22 @@ impl Gallery {
         let mut templates = Templates { model, people: Vec::new(), re_embedded: 0, not_saved: None };
         for person in self.people()? {
             let mut vectors = read_vectors(&person.folder, model)?;
-            let absent: Vec<_> =
-                person.stills.iter().filter(|still| !vectors.contains_key(&still.key())).collect();
+            let all = person.stills.iter().map(|still| (STILLS, still));
+            let all = all.chain(person.rejected.iter().map(|still| (REJECTED, still)));
+            let absent: Vec<(&str, &Still)> =
+                all.filter(|(_, still)| !vectors.contains_key(&still.key())).collect();
             for stills in absent.chunks(BATCH) {
-                let crops: Vec<Crop> =
-                    stills.iter().map(|still| read_crop(&person.folder, still)).collect::<Result<_, _>>()?;
+                let crops: Vec<Crop> = stills
+                    .iter()
+                    .map(|(place, still)| read_crop(&person.folder, place, still))
+                    .collect::<Result<_, _>>()?;
                 let failed = |reason: String| GalleryError::Embed { model, reason };
                 let made = embed(&crops).map_err(|error| failed(error.into().to_string()))?;
                 if made.len() != crops.len() || made.iter().any(|embedding| embedding.model() != model) {
                     return Err(failed("it did not answer with one embedding of its own a crop".to_owned()));
                 }
                 let made = made.iter().map(|embedding| embedding.as_slice().to_vec());
-                vectors.extend(stills.iter().map(|still| still.key()).zip(made));
+                vectors.extend(stills.iter().map(|(_, still)| still.key()).zip(made));
             }
             if !absent.is_empty() {
                 templates.re_embedded += absent.len();
@@ -94,17 +100,19 @@ impl Gallery {
                 }
             }
             // Fresh or stored, an embedding comes from the same vector by the same rounding.
-            let stills = person.stills.iter().filter_map(|still| {
+            let template = |still: &Still| {
                 let embedding = Embedding::new(model, vectors.get(&still.key())?.clone())?;
                 Some(Template { source: still.file.clone(), embedding })
-            });
-            let mut all: Vec<Template> = stills.collect();
+            };
+            let mut all: Vec<Template> = person.stills.iter().filter_map(template).collect();
+            let rejected = person.rejected.iter().filter_map(template).collect();
             if all.len() > 1
                 && let Some(embedding) = mean(model, &all)
             {
                 all.push(Template { source: MEAN.to_owned(), embedding });
             }
-            templates.people.push(PersonTemplates { name: person.name.to_string(), templates: all });
+            let name = person.name.to_string();
+            templates.people.push(PersonTemplates { name, templates: all, rejected });
         }
         Ok(templates)
     }
@@ -141,7 +149,8 @@ fn write_vectors(
     model: ModelId,
     vectors: &BTreeMap<String, Vec<f32>>,
 ) -> Result<(), GalleryError> {
-    let current = person.stills.iter().filter_map(|still| vectors.get_key_value(&still.key()));
+    let stills = person.stills.iter().chain(&person.rejected);
+    let current = stills.filter_map(|still| vectors.get_key_value(&still.key()));
     let embeddings = current.map(|(key, vector)| (key.clone(), vector.clone())).collect();
     let stored = Stored { model: model.to_string(), embeddings };
     let path = embeddings_path(&person.folder, model);

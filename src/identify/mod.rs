@@ -2,7 +2,7 @@
 //!
 //! A probe is compared with every template of every person; the person whose nearest template
 //! lies at the smallest angle is the candidate, and is named only when that angle is below the
-//! threshold. The search is exact: there is no index to be approximately right.
+//! threshold, lowered near that person's counter-examples.
 
 mod decision;
 mod threshold;
@@ -13,11 +13,14 @@ pub use threshold::{
     parse_angle_deg, parse_fmr,
 };
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::embed::Embedding;
-use crate::gallery::Templates;
-use crate::nn::ModelId;
+use crate::gallery::search::{Hit, Mixed, Search, Which};
+use crate::gallery::{PersonTemplates, Template, Templates};
+use crate::nn::{Isa, ModelId};
 
 /// Why a probe cannot be compared with the gallery.
 #[derive(Debug, thiserror::Error)]
@@ -59,18 +62,25 @@ pub struct Identification {
     pub nearest: Option<Candidate>,
     /// The nearest other person.
     pub runner_up: Option<Candidate>,
+    /// Somebody nearer still, near enough to be named, whose counter-examples say no.
+    pub rejected: Option<Rejection>,
+}
+
+/// A person who was passed over because of a counter-example.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// The person.
+    pub candidate: Candidate,
+    /// File name of the counter-example that lies nearest to the probe.
+    pub counter_example: String,
+    /// The angle to it in degrees, no larger than that to the person.
+    pub counter_angle_deg: f32,
 }
 
 impl Identification {
     /// The decision about a face before a gallery of nobody.
-    pub const UNKNOWN: Identification = Identification { name: None, nearest: None, runner_up: None };
-}
-
-/// One row of the search matrix.
-#[derive(Debug)]
-struct Row {
-    person: usize,
-    template: String,
+    pub const UNKNOWN: Identification = 
+        Identification { name: None, nearest: None, runner_up: None, rejected: None };
 }
 
 /// The gallery's templates laid out for search, and the threshold they are held to.
@@ -78,11 +88,17 @@ struct Row {
 pub struct Identifier {
     model: ModelId,
     threshold: Threshold,
-    people: Vec<String>,
-    rows: Vec<Row>,
-    /// `rows.len()` unit vectors of `length` values.
-    matrix: Vec<f32>,
-    length: usize,
+    people: Vec<Known>,
+    templates: Search,
+    rejected: Search,
+}
+
+/// A person, with where each template and counter-example comes from.
+#[derive(Debug)]
+struct Known {
+    name: String,
+    templates: Vec<String>,
+    rejected: Vec<String>,
 }
 
 impl Identifier {
@@ -92,29 +108,22 @@ impl Identifier {
     /// [`IdentifyError::MixedTemplates`] when a template is of another model or length than
     /// the first.
     pub fn new(templates: &Templates, threshold: Threshold) -> Result<Self, IdentifyError> {
-        let mut identifier = Identifier {
+        let sources = |templates: &[Template]| templates.iter().map(|one| one.source.clone()).collect();
+        let known = |person: &PersonTemplates| Known {
+            name: person.name.clone(),
+            templates: sources(&person.templates),
+            rejected: sources(&person.rejected),
+        };
+        let search = |which| {
+            Search::new(templates, which, Isa::best()).map_err(|Mixed| IdentifyError::MixedTemplates)
+        };
+        Ok(Self {
             model: templates.model,
             threshold,
-            people: Vec::new(),
-            rows: Vec::new(),
-            matrix: Vec::new(),
-            length: 0,
-        };
-        for (person, entry) in templates.people.iter().enumerate() {
-            identifier.people.push(entry.name.clone());
-            for template in &entry.templates {
-                let vector = template.embedding.as_slice();
-                if identifier.rows.is_empty() {
-                    identifier.length = vector.len();
-                }
-                if template.embedding.model() != templates.model || vector.len() != identifier.length {
-                    return Err(IdentifyError::MixedTemplates);
-                }
-                identifier.rows.push(Row { person, template: template.source.clone() });
-                identifier.matrix.extend_from_slice(vector);
-            }
-        }
-        Ok(identifier)
+            people: templates.people.iter().map(known).collect(),
+            templates: search(Which::Templates)?,
+            rejected: search(Which::Rejected)?,
+        })
     }
 
     /// The model whose embeddings it takes.
@@ -128,18 +137,23 @@ impl Identifier {
     }
 
     /// Display names, in gallery order.
-    pub fn people(&self) -> &[String] {
-        &self.people
+    pub fn people(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.people.iter().map(|person| person.name.as_str())
     }
 
     /// Templates searched.
     pub fn templates_len(&self) -> usize {
-        self.rows.len()
+        self.templates.len()
     }
 
     /// Who `probe` is: the person with the largest cosine over all of their templates, unknown
-    /// unless the angle is below the threshold. Equal cosines go to the person who comes first
-    /// in the gallery, so that the answer never depends on anything else.
+    /// unless the angle is below the bar for that person. Equal cosines go to the person who
+    /// comes first in the gallery, so that the answer never depends on anything else.
+    ///
+    /// The bar is the threshold. Near a counter-example of a person it is lower, for that
+    /// person alone: the probe must be nearer to the person than to the counter-example. Away
+    /// from it (beyond the threshold) nothing changes. Whoever fails for that reason is passed
+    /// over as if they were not in the gallery and told in [`Identification::rejected`].
     ///
     /// # Errors
     /// [`IdentifyError::OtherModel`]: angles across models mean nothing.
@@ -148,47 +162,63 @@ impl Identifier {
         if probe.model() != self.model {
             return Err(other);
         }
-        if self.rows.is_empty() {
+        if self.templates.is_empty() {
             return Ok(Identification::UNKNOWN);
         }
-        if probe.as_slice().len() != self.length {
+        let vector = probe.as_slice();
+        let lengths = [&self.templates, &self.rejected].into_iter().filter(|search| !search.is_empty());
+        if lengths.into_iter().any(|search| search.length() != vector.len()) {
             return Err(other);
         }
-        // (cosine, row) of the nearest template of the nearest person, and of the nearest other.
-        let mut best: Option<(f32, usize)> = None;
-        let mut second: Option<(f32, usize)> = None;
-        for (index, template) in self.matrix.chunks_exact(self.length).enumerate() {
-            let cosine = dot(probe.as_slice(), template);
-            let beats = |held: Option<(f32, usize)>| held.is_none_or(|(most, _)| cosine > most);
-            let person = self.rows[index].person;
-            match best {
-                Some((_, row)) if self.rows[row].person == person => {
-                    if beats(best) {
-                        best = Some((cosine, index));
-                    }
+        let against: BTreeMap<usize, Hit> = if self.rejected.is_empty() {
+            BTreeMap::new()
+        } else {
+            self.rejected.nearest(vector).into_iter().map(|hit| (hit.person, hit)).collect()
+        };
+        let (mut best, mut second): (Option<Hit>, Option<Hit>) = (None, None);
+        let mut barred: Option<(Hit, Hit)> = None;
+        for hit in self.templates.nearest(vector) {
+            let beats = |held: Option<Hit>| held.is_none_or(|held| hit.cosine > held.cosine);
+            let near = |hit: &Hit| f64::from(angle_deg(hit.cosine)) < self.threshold.angle_deg();
+            if let Some(counter) = against.get(&hit.person).filter(|counter| near(counter))
+                && counter.cosine >= hit.cosine
+            {
+                if near(&hit) && beats(barred.map(|(held, _)| held)) {
+                    barred = Some((hit, *counter));
                 }
-                _ if beats(best) => {
-                    second = best;
-                    best = Some((cosine, index));
-                }
-                _ if beats(second) => second = Some((cosine, index)),
-                _ => {}
+            } else if beats(best) {
+                second = best;
+                best = Some(hit);
+            } else if beats(second) {
+                second = Some(hit);
             }
         }
-        let nearest = best.map(|held| self.candidate(held));
+        let nearest = best.map(|hit| self.candidate(hit));
         let name = nearest
             .as_ref()
             .filter(|candidate| f64::from(candidate.angle_deg) < self.threshold.angle_deg())
             .map(|candidate| candidate.name.clone());
-        Ok(Identification { name, nearest, runner_up: second.map(|held| self.candidate(held)) })
+        // Somebody farther than the one named has no part in the decision.
+        let rejected = barred
+            .filter(|(hit, _)| best.is_none_or(|best| hit.cosine >= best.cosine))
+            .map(|(hit, counter)| self.rejection(hit, counter));
+        Ok(Identification { name, nearest, runner_up: second.map(|hit| self.candidate(hit)), rejected })
     }
 
-    fn candidate(&self, (cosine, row): (f32, usize)) -> Candidate {
-        let row = &self.rows[row];
+    fn candidate(&self, hit: Hit) -> Candidate {
+        let person = &self.people[hit.person];
         Candidate {
-            name: self.people[row.person].clone(),
-            angle_deg: angle_deg(cosine),
-            template: row.template.clone(),
+            name: person.name.clone(),
+            angle_deg: angle_deg(hit.cosine),
+            template: person.templates[hit.template].clone(),
+        }
+    }
+
+    fn rejection(&self, hit: Hit, counter: Hit) -> Rejection {
+        Rejection {
+            candidate: self.candidate(hit),
+            counter_example: self.people[counter.person].rejected[counter.template].clone(),
+            counter_angle_deg: angle_deg(counter.cosine),
         }
     }
 }
@@ -196,21 +226,6 @@ impl Identifier {
 /// The angle of a cosine in degrees; values outside [-1, 1] by rounding are clamped.
 pub fn angle_deg(cosine: f32) -> f32 {
     f64::from(cosine).clamp(-1.0, 1.0).acos().to_degrees() as f32
-}
-
-/// Dot product in 16 running sums: a fixed order of additions that every vector unit can use,
-/// so the result is the same on all of them.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let mut sums = [0.0f32; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in a_chunks.zip(b_chunks) {
-        for lane in 0..LANES {
-            sums[lane] += x[lane] * y[lane];
-        }
-    }
-    sums.iter().sum::<f32>() + rest
 }
 
 #[cfg(test)]
@@ -234,6 +249,7 @@ mod tests {
                 .iter()
                 .map(|&deg| Template { source: format!("{deg}.jpg"), embedding: at(MODEL, deg) })
                 .collect(),
+            rejected: Vec::new(),
         });
         Templates { model: MODEL, people: people.collect(), re_embedded: 0, not_saved: None }
     }
@@ -304,13 +320,46 @@ mod tests {
         assert!(matches!(Identifier::new(&mixed, below(60.0)), Err(IdentifyError::MixedTemplates)));
     }
 
-    #[test]
-    fn the_dot_product_is_exact_at_odd_lengths() {
-        for length in [0, 1, 15, 16, 17, 33, 512] {
-            let a: Vec<f32> = (0..length).map(|i| (i % 7) as f32 - 3.0).collect();
-            let b: Vec<f32> = (0..length).map(|i| (i % 5) as f32).collect();
-            let expected: f64 = a.iter().zip(&b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
-            assert_eq!(f64::from(dot(&a, &b)), expected, "{length}");
+    /// `gallery` with counter-examples.
+    fn with_rejected(people: &[(&str, &[f64])], rejected: &[(&str, f64)]) -> Templates {
+        let mut templates = gallery(people);
+        for (name, deg) in rejected {
+            let person = templates.people.iter_mut().find(|person| person.name == *name).unwrap();
+            person.rejected.push(Template { source: format!("not-{deg}.jpg"), embedding: at(MODEL, *deg) });
         }
+        templates
+    }
+
+    #[test]
+    fn a_counter_example_raises_the_bar_for_one_name_near_it_and_nowhere_else() {
+        let people: &[(&str, &[f64])] = &[("Ann", &[0.0]), ("Bo", &[120.0])];
+        let without = Identifier::new(&gallery(people), below(60.0)).unwrap();
+        let with = Identifier::new(&with_rejected(people, &[("Ann", 50.0)]), below(60.0)).unwrap();
+        for deg in -90..=179 {
+            let probe = at(MODEL, f64::from(deg));
+            let [before, after] = [&without, &with].map(|one| one.identify(&probe).unwrap());
+            // Nearer to the counter-example at 50 degrees than to Ann at 0.
+            let rejected = before.name.as_deref() == Some("Ann") && deg >= 25;
+            if rejected {
+                assert_ne!(after.name.as_deref(), Some("Ann"), "{deg}");
+                let why = after.rejected.unwrap();
+                assert_eq!((why.candidate.name.as_str(), why.counter_example.as_str()), ("Ann", "not-50.jpg"));
+                assert!(why.counter_angle_deg <= why.candidate.angle_deg);
+            } else {
+                assert_eq!(before.name, after.name, "{deg}");
+            }
+        }
+        // Ann's own view at 24 degrees stays hers, though the counter-example is 26 away.
+        assert_eq!(with.identify(&at(MODEL, 24.0)).unwrap().name.as_deref(), Some("Ann"));
+    }
+
+    #[test]
+    fn who_is_next_gets_the_name_when_the_nearest_is_rejected() {
+        let people: &[(&str, &[f64])] = &[("Ann", &[0.0]), ("Bo", &[80.0])];
+        let identifier = Identifier::new(&with_rejected(people, &[("Ann", 35.0)]), below(60.0)).unwrap();
+        let found = identifier.identify(&at(MODEL, 36.0)).unwrap();
+        assert_eq!(found.name.as_deref(), Some("Bo"));
+        assert_eq!(found.rejected.unwrap().candidate.name, "Ann");
+        assert_eq!(found.runner_up, None, "Ann is out");
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gallery::Footage;
+
 /// False match rate of the default threshold: one impostor comparison in a thousand matches.
 pub const DEFAULT_FMR: f64 = 1e-3;
 
@@ -170,6 +172,17 @@ pub enum ThresholdSource {
         /// Pairs of different people compared.
         impostor_pairs: u64,
     },
+    /// Measured on strangers in the user's own footage and kept with the gallery.
+    Footage {
+        /// Share of strangers who get a name.
+        fpir: f64,
+        /// 95 % interval of that share.
+        interval: [f64; 2],
+        /// Strangers it rests on.
+        strangers: usize,
+        /// People in the gallery then.
+        people: usize,
+    },
 }
 
 /// The angle below which the nearest person is named.
@@ -223,6 +236,32 @@ impl Threshold {
         }
     }
 
+    /// The threshold for a request before a gallery that may have been calibrated on footage
+    /// ([`crate::gallery::Gallery::footage`]): that calibration is the default where there is
+    /// one.
+    ///
+    /// # Errors
+    /// As [`Threshold::resolve`].
+    pub fn for_gallery(
+        request: ThresholdRequest,
+        metadata: &BTreeMap<String, String>,
+        footage: Option<&Footage>,
+    ) -> Result<Self, ThresholdError> {
+        match (request, footage) {
+            (ThresholdRequest::Default, Some(footage)) => {
+                let mut threshold = Self::from_angle(footage.angle_deg)?;
+                threshold.source = ThresholdSource::Footage {
+                    fpir: footage.fpir,
+                    interval: [footage.fpir_low, footage.fpir_high],
+                    strangers: footage.strangers,
+                    people: footage.people,
+                };
+                Ok(threshold)
+            }
+            _ => Self::resolve(request, metadata),
+        }
+    }
+
     /// The angle in degrees.
     pub fn angle_deg(&self) -> f64 {
         self.angle_deg
@@ -241,6 +280,11 @@ impl fmt::Display for Threshold {
             ThresholdSource::Calibrated { fmr, set, impostor_pairs } => write!(
                 f,
                 "{:.2} degrees: false match rate {fmr:e} a comparison, measured on {impostor_pairs} impostor pairs of {set}",
+                self.angle_deg
+            ),
+            ThresholdSource::Footage { fpir, interval: [low, high], strangers, people } => write!(
+                f,
+                "{:.2} degrees: false positive identification rate {fpir:e} (95 % interval {low:.1e} to {high:.1e}), measured on {strangers} strangers of your footage before {people} people",
                 self.angle_deg
             ),
         }

@@ -3,7 +3,7 @@
 mod buffer;
 pub(crate) mod conv;
 pub mod isa;
-mod simd;
+pub(crate) mod simd;
 pub(crate) mod team;
 pub mod weights;
 

@@ -17,6 +17,7 @@ use super::recognise::{self, RecogniseError, Recogniser, Sighting};
 use super::statistics::Statistics;
 use crate::annotate::{Annotator, Label};
 use crate::detect::{Detector, Scratch};
+use crate::identify::Who;
 use crate::media::{self, Input, MediaError};
 use crate::report::{Appearance, Appearances, FaceRecord, JsonLines, ReportError};
 
@@ -177,21 +178,28 @@ impl Ledger {
         let names = sightings.iter().filter_map(|sighting| sighting.identification.name.as_deref());
         self.faces += sightings.len() as u64;
         self.named += names.clone().count() as u64;
-        self.appearances.see(pts_ns, duration_ns, names);
+        self.appearances.see(pts_ns, duration_ns, names.map(|name| Who::Named(name.to_owned())));
         let Some(lines) = &mut self.json_lines else { return Ok(()) };
         for Sighting { face, quality, identification } in sightings {
             let runner_up = identification.runner_up.as_ref();
             lines.write(&FaceRecord {
                 frame,
+                pts_ns,
                 pts_s: pts_ns as f64 / 1e9,
+                track: None,
                 bbox: [face.bbox.x1, face.bbox.y1, face.bbox.x2, face.bbox.y2],
                 landmarks: face.landmarks,
                 score: face.score,
                 quality: *quality,
                 name: identification.name.as_deref(),
+                stranger: None,
                 angle_deg: identification.nearest.as_ref().map(|nearest| nearest.angle_deg),
+                template: identification.nearest.as_ref().map(|nearest| nearest.template.as_str()),
                 runner_up: runner_up.map(|candidate| candidate.name.as_str()),
                 runner_up_angle_deg: runner_up.map(|candidate| candidate.angle_deg),
+                rejected: None,
+                views: None,
+                votes: None,
             })?;
         }
         Ok(())

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::identify::Who;
+
 /// A stretch of time in which someone was in the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
@@ -12,22 +14,36 @@ pub struct Span {
     pub end_ns: u64,
 }
 
+impl Span {
+    /// How long it is, in nanoseconds.
+    pub fn length_ns(&self) -> u64 {
+        self.end_ns.saturating_sub(self.start_ns)
+    }
+}
+
 /// Where one person appears.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appearance {
     /// Who.
-    pub name: String,
+    pub who: Who,
     /// Frames that show the person.
     pub frames: u64,
     /// When, first to last; never empty.
     pub spans: Vec<Span>,
 }
 
+impl Appearance {
+    /// How long the person is on screen in all, in nanoseconds.
+    pub fn screen_time_ns(&self) -> u64 {
+        self.spans.iter().map(Span::length_ns).sum()
+    }
+}
+
 /// Collects who was seen when, frame after frame.
 #[derive(Debug, Clone)]
 pub struct Appearances {
     gap_ns: u64,
-    people: BTreeMap<String, (u64, Vec<Span>)>,
+    people: BTreeMap<Who, (u64, Vec<Span>)>,
 }
 
 impl Appearances {
@@ -37,15 +53,15 @@ impl Appearances {
         Self { gap_ns, people: BTreeMap::new() }
     }
 
-    /// The frame shown at `pts_ns` for `duration_ns` shows `names`; each counts once. Frames
-    /// come in the order of time.
-    pub fn see<'a>(&mut self, pts_ns: u64, duration_ns: u64, names: impl IntoIterator<Item = &'a str>) {
+    /// The frame shown at `pts_ns` for `duration_ns` shows these people; each counts once.
+    /// Frames come in the order of time.
+    pub fn see(&mut self, pts_ns: u64, duration_ns: u64, people: impl IntoIterator<Item = Who>) {
         let shown = Span { start_ns: pts_ns, end_ns: pts_ns.saturating_add(duration_ns) };
-        let mut names: Vec<&str> = names.into_iter().collect();
-        names.sort_unstable();
-        names.dedup();
-        for name in names {
-            let (frames, spans) = self.people.entry(name.to_owned()).or_default();
+        let mut people: Vec<Who> = people.into_iter().collect();
+        people.sort_unstable();
+        people.dedup();
+        for who in people {
+            let (frames, spans) = self.people.entry(who).or_default();
             *frames += 1;
             match spans.last_mut() {
                 Some(last) if pts_ns <= last.end_ns.saturating_add(self.gap_ns) => last.end_ns = shown.end_ns,
@@ -57,8 +73,8 @@ impl Appearances {
     /// Everyone seen, in the order of the first appearance.
     pub fn people(&self) -> Vec<Appearance> {
         let mut people: Vec<Appearance> = (self.people.iter())
-            .map(|(name, (frames, spans))| Appearance {
-                name: name.clone(),
+            .map(|(who, (frames, spans))| Appearance {
+                who: who.clone(),
                 frames: *frames,
                 spans: spans.clone(),
             })
@@ -93,18 +109,21 @@ mod tests {
     fn short_absences_are_bridged_and_long_ones_are_not() {
         let mut seen = Appearances::new(S);
         let frame = S / 4;
+        let named = |name: &str| Who::Named(name.to_owned());
         for quarter in 0..40 {
             let pts = quarter * frame;
-            let bob = (quarter < 4 || (8..12).contains(&quarter) || quarter >= 20).then_some("Bob");
-            seen.see(pts, frame, bob.into_iter().chain((quarter == 39).then_some("Ann")));
+            let bob = quarter < 4 || (8..12).contains(&quarter) || quarter >= 20;
+            let stranger = (quarter == 39).then_some(Who::Stranger(2));
+            seen.see(pts, frame, bob.then(|| named("Bob")).into_iter().chain(stranger));
         }
-        seen.see(40 * frame, frame, ["Ann", "Ann"]);
+        seen.see(40 * frame, frame, [Who::Stranger(2), Who::Stranger(2)]);
         let people = seen.people();
         assert_eq!(people.len(), 2);
-        assert_eq!((people[0].name.as_str(), people[0].frames), ("Bob", 28));
+        assert_eq!((&people[0].who, people[0].frames), (&named("Bob"), 28));
         let times = [Span { start_ns: 0, end_ns: 3 * S }, Span { start_ns: 5 * S, end_ns: 10 * S }];
         assert_eq!(people[0].spans, times, "1 s is bridged, 2 s are not");
-        assert_eq!((people[1].name.as_str(), people[1].frames), ("Ann", 2), "one frame counts once");
+        assert_eq!(people[0].screen_time_ns(), 8 * S);
+        assert_eq!((people[1].who.to_string().as_str(), people[1].frames), ("Unknown 2", 2), "counts once");
     }
 
     #[test]

@@ -1,16 +1,40 @@
-//! Results a machine reads: one JSON line a face a frame; and who was seen when.
+//! Results: what a machine reads, what a player plays, and a page for people.
+//!
+//! | writer | what |
+//! |---|---|
+//! | [`JsonLines`] | one JSON object a face a frame |
+//! | [`FaceTable`] | the same as CSV |
+//! | [`write_appearances`] | CSV: who, from when, to when |
+//! | [`write_subtitles`] | WebVTT: the names while they are in the picture |
+//! | [`write_chapters`] | WebVTT or FFmpeg metadata: chapters by who is there |
+//! | [`Page`] | one HTML file, no network: timelines, thumbnails, click to seek |
+//! | [`Audit`] | JSON lines: what a redaction covered, frame by frame |
 //!
 //! # The JSON lines
 //! No header line: every line is one face, so that `jq`, DuckDB or pandas read the file as it
 //! is. Lines come in the order of frames and, within a frame, in the order of the detector.
 //! A frame without faces has no line. See [`FaceRecord`] for the fields; all of them are
 //! always there, `null` where there is nothing to say, and every number is finite.
+//!
+//! Every file appears under its name only when it is complete.
 
 mod appearances;
+mod audit;
+mod face;
 mod json_lines;
+mod output;
+mod page;
+mod scenes;
+mod tables;
 
 pub use appearances::{Appearance, Appearances, Span};
-pub use json_lines::{FaceRecord, JsonLines};
+pub use audit::{Audit, AuditFace, AuditSummary};
+pub use face::FaceRecord;
+pub use json_lines::JsonLines;
+pub use output::Output;
+pub use page::{Page, PagePerson, PageVideo};
+pub use scenes::{MIN_CHAPTER_NS, write_chapters, write_subtitles};
+pub use tables::{FaceTable, write_appearances};
 
 use std::path::PathBuf;
 
@@ -33,11 +57,27 @@ pub enum ReportError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file that belongs into a result cannot be read.
+    #[error("{path} cannot be read: {source}; it was to become part of the result")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A number is infinite or not a number, which JSON cannot hold.
     #[error(
         "frame {frame} has a face with a number that is not finite: this is a defect of sphereface, please report it"
     )]
     NotFinite {
+        /// Index of the frame.
+        frame: u64,
+    },
+    /// A face that was to be covered is not.
+    #[error(
+        "a face in frame {frame} was to be covered and is not: this is a defect of sphereface, please report it; no video was written"
+    )]
+    Uncovered {
         /// Index of the frame.
         frame: u64,
     },
