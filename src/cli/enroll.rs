@@ -6,10 +6,9 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::UsageError;
+use super::faces::{self, Tracks};
 use super::options::{self, DetectionArgs};
-use crate::detect::{Detector, Scratch};
-use crate::gallery::{Choice, Gallery, NewStill, PersonName, examine};
-use crate::media::read_still;
+use crate::gallery::{Choice, Gallery, NewStill, PersonName};
 
 /// Enrol people from stills
 ///
@@ -19,14 +18,22 @@ use crate::media::read_still;
 #[command(after_help = "Examples:\n  \
     sphereface enroll \"Ada Lovelace\" ada-1.jpg ada-2.jpg\n  \
     sphereface enroll \"Ada Lovelace\" pictures-of-ada/\n  \
-    sphereface enroll --dir people --gallery staff")]
+    sphereface enroll --dir people --gallery staff\n  \
+    sphereface enroll \"Ada Lovelace\" --from clip.parquet#7,12 --from other.parquet#3")]
 pub struct EnrollArgs {
     /// Name of the person
     #[arg(required_unless_present = "dir", conflicts_with = "dir")]
     name: Option<String>,
     /// Stills of the person, or folders of them
-    #[arg(required_unless_present = "dir", conflicts_with = "dir")]
+    #[arg(required_unless_present_any = ["dir", "from"], conflicts_with = "dir")]
     stills: Vec<PathBuf>,
+    /// Tracks of an analysed video that show the person: their best views become stills. The
+    /// video must lie beside the analysis
+    #[arg(long, value_name = "ANALYSIS#TRACK,...", conflicts_with = "dir")]
+    from: Vec<Tracks>,
+    /// Where the video of --from is, when it is not beside the analysis: the file or its folder
+    #[arg(long, value_name = "PATH", requires = "from")]
+    video: Option<PathBuf>,
     /// A folder with a sub-folder of stills a person, or a still a person, each named after them
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -54,12 +61,14 @@ impl EnrollArgs {
             .map(|(name, stills)| Ok((PersonName::new(&name)?, stills)))
             .collect::<Result<Vec<_>>>()?;
         let detector = self.detection.detector(options::isa()?)?;
+        // --from goes with one name.
+        let mut of_tracks = Some(faces::of_tracks(&self.from, self.video.as_deref())?);
         let mut examined = Vec::new();
         let mut refused = 0;
         for (name, stills) in people {
             let mut good = Vec::new();
             for still in stills {
-                match self.examine(&still, &detector) {
+                match faces::of_still(&still, self.face.unwrap_or_default(), &detector) {
                     Ok(new) => {
                         report(&name, &still, &new);
                         good.push(new);
@@ -70,6 +79,7 @@ impl EnrollArgs {
                     }
                 }
             }
+            good.extend(of_tracks.take().into_iter().flatten());
             if !good.is_empty() {
                 examined.push((name, good));
             }
@@ -84,15 +94,6 @@ impl EnrollArgs {
             println!("{name}: {added} new still{}, {all} in all", if added == 1 { "" } else { "s" });
         }
         Ok(())
-    }
-
-    fn examine(&self, path: &Path, detector: &Detector) -> Result<NewStill> {
-        let bytes = std::fs::read(path).context("it cannot be read")?;
-        let image = read_still(path)?;
-        let faces = detector.detect(&image, &mut Scratch::default());
-        let examined = examine(&image, faces, self.face.unwrap_or_default())?;
-        let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(NewStill { file_name, bytes, examined })
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod enroll;
 mod eval;
+mod faces;
 mod gallery;
 mod label;
 mod models;

@@ -2,10 +2,12 @@
 //! several, and the views of a track that are worth keeping.
 
 mod cluster;
+mod pictures;
 mod views;
 
 pub use cluster::cluster;
-pub use views::{MAX_STILLS, best_views, still};
+pub use pictures::pictures;
+pub use views::{MAX_STILLS, best_views, portrait, still};
 
 use crate::analysis::Analysis;
 use crate::embed::Embedding;

@@ -87,6 +87,11 @@ pub fn still(video: &str, frame: &RgbImage, observation: &Observation) -> Option
     })
 }
 
+/// The face of an observation with its surroundings; `None` when nothing of it lies inside.
+pub fn portrait(frame: &RgbImage, observation: &Observation) -> Option<RgbImage> {
+    cut_out(frame, &observation.face).map(|(image, _)| image)
+}
+
 /// A face with its surroundings, and where it lies in them.
 fn cut_out(frame: &RgbImage, face: &Face) -> Option<(RgbImage, Face)> {
     let BBox { x1, y1, x2, y2 } = face.bbox;

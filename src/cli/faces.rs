@@ -1,0 +1,109 @@
+//! Faces for the gallery: out of stills, and out of tracks of analysed videos.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+
+use crate::analysis::Analysis;
+use crate::detect::{Detector, Scratch};
+use crate::discover::{self, MAX_STILLS};
+use crate::gallery::{Choice, NewStill, examine};
+use crate::media::read_still;
+use crate::track::TrackId;
+
+/// Tracks of an analysed video, written `clip.parquet#7` or `clip.parquet#7,9`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tracks {
+    /// The analysis.
+    pub analysis: PathBuf,
+    /// Numbers of tracks; at least one.
+    pub tracks: Vec<TrackId>,
+}
+
+impl FromStr for Tracks {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refused = || {
+            format!("`{text}` names no track: write the analysis and the number, for example clip.parquet#7")
+        };
+        let (analysis, numbers) = text.rsplit_once('#').ok_or_else(refused)?;
+        let number = |part: &str| part.trim().parse().ok().filter(|&n| n > 0).map(TrackId);
+        let tracks: Option<Vec<TrackId>> = numbers.split(',').map(number).collect();
+        let tracks = tracks.filter(|_| !analysis.is_empty()).ok_or_else(refused)?;
+        Ok(Self { analysis: analysis.into(), tracks })
+    }
+}
+
+/// The face of a still.
+pub fn of_still(path: &Path, choice: Choice, detector: &Detector) -> Result<NewStill> {
+    let bytes = std::fs::read(path).context("it cannot be read")?;
+    let image = read_still(path)?;
+    let faces = detector.detect(&image, &mut Scratch::default());
+    let examined = examine(&image, faces, choice)?;
+    let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(NewStill { file_name, bytes, examined })
+}
+
+/// The best views of tracks, cut out of their videos: up to three a track.
+pub fn of_tracks(tracks: &[Tracks], video: Option<&Path>) -> Result<Vec<NewStill>> {
+    let mut stills = Vec::new();
+    for Tracks { analysis: path, tracks } in tracks {
+        let analysis = Analysis::read(path)?;
+        let video = video_of(path, &analysis, video)?;
+        let mut wanted: BTreeMap<u64, Vec<_>> = BTreeMap::new();
+        for track in tracks {
+            for view in discover::best_views(&analysis, *track, MAX_STILLS)? {
+                wanted.entry(view.frame).or_default().push(view);
+            }
+        }
+        let frames: BTreeSet<u64> = wanted.keys().copied().collect();
+        let before = stills.len();
+        discover::pictures(&video, &frames, |frame, picture| {
+            let views = wanted.get(&frame).into_iter().flatten();
+            stills.extend(views.filter_map(|view| discover::still(&analysis.video.name, picture, view)));
+        })?;
+        if stills.len() == before {
+            bail!("{} shows no face that could be cut out of these tracks: choose others", video.display());
+        }
+    }
+    Ok(stills)
+}
+
+/// The video of an analysis: the one given, or the one beside the analysis or in the current
+/// folder; always the one that was analysed.
+pub fn video_of(path: &Path, analysis: &Analysis, given: Option<&Path>) -> Result<PathBuf> {
+    let name = Path::new(&analysis.video.name);
+    let beside = path.parent().unwrap_or(Path::new("")).join(name);
+    let places = match given {
+        Some(given) if given.is_dir() => vec![given.join(name)],
+        Some(given) => vec![given.to_owned()],
+        None => vec![beside, name.to_owned()],
+    };
+    let Some(video) = places.iter().find(|place| place.is_file()) else {
+        bail!(
+            "the video {} of {} is not beside it: give the video, or the folder it is in, with --video",
+            name.display(),
+            path.display()
+        );
+    };
+    analysis.check_video(path, video)?;
+    Ok(video.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tracks_are_read_and_nothing_else() {
+        let tracks: Tracks = "a #1/clip.parquet#7, 9".parse().unwrap();
+        assert_eq!(tracks.analysis, Path::new("a #1/clip.parquet"));
+        assert_eq!(tracks.tracks, [TrackId(7), TrackId(9)]);
+        for wrong in ["", "clip.parquet", "clip.parquet#", "#7", "clip.parquet#0", "clip.parquet#a", "c#1,,2"] {
+            assert!(wrong.parse::<Tracks>().is_err(), "{wrong}");
+        }
+    }
+}
