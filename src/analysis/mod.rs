@@ -6,7 +6,11 @@
 //! as it is. See [`Analysis::write`] for the columns; the facts about the video and how it was
 //! looked at lie in the file's key-value metadata under `sphereface`, as JSON.
 
-use std::path::PathBuf;
+mod file;
+
+pub use file::fingerprint;
+
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +34,7 @@ pub struct Video {
     pub frames: u64,
     /// When the last frame goes away, in nanoseconds since the start.
     pub duration_ns: u64,
-    /// What tells this file from others: see [`Video::fingerprint`].
+    /// What tells this file from others, see [`fingerprint`]; empty when it was no file.
     pub fingerprint: String,
 }
 
@@ -55,6 +59,32 @@ impl Analysis {
     /// The tracks, by number.
     pub fn tracks(&self) -> Vec<Track> {
         track::tracks(&self.observations)
+    }
+
+    /// Checks that its embeddings can be compared with those of `model`; `path` names the
+    /// analysis in the error.
+    ///
+    /// # Errors
+    /// [`AnalysisError::OtherModel`].
+    pub fn check_model(&self, path: &Path, model: ModelId) -> Result<(), AnalysisError> {
+        match self.model {
+            Some(own) if own == model => Ok(()),
+            own => Err(AnalysisError::OtherModel { path: path.to_owned(), own, asked: model }),
+        }
+    }
+
+    /// Checks that it was made of the video at `video`; `path` names the analysis in the error.
+    ///
+    /// # Errors
+    /// [`AnalysisError::OtherVideo`], and [`AnalysisError::Read`] when the video cannot be read.
+    pub fn check_video(&self, path: &Path, video: &Path) -> Result<(), AnalysisError> {
+        let found =
+            fingerprint(video).map_err(|source| AnalysisError::Read { path: video.to_owned(), source })?;
+        if found == self.video.fingerprint {
+            return Ok(());
+        }
+        let name = self.video.name.clone();
+        Err(AnalysisError::OtherVideo { path: path.to_owned(), video: video.to_owned(), name })
     }
 }
 
@@ -84,5 +114,31 @@ pub enum AnalysisError {
         path: PathBuf,
         /// What is wrong.
         cause: String,
+    },
+    /// Its embeddings come from another model, or it has none.
+    #[error(
+        "{} holds embeddings {} and cannot be compared with model {asked}: give the model it was made with (--model), or analyse the video again",
+        .path.display(), .own.map_or("of no model".to_owned(), |own| format!("of model {own}"))
+    )]
+    OtherModel {
+        /// The file.
+        path: PathBuf,
+        /// Its model.
+        own: Option<ModelId>,
+        /// The model it should be compared with.
+        asked: ModelId,
+    },
+    /// The video is not the one that was analysed.
+    #[error(
+        "{} is not the video that {} was made of ({name}): give that one, or analyse this one (sphereface label VIDEO --analysis FILE)",
+        .video.display(), .path.display()
+    )]
+    OtherVideo {
+        /// The analysis.
+        path: PathBuf,
+        /// The video given.
+        video: PathBuf,
+        /// Name of the video that was analysed.
+        name: String,
     },
 }

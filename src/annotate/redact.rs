@@ -135,12 +135,8 @@ impl Redactor {
         for area in &areas {
             // Areas begin at even pixels and end there or at the edge, so that no chroma
             // sample shows what lies under them.
-            let half = Region {
-                x0: area.x0 / 2,
-                y0: area.y0 / 2,
-                x1: area.x1.div_ceil(2),
-                y1: area.y1.div_ceil(2),
-            };
+            let half =
+                Region { x0: area.x0 / 2, y0: area.y0 / 2, x1: area.x1.div_ceil(2), y1: area.y1.div_ceil(2) };
             let cells = cells(*area);
             let planes = picture.planes_mut();
             let layout = [(width, *area), (chroma_width, half), (chroma_width, half)];
@@ -181,12 +177,8 @@ impl Redactor {
         let high = |edge: f32, limit: usize| {
             (((edge + by).ceil() + 1.0).max(0.0) as usize).min(limit).next_multiple_of(2).min(limit)
         };
-        let region = Region {
-            x0: low(x1, width),
-            y0: low(y1, height),
-            x1: high(x2, width),
-            y1: high(y2, height),
-        };
+        let region =
+            Region { x0: low(x1, width), y0: low(y1, height), x1: high(x2, width), y1: high(y2, height) };
         (region.x0 < region.x1 && region.y0 < region.y1).then_some(region)
     }
 
@@ -289,16 +281,17 @@ pub struct Seen {
 /// has.
 pub fn cover_gaps(seen: &[Seen], hold: u64, frames: u64) -> Vec<Seen> {
     let (Some(first), Some(last)) = (seen.first(), seen.last()) else { return Vec::new() };
-    let held = |range: std::ops::Range<u64>, bbox| range.map(move |frame| Seen { frame, bbox });
-    let mut covered: Vec<Seen> =
-        held(first.frame.saturating_sub(hold)..first.frame, first.bbox).collect();
+    let held = |range: std::ops::Range<u64>, bbox| {
+        (range.start..range.end.min(frames)).map(move |frame| Seen { frame, bbox })
+    };
+    let mut covered: Vec<Seen> = held(first.frame.saturating_sub(hold)..first.frame, first.bbox).collect();
     for pair in seen.windows(2) {
         covered.push(pair[0]);
         covered.extend(held(pair[0].frame + 1..pair[1].frame, hull(pair[0].bbox, pair[1].bbox)));
     }
     covered.push(*last);
-    let end = last.frame.saturating_add(1).saturating_add(hold).min(frames);
-    covered.extend(held(last.frame + 1..end, last.bbox));
+    let next = last.frame.saturating_add(1);
+    covered.extend(held(next..next.saturating_add(hold), last.bbox));
     covered
 }
 
@@ -315,7 +308,8 @@ mod tests {
     /// Detail in every sample.
     fn noise(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| {
-            let hash = (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503_001)).wrapping_mul(2_246_822_519);
+            let hash =
+                (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503_001)).wrapping_mul(2_246_822_519);
             image::Rgb([(hash >> 24) as u8, (hash >> 16) as u8, (hash >> 8) as u8])
         })
     }
@@ -372,7 +366,12 @@ mod tests {
                     let before = Picture::from_i420(data, w, h, colorimetry).unwrap();
                     let mut after = before.clone();
                     assert_eq!(redactor.draw(&mut after, &[face]), areas);
-                    let half = Region { x0: area.x0 / 2, y0: area.y0 / 2, x1: area.x1.div_ceil(2), y1: area.y1.div_ceil(2) };
+                    let half = Region {
+                        x0: area.x0 / 2,
+                        y0: area.y0 / 2,
+                        x1: area.x1.div_ceil(2),
+                        y1: area.y1.div_ceil(2),
+                    };
                     let strides = [(w, area), (w.div_ceil(2), half), (w.div_ceil(2), half)];
                     for ((a, b), (stride, area)) in before.planes().iter().zip(after.planes()).zip(strides) {
                         for (i, (a, b)) in a.iter().zip(b).enumerate() {
@@ -381,7 +380,9 @@ mod tests {
                     }
                     if cover == Cover::Solid {
                         let rgb = after.to_rgb();
-                        let inside = rgb.enumerate_pixels().filter(|(x, y, _)| area.contains(*x as usize, *y as usize));
+                        let inside = rgb
+                            .enumerate_pixels()
+                            .filter(|(x, y, _)| area.contains(*x as usize, *y as usize));
                         assert!(inside.into_iter().all(|(_, _, pixel)| pixel.0.iter().all(|&c| c <= 2)));
                     }
                 }

@@ -44,7 +44,8 @@ pub fn contact_sheet(rows: &[SheetRow]) -> Result<RgbImage, AnnotateError> {
     };
     let (title_px, cell_px) = (line_px(TITLE_PX), CELL_PX + line_px(CAPTION_PX) + GAP_PX);
     let lines = |row: &SheetRow| (row.cells.len() as u32).div_ceil(COLUMNS);
-    let height = rows.iter().map(|row| title_px + GAP_PX + lines(row) * cell_px + GAP_PX).sum::<u32>() + GAP_PX;
+    let height =
+        rows.iter().map(|row| title_px + GAP_PX + lines(row) * cell_px + GAP_PX).sum::<u32>() + GAP_PX;
     let width = GAP_PX + COLUMNS * (CELL_PX + GAP_PX);
     let mut sheet = RgbImage::from_pixel(width, height, image::Rgb(PAPER));
     let write = |sheet: &mut RgbImage, text: &str, x: u32, y: u32, em_px: f32, room_px: u32| {

@@ -102,7 +102,8 @@ mod tests {
         let tracks: Tracks = "a #1/clip.parquet#7, 9".parse().unwrap();
         assert_eq!(tracks.analysis, Path::new("a #1/clip.parquet"));
         assert_eq!(tracks.tracks, [TrackId(7), TrackId(9)]);
-        for wrong in ["", "clip.parquet", "clip.parquet#", "#7", "clip.parquet#0", "clip.parquet#a", "c#1,,2"] {
+        for wrong in ["", "clip.parquet", "clip.parquet#", "#7", "clip.parquet#0", "clip.parquet#a", "c#1,,2"]
+        {
             assert!(wrong.parse::<Tracks>().is_err(), "{wrong}");
         }
     }

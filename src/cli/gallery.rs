@@ -1,19 +1,34 @@
-//! `sphereface gallery`: who is enrolled.
+//! `sphereface gallery`: who is enrolled, whether that is sound, and at which angle they are
+//! named.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::gallery::{Gallery, Person, PersonName};
+use super::UsageError;
+use super::faces::{self, Tracks};
+use super::options::{self, DetectionArgs, ModelArgs, ThresholdArgs};
+use crate::analysis::Analysis;
+use crate::annotate::{SheetCell, SheetRow, contact_sheet};
+use crate::discover::{self, Member};
+use crate::gallery::{
+    Choice, Circumstances, Finding, Footage, Gallery, Person, PersonName, check, expected_false_matches,
+};
+use crate::identify::{self, Calibration, Identifier, Threshold};
+use crate::media::write_still;
 
-/// See and change who is enrolled
+/// See, check and change who is enrolled
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface gallery list\n  \
     sphereface gallery show \"Ada Lovelace\" --json\n  \
-    sphereface gallery remove \"Ada Lovelace\" --gallery staff")]
+    sphereface gallery remove \"Ada Lovelace\" --gallery staff\n  \
+    sphereface gallery reject \"Ada Lovelace\" --from clip.parquet#12\n  \
+    sphereface gallery check --sheet findings.png\n  \
+    sphereface gallery calibrate --fpir 1e-2 street.parquet shop.parquet")]
 pub struct GalleryArgs {
     #[command(subcommand)]
     command: GalleryCommand,
@@ -27,6 +42,12 @@ enum GalleryCommand {
     Show(Named),
     /// Remove a person with their stills
     Remove(Named),
+    /// Say that a face is not this person: near it, that name takes more; others are unaffected
+    Reject(Box<RejectArgs>),
+    /// Find mislabelled and poor stills, one person under two names, people who are too alike
+    Check(CheckArgs),
+    /// Set the angle at which people are named from strangers in your own videos
+    Calibrate(CalibrateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -45,6 +66,66 @@ struct Named {
     name: String,
     #[command(flatten)]
     place: Place,
+}
+
+#[derive(Debug, Args)]
+struct RejectArgs {
+    /// Name of the person it is not
+    name: String,
+    /// Stills of whoever was taken for them
+    #[arg(required_unless_present = "from")]
+    stills: Vec<PathBuf>,
+    /// Tracks of an analysed video that show somebody else
+    #[arg(long, value_name = "ANALYSIS#TRACK,...")]
+    from: Vec<Tracks>,
+    /// Where the video of --from is, when it is not beside the analysis: the file or its folder
+    #[arg(long, value_name = "PATH", requires = "from")]
+    video: Option<PathBuf>,
+    /// Which face of a still with several: its number from the left, or a point x,y on it
+    /// [default: the largest]
+    #[arg(long, value_name = "N|X,Y")]
+    face: Option<Choice>,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    detection: DetectionArgs,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Draw the stills in question into this picture
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    threshold: ThresholdArgs,
+}
+
+#[derive(Debug, Args)]
+struct CalibrateArgs {
+    /// Analyses of videos that show strangers (sphereface label VIDEO --analysis FILE)
+    #[arg(required = true)]
+    analyses: Vec<PathBuf>,
+    /// Share of strangers who may be given a name, for example 1e-2; it takes at least 1 / RATE
+    /// strangers to see it
+    #[arg(long, value_name = "RATE", value_parser = identify::parse_fmr)]
+    fpir: f64,
+    /// Tracks that show people of the gallery: they are no strangers and are left out
+    #[arg(long, value_name = "ANALYSIS#TRACK,...")]
+    known: Vec<Tracks>,
+    /// Leave out tracks with fewer views that were embedded, 1 or more
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    min_views: u16,
+    /// Say what the angle would be, and keep the gallery as it is
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 impl GalleryArgs {
@@ -71,6 +152,9 @@ impl GalleryArgs {
                     println!("{} was removed with {} stills", person.name, person.stills.len());
                 }
             }
+            GalleryCommand::Reject(args) => args.run()?,
+            GalleryCommand::Check(args) => args.run()?,
+            GalleryCommand::Calibrate(args) => args.run()?,
         }
         Ok(())
     }
@@ -81,6 +165,7 @@ fn describe(person: &Person) -> serde_json::Value {
         "name": person.name.as_str(),
         "folder": person.folder,
         "stills": person.stills,
+        "rejected": person.rejected,
         "missing": person.missing,
     })
 }
@@ -97,4 +182,205 @@ fn show(person: &Person, as_json: bool) {
         println!("  {}: face {:.0} pixels high, {problems}", still.file, still.face.bbox.height());
     }
     person.missing.iter().for_each(|file| println!("  {file}: the file is gone and no longer counts"));
+    person.rejected.iter().for_each(|still| println!("  not {}: {}", person.name, still.file));
+}
+
+impl RejectArgs {
+    fn run(self) -> Result<()> {
+        let name = PersonName::new(&self.name)?;
+        let gallery = Gallery::open(&self.place.gallery)?;
+        // Before anything is decoded.
+        gallery.person(&name)?;
+        let mut stills = faces::of_tracks(&self.from, self.video.as_deref())?;
+        if !self.stills.is_empty() {
+            let detector = self.detection.detector(options::isa()?)?;
+            for path in &self.stills {
+                let still = faces::of_still(path, self.face.unwrap_or_default(), &detector);
+                stills.push(still.map_err(|error| error.context(format!("{} is not used", path.display())))?);
+            }
+        }
+        let done = gallery.reject(&name, stills)?;
+        if self.place.json {
+            println!("{}", describe(&done.person));
+        } else {
+            let all = done.person.rejected.len();
+            println!("{name}: {} new counter-examples, {all} in all", done.added);
+        }
+        Ok(())
+    }
+}
+
+impl CheckArgs {
+    fn run(self) -> Result<()> {
+        let gallery = Gallery::open(&self.place.gallery)?;
+        let people = gallery.people()?;
+        let embedder = self.model.embedder(options::isa()?)?;
+        let templates = options::templates(&self.place.gallery, &embedder)?;
+        let threshold = options::threshold(&self.threshold, &self.place.gallery, &embedder)?;
+        let mut findings = check(&people, &templates, threshold.angle_deg());
+        // Strays come from the folder, not from the people.
+        let strays = gallery.strays()?;
+        let count: usize = templates.people.iter().map(|person| person.templates.len()).sum();
+        let calibration = Calibration::from_metadata(embedder.metadata()).ok();
+        let fmr = calibration.and_then(|calibration| calibration.fmr_at(threshold.angle_deg()));
+        let expected = fmr.map(|fmr| expected_false_matches(fmr, count));
+        findings.sort_by_key(order);
+        if self.place.json {
+            let texts = findings.iter().map(|finding| {
+                json!({ "kind": kind(finding), "text": finding.to_string(), "stills": finding.stills() })
+            });
+            println!(
+                "{}",
+                json!({
+                    "findings": texts.collect::<Vec<_>>(),
+                    "strays": strays,
+                    "threshold": threshold.angle_deg(),
+                    "templates": count,
+                    "expected_false_positive_identification_rate": expected,
+                })
+            );
+        } else {
+            findings.iter().for_each(|finding| println!("{}: {finding}", kind(finding)));
+            for stray in &strays {
+                println!(
+                    "not enrolled: {} holds pictures by hand: enrol them with `sphereface enroll`",
+                    stray.display()
+                );
+            }
+            println!(
+                "{} people, {count} templates, {} findings; a face is named below {threshold}",
+                people.len(),
+                findings.len() + strays.len()
+            );
+            match expected {
+                Some(rate) => println!(
+                    "of strangers, at most {:.2} % are expected to be given a name (rate of one comparison times templates)",
+                    rate * 100.0
+                ),
+                None => println!(
+                    "how often strangers are given a name is not known: the model is not calibrated at this angle"
+                ),
+            }
+        }
+        if let Some(path) = &self.sheet {
+            let rows = findings.iter().map(|finding| row(&gallery, &people, finding));
+            write_still(path, &contact_sheet(&rows.collect::<Result<Vec<_>>>()?)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// The stills of a finding, to look at.
+fn row(gallery: &Gallery, people: &[Person], finding: &Finding) -> Result<SheetRow> {
+    let mut cells = Vec::new();
+    for (name, file) in finding.stills() {
+        let person = people.iter().find(|person| person.name.as_str() == name);
+        let still = person.and_then(|person| person.stills.iter().find(|still| still.file == file));
+        if let (Some(person), Some(still)) = (person, still) {
+            let caption = format!("{name}: {file}");
+            cells.push(SheetCell { picture: gallery.crop(person, still)?.to_image(), caption });
+        }
+    }
+    Ok(SheetRow { title: format!("{}: {finding}", kind(finding)), cells })
+}
+
+fn kind(finding: &Finding) -> &'static str {
+    match finding {
+        Finding::Mislabelled { .. } => "mislabelled",
+        Finding::Stranger { .. } => "unlike",
+        Finding::SamePerson { .. } => "same person",
+        Finding::TooAlike { .. } => "too alike",
+        Finding::Poor { .. } => "poor",
+        Finding::Gone { .. } => "gone",
+        Finding::Empty { .. } => "empty",
+    }
+}
+
+/// The gravest first.
+fn order(finding: &Finding) -> u8 {
+    match finding {
+        Finding::Mislabelled { .. } => 0,
+        Finding::SamePerson { .. } => 1,
+        Finding::TooAlike { .. } => 2,
+        Finding::Stranger { .. } => 3,
+        Finding::Empty { .. } => 4,
+        Finding::Gone { .. } => 5,
+        Finding::Poor { .. } => 6,
+    }
+}
+
+/// Nearest strangers shown, to be recognised if they are none.
+const SHOWN: usize = 5;
+
+impl CalibrateArgs {
+    fn run(self) -> Result<()> {
+        let gallery = Gallery::open(&self.place.gallery)?;
+        let embedder = self.model.embedder(options::isa()?)?;
+        let templates = options::templates(&self.place.gallery, &embedder)?;
+        let mut analyses = Vec::new();
+        for path in &self.analyses {
+            let analysis = Analysis::read(path)?;
+            analysis.check_model(path, embedder.model())?;
+            analyses.push(analysis);
+        }
+        let mut known = BTreeSet::new();
+        for Tracks { analysis, tracks } in &self.known {
+            let Some(file) = self.analyses.iter().position(|path| path == analysis) else {
+                let analysis = analysis.display();
+                return Err(UsageError(format!(
+                    "--known {analysis} is not one of the analyses: give it too, or leave it out"
+                ))
+                .into());
+            };
+            known.extend(tracks.iter().map(|track| (file, *track)));
+        }
+        let mut members = discover::members(&analyses, usize::from(self.min_views))?;
+        members.retain(|member| !known.contains(&(member.file, member.track)));
+        let Some(same_deg) = identify::same_person_deg(embedder.metadata()) else {
+            bail!("the model {} is not calibrated, so that strangers cannot be told apart", self.model.model);
+        };
+        // The angle does not depend on the threshold, which is what is looked for.
+        let identifier = Identifier::new(&templates, Threshold::from_angle(same_deg)?)?;
+        let mut strangers: Vec<(f32, &Member, String)> = Vec::new();
+        for person in discover::people(&members, same_deg) {
+            let mut nearest: Option<(f32, &Member, String)> = None;
+            for member in person.into_iter().map(|index| &members[index]) {
+                let found = identifier.identify(&member.template)?.nearest;
+                if let Some(found) =
+                    found.filter(|one| nearest.as_ref().is_none_or(|held| one.angle_deg < held.0))
+                {
+                    nearest = Some((found.angle_deg, member, found.name));
+                }
+            }
+            strangers.extend(nearest);
+        }
+        strangers.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let angles: Vec<f32> = strangers.iter().map(|one| one.0).collect();
+        let circumstances = Circumstances {
+            model: embedder.model(),
+            people: templates.people.len(),
+            templates: identifier.templates_len(),
+            videos: analyses.iter().map(|analysis| analysis.video.name.clone()).collect(),
+        };
+        let footage = Footage::measure(&angles, self.fpir, circumstances)?;
+        if !self.dry_run {
+            gallery.keep_footage(&footage)?;
+        }
+        if self.place.json {
+            println!("{}", serde_json::to_string(&footage)?);
+            return Ok(());
+        }
+        println!("a face is named below {footage}");
+        println!(
+            "the strangers nearest to somebody; if one of them is that person, leave them out with --known:"
+        );
+        for (angle, member, name) in strangers.iter().take(SHOWN) {
+            let analysis = self.analyses[member.file].display();
+            println!("  {angle:.1} degrees from {name}: --known {analysis}#{}", member.track);
+        }
+        if self.dry_run {
+            println!("nothing was changed (--dry-run)");
+        }
+        Ok(())
+    }
 }

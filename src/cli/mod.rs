@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each raw arguments -> validated config ->
 //! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense.
 
+mod discover;
 mod enroll;
 mod eval;
 mod faces;
@@ -8,6 +9,7 @@ mod gallery;
 mod label;
 mod models;
 mod options;
+mod results;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -39,6 +41,7 @@ pub struct Cli {
 enum Command {
     Label(label::LabelArgs),
     Enroll(enroll::EnrollArgs),
+    Discover(discover::DiscoverArgs),
     Gallery(gallery::GalleryArgs),
     Eval(eval::EvalArgs),
     Models(models::Models),
@@ -49,6 +52,7 @@ impl Cli {
         match self.command {
             Command::Label(args) => args.run(),
             Command::Enroll(args) => args.run(),
+            Command::Discover(args) => args.run(),
             Command::Gallery(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Models(command) => command.run(),

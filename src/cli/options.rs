@@ -12,7 +12,7 @@ use super::UsageError;
 use crate::detect::{Detector, DetectorConfig, MinFace};
 use crate::embed::{EmbedOptions, Embedder, Mirror};
 use crate::gallery::{Gallery, Templates};
-use crate::identify::{ThresholdRequest, parse_angle_deg, parse_fmr};
+use crate::identify::{Threshold, ThresholdRequest, parse_angle_deg, parse_fmr};
 use crate::nn::{Isa, Weights, weights::MTCNN, weights::SPHEREFACE};
 
 /// The instruction set of the CPU kernels; a wrong `SPHEREFACE_ISA` is a usage error.
@@ -97,8 +97,8 @@ impl ModelArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Recognition")]
 pub struct ThresholdArgs {
-    /// Angle in degrees below which a face is named, for example 68deg [default: the model's
-    /// calibrated angle for --fmr 1e-3]
+    /// Angle in degrees below which a face is named, for example 68deg [default: the angle from
+    /// `gallery calibrate`, else the model's calibrated angle for --fmr 1e-3]
     #[arg(long, value_name = "ANGLE", value_parser = parse_angle_deg, conflicts_with = "fmr")]
     pub threshold: Option<f64>,
     /// False match rate of one comparison, turned into an angle by the model's calibration, for
@@ -132,6 +132,18 @@ impl ThreadArgs {
         let all = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(256);
         self.threads.map_or_else(all, usize::from)
     }
+}
+
+/// The threshold for a gallery: as asked for, else as calibrated on the user's footage, else as
+/// calibrated with the model.
+///
+/// # Errors
+/// When there is no such gallery or its calibration is damaged; when what was asked for makes
+/// no sense to the model.
+pub fn threshold(args: &ThresholdArgs, root: &PathBuf, embedder: &Embedder) -> Result<Threshold> {
+    let footage = Gallery::open(root)?.footage(embedder.model())?;
+    Threshold::for_gallery(args.request(), embedder.metadata(), footage.as_ref())
+        .map_err(|error| UsageError(error.to_string()).into())
 }
 
 /// The templates of a gallery by that model; embeds what is new in it.

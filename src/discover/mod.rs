@@ -1,11 +1,9 @@
 //! Who was never named: tracks of strangers grouped into people, within a video and over
 //! several, and the views of a track that are worth keeping.
 
-mod cluster;
 mod pictures;
 mod views;
 
-pub use cluster::cluster;
 pub use pictures::pictures;
 pub use views::{MAX_STILLS, best_views, portrait, still};
 
@@ -30,7 +28,9 @@ pub enum DiscoverError {
         expected: ModelId,
     },
     /// An analysis without embeddings.
-    #[error("{0} was analysed without embeddings, so that nobody in it can be compared: analyse it with a gallery or a model")]
+    #[error(
+        "{0} was analysed without embeddings, so that nobody in it can be compared: analyse it with a gallery or a model"
+    )]
     NoEmbeddings(String),
     /// No such track.
     #[error("{name} has no track {track}: it has {}", Count(*.tracks))]
@@ -110,4 +110,56 @@ pub fn members(analyses: &[Analysis], min_views: usize) -> Result<Vec<Member>, D
         }
     }
     Ok(members)
+}
+
+/// Groups tracks into people by [`track::cluster`]; two tracks that are in one picture are two
+/// people. Groups come in the order of their first members, the members of a group in order.
+pub fn people(members: &[Member], same_deg: f64) -> Vec<Vec<usize>> {
+    let templates: Vec<Option<Embedding>> = members.iter().map(|one| Some(one.template.clone())).collect();
+    let groups = track::cluster(&templates, |a, b| members[a].meets(&members[b]), same_deg);
+    let mut people = vec![Vec::new(); groups.iter().max().map_or(0, |most| most + 1)];
+    for (member, group) in groups.into_iter().enumerate() {
+        people[group].push(member);
+    }
+    people
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A track at `deg` degrees in a plane, in file `file`, on screen from `start` for 10.
+    fn member(file: usize, start: u64, deg: f64) -> Member {
+        let vector = vec![deg.to_radians().cos() as f32, deg.to_radians().sin() as f32];
+        Member {
+            file,
+            track: TrackId(1),
+            start_ns: start,
+            end_ns: start + 10,
+            template: Embedding::new(ModelId([1; 8]), vector).unwrap(),
+            views: 1,
+            best: 0,
+        }
+    }
+
+    #[test]
+    fn people_are_found_within_and_over_files() {
+        let members = [
+            member(0, 0, 0.0),
+            member(0, 20, 90.0),
+            member(1, 0, 8.0),
+            member(1, 0, 100.0),
+            member(2, 5, 180.0),
+            member(0, 40, 4.0),
+        ];
+        assert_eq!(people(&members, 40.0), [vec![0, 2, 5], vec![1, 3], vec![4]]);
+        assert_eq!(people(&members, 1.0).len(), 6);
+        assert_eq!(people(&[], 40.0), Vec::<Vec<usize>>::new());
+    }
+
+    #[test]
+    fn two_in_the_picture_at_once_are_two_however_alike() {
+        let members = [member(0, 0, 0.0), member(0, 9, 1.0), member(1, 9, 0.4)];
+        assert_eq!(people(&members, 60.0), [vec![0, 2], vec![1]], "another video is another time");
+    }
 }

@@ -38,11 +38,7 @@ pub fn pictures(
 /// # Errors
 /// Always.
 #[cfg(not(feature = "video"))]
-pub fn pictures(
-    video: &Path,
-    _: &BTreeSet<u64>,
-    _: impl FnMut(u64, &RgbImage),
-) -> Result<(), MediaError> {
+pub fn pictures(video: &Path, _: &BTreeSet<u64>, _: impl FnMut(u64, &RgbImage)) -> Result<(), MediaError> {
     Err(MediaError::BadInput {
         input: video.display().to_string(),
         reason: "this program was built for stills only: build it with the feature `video`".into(),

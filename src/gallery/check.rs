@@ -137,7 +137,8 @@ const SAME_PERSON_SHARE: f32 = 0.5;
 /// match when the angle between them is below `threshold_deg`.
 pub fn check(people: &[Person], templates: &Templates, threshold_deg: f64) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let stills: Vec<Vec<(&str, &Embedding)>> = templates.people.iter().map(|one| own_stills(one, people)).collect();
+    let stills: Vec<Vec<(&str, &Embedding)>> =
+        templates.people.iter().map(|one| own_stills(one, people)).collect();
     let matches = |angle: f32| f64::from(angle) < threshold_deg;
     for (i, own) in stills.iter().enumerate() {
         let person = &templates.people[i].name;
@@ -273,8 +274,11 @@ mod tests {
         };
         let template = |deg: &f64| Template {
             source: format!("{deg}.jpg"),
-            embedding: Embedding::new(MODEL, vec![deg.to_radians().cos() as f32, deg.to_radians().sin() as f32])
-                .unwrap(),
+            embedding: Embedding::new(
+                MODEL,
+                vec![deg.to_radians().cos() as f32, deg.to_radians().sin() as f32],
+            )
+            .unwrap(),
         };
         let folders = people.iter().map(|(name, stills)| Person {
             name: PersonName::new(name).unwrap(),
@@ -285,7 +289,11 @@ mod tests {
         });
         let templates = people.iter().map(|(name, stills)| PersonTemplates {
             name: (*name).into(),
-            templates: stills.iter().map(template).chain([Template { source: "mean".into(), ..template(&0.0) }]).collect(),
+            templates: stills
+                .iter()
+                .map(template)
+                .chain([Template { source: "mean".into(), ..template(&0.0) }])
+                .collect(),
             rejected: Vec::new(),
         });
         let templates =
@@ -301,16 +309,21 @@ mod tests {
 
     #[test]
     fn a_still_under_the_wrong_name_is_found_and_nothing_else() {
-        let (people, templates) = gallery(&[("Ann", &[0.0, 10.0, 95.0]), ("Bo", &[90.0, 100.0, 105.0, 93.0])]);
+        let (people, templates) =
+            gallery(&[("Ann", &[0.0, 10.0, 95.0]), ("Bo", &[90.0, 100.0, 105.0, 93.0])]);
         let findings = check(&people, &templates, 45.0);
-        let [Finding::Mislabelled { person, still, like, like_still, own_deg, like_deg }, alike] = &findings[..]
+        let [Finding::Mislabelled { person, still, like, like_still, own_deg, like_deg }, alike] =
+            &findings[..]
         else {
             panic!("{findings:?}")
         };
         assert_eq!((person.as_str(), still.as_str(), like.as_str()), ("Ann", "95.jpg", "Bo"));
         assert_eq!(like_still, "93.jpg");
         assert!((own_deg - 85.0).abs() < 0.1 && (like_deg - 2.0).abs() < 0.1);
-        assert!(matches!(alike, Finding::TooAlike { share, .. } if (share - 1.0 / 3.0).abs() < 1e-6), "{alike}");
+        assert!(
+            matches!(alike, Finding::TooAlike { share, .. } if (share - 1.0 / 3.0).abs() < 1e-6),
+            "{alike}"
+        );
         assert!(findings[0].to_string().contains("move it there or remove it"));
     }
 
@@ -324,8 +337,11 @@ mod tests {
         ]);
         let mut findings = check(&people, &templates, 25.0);
         findings.sort_by_key(|finding| finding.to_string());
-        let [Finding::SamePerson { people: same, share, .. }, Finding::Stranger { still, .. }, Finding::TooAlike { people: alike, stills, .. }] =
-            &findings[..]
+        let [
+            Finding::SamePerson { people: same, share, .. },
+            Finding::Stranger { still, .. },
+            Finding::TooAlike { people: alike, stills, .. },
+        ] = &findings[..]
         else {
             panic!("{findings:?}")
         };

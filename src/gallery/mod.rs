@@ -320,12 +320,9 @@ impl Gallery {
         let known = people.iter().find(|person| person.name == *name);
         let mut index = match known {
             Some(person) => Index::of(person),
-            None => Index {
-                version: VERSION,
-                name: name.to_string(),
-                stills: Vec::new(),
-                rejected: Vec::new(),
-            },
+            None => {
+                Index { version: VERSION, name: name.to_string(), stills: Vec::new(), rejected: Vec::new() }
+            }
         };
         let (mut added, mut repeated, mut files) = (0, 0, Vec::new());
         for still in stills {

@@ -1,9 +1,12 @@
 //! The decision about a track: one name for all of its frames.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
-use super::Candidate;
-use crate::track::TrackId;
+use super::{Candidate, Evidence, Identification, Identifier, IdentifyError, Rejection};
+use crate::embed::Embedding;
+use crate::track::{self, Observation, TrackId, cluster};
 
 /// Who a person of a track is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -63,10 +66,111 @@ pub struct Decision {
     pub nearest: Option<Candidate>,
     /// The nearest other person.
     pub runner_up: Option<Candidate>,
+    /// Somebody nearer still whose counter-examples say no.
+    pub rejected: Option<Rejection>,
     /// The angle in degrees that `nearest` was held to; `None` without a gallery.
     pub threshold_deg: Option<f64>,
     /// What the single views say.
     pub votes: Votes,
     /// The frame with the best view of the track, which is the one to show.
     pub best_frame: u64,
+}
+
+impl Decision {
+    /// The decision in the form that the decision about a single face has.
+    pub fn identification(&self) -> Identification {
+        Identification {
+            name: self.who.name().map(str::to_owned),
+            nearest: self.nearest.clone(),
+            runner_up: self.runner_up.clone(),
+            rejected: self.rejected.clone(),
+        }
+    }
+}
+
+/// Decides about every track with all of it in view; the answer is in the order of
+/// [`tracks`](track::tracks).
+///
+/// - The views of a track are added up by their weight, and the direction of the sum is compared
+///   with the gallery.
+/// - Two tracks that share a frame are two people: the farther one of two with the same name
+///   goes without.
+/// - Tracks without a name that are less than `same_deg` degrees apart on average and share no
+///   frame are the same stranger.
+///
+/// # Errors
+/// [`IdentifyError`] when the embeddings cannot be compared with the gallery's.
+pub fn decide(
+    observations: &[Observation],
+    identifier: Option<&Identifier>,
+    same_deg: Option<f64>,
+) -> Result<Vec<Decision>, IdentifyError> {
+    let tracks = track::tracks(observations);
+    let mut found = Vec::with_capacity(tracks.len());
+    let mut templates = Vec::with_capacity(tracks.len());
+    for track in &tracks {
+        let mut evidence = Evidence::default();
+        for seen in track.observations.iter().filter_map(|&at| observations.get(at)) {
+            evidence.see(seen.frame, seen.weight());
+            if let Some(embedding) = &seen.embedding {
+                evidence.add(embedding, seen.weight(), identifier)?;
+            }
+        }
+        let (identification, votes) = match identifier {
+            Some(identifier) => evidence.decide(identifier)?,
+            None => (Identification::UNKNOWN, Votes { views: evidence.views(), ..Votes::default() }),
+        };
+        templates.push(evidence.template());
+        found.push((identification, votes, evidence.best_frame()));
+    }
+    let frames: Vec<BTreeSet<u64>> = (tracks.iter())
+        .map(|track| track.observations.iter().map(|&at| observations[at].frame).collect())
+        .collect();
+    let together = |a: usize, b: usize| {
+        tracks[a].first_frame <= tracks[b].last_frame
+            && tracks[b].first_frame <= tracks[a].last_frame
+            && !frames[a].is_disjoint(&frames[b])
+    };
+    one_place_at_a_time(&mut found, together);
+    let unnamed: Vec<usize> = (0..found.len()).filter(|&at| found[at].0.name.is_none()).collect();
+    let of_unnamed: Vec<Option<Embedding>> = unnamed.iter().map(|&at| templates[at].clone()).collect();
+    // No two templates are less than 0 degrees apart.
+    let groups = cluster(&of_unnamed, |a, b| together(unnamed[a], unnamed[b]), same_deg.unwrap_or(0.0));
+    let stranger: BTreeMap<usize, u32> =
+        unnamed.iter().zip(&groups).map(|(&at, &group)| (at, group as u32 + 1)).collect();
+    let threshold_deg = identifier.map(|identifier| identifier.threshold().angle_deg());
+    let decisions =
+        tracks.iter().zip(found).enumerate().map(|(at, (track, (identification, votes, best)))| {
+            let Identification { name, nearest, runner_up, rejected } = identification;
+            Decision {
+                track: track.id,
+                who: match name {
+                    Some(name) => Who::Named(name),
+                    None => Who::Stranger(stranger.get(&at).copied().unwrap_or(0)),
+                },
+                nearest,
+                runner_up,
+                rejected,
+                threshold_deg,
+                votes,
+                best_frame: best,
+            }
+        });
+    Ok(decisions.collect())
+}
+
+/// Takes the name from the farther of two tracks that share a frame and a name.
+fn one_place_at_a_time(found: &mut [(Identification, Votes, u64)], together: impl Fn(usize, usize) -> bool) {
+    let angle =
+        |one: &Identification| one.nearest.as_ref().map_or(f32::INFINITY, |nearest| nearest.angle_deg);
+    let mut named: Vec<usize> = (0..found.len()).filter(|&at| found[at].0.name.is_some()).collect();
+    named.sort_by(|&a, &b| angle(&found[a].0).total_cmp(&angle(&found[b].0)).then(a.cmp(&b)));
+    let mut kept: Vec<usize> = Vec::new();
+    for at in named {
+        if kept.iter().any(|&other| found[other].0.name == found[at].0.name && together(other, at)) {
+            found[at].0.name = None;
+        } else {
+            kept.push(at);
+        }
+    }
 }

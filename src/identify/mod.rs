@@ -5,9 +5,13 @@
 //! threshold, lowered near that person's counter-examples.
 
 mod decision;
+mod evidence;
+mod online;
 mod threshold;
 
-pub use decision::{Decision, Votes, Who};
+pub use decision::{Decision, Votes, Who, decide};
+pub use evidence::Evidence;
+pub use online::{Online, View};
 pub use threshold::{
     Calibration, CalibrationPoint, DEFAULT_FMR, Threshold, ThresholdError, ThresholdRequest, ThresholdSource,
     parse_angle_deg, parse_fmr,
@@ -21,6 +25,12 @@ use crate::embed::Embedding;
 use crate::gallery::search::{Hit, Mixed, Search, Which};
 use crate::gallery::{PersonTemplates, Template, Templates};
 use crate::nn::{Isa, ModelId};
+
+/// How far apart two views of one person are at most, in degrees: the angle of the default
+/// threshold by the calibration in a model's metadata. `None` for a model without one.
+pub fn same_person_deg(metadata: &std::collections::BTreeMap<String, String>) -> Option<f64> {
+    Threshold::resolve(ThresholdRequest::Default, metadata).ok().map(|threshold| threshold.angle_deg())
+}
 
 /// Why a probe cannot be compared with the gallery.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +89,7 @@ pub struct Rejection {
 
 impl Identification {
     /// The decision about a face before a gallery of nobody.
-    pub const UNKNOWN: Identification = 
+    pub const UNKNOWN: Identification =
         Identification { name: None, nearest: None, runner_up: None, rejected: None };
 }
 
@@ -114,9 +124,8 @@ impl Identifier {
             templates: sources(&person.templates),
             rejected: sources(&person.rejected),
         };
-        let search = |which| {
-            Search::new(templates, which, Isa::best()).map_err(|Mixed| IdentifyError::MixedTemplates)
-        };
+        let search =
+            |which| Search::new(templates, which, Isa::best()).map_err(|Mixed| IdentifyError::MixedTemplates);
         Ok(Self {
             model: templates.model,
             threshold,
@@ -343,7 +352,10 @@ mod tests {
             if rejected {
                 assert_ne!(after.name.as_deref(), Some("Ann"), "{deg}");
                 let why = after.rejected.unwrap();
-                assert_eq!((why.candidate.name.as_str(), why.counter_example.as_str()), ("Ann", "not-50.jpg"));
+                assert_eq!(
+                    (why.candidate.name.as_str(), why.counter_example.as_str()),
+                    ("Ann", "not-50.jpg")
+                );
                 assert!(why.counter_angle_deg <= why.candidate.angle_deg);
             } else {
                 assert_eq!(before.name, after.name, "{deg}");

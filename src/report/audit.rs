@@ -97,7 +97,8 @@ impl Audit {
             let (track, name) = (face.track, face.name);
             let bbox = [x1, y1, x2, y2];
             entries.push(Entry { track, name, bbox, redact: face.redact, covered: is_covered });
-            let count = if face.redact { &mut self.summary.faces_covered } else { &mut self.summary.faces_left };
+            let count =
+                if face.redact { &mut self.summary.faces_covered } else { &mut self.summary.faces_left };
             *count += 1;
         }
         self.summary.frames_with_faces += u64::from(!faces.is_empty());

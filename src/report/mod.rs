@@ -9,6 +9,7 @@
 //! | [`write_chapters`] | WebVTT or FFmpeg metadata: chapters by who is there |
 //! | [`Page`] | one HTML file, no network: timelines, thumbnails, click to seek |
 //! | [`Audit`] | JSON lines: what a redaction covered, frame by frame |
+//! | [`Results`] | all but the last two, as one |
 //!
 //! # The JSON lines
 //! No header line: every line is one face, so that `jq`, DuckDB or pandas read the file as it
@@ -24,6 +25,7 @@ mod face;
 mod json_lines;
 mod output;
 mod page;
+mod results;
 mod scenes;
 mod tables;
 
@@ -33,7 +35,8 @@ pub use face::FaceRecord;
 pub use json_lines::JsonLines;
 pub use output::Output;
 pub use page::{Page, PagePerson, PageVideo};
-pub use scenes::{MIN_CHAPTER_NS, write_chapters, write_subtitles};
+pub use results::Results;
+pub use scenes::{ChapterFormat, MIN_CHAPTER_NS, write_chapters, write_subtitles};
 pub use tables::{FaceTable, write_appearances};
 
 use std::path::PathBuf;

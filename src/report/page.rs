@@ -82,12 +82,12 @@ struct Person<'a> {
 }
 
 impl Page {
-    /// Writes the page to `path`: people with a name first, then strangers, each by the time on
+    /// Writes the page, which comes to lie at `path`: people with a name first, then strangers, each by the time on
     /// screen, longest first.
     ///
     /// # Errors
     /// When the file cannot be written, or a video to embed cannot be read.
-    pub fn write(&self, path: &Path) -> Result<(), ReportError> {
+    pub fn write(&self, mut output: Output, path: &Path) -> Result<(), ReportError> {
         let (video, embedded) = match &self.video {
             PageVideo::None => (None, false),
             PageVideo::Beside(video) => (Some(relative(path, video)), false),
@@ -103,7 +103,8 @@ impl Page {
         let data = Data { title: &self.title, video, embedded, duration_s, people, facts: &self.facts };
         // Records have string keys and finite numbers only: there is nothing JSON could refuse.
         let json = serde_json::to_string(&data).expect("the page's data is plain");
-        Output::save(path, TEMPLATE.replacen(DATA, &harmless(&json), 1).as_bytes())
+        output.write(TEMPLATE.replacen(DATA, &harmless(&json), 1).as_bytes())?;
+        output.finish()
     }
 }
 
@@ -141,7 +142,8 @@ fn jpeg_uri(image: &RgbImage) -> Option<String> {
 }
 
 fn data_uri(video: &Path) -> Result<String, ReportError> {
-    let bytes = std::fs::read(video).map_err(|source| ReportError::Read { path: video.to_owned(), source })?;
+    let bytes =
+        std::fs::read(video).map_err(|source| ReportError::Read { path: video.to_owned(), source })?;
     let extension = video.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     let kind = match extension.as_str() {
         "webm" => "video/webm",
@@ -190,6 +192,10 @@ mod tests {
         }
     }
 
+    fn save(page: &Page, path: &Path) -> Result<(), ReportError> {
+        page.write(Output::create(path)?, path)
+    }
+
     fn data(path: &Path) -> serde_json::Value {
         let text = std::fs::read_to_string(path).unwrap();
         let (_, rest) = text.split_once("<script type=\"application/json\" id=\"data\">").unwrap();
@@ -202,7 +208,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("report.html");
         let hostile = "</script><img src=x onerror=alert(1)> & {{DATA}}";
-        page(PageVideo::None, &[hostile]).write(&path).unwrap();
+        save(&page(PageVideo::None, &[hostile]), &path).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(!text.contains("alert(1)>") && !text.contains("<img src=x"));
         assert_eq!(text.matches("</script>").count(), 2, "the data and the page's own script");
@@ -224,11 +230,11 @@ mod tests {
         let video = folder.path().join("in/a clip #1.mp4");
         std::fs::write(&video, b"video").unwrap();
         let path = folder.path().join("out/pages/report.html");
-        page(PageVideo::Beside(video.clone()), &[]).write(&path).unwrap();
+        save(&page(PageVideo::Beside(video.clone()), &[]), &path).unwrap();
         assert_eq!(data(&path)["video"], serde_json::json!(["..", "..", "in", "a clip #1.mp4"]));
-        page(PageVideo::Embedded(video), &[]).write(&path).unwrap();
+        save(&page(PageVideo::Embedded(video), &[]), &path).unwrap();
         assert_eq!(data(&path)["video"], serde_json::json!(["data:video/mp4;base64,dmlkZW8="]));
-        let missing = page(PageVideo::Embedded("no/such.mp4".into()), &[]).write(&path).unwrap_err();
+        let missing = save(&page(PageVideo::Embedded("no/such.mp4".into()), &[]), &path).unwrap_err();
         assert!(missing.to_string().contains("no/such.mp4"), "{missing}");
         assert_eq!(data(&path)["embedded"], true, "the page from before is still there");
     }

@@ -60,23 +60,48 @@ fn chapters(people: &[Appearance], end_ns: u64) -> Vec<Scene> {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_subtitles(path: &Path, people: &[Appearance]) -> Result<(), ReportError> {
+pub fn write_subtitles(mut output: Output, people: &[Appearance]) -> Result<(), ReportError> {
     let named = scenes(people, 0).into_iter().filter(|scene| !scene.names.is_empty());
-    Output::save(path, webvtt(named).as_bytes())
+    output.write(webvtt(named).as_bytes())?;
+    output.finish()
+}
+
+/// In which format chapters are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChapterFormat {
+    /// WebVTT, for a `track` element of the kind `chapters`.
+    WebVtt,
+    /// FFmpeg's metadata, which `ffmpeg -i VIDEO -i FILE -map_metadata 1 -codec copy OUT` puts
+    /// into a video.
+    FfMetadata,
+}
+
+impl ChapterFormat {
+    /// WebVTT where the name ends in `.vtt`, otherwise FFmpeg's metadata.
+    pub fn of_path(path: &Path) -> Self {
+        let vtt = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("vtt"));
+        if vtt { Self::WebVtt } else { Self::FfMetadata }
+    }
 }
 
 /// Writes chapters from 0 to `end_ns` that begin where people with names come and go and last
-/// at least [`MIN_CHAPTER_NS`]: as WebVTT where `path` ends in `.vtt`, otherwise in the
-/// metadata format of FFmpeg, which `ffmpeg -i VIDEO -i FILE -map_metadata 1 -codec copy OUT`
-/// puts into a video.
+/// at least [`MIN_CHAPTER_NS`].
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_chapters(path: &Path, people: &[Appearance], end_ns: u64) -> Result<(), ReportError> {
+pub fn write_chapters(
+    mut output: Output,
+    format: ChapterFormat,
+    people: &[Appearance],
+    end_ns: u64,
+) -> Result<(), ReportError> {
     let chapters = chapters(people, end_ns).into_iter();
-    let vtt = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("vtt"));
-    let text = if vtt { webvtt(chapters) } else { ffmetadata(chapters) };
-    Output::save(path, text.as_bytes())
+    let text = match format {
+        ChapterFormat::WebVtt => webvtt(chapters),
+        ChapterFormat::FfMetadata => ffmetadata(chapters),
+    };
+    output.write(text.as_bytes())?;
+    output.finish()
 }
 
 impl Scene {
@@ -143,7 +168,7 @@ mod tests {
     fn subtitles_say_who_is_there_together() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("who.vtt");
-        write_subtitles(&path, &people()).unwrap();
+        write_subtitles(Output::create(&path).unwrap(), &people()).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let expected = "WEBVTT\n\n00:00:02.000 --> 00:00:08.001\nAnn &lt;1&gt;\n\n\
             00:00:08.000 --> 00:00:14.000\nAnn &lt;1&gt;, B=o\n\n\
@@ -170,10 +195,19 @@ mod tests {
     fn both_formats_are_written_by_the_name_of_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let [vtt, txt] = ["c.VTT", "c.txt"].map(|name| folder.path().join(name));
-        write_chapters(&vtt, &people(), 40 * S).unwrap();
-        write_chapters(&txt, &people(), 40 * S).unwrap();
-        assert!(std::fs::read_to_string(&vtt).unwrap().starts_with("WEBVTT\n\n00:00:00.000 --> 00:00:08.001\n"));
+        for path in [&vtt, &txt] {
+            let format = ChapterFormat::of_path(path);
+            write_chapters(Output::create(path).unwrap(), format, &people(), 40 * S).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(&vtt).unwrap().starts_with("WEBVTT\n\n00:00:00.000 --> 00:00:08.001\n")
+        );
         let text = std::fs::read_to_string(&txt).unwrap();
-        assert!(text.contains("[CHAPTER]\nTIMEBASE=1/1000000000\nSTART=8000000001\nEND=14000000000\ntitle=Ann <1>, B\\=o\n"), "{text}");
+        assert!(
+            text.contains(
+                "[CHAPTER]\nTIMEBASE=1/1000000000\nSTART=8000000001\nEND=14000000000\ntitle=Ann <1>, B\\=o\n"
+            ),
+            "{text}"
+        );
     }
 }

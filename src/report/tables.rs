@@ -79,8 +79,14 @@ impl FaceTable {
         ];
         fields.extend(face.bbox.iter().chain(face.landmarks.as_flattened()).map(f32::to_string));
         let quality = face.quality;
-        let measures =
-            [face.score, quality.size_px, quality.yaw_deg, quality.pitch_deg, quality.roll_deg, quality.sharpness];
+        let measures = [
+            face.score,
+            quality.size_px,
+            quality.yaw_deg,
+            quality.pitch_deg,
+            quality.roll_deg,
+            quality.sharpness,
+        ];
         fields.extend(measures.map(|measure| measure.to_string()));
         fields.extend([
             number(face.angle_deg),
@@ -111,8 +117,7 @@ impl FaceTable {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_appearances(path: &Path, people: &[Appearance]) -> Result<(), ReportError> {
-    let mut output = Output::create(path)?;
+pub fn write_appearances(mut output: Output, people: &[Appearance]) -> Result<(), ReportError> {
     output.write(&row(&["label", "known", "from_ns", "to_ns", "from_s", "to_s"].map(str::to_owned)))?;
     let mut all: Vec<(u64, &Who, u64)> = Vec::new();
     for Appearance { who, spans, .. } in people {
@@ -191,7 +196,7 @@ mod tests {
             },
             Appearance { who: Who::Stranger(1), frames: 3, spans: vec![span(2_000_000_000, 2_500_000_000)] },
         ];
-        write_appearances(&path, &people).unwrap();
+        write_appearances(Output::create(&path).unwrap(), &people).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(
             text.split("\r\n").collect::<Vec<_>>(),

@@ -4,6 +4,18 @@
 //! A *track* is one person over consecutive frames of one shot. It ends at a cut: what joins
 //! appearances in different shots is a name, or the number of a stranger, never a position.
 
+mod cluster;
+mod follow;
+mod join;
+mod shots;
+mod tracker;
+
+pub use cluster::cluster;
+pub use follow::{Follower, Step, Views};
+pub use join::join;
+pub use shots::Thumbnail;
+pub use tracker::{GAP_NS, Seen, Tracker};
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -22,6 +34,17 @@ impl fmt::Display for TrackId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// A frame as far as tracking is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Index of the frame; the first has no predecessor, later ones come in order.
+    pub frame: u64,
+    /// Presentation time in nanoseconds since the start.
+    pub pts_ns: u64,
+    /// Whether it begins a new shot.
+    pub cut: bool,
 }
 
 /// A face in one frame of a video.

@@ -67,7 +67,8 @@ mod tests {
                 let mut found = [0.0; 3];
                 cosines(isa, &probe, &rows, &mut found);
                 for (row, found) in rows.chunks(length).zip(found) {
-                    let expected: f64 = probe.iter().zip(row).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
+                    let expected: f64 =
+                        probe.iter().zip(row).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
                     assert_eq!(f64::from(found), expected, "{isa} {length}");
                 }
                 cosines(isa, &probe, &uneven, &mut found);

@@ -1,0 +1,176 @@
+//! `sphereface discover`: who was seen and never named.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde_json::json;
+
+use super::faces;
+use super::options::{self, ModelArgs, ThresholdArgs};
+use crate::analysis::Analysis;
+use crate::annotate::{SheetCell, SheetRow, contact_sheet};
+use crate::discover::{self, Member};
+use crate::identify::{self, Identifier, decide};
+use crate::media::write_still;
+
+/// Group the strangers of analysed videos into people, to be named
+///
+/// Every person is listed with their tracks, longest on screen first; the line ends with the
+/// command that enrols them. Analyses come from `sphereface label VIDEO --analysis FILE`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sphereface discover clip.parquet --sheet strangers.png\n  \
+    sphereface discover monday.parquet tuesday.parquet --gallery staff\n  \
+    sphereface enroll \"Ada Lovelace\" --from monday.parquet#7 --from tuesday.parquet#2,5")]
+pub struct DiscoverArgs {
+    /// Analyses of videos
+    #[arg(required = true)]
+    analyses: Vec<PathBuf>,
+    /// Leave out the people of this gallery
+    #[arg(long, value_name = "DIR")]
+    gallery: Option<PathBuf>,
+    /// Draw a contact sheet: a row a person, the best view of each track; the videos must lie
+    /// beside the analyses
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
+    /// Where the videos are, when they are not beside the analyses: one file or a folder
+    #[arg(long, value_name = "PATH", requires = "sheet")]
+    video: Option<PathBuf>,
+    /// Mean angle in degrees below which two tracks are one person [default: the model's
+    /// calibrated angle]
+    #[arg(long, value_name = "ANGLE", value_parser = identify::parse_angle_deg)]
+    same: Option<f64>,
+    /// Leave out tracks with fewer views that were embedded, 1 or more
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    min_views: u16,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    threshold: ThresholdArgs,
+}
+
+/// A person without a name.
+struct Stranger<'a> {
+    screen_ns: u64,
+    tracks: Vec<&'a Member>,
+}
+
+impl DiscoverArgs {
+    /// Runs the command.
+    pub fn run(self) -> Result<()> {
+        let embedder = self.model.embedder(options::isa()?)?;
+        let mut analyses = Vec::new();
+        for path in &self.analyses {
+            let analysis = Analysis::read(path)?;
+            analysis.check_model(path, embedder.model())?;
+            analyses.push(analysis);
+        }
+        let Some(same_deg) = self.same.or_else(|| identify::same_person_deg(embedder.metadata())) else {
+            bail!(
+                "the model {} is not calibrated: say with --same at which angle two tracks are one person",
+                self.model.model
+            );
+        };
+        let mut members = discover::members(&analyses, usize::from(self.min_views))?;
+        if let Some(gallery) = &self.gallery {
+            let threshold = options::threshold(&self.threshold, gallery, &embedder)?;
+            let identifier = Identifier::new(&options::templates(gallery, &embedder)?, threshold)?;
+            let mut named = BTreeSet::new();
+            for (file, analysis) in analyses.iter().enumerate() {
+                let decisions = decide(&analysis.observations, Some(&identifier), Some(same_deg))?;
+                let with_name = decisions.iter().filter(|decision| decision.who.name().is_some());
+                named.extend(with_name.map(|decision| (file, decision.track)));
+            }
+            members.retain(|member| !named.contains(&(member.file, member.track)));
+        }
+        let mut strangers: Vec<Stranger<'_>> = discover::people(&members, same_deg)
+            .into_iter()
+            .map(|person| {
+                let tracks: Vec<&Member> = person.into_iter().map(|index| &members[index]).collect();
+                let screen_ns = tracks.iter().map(|one| one.end_ns.saturating_sub(one.start_ns)).sum();
+                Stranger { screen_ns, tracks }
+            })
+            .collect();
+        // Stable: people as long on screen stay in the order of appearance.
+        strangers.sort_by_key(|stranger| std::cmp::Reverse(stranger.screen_ns));
+        if self.json {
+            let list = strangers.iter().map(|stranger| {
+                json!({
+                    "screen_s": stranger.screen_ns as f64 / 1e9,
+                    "tracks": stranger.tracks.iter().map(|one| self.spec(one)).collect::<Vec<_>>(),
+                    "enroll": self.enroll(stranger),
+                })
+            });
+            println!("{}", json!(list.collect::<Vec<_>>()));
+        } else {
+            for (number, stranger) in (1..).zip(&strangers) {
+                let (tracks, seconds) = (stranger.tracks.len(), stranger.screen_ns as f64 / 1e9);
+                println!("{number}: {seconds:.1} s on screen, {tracks} tracks: {}", self.enroll(stranger));
+            }
+            if strangers.is_empty() {
+                println!("there is nobody without a name");
+            }
+        }
+        if let Some(path) = &self.sheet {
+            write_still(path, &self.draw(&analyses, &strangers)?)?;
+        }
+        Ok(())
+    }
+
+    /// How a track is named on the command line.
+    fn spec(&self, member: &Member) -> String {
+        format!("{}#{}", self.analyses[member.file].display(), member.track)
+    }
+
+    /// The command that enrols a person.
+    fn enroll(&self, stranger: &Stranger<'_>) -> String {
+        let mut by_file: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for member in &stranger.tracks {
+            by_file.entry(member.file).or_default().push(member.track.to_string());
+        }
+        let from = by_file.into_iter().map(|(file, tracks)| {
+            format!(" --from \"{}#{}\"", self.analyses[file].display(), tracks.join(","))
+        });
+        let gallery = self.gallery.as_ref().map(|gallery| format!(" --gallery \"{}\"", gallery.display()));
+        format!("sphereface enroll NAME{}{}", from.collect::<String>(), gallery.unwrap_or_default())
+    }
+
+    /// A row a person, a picture a track.
+    fn draw(&self, analyses: &[Analysis], strangers: &[Stranger<'_>]) -> Result<image::RgbImage> {
+        let mut pictures = BTreeMap::new();
+        for (file, (path, analysis)) in self.analyses.iter().zip(analyses).enumerate() {
+            let tracks = strangers.iter().flat_map(|stranger| &stranger.tracks);
+            let mut wanted: BTreeMap<u64, Vec<&Member>> = BTreeMap::new();
+            for member in tracks.filter(|member| member.file == file) {
+                wanted.entry(analysis.observations[member.best].frame).or_default().push(member);
+            }
+            if wanted.is_empty() {
+                continue;
+            }
+            let video = faces::video_of(path, analysis, self.video.as_deref())?;
+            let frames: BTreeSet<u64> = wanted.keys().copied().collect();
+            discover::pictures(&video, &frames, |frame, picture| {
+                for member in wanted.get(&frame).into_iter().flatten() {
+                    let portrait = discover::portrait(picture, &analysis.observations[member.best]);
+                    pictures.extend(portrait.map(|portrait| ((file, member.track), portrait)));
+                }
+            })?;
+        }
+        let rows = (1..).zip(strangers).map(|(number, stranger)| SheetRow {
+            title: format!("{number}: {:.1} s on screen", stranger.screen_ns as f64 / 1e9),
+            cells: (stranger.tracks.iter())
+                .filter_map(|member| {
+                    let picture = pictures.remove(&(member.file, member.track))?;
+                    Some(SheetCell { picture, caption: self.spec(member) })
+                })
+                .collect(),
+        });
+        let rows: Vec<SheetRow> = rows.collect();
+        Ok(contact_sheet(&rows)?)
+    }
+}

@@ -1,0 +1,78 @@
+//! The page about a video: who was seen, with pictures of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::label::LabelError;
+use crate::analysis::Analysis;
+use crate::discover;
+use crate::identify::{Decision, Who};
+use crate::report::{Appearance, Output, Page, PagePerson, PageVideo};
+use crate::track::Observation;
+
+/// A page to write.
+pub struct PageJob {
+    /// Where to; made when the run begins.
+    pub output: Output,
+    /// Its path: the video is found from there.
+    pub path: PathBuf,
+    /// The video, for thumbnails.
+    pub video: PathBuf,
+    /// The video to play.
+    pub play: PathBuf,
+    /// Whether that becomes part of the page.
+    pub embed: bool,
+    /// The analysis, from which strangers can be enrolled.
+    pub analysis: Option<PathBuf>,
+    /// What else to say: heading and text.
+    pub facts: Vec<(String, String)>,
+}
+
+impl PageJob {
+    /// Looks up a picture of everyone in the video and writes the page.
+    pub(super) fn write(
+        self,
+        analysis: &Analysis,
+        decisions: &[Decision],
+        people: &[Appearance],
+    ) -> Result<(), LabelError> {
+        // The best view of everyone, and their tracks.
+        let mut best: BTreeMap<&Who, &Observation> = BTreeMap::new();
+        let mut tracks: BTreeMap<&Who, Vec<String>> = BTreeMap::new();
+        for decision in decisions {
+            tracks.entry(&decision.who).or_default().push(decision.track.to_string());
+            let shown = |one: &&Observation| one.track == decision.track && one.frame == decision.best_frame;
+            if let Some(view) = analysis.observations.iter().find(shown)
+                && best.get(&decision.who).is_none_or(|held| view.weight() > held.weight())
+            {
+                best.insert(&decision.who, view);
+            }
+        }
+        let frames: BTreeSet<u64> = best.values().map(|view| view.frame).collect();
+        let mut portraits = BTreeMap::new();
+        discover::pictures(&self.video, &frames, |frame, picture| {
+            for (who, view) in best.iter().filter(|(_, view)| view.frame == frame) {
+                portraits.extend(discover::portrait(picture, view).map(|portrait| (*who, portrait)));
+            }
+        })?;
+        let enroll = |who: &Who| {
+            let analysis = self.analysis.as_deref().filter(|_| who.name().is_none()).map(Path::display)?;
+            let tracks = tracks.get(who)?.join(",");
+            Some(format!("sphereface enroll NAME --from \"{analysis}#{tracks}\""))
+        };
+        let people = people.iter().map(|appearance| PagePerson {
+            appearance: appearance.clone(),
+            thumbnail: portraits.remove(&appearance.who),
+            best_ns: best.get(&appearance.who).map(|view| view.pts_ns),
+            enroll: enroll(&appearance.who),
+        });
+        let page = Page {
+            title: analysis.video.name.clone(),
+            people: people.collect(),
+            duration_ns: analysis.video.duration_ns,
+            video: if self.embed { PageVideo::Embedded(self.play) } else { PageVideo::Beside(self.play) },
+            facts: self.facts,
+        };
+        Ok(page.write(self.output, &self.path)?)
+    }
+}

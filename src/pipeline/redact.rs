@@ -1,0 +1,69 @@
+//! What is covered in each frame of a video whose tracks are known, and the proof of it.
+
+use super::recognise::Sighting;
+use crate::analysis::Analysis;
+use crate::annotate::{Redactor, Region, Seen, Whom, cover_gaps};
+use crate::detect::BBox;
+use crate::identify::Decision;
+use crate::report::{Audit, AuditFace, ReportError};
+
+/// Whose faces are covered, how, and where that is written down.
+pub struct Redaction {
+    /// Whose.
+    pub whom: Whom,
+    /// How.
+    pub redactor: Redactor,
+    /// Frames before the first and after the last sight of somebody in which the place is
+    /// covered too.
+    pub hold_frames: u64,
+    /// Checks every frame, and lists it where that is wanted.
+    pub audit: Audit,
+}
+
+impl Redaction {
+    /// The boxes to cover in each frame of an analysed video: tracks are covered as a whole,
+    /// gaps included.
+    pub(super) fn boxes(&self, analysis: &Analysis, decisions: &[Decision]) -> Vec<Vec<BBox>> {
+        let frames = analysis.video.frames;
+        let mut boxes: Vec<Vec<BBox>> = vec![Vec::new(); usize::try_from(frames).unwrap_or(0)];
+        for track in analysis.tracks() {
+            let found = decisions.binary_search_by_key(&track.id, |decision| decision.track);
+            let name = found.ok().and_then(|at| decisions[at].who.name());
+            if !self.whom.covers(name) {
+                continue;
+            }
+            let seen = track.observations.iter().map(|&index| &analysis.observations[index]);
+            let seen: Vec<Seen> = seen.map(|one| Seen { frame: one.frame, bbox: one.face.bbox }).collect();
+            for Seen { frame, bbox } in cover_gaps(&seen, self.hold_frames, frames) {
+                let place = usize::try_from(frame).ok().and_then(|frame| boxes.get_mut(frame));
+                place.into_iter().for_each(|place| place.push(bbox));
+            }
+        }
+        boxes
+    }
+
+    /// The boxes to cover in a picture by itself.
+    pub(super) fn of_still(&self, sightings: &[Sighting]) -> Vec<BBox> {
+        let covered = sightings.iter().filter(|one| self.whom.covers(one.identification.name.as_deref()));
+        covered.map(|one| one.face.bbox).collect()
+    }
+
+    /// Checks a frame that was covered.
+    pub(super) fn check(
+        &mut self,
+        (frame, pts_ns): (u64, u64),
+        size: (usize, usize),
+        sightings: &[Sighting],
+        covered: &[Region],
+    ) -> Result<(), ReportError> {
+        let faces: Vec<AuditFace<'_>> = sightings
+            .iter()
+            .map(|sighting| {
+                let name = sighting.identification.name.as_deref();
+                let (track, bbox) = (sighting.track.map(|track| track.0), sighting.face.bbox);
+                AuditFace { track, name, bbox, redact: self.whom.covers(name) }
+            })
+            .collect();
+        self.audit.enter((frame, pts_ns), size, &faces, covered)
+    }
+}
