@@ -28,7 +28,9 @@ const CELL_PX: u32 = 128;
 const GAP_PX: u32 = 10;
 const TITLE_PX: f32 = 17.0;
 const CAPTION_PX: f32 = 12.0;
+/// Most and fewest pictures beside each other.
 const COLUMNS: u32 = 8;
+const MIN_COLUMNS: u32 = 5;
 const PAPER: [u8; 3] = [255; 3];
 const INK: [u8; 3] = [25; 3];
 
@@ -46,7 +48,8 @@ pub fn contact_sheet(rows: &[SheetRow]) -> Result<RgbImage, AnnotateError> {
     let lines = |row: &SheetRow| (row.cells.len() as u32).div_ceil(COLUMNS);
     let height =
         rows.iter().map(|row| title_px + GAP_PX + lines(row) * cell_px + GAP_PX).sum::<u32>() + GAP_PX;
-    let width = GAP_PX + COLUMNS * (CELL_PX + GAP_PX);
+    let widest = rows.iter().map(|row| row.cells.len() as u32).max().unwrap_or(0);
+    let width = GAP_PX + widest.clamp(MIN_COLUMNS, COLUMNS) * (CELL_PX + GAP_PX);
     let mut sheet = RgbImage::from_pixel(width, height, image::Rgb(PAPER));
     let write = |sheet: &mut RgbImage, text: &str, x: u32, y: u32, em_px: f32, room_px: u32| {
         let (up, _) = typeface.extent_px(em_px);

@@ -110,7 +110,8 @@ impl DiscoverArgs {
         } else {
             for (number, stranger) in (1..).zip(&strangers) {
                 let (tracks, seconds) = (stranger.tracks.len(), stranger.screen_ns as f64 / 1e9);
-                println!("{number}: {seconds:.1} s on screen, {tracks} tracks: {}", self.enroll(stranger));
+                let s = if tracks == 1 { "" } else { "s" };
+                println!("{number}: {seconds:.1} s on screen, {tracks} track{s}: {}", self.enroll(stranger));
             }
             if strangers.is_empty() {
                 println!("there is nobody without a name");
@@ -156,7 +157,7 @@ impl DiscoverArgs {
             let frames: BTreeSet<u64> = wanted.keys().copied().collect();
             discover::pictures(&video, &frames, |frame, picture| {
                 for member in wanted.get(&frame).into_iter().flatten() {
-                    let portrait = discover::portrait(picture, &analysis.observations[member.best]);
+                    let portrait = discover::portrait(&picture, &analysis.observations[member.best]);
                     pictures.extend(portrait.map(|portrait| ((file, member.track), portrait)));
                 }
             })?;

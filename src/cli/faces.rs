@@ -63,7 +63,7 @@ pub fn of_tracks(tracks: &[Tracks], video: Option<&Path>) -> Result<Vec<NewStill
         let before = stills.len();
         discover::pictures(&video, &frames, |frame, picture| {
             let views = wanted.get(&frame).into_iter().flatten();
-            stills.extend(views.filter_map(|view| discover::still(&analysis.video.name, picture, view)));
+            stills.extend(views.filter_map(|view| discover::still(&analysis.video.name, &picture, view)));
         })?;
         if stills.len() == before {
             bail!("{} shows no face that could be cut out of these tracks: choose others", video.display());

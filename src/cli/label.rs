@@ -14,6 +14,7 @@ use super::results::{RedactArgs, ResultArgs};
 use crate::analysis::Analysis;
 use crate::annotate::{Annotator, Style};
 use crate::embed::{Embedder, Mirror};
+use crate::gallery::Gallery;
 use crate::identify::{self, Identifier};
 use crate::media::{Input, MediaError};
 use crate::pipeline::label::{self, Event, LabelError, LabelJob, LabelSummary, Mode, Pass, RelabelJob};
@@ -393,6 +394,9 @@ impl LabelArgs {
         if self.redact.redact.is_some() && self.output.is_none() && !self.view {
             return refuse("--redact covers faces in a video or still that is written: give -o FILE".into());
         }
+        if self.redact.redact.is_some() && self.results.page() && self.output.is_none() {
+            return refuse("--html plays the video, which --redact covers only in the output: give -o FILE".into());
+        }
         let once = self.online || self.per_frame || self.live || (!analysed && input.is_live());
         let still = matches!(input, Input::Still(_));
         if (once && self.redact.redact.is_some()) || ((once || still) && self.results.page()) {
@@ -427,7 +431,11 @@ impl LabelArgs {
         if let Some(error) = &templates.not_saved {
             self.say(&format!("warning: {error}; the gallery will be embedded again next time"));
         }
-        let identifier = Identifier::new(&templates, threshold)?;
+        let mut identifier = Identifier::new(&templates, threshold)?;
+        let folder = Gallery::open(gallery)?.index_folder(embedder.model());
+        if let Some(change) = identifier.index_in(&folder, self.threads.count())? {
+            self.say(&format!("large gallery: searched through the index {} ({change})", folder.display()));
+        }
         self.say(&format!("model {} ({}), {}", self.model.model, embedder.model(), accuracy(embedder)));
         self.say(&format!(
             "gallery {}: {} people, {} templates; a face is named below {}",

@@ -60,12 +60,25 @@ impl Cli {
     }
 }
 
+/// An error with its causes, as far as they are not told already.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Parses the command line, runs it, and reports a failure in one sentence on standard error.
 pub fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sphereface: {error:#}");
+            eprintln!("sphereface: {}", sentence(&error));
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }

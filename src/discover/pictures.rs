@@ -17,14 +17,14 @@ use crate::media::MediaError;
 pub fn pictures(
     video: &Path,
     frames: &BTreeSet<u64>,
-    mut each: impl FnMut(u64, &RgbImage),
+    mut each: impl FnMut(u64, RgbImage),
 ) -> Result<(), MediaError> {
     use crate::media::{Input, Source, SourceOptions};
     let Some(last) = frames.last() else { return Ok(()) };
     let mut source = Source::open(&Input::of_path(video), &SourceOptions::default())?;
     while let Some(frame) = source.next_frame()? {
         if frames.contains(&frame.index) {
-            each(frame.index, &frame.picture.to_rgb());
+            each(frame.index, frame.picture.to_rgb());
         }
         if frame.index >= *last {
             break;
@@ -38,7 +38,7 @@ pub fn pictures(
 /// # Errors
 /// Always.
 #[cfg(not(feature = "video"))]
-pub fn pictures(video: &Path, _: &BTreeSet<u64>, _: impl FnMut(u64, &RgbImage)) -> Result<(), MediaError> {
+pub fn pictures(video: &Path, _: &BTreeSet<u64>, _: impl FnMut(u64, RgbImage)) -> Result<(), MediaError> {
     Err(MediaError::BadInput {
         input: video.display().to_string(),
         reason: "this program was built for stills only: build it with the feature `video`".into(),

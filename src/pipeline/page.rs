@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::label::LabelError;
+use super::redact::Covered;
 use crate::analysis::Analysis;
 use crate::discover;
 use crate::identify::{Decision, Who};
@@ -29,12 +30,14 @@ pub struct PageJob {
 }
 
 impl PageJob {
-    /// Looks up a picture of everyone in the video and writes the page.
+    /// Looks up a picture of everyone in the video and writes the page, people `covered` as in
+    /// the video.
     pub(super) fn write(
         self,
         analysis: &Analysis,
         decisions: &[Decision],
         people: &[Appearance],
+        covered: Option<&Covered>,
     ) -> Result<(), LabelError> {
         // The best view of everyone, and their tracks.
         let mut best: BTreeMap<&Who, &Observation> = BTreeMap::new();
@@ -50,9 +53,14 @@ impl PageJob {
         }
         let frames: BTreeSet<u64> = best.values().map(|view| view.frame).collect();
         let mut portraits = BTreeMap::new();
-        discover::pictures(&self.video, &frames, |frame, picture| {
+        discover::pictures(&self.video, &frames, |frame, mut picture| {
+            // Who is covered in the video is covered here.
+            if let Some((redactor, boxes)) = covered {
+                let boxes = usize::try_from(frame).ok().and_then(|frame| boxes.get(frame));
+                boxes.into_iter().for_each(|boxes| drop(redactor.draw_rgb(&mut picture, boxes)));
+            }
             for (who, view) in best.iter().filter(|(_, view)| view.frame == frame) {
-                portraits.extend(discover::portrait(picture, view).map(|portrait| (*who, portrait)));
+                portraits.extend(discover::portrait(&picture, view).map(|portrait| (*who, portrait)));
             }
         })?;
         let enroll = |who: &Who| {

@@ -20,10 +20,13 @@ pub struct Redaction {
     pub audit: Audit,
 }
 
+/// How and, for each frame, where a video is covered.
+pub type Covered = (Redactor, Vec<Vec<BBox>>);
+
 impl Redaction {
     /// The boxes to cover in each frame of an analysed video: tracks are covered as a whole,
     /// gaps included.
-    pub(super) fn boxes(&self, analysis: &Analysis, decisions: &[Decision]) -> Vec<Vec<BBox>> {
+    pub(super) fn cover(&self, analysis: &Analysis, decisions: &[Decision]) -> Covered {
         let frames = analysis.video.frames;
         let mut boxes: Vec<Vec<BBox>> = vec![Vec::new(); usize::try_from(frames).unwrap_or(0)];
         for track in analysis.tracks() {
@@ -39,7 +42,7 @@ impl Redaction {
                 place.into_iter().for_each(|place| place.push(bbox));
             }
         }
-        boxes
+        (self.redactor, boxes)
     }
 
     /// The boxes to cover in a picture by itself.

@@ -8,11 +8,10 @@ use super::label::{Event, LabelError, LabelJob, LabelSummary, Ledger, Outlet, Pa
 use super::look::{self, Look, Looked};
 use super::online::track;
 use super::recognise::{RecogniseError, Sighting};
-use super::redact::Redaction;
+use super::redact::{Covered, Redaction};
 use super::statistics::{Statistics, Work};
 use crate::analysis::{Analysis, Video, fingerprint};
 use crate::annotate::{Annotator, Region};
-use crate::detect::BBox;
 use crate::embed::Mirror;
 use crate::identify::{Decision, decide};
 use crate::media::{Frame, Source, SourceInfo};
@@ -126,14 +125,14 @@ pub(super) fn run(
     let decisions =
         decide(&analysis.observations, job.identifier, job.same_deg).map_err(RecogniseError::from)?;
     let sightings = enter(&mut ledger, &analysis, &decisions)?;
+    let covered = job.redaction.as_ref().map(|redaction| redaction.cover(&analysis, &decisions));
     let (rendered, redacted) = match job.output.is_some() || job.view {
         true => {
             let (source, outlet) = outlet()?;
-            let boxes = job.redaction.as_ref().map(|redaction| redaction.boxes(&analysis, &decisions));
             let drawing = Drawing {
                 annotator: job.annotator,
                 sightings: &sightings,
-                redaction: job.redaction.zip(boxes),
+                redaction: job.redaction.zip(covered.as_ref()),
                 threads: job.threads,
             };
             let (statistics, redacted) = render(source, outlet, drawing, control, on_event)?;
@@ -142,7 +141,7 @@ pub(super) fn run(
         false => (None, None),
     };
     if let Some(page) = job.page {
-        page.write(&analysis, &decisions, &ledger.people())?;
+        page.write(&analysis, &decisions, &ledger.people(), covered.as_ref())?;
     }
     let mut summary = ledger.close(together(statistics, rendered), 0, stopped)?;
     summary.frames = analysis.video.frames;
@@ -163,14 +162,14 @@ pub(super) fn relabel(
         decide(&job.analysis.observations, job.identifier, job.same_deg).map_err(RecogniseError::from)?;
     let sightings = enter(&mut ledger, job.analysis, &decisions)?;
     let mut statistics = Statistics { wall: start.elapsed(), ..Statistics::default() };
+    let covered = job.redaction.as_ref().map(|redaction| redaction.cover(job.analysis, &decisions));
     let mut redacted = None;
     if job.output.is_some() || job.view {
         let (source, outlet) = outlet()?;
-        let boxes = job.redaction.as_ref().map(|redaction| redaction.boxes(job.analysis, &decisions));
         let drawing = Drawing {
             annotator: job.annotator,
             sightings: &sightings,
-            redaction: job.redaction.zip(boxes),
+            redaction: job.redaction.zip(covered.as_ref()),
             threads: job.threads,
         };
         let (rendered, audit) = render(source, outlet, drawing, control, on_event)?;
@@ -178,7 +177,7 @@ pub(super) fn relabel(
         redacted = audit;
     }
     if let Some(page) = job.page {
-        page.write(job.analysis, &decisions, &ledger.people())?;
+        page.write(job.analysis, &decisions, &ledger.people(), covered.as_ref())?;
     }
     statistics.items = job.analysis.video.frames;
     Ok(LabelSummary { redacted, ..ledger.close(statistics, 0, control.is_stopping())? })
@@ -224,8 +223,8 @@ struct Drawing<'a> {
     annotator: &'a Annotator,
     /// The faces of each frame.
     sightings: &'a [Vec<Sighting>],
-    /// What is covered, and the boxes of each frame.
-    redaction: Option<(Redaction, Vec<Vec<BBox>>)>,
+    /// What is covered, and where.
+    redaction: Option<(Redaction, &'a Covered)>,
     threads: usize,
 }
 
@@ -239,8 +238,7 @@ fn render(
 ) -> Result<(Statistics, Option<AuditSummary>), LabelError> {
     let Drawing { annotator, sightings, redaction, threads } = drawing;
     let (info, threads) = (source.info().clone(), threads.max(1));
-    let (mut redaction, boxes) = redaction.unzip();
-    let covered = redaction.as_ref().map(|redaction| redaction.redactor).zip(boxes.as_deref());
+    let (mut redaction, covered) = redaction.unzip();
     on_event(Event::Opened {
         pass: Pass::Write,
         size: (info.width, info.height),

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Appearance, Output, ReportError};
 
 /// Shortest chapter in nanoseconds: a shorter change of people belongs to the chapter before.
-pub const MIN_CHAPTER_NS: u64 = 5_000_000_000;
+pub const MIN_CHAPTER_NS: u64 = 2_000_000_000;
 
 /// A stretch of time with the same people in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +158,7 @@ mod tests {
 
     fn people() -> Vec<Appearance> {
         vec![
-            person(Who::Named("Ann <1>".into()), &[(2 * S, 20 * S), (30 * S, 31 * S)]),
+            person(Who::Named("Ann <1>".into()), &[(S, 20 * S), (30 * S, 31 * S)]),
             person(Who::Named("B=o".into()), &[(8 * S + 1, 14 * S)]),
             person(Who::Stranger(1), &[(0, 40 * S)]),
         ]
@@ -170,7 +170,7 @@ mod tests {
         let path = folder.path().join("who.vtt");
         write_subtitles(Output::create(&path).unwrap(), &people()).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        let expected = "WEBVTT\n\n00:00:02.000 --> 00:00:08.001\nAnn &lt;1&gt;\n\n\
+        let expected = "WEBVTT\n\n00:00:01.000 --> 00:00:08.001\nAnn &lt;1&gt;\n\n\
             00:00:08.000 --> 00:00:14.000\nAnn &lt;1&gt;, B=o\n\n\
             00:00:14.000 --> 00:00:20.000\nAnn &lt;1&gt;\n\n00:00:30.000 --> 00:00:31.000\nAnn &lt;1&gt;\n";
         assert_eq!(text, expected);

@@ -1,0 +1,96 @@
+//! A folder for one test, the real inputs, and the program.
+#![allow(dead_code, reason = "every test file uses some of it")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A folder for one test, and the real inputs.
+pub struct Place {
+    folder: tempfile::TempDir,
+    data: PathBuf,
+}
+
+impl Place {
+    /// `None`, and a word about it, where the inputs or ffmpeg are missing.
+    pub fn new() -> Option<Self> {
+        let data = std::env::var_os("SPHEREFACE_DATA")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
+        if !data.join("video/hamilton/clip.mp4").is_file() {
+            eprintln!("skipped: no real clips at {} (set SPHEREFACE_DATA)", data.display());
+            return None;
+        }
+        if Command::new("ffprobe").arg("-version").output().is_err() {
+            eprintln!("skipped: ffmpeg is not installed");
+            return None;
+        }
+        Some(Self { folder: tempfile::tempdir().unwrap(), data })
+    }
+
+    /// A file in the folder.
+    pub fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// A real input.
+    pub fn data(&self, name: &str) -> String {
+        self.data.join(name).to_str().unwrap().to_owned()
+    }
+
+    /// A file of the interview.
+    pub fn hamilton(&self, name: &str) -> String {
+        self.data(&format!("video/hamilton/{name}"))
+    }
+
+    /// Makes a file with ffmpeg.
+    pub fn ffmpeg(&self, arguments: &[&str], name: &str) -> String {
+        let path = self.path(name);
+        let made =
+            Command::new("ffmpeg").args(["-v", "error", "-y"]).args(arguments).arg(&path).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        path
+    }
+
+    /// What ffprobe says about the packets or streams of a file.
+    pub fn probe(&self, video: &str, stream: &str, entries: &str, more: &[&str]) -> String {
+        let probe = Command::new("ffprobe")
+            .args(["-v", "error", "-select_streams", stream, "-show_entries", entries, "-of", "csv=p=0"])
+            .args(more)
+            .arg(video)
+            .output()
+            .unwrap();
+        assert!(probe.status.success(), "{}", String::from_utf8_lossy(&probe.stderr));
+        String::from_utf8(probe.stdout).unwrap()
+    }
+
+    /// The first `frames` frames of the interview, with sound.
+    pub fn clip(&self, frames: u32) -> String {
+        let clip = self.hamilton("clip.mp4");
+        self.ffmpeg(&["-i", &clip, "-frames:v", &frames.to_string(), "-t", "4"], "clip.mp4")
+    }
+
+    /// A gallery of the two people of the interview.
+    pub fn gallery(&self) -> String {
+        let gallery = self.path("gallery");
+        self.run(&["enroll", "--dir", &self.hamilton("stills"), "--gallery", &gallery]);
+        gallery
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sphereface"));
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs the program in the folder; it must succeed. Returns standard output.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let output = self.output(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs the program; it must fail. Returns its exit code and standard error.
+    pub fn fail(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.output(arguments);
+        assert!(!output.status.success(), "{arguments:?} went well");
+        (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).unwrap())
+    }
+}
