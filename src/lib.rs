@@ -28,6 +28,7 @@
 #![warn(missing_docs)]
 
 pub mod align;
+pub mod analysis;
 pub mod annotate;
 pub mod cli;
 pub mod detect;
@@ -39,3 +40,4 @@ pub mod media;
 pub mod nn;
 pub mod pipeline;
 pub mod report;
+pub mod track;

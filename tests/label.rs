@@ -365,8 +365,9 @@ fn the_bundled_sample_is_named_and_its_stranger_is_not() {
         assert!(said.contains(part), "{part} is not in: {said}");
     }
     let count = scores(&sample("sample.json"), &faces);
-    assert_eq!(count("easy", "known_detected"), count("easy", "known"), "every clear face is found");
-    assert!(count("easy", "identified") * 100 >= count("easy", "known") * 98, "98 % of them are named");
+    let known = count("easy", "known");
+    assert!(count("easy", "known_detected") * 100 >= known * 99, "clear faces are found");
+    assert!(count("easy", "identified") * 100 >= known * 99, "and named");
     assert!(count("easy", "strangers_detected") > 50);
     for kind in ["easy", "difficult"] {
         assert_eq!(count(kind, "misnamed") + count(kind, "strangers_named"), 0, "nobody is misnamed");
@@ -381,6 +382,8 @@ fn the_real_clip_has_every_face_found_and_no_stranger_named() {
     let count = scores(&place.hamilton("truth.json"), &faces);
     // MTCNN of facenet-pytorch with the same settings finds 149 of 149 and 291 of 319.
     assert_eq!(count("easy", "known_detected"), 149);
+    // The best of dlib's embeddings without a stranger named: 139 at its default tolerance.
+    assert!(count("easy", "identified") > 139);
     assert!(count("difficult", "known_detected") + count("difficult", "strangers_detected") > 291);
     for kind in ["easy", "difficult"] {
         assert_eq!(count(kind, "misnamed") + count(kind, "strangers_named"), 0, "nobody is misnamed");

@@ -10,28 +10,31 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::UsageError;
 use super::options::{self, DetectionArgs, ModelArgs, ThreadArgs, ThresholdArgs};
+use crate::analysis::Analysis;
 use crate::annotate::{Annotator, Style};
 use crate::embed::{Embedder, Mirror};
-use crate::identify::{Identifier, Threshold};
+use crate::identify::{self, Identifier, Threshold};
 use crate::media::{Input, MediaError};
-use crate::pipeline::Control;
-use crate::pipeline::label::{self, Event, LabelError, LabelJob, LabelSummary};
-use crate::pipeline::recognise::Recogniser;
+use crate::pipeline::label::{self, Event, LabelError, LabelJob, LabelSummary, Mode, Pass, RelabelJob};
+use crate::pipeline::{Control, DetectEvery};
 use crate::report::JsonLines;
 
 /// Write a video (or a still) with everyone you enrolled named
 ///
-/// Strangers stay strangers. The sound is kept. Ctrl-C finishes the file and stops; a second
-/// one stops at once and leaves nothing.
+/// Strangers stay strangers. The sound is kept. A file is gone through twice, so that a name is
+/// right from the first frame on; what comes only once, like a camera, is named as it comes.
+/// Ctrl-C finishes the file and stops; a second one stops at once and leaves nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface label party.mp4 -o named.mp4 --gallery friends\n  \
     sphereface label group.jpg -o named.jpg --gallery friends --style text=name\n  \
     sphereface label talk.mkv --no-video --jsonl faces.jsonl --gallery staff\n  \
+    sphereface label talk.mkv --no-video --analysis talk.parquet\n  \
+    sphereface label talk.parquet --jsonl faces.jsonl --gallery staff --threshold 66deg\n  \
     sphereface label webcam --view --gallery family")]
 pub struct LabelArgs {
-    /// What to label: a video or image file, rtsp://..., http(s)://..., webcam, /dev/video0 or
-    /// gst:PIPELINE
+    /// What to label: a video or image file, rtsp://..., http(s)://..., webcam, /dev/video0,
+    /// gst:PIPELINE, or the .parquet file that --analysis wrote, which takes a moment
     input: String,
     /// Where to write the annotated video (.mp4, .mkv, .webm) or still (.jpg, .png, ...)
     #[arg(short, long, value_name = "FILE", conflicts_with = "no_video")]
@@ -49,13 +52,32 @@ pub struct LabelArgs {
     model: ModelArgs,
     #[command(flatten)]
     threshold: ThresholdArgs,
+    /// Decide as the video comes, with what was seen so far, instead of going through a file
+    /// twice
+    #[arg(long, help_heading = "Recognition")]
+    online: bool,
+    /// Decide about every face of every frame by itself, as if there were no time: slower, and
+    /// names flicker; for comparison
+    #[arg(long, conflicts_with_all = ["online", "detect_every"], help_heading = "Recognition")]
+    per_frame: bool,
     #[command(flatten)]
     detection: DetectionArgs,
+    /// Frames from one search of the whole frame to the next, 1 to 32; in between only known
+    /// faces are followed. auto: at most 8, and sooner where something new may have appeared
+    #[arg(long, value_name = "N|auto", default_value_t = DetectEvery::Auto, help_heading = "Detection")]
+    detect_every: DetectEvery,
     #[command(flatten)]
     encoding: EncodingArgs,
     /// List every face as a line of JSON in this file; - for standard output
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     jsonl: Option<PathBuf>,
+    /// Keep what was seen in this Parquet file: label it again, with another gallery or
+    /// threshold, in a moment
+    #[arg(long, value_name = "FILE.parquet", help_heading = "Results")]
+    analysis: Option<PathBuf>,
+    /// The video that an analysis was made of [default: the one beside it]
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    video: Option<PathBuf>,
     /// Show the video in a window while it is labelled
     #[arg(long, help_heading = "Results")]
     view: bool,
@@ -137,79 +159,195 @@ impl LabelArgs {
     pub fn run(self) -> Result<()> {
         let input = Input::parse(&self.input).map_err(usage)?;
         self.refuse_nonsense(&input)?;
-        let isa = options::isa()?;
-        let detector = self.detection.detector(isa)?;
         let annotator = Annotator::new(self.style.clone())?;
-        let known = match &self.gallery {
-            Some(gallery) => Some(self.known(gallery, self.model.embedder(isa)?)?),
-            None => {
-                self.say("no --gallery: faces are found and everyone is unknown");
-                None
-            }
-        };
-        let recogniser = known.as_ref().map(|(embedder, identifier)| Recogniser {
-            embedder,
-            identifier,
-            mirror: if self.mirror { Mirror::Average } else { Mirror::No },
-        });
-        let json_lines = match self.jsonl.as_deref() {
-            None => None,
-            Some(path) if path == Path::new("-") => {
-                Some(JsonLines::stream(std::io::stdout(), "standard output"))
-            }
-            Some(path) => Some(JsonLines::create(path)?),
-        };
-        let job = LabelJob {
-            input,
-            output: self.output.clone(),
-            detector: &detector,
-            recogniser,
-            annotator: &annotator,
-            json_lines,
-            view: self.view,
-            live: self.live.then_some(true),
-            #[cfg(feature = "video")]
-            encoding: self.encoding.options(),
-            threads: self.threads.count(),
-        };
+        let analysed = input.path().filter(|path| is_analysis(path)).map(Path::to_owned);
         let control = Control::new();
-        let signals = Signals::watch(&control)?;
         let progress = Progress::new(self.quiet);
-        let result = label::run(job, &control, &mut |event| progress.show(event));
-        progress.bar.finish_and_clear();
-        signals.close();
+        let result = match analysed {
+            Some(path) => self.relabel(&path, &annotator, &control, &progress)?,
+            None => self.label(input, &annotator, &control, &progress)?,
+        };
         let summary = result.map_err(|error| match error {
             LabelError::Media(error) => usage(error),
             other => other.into(),
         })?;
         if self.stats {
             eprintln!("{}", summary.statistics);
+            eprintln!("{}", summary.work);
         }
         self.tell(&summary);
         Ok(())
     }
 
+    /// Looks at the input and labels it.
+    fn label(
+        &self,
+        input: Input,
+        annotator: &Annotator,
+        control: &Control,
+        progress: &Progress,
+    ) -> Result<Result<LabelSummary, LabelError>> {
+        let isa = options::isa()?;
+        let detector = self.detection.detector(isa)?;
+        // Without a gallery there is still an analysis to embed for.
+        let wanted = self.gallery.is_some() || self.analysis.is_some();
+        let embedder = wanted.then(|| self.model.embedder(isa)).transpose()?;
+        let mirror = if self.mirror { Mirror::Average } else { Mirror::No };
+        let identifier = self.identifier(embedder.as_ref())?;
+        let job = LabelJob {
+            input,
+            output: self.output.clone(),
+            detector: &detector,
+            every: self.detect_every,
+            embedder: embedder.as_ref(),
+            mirror,
+            identifier: identifier.as_ref(),
+            same_deg: same_deg(embedder.as_ref(), identifier.as_ref()),
+            mode: match (self.per_frame, self.online) {
+                (true, _) => Mode::PerFrame,
+                (false, true) => Mode::Online,
+                (false, false) => Mode::TwoPass,
+            },
+            annotator,
+            json_lines: self.json_lines()?,
+            analysis: self.analysis.clone(),
+            view: self.view,
+            live: self.live.then_some(true),
+            #[cfg(feature = "video")]
+            encoding: self.encoding.options(),
+            threads: self.threads.count(),
+        };
+        let signals = Signals::watch(control)?;
+        let result = label::run(job, control, &mut |event| progress.show(event));
+        progress.bar.finish_and_clear();
+        signals.close();
+        Ok(result)
+    }
+
+    /// Labels what an analysis says was seen.
+    fn relabel(
+        &self,
+        path: &Path,
+        annotator: &Annotator,
+        control: &Control,
+        progress: &Progress,
+    ) -> Result<Result<LabelSummary, LabelError>> {
+        let analysis = Analysis::read(path)?;
+        let video = match self.output.is_some() || self.view {
+            true => Some(self.video_of(path, &analysis)?),
+            false => None,
+        };
+        let embedder = self.gallery.is_some().then(|| self.model.embedder(options::isa()?)).transpose()?;
+        if let Some(embedder) = &embedder {
+            analysis.check_model(path, embedder.model())?;
+        }
+        let identifier = self.identifier(embedder.as_ref())?;
+        let job = RelabelJob {
+            analysis: &analysis,
+            video: video.map(Input::File),
+            output: self.output.clone(),
+            identifier: identifier.as_ref(),
+            same_deg: same_deg(embedder.as_ref(), identifier.as_ref()),
+            annotator,
+            json_lines: self.json_lines()?,
+            view: self.view,
+            #[cfg(feature = "video")]
+            encoding: self.encoding.options(),
+            threads: self.threads.count(),
+        };
+        let signals = Signals::watch(control)?;
+        let result = label::relabel(job, control, &mut |event| progress.show(event));
+        progress.bar.finish_and_clear();
+        signals.close();
+        Ok(result)
+    }
+
+    /// The video an analysis was made of: the one given, else the one beside it.
+    fn video_of(&self, path: &Path, analysis: &Analysis) -> Result<PathBuf> {
+        let beside = path.with_file_name(&analysis.video.name);
+        let video = self.video.clone().unwrap_or(beside);
+        if !video.is_file() {
+            let reason = "the video is needed to write one, and";
+            let video = video.display();
+            return Err(UsageError(format!(
+                "{reason} {video} is no file: say where it is with --video FILE"
+            ))
+            .into());
+        }
+        analysis.check_video(path, &video)?;
+        Ok(video)
+    }
+
+    fn json_lines(&self) -> Result<Option<JsonLines>> {
+        Ok(match self.jsonl.as_deref() {
+            None => None,
+            Some(path) if path == Path::new("-") => {
+                Some(JsonLines::stream(std::io::stdout(), "standard output"))
+            }
+            Some(path) => Some(JsonLines::create(path)?),
+        })
+    }
+
+    /// The people of the gallery, where there is one.
+    fn identifier(&self, embedder: Option<&Embedder>) -> Result<Option<Identifier>> {
+        match (&self.gallery, embedder) {
+            (Some(gallery), Some(embedder)) => self.known(gallery, embedder).map(Some),
+            _ => {
+                self.say("no --gallery: faces are found and everyone is unknown");
+                Ok(None)
+            }
+        }
+    }
+
     /// Refuses, before anything is opened, what cannot be meant.
     fn refuse_nonsense(&self, input: &Input) -> Result<(), UsageError> {
         let refuse = |reason: String| Err(UsageError(reason));
-        if self.output.is_none() && !self.no_video && !self.view && self.jsonl.is_none() {
+        let analysed = input.path().is_some_and(is_analysis);
+        if self.output.is_none()
+            && !self.no_video
+            && !self.view
+            && self.jsonl.is_none()
+            && self.analysis.is_none()
+        {
             return refuse(
-                "there is nothing to do with the result: give -o FILE, --jsonl FILE, --view or --no-video"
+                "there is nothing to do with the result: give -o FILE, --jsonl FILE, --analysis FILE, --view or --no-video"
                     .into(),
             );
         }
-        let jsonl = self.jsonl.as_deref().filter(|path| *path != Path::new("-"));
-        for (flag, path) in [("-o", self.output.as_deref()), ("--jsonl", jsonl)] {
-            if let (Some(path), Some(source)) = (path, input.path())
-                && same_file(path, source)
-            {
-                return refuse(format!("{flag} {} is also the input: choose another name", path.display()));
+        if let Some(analysis) = self.analysis.as_deref() {
+            if !is_analysis(analysis) {
+                let analysis = analysis.display();
+                return refuse(format!("--analysis {analysis} is a Parquet file: let it end in .parquet"));
+            }
+            if matches!(input, Input::Still(_)) {
+                return refuse("--analysis is for video, and the input is a still: leave it out".into());
             }
         }
-        if let (Some(output), Some(jsonl)) = (&self.output, jsonl)
-            && same_file(output, jsonl)
-        {
-            return refuse(format!("-o and --jsonl are both {}: choose another name", output.display()));
+        if analysed && (self.analysis.is_some() || self.online || self.per_frame || self.live) {
+            return refuse(format!(
+                "{input} is an analysis already: --analysis, --online, --per-frame and --live are for video"
+            ));
+        }
+        if !analysed && self.video.is_some() {
+            return refuse(format!("--video belongs to an analysis, and {input} is none: leave it out"));
+        }
+        let jsonl = self.jsonl.as_deref().filter(|path| *path != Path::new("-"));
+        let outputs =
+            [("-o", self.output.as_deref()), ("--jsonl", jsonl), ("--analysis", self.analysis.as_deref())];
+        for (index, (flag, path)) in outputs.into_iter().enumerate() {
+            let Some(path) = path else { continue };
+            for source in [input.path(), self.video.as_deref()].into_iter().flatten() {
+                if same_file(path, source) {
+                    let path = path.display();
+                    return refuse(format!("{flag} {path} is also the input: choose another name"));
+                }
+            }
+            for (other, before) in &outputs[..index] {
+                if before.is_some_and(|before| same_file(path, before)) {
+                    let path = path.display();
+                    return refuse(format!("{other} and {flag} are both {path}: choose another name"));
+                }
+            }
         }
         if self.gallery.is_none() && (self.threshold.threshold.is_some() || self.threshold.fmr.is_some()) {
             return refuse(
@@ -218,9 +356,10 @@ impl LabelArgs {
             );
         }
         if matches!(input, Input::Still(_)) {
-            if self.view || self.live {
+            if self.view || self.live || self.online || self.per_frame {
                 return refuse(
-                    "--view and --live are for video, and the input is a still: write it with -o FILE".into(),
+                    "--view, --live, --online and --per-frame are for video, and the input is a still: leave them out"
+                        .into(),
                 );
             }
             if let Some(output) = &self.output
@@ -236,15 +375,15 @@ impl LabelArgs {
     }
 
     /// The network and the people of the gallery; says which.
-    fn known(&self, gallery: &PathBuf, embedder: Embedder) -> Result<(Embedder, Identifier)> {
+    fn known(&self, gallery: &PathBuf, embedder: &Embedder) -> Result<Identifier> {
         let threshold = Threshold::resolve(self.threshold.request(), embedder.metadata())
             .map_err(|error| UsageError(error.to_string()))?;
-        let templates = options::templates(gallery, &embedder)?;
+        let templates = options::templates(gallery, embedder)?;
         if let Some(error) = &templates.not_saved {
             self.say(&format!("warning: {error}; the gallery will be embedded again next time"));
         }
         let identifier = Identifier::new(&templates, threshold)?;
-        self.say(&format!("model {} ({}), {}", self.model.model, embedder.model(), accuracy(&embedder)));
+        self.say(&format!("model {} ({}), {}", self.model.model, embedder.model(), accuracy(embedder)));
         self.say(&format!(
             "gallery {}: {} people, {} templates; a face is named below {}",
             gallery.display(),
@@ -252,7 +391,7 @@ impl LabelArgs {
             identifier.templates_len(),
             identifier.threshold()
         ));
-        Ok((embedder, identifier))
+        Ok(identifier)
     }
 
     fn say(&self, text: &str) {
@@ -281,10 +420,22 @@ impl LabelArgs {
             let spans: Vec<String> = person.spans.iter().map(ToString::to_string).collect();
             self.say(&format!("  {:width$}  {} frames, {}", person.name, person.frames, spans.join(", ")));
         }
-        if let Some(output) = &self.output {
-            self.say(&format!("wrote {}", output.display()));
+        for path in self.output.iter().chain(&self.analysis) {
+            self.say(&format!("wrote {}", path.display()));
         }
     }
+}
+
+/// Whether a path is that of an analysis, by its extension.
+fn is_analysis(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"))
+}
+
+/// How far apart two views of one person are at most, as far as the model or the threshold
+/// says.
+fn same_deg(embedder: Option<&Embedder>, identifier: Option<&Identifier>) -> Option<f64> {
+    let calibrated = embedder.and_then(|embedder| identify::same_person_deg(embedder.metadata()));
+    calibrated.or_else(|| identifier.map(|identifier| identifier.threshold().angle_deg()))
 }
 
 /// Errors about what was asked for, as opposed to what went wrong, are usage errors.
@@ -340,16 +491,16 @@ impl Progress {
 
     fn show(&self, event: Event<'_>) {
         match event {
-            Event::Opened { size: (width, height), frames, encoder } => {
+            Event::Opened { pass, size: (width, height), frames, encoder } => {
                 if let Some(encoder) = encoder {
                     self.say(&format!("{width}x{height}, encoding with {encoder}"));
                 }
                 let template = match frames {
                     Some(frames) => {
                         self.bar.set_length(frames);
-                        "{bar:30} {pos}/{len} frames  {rate} frames/s  {eta} left"
+                        "{msg}{bar:30} {pos}/{len} frames  {rate} frames/s  {eta} left"
                     }
-                    None => "{spinner} {pos} frames  {rate} frames/s  {elapsed}",
+                    None => "{msg}{spinner} {pos} frames  {rate} frames/s  {elapsed}",
                 };
                 if let Ok(style) = ProgressStyle::with_template(template) {
                     let rate = |state: &ProgressState, to: &mut dyn std::fmt::Write| {
@@ -357,6 +508,11 @@ impl Progress {
                     };
                     self.bar.set_style(style.with_key("rate", rate));
                 }
+                self.bar.set_message(match pass {
+                    Pass::Only => "",
+                    Pass::Look => "looking ",
+                    Pass::Write => "writing ",
+                });
                 self.bar.reset();
                 self.bar.enable_steady_tick(Duration::from_millis(250));
             }

@@ -38,6 +38,13 @@ impl Embedding {
         Some(Self { model, vector: vector.into() })
     }
 
+    /// Takes a vector that was normalised before and stored, as it is. `None` when it is not of
+    /// unit length.
+    pub fn from_unit(model: ModelId, vector: Vec<f32>) -> Option<Self> {
+        let norm = vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        ((norm - 1.0).abs() < 1e-3).then(|| Self { model, vector: vector.into() })
+    }
+
     /// The model that made it.
     pub fn model(&self) -> ModelId {
         self.model
@@ -53,5 +60,10 @@ impl Embedding {
     pub fn cosine(&self, other: &Embedding) -> Option<f32> {
         (self.model == other.model)
             .then(|| self.vector.iter().zip(other.vector.iter()).map(|(a, b)| a * b).sum())
+    }
+
+    /// That angle in degrees, 0..=180; `None` likewise.
+    pub fn angle_deg(&self, other: &Embedding) -> Option<f64> {
+        self.cosine(other).map(|cosine| f64::from(cosine).clamp(-1.0, 1.0).acos().to_degrees())
     }
 }

@@ -4,8 +4,14 @@
 //! lies at the smallest angle is the candidate, and is named only when that angle is below the
 //! threshold. The search is exact: there is no index to be approximately right.
 
+mod decision;
+mod evidence;
+mod online;
 mod threshold;
 
+pub use decision::{Decision, Votes, Who, decide};
+pub use evidence::Evidence;
+pub use online::{Online, View};
 pub use threshold::{
     Calibration, CalibrationPoint, DEFAULT_FMR, Threshold, ThresholdError, ThresholdRequest, ThresholdSource,
     parse_angle_deg, parse_fmr,
@@ -16,6 +22,12 @@ use serde::{Deserialize, Serialize};
 use crate::embed::Embedding;
 use crate::gallery::Templates;
 use crate::nn::ModelId;
+
+/// How far apart two views of one person are at most, in degrees: the angle of the default
+/// threshold by the calibration in a model's metadata. `None` for a model without one.
+pub fn same_person_deg(metadata: &std::collections::BTreeMap<String, String>) -> Option<f64> {
+    Threshold::resolve(ThresholdRequest::Default, metadata).ok().map(|threshold| threshold.angle_deg())
+}
 
 /// Why a probe cannot be compared with the gallery.
 #[derive(Debug, thiserror::Error)]

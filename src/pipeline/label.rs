@@ -1,30 +1,40 @@
-//! The job of `sphereface label`: a video or a still in, the same with names on it out.
-//!
-//! ```text
-//! decode ─▶ detect ─▶ align ─▶ embed ─▶ annotate ─▶ write
-//!   1         N         N     N, batches    N         1, in order
-//! ```
+//! The job of `sphereface label`: a video, a still or an analysis in, the same with names on it
+//! out.
 //!
 //! Every frame passes through, faces or none. What is written is the same for any number of
-//! workers.
+//! workers. A file is gone through twice, so that every decision is made with the whole of its
+//! track in view; whatever comes only once is decided about as it comes.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+#[cfg(feature = "video")]
+use std::time::Duration;
 use std::time::Instant;
 
 use super::graph::{Control, GraphError};
-use super::recognise::{self, RecogniseError, Recogniser, Sighting};
-use super::statistics::Statistics;
+use super::recognise::{self, RecogniseError, Sighting};
+use super::search::DetectEvery;
+use super::statistics::{Statistics, Work};
+use crate::analysis::{Analysis, AnalysisError};
 use crate::annotate::{Annotator, Label};
 use crate::detect::{Detector, Scratch};
+use crate::embed::{Embedder, Mirror};
+use crate::identify::Identifier;
 use crate::media::{self, Input, MediaError};
 use crate::report::{Appearance, Appearances, FaceRecord, JsonLines, ReportError};
 
 /// Absences up to this long do not end an appearance, in nanoseconds.
 pub const APPEARANCE_GAP_NS: u64 = 1_000_000_000;
 
-/// Faces embedded together at most: enough to make weight traffic negligible.
-pub const BATCH_FACES: usize = 16;
+/// How often a video is gone through, and what a decision rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A file twice: a decision rests on the whole track. Anything else as [`Mode::Online`].
+    TwoPass,
+    /// Once: a decision rests on the track so far.
+    Online,
+    /// Once, and every face of every frame by itself, as if there were no time: for comparison.
+    PerFrame,
+}
 
 /// What to label and where the results go.
 pub struct LabelJob<'a> {
@@ -34,12 +44,24 @@ pub struct LabelJob<'a> {
     pub output: Option<PathBuf>,
     /// Finds the faces.
     pub detector: &'a Detector,
+    /// How often the whole frame of a video is searched.
+    pub every: DetectEvery,
+    /// Embeds them; `None` leaves everyone unknown.
+    pub embedder: Option<&'a Embedder>,
+    /// Whether the mirror image of a face has a say.
+    pub mirror: Mirror,
     /// Names them; `None` leaves everyone unknown.
-    pub recogniser: Option<Recogniser<'a>>,
+    pub identifier: Option<&'a Identifier>,
+    /// How far apart two views of one person are at most, in degrees, where that is known.
+    pub same_deg: Option<f64>,
+    /// How decisions are made.
+    pub mode: Mode,
     /// Draws them.
     pub annotator: &'a Annotator,
     /// Where to list them.
     pub json_lines: Option<JsonLines>,
+    /// Where to keep what was seen.
+    pub analysis: Option<PathBuf>,
     /// Whether to show the video in a window while it is labelled.
     pub view: bool,
     /// Whether the input is live, so that frames are dropped rather than waited for; `None`
@@ -52,11 +74,49 @@ pub struct LabelJob<'a> {
     pub threads: usize,
 }
 
+/// An analysis to decide about anew.
+pub struct RelabelJob<'a> {
+    /// What was seen.
+    pub analysis: &'a Analysis,
+    /// The video it was seen in, which is needed for an output or a view only.
+    pub video: Option<Input>,
+    /// The annotated video; `None` for none.
+    pub output: Option<PathBuf>,
+    /// As in [`LabelJob`].
+    pub identifier: Option<&'a Identifier>,
+    /// As in [`LabelJob`].
+    pub same_deg: Option<f64>,
+    /// As in [`LabelJob`].
+    pub annotator: &'a Annotator,
+    /// As in [`LabelJob`].
+    pub json_lines: Option<JsonLines>,
+    /// As in [`LabelJob`].
+    pub view: bool,
+    /// As in [`LabelJob`].
+    #[cfg(feature = "video")]
+    pub encoding: media::SinkOptions,
+    /// As in [`LabelJob`].
+    pub threads: usize,
+}
+
+/// Which way through the video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// The only one.
+    Only,
+    /// The first of two, which looks.
+    Look,
+    /// The second, or that of an analysed video, which writes.
+    Write,
+}
+
 /// What happens while a job runs.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// The input is open.
     Opened {
+        /// Which way through it begins.
+        pass: Pass,
         /// Width and height in pixels.
         size: (usize, usize),
         /// Frames expected, where known.
@@ -83,6 +143,8 @@ pub struct LabelSummary {
     pub dropped: u64,
     /// Who was seen when.
     pub people: Vec<Appearance>,
+    /// What it took.
+    pub work: Work,
     /// What each stage did.
     pub statistics: Statistics,
     /// Whether it was stopped before the end of the input.
@@ -98,6 +160,9 @@ pub enum LabelError {
     /// A face cannot be recognised.
     #[error(transparent)]
     Recognise(#[from] RecogniseError),
+    /// The analysis cannot be written.
+    #[error(transparent)]
+    Analysis(#[from] AnalysisError),
     /// The list of faces cannot be written.
     #[error(transparent)]
     Report(#[from] ReportError),
@@ -142,8 +207,36 @@ pub fn run(
     }
 }
 
+/// Labels an analysed video anew: nothing is searched and nothing embedded.
+///
+/// `control` and events as in [`run`].
+///
+/// # Errors
+/// The first that any stage meets; no output then appears under its name.
+pub fn relabel(
+    job: RelabelJob<'_>,
+    control: &Control,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<LabelSummary, LabelError> {
+    #[cfg(feature = "video")]
+    {
+        let (video, output, view, encoding) =
+            (job.video.clone(), job.output.clone(), job.view, job.encoding.clone());
+        let open = || match &video {
+            Some(video) => open_both(video, output, view, None, &encoding, control),
+            None => Err(LabelError::NoVideo("the analysis".into())),
+        };
+        super::two_pass::relabel(job, open, control, on_event)
+    }
+    #[cfg(not(feature = "video"))]
+    {
+        let _ = (job, control, on_event);
+        Err(LabelError::NoVideo("the analysis".into()))
+    }
+}
+
 /// What is drawn for the faces of a picture.
-fn labels(sightings: &[Sighting]) -> Vec<Label> {
+pub(super) fn labels(sightings: &[Sighting]) -> Vec<Label> {
     let one = |sighting: &Sighting| Label {
         landmarks: Some(sighting.face.landmarks),
         name: sighting.identification.name.clone(),
@@ -155,7 +248,9 @@ fn labels(sightings: &[Sighting]) -> Vec<Label> {
 }
 
 /// Counts and lists what was seen.
-struct Ledger {
+pub(super) struct Ledger {
+    /// What it took.
+    pub(super) work: Work,
     json_lines: Option<JsonLines>,
     appearances: Appearances,
     faces: u64,
@@ -163,11 +258,13 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn new(json_lines: Option<JsonLines>) -> Self {
-        Self { json_lines, appearances: Appearances::new(APPEARANCE_GAP_NS), faces: 0, named: 0 }
+    pub(super) fn new(json_lines: Option<JsonLines>) -> Self {
+        let appearances = Appearances::new(APPEARANCE_GAP_NS);
+        Self { work: Work::default(), json_lines, appearances, faces: 0, named: 0 }
     }
 
-    fn enter(
+    /// Enters a frame; frames come in order.
+    pub(super) fn enter(
         &mut self,
         frame: u64,
         pts_ns: u64,
@@ -179,7 +276,7 @@ impl Ledger {
         self.named += names.clone().count() as u64;
         self.appearances.see(pts_ns, duration_ns, names);
         let Some(lines) = &mut self.json_lines else { return Ok(()) };
-        for Sighting { face, quality, identification } in sightings {
+        for Sighting { face, quality, identification, track, stranger } in sightings {
             let runner_up = identification.runner_up.as_ref();
             lines.write(&FaceRecord {
                 frame,
@@ -188,6 +285,8 @@ impl Ledger {
                 landmarks: face.landmarks,
                 score: face.score,
                 quality: *quality,
+                track: track.map(|track| track.0),
+                stranger: *stranger,
                 name: identification.name.as_deref(),
                 angle_deg: identification.nearest.as_ref().map(|nearest| nearest.angle_deg),
                 runner_up: runner_up.map(|candidate| candidate.name.as_str()),
@@ -197,7 +296,15 @@ impl Ledger {
         Ok(())
     }
 
-    fn close(self, statistics: Statistics, dropped: u64, stopped: bool) -> Result<LabelSummary, ReportError> {
+    /// Completes the list; `dropped` frames were lost before the graph saw them.
+    pub(super) fn close(
+        self,
+        mut statistics: Statistics,
+        dropped: u64,
+        stopped: bool,
+    ) -> Result<LabelSummary, ReportError> {
+        // Stages count stretches of frames.
+        statistics.items = self.work.frames.max(statistics.items);
         self.json_lines.map(JsonLines::finish).transpose()?;
         Ok(LabelSummary {
             frames: statistics.items,
@@ -205,6 +312,7 @@ impl Ledger {
             named: self.named,
             dropped: dropped + statistics.dropped,
             people: self.appearances.people(),
+            work: self.work,
             statistics,
             stopped,
         })
@@ -216,15 +324,14 @@ fn still(job: LabelJob<'_>, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Label
     let Some(path) = job.input.path() else { return Err(LabelError::NoVideo(job.input.to_string())) };
     let mut picture = media::read_still(path)?;
     let size = (picture.width() as usize, picture.height() as usize);
-    on_event(Event::Opened { size, frames: Some(1), encoder: None });
+    on_event(Event::Opened { pass: Pass::Only, size, frames: Some(1), encoder: None });
     let faces = recognise::find(job.detector, &picture, &mut Scratch::default());
-    let candidates = recognise::cut(&picture, faces, job.recogniser.is_some());
-    let sightings = match job.recogniser {
-        Some(recogniser) => {
-            let named = recogniser.recognise(vec![candidates], &mut recogniser.embedder.scratch())?;
-            named.into_iter().flatten().collect()
+    let candidates = recognise::cut(&picture, faces, job.embedder.is_some());
+    let sightings = match (job.embedder, job.identifier) {
+        (Some(embedder), Some(identifier)) => {
+            recognise::name(candidates, embedder, job.mirror, identifier, &mut embedder.scratch())?
         }
-        None => recognise::strangers(candidates),
+        _ => recognise::strangers(candidates),
     };
     let mut ledger = Ledger::new(job.json_lines);
     ledger.enter(0, 0, 0, &sightings)?;
@@ -238,112 +345,125 @@ fn still(job: LabelJob<'_>, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Label
 }
 
 #[cfg(feature = "video")]
+impl<'a> LabelJob<'a> {
+    /// How to look at the video.
+    pub(super) fn look(&self) -> super::look::Look<'a> {
+        let per_frame = self.mode == Mode::PerFrame;
+        super::look::Look {
+            detector: self.detector,
+            embedder: self.embedder,
+            mirror: self.mirror,
+            every: (!per_frame).then_some(self.every),
+            views: if per_frame { crate::track::Views::All } else { crate::track::Views::Telling },
+            pictures: true,
+            threads: self.threads.max(1),
+        }
+    }
+}
+
+/// Where the frames go.
+#[cfg(feature = "video")]
+pub(super) struct Outlet {
+    sink: Option<media::Sink>,
+    view: Option<media::View>,
+    /// Ends the source whose frames and sound come here.
+    pub(super) stop: media::StopHandle,
+}
+
+#[cfg(feature = "video")]
+impl Outlet {
+    /// Whether anything is done with pictures.
+    pub(super) fn shows(&self) -> bool {
+        self.sink.is_some() || self.view.is_some()
+    }
+
+    /// Name of the encoder, when a video is written.
+    pub(super) fn encoder(&self) -> Option<&str> {
+        self.sink.as_ref().map(media::Sink::encoder)
+    }
+
+    /// Shows and writes the next frame.
+    pub(super) fn show(&mut self, frame: media::Frame, control: &Control) -> Result<(), MediaError> {
+        if let Some(view) = &self.view {
+            view.show(&frame);
+            // Closing the only place to look at ends the run.
+            if !view.is_open() && self.sink.is_none() {
+                control.stop();
+            }
+        }
+        match &mut self.sink {
+            Some(sink) => sink.write(frame),
+            None => Ok(()),
+        }
+    }
+
+    /// Completes the file; says how long that took.
+    pub(super) fn finish(self) -> Result<Duration, MediaError> {
+        let start = Instant::now();
+        if let Some(sink) = self.sink {
+            sink.finish()?;
+        }
+        Ok(start.elapsed())
+    }
+}
+
+/// Opens the input for frames alone, or with the sound for an output.
+#[cfg(feature = "video")]
+fn open(
+    input: &Input,
+    container: Option<media::Container>,
+    live: Option<bool>,
+    stop: &media::StopHandle,
+    control: &Control,
+) -> Result<media::Source, MediaError> {
+    control.on_stop({
+        let stop = stop.clone();
+        move || stop.stop()
+    });
+    let options = media::SourceOptions { live, container, stop: stop.clone(), ..Default::default() };
+    media::Source::open(input, &options)
+}
+
+/// Opens the input and what is made of it.
+#[cfg(feature = "video")]
+fn open_both(
+    input: &Input,
+    output: Option<PathBuf>,
+    view: bool,
+    live: Option<bool>,
+    encoding: &media::SinkOptions,
+    control: &Control,
+) -> Result<(media::Source, Outlet), LabelError> {
+    let container = output.as_ref().map(|path| media::Sink::check(path, input, encoding)).transpose()?;
+    let stop = media::StopHandle::new();
+    let mut source = open(input, container, live, &stop, control)?;
+    let info = source.info().clone();
+    let sink = match &output {
+        Some(path) => Some(media::Sink::create(path, &info, source.take_audio(), encoding)?),
+        None => None,
+    };
+    let view = if view { Some(media::View::open(&info)?) } else { None };
+    Ok((source, Outlet { sink, view, stop }))
+}
+
+#[cfg(feature = "video")]
 fn video(
     job: LabelJob<'_>,
     control: &Control,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<LabelSummary, LabelError> {
-    use super::graph::{self, Overflow};
-    use crate::media::{Audio, Sink, Source, SourceOptions, StopHandle, View};
-
-    let LabelJob { input, output, detector, recogniser, annotator, json_lines, live, threads, .. } = job;
-    let threads = threads.max(1);
-    let container = match &output {
-        Some(path) => Some(Sink::check(path, &input, &job.encoding)?),
-        None => None,
-    };
-    let stop = StopHandle::new();
-    control.on_stop({
-        let stop = stop.clone();
-        move || stop.stop()
-    });
-    let mut source =
-        Source::open(&input, &SourceOptions { live, container, stop, ..SourceOptions::default() })?;
-    let info = source.info().clone();
-    let audio = if output.is_some() { source.take_audio() } else { Audio::none() };
-    let mut sink = match &output {
-        Some(path) => Some(Sink::create(path, &info, audio, &job.encoding)?),
-        None => None,
-    };
-    let view = if job.view { Some(View::open(&info)?) } else { None };
-    on_event(Event::Opened {
-        size: (info.width, info.height),
-        frames: info.frames,
-        encoder: sink.as_ref().map(Sink::encoder),
-    });
-
-    // Live input wants fresh frames more than full queues.
-    let (overflow, in_flight) =
-        if info.live { (Overflow::DropOldest(1), threads + 2) } else { (Overflow::Wait, 2 * threads + 4) };
-    let draws = sink.is_some() || view.is_some();
-    let mut ledger = Ledger::new(json_lines);
-    let (warn, warnings) = crossbeam_channel::unbounded::<String>();
-    let mut statistics = graph::run(in_flight, control, |graph| {
-        let frames = graph.source("decode", overflow, || {
-            let frame = source.next_frame()?;
-            source.take_warnings().into_iter().for_each(|text| drop(warn.send(text)));
-            Ok(frame)
-        });
-        let found = graph.map("detect", threads, frames, || {
-            let mut scratch = Scratch::default();
-            move |frame: media::Frame| {
-                let picture = frame.picture.to_rgb();
-                let faces = recognise::find(detector, &picture, &mut scratch);
-                Ok((frame, picture, faces))
-            }
-        });
-        let cut = graph.map("align", threads, found, || {
-            move |(frame, picture, faces)| Ok((frame, recognise::cut(&picture, faces, recogniser.is_some())))
-        });
-        let named = match recogniser {
-            Some(recogniser) => graph.batch(
-                "embed",
-                threads,
-                BATCH_FACES,
-                |(_, candidates): &(media::Frame, Vec<_>)| candidates.len(),
-                cut,
-                move || {
-                    let mut scratch = recogniser.embedder.scratch();
-                    move |batch: Vec<(media::Frame, Vec<_>)>| {
-                        let (frames, candidates): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-                        let sightings = recogniser.recognise(candidates, &mut scratch)?;
-                        Ok(frames.into_iter().zip(sightings).collect())
-                    }
-                },
-            ),
-            None => graph
-                .map("judge", 1, cut, || |(frame, candidates)| Ok((frame, recognise::strangers(candidates)))),
-        };
-        let drawn = graph.map("annotate", threads, named, || {
-            move |(mut frame, sightings): (media::Frame, Vec<Sighting>)| {
-                if draws {
-                    annotator.draw(Arc::make_mut(&mut frame.picture), &labels(&sightings));
-                }
-                Ok((frame, sightings))
-            }
-        });
-        graph.sink("write", drawn, |(frame, sightings)| {
-            ledger.enter(frame.index, frame.pts_ns, frame.duration_ns, &sightings)?;
-            if let Some(view) = &view {
-                view.show(&frame);
-                // Closing the only place to look at ends the run.
-                if !view.is_open() && sink.is_none() {
-                    control.stop();
-                }
-            }
-            if let Some(sink) = &mut sink {
-                sink.write(frame)?;
-            }
-            warnings.try_iter().for_each(|text| on_event(Event::Warning(&text)));
-            on_event(Event::Frame);
-            Ok(())
-        });
-    })?;
-    warnings.try_iter().for_each(|text| on_event(Event::Warning(&text)));
-    let start = Instant::now();
-    if let Some(sink) = sink {
-        sink.finish()?;
+    let (input, output, view, live) = (job.input.clone(), job.output.clone(), job.view, job.live);
+    let encoding = job.encoding.clone();
+    // Only a file is there twice.
+    let twice = job.mode == Mode::TwoPass && matches!(input, Input::File(_)) && live != Some(true);
+    if !twice {
+        let (source, outlet) = open_both(&input, output, view, live, &encoding, control)?;
+        return super::online::run(job, source, outlet, control, on_event);
     }
-    statistics.wall += start.elapsed();
-    Ok(ledger.close(statistics, source.dropped(), control.is_stopping())?)
+    if let Some(path) = &output {
+        media::Sink::check(path, &input, &encoding)?;
+    }
+    let source = open(&input, None, live, &media::StopHandle::new(), control)?;
+    let both = || open_both(&input, output, view, live, &encoding, control);
+    super::two_pass::run(job, source, both, control, on_event)
 }

@@ -6,18 +6,8 @@ use image::RgbImage;
 use crate::align::{self, Crop};
 use crate::detect::{self, BBox, Detector, Face, Quality};
 use crate::embed::{EmbedError, Embedder, Mirror, Scratch};
-use crate::identify::{Identification, Identifier, IdentifyError};
-
-/// Whom to look for, and how.
-#[derive(Clone, Copy)]
-pub struct Recogniser<'a> {
-    /// Crop to embedding.
-    pub embedder: &'a Embedder,
-    /// Embedding to name.
-    pub identifier: &'a Identifier,
-    /// Whether the mirror image of a face has a say.
-    pub mirror: Mirror,
-}
+use crate::identify::{Decision, Identification, Identifier, IdentifyError, Who};
+use crate::track::TrackId;
 
 /// A face on its way from detection to its name.
 #[derive(Debug, Clone)]
@@ -39,6 +29,27 @@ pub struct Sighting {
     pub quality: Quality,
     /// Who it is.
     pub identification: Identification,
+    /// The track it belongs to; `None` on a still.
+    pub track: Option<TrackId>,
+    /// The number of a stranger: "Unknown 3". `None` for somebody known, and where no numbers
+    /// are given.
+    pub stranger: Option<u32>,
+}
+
+impl Sighting {
+    /// A face of a track, decided about with it.
+    pub fn of_track(face: Face, quality: Quality, track: TrackId, decision: Option<&Decision>) -> Self {
+        Self {
+            face,
+            quality,
+            identification: decision.map_or(Identification::UNKNOWN, Decision::identification),
+            track: Some(track),
+            stranger: decision.and_then(|decision| match decision.who {
+                Who::Stranger(number) => Some(number),
+                Who::Named(_) => None,
+            }),
+        }
+    }
 }
 
 /// Why a face cannot be recognised.
@@ -55,12 +66,15 @@ pub enum RecogniseError {
 /// The faces of a picture. Whatever is not finite is not a face.
 pub fn find(detector: &Detector, picture: &RgbImage, scratch: &mut detect::Scratch) -> Vec<Face> {
     let mut faces = detector.detect(picture, scratch);
-    faces.retain(|face| {
-        let BBox { x1, y1, x2, y2 } = face.bbox;
-        let numbers = face.landmarks.as_flattened().iter().chain([&x1, &y1, &x2, &y2, &face.score]);
-        numbers.into_iter().all(|x| x.is_finite())
-    });
+    faces.retain(is_finite);
     faces
+}
+
+/// Whether every number of a face is finite.
+pub fn is_finite(face: &Face) -> bool {
+    let BBox { x1, y1, x2, y2 } = face.bbox;
+    let numbers = face.landmarks.as_flattened().iter().chain([&x1, &y1, &x2, &y2, &face.score]);
+    numbers.into_iter().all(|x| x.is_finite())
 }
 
 /// Judges the faces of a picture and, when `crops` are wanted, cuts them out aligned.
@@ -73,35 +87,35 @@ pub fn cut(picture: &RgbImage, faces: Vec<Face>, crops: bool) -> Vec<Candidate> 
     faces.into_iter().map(one).collect()
 }
 
-impl Recogniser<'_> {
-    /// Names the candidates of several pictures, embedded together. The answer for one does
-    /// not depend on the others.
-    ///
-    /// # Errors
-    /// When a crop has no embedding, or embedder and gallery are of different models.
-    pub fn recognise(
-        &self,
-        pictures: Vec<Vec<Candidate>>,
-        scratch: &mut Scratch,
-    ) -> Result<Vec<Vec<Sighting>>, RecogniseError> {
-        let all = pictures.iter().flatten();
-        let crops: Vec<Crop> = all.filter_map(|candidate| candidate.crop.clone()).collect();
-        let mut embeddings = self.embedder.embed(&crops, self.mirror, scratch)?.into_iter();
-        let mut name = |Candidate { face, quality, crop }: Candidate| {
-            let embedding = crop.and_then(|_| embeddings.next());
-            let identification = match embedding {
-                Some(embedding) => self.identifier.identify(&embedding)?,
-                None => Identification::UNKNOWN,
-            };
-            Ok(Sighting { face, quality, identification })
+/// Names the candidates of a picture, each by itself.
+///
+/// # Errors
+/// When a crop has no embedding, or embedder and gallery are of different models.
+pub fn name(
+    candidates: Vec<Candidate>,
+    embedder: &Embedder,
+    mirror: Mirror,
+    identifier: &Identifier,
+    scratch: &mut Scratch,
+) -> Result<Vec<Sighting>, RecogniseError> {
+    let crops: Vec<Crop> = candidates.iter().filter_map(|candidate| candidate.crop.clone()).collect();
+    let mut embeddings = embedder.embed(&crops, mirror, scratch)?.into_iter();
+    let one = |candidate: Candidate| {
+        let embedding = candidate.crop.as_ref().and_then(|_| embeddings.next());
+        let identification = match embedding {
+            Some(embedding) => identifier.identify(&embedding)?,
+            None => Identification::UNKNOWN,
         };
-        pictures.into_iter().map(|picture| picture.into_iter().map(&mut name).collect()).collect()
-    }
+        Ok(Sighting { identification, ..stranger(candidate) })
+    };
+    candidates.into_iter().map(one).collect()
 }
 
 /// The candidates when nobody is looked for.
 pub fn strangers(candidates: Vec<Candidate>) -> Vec<Sighting> {
-    let one =
-        |Candidate { face, quality, .. }| Sighting { face, quality, identification: Identification::UNKNOWN };
-    candidates.into_iter().map(one).collect()
+    candidates.into_iter().map(stranger).collect()
+}
+
+fn stranger(Candidate { face, quality, .. }: Candidate) -> Sighting {
+    Sighting { face, quality, identification: Identification::UNKNOWN, track: None, stranger: None }
 }

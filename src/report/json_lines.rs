@@ -26,6 +26,11 @@ pub struct FaceRecord<'a> {
     pub score: f32,
     /// Size, pose and sharpness of the face.
     pub quality: Quality,
+    /// Number of the track, from 1 in the order of appearance; `null` on a still.
+    pub track: Option<u32>,
+    /// Number of a stranger, the same all through the video; `null` for somebody known and where
+    /// no numbers are given.
+    pub stranger: Option<u32>,
     /// Who it is; `null` when unknown.
     pub name: Option<&'a str>,
     /// Angle to the nearest person of the gallery in degrees, named or not; `null` when the
@@ -140,6 +145,8 @@ mod tests {
             landmarks: [[20.0, 30.0]; 5],
             score: 0.99,
             quality: Quality { size_px: 44.6, yaw_deg: -5.0, pitch_deg: 2.0, roll_deg: 0.0, sharpness: 0.4 },
+            track: Some(7),
+            stranger: None,
             name: Some("Zoë \"Z\""),
             angle_deg: Some(41.5),
             runner_up: None,
@@ -163,9 +170,10 @@ mod tests {
         assert_eq!(read[1]["frame"], 1);
         assert_eq!(read[1]["box"], serde_json::json!([10.5, 20.0, 50.25, 70.0]));
         assert_eq!(read[1]["name"], "Zoë \"Z\"");
+        assert_eq!(read[1]["track"], 7);
         assert!(read[1]["runner_up"].is_null());
         let names: Vec<_> = read[0].as_object().unwrap().keys().cloned().collect();
-        assert_eq!(names.len(), 10, "{names:?}");
+        assert_eq!(names.len(), 12, "{names:?}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
     }
 

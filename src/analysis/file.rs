@@ -1,0 +1,351 @@
+//! The analysis on disk.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+use parquet::basic::Compression;
+use parquet::column::reader::get_typed_column_reader;
+use parquet::data_type::{DataType, FloatType, Int32Type, Int64Type};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::schema::parser::parse_message_type;
+use parquet::schema::types::ColumnPath;
+use serde::{Deserialize, Serialize};
+
+use super::{Analysis, AnalysisError, Video};
+use crate::detect::{BBox, DetectorConfig, Face, Quality};
+use crate::embed::Embedding;
+use crate::nn::ModelId;
+use crate::track::{Observation, TrackId};
+
+/// Key of the facts in the file's metadata.
+const KEY: &str = "sphereface";
+/// Raised when the columns or the facts change in a way that older programs misread.
+const VERSION: u32 = 1;
+/// Rows written, and read, at once.
+const GROUP_ROWS: usize = 1 << 16;
+/// Bytes at either end of a video that tell it from others.
+const FINGERPRINT_BYTES: u64 = 1 << 20;
+
+const WHOLE: [&str; 3] = ["frame", "pts_ns", "duration_ns"];
+const REAL: [&str; 20] = [
+    "x1",
+    "y1",
+    "x2",
+    "y2",
+    "score",
+    "left_eye_x",
+    "left_eye_y",
+    "right_eye_x",
+    "right_eye_y",
+    "nose_x",
+    "nose_y",
+    "left_mouth_x",
+    "left_mouth_y",
+    "right_mouth_x",
+    "right_mouth_y",
+    "size_px",
+    "yaw_deg",
+    "pitch_deg",
+    "roll_deg",
+    "sharpness",
+];
+
+/// What lies in the metadata.
+#[derive(Debug, Serialize, Deserialize)]
+struct Facts {
+    version: u32,
+    rows: u64,
+    video: Video,
+    model: Option<String>,
+    mirror: bool,
+    min_face: String,
+    factor: f32,
+    scores: [f32; 3],
+    cuts: Vec<u64>,
+}
+
+fn schema() -> String {
+    let mut text = String::from("message sphereface {\n");
+    WHOLE.iter().for_each(|name| text += &format!("required int64 {name};\n"));
+    text += "required int32 track;\n";
+    REAL.iter().for_each(|name| text += &format!("required float {name};\n"));
+    text + "optional group embedding (LIST) { repeated group list { required float element; } }\n}"
+}
+
+fn reals(observation: &Observation) -> [f32; 20] {
+    let Observation { face: Face { bbox, score, landmarks }, quality, .. } = observation;
+    let [a, b, c, d, e] = landmarks;
+    let Quality { size_px, yaw_deg, pitch_deg, roll_deg, sharpness } = *quality;
+    [
+        bbox.x1, bbox.y1, bbox.x2, bbox.y2, *score, a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1], e[0],
+        e[1], size_px, yaw_deg, pitch_deg, roll_deg, sharpness,
+    ]
+}
+
+/// A digest of the length, the first and the last mebibyte of a file, in hexadecimal digits.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn fingerprint(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut hash = blake3::Hasher::new();
+    hash.update(&length.to_le_bytes());
+    for start in [0, length.saturating_sub(FINGERPRINT_BYTES)] {
+        file.seek(SeekFrom::Start(start))?;
+        let mut part = Vec::new();
+        file.by_ref().take(FINGERPRINT_BYTES).read_to_end(&mut part)?;
+        hash.update(&part);
+    }
+    Ok(hash.finalize().to_hex()[..32].to_owned())
+}
+
+impl Analysis {
+    /// Writes the file, under a temporary name until it is complete.
+    ///
+    /// Columns: `frame`, `pts_ns`, `duration_ns` (whole numbers); `track`; the box `x1`, `y1`,
+    /// `x2`, `y2` in pixels; `score`; the landmarks `left_eye_x` ... `right_mouth_y` in pixels,
+    /// left and right as the viewer sees them; the quality `size_px`, `yaw_deg`, `pitch_deg`,
+    /// `roll_deg`, `sharpness`; and `embedding`, a list of numbers of unit length or null.
+    ///
+    /// # Errors
+    /// [`AnalysisError::Write`].
+    pub fn write(&self, path: &Path) -> Result<(), AnalysisError> {
+        let failed = |source: io::Error| AnalysisError::Write { path: path.to_owned(), source };
+        if path.is_dir() {
+            return Err(failed(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")));
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut builder = tempfile::Builder::new();
+        // As any new file, and as the umask allows: temporary files are private otherwise.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut pending = builder.prefix(".analysis-").suffix(".part").tempfile_in(folder).map_err(failed)?;
+        self.encode(BufWriter::new(pending.as_file_mut())).map_err(|error| failed(io_error(error)))?;
+        pending.as_file().sync_all().map_err(failed)?;
+        pending.persist(path).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+
+    fn encode(&self, to: impl io::Write + Send) -> Result<(), ParquetError> {
+        let facts = Facts {
+            version: VERSION,
+            rows: self.observations.len() as u64,
+            video: self.video.clone(),
+            model: self.model.map(|model| model.to_string()),
+            mirror: self.mirror,
+            min_face: self.detector.min_face.to_string(),
+            factor: self.detector.factor,
+            scores: self.detector.thresholds,
+            cuts: self.cuts.clone(),
+        };
+        let facts =
+            serde_json::to_string(&facts).map_err(|error| ParquetError::General(error.to_string()))?;
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            // Real numbers hardly ever repeat.
+            .set_dictionary_enabled(false)
+            .set_column_dictionary_enabled(ColumnPath::from("track"), true)
+            .set_key_value_metadata(Some(vec![KeyValue::new(KEY.to_owned(), facts)]))
+            .build();
+        let schema = Arc::new(parse_message_type(&schema())?);
+        let mut writer = SerializedFileWriter::new(to, schema, Arc::new(properties))?;
+        for rows in self.observations.chunks(GROUP_ROWS) {
+            let mut group = writer.next_row_group()?;
+            let whole =
+                |of: fn(&Observation) -> u64| rows.iter().map(|row| of(row) as i64).collect::<Vec<_>>();
+            for column in [whole(|row| row.frame), whole(|row| row.pts_ns), whole(|row| row.duration_ns)] {
+                put::<Int64Type, _>(&mut group, &column, None)?;
+            }
+            let tracks: Vec<i32> = rows.iter().map(|row| row.track.0 as i32).collect();
+            put::<Int32Type, _>(&mut group, &tracks, None)?;
+            let table: Vec<[f32; 20]> = rows.iter().map(reals).collect();
+            for column in 0..REAL.len() {
+                let values: Vec<f32> = table.iter().map(|row| row[column]).collect();
+                put::<FloatType, _>(&mut group, &values, None)?;
+            }
+            let (mut values, mut definitions, mut repetitions) = (Vec::new(), Vec::new(), Vec::new());
+            for row in rows {
+                let vector = row.embedding.as_ref().map_or(&[][..], Embedding::as_slice);
+                if vector.is_empty() {
+                    (definitions.push(0), repetitions.push(0));
+                }
+                for (place, &x) in vector.iter().enumerate() {
+                    values.push(x);
+                    (definitions.push(2), repetitions.push(i16::from(place > 0)));
+                }
+            }
+            put::<FloatType, _>(&mut group, &values, Some((&definitions, &repetitions)))?;
+            group.close()?;
+        }
+        writer.close()?;
+        Ok(())
+    }
+
+    /// Reads a file that [`Analysis::write`] wrote.
+    ///
+    /// # Errors
+    /// [`AnalysisError::Read`] when the system refuses; [`AnalysisError::Damaged`] when it is no
+    /// analysis, was cut short, or holds what no analysis holds.
+    pub fn read(path: &Path) -> Result<Self, AnalysisError> {
+        let file =
+            File::open(path).map_err(|source| AnalysisError::Read { path: path.to_owned(), source })?;
+        if path.is_dir() {
+            let source = io::Error::new(io::ErrorKind::IsADirectory, "it is a folder");
+            return Err(AnalysisError::Read { path: path.to_owned(), source });
+        }
+        decode(file).map_err(|cause| AnalysisError::Damaged { path: path.to_owned(), cause })
+    }
+}
+
+fn io_error(error: ParquetError) -> io::Error {
+    match error {
+        ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+            Ok(error) => *error,
+            Err(other) => io::Error::other(other),
+        },
+        other => io::Error::other(other),
+    }
+}
+
+/// Writes the next column of a row group; `levels` are definition and repetition levels.
+fn put<T: DataType, W: io::Write + Send>(
+    group: &mut SerializedRowGroupWriter<'_, W>,
+    values: &[T::T],
+    levels: Option<(&[i16], &[i16])>,
+) -> Result<(), ParquetError> {
+    let column = group.next_column()?;
+    let mut column = column.ok_or_else(|| ParquetError::General("the schema has too few columns".into()))?;
+    let (definitions, repetitions) = levels.unzip();
+    column.typed::<T>().write_batch(values, definitions, repetitions)?;
+    column.close()
+}
+
+/// A column without levels.
+fn take<T: DataType>(group: &dyn RowGroupReader, column: usize, rows: usize) -> Result<Vec<T::T>, String> {
+    let reader = group.get_column_reader(column).map_err(|error| error.to_string())?;
+    let mut values = Vec::with_capacity(rows.min(GROUP_ROWS));
+    let mut reader = get_typed_column_reader::<T>(reader);
+    reader.read_records(rows, None, None, &mut values).map_err(|error| error.to_string())?;
+    if values.len() == rows { Ok(values) } else { Err("a column is too short".into()) }
+}
+
+/// The column of embeddings.
+fn take_vectors(group: &dyn RowGroupReader, column: usize, rows: usize) -> Result<Vec<Vec<f32>>, String> {
+    let reader = group.get_column_reader(column).map_err(|error| error.to_string())?;
+    let (mut values, mut definitions, mut repetitions) = (Vec::new(), Vec::new(), Vec::new());
+    let mut reader = get_typed_column_reader::<FloatType>(reader);
+    let mut read = 0;
+    while read < rows {
+        let more =
+            reader.read_records(rows - read, Some(&mut definitions), Some(&mut repetitions), &mut values);
+        match more.map_err(|error| error.to_string())? {
+            (0, ..) => return Err("a column is too short".into()),
+            (records, ..) => read += records,
+        }
+    }
+    let mut vectors: Vec<Vec<f32>> = Vec::with_capacity(rows.min(GROUP_ROWS));
+    let mut values = values.into_iter();
+    for (&definition, &repetition) in definitions.iter().zip(&repetitions) {
+        if repetition == 0 {
+            vectors.push(Vec::new());
+        }
+        if definition == 2
+            && let (Some(vector), Some(value)) = (vectors.last_mut(), values.next())
+        {
+            vector.push(value);
+        }
+    }
+    if vectors.len() == rows { Ok(vectors) } else { Err("a column is too short".into()) }
+}
+
+fn decode(file: File) -> Result<Analysis, String> {
+    let reader = SerializedFileReader::new(file).map_err(|error| error.to_string())?;
+    let metadata = reader.metadata().file_metadata();
+    let entry = metadata.key_value_metadata().and_then(|all| all.iter().find(|entry| entry.key == KEY));
+    let facts = entry.and_then(|entry| entry.value.as_ref()).ok_or("it was not written by sphereface")?;
+    let version =
+        serde_json::from_str::<serde_json::Value>(facts).ok().and_then(|all| all["version"].as_u64());
+    if version.is_some_and(|version| version > u64::from(VERSION)) {
+        return Err("it was written by a newer program".into());
+    }
+    let facts: Facts = serde_json::from_str(facts).map_err(|error| error.to_string())?;
+    // Readers of a column panic on a type they do not expect.
+    let expected = parse_message_type(&schema()).map_err(|error| error.to_string())?;
+    if metadata.schema() != &expected {
+        return Err("its columns are not those of an analysis".into());
+    }
+    let model: Option<ModelId> = match &facts.model {
+        Some(text) => Some(text.parse().map_err(|()| "its model has no identifier".to_owned())?),
+        None => None,
+    };
+    let detector = DetectorConfig {
+        min_face: facts.min_face.parse().map_err(|error| format!("{error}"))?,
+        factor: facts.factor,
+        thresholds: facts.scores,
+    };
+    let mut observations: Vec<Observation> = Vec::new();
+    for number in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(number).map_err(|error| error.to_string())?;
+        let rows = usize::try_from(group.metadata().num_rows()).map_err(|error| error.to_string())?;
+        let whole: Vec<Vec<i64>> =
+            (0..3).map(|column| take::<Int64Type>(&*group, column, rows)).collect::<Result<_, _>>()?;
+        let tracks = take::<Int32Type>(&*group, 3, rows)?;
+        let real: Vec<Vec<f32>> =
+            (4..24).map(|column| take::<FloatType>(&*group, column, rows)).collect::<Result<_, _>>()?;
+        let vectors = take_vectors(&*group, 24, rows)?;
+        for (row, vector) in vectors.into_iter().enumerate() {
+            let whole = |column: usize| {
+                u64::try_from(whole[column][row]).map_err(|_| "a number in it is negative".to_owned())
+            };
+            let real: [f32; 20] = std::array::from_fn(|column| real[column][row]);
+            let before = observations.last().map_or(0, |last| last.frame);
+            let (frame, track) = (whole(0)?, u32::try_from(tracks[row]).unwrap_or(0));
+            if !real.iter().all(|x| x.is_finite()) || frame < before || track == 0 {
+                return Err("a number in it makes no sense".into());
+            }
+            let embedding = match (vector.is_empty(), model) {
+                (true, _) => None,
+                (false, None) => return Err("it has embeddings of no model".into()),
+                (false, Some(model)) => {
+                    // They were normalised when they were made: taken as they are, so that what
+                    // is read is what was written.
+                    Some(Embedding::from_unit(model, vector).ok_or("an embedding in it has no direction")?)
+                }
+            };
+            observations.push(Observation {
+                frame,
+                pts_ns: whole(1)?,
+                duration_ns: whole(2)?,
+                face: Face {
+                    bbox: BBox { x1: real[0], y1: real[1], x2: real[2], y2: real[3] },
+                    score: real[4],
+                    landmarks: std::array::from_fn(|i| [real[5 + 2 * i], real[6 + 2 * i]]),
+                },
+                quality: Quality {
+                    size_px: real[15],
+                    yaw_deg: real[16],
+                    pitch_deg: real[17],
+                    roll_deg: real[18],
+                    sharpness: real[19],
+                },
+                embedding,
+                track: TrackId(track),
+            });
+        }
+    }
+    if observations.len() as u64 != facts.rows {
+        return Err(format!("it has {} faces of {}", observations.len(), facts.rows));
+    }
+    let lengths = observations.iter().filter_map(|one| Some(one.embedding.as_ref()?.as_slice().len()));
+    if lengths.clone().min() != lengths.max() {
+        return Err("its embeddings differ in length".into());
+    }
+    Ok(Analysis { video: facts.video, model, mirror: facts.mirror, detector, cuts: facts.cuts, observations })
+}

@@ -1,0 +1,144 @@
+//! The analysis of a video: everything that was seen in it, so that who it was can be decided
+//! again, with another gallery or threshold, without seeing a pixel.
+//!
+//! # The file
+//! Parquet, one row a face of a frame, in the order of frames. DuckDB, pandas and polars read it
+//! as it is. See [`Analysis::write`] for the columns; the facts about the video and how it was
+//! looked at lie in the file's key-value metadata under `sphereface`, as JSON.
+
+mod file;
+
+pub use file::fingerprint;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::detect::DetectorConfig;
+use crate::nn::ModelId;
+use crate::track::{self, Observation, Track};
+
+/// What is known of the video itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Video {
+    /// File name, without its folder.
+    pub name: String,
+    /// Width in pixels, upright.
+    pub width: u32,
+    /// Height in pixels, upright.
+    pub height: u32,
+    /// Nominal frames per second as a fraction; `None` when the stream states none. The times of
+    /// the frames are what counts.
+    pub fps: Option<(i32, i32)>,
+    /// Frames that were decoded.
+    pub frames: u64,
+    /// When the last frame goes away, in nanoseconds since the start.
+    pub duration_ns: u64,
+    /// What tells this file from others, see [`fingerprint`]; empty when it was no file.
+    pub fingerprint: String,
+}
+
+/// A video as it was seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Analysis {
+    /// The video.
+    pub video: Video,
+    /// The model of the embeddings; `None` when there are none.
+    pub model: Option<ModelId>,
+    /// Whether embeddings are of the crop and its mirror image together.
+    pub mirror: bool,
+    /// How faces were looked for.
+    pub detector: DetectorConfig,
+    /// Frames that begin a new shot, in order, without frame 0.
+    pub cuts: Vec<u64>,
+    /// Every face, in the order of frames; within a frame, the most certain first.
+    pub observations: Vec<Observation>,
+}
+
+impl Analysis {
+    /// The tracks, by number.
+    pub fn tracks(&self) -> Vec<Track> {
+        track::tracks(&self.observations)
+    }
+
+    /// Checks that its embeddings can be compared with those of `model`; `path` names the
+    /// analysis in the error.
+    ///
+    /// # Errors
+    /// [`AnalysisError::OtherModel`].
+    pub fn check_model(&self, path: &Path, model: ModelId) -> Result<(), AnalysisError> {
+        match self.model {
+            Some(own) if own == model => Ok(()),
+            own => Err(AnalysisError::OtherModel { path: path.to_owned(), own, asked: model }),
+        }
+    }
+
+    /// Checks that it was made of the video at `video`; `path` names the analysis in the error.
+    ///
+    /// # Errors
+    /// [`AnalysisError::OtherVideo`], and [`AnalysisError::Read`] when the video cannot be read.
+    pub fn check_video(&self, path: &Path, video: &Path) -> Result<(), AnalysisError> {
+        let found =
+            fingerprint(video).map_err(|source| AnalysisError::Read { path: video.to_owned(), source })?;
+        if found == self.video.fingerprint {
+            return Ok(());
+        }
+        let name = self.video.name.clone();
+        Err(AnalysisError::OtherVideo { path: path.to_owned(), video: video.to_owned(), name })
+    }
+}
+
+/// Why an analysis cannot be read, written or used.
+#[derive(Debug, thiserror::Error)]
+pub enum AnalysisError {
+    /// The file cannot be read.
+    #[error("{} cannot be read ({source}): check the path", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file cannot be written.
+    #[error("{} cannot be written ({source}): choose a folder that exists and that you may write to", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is no analysis, or not a whole one.
+    #[error("{} is no complete analysis ({cause}): analyse the video again (sphereface label VIDEO --analysis FILE)", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// Its embeddings come from another model, or it has none.
+    #[error(
+        "{} holds embeddings {} and cannot be compared with model {asked}: give the model it was made with (--model), or analyse the video again",
+        .path.display(), .own.map_or("of no model".to_owned(), |own| format!("of model {own}"))
+    )]
+    OtherModel {
+        /// The file.
+        path: PathBuf,
+        /// Its model.
+        own: Option<ModelId>,
+        /// The model it should be compared with.
+        asked: ModelId,
+    },
+    /// The video is not the one that was analysed.
+    #[error(
+        "{} is not the video that {} was made of ({name}): give that one, or analyse this one (sphereface label VIDEO --analysis FILE)",
+        .video.display(), .path.display()
+    )]
+    OtherVideo {
+        /// The analysis.
+        path: PathBuf,
+        /// The video given.
+        video: PathBuf,
+        /// Name of the video that was analysed.
+        name: String,
+    },
+}

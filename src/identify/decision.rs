@@ -1,0 +1,172 @@
+//! The decision about a track: one name for all of its frames.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Candidate, Evidence, Identification, Identifier, IdentifyError};
+use crate::embed::Embedding;
+use crate::track::{self, Observation, TrackId, cluster};
+
+/// Who a person of a track is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Who {
+    /// Somebody of the gallery, by display name.
+    Named(String),
+    /// Nobody of the gallery. The number, from 1 in the order of appearance, stands for the same
+    /// person all through the video: "Unknown 3".
+    Stranger(u32),
+}
+
+impl Who {
+    /// The name, of somebody known.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Who::Named(name) => Some(name),
+            Who::Stranger(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Who {
+    /// The name, or "Unknown 3".
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Who::Named(name) => f.write_str(name),
+            Who::Stranger(number) => write!(f, "Unknown {number}"),
+        }
+    }
+}
+
+/// How the single views of a track would have been decided, each counted with its weight.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Votes {
+    /// Views with an embedding.
+    pub views: u32,
+    /// Of those, views to which the nearest person of the track is the nearest, near enough or
+    /// not.
+    pub nearest: u32,
+    /// Of those, views that alone would have been given that name.
+    pub named: u32,
+    /// Weight of the views in `nearest`, in parts of the weight of all views, 0..=1.
+    pub share: f32,
+}
+
+/// The decision about a track, with what explains it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The track.
+    pub track: TrackId,
+    /// Who it is.
+    pub who: Who,
+    /// The nearest person of the gallery, named or not: the angle between the track as a whole
+    /// and the nearest template, and which still that is. `None` without a gallery or without an
+    /// embedding.
+    pub nearest: Option<Candidate>,
+    /// The nearest other person.
+    pub runner_up: Option<Candidate>,
+    /// The angle in degrees that `nearest` was held to; `None` without a gallery.
+    pub threshold_deg: Option<f64>,
+    /// What the single views say.
+    pub votes: Votes,
+    /// The frame with the best view of the track, which is the one to show.
+    pub best_frame: u64,
+}
+
+impl Decision {
+    /// The decision in the form that the decision about a single face has.
+    pub fn identification(&self) -> Identification {
+        Identification {
+            name: self.who.name().map(str::to_owned),
+            nearest: self.nearest.clone(),
+            runner_up: self.runner_up.clone(),
+        }
+    }
+}
+
+/// Decides about every track with all of it in view; the answer is in the order of
+/// [`tracks`](track::tracks).
+///
+/// - The views of a track are added up by their weight, and the direction of the sum is compared
+///   with the gallery.
+/// - Two tracks that share a frame are two people: the farther one of two with the same name
+///   goes without.
+/// - Tracks without a name that are less than `same_deg` degrees apart on average and share no
+///   frame are the same stranger.
+///
+/// # Errors
+/// [`IdentifyError`] when the embeddings cannot be compared with the gallery's.
+pub fn decide(
+    observations: &[Observation],
+    identifier: Option<&Identifier>,
+    same_deg: Option<f64>,
+) -> Result<Vec<Decision>, IdentifyError> {
+    let tracks = track::tracks(observations);
+    let mut found = Vec::with_capacity(tracks.len());
+    let mut templates = Vec::with_capacity(tracks.len());
+    for track in &tracks {
+        let mut evidence = Evidence::default();
+        for seen in track.observations.iter().filter_map(|&at| observations.get(at)) {
+            evidence.see(seen.frame, seen.weight());
+            if let Some(embedding) = &seen.embedding {
+                evidence.add(embedding, seen.weight(), identifier)?;
+            }
+        }
+        let (identification, votes) = match identifier {
+            Some(identifier) => evidence.decide(identifier)?,
+            None => (Identification::UNKNOWN, Votes { views: evidence.views(), ..Votes::default() }),
+        };
+        templates.push(evidence.template());
+        found.push((identification, votes, evidence.best_frame()));
+    }
+    let frames: Vec<BTreeSet<u64>> = (tracks.iter())
+        .map(|track| track.observations.iter().map(|&at| observations[at].frame).collect())
+        .collect();
+    let together = |a: usize, b: usize| {
+        tracks[a].first_frame <= tracks[b].last_frame
+            && tracks[b].first_frame <= tracks[a].last_frame
+            && !frames[a].is_disjoint(&frames[b])
+    };
+    one_place_at_a_time(&mut found, together);
+    let unnamed: Vec<usize> = (0..found.len()).filter(|&at| found[at].0.name.is_none()).collect();
+    let of_unnamed: Vec<Option<Embedding>> = unnamed.iter().map(|&at| templates[at].clone()).collect();
+    // No two templates are less than 0 degrees apart.
+    let groups = cluster(&of_unnamed, |a, b| together(unnamed[a], unnamed[b]), same_deg.unwrap_or(0.0));
+    let stranger: BTreeMap<usize, u32> =
+        unnamed.iter().zip(&groups).map(|(&at, &group)| (at, group as u32 + 1)).collect();
+    let threshold_deg = identifier.map(|identifier| identifier.threshold().angle_deg());
+    let decisions =
+        tracks.iter().zip(found).enumerate().map(|(at, (track, (identification, votes, best)))| {
+            let Identification { name, nearest, runner_up } = identification;
+            Decision {
+                track: track.id,
+                who: match name {
+                    Some(name) => Who::Named(name),
+                    None => Who::Stranger(stranger.get(&at).copied().unwrap_or(0)),
+                },
+                nearest,
+                runner_up,
+                threshold_deg,
+                votes,
+                best_frame: best,
+            }
+        });
+    Ok(decisions.collect())
+}
+
+/// Takes the name from the farther of two tracks that share a frame and a name.
+fn one_place_at_a_time(found: &mut [(Identification, Votes, u64)], together: impl Fn(usize, usize) -> bool) {
+    let angle =
+        |one: &Identification| one.nearest.as_ref().map_or(f32::INFINITY, |nearest| nearest.angle_deg);
+    let mut named: Vec<usize> = (0..found.len()).filter(|&at| found[at].0.name.is_some()).collect();
+    named.sort_by(|&a, &b| angle(&found[a].0).total_cmp(&angle(&found[b].0)).then(a.cmp(&b)));
+    let mut kept: Vec<usize> = Vec::new();
+    for at in named {
+        if kept.iter().any(|&other| found[other].0.name == found[at].0.name && together(other, at)) {
+            found[at].0.name = None;
+        } else {
+            kept.push(at);
+        }
+    }
+}

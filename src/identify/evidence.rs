@@ -1,0 +1,104 @@
+//! What the views of a track say together.
+
+use super::{Identification, Identifier, IdentifyError, Votes};
+use crate::embed::Embedding;
+
+/// Views whose vote is kept; of more, those of the least weight are forgotten.
+const MOST_VOTES: usize = 256;
+
+/// The views of a track, added one by one. Holds their weighted sum, not the views: it does not
+/// grow with the track.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    sum: Option<(Embedding, Vec<f64>)>,
+    weight: f64,
+    views: u32,
+    votes: Vec<Vote>,
+    best: Option<(f32, u64)>,
+}
+
+#[derive(Debug, Clone)]
+struct Vote {
+    nearest: Option<String>,
+    named: bool,
+    weight: f32,
+}
+
+impl Evidence {
+    /// The track was seen in that frame with a view of that weight, embedded or not.
+    pub fn see(&mut self, frame: u64, weight: f32) {
+        if self.best.is_none_or(|(most, _)| weight > most) {
+            self.best = Some((weight, frame));
+        }
+    }
+
+    /// Adds a view of the track.
+    ///
+    /// # Errors
+    /// [`IdentifyError::OtherModel`] when it is of another model than the gallery.
+    pub fn add(
+        &mut self,
+        embedding: &Embedding,
+        weight: f32,
+        identifier: Option<&Identifier>,
+    ) -> Result<(), IdentifyError> {
+        // A view of no weight still says more than nothing where there is no other.
+        let weight = weight.max(1e-6);
+        let values = embedding.as_slice();
+        let (first, sum) = self.sum.get_or_insert_with(|| (embedding.clone(), vec![0.0; values.len()]));
+        if first.model() != embedding.model() || sum.len() != values.len() {
+            return Err(IdentifyError::MixedTemplates);
+        }
+        sum.iter_mut().zip(values).for_each(|(sum, &x)| *sum += f64::from(weight) * f64::from(x));
+        self.weight += f64::from(weight);
+        self.views += 1;
+        if let Some(identifier) = identifier {
+            let alone = identifier.identify(embedding)?;
+            let nearest = alone.nearest.map(|candidate| candidate.name);
+            self.votes.push(Vote { nearest, named: alone.name.is_some(), weight });
+            if self.votes.len() > MOST_VOTES {
+                let least = (0..self.votes.len())
+                    .min_by(|&a, &b| self.votes[a].weight.total_cmp(&self.votes[b].weight));
+                least.map(|least| self.votes.remove(least));
+            }
+        }
+        Ok(())
+    }
+
+    /// Views with an embedding.
+    pub fn views(&self) -> u32 {
+        self.views
+    }
+
+    /// The frame with the best view.
+    pub fn best_frame(&self) -> u64 {
+        self.best.map_or(0, |(_, frame)| frame)
+    }
+
+    /// The direction of the weighted sum of the views; `None` without one.
+    pub fn template(&self) -> Option<Embedding> {
+        let (first, sum) = self.sum.as_ref()?;
+        Embedding::new(first.model(), sum.iter().map(|&x| x as f32).collect())
+    }
+
+    /// Who the track is, by its views together, and how the single views would have voted.
+    ///
+    /// # Errors
+    /// [`IdentifyError::OtherModel`] when the views are of another model than the gallery.
+    pub fn decide(&self, identifier: &Identifier) -> Result<(Identification, Votes), IdentifyError> {
+        let Some(template) = self.template() else { return Ok((Identification::UNKNOWN, Votes::default())) };
+        let identification = identifier.identify(&template)?;
+        let nearest = identification.nearest.as_ref().map(|candidate| candidate.name.as_str());
+        let (mut votes, mut with, mut all) = (Votes { views: self.views, ..Votes::default() }, 0.0, 0.0);
+        for vote in &self.votes {
+            all += vote.weight;
+            if vote.nearest.is_some() && vote.nearest.as_deref() == nearest {
+                with += vote.weight;
+                votes.nearest += 1;
+                votes.named += u32::from(vote.named);
+            }
+        }
+        votes.share = if all > 0.0 { with / all } else { 0.0 };
+        Ok((identification, votes))
+    }
+}

@@ -1,0 +1,272 @@
+//! The decision about tracks while they go on.
+
+use std::collections::BTreeMap;
+
+use super::{Decision, Evidence, Identification, Identifier, IdentifyError, Votes, Who};
+use crate::detect::Quality;
+use crate::embed::Embedding;
+use crate::track::{GAP_NS, Moment, TrackId, weight};
+
+/// A track keeps its name until it is this much farther than the threshold, and until another
+/// person is this much nearer, in degrees.
+const HOLD_DEG: f32 = 3.0;
+/// Strangers that are remembered, the last ones.
+const MOST_STRANGERS: usize = 1000;
+
+/// A face of a track in one frame.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// Its track.
+    pub track: TrackId,
+    /// How good a view it is.
+    pub quality: &'a Quality,
+    /// Its embedding, if it has one.
+    pub embedding: Option<&'a Embedding>,
+}
+
+/// Decides about tracks frame after frame, with what was seen so far. A name, once given, is
+/// held against small doubts.
+pub struct Online<'a> {
+    identifier: Option<&'a Identifier>,
+    same_deg: Option<f64>,
+    tracks: BTreeMap<TrackId, Held>,
+    strangers: Vec<(u32, Embedding)>,
+    next: u32,
+}
+
+struct Held {
+    evidence: Evidence,
+    identification: Identification,
+    votes: Votes,
+    stranger: Option<u32>,
+    pts_ns: u64,
+}
+
+impl<'a> Online<'a> {
+    /// Knows no track yet. `same_deg` as in [`decide`](super::decide).
+    pub fn new(identifier: Option<&'a Identifier>, same_deg: Option<f64>) -> Self {
+        Self { identifier, same_deg, tracks: BTreeMap::new(), strangers: Vec::new(), next: 1 }
+    }
+
+    /// The decisions about the faces of the next frame, in their order. Of two with the same
+    /// name the farther goes without.
+    ///
+    /// # Errors
+    /// [`IdentifyError`] when an embedding cannot be compared with the gallery's.
+    pub fn decide(&mut self, moment: &Moment, views: &[View<'_>]) -> Result<Vec<Decision>, IdentifyError> {
+        self.tracks.retain(|_, held| moment.pts_ns.saturating_sub(held.pts_ns) <= GAP_NS);
+        for view in views {
+            self.add(moment, view)?;
+        }
+        let mut names: Vec<Option<String>> = views.iter().map(|view| self.name(view.track)).collect();
+        let angle = |view: &View<'_>| self.angle_deg(view.track);
+        for (a, one) in views.iter().enumerate() {
+            let nearer = |(b, other): (usize, &View<'_>)| {
+                b != a && names[b] == names[a] && (angle(other), other.track) < (angle(one), one.track)
+            };
+            if names[a].is_some() && views.iter().enumerate().any(nearer) {
+                names[a] = None;
+            }
+        }
+        let threshold_deg = self.identifier.map(|identifier| identifier.threshold().angle_deg());
+        let mut decisions = Vec::with_capacity(views.len());
+        for (view, name) in views.iter().zip(names) {
+            let who = match name {
+                Some(name) => Who::Named(name),
+                None => Who::Stranger(self.stranger(view.track, views)),
+            };
+            let Some(held) = self.tracks.get(&view.track) else { continue };
+            decisions.push(Decision {
+                track: view.track,
+                who,
+                nearest: held.identification.nearest.clone(),
+                runner_up: held.identification.runner_up.clone(),
+                threshold_deg,
+                votes: held.votes,
+                best_frame: held.evidence.best_frame(),
+            });
+        }
+        Ok(decisions)
+    }
+
+    fn add(&mut self, moment: &Moment, view: &View<'_>) -> Result<(), IdentifyError> {
+        let held = self.tracks.entry(view.track).or_insert_with(|| Held {
+            evidence: Evidence::default(),
+            identification: Identification::UNKNOWN,
+            votes: Votes::default(),
+            stranger: None,
+            pts_ns: moment.pts_ns,
+        });
+        held.pts_ns = moment.pts_ns;
+        held.evidence.see(moment.frame, weight(view.quality));
+        let Some(embedding) = view.embedding else { return Ok(()) };
+        held.evidence.add(embedding, weight(view.quality), self.identifier)?;
+        if let Some(identifier) = self.identifier {
+            let (identification, votes) = held.evidence.decide(identifier)?;
+            held.identification = keep_name(&held.identification, identification, identifier);
+            held.votes = votes;
+        }
+        Ok(())
+    }
+
+    fn name(&self, track: TrackId) -> Option<String> {
+        self.tracks.get(&track)?.identification.name.clone()
+    }
+
+    fn angle_deg(&self, track: TrackId) -> f32 {
+        let nearest = self.tracks.get(&track).and_then(|held| held.identification.nearest.as_ref());
+        nearest.map_or(f32::INFINITY, |nearest| nearest.angle_deg)
+    }
+
+    /// The number of a stranger: that of the nearest one seen before who is not in the frame,
+    /// else a new one. Kept for the rest of the track.
+    fn stranger(&mut self, track: TrackId, views: &[View<'_>]) -> u32 {
+        if let Some(number) = self.tracks.get(&track).and_then(|held| held.stranger) {
+            return number;
+        }
+        let template = self.tracks.get(&track).and_then(|held| held.evidence.template());
+        let here: Vec<u32> = views
+            .iter()
+            .filter_map(|view| self.tracks.get(&view.track).and_then(|held| held.stranger))
+            .collect();
+        let known = template.as_ref().zip(self.same_deg).and_then(|(template, same_deg)| {
+            let absent = self.strangers.iter().filter(|(number, _)| !here.contains(number));
+            let angles = absent.filter_map(|(number, other)| Some((template.angle_deg(other)?, *number)));
+            angles.filter(|(angle, _)| *angle < same_deg).min_by(|a, b| a.0.total_cmp(&b.0))
+        });
+        let number = known.map_or(self.next, |(_, number)| number);
+        if known.is_none() {
+            self.next += 1;
+        }
+        if let Some(template) = template {
+            self.strangers.push((number, template));
+            if self.strangers.len() > MOST_STRANGERS {
+                self.strangers.remove(0);
+            }
+        }
+        if let Some(held) = self.tracks.get_mut(&track) {
+            held.stranger = Some(number);
+        }
+        number
+    }
+}
+
+/// The new decision about a track, unless it takes a name away for next to nothing.
+fn keep_name(before: &Identification, now: Identification, identifier: &Identifier) -> Identification {
+    let Some(name) = before.name.as_deref().filter(|_| before.name != now.name) else { return now };
+    let threshold_deg = identifier.threshold().angle_deg() as f32;
+    let own = [&now.nearest, &now.runner_up].into_iter().flatten().find(|candidate| candidate.name == name);
+    let Some(own) = own.cloned() else { return now };
+    let nearest_deg = now.nearest.as_ref().map_or(own.angle_deg, |nearest| nearest.angle_deg);
+    if own.angle_deg >= threshold_deg + HOLD_DEG || own.angle_deg >= nearest_deg + HOLD_DEG {
+        return now;
+    }
+    let others = [now.nearest, now.runner_up].into_iter().flatten();
+    let runner_up = others.into_iter().find(|candidate| candidate.name != own.name);
+    Identification { name: before.name.clone(), nearest: Some(own), runner_up }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gallery::{PersonTemplates, Template, Templates};
+    use crate::identify::{Threshold, decide};
+    use crate::nn::ModelId;
+    use crate::track::Observation;
+
+    const MODEL: ModelId = ModelId([1; 8]);
+    const FRAME_NS: u64 = 40_000_000;
+
+    fn at(deg: f64) -> Embedding {
+        let values = vec![deg.to_radians().cos() as f32, deg.to_radians().sin() as f32];
+        Embedding::new(MODEL, values).unwrap()
+    }
+
+    fn identifier(people: &[(&str, f64)]) -> Identifier {
+        let people = people.iter().map(|(name, deg)| PersonTemplates {
+            name: (*name).to_owned(),
+            templates: vec![Template { source: "1.jpg".into(), embedding: at(*deg) }],
+        });
+        let templates = Templates { model: MODEL, people: people.collect(), re_embedded: 0, not_saved: None };
+        Identifier::new(&templates, Threshold::from_angle(60.0).unwrap()).unwrap()
+    }
+
+    fn quality(size_px: f32, yaw_deg: f32) -> Quality {
+        Quality { size_px, yaw_deg, pitch_deg: 0.0, roll_deg: 0.0, sharpness: 0.3 }
+    }
+
+    /// The names of one track over frames with these embeddings.
+    fn names(identifier: &Identifier, degs: &[f64]) -> Vec<String> {
+        let mut online = Online::new(Some(identifier), Some(60.0));
+        let good = quality(80.0, 0.0);
+        let frame = |(frame, &deg): (usize, &f64)| {
+            let moment = Moment { frame: frame as u64, pts_ns: frame as u64 * FRAME_NS, cut: false };
+            let embedding = at(deg);
+            let view = View { track: TrackId(1), quality: &good, embedding: Some(&embedding) };
+            online.decide(&moment, &[view]).unwrap()[0].who.to_string()
+        };
+        degs.iter().enumerate().map(frame).collect()
+    }
+
+    #[test]
+    fn a_name_is_held_against_small_doubts_and_lost_to_large_ones() {
+        let one = identifier(&[("Ann", 0.0)]);
+        assert_eq!(names(&one, &[50.0, 72.0]), ["Ann", "Ann"], "61 degrees together");
+        assert_eq!(names(&one, &[50.0, 90.0]), ["Ann", "Unknown 1"], "70 degrees together");
+        assert_eq!(names(&one, &[62.0]), ["Unknown 1"], "not held yet");
+        let two = identifier(&[("Ann", 0.0), ("Bo", 100.0)]);
+        assert_eq!(names(&two, &[49.0, 53.0]), ["Ann", "Ann"], "51 and 49 degrees together");
+        assert_eq!(names(&two, &[49.0, 60.0, 60.0]), ["Ann", "Bo", "Bo"]);
+    }
+
+    #[test]
+    fn two_in_one_frame_have_two_names_and_a_stranger_keeps_the_number() {
+        let identifier = identifier(&[("Ann", 0.0)]);
+        let mut online = Online::new(Some(&identifier), Some(30.0));
+        let good = quality(80.0, 0.0);
+        let mut see = |frame: u64, faces: &[(u32, f64)]| -> Vec<String> {
+            let moment = Moment { frame, pts_ns: frame * FRAME_NS, cut: false };
+            let embeddings: Vec<Embedding> = faces.iter().map(|(_, deg)| at(*deg)).collect();
+            let views: Vec<View<'_>> = faces
+                .iter()
+                .zip(&embeddings)
+                .map(|((track, _), embedding)| View {
+                    track: TrackId(*track),
+                    quality: &good,
+                    embedding: Some(embedding),
+                })
+                .collect();
+            online.decide(&moment, &views).unwrap().iter().map(|one| one.who.to_string()).collect()
+        };
+        assert_eq!(see(0, &[(1, 50.0), (2, 20.0), (3, 170.0)]), ["Unknown 1", "Ann", "Unknown 2"]);
+        assert_eq!(see(1, &[(1, 50.0)]), ["Ann"], "the nearer one is gone");
+        assert_eq!(see(500, &[(4, 160.0), (5, 100.0)]), ["Unknown 2", "Unknown 3"]);
+    }
+
+    #[test]
+    fn a_blurred_profile_does_not_outvote_good_views() {
+        let identifier = identifier(&[("Ann", 0.0), ("Bo", 120.0)]);
+        let seen = |frame: u64, deg: f64, quality: Quality| Observation {
+            frame,
+            pts_ns: frame * FRAME_NS,
+            duration_ns: FRAME_NS,
+            face: crate::detect::Face {
+                bbox: crate::detect::BBox { x1: 0.0, y1: 0.0, x2: 80.0, y2: 80.0 },
+                score: 1.0,
+                landmarks: [[0.0; 2]; 5],
+            },
+            quality,
+            embedding: Some(at(deg)),
+            track: TrackId(1),
+        };
+        let mut bad = quality(40.0, 60.0);
+        bad.sharpness = 0.05;
+        let mut observations: Vec<Observation> = (0..20).map(|frame| seen(frame, 120.0, bad)).collect();
+        observations.extend((20..30).map(|frame| seen(frame, 30.0, quality(80.0, 5.0))));
+        let decision = &decide(&observations, Some(&identifier), None).unwrap()[0];
+        assert_eq!(decision.who, Who::Named("Ann".into()));
+        assert_eq!((decision.votes.views, decision.votes.nearest, decision.votes.named), (30, 10, 10));
+        assert!(decision.votes.share > 0.9 && decision.best_frame == 20, "{decision:?}");
+        assert_eq!(decision.runner_up.as_ref().unwrap().name, "Bo");
+    }
+}

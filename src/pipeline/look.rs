@@ -1,0 +1,236 @@
+//! The stages that find out what is in a video, whatever is done with it then.
+//!
+//! ```text
+//! decode ─▶ search ─▶ follow ─▶ embed ─▶
+//!   1         N       1, in    N, batches
+//!                     order
+//! ```
+//!
+//! An item is a stretch of frames. A worker searches its stretch frame after frame: the first as
+//! a whole, the others mostly near known faces, so that stretches do not depend on each other
+//! and the result not on the number of workers. A live input has stretches of one frame, and one
+//! worker that remembers the last.
+
+use std::sync::Arc;
+
+use super::graph::{Flow, Graph, Overflow};
+use super::label::LabelError;
+use super::recognise;
+use super::search::{DetectEvery, Found, Search, is_among};
+use super::statistics::Work;
+use crate::align::Crop;
+use crate::detect::{Detector, Face, Quality};
+use crate::embed::{Embedder, Embedding, Mirror};
+use crate::media::{Frame, Picture, Source};
+use crate::track::{Follower, Moment, Seen, Step, Thumbnail, Views};
+
+/// Faces embedded together at most: enough to make weight traffic negligible.
+const BATCH_FACES: usize = 16;
+/// Pixels of the frames of a stretch at most, as far as that leaves [`LEAST_STRETCH`]: they
+/// are all in memory.
+const STRETCH_PIXELS: usize = 8 * 1920 * 1080;
+/// Frames of a stretch at least, unless fewer are asked for.
+const LEAST_STRETCH: usize = 4;
+
+/// How a video is looked at.
+#[derive(Clone, Copy)]
+pub struct Look<'a> {
+    /// Finds faces.
+    pub detector: &'a Detector,
+    /// Embeds them; `None` when nobody is looked for.
+    pub embedder: Option<&'a Embedder>,
+    /// Whether the mirror image of a face has a say.
+    pub mirror: Mirror,
+    /// How often the whole frame is searched; `None` searches every frame as a whole, and only
+    /// so.
+    pub every: Option<DetectEvery>,
+    /// Which faces are embedded.
+    pub views: Views,
+    /// Whether pictures are wanted afterwards.
+    pub pictures: bool,
+    /// Workers a stage.
+    pub threads: usize,
+}
+
+/// A frame that was looked at.
+pub struct Looked {
+    /// Which, when, and whether a new shot begins.
+    pub moment: Moment,
+    /// How long it is shown, in nanoseconds.
+    pub duration_ns: u64,
+    /// Its pixels, when they are wanted.
+    pub picture: Option<Arc<Picture>>,
+    /// What it took.
+    pub work: Work,
+    /// Its faces, the most certain first.
+    pub faces: Vec<LookedFace>,
+}
+
+/// A face of such a frame.
+pub struct LookedFace {
+    /// Where it is.
+    pub face: Face,
+    /// How good a view it is.
+    pub quality: Quality,
+    /// How it continues the frames before.
+    pub step: Step,
+    /// Its embedding, where it was embedded.
+    pub embedding: Option<Embedding>,
+    crop: Option<Crop>,
+}
+
+impl LookedFace {
+    /// What tracking needs of it.
+    pub fn seen(&self) -> Seen<'_> {
+        Seen {
+            chain: self.step.chain,
+            doubtful: self.step.doubtful,
+            face: &self.face,
+            quality: &self.quality,
+            embedding: self.embedding.as_ref(),
+        }
+    }
+}
+
+/// A decoded frame.
+struct Shown {
+    frame: Frame,
+    thumbnail: Thumbnail,
+    cut: bool,
+}
+
+/// A frame in which faces were looked for.
+struct Searched {
+    shown: Shown,
+    found: Found,
+    candidates: Vec<recognise::Candidate>,
+}
+
+/// The length of a stretch for frames of that size.
+fn stretch_frames(every: Option<DetectEvery>, live: bool, (width, height): (usize, usize)) -> usize {
+    let Some(every) = every.filter(|_| !live) else { return 1 };
+    let room = (STRETCH_PIXELS / (width * height).max(1)).max(LEAST_STRETCH);
+    every.stretch().min(room)
+}
+
+/// Adds the stages to a graph, from `source` on. Warnings of the source go to `warn`.
+pub fn stages<'scope, 'env>(
+    graph: &mut Graph<'scope, 'env, LabelError>,
+    source: &'env mut Source,
+    warn: crossbeam_channel::Sender<String>,
+    how: Look<'env>,
+) -> Flow<Vec<Looked>> {
+    let Look { detector, embedder, mirror, every, views, pictures, threads } = how;
+    let (live, size) = (source.info().live, (source.info().width, source.info().height));
+    let length = stretch_frames(every, live, size);
+    // Live input wants fresh frames more than full queues.
+    let overflow = if live { Overflow::DropOldest(1) } else { Overflow::Wait };
+    let mut before: Option<Thumbnail> = None;
+    let frames = graph.source("decode", overflow, move || {
+        let mut stretch = Vec::with_capacity(length);
+        while stretch.len() < length
+            && let Some(frame) = source.next_frame()?
+        {
+            let [luma, ..] = frame.picture.planes();
+            let thumbnail = Thumbnail::new(luma, frame.picture.width(), frame.picture.height());
+            let cut = before.as_ref().is_some_and(|before| thumbnail.cuts_from(before));
+            before = Some(thumbnail.clone());
+            stretch.push(Shown { frame, thumbnail, cut });
+        }
+        source.take_warnings().into_iter().for_each(|text| drop(warn.send(text)));
+        Ok((!stretch.is_empty()).then_some(stretch))
+    });
+    // A worker that remembers what came before must be the only one.
+    let remembers = live && every.is_some();
+    let searchers = if remembers { 1 } else { threads };
+    let crops = embedder.is_some();
+    let searched = graph.map("search", searchers, frames, move || {
+        let mut search = Search::new(detector, every.unwrap_or(DetectEvery::Frames(1)));
+        move |stretch: Vec<Shown>| {
+            if !remembers {
+                search.forget();
+            }
+            Ok(search_stretch(&mut search, stretch, every.is_some() && !live, crops))
+        }
+    });
+    let mut follower = Follower::new(if crops { views } else { Views::None });
+    let followed = graph.in_order("follow", searched, move |stretch: Vec<Searched>| {
+        Ok(stretch.into_iter().map(|searched| follow(&mut follower, searched, pictures)).collect::<Vec<_>>())
+    });
+    let Some(embedder) = embedder else { return followed };
+    let to_embed = |stretch: &Vec<Looked>| {
+        stretch.iter().flat_map(|looked| &looked.faces).filter(|face| face.crop.is_some()).count()
+    };
+    graph.batch("embed", threads, BATCH_FACES, to_embed, followed, move || {
+        let mut scratch = embedder.scratch();
+        move |mut batch: Vec<Vec<Looked>>| {
+            let faces = || batch.iter().flatten().flat_map(|looked| &looked.faces);
+            let crops: Vec<Crop> = faces().filter_map(|face| face.crop.clone()).collect();
+            if crops.is_empty() {
+                return Ok(batch);
+            }
+            let made = embedder.embed(&crops, mirror, &mut scratch);
+            let mut made = made.map_err(recognise::RecogniseError::from)?.into_iter();
+            for face in batch.iter_mut().flatten().flat_map(|looked| &mut looked.faces) {
+                face.embedding = face.crop.take().and_then(|_| made.next());
+            }
+            Ok(batch)
+        }
+    })
+}
+
+/// The faces of every frame of a stretch. A face that turns up when the whole frame is searched
+/// is followed `back` to where it came in.
+fn search_stretch(search: &mut Search<'_>, stretch: Vec<Shown>, back: bool, crops: bool) -> Vec<Searched> {
+    let mut searched: Vec<Searched> = Vec::with_capacity(stretch.len());
+    for shown in stretch {
+        let picture = shown.frame.picture.to_rgb();
+        let found = search.look(&picture, &shown.thumbnail, shown.cut);
+        let candidates = recognise::cut(&picture, found.faces.clone(), crops);
+        searched.push(Searched { shown, found, candidates });
+    }
+    if !back {
+        return searched;
+    }
+    for at in (1..searched.len()).rev() {
+        let (earlier, later) = searched.split_at_mut(at);
+        let (Some(here), Some(after)) = (earlier.last_mut(), later.first()) else { continue };
+        let new = after.found.faces.iter().any(|face| !is_among(&face.bbox, &here.found.faces));
+        if after.shown.cut || !new {
+            continue;
+        }
+        let picture = here.shown.frame.picture.to_rgb();
+        let faces = search.look_back(&picture, &here.found.faces, &after.found.faces);
+        here.candidates.extend(recognise::cut(&picture, faces.clone(), crops));
+        here.found.faces.extend(faces);
+        here.candidates.sort_by(|a, b| b.face.score.total_cmp(&a.face.score));
+    }
+    searched
+}
+
+/// Follows the faces of a frame and keeps of it what is still needed.
+fn follow(follower: &mut Follower, searched: Searched, pictures: bool) -> Looked {
+    let Searched { shown: Shown { frame, cut, .. }, found, candidates } = searched;
+    let moment = Moment { frame: frame.index, pts_ns: frame.pts_ns, cut };
+    let places: Vec<(Face, Quality)> = candidates.iter().map(|one| (one.face, one.quality)).collect();
+    let steps = follower.follow(&moment, &places);
+    let faces: Vec<LookedFace> = candidates
+        .into_iter()
+        .zip(steps)
+        .map(|(recognise::Candidate { face, quality, crop }, step)| LookedFace {
+            face,
+            quality,
+            step,
+            embedding: None,
+            crop: crop.filter(|_| step.embed),
+        })
+        .collect();
+    let embedded = faces.iter().filter(|face| face.crop.is_some()).count() as u64;
+    Looked {
+        moment,
+        duration_ns: frame.duration_ns,
+        picture: pictures.then_some(frame.picture),
+        work: Work { frames: 1, searched: u64::from(found.whole), faces: faces.len() as u64, embedded },
+        faces,
+    }
+}

@@ -1,0 +1,244 @@
+//! Two passes: look at the whole video, decide with all of it in view, write.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::graph::{self, Control, Overflow};
+use super::label::{Event, LabelError, LabelJob, LabelSummary, Ledger, Outlet, Pass, RelabelJob, labels};
+use super::look::{self, Look, Looked};
+use super::online::track;
+use super::recognise::{RecogniseError, Sighting};
+use super::statistics::{Statistics, Work};
+use crate::analysis::{Analysis, Video, fingerprint};
+use crate::annotate::Annotator;
+use crate::embed::Mirror;
+use crate::identify::{Decision, decide};
+use crate::media::{Frame, Source, SourceInfo};
+use crate::track::{self, Observation, TrackId, Tracker};
+
+/// Makes an analysis of what was looked at.
+pub(super) struct Recorder {
+    analysis: Analysis,
+}
+
+impl Recorder {
+    /// Nothing yet, of a video with these facts.
+    pub(super) fn new(job: &LabelJob<'_>, info: &SourceInfo) -> Self {
+        let path = job.input.path();
+        let video = Video {
+            name: path
+                .and_then(Path::file_name)
+                .map_or_else(|| job.input.to_string(), |name| name.to_string_lossy().into_owned()),
+            width: info.width as u32,
+            height: info.height as u32,
+            fps: info.fps,
+            frames: 0,
+            duration_ns: 0,
+            // What cannot be read will fail where it is opened.
+            fingerprint: path.and_then(|path| fingerprint(path).ok()).unwrap_or_default(),
+        };
+        Self {
+            analysis: Analysis {
+                video,
+                model: job.embedder.map(|embedder| embedder.model()),
+                mirror: job.mirror == Mirror::Average,
+                detector: *job.detector.config(),
+                cuts: Vec::new(),
+                observations: Vec::new(),
+            },
+        }
+    }
+
+    /// Adds the next frame.
+    pub(super) fn record(&mut self, looked: &Looked, tracks: &[TrackId]) {
+        let Analysis { video, cuts, observations, .. } = &mut self.analysis;
+        video.frames += 1;
+        video.duration_ns = looked.moment.pts_ns.saturating_add(looked.duration_ns);
+        if looked.moment.cut {
+            cuts.push(looked.moment.frame);
+        }
+        observations.extend(looked.faces.iter().zip(tracks).map(|(one, &track)| Observation {
+            frame: looked.moment.frame,
+            pts_ns: looked.moment.pts_ns,
+            duration_ns: looked.duration_ns,
+            face: one.face,
+            quality: one.quality,
+            embedding: one.embedding.clone(),
+            track,
+        }));
+    }
+
+    /// The analysis.
+    pub(super) fn finish(self) -> Analysis {
+        self.analysis
+    }
+}
+
+/// Looks at a video file, decides, and writes.
+pub(super) fn run(
+    job: LabelJob<'_>,
+    mut source: Source,
+    outlet: impl FnOnce() -> Result<(Source, Outlet), LabelError>,
+    control: &Control,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<LabelSummary, LabelError> {
+    let info = source.info().clone();
+    on_event(Event::Opened {
+        pass: Pass::Look,
+        size: (info.width, info.height),
+        frames: info.frames,
+        encoder: None,
+    });
+    let how = Look { pictures: false, ..job.look() };
+    let mut recorder = Recorder::new(&job, &info);
+    let mut tracker = Tracker::new(job.same_deg);
+    let mut work = Work::default();
+    let (warn, warnings) = crossbeam_channel::unbounded::<String>();
+    let from = &mut source;
+    let statistics = graph::run(2 * job.threads.max(1) + 2, control, |graph| {
+        let looked = look::stages(graph, from, warn, how);
+        graph.sink("track", looked, |stretch| {
+            for looked in stretch {
+                let tracks = track(&mut tracker, &looked);
+                recorder.record(&looked, &tracks);
+                work += looked.work;
+                warnings.try_iter().for_each(|text| on_event(Event::Warning(&text)));
+                on_event(Event::Frame);
+            }
+            Ok(())
+        });
+    })?;
+    warnings.try_iter().for_each(|text| on_event(Event::Warning(&text)));
+    drop(source);
+    let stopped = control.is_stopping();
+    // What was seen until then is still written.
+    control.resume();
+    let mut analysis = recorder.finish();
+    track::join(&mut analysis.observations, &analysis.cuts, job.same_deg);
+    if let Some(path) = &job.analysis {
+        analysis.write(path)?;
+    }
+    let mut ledger = Ledger::new(job.json_lines);
+    ledger.work = work;
+    let decisions =
+        decide(&analysis.observations, job.identifier, job.same_deg).map_err(RecogniseError::from)?;
+    let sightings = enter(&mut ledger, &analysis, &decisions)?;
+    let rendered = match job.output.is_some() || job.view {
+        true => {
+            let (source, outlet) = outlet()?;
+            Some(render(source, outlet, job.annotator, &sightings, job.threads, control, on_event)?)
+        }
+        false => None,
+    };
+    let mut summary = ledger.close(together(statistics, rendered), 0, stopped)?;
+    summary.frames = analysis.video.frames;
+    Ok(summary)
+}
+
+/// Decides anew about an analysed video, and writes.
+pub(super) fn relabel(
+    job: RelabelJob<'_>,
+    outlet: impl FnOnce() -> Result<(Source, Outlet), LabelError>,
+    control: &Control,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<LabelSummary, LabelError> {
+    let start = std::time::Instant::now();
+    let mut ledger = Ledger::new(job.json_lines);
+    let decisions =
+        decide(&job.analysis.observations, job.identifier, job.same_deg).map_err(RecogniseError::from)?;
+    let sightings = enter(&mut ledger, job.analysis, &decisions)?;
+    let mut statistics = Statistics { wall: start.elapsed(), ..Statistics::default() };
+    if job.output.is_some() || job.view {
+        let (source, outlet) = outlet()?;
+        let rendered = render(source, outlet, job.annotator, &sightings, job.threads, control, on_event)?;
+        statistics = together(statistics, Some(rendered));
+    }
+    statistics.items = job.analysis.video.frames;
+    Ok(ledger.close(statistics, 0, control.is_stopping())?)
+}
+
+/// What two runs took, one after the other.
+fn together(mut first: Statistics, second: Option<Statistics>) -> Statistics {
+    if let Some(second) = second {
+        first.wall += second.wall;
+        first.stages.extend(second.stages);
+    }
+    first
+}
+
+/// Enters every frame into the ledger; the answer has the faces of each.
+fn enter(
+    ledger: &mut Ledger,
+    analysis: &Analysis,
+    decisions: &[Decision],
+) -> Result<Vec<Vec<Sighting>>, LabelError> {
+    let mut frames: Vec<Vec<Sighting>> = Vec::new();
+    frames.resize_with(usize::try_from(analysis.video.frames).unwrap_or(0), Vec::new);
+    for seen in analysis.observations.chunk_by(|a, b| a.frame == b.frame) {
+        let Some(first) = seen.first() else { continue };
+        let sightings: Vec<Sighting> = seen.iter().map(|one| sighting(one, decisions)).collect();
+        ledger.enter(first.frame, first.pts_ns, first.duration_ns, &sightings)?;
+        if let Some(frame) = usize::try_from(first.frame).ok().and_then(|frame| frames.get_mut(frame)) {
+            *frame = sightings;
+        }
+    }
+    Ok(frames)
+}
+
+fn sighting(seen: &Observation, decisions: &[Decision]) -> Sighting {
+    let found = decisions.binary_search_by_key(&seen.track, |decision| decision.track);
+    let decision = found.ok().and_then(|at| decisions.get(at));
+    Sighting::of_track(seen.face, seen.quality, seen.track, decision)
+}
+
+/// Draws what was decided and writes it.
+fn render(
+    mut source: Source,
+    mut outlet: Outlet,
+    annotator: &Annotator,
+    sightings: &[Vec<Sighting>],
+    threads: usize,
+    control: &Control,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<Statistics, LabelError> {
+    let (info, threads) = (source.info().clone(), threads.max(1));
+    on_event(Event::Opened {
+        pass: Pass::Write,
+        size: (info.width, info.height),
+        frames: Some(sightings.len() as u64),
+        encoder: outlet.encoder(),
+    });
+    let from = &mut source;
+    let mut left = sightings.len();
+    let stop = outlet.stop.clone();
+    let mut statistics = graph::run(2 * threads + 4, control, |graph| {
+        let frames = graph.source("decode", Overflow::Wait, move || {
+            // An analysis that was stopped early has fewer frames than the video.
+            if left == 0 {
+                if from.next_frame()?.is_some() {
+                    stop.stop();
+                }
+                return Ok(None);
+            }
+            left -= 1;
+            Ok(from.next_frame()?)
+        });
+        let drawn = graph.map("annotate", threads, frames, || {
+            move |mut frame: Frame| {
+                let here = usize::try_from(frame.index).ok().and_then(|index| sightings.get(index));
+                if let Some(here) = here.filter(|here| !here.is_empty()) {
+                    annotator.draw(Arc::make_mut(&mut frame.picture), &labels(here));
+                }
+                Ok(frame)
+            }
+        });
+        graph.sink("write", drawn, |frame| {
+            outlet.show(frame, control)?;
+            on_event(Event::Frame);
+            Ok(())
+        });
+    })?;
+    source.take_warnings().iter().for_each(|text| on_event(Event::Warning(text)));
+    statistics.wall += outlet.finish()?;
+    Ok(statistics)
+}

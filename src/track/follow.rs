@@ -1,0 +1,260 @@
+//! Faces followed by position, from frame to frame, and the choice of those worth embedding.
+
+use super::{Moment, weight};
+use crate::detect::{BBox, Face, Quality};
+
+/// How long a face may be unseen and still be followed by position alone, in nanoseconds.
+const POSITION_GAP_NS: u64 = 250_000_000;
+/// Least intersection over union of a face and where it was expected.
+const LEAST_IOU: f32 = 0.3;
+/// Below this, or after a gap, the face is embedded, so that a jump to another person shows.
+const SURE_IOU: f32 = 0.5;
+/// Share of the newest motion in the motion that is expected.
+const NEWEST: f32 = 0.5;
+/// Frames over which motion is extrapolated at most.
+const EXTRAPOLATED: f32 = 3.0;
+
+/// Views embedded before a track counts as settled.
+const FIRST_VIEWS: usize = 3;
+/// Frames between those.
+const FIRST_STEP: u64 = 2;
+/// A view this many times as good as the best embedded so far is better.
+const BETTER: f32 = 1.2;
+/// A view turned this much from every view embedded so far is different, in degrees.
+const DIFFERENT_DEG: f32 = 12.0;
+/// A view this many times as good as the best is worth a look when it is different.
+const WORTH: f32 = 0.25;
+/// A settled track is embedded this often even so, in nanoseconds.
+const REFRESH_NS: u64 = 500_000_000;
+
+/// Which faces are embedded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Views {
+    /// None: nobody is looked for.
+    None,
+    /// The first of a track, then those that are better or different, and one now and then.
+    Telling,
+    /// All.
+    All,
+}
+
+/// What becomes of a face of the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// The chain of faces it continues, from 0 in the order of appearance.
+    pub chain: u32,
+    /// Whether to embed it.
+    pub embed: bool,
+    /// Whether its position alone leaves a doubt that it is the same person.
+    pub doubtful: bool,
+}
+
+/// Follows faces. Frames come in order; the result depends on nothing else.
+#[derive(Debug)]
+pub struct Follower {
+    views: Views,
+    chains: Vec<Chain>,
+    next: u32,
+}
+
+#[derive(Debug)]
+struct Chain {
+    id: u32,
+    bbox: BBox,
+    frame: u64,
+    pts_ns: u64,
+    /// Change of x1, y1, x2, y2 a frame.
+    motion: [f32; 4],
+    /// Yaw and pitch of the views embedded.
+    embedded: Vec<[f32; 2]>,
+    best_weight: f32,
+    embedded_frame: u64,
+    embedded_ns: u64,
+}
+
+fn sides(b: &BBox) -> [f32; 4] {
+    [b.x1, b.y1, b.x2, b.y2]
+}
+
+impl Chain {
+    fn new(id: u32, moment: &Moment, face: &Face) -> Self {
+        Self {
+            id,
+            bbox: face.bbox,
+            frame: moment.frame,
+            pts_ns: moment.pts_ns,
+            motion: [0.0; 4],
+            embedded: Vec::new(),
+            best_weight: 0.0,
+            embedded_frame: 0,
+            embedded_ns: 0,
+        }
+    }
+
+    /// Where it should be in that frame.
+    fn expected(&self, frame: u64) -> BBox {
+        let frames = (frame.saturating_sub(self.frame) as f32).min(EXTRAPOLATED);
+        let [x1, y1, x2, y2] = self.motion.map(|motion| motion * frames);
+        let BBox { x1: a, y1: b, x2: c, y2: d } = self.bbox;
+        BBox { x1: a + x1, y1: b + y1, x2: c + x2, y2: d + y2 }
+    }
+
+    fn see(&mut self, moment: &Moment, face: &Face) {
+        let frames = moment.frame.saturating_sub(self.frame).max(1) as f32;
+        let (before, now) = (sides(&self.bbox), sides(&face.bbox));
+        for side in 0..4 {
+            let newest = (now[side] - before[side]) / frames;
+            self.motion[side] = (1.0 - NEWEST) * self.motion[side] + NEWEST * newest;
+        }
+        (self.bbox, self.frame, self.pts_ns) = (face.bbox, moment.frame, moment.pts_ns);
+    }
+
+    /// Whether this view tells something that those embedded do not.
+    fn is_telling(&self, moment: &Moment, quality: &Quality) -> bool {
+        let weight = weight(quality);
+        let turned = |[yaw, pitch]: &[f32; 2]| {
+            (quality.yaw_deg - yaw).hypot(quality.pitch_deg - pitch) > DIFFERENT_DEG
+        };
+        let unsettled = self.embedded.len() < FIRST_VIEWS
+            && moment.frame.saturating_sub(self.embedded_frame) >= FIRST_STEP;
+        let worth = weight >= WORTH * self.best_weight;
+        self.embedded.is_empty()
+            || weight > BETTER * self.best_weight
+            || worth && (unsettled || self.embedded.iter().all(turned))
+            || worth && moment.pts_ns.saturating_sub(self.embedded_ns) >= REFRESH_NS
+    }
+
+    fn embed(&mut self, moment: &Moment, quality: &Quality) {
+        self.embedded.push([quality.yaw_deg, quality.pitch_deg]);
+        self.best_weight = self.best_weight.max(weight(quality));
+        (self.embedded_frame, self.embedded_ns) = (moment.frame, moment.pts_ns);
+    }
+}
+
+impl Follower {
+    /// Follows nobody yet; `views` are chosen for embedding.
+    pub fn new(views: Views) -> Self {
+        Self { views, chains: Vec::new(), next: 0 }
+    }
+
+    /// The faces of the next frame: which chain each continues. A face and a chain are paired
+    /// one to one, the best overlap with the expected place first.
+    pub fn follow(&mut self, moment: &Moment, faces: &[(Face, Quality)]) -> Vec<Step> {
+        if moment.cut {
+            self.chains.clear();
+        }
+        self.chains.retain(|chain| moment.pts_ns.saturating_sub(chain.pts_ns) <= POSITION_GAP_NS);
+        let mut pairs: Vec<(f32, usize, usize)> = Vec::new();
+        for (c, chain) in self.chains.iter().enumerate() {
+            let expected = chain.expected(moment.frame);
+            for (f, (face, _)) in faces.iter().enumerate() {
+                let iou = expected.iou(&face.bbox).max(chain.bbox.iou(&face.bbox));
+                if iou >= LEAST_IOU {
+                    pairs.push((iou, c, f));
+                }
+            }
+        }
+        pairs.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        let mut chain_of: Vec<Option<(usize, bool)>> = vec![None; faces.len()];
+        let mut taken = vec![false; self.chains.len()];
+        for (iou, c, f) in pairs {
+            if !taken[c] && chain_of[f].is_none() {
+                let gap = moment.frame > self.chains[c].frame + 1;
+                (taken[c], chain_of[f]) = (true, Some((c, gap || iou < SURE_IOU)));
+            }
+        }
+        let mut steps = Vec::with_capacity(faces.len());
+        for ((face, quality), held) in faces.iter().zip(chain_of) {
+            let (at, doubtful) = held.unwrap_or_else(|| {
+                self.chains.push(Chain::new(self.next, moment, face));
+                self.next += 1;
+                (self.chains.len() - 1, false)
+            });
+            let chain = &mut self.chains[at];
+            chain.see(moment, face);
+            let embed = match self.views {
+                Views::None => false,
+                Views::Telling => doubtful || chain.is_telling(moment, quality),
+                Views::All => true,
+            };
+            if embed {
+                chain.embed(moment, quality);
+            }
+            steps.push(Step { chain: chain.id, embed, doubtful });
+        }
+        steps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME_NS: u64 = 40_000_000;
+
+    fn moment(frame: u64, cut: bool) -> Moment {
+        Moment { frame, pts_ns: frame * FRAME_NS, cut }
+    }
+
+    fn face(x: f32, y: f32) -> (Face, Quality) {
+        let bbox = BBox { x1: x, y1: y, x2: x + 60.0, y2: y + 60.0 };
+        let quality = Quality { size_px: 60.0, yaw_deg: 0.0, pitch_deg: 0.0, roll_deg: 0.0, sharpness: 0.3 };
+        (Face { bbox, score: 1.0, landmarks: [[0.0; 2]; 5] }, quality)
+    }
+
+    fn chains(steps: &[Step]) -> Vec<u32> {
+        steps.iter().map(|step| step.chain).collect()
+    }
+
+    #[test]
+    fn two_who_pass_each_other_keep_their_chains() {
+        let mut follower = Follower::new(Views::None);
+        for frame in 0..30 {
+            let x = 10.0 * frame as f32;
+            // The order of detection changes all the time.
+            let mut faces = vec![face(x, 100.0), face(300.0 - x, 130.0)];
+            if frame % 2 == 1 {
+                faces.reverse();
+            }
+            let mut steps = chains(&follower.follow(&moment(frame, false), &faces));
+            if frame % 2 == 1 {
+                steps.reverse();
+            }
+            assert_eq!(steps, [0, 1], "frame {frame}");
+        }
+    }
+
+    #[test]
+    fn a_cut_ends_every_chain_however_near_the_next_face_is() {
+        let mut follower = Follower::new(Views::None);
+        assert_eq!(chains(&follower.follow(&moment(0, false), &[face(50.0, 50.0)])), [0]);
+        assert_eq!(chains(&follower.follow(&moment(1, true), &[face(50.0, 50.0)])), [1]);
+    }
+
+    #[test]
+    fn short_gaps_are_followed_with_a_doubt_and_long_ones_are_not() {
+        let mut follower = Follower::new(Views::None);
+        let see = |follower: &mut Follower, frame| follower.follow(&moment(frame, false), &[face(5.0, 5.0)]);
+        assert!(!see(&mut follower, 0)[0].doubtful);
+        assert!(!see(&mut follower, 1)[0].doubtful);
+        let after = see(&mut follower, 5);
+        assert!(after[0].chain == 0 && after[0].doubtful);
+        assert_eq!(see(&mut follower, 20)[0].chain, 1);
+    }
+
+    #[test]
+    fn a_settled_face_is_embedded_when_it_is_better_or_different_only() {
+        let mut follower = Follower::new(Views::Telling);
+        let mut embedded = Vec::new();
+        for frame in 0..100 {
+            let mut one = face(50.0, 50.0);
+            one.1.size_px = if frame >= 40 { 80.0 } else { 60.0 };
+            one.1.yaw_deg = if frame >= 50 { 20.0 } else { 0.0 };
+            if follower.follow(&moment(frame, false), &[one])[0].embed {
+                embedded.push(frame);
+            }
+        }
+        // Settled by three views, better at 40, turned at 50, else every half a second.
+        assert_eq!(embedded, [0, 2, 4, 17, 30, 40, 50, 63, 76, 89]);
+    }
+}

@@ -1,0 +1,154 @@
+//! Identity over time: which faces of a video are one person, and how much each view of them
+//! is worth.
+//!
+//! A *track* is one person over consecutive frames of one shot. It ends at a cut: what joins
+//! appearances in different shots is a name, or the number of a stranger, never a position.
+
+mod cluster;
+mod follow;
+mod join;
+mod shots;
+mod tracker;
+
+pub use cluster::cluster;
+pub use follow::{Follower, Step, Views};
+pub use join::join;
+pub use shots::Thumbnail;
+pub use tracker::{GAP_NS, Seen, Tracker};
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::detect::{Face, Quality};
+use crate::embed::Embedding;
+
+/// Number of a track within its video, from 1 in the order of appearance. The same in every
+/// output about that video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TrackId(pub u32);
+
+impl fmt::Display for TrackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A frame as far as tracking is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Index of the frame; the first has no predecessor, later ones come in order.
+    pub frame: u64,
+    /// Presentation time in nanoseconds since the start.
+    pub pts_ns: u64,
+    /// Whether it begins a new shot.
+    pub cut: bool,
+}
+
+/// A face in one frame of a video.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation {
+    /// Index of the frame, from 0 in the order of decoding.
+    pub frame: u64,
+    /// Presentation time of the frame, in nanoseconds since the start.
+    pub pts_ns: u64,
+    /// How long the frame is shown, in nanoseconds.
+    pub duration_ns: u64,
+    /// Box, score and landmarks, in pixels of the frame.
+    pub face: Face,
+    /// Size, pose and sharpness.
+    pub quality: Quality,
+    /// Where the face lies on the hypersphere; `None` where it was not embedded, because the
+    /// track had better views or nobody was looked for.
+    pub embedding: Option<Embedding>,
+    /// The track it belongs to.
+    pub track: TrackId,
+}
+
+impl Observation {
+    /// When the frame goes away, in nanoseconds since the start.
+    pub fn end_ns(&self) -> u64 {
+        self.pts_ns.saturating_add(self.duration_ns)
+    }
+
+    /// What its embedding counts for among those of its track, see [`weight`].
+    pub fn weight(&self) -> f32 {
+        weight(&self.quality)
+    }
+}
+
+/// One person over consecutive frames of one shot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Track {
+    /// Its number.
+    pub id: TrackId,
+    /// Where its observations are in the list they came from, in the order of frames; at
+    /// least one.
+    pub observations: Vec<usize>,
+    /// The first frame that shows it.
+    pub first_frame: u64,
+    /// The last frame that shows it.
+    pub last_frame: u64,
+    /// When the first frame came up, in nanoseconds since the start.
+    pub start_ns: u64,
+    /// When the last frame went away.
+    pub end_ns: u64,
+}
+
+/// The tracks of `observations`, which come in the order of frames; by number.
+pub fn tracks(observations: &[Observation]) -> Vec<Track> {
+    let mut tracks: BTreeMap<TrackId, Track> = BTreeMap::new();
+    for (index, observation) in observations.iter().enumerate() {
+        let track = tracks.entry(observation.track).or_insert_with(|| Track {
+            id: observation.track,
+            observations: Vec::new(),
+            first_frame: observation.frame,
+            last_frame: observation.frame,
+            start_ns: observation.pts_ns,
+            end_ns: observation.end_ns(),
+        });
+        track.observations.push(index);
+        track.last_frame = observation.frame;
+        track.end_ns = observation.end_ns();
+    }
+    tracks.into_values().collect()
+}
+
+/// Box side in pixels at which a face is as good as the crop of 112x96 can show it.
+const FULL_SIZE_PX: f32 = 80.0;
+/// [`Quality::sharpness`] of a face in focus.
+const FULL_SHARPNESS: f32 = 0.3;
+/// Angle away from the camera at which a view counts for half.
+const HALF_POSE_DEG: f32 = 30.0;
+
+/// What a view of a face counts for, in 0..=1: the product of its size and its sharpness in
+/// parts of what is enough, and 2^-(angle / [`HALF_POSE_DEG`])^2 of the angle between the face
+/// and the camera.
+///
+/// One blurred profile (a twentieth or less) does not outvote ten good frames.
+pub fn weight(quality: &Quality) -> f32 {
+    let Quality { size_px, yaw_deg, pitch_deg, sharpness, .. } = *quality;
+    let part = |value: f32, full: f32| (value / full).clamp(0.0, 1.0);
+    let turned = (yaw_deg.powi(2) + pitch_deg.powi(2)) / HALF_POSE_DEG.powi(2);
+    let weight = part(size_px, FULL_SIZE_PX) * part(sharpness, FULL_SHARPNESS) * (-turned).exp2();
+    if weight.is_finite() { weight } else { 0.0 }
+}
+
+/// The direction of the weighted sum of the embeddings of `observations`; `None` when none has
+/// one of any weight, or they come from different models.
+pub fn template<'a>(observations: impl IntoIterator<Item = &'a Observation>) -> Option<Embedding> {
+    let seen = observations.into_iter().filter_map(|one| Some((one.embedding.as_ref()?, one.weight())));
+    let mut sum: Option<(&Embedding, Vec<f64>)> = None;
+    for (embedding, weight) in seen {
+        let values = embedding.as_slice();
+        let (first, total) = sum.get_or_insert_with(|| (embedding, vec![0.0; values.len()]));
+        if first.model() != embedding.model() || total.len() != values.len() {
+            return None;
+        }
+        total.iter_mut().zip(values).for_each(|(total, &x)| *total += f64::from(weight) * f64::from(x));
+    }
+    let (first, total) = sum?;
+    Embedding::new(first.model(), total.into_iter().map(|x| x as f32).collect())
+}

@@ -1,0 +1,230 @@
+//! Chains of faces joined to tracks by their embeddings.
+
+use super::{Moment, TrackId, weight};
+use crate::detect::{BBox, Face, Quality};
+use crate::embed::Embedding;
+
+/// How long a person may be out of sight and still be the same track, in nanoseconds.
+pub const GAP_NS: u64 = 3_000_000_000;
+/// Someone who comes back elsewhere must look this much more alike, in degrees.
+pub(super) const ELSEWHERE_DEG: f64 = 6.0;
+/// A face that differs from its chain by this much more than two views of a person may is
+/// somebody else, where its position left a doubt, in degrees.
+const OTHER_DEG: f64 = 20.0;
+
+/// A face of a frame, followed by position and perhaps embedded.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// Its chain.
+    pub chain: u32,
+    /// Whether its position alone leaves a doubt that it continues the chain.
+    pub doubtful: bool,
+    /// Where it is.
+    pub face: &'a Face,
+    /// How good a view it is.
+    pub quality: &'a Quality,
+    /// Its embedding.
+    pub embedding: Option<&'a Embedding>,
+}
+
+/// Makes tracks of chains as the frames come. Every cut ends all tracks. Within a shot, a chain
+/// whose first view looks like somebody who went out of sight up to [`GAP_NS`] ago continues
+/// that track: at once, so that no number is ever taken back.
+#[derive(Debug)]
+pub struct Tracker {
+    same_deg: Option<f64>,
+    tracks: Vec<Open>,
+    next: u32,
+}
+
+/// A track that may go on.
+#[derive(Debug)]
+struct Open {
+    id: TrackId,
+    /// The chain that shows it; none when that has jumped to somebody else.
+    chain: Option<u32>,
+    bbox: BBox,
+    frame: u64,
+    pts_ns: u64,
+    sum: Option<(Embedding, Vec<f64>)>,
+}
+
+impl Open {
+    /// The angle to its views together.
+    fn angle_deg(&self, embedding: &Embedding) -> Option<f64> {
+        let (first, sum) = self.sum.as_ref()?;
+        let template = Embedding::new(first.model(), sum.iter().map(|&x| x as f32).collect())?;
+        template.angle_deg(embedding)
+    }
+
+    fn add(&mut self, embedding: &Embedding, weight: f32) {
+        let values = embedding.as_slice();
+        let (first, sum) = self.sum.get_or_insert_with(|| (embedding.clone(), vec![0.0; values.len()]));
+        if first.model() == embedding.model() {
+            // A view of no weight says more than nothing as long as it is the only one.
+            let weight = f64::from(weight.max(1e-3));
+            sum.iter_mut().zip(values).for_each(|(sum, &x)| *sum += weight * f64::from(x));
+        }
+    }
+}
+
+impl Tracker {
+    /// No tracks yet. Two views of one person differ by `same_deg` degrees at most; `None`, for
+    /// a model of which nobody knows, joins nothing.
+    pub fn new(same_deg: Option<f64>) -> Self {
+        Self { same_deg, tracks: Vec::new(), next: 1 }
+    }
+
+    /// The tracks of the faces of the next frame.
+    pub fn track(&mut self, moment: &Moment, faces: &[Seen<'_>]) -> Vec<TrackId> {
+        if moment.cut {
+            self.tracks.clear();
+        }
+        self.tracks.retain(|track| moment.pts_ns.saturating_sub(track.pts_ns) <= GAP_NS);
+        let mut ids = Vec::with_capacity(faces.len());
+        for seen in faces {
+            let at = self.find(moment, seen, faces).unwrap_or_else(|| {
+                self.tracks.push(Open {
+                    id: TrackId(self.next),
+                    chain: None,
+                    bbox: seen.face.bbox,
+                    frame: moment.frame,
+                    pts_ns: moment.pts_ns,
+                    sum: None,
+                });
+                self.next += 1;
+                self.tracks.len() - 1
+            });
+            for track in self.tracks.iter_mut().filter(|track| track.chain == Some(seen.chain)) {
+                track.chain = None;
+            }
+            let track = &mut self.tracks[at];
+            (track.chain, track.bbox) = (Some(seen.chain), seen.face.bbox);
+            (track.frame, track.pts_ns) = (moment.frame, moment.pts_ns);
+            if let Some(embedding) = seen.embedding {
+                track.add(embedding, weight(seen.quality));
+            }
+            ids.push(track.id);
+        }
+        ids
+    }
+
+    /// The open track that a face continues.
+    fn find(&self, moment: &Moment, seen: &Seen<'_>, faces: &[Seen<'_>]) -> Option<usize> {
+        let angle = |track: &Open| seen.embedding.and_then(|embedding| track.angle_deg(embedding));
+        if let Some(at) = self.tracks.iter().position(|track| track.chain == Some(seen.chain)) {
+            let other = seen.doubtful
+                && self
+                    .same_deg
+                    .zip(angle(&self.tracks[at]))
+                    .is_some_and(|(same, angle)| angle > same + OTHER_DEG);
+            if !other {
+                return Some(at);
+            }
+        }
+        let same_deg = self.same_deg?;
+        let in_frame = |track: &Open| {
+            track.frame == moment.frame || faces.iter().any(|other| Some(other.chain) == track.chain)
+        };
+        let mut best: Option<(f64, usize)> = None;
+        for (at, track) in self.tracks.iter().enumerate().filter(|(_, track)| !in_frame(track)) {
+            let Some(angle) = angle(track) else { continue };
+            let limit =
+                if is_near(&track.bbox, &seen.face.bbox) { same_deg } else { same_deg - ELSEWHERE_DEG };
+            if angle < limit && best.is_none_or(|(least, _)| angle < least) {
+                best = Some((angle, at));
+            }
+        }
+        best.map(|(_, at)| at)
+    }
+}
+
+/// Whether a face that was in one place could be in the other after a short absence.
+pub(super) fn is_near(before: &BBox, now: &BBox) -> bool {
+    let side = before.area().max(now.area()).sqrt();
+    let ([ax, ay], [bx, by]) = (before.centre(), now.centre());
+    let ratio = before.area().min(now.area()) / before.area().max(now.area());
+    (ax - bx).hypot(ay - by) < side && ratio > 0.4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::ModelId;
+
+    fn at(deg: f64) -> Embedding {
+        let values = vec![deg.to_radians().cos() as f32, deg.to_radians().sin() as f32];
+        Embedding::new(ModelId([1; 8]), values).unwrap()
+    }
+
+    struct Scene {
+        tracker: Tracker,
+    }
+
+    impl Scene {
+        /// Sees faces (chain, x, embedding angle) at that frame, 25 a second.
+        fn see(&mut self, frame: u64, cut: bool, faces: &[(u32, f32, Option<f64>)]) -> Vec<u32> {
+            let quality =
+                Quality { size_px: 80.0, yaw_deg: 0.0, pitch_deg: 0.0, roll_deg: 0.0, sharpness: 0.3 };
+            let places: Vec<(Face, Option<Embedding>)> = faces
+                .iter()
+                .map(|(_, x, deg)| {
+                    let bbox = BBox { x1: *x, y1: 0.0, x2: x + 80.0, y2: 80.0 };
+                    (Face { bbox, score: 1.0, landmarks: [[0.0; 2]; 5] }, deg.map(at))
+                })
+                .collect();
+            let seen: Vec<Seen<'_>> = faces
+                .iter()
+                .zip(&places)
+                .map(|((chain, ..), (face, embedding))| Seen {
+                    chain: *chain,
+                    doubtful: true,
+                    face,
+                    quality: &quality,
+                    embedding: embedding.as_ref(),
+                })
+                .collect();
+            let moment = Moment { frame, pts_ns: frame * 40_000_000, cut };
+            self.tracker.track(&moment, &seen).into_iter().map(|id| id.0).collect()
+        }
+    }
+
+    fn scene() -> Scene {
+        Scene { tracker: Tracker::new(Some(60.0)) }
+    }
+
+    #[test]
+    fn who_comes_back_looking_alike_is_the_same_track() {
+        let mut scene = scene();
+        assert_eq!(scene.see(0, false, &[(0, 0.0, Some(0.0)), (1, 300.0, Some(90.0))]), [1, 2]);
+        assert_eq!(scene.see(1, false, &[(1, 300.0, None)]), [2]);
+        assert_eq!(scene.see(30, false, &[(2, 20.0, Some(50.0)), (1, 300.0, None)]), [1, 2]);
+        assert_eq!(scene.see(31, false, &[(3, 600.0, None)]), [3], "without an embedding nothing is joined");
+    }
+
+    #[test]
+    fn who_comes_back_elsewhere_must_look_more_alike() {
+        for (deg, expected) in [(58.0, 2), (50.0, 1)] {
+            let mut scene = scene();
+            scene.see(0, false, &[(0, 0.0, Some(0.0))]);
+            assert_eq!(scene.see(20, false, &[(1, 400.0, Some(deg))]), [expected], "{deg}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_two_in_one_frame_and_a_long_absence_or_a_cut_ends_it() {
+        let mut scene = scene();
+        assert_eq!(scene.see(0, false, &[(0, 0.0, Some(0.0)), (1, 90.0, Some(5.0))]), [1, 2]);
+        assert_eq!(scene.see(2, true, &[(2, 0.0, Some(0.0))]), [3]);
+        assert_eq!(scene.see(100, false, &[(3, 0.0, Some(0.0))]), [4]);
+    }
+
+    #[test]
+    fn a_chain_that_jumped_to_somebody_else_becomes_another_track() {
+        let mut scene = scene();
+        assert_eq!(scene.see(0, false, &[(0, 0.0, Some(0.0))]), [1]);
+        assert_eq!(scene.see(2, false, &[(0, 10.0, Some(70.0))]), [1], "no more than a turned head");
+        assert_eq!(scene.see(4, false, &[(0, 20.0, Some(170.0))]), [2]);
+        assert_eq!(scene.see(5, false, &[(0, 20.0, None)]), [2]);
+    }
+}
