@@ -58,6 +58,9 @@ pub struct Verification {
     pub standard_error: f64,
     /// Each fold.
     pub folds: Vec<Fold>,
+    /// The threshold that is best on all pairs, each scored in its fold, and its accuracy
+    /// there: judged on the pairs it was chosen on, so a little too good.
+    pub best: Fold,
     /// Every pair, scored in its fold.
     #[serde(skip)]
     pub roc: Roc,
@@ -141,6 +144,9 @@ pub fn cross_validate(
         results.push(Fold { pairs: test.len(), threshold, accuracy });
         pooled.extend(test.into_scores());
     }
+    let all = Scored::new(pooled.iter().copied());
+    let threshold = all.best_threshold();
+    let best = Fold { pairs: all.len(), threshold, accuracy: all.right(threshold) as f64 / all.len() as f64 };
     let count = results.len() as f64;
     let accuracy = results.iter().map(|f| f.accuracy).sum::<f64>() / count;
     let variance = results.iter().map(|f| (f.accuracy - accuracy).powi(2)).sum::<f64>() / (count - 1.0);
@@ -150,6 +156,7 @@ pub fn cross_validate(
         accuracy,
         standard_error: (variance / count).sqrt(),
         folds: results,
+        best,
         roc: Roc::new(pooled),
     })
 }
