@@ -187,19 +187,19 @@ impl Scored {
     }
 
     fn best_threshold(&self) -> f64 {
-        let (mut best, mut sum, mut count) = (0, 0.0, 0.0);
+        // Whole steps are summed, so that the mean is as exact as a number can be.
+        let (mut best, mut sum, mut count) = (0, 0, 0);
         for step in -THRESHOLD_STEPS..=THRESHOLD_STEPS {
-            let threshold = f64::from(step) / f64::from(THRESHOLD_STEPS);
-            let right = self.right(threshold);
+            let right = self.right(f64::from(step) / f64::from(THRESHOLD_STEPS));
             if right > best {
-                (best, sum, count) = (right, 0.0, 0.0);
+                (best, sum, count) = (right, 0, 0);
             }
             if right == best {
-                sum += threshold;
-                count += 1.0;
+                sum += i64::from(step);
+                count += 1;
             }
         }
-        sum / count
+        sum as f64 / (count * i64::from(THRESHOLD_STEPS)) as f64
     }
 
     fn into_scores(self) -> impl Iterator<Item = (bool, f64)> {
