@@ -32,6 +32,9 @@ pub use source::{Image, Source};
 /// ([`Record`]), in the order of names once a run has ended.
 pub const JOURNAL: &str = "align.jsonl";
 
+/// Width of the frame around an image of the size of a crop in which faces are looked for.
+const FRAME_PX: u32 = 32;
+
 /// Most images named in the text of a report; the journal names all.
 const NAMED_IN_TEXT: usize = 10;
 
@@ -339,10 +342,32 @@ pub struct Subject {
 /// The face that a photo is about: of several, the one whose centre is nearest to that of the
 /// image. `None` when the detector finds none whose landmarks make sense.
 pub fn subject(image: &RgbImage, detector: &Detector, scratch: &mut Scratch) -> Option<Subject> {
-    let faces = detector.detect(image, scratch);
+    let faces = faces(image, detector, scratch);
     let face = *nearest_to_centre(&faces, image.dimensions())?;
     align::estimate(&face.landmarks)?;
     Some(Subject { face, faces: faces.len() })
+}
+
+/// The faces of an image. One of the size of a crop is looked at with a black frame around it:
+/// a face that fills its image has landmarks too uncertain to tell whether it is aligned (of
+/// 3,443 aligned crops of LFW 14 % in 112x112 and 38 % in 96x112 were not recognised as such,
+/// with the frame fewer than 1 %).
+fn faces(image: &RgbImage, detector: &Detector, scratch: &mut Scratch) -> Vec<Face> {
+    let (width, height) = image.dimensions();
+    let sides = [CROP_WIDTH as u32, CROP_HEIGHT as u32];
+    if height != sides[1] || !sides.contains(&width) {
+        return detector.detect(image, scratch);
+    }
+    let mut framed = RgbImage::new(width + 2 * FRAME_PX, height + 2 * FRAME_PX);
+    image::imageops::replace(&mut framed, image, FRAME_PX.into(), FRAME_PX.into());
+    let mut faces = detector.detect(&framed, scratch);
+    let frame = FRAME_PX as f32;
+    for face in &mut faces {
+        let BBox { x1, y1, x2, y2 } = face.bbox;
+        face.bbox = BBox { x1: x1 - frame, y1: y1 - frame, x2: x2 - frame, y2: y2 - frame };
+        face.landmarks = face.landmarks.map(|[x, y]| [x - frame, y - frame]);
+    }
+    faces
 }
 
 fn nearest_to_centre(faces: &[Face], (width, height): (u32, u32)) -> Option<&Face> {
