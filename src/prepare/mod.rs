@@ -134,7 +134,7 @@ pub enum CropFormat {
     /// PNG, without loss.
     #[default]
     Png,
-    /// JPEG of high quality (92), about a fourth of the size.
+    /// JPEG of high quality (92), about a third of the size.
     Jpg,
 }
 
