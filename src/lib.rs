@@ -16,6 +16,7 @@
 //! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `nn` |
 //! | [`align`] | landmarks -> similarity transform -> 112x96 crop | |
 //! | [`embed`] | SphereFace networks: crop -> embedding | `nn`, `align` |
+//! | [`prepare`] | a data set of photos -> a data set of crops | `media`, `detect`, `align` |
 //! | [`gallery`] | people, stills, templates, storage, enrolment | `detect`, `align`, `embed` |
 //! | [`identify`] | the open-set decision | `gallery`, `embed` |
 //! | [`annotate`] | boxes and names drawn on a picture | `media` |
@@ -39,5 +40,6 @@ pub mod identify;
 pub mod media;
 pub mod nn;
 pub mod pipeline;
+pub mod prepare;
 pub mod report;
 pub mod track;

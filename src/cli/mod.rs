@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each raw arguments -> validated config ->
 //! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense.
 
+mod align;
 mod enroll;
 mod eval;
 mod gallery;
@@ -39,6 +40,7 @@ enum Command {
     Label(label::LabelArgs),
     Enroll(enroll::EnrollArgs),
     Gallery(gallery::GalleryArgs),
+    Align(align::AlignArgs),
     Eval(eval::EvalArgs),
     Models(models::Models),
 }
@@ -49,6 +51,7 @@ impl Cli {
             Command::Label(args) => args.run(),
             Command::Enroll(args) => args.run(),
             Command::Gallery(args) => args.run(),
+            Command::Align(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Models(command) => command.run(),
         }

@@ -1,4 +1,5 @@
-//! Results a machine reads: one JSON line a face a frame; and who was seen when.
+//! Results a machine reads: one JSON line a face a frame; who was seen when; and charts for
+//! people.
 //!
 //! # The JSON lines
 //! No header line: every line is one face, so that `jq`, DuckDB or pandas read the file as it
@@ -7,6 +8,7 @@
 //! always there, `null` where there is nothing to say, and every number is finite.
 
 mod appearances;
+pub mod chart;
 mod json_lines;
 
 pub use appearances::{Appearance, Appearances, Span};
