@@ -342,7 +342,7 @@ fn video(
     warnings.try_iter().for_each(|text| on_event(Event::Warning(&text)));
     let start = Instant::now();
     if let Some(sink) = sink {
-        sink.finish()?;
+        sink.finish_unless(|| control.is_aborted())?;
     }
     statistics.wall += start.elapsed();
     Ok(ledger.close(statistics, source.dropped(), control.is_stopping())?)
