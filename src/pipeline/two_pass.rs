@@ -130,8 +130,10 @@ pub(super) fn run(
         }
         false => None,
     };
+    let stopped = stopped || control.is_stopping();
+    let frames = rendered.as_ref().map_or(analysis.video.frames, |rendered| rendered.items);
     let mut summary = ledger.close(together(statistics, rendered), 0, stopped)?;
-    summary.frames = analysis.video.frames;
+    summary.frames = frames;
     Ok(summary)
 }
 
@@ -239,6 +241,6 @@ fn render(
         });
     })?;
     source.take_warnings().iter().for_each(|text| on_event(Event::Warning(text)));
-    statistics.wall += outlet.finish()?;
+    statistics.wall += outlet.finish(control)?;
     Ok(statistics)
 }
