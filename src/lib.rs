@@ -21,6 +21,7 @@
 //! | [`annotate`] | boxes and names drawn on a picture | `media` |
 //! | [`report`] | results a machine reads | `detect`, `identify` |
 //! | [`eval`] | verification, video scoring, calibration | all of the above |
+//! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `nn`, `embed`, `eval` |
 //! | [`pipeline`] | the stage graph: threads, channels, order, batching, statistics | all stages |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!
@@ -39,3 +40,4 @@ pub mod media;
 pub mod nn;
 pub mod pipeline;
 pub mod report;
+pub mod train;
