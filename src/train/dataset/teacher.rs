@@ -60,7 +60,7 @@ impl Teacher {
 fn parse(bytes: &[u8]) -> Option<(&str, usize, usize, &[u8])> {
     let rest = bytes.strip_prefix(b"\x93NUMPY")?;
     let (length, start) = match *rest {
-        [1, _, a, b, ..] => (usize::from(u16::from_le_bytes([a, b])), 4),
+        [1, _, a, b, ..] => (usize::from(u16::from_le_bytes([a, b])), 4usize),
         [2 | 3, _, a, b, c, d, ..] => (usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?, 6),
         _ => return None,
     };
