@@ -7,6 +7,7 @@ mod gallery;
 mod label;
 mod models;
 mod options;
+mod train;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ enum Command {
     Enroll(enroll::EnrollArgs),
     Gallery(gallery::GalleryArgs),
     Eval(eval::EvalArgs),
+    Train(Box<train::TrainArgs>),
     Models(models::Models),
 }
 
@@ -50,6 +52,7 @@ impl Cli {
             Command::Enroll(args) => args.run(),
             Command::Gallery(args) => args.run(),
             Command::Eval(args) => args.run(),
+            Command::Train(args) => args.run(),
             Command::Models(command) => command.run(),
         }
     }

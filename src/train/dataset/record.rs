@@ -27,7 +27,7 @@ const MOST_BYTES: u32 = 1 << 26;
 /// A RecordIO file with images of faces.
 #[derive(Debug, Clone)]
 pub struct RecordFile {
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 /// Reads records of a file.
