@@ -22,6 +22,7 @@
 //! | [`annotate`] | boxes and names drawn on a picture | `media` |
 //! | [`report`] | results a machine reads | `detect`, `identify` |
 //! | [`eval`] | verification, video scoring, calibration | all of the above |
+//! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `nn`, `embed`, `eval` |
 //! | [`pipeline`] | the stage graph: threads, channels, order, batching, statistics | all stages |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!
@@ -43,3 +44,4 @@ pub mod pipeline;
 pub mod prepare;
 pub mod report;
 pub mod track;
+pub mod train;

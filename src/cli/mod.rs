@@ -8,6 +8,7 @@ mod gallery;
 mod label;
 mod models;
 mod options;
+mod train;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ enum Command {
     Gallery(gallery::GalleryArgs),
     Align(align::AlignArgs),
     Eval(eval::EvalArgs),
+    Train(Box<train::TrainArgs>),
     Models(models::Models),
 }
 
@@ -53,6 +55,7 @@ impl Cli {
             Command::Gallery(args) => args.run(),
             Command::Align(args) => args.run(),
             Command::Eval(args) => args.run(),
+            Command::Train(args) => args.run(),
             Command::Models(command) => command.run(),
         }
     }

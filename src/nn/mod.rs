@@ -2,8 +2,9 @@
 
 mod buffer;
 pub(crate) mod conv;
+pub(crate) mod gemm;
 pub mod isa;
-mod simd;
+pub(crate) mod simd;
 pub(crate) mod team;
 pub mod weights;
 
