@@ -16,11 +16,13 @@
 //! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `nn` |
 //! | [`align`] | landmarks -> similarity transform -> 112x96 crop | |
 //! | [`embed`] | SphereFace networks: crop -> embedding | `nn`, `align` |
+//! | [`prepare`] | a data set of photos -> a data set of crops | `media`, `detect`, `align` |
 //! | [`gallery`] | people, stills, templates, storage, enrolment | `detect`, `align`, `embed` |
 //! | [`identify`] | the open-set decision | `gallery`, `embed` |
 //! | [`annotate`] | boxes and names drawn on a picture | `media` |
 //! | [`report`] | results a machine reads | `detect`, `identify` |
 //! | [`eval`] | verification, video scoring, calibration | all of the above |
+//! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `nn`, `embed`, `eval` |
 //! | [`pipeline`] | the stage graph: threads, channels, order, batching, statistics | all stages |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!
@@ -40,5 +42,7 @@ pub mod identify;
 pub mod media;
 pub mod nn;
 pub mod pipeline;
+pub mod prepare;
 pub mod report;
 pub mod track;
+pub mod train;

@@ -110,25 +110,38 @@ fn centroid(points: &[[f64; 2]; 5]) -> [f64; 2] {
 /// crop pixel rounded to the nearest (1 up to 1.5, at most 64), so that every source pixel
 /// counts and nothing aliases. `None` when the landmarks are degenerate ([`estimate`]).
 pub fn align(image: &RgbImage, landmarks: &Landmarks) -> Option<Crop> {
+    Crop::from_rgb(sample(image, landmarks, 0)?)
+}
+
+/// The 112x112 crop of other models: as [`align`], with eight more columns at each side.
+pub fn align_square(image: &RgbImage, landmarks: &Landmarks) -> Option<RgbImage> {
+    let width = CROP_WIDTH + 2 * SQUARE_MARGIN;
+    RgbImage::from_raw(width as u32, CROP_HEIGHT as u32, sample(image, landmarks, SQUARE_MARGIN)?)
+}
+
+/// The crop with `margin` more columns at each side, packed RGB.
+fn sample(image: &RgbImage, landmarks: &Landmarks, margin: usize) -> Option<Vec<u8>> {
     let back = estimate(landmarks)?.inverse();
     let n = back.scale().round().clamp(1.0, MAX_GRID);
     // Sample positions within a crop pixel, relative to its centre.
     let offsets: Vec<f64> = (0..n as usize).map(|i| (i as f64 + 0.5) / n - 0.5).collect();
     let weight = 1.0 / (n * n) as f32;
-    let mut rgb = Vec::with_capacity(Crop::LEN_BYTES);
+    let columns = CROP_WIDTH + 2 * margin;
+    let mut rgb = Vec::with_capacity(CROP_HEIGHT * columns * 3);
     for row in 0..CROP_HEIGHT {
-        for column in 0..CROP_WIDTH {
+        for column in 0..columns {
+            let column = column as f64 - margin as f64;
             let mut sum = [0.0f32; 3];
             for dy in &offsets {
                 for dx in &offsets {
-                    let sample = bilinear(image, back.apply([column as f64 + dx, row as f64 + dy]));
+                    let sample = bilinear(image, back.apply([column + dx, row as f64 + dy]));
                     sum.iter_mut().zip(sample).for_each(|(total, value)| *total += value);
                 }
             }
             rgb.extend(sum.map(|total| (total * weight).round() as u8));
         }
     }
-    Crop::from_rgb(rgb)
+    Some(rgb)
 }
 
 /// The image at (x, y), between its four neighbours; neighbours outside are black.

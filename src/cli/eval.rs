@@ -1,5 +1,8 @@
 //! `sphereface eval`: how good it is, measured.
 
+mod openset;
+mod verification;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -9,21 +12,21 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::UsageError;
-use super::options::{self, ThreadArgs};
+use super::options::{self, DetectionArgs, ThreadArgs};
 use crate::align::Crop;
-use crate::detect::{Detector, DetectorConfig, MinFace};
 use crate::embed::{EmbedOptions, Embedder, Mirror};
 use crate::eval::calibrate::{self, Calibration, Sample};
-use crate::eval::lfw::{self, Pairs};
-use crate::eval::verification::{Verification, verify};
+use crate::eval::lfw;
+use crate::eval::people::people;
 use crate::eval::video::{self, Counts, Rule, Score, Truth};
-use crate::nn::weights::{BuiltIn, MTCNN, Precision, Weights, write_whole};
+use crate::nn::weights::{BuiltIn, Precision, Weights};
 
 /// Measure how good it is
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface eval video truth.json faces.jsonl\n  \
-    sphereface eval lfw pairs.txt lfw --roc lfw.svg\n  \
+    sphereface eval lfw pairs.txt lfw --plot lfw.png\n  \
+    sphereface eval openset people --plot people.svg\n  \
     sphereface eval calibrate crops --model mine.safetensors --record")]
 pub struct EvalArgs {
     #[command(subcommand)]
@@ -33,7 +36,8 @@ pub struct EvalArgs {
 #[derive(Debug, Subcommand)]
 enum EvalCommand {
     Video(VideoArgs),
-    Lfw(LfwArgs),
+    Lfw(verification::LfwArgs),
+    Openset(openset::OpensetArgs),
     Calibrate(CalibrateArgs),
 }
 
@@ -43,6 +47,7 @@ impl EvalArgs {
         match self.command {
             EvalCommand::Video(args) => args.run(),
             EvalCommand::Lfw(args) => args.run(),
+            EvalCommand::Openset(args) => args.run(),
             EvalCommand::Calibrate(args) => args.run(),
         }
     }
@@ -213,167 +218,48 @@ fn progress(count: usize, what: &'static str) -> ProgressBar {
 /// Images that are read, or embedded, at a time.
 const BATCH: usize = 128;
 
-/// Verify pairs of images as LFW does
-///
-/// The protocol of the authors of SphereFace: ten folds, features of the crop and its mirror
-/// image, the mean of the other folds subtracted, the threshold chosen on the other folds. A
-/// list of one block (view 1 of LFW) is cut into ten folds, every tenth pair to the same one.
-/// Photos go through the detector (smallest face 20 pixels; the face nearest to the centre
-/// counts); a pair with a photo in which no face is found is left out, and told.
+/// Photos or crops of a test set, turned into crops.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    sphereface eval lfw pairs.txt lfw-deepfunneled --roc lfw.svg\n  \
-    sphereface eval lfw pairs.txt lfw-112x112 --aligned --model mine.safetensors --record")]
-struct LfwArgs {
-    /// The list of pairs, in LFW's form
-    #[arg(value_name = "PAIRS.txt")]
-    pairs: PathBuf,
-    /// The folder with the images NAME/NAME_0001.jpg (or png, webp)
-    #[arg(value_name = "IMAGES")]
-    images: PathBuf,
+#[command(
+    mut_arg("min_face", |arg| arg.default_value("20px")),
+    mut_arg("factor", |arg| arg.default_value("0.85")),
+    mut_arg("scores", |arg| arg.default_value("0.6,0.7,0.9")),
+)]
+struct ImageArgs {
     /// The images are aligned crops, 112x112 or 96x112
     #[arg(long)]
     aligned: bool,
-    /// Draw the ROC curve into this file
-    #[arg(long, value_name = "FILE.svg")]
-    roc: Option<PathBuf>,
     #[command(flatten)]
-    model: ModelChoice,
+    detection: DetectionArgs,
 }
 
-/// False accept rates that are reported.
-const FALSE_ACCEPT_RATES: [f64; 3] = [1e-1, 1e-2, 1e-3];
-
-impl LfwArgs {
-    fn run(self) -> Result<()> {
-        self.model.validate()?;
-        if let Some(path) = self.roc.as_ref().filter(|path| path.extension().is_none_or(|e| e != "svg")) {
-            let reason = "the curve is drawn as SVG";
-            return Err(UsageError(format!("{reason}: {} should end in .svg", path.display())).into());
-        }
-        let list = Pairs::read(&self.pairs)?;
-        let embedder = self.model.embedder()?;
-        let mut crops = self.crops(&list)?;
-        let has: Vec<bool> = crops.iter().map(Option::is_some).collect();
-        let (kept, lost_pairs) = list.only(&has);
-        let without_face: Vec<String> = list
-            .images
-            .iter()
-            .zip(&has)
-            .filter(|(_, has)| !**has)
-            .map(|(image, _)| format!("{}_{:04}", image.person, image.number))
-            .collect();
-        let mut features = Vec::with_capacity(kept.images.len());
-        let mut scratch = embedder.scratch();
-        let bar = progress(kept.images.len(), "embedding");
-        for batch in crops.chunks_mut(BATCH) {
-            let views: Vec<Crop> =
-                batch.iter_mut().filter_map(Option::take).flat_map(|crop| [crop.mirrored(), crop]).collect();
-            let halves = embedder.features(&views, &mut scratch);
-            features.extend(halves.chunks_exact(2).map(<[_]>::concat));
-            bar.inc(views.len() as u64 / 2);
-        }
-        bar.finish_and_clear();
-        let result = verify(&features, &kept.pairs)?;
-        let set = self.model.set(&self.pairs);
-        if let Some(path) = &self.roc {
-            let title = format!("{set}: {:.2} %, {}", 100.0 * result.accuracy, self.model.model);
-            write_whole(path, result.roc.to_svg(&title).as_bytes())?;
-        }
-        let summary = json!({
-            "set": set, "accuracy": round(result.accuracy, 6), "pairs": result.same + result.different,
-            "left_out": lost_pairs, "mirror": "concatenated", "aligned_before": self.aligned,
-        });
-        self.model.record("lfw", &summary)?;
-        if self.model.json {
-            let rates: Vec<_> = FALSE_ACCEPT_RATES
-                .into_iter()
-                .map(|far| json!({"far": far, "point": result.roc.at_far(far)}))
-                .collect();
-            println!(
-                "{}",
-                json!({
-                    "summary": summary, "model": embedder.model().to_string(), "verification": result,
-                    "tar_at_far": rates, "eer": result.roc.equal_error_rate(), "without_face": without_face,
-                })
-            );
-        } else {
-            print!("{}", lfw_table(&result, &list, lost_pairs, &without_face)?);
-        }
-        Ok(())
-    }
-
-    fn crops(&self, list: &Pairs) -> Result<Vec<Option<Crop>>> {
-        let mut paths = Vec::with_capacity(list.images.len());
-        for image in &list.images {
-            paths.push(image.find(&self.images).with_context(|| {
-                let (person, number) = (&image.person, image.number);
-                format!(
-                    "{} has no {person}/{person}_{number:04}.jpg: check the folder",
-                    self.images.display()
-                )
-            })?);
-        }
+impl ImageArgs {
+    /// The crop of each image, `None` without a face, and a note where the images themselves
+    /// look like crops.
+    fn crops(&self, paths: &[PathBuf], threads: usize) -> Result<(Vec<Option<Crop>>, usize)> {
+        let detector = self.detection.detector(options::isa()?)?;
         let bar = progress(paths.len(), "aligning");
         let mut crops = Vec::with_capacity(paths.len());
-        let config = DetectorConfig { min_face: MinFace::Px(20.0), ..DetectorConfig::default() };
-        let detector = Detector::new(&MTCNN.weights()?, config, options::isa()?)?;
+        let mut already_aligned = 0;
         for batch in paths.chunks(BATCH) {
-            crops.extend(if self.aligned {
-                batch.iter().map(|path| lfw::read_crop(path).map(Some)).collect::<Result<Vec<_>, _>>()?
+            if self.aligned {
+                let read = batch.iter().map(|path| lfw::read_crop(path).map(Some));
+                crops.extend(read.collect::<Result<Vec<_>, _>>()?);
             } else {
-                lfw::detect_crops(batch, &detector, self.model.threads.count())?
-            });
+                let portraits = lfw::portraits(batch, &detector, threads)?;
+                already_aligned += portraits.iter().flatten().filter(|p| p.already_aligned).count();
+                crops.extend(portraits.into_iter().map(|portrait| portrait.map(|p| p.crop)));
+            }
             bar.inc(batch.len() as u64);
         }
         bar.finish_and_clear();
-        Ok(crops)
+        Ok((crops, already_aligned))
     }
 }
 
 fn round(x: f64, digits: i32) -> f64 {
     let scale = 10f64.powi(digits);
     (x * scale).round() / scale
-}
-
-fn lfw_table(
-    result: &Verification,
-    list: &Pairs,
-    lost_pairs: usize,
-    without_face: &[String],
-) -> Result<String, std::fmt::Error> {
-    let mut out = String::new();
-    writeln!(out, "{:>4}{:>8}{:>11}{:>11}", "fold", "pairs", "threshold", "accuracy")?;
-    for (index, fold) in result.folds.iter().enumerate() {
-        let accuracy = format!("{:.2} %", 100.0 * fold.accuracy);
-        writeln!(out, "{:>4}{:>8}{:>11.4}{accuracy:>11}", index + 1, fold.pairs, fold.threshold)?;
-    }
-    let origin =
-        if list.folded { "folds of the list" } else { "the list has no folds: every tenth pair is one" };
-    writeln!(
-        out,
-        "accuracy {:.2} % +- {:.2} on {} same and {} different pairs ({origin})",
-        100.0 * result.accuracy,
-        100.0 * result.standard_error,
-        result.same,
-        result.different
-    )?;
-    for far in FALSE_ACCEPT_RATES {
-        match result.roc.at_far(far) {
-            Some(point) => writeln!(
-                out,
-                "true accept rate at a false accept rate of {far:.0e}: {:.2} % (cosine {:.4})",
-                100.0 * point.tar,
-                point.threshold
-            )?,
-            None => writeln!(out, "true accept rate at a false accept rate of {far:.0e}: too few pairs")?,
-        }
-    }
-    writeln!(out, "equal error rate {:.2} %", 100.0 * result.roc.equal_error_rate())?;
-    if lost_pairs > 0 {
-        writeln!(out, "left out, no face found: {lost_pairs} pairs with {}", without_face.join(", "))?;
-    }
-    Ok(out)
 }
 
 /// Measure how often strangers look alike
@@ -397,7 +283,7 @@ struct CalibrateArgs {
 impl CalibrateArgs {
     fn run(self) -> Result<()> {
         self.model.validate()?;
-        let people = calibrate::people(&self.crops)?;
+        let people = people(&self.crops)?;
         let embedder = self.model.embedder()?;
         let images: Vec<(usize, &PathBuf)> = people
             .iter()

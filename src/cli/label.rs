@@ -395,7 +395,9 @@ impl LabelArgs {
             return refuse("--redact covers faces in a video or still that is written: give -o FILE".into());
         }
         if self.redact.redact.is_some() && self.results.page() && self.output.is_none() {
-            return refuse("--html plays the video, which --redact covers only in the output: give -o FILE".into());
+            return refuse(
+                "--html plays the video, which --redact covers only in the output: give -o FILE".into(),
+            );
         }
         let once = self.online || self.per_frame || self.live || (!analysed && input.is_live());
         let still = matches!(input, Input::Still(_));

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each raw arguments -> validated config ->
 //! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense.
 
+mod align;
 mod discover;
 mod enroll;
 mod eval;
@@ -10,6 +11,7 @@ mod label;
 mod models;
 mod options;
 mod results;
+mod train;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -43,7 +45,9 @@ enum Command {
     Enroll(enroll::EnrollArgs),
     Discover(discover::DiscoverArgs),
     Gallery(gallery::GalleryArgs),
+    Align(align::AlignArgs),
     Eval(eval::EvalArgs),
+    Train(Box<train::TrainArgs>),
     Models(models::Models),
 }
 
@@ -54,7 +58,9 @@ impl Cli {
             Command::Enroll(args) => args.run(),
             Command::Discover(args) => args.run(),
             Command::Gallery(args) => args.run(),
+            Command::Align(args) => args.run(),
             Command::Eval(args) => args.run(),
+            Command::Train(args) => args.run(),
             Command::Models(command) => command.run(),
         }
     }

@@ -87,8 +87,12 @@ pub struct ModelArgs {
 impl ModelArgs {
     /// The model, ready to embed; each worker runs it on a thread of its own.
     pub fn embedder(&self, isa: Isa) -> Result<Embedder> {
-        let weights = Weights::resolve(&self.model)?;
-        Embedder::new(weights, EmbedOptions { isa, threads: 1 })
+        self.embedder_with(EmbedOptions { isa, threads: 1 })
+    }
+
+    /// The model, ready to embed with that many threads a batch.
+    pub fn embedder_with(&self, options: EmbedOptions) -> Result<Embedder> {
+        Embedder::new(Weights::resolve(&self.model)?, options)
             .with_context(|| format!("the model {} cannot be used", self.model))
     }
 }

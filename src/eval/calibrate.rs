@@ -5,8 +5,6 @@
 //! against a *probe* (one crop). Every two images of different people are compared once, the
 //! template of the one that comes first with the probe of the other.
 
-use std::path::{Path, PathBuf};
-
 use serde::Serialize;
 
 use super::EvalError;
@@ -18,50 +16,6 @@ pub const RATES: [f64; 5] = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5];
 /// False matches that an angle must rest on: with ten, the true rate lies within a factor of
 /// about two.
 pub const LEAST_FALSE_MATCHES: u64 = 10;
-
-/// Images of one person.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Person {
-    /// Name of the folder.
-    pub name: String,
-    /// The images in it, sorted by name.
-    pub images: Vec<PathBuf>,
-}
-
-/// The people of a folder with one folder of images each, sorted by name; folders without
-/// images are left out.
-///
-/// # Errors
-/// When a folder cannot be read or fewer than two people are in it.
-pub fn people(folder: &Path) -> Result<Vec<Person>, EvalError> {
-    let list = |path: &Path| -> Result<Vec<PathBuf>, EvalError> {
-        let error = |source| EvalError::Read { path: path.into(), source };
-        let entries = std::fs::read_dir(path).map_err(error)?;
-        let mut paths = entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(error)?;
-        paths.sort();
-        Ok(paths)
-    };
-    let is_image = |path: &PathBuf| {
-        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-        ["jpg", "jpeg", "png", "webp"].contains(&ending.as_str())
-    };
-    let mut people = Vec::new();
-    for path in list(folder)?.into_iter().filter(|path| path.is_dir()) {
-        let images: Vec<PathBuf> = list(&path)?.into_iter().filter(is_image).collect();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !images.is_empty() {
-            people.push(Person { name, images });
-        }
-    }
-    if people.len() < 2 {
-        return Err(EvalError::TooLittle(format!(
-            "{} has images of {} people: calibration compares different people, give a folder with one folder of aligned crops a person",
-            folder.display(),
-            people.len()
-        )));
-    }
-    Ok(people)
-}
 
 /// One image for the calibration.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use image::{ImageReader, RgbImage};
-
 use super::verification::Pair;
 use super::{EvalError, read};
 use crate::align::{self, CROP_HEIGHT, CROP_WIDTH, Crop};
-use crate::detect::{Detector, Face, Scratch};
+use crate::detect::{Detector, Scratch};
+use crate::media::read_still;
+use crate::prepare::{Subject, subject};
 
 /// Folds into which a list without folds is cut.
 pub const FOLDS_OF_AN_UNFOLDED_LIST: usize = 10;
@@ -134,22 +134,12 @@ fn pair(line: &str, same: bool) -> Option<(ImageName, ImageName)> {
     }
 }
 
-/// Reads an image, turned as its metadata say, in RGB.
-///
-/// # Errors
-/// When it cannot be read or decoded.
-pub fn read_image(path: &Path) -> Result<RgbImage, EvalError> {
-    let io = |source| EvalError::Read { path: path.into(), source };
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(io)?;
-    Ok(reader.decode().map_err(|source| EvalError::Image { path: path.into(), source })?.into_rgb8())
-}
-
 /// Reads an aligned crop: 96x112 pixels, or 112x112 of which the middle 96 columns are taken.
 ///
 /// # Errors
 /// When it cannot be read or has another size.
 pub fn read_crop(path: &Path) -> Result<Crop, EvalError> {
-    let image = read_image(path)?;
+    let image = read_still(path)?;
     let (width, height) = image.dimensions();
     let (crop_width, crop_height) = (CROP_WIDTH as u32, CROP_HEIGHT as u32);
     let middle = if (width, height) == (112, crop_height) {
@@ -160,16 +150,27 @@ pub fn read_crop(path: &Path) -> Result<Crop, EvalError> {
     Crop::from_image(middle).ok_or_else(|| EvalError::NotAligned { path: path.into(), width, height })
 }
 
+/// The face of a photo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Portrait {
+    /// The crop of the face nearest to the centre.
+    pub crop: Crop,
+    /// How many faces were found.
+    pub faces: usize,
+    /// The photo was an aligned crop already and was taken as it is.
+    pub already_aligned: bool,
+}
+
 /// Reads photos and aligns in each the face nearest to its centre; `None` without a face.
 /// The work is shared by `threads` threads.
 ///
 /// # Errors
 /// When a photo cannot be read.
-pub fn detect_crops(
+pub fn portraits(
     paths: &[PathBuf],
     detector: &Detector,
     threads: usize,
-) -> Result<Vec<Option<Crop>>, EvalError> {
+) -> Result<Vec<Option<Portrait>>, EvalError> {
     let share = paths.len().div_ceil(threads.max(1)).max(1);
     std::thread::scope(|scope| {
         let workers: Vec<_> = paths
@@ -177,37 +178,33 @@ pub fn detect_crops(
             .map(|paths| {
                 scope.spawn(move || {
                     let mut scratch = Scratch::default();
-                    paths.iter().map(|path| detect_crop(path, detector, &mut scratch)).collect()
+                    paths.iter().map(|path| portrait(path, detector, &mut scratch)).collect()
                 })
             })
             .collect();
         let results = workers.into_iter().map(|worker| match worker.join() {
-            Ok(crops) => crops,
+            Ok(portraits) => portraits,
             Err(panic) => std::panic::resume_unwind(panic),
         });
         Ok(results.collect::<Result<Vec<Vec<_>>, EvalError>>()?.concat())
     })
 }
 
-fn detect_crop(path: &Path, detector: &Detector, scratch: &mut Scratch) -> Result<Option<Crop>, EvalError> {
-    let image = read_image(path)?;
-    let face = central(&detector.detect(&image, scratch), image.dimensions());
-    Ok(face.and_then(|face| align::align(&image, &face.landmarks)))
-}
-
-/// The face whose centre is nearest to that of the image.
-fn central(faces: &[Face], (width, height): (u32, u32)) -> Option<Face> {
-    let distance = |face: &Face| {
-        let [x, y] = face.bbox.centre();
-        (x - (width as f32 - 1.0) / 2.0).hypot(y - (height as f32 - 1.0) / 2.0)
-    };
-    faces.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).copied()
+fn portrait(path: &Path, detector: &Detector, scratch: &mut Scratch) -> Result<Option<Portrait>, EvalError> {
+    let image = read_still(path)?;
+    let Some(Subject { face, faces }) = subject(&image, detector, scratch) else { return Ok(None) };
+    Ok(match align::already_aligned(&image, &face.landmarks) {
+        Some(crop) => Some(Portrait { crop, faces, already_aligned: true }),
+        None => {
+            align::align(&image, &face.landmarks).map(|crop| Portrait { crop, faces, already_aligned: false })
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::BBox;
+    use image::RgbImage;
 
     fn parse(text: &str) -> Result<Pairs, EvalError> {
         Pairs::parse(text, Path::new("pairs.txt"))
@@ -260,18 +257,6 @@ mod tests {
         assert_eq!((rest.images.len(), rest.pairs.len(), lost), (4, 2, 2));
         assert_eq!(rest.images[rest.pairs[1].first].person, "C");
         assert_eq!(rest.pairs[1].fold, 1);
-    }
-
-    #[test]
-    fn the_central_face_is_taken_not_the_most_certain() {
-        let face = |x: f32, score| Face {
-            bbox: BBox { x1: x, y1: 100.0, x2: x + 50.0, y2: 150.0 },
-            score,
-            landmarks: [[0.0; 2]; 5],
-        };
-        let faces = [face(0.0, 0.99), face(110.0, 0.8), face(190.0, 0.9)];
-        assert_eq!(central(&faces, (250, 250)).unwrap().score, 0.8);
-        assert!(central(&[], (250, 250)).is_none());
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! How good it is: verification, video scoring, calibration.
+//! How good it is: verification, open-set identification, video scoring, calibration.
 
 pub mod calibrate;
 pub mod lfw;
+pub mod openset;
+pub mod people;
 pub mod roc;
 pub mod verification;
 pub mod video;
@@ -69,14 +71,9 @@ pub enum EvalError {
     /// There is not enough to measure anything on.
     #[error("{0}")]
     TooLittle(String),
-    /// An image cannot be decoded.
-    #[error("{path} is no image that can be decoded ({source}): replace it or take it out", path = path.display())]
-    Image {
-        /// The file.
-        path: PathBuf,
-        /// What the decoder said.
-        source: image::ImageError,
-    },
+    /// An image cannot be read.
+    #[error(transparent)]
+    Image(#[from] crate::media::MediaError),
     /// An image said to be an aligned crop has another size.
     #[error(
         "{path} is {width}x{height} pixels and no aligned crop: those are 112x112 or 96x112; leave --aligned out for photos",

@@ -1,6 +1,6 @@
 //! Receiver operating characteristic of a set of scored pairs.
 
-use std::fmt::Write as _;
+use crate::report::chart::{Axis, Chart, Curve, Scale};
 
 /// Scores of pairs of the same and of different people.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -69,69 +69,20 @@ impl Roc {
         thresholds.into_iter().map(|t| self.at(t)).collect()
     }
 
-    /// The curve as an SVG image: true accept rate over the logarithm of the false accept rate.
-    pub fn to_svg(&self, title: &str) -> String {
-        const WIDTH: f64 = 480.0;
-        const HEIGHT: f64 = 400.0;
-        const LEFT: f64 = 60.0;
-        const TOP: f64 = 40.0;
-        let decades = (self.different.len().max(10) as f64).log10().ceil();
-        let x = |far: f64| LEFT + WIDTH * (1.0 + far.log10().max(-decades) / decades);
-        let y = |tar: f64| TOP + HEIGHT * (1.0 - tar);
-        let title = title.replace('&', "&amp;").replace('<', "&lt;");
-        let (right, bottom) = (LEFT + WIDTH, TOP + HEIGHT);
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" font-family=\"sans-serif\" font-size=\"13\">\n\
-             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-             <text x=\"{LEFT}\" y=\"24\" font-size=\"15\">{title}</text>\n",
-            right + 30.0,
-            bottom + 55.0
-        );
-        let mut line = |x1: f64, y1: f64, x2: f64, y2: f64| {
-            let _ = writeln!(svg, "<path d=\"M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}\" stroke=\"#ddd\"/>");
-        };
-        for step in 0..=5 {
-            let tar = f64::from(step) / 5.0;
-            line(LEFT, y(tar), right, y(tar));
+    /// The curve: true accept rate over the logarithm of the false accept rate, from the
+    /// smallest rate that the pairs can show. The upright axis starts at the tenth below it.
+    pub fn chart(&self, title: &str) -> Chart {
+        let decades = (self.different.len().max(10) as f64).log10().floor() as i32;
+        let points: Vec<(f64, f64)> = self.points().into_iter().map(|p| (p.far, p.tar)).collect();
+        let least = 10f64.powi(-decades);
+        let lowest = points.iter().filter(|p| p.0 <= least).map(|p| p.1).fold(0.0, f64::max);
+        let from = ((lowest * 10.0).floor() / 10.0).clamp(0.0, 0.9);
+        Chart {
+            title: title.into(),
+            x: Axis { label: "false accept rate".into(), scale: Scale::Log10(-decades, 0) },
+            y: Axis { label: "true accept rate".into(), scale: Scale::Linear(from, 1.0) },
+            curves: vec![Curve { points, ..Curve::default() }],
         }
-        for decade in 0..=decades as i32 {
-            let at = x(10f64.powi(-decade));
-            line(at, TOP, at, bottom);
-        }
-        for step in 0..=5 {
-            let tar = f64::from(step) / 5.0;
-            let _ = writeln!(
-                svg,
-                "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{tar:.1}</text>",
-                LEFT - 8.0,
-                y(tar) + 4.0
-            );
-        }
-        for decade in 0..=decades as i32 {
-            let at = x(10f64.powi(-decade));
-            let label = if decade == 0 { "1".into() } else { format!("1e-{decade}") };
-            let _ = writeln!(
-                svg,
-                "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
-                bottom + 18.0
-            );
-        }
-        let _ = writeln!(
-            svg,
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">false accept rate</text>\n\
-             <text transform=\"translate(16 {}) rotate(-90)\" text-anchor=\"middle\">true accept rate</text>",
-            LEFT + WIDTH / 2.0,
-            bottom + 42.0,
-            TOP + HEIGHT / 2.0
-        );
-        let mut path = String::new();
-        for point in self.points() {
-            let (command, x, y) = (if path.is_empty() { 'M' } else { 'L' }, x(point.far), y(point.tar));
-            let _ = write!(path, "{command}{x:.1} {y:.1}");
-        }
-        let _ =
-            writeln!(svg, "<path d=\"{path}\" fill=\"none\" stroke=\"#0b62c4\" stroke-width=\"2\"/>\n</svg>");
-        svg
     }
 }
 
@@ -164,9 +115,10 @@ mod tests {
     }
 
     #[test]
-    fn the_plot_is_whole_and_its_title_is_text() {
-        let svg = roc().to_svg("<b> & co");
-        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
-        assert!(svg.contains("&lt;b> &amp; co") && !svg.contains("NaN") && !svg.contains("inf"));
+    fn the_chart_starts_where_the_pairs_can_show_a_rate() {
+        let chart = roc().chart("title");
+        assert_eq!(chart.x.scale, Scale::Log10(-3, 0));
+        assert_eq!(chart.y.scale, Scale::Linear(0.5, 1.0), "half pass at 1 of 1000");
+        assert_eq!(chart.curves[0].points.last(), Some(&(1.0, 1.0)));
     }
 }

@@ -58,6 +58,9 @@ pub struct Verification {
     pub standard_error: f64,
     /// Each fold.
     pub folds: Vec<Fold>,
+    /// The threshold that is best on all pairs, each scored in its fold, and its accuracy
+    /// there: judged on the pairs it was chosen on, so a little too good.
+    pub best: Fold,
     /// Every pair, scored in its fold.
     #[serde(skip)]
     pub roc: Roc,
@@ -141,6 +144,9 @@ pub fn cross_validate(
         results.push(Fold { pairs: test.len(), threshold, accuracy });
         pooled.extend(test.into_scores());
     }
+    let all = Scored::new(pooled.iter().copied());
+    let threshold = all.best_threshold();
+    let best = Fold { pairs: all.len(), threshold, accuracy: all.right(threshold) as f64 / all.len() as f64 };
     let count = results.len() as f64;
     let accuracy = results.iter().map(|f| f.accuracy).sum::<f64>() / count;
     let variance = results.iter().map(|f| (f.accuracy - accuracy).powi(2)).sum::<f64>() / (count - 1.0);
@@ -150,6 +156,7 @@ pub fn cross_validate(
         accuracy,
         standard_error: (variance / count).sqrt(),
         folds: results,
+        best,
         roc: Roc::new(pooled),
     })
 }
@@ -180,19 +187,19 @@ impl Scored {
     }
 
     fn best_threshold(&self) -> f64 {
-        let (mut best, mut sum, mut count) = (0, 0.0, 0.0);
+        // Whole steps are summed, so that the mean is as exact as a number can be.
+        let (mut best, mut sum, mut count) = (0, 0, 0);
         for step in -THRESHOLD_STEPS..=THRESHOLD_STEPS {
-            let threshold = f64::from(step) / f64::from(THRESHOLD_STEPS);
-            let right = self.right(threshold);
+            let right = self.right(f64::from(step) / f64::from(THRESHOLD_STEPS));
             if right > best {
-                (best, sum, count) = (right, 0.0, 0.0);
+                (best, sum, count) = (right, 0, 0);
             }
             if right == best {
-                sum += threshold;
-                count += 1.0;
+                sum += i64::from(step);
+                count += 1;
             }
         }
-        sum / count
+        sum as f64 / (count * i64::from(THRESHOLD_STEPS)) as f64
     }
 
     fn into_scores(self) -> impl Iterator<Item = (bool, f64)> {

@@ -120,8 +120,13 @@ enum End {
 /// One sound track. The source pushes, the sink opens the gate as far as pictures were written;
 /// neither ever waits for the other.
 pub(super) struct Track {
+    /// Name of the stream it comes from.
+    pub(super) stream: String,
     /// Compressed sound goes through as it is; raw samples may have to be encoded.
     pub(super) compressed: bool,
+    /// Added to the running times of this track alone. Where it is negative, compressed sound
+    /// before time 0 is priming, which the container has to hide.
+    shift_ns: i64,
     state: Mutex<TrackState>,
 }
 
@@ -131,9 +136,14 @@ struct TrackState {
     offset_ns: Option<i64>,
     held: VecDeque<Held>,
     last_end_ns: u64,
-    passed: u64,
     gate_ns: u64,
     out: Option<gst_app::AppSrc>,
+    /// Whether priming is wanted, then how much of it there is.
+    keeps_priming: bool,
+    lead_ns: Option<u64>,
+    /// When the last packet was passed on, and how much later than the one before.
+    last_written_ns: Option<u64>,
+    step_ns: Option<u64>,
     end: End,
     discarded: bool,
 }
@@ -145,18 +155,21 @@ struct Held {
 }
 
 impl Track {
-    pub(super) fn new(compressed: bool, offset_ns: Option<i64>) -> Arc<Self> {
+    pub(super) fn new(stream: &str, compressed: bool, offset_ns: Option<i64>, shift_ns: i64) -> Arc<Self> {
         let state = TrackState {
-            offset_ns,
+            offset_ns: offset_ns.map(|offset_ns| offset_ns + shift_ns),
             held: VecDeque::new(),
             last_end_ns: 0,
-            passed: 0,
             gate_ns: 0,
             out: None,
+            keeps_priming: false,
+            lead_ns: None,
+            last_written_ns: None,
+            step_ns: None,
             end: End::Open,
             discarded: false,
         };
-        Arc::new(Self { compressed, state: Mutex::new(state) })
+        Arc::new(Self { stream: stream.to_owned(), compressed, shift_ns, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, TrackState> {
@@ -187,7 +200,7 @@ impl Track {
     /// From the source: what to add to running times.
     pub(super) fn set_offset(&self, offset_ns: i64) {
         let mut state = self.state();
-        state.offset_ns = Some(offset_ns);
+        state.offset_ns = Some(offset_ns + self.shift_ns);
         state.flush();
     }
 
@@ -207,10 +220,12 @@ impl Track {
         held.unwrap_or(0).max(state.last_end_ns)
     }
 
-    /// From the sink: where packets go.
-    pub(super) fn connect(&self, out: gst_app::AppSrc) {
+    /// From the sink: where packets go. Priming is passed on if `keeps_priming`, and then the
+    /// whole track comes later by its length, [`Track::lead_ns`].
+    pub(super) fn connect(&self, out: gst_app::AppSrc, keeps_priming: bool) {
         let mut state = self.state();
         state.out = Some(out);
+        state.keeps_priming = keeps_priming && self.compressed && self.shift_ns < 0;
         state.flush();
     }
 
@@ -222,8 +237,7 @@ impl Track {
     }
 
     /// From the sink: the last picture ends here; passes on what belongs to it, then the end.
-    /// Returns the number of packets that were passed on in all.
-    pub(super) fn finish(&self, video_end_ns: u64) -> u64 {
+    pub(super) fn finish(&self, video_end_ns: u64) {
         let mut state = self.state();
         state.gate_ns = if state.end == End::Whole { u64::MAX } else { video_end_ns };
         state.flush();
@@ -233,7 +247,11 @@ impl Track {
             // Fails only when the pipeline has already failed, which is reported as such.
             let _ = out.end_of_stream();
         }
-        state.passed
+    }
+
+    /// How much priming was passed on, in nanoseconds.
+    pub(super) fn lead_ns(&self) -> u64 {
+        self.state().lead_ns.unwrap_or(0)
     }
 
     /// Throws away what is here and what comes.
@@ -265,22 +283,85 @@ impl TrackState {
                 return;
             }
             let Some(held) = self.held.pop_front() else { return };
-            // Sound from before the first picture of a live source.
-            if pts_ns.is_some_and(|pts| pts < 0) {
-                continue;
-            }
-            self.last_end_ns = held.end_ns(offset_ns).unwrap_or(self.last_end_ns);
             let (Some(buffer), Some(caps)) = (held.sample.buffer_owned(), held.sample.caps_owned()) else {
                 continue;
             };
             let mut buffer = buffer;
+            let mut written_ns = None;
+            if let Some(pts_ns) = pts_ns {
+                let early_ns = u64::try_from(-pts_ns).unwrap_or(0);
+                let lead_ns = match self.lead_ns {
+                    Some(lead_ns) => lead_ns,
+                    None if early_ns > 0 && !self.keeps_priming => 0,
+                    None => *self.lead_ns.insert(early_ns),
+                };
+                written_ns = u64::try_from(pts_ns.saturating_add_unsigned(lead_ns)).ok();
+                if written_ns.is_none() {
+                    // Sound from before the first picture, of which a block of samples may have
+                    // to be cut in two.
+                    match without_start(&buffer, &caps, early_ns) {
+                        Some(rest) => buffer = rest,
+                        None => continue,
+                    }
+                    written_ns = Some(0);
+                }
+            }
+            self.last_end_ns = held.end_ns(offset_ns).unwrap_or(self.last_end_ns);
             let fields = buffer.make_mut();
-            fields.set_pts(pts_ns.map(|pts| gst::ClockTime::from_nseconds(pts as u64)));
+            fields.set_pts(written_ns.map(gst::ClockTime::from_nseconds));
+            if let (Some(written_ns), Some(last_ns)) = (written_ns, self.last_written_ns) {
+                self.step_ns = written_ns.checked_sub(last_ns).filter(|&ns| ns > 0).or(self.step_ns);
+            }
+            self.last_written_ns = written_ns.or(self.last_written_ns);
+            // matroskademux gives none, and mp4mux hides a last packet of no length.
+            if fields.duration().is_none() {
+                fields.set_duration(self.step_ns.map(gst::ClockTime::from_nseconds));
+            }
             fields.set_dts(gst::ClockTime::NONE);
             let sample = gst::Sample::builder().buffer(&buffer).caps(&caps).build();
             // A refused packet means that the sink has failed, which its next write reports.
             let _ = out.push_sample(&sample);
-            self.passed += 1;
         }
+    }
+}
+
+/// What is left of a block of samples without its first `early_ns`; `None` for nothing, and for
+/// what cannot be cut.
+fn without_start(buffer: &gst::Buffer, caps: &gst::Caps, early_ns: u64) -> Option<gst::Buffer> {
+    let format = caps.structure(0).filter(|format| format.name() == "audio/x-raw")?;
+    if format.get::<&str>("layout") == Ok("non-interleaved") {
+        return None;
+    }
+    let rate = u64::try_from(format.get::<i32>("rate").ok()?).ok()?;
+    let frames_in = |ns: u64| (u128::from(ns) * u128::from(rate) + 500_000_000) / 1_000_000_000;
+    let duration_ns = buffer.duration()?.nseconds();
+    let (frames, cut) = (usize::try_from(frames_in(duration_ns)).ok()?, frames_in(early_ns) as usize);
+    if frames == 0 || cut >= frames || buffer.size() % frames != 0 {
+        return None;
+    }
+    let start = cut * (buffer.size() / frames);
+    let mut rest = buffer.copy_region(gst::BufferCopyFlags::MEMORY, start..).ok()?;
+    rest.make_mut().set_duration(gst::ClockTime::from_nseconds(duration_ns.saturating_sub(early_ns)));
+    Some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_of_samples_loses_what_lies_before_time_0() {
+        gst::init().unwrap();
+        let caps =
+            gst::Caps::builder("audio/x-raw").field("format", "S16LE").field("rate", 48_000i32).build();
+        let mut block = gst::Buffer::from_slice((0..=255u8).collect::<Vec<_>>());
+        // 64 stereo frames of 16 bits.
+        block.make_mut().set_duration(gst::ClockTime::from_nseconds(1_333_333));
+        let rest = without_start(&block, &caps, 1_000_000).unwrap();
+        assert_eq!(rest.map_readable().unwrap().as_slice(), (192..=255u8).collect::<Vec<_>>());
+        assert_eq!(rest.duration(), Some(gst::ClockTime::from_nseconds(333_333)));
+        assert!(without_start(&block, &caps, 1_333_333).is_none());
+        let compressed = gst::Caps::builder("audio/mpeg").build();
+        assert!(without_start(&block, &compressed, 1_000_000).is_none());
     }
 }

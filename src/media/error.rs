@@ -54,6 +54,11 @@ pub enum MediaError {
         /// The first error GStreamer reported.
         reason: String,
     },
+    /// An MP4 file without its index.
+    #[error(
+        "{0} has no index: its recording was not finished or its end is missing; repair it or record it again"
+    )]
+    NoIndex(PathBuf),
     /// The input was understood but holds no video.
     #[error("{0} holds no video stream: give a file or stream with pictures in it")]
     NoVideo(String),

@@ -1,37 +1,169 @@
-//! Repair of the one thing that makes mp4mux's files unreadable: a track that never got a sample.
+//! The index of MP4 files: what qtdemux and mp4mux make of it is not all that it says.
+//!
+//! Encoders of compressed sound put a packet or two of priming before the first sample that is
+//! to be heard, and the file hides it with an edit list (ISO/IEC 14496-12, 8.6.6). qtdemux cuts
+//! such packets off, and the end of the track with them; mp4mux cannot write them. So the edit
+//! lists of sound are hidden from qtdemux ([`Timeline`]) and written by us ([`repair`]). Those
+//! that mp4mux writes for pictures count in decoding order, and with reordered frames of a
+//! variable rate they hide the last ones; [`repair`] makes them long enough.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-/// Removes the tracks without any sample from a finished file whose index lies at its end, as
-/// mp4mux writes it. A file laid out otherwise is left alone.
-pub(super) fn drop_empty_tracks(file: &mut File) -> io::Result<()> {
+/// Larger indexes are left alone: that of a day of video has some 10 MB.
+const LARGEST_INDEX: u64 = 256 << 20;
+/// The longest start of a track that counts as priming; more is a cut that somebody made.
+const LONGEST_PRIMING_S: f64 = 0.5;
+/// How much of the end of a track an edit list may leave out without being a cut.
+const LONGEST_PADDING_S: f64 = 0.2;
+
+/// What the edit lists of the sound of a file say, and how to hide them from qtdemux.
+#[derive(Debug, Default)]
+pub(super) struct Timeline {
+    /// By track number: what to add to the times of the track, in nanoseconds.
+    pub(super) shift_ns: HashMap<u32, i64>,
+    /// Bytes to put over those of the file, by their offset in it.
+    patches: Vec<(u64, Vec<u8>)>,
+}
+
+impl Timeline {
+    /// Reads the index of a file; nothing is found in what is no MP4 file.
+    pub(super) fn read(file: &mut File) -> io::Result<Self> {
+        match find_index(file)? {
+            Search::Found { at, index, .. } => Ok(Self::of_index(at, &index).unwrap_or_default()),
+            Search::Missing | Search::Foreign => Ok(Self::default()),
+        }
+    }
+
+    fn of_index(at: u64, index: &[u8]) -> Option<Self> {
+        let parts = boxes(index.get(8..)?);
+        // Fragments carry times of their own.
+        if parts.iter().any(|(kind, _)| kind == b"mvex") {
+            return None;
+        }
+        let movie = parts.iter().find(|(kind, _)| kind == b"mvhd")?.1;
+        let (movie_scale, movie_duration) = scale_and_duration(movie)?;
+        let offset_of = |part: &[u8]| at + (part.as_ptr() as usize - index.as_ptr() as usize) as u64;
+        let mut timeline = Self::default();
+        let mut longest = movie_duration;
+        for (_, track) in parts.iter().filter(|(kind, _)| kind == b"trak") {
+            let Some((scale, duration)) = inside(track, &[b"mdia", b"mdhd"]).and_then(scale_and_duration)
+            else {
+                continue;
+            };
+            let Some(Edit { delay, start, length }) = edit(track) else { continue };
+            let seconds = |ticks: u64, scale: u32| ticks as f64 / f64::from(scale);
+            let (start_s, end_s) = (seconds(start, scale), seconds(duration, scale));
+            let cut = length > 0 && start_s + seconds(length, movie_scale) + LONGEST_PADDING_S < end_s;
+            if cut || start_s > LONGEST_PRIMING_S {
+                continue;
+            }
+            // qtdemux ends a track where its unshifted times pass the duration of the whole.
+            let end = ((end_s + start_s) * f64::from(movie_scale)).ceil() as u64 + delay;
+            longest = longest.max(end);
+            if !is_of_kind(track, b"soun") {
+                continue;
+            }
+            if let (Some(list), Some(number)) = (inside(track, &[b"edts"]), track_number(track)) {
+                timeline.patches.push((offset_of(list) + 4, b"free".to_vec()));
+                let shift_s = seconds(delay, movie_scale) - start_s;
+                timeline.shift_ns.insert(number, (shift_s * 1e9).round() as i64);
+            }
+        }
+        if longest > movie_duration && movie_duration > 0 {
+            let patch = match movie.get(8)? {
+                0 => (offset_of(movie) + 24, u32::try_from(longest).ok()?.to_be_bytes().to_vec()),
+                _ => (offset_of(movie) + 32, longest.to_be_bytes().to_vec()),
+            };
+            timeline.patches.push(patch);
+        }
+        Some(timeline)
+    }
+
+    /// Whether `length` bytes at `offset` of the file are to be changed.
+    pub(super) fn touches(&self, offset: u64, length: usize) -> bool {
+        let end = offset + length as u64;
+        self.patches.iter().any(|(at, new)| *at < end && at + new.len() as u64 > offset)
+    }
+
+    /// Changes bytes that were read at `offset` of the file.
+    pub(super) fn apply(&self, offset: u64, bytes: &mut [u8]) {
+        for (at, new) in &self.patches {
+            for (n, byte) in new.iter().enumerate() {
+                let place = (at + n as u64).checked_sub(offset).and_then(|n| usize::try_from(n).ok());
+                if let Some(old) = place.and_then(|place| bytes.get_mut(place)) {
+                    *old = *byte;
+                }
+            }
+        }
+    }
+}
+
+/// Whether a file is MP4 (or QuickTime) and lacks its index, as one whose recording was cut off.
+pub(super) fn lacks_index(file: &mut File) -> io::Result<bool> {
+    Ok(matches!(find_index(file)?, Search::Missing))
+}
+
+/// Completes a file that mp4mux has finished: shows `video_ns` of the pictures, hides the first
+/// `leads_ns` of each sound track (0 for nothing), and removes tracks that never got a sample,
+/// which would make it unreadable.
+///
+/// # Errors
+/// When it cannot be read or written, or its index is not where mp4mux puts it.
+pub(super) fn repair(file: &mut File, video_ns: u64, leads_ns: &[u64]) -> io::Result<()> {
+    let Search::Found { at, index, at_end: true } = find_index(file)? else {
+        return Err(io::Error::other("the index of the finished file is not at its end"));
+    };
+    let repaired = repaired(&index, video_ns, leads_ns)
+        .ok_or_else(|| io::Error::other("the index of the finished file is not built as expected"))?;
+    file.seek(SeekFrom::Start(at))?;
+    file.write_all(&repaired)?;
+    file.set_len(at + repaired.len() as u64)
+}
+
+enum Search {
+    /// The index box (moov), where it lies, and whether the file ends with it.
+    Found {
+        at: u64,
+        index: Vec<u8>,
+        at_end: bool,
+    },
+    Missing,
+    /// No MP4 file.
+    Foreign,
+}
+
+fn find_index(file: &mut File) -> io::Result<Search> {
     let length = file.metadata()?.len();
     let mut at = 0;
+    let mut media = false;
     while at + 8 <= length {
         file.seek(SeekFrom::Start(at))?;
         let mut head = [0; 16];
         let header = if length - at >= 16 { 16 } else { 8 };
         file.read_exact(&mut head[..header])?;
-        let Some((kind, size)) = box_head(&head[..header], length - at) else { return Ok(()) };
-        if kind == *b"moov" {
-            if at + size != length {
-                return Ok(());
-            }
-            let mut index = vec![0; size as usize];
-            file.seek(SeekFrom::Start(at))?;
-            file.read_exact(&mut index)?;
-            let kept = without_empty_tracks(&index);
-            if kept.len() < index.len() {
+        // A box that goes on past the end of the file is the last.
+        let Some((kind, size)) = box_head(&head[..header], u64::MAX) else { break };
+        let left = length - at;
+        match &kind {
+            b"moov" if size <= left && size <= LARGEST_INDEX => {
+                let mut index = vec![0; size as usize];
                 file.seek(SeekFrom::Start(at))?;
-                file.write_all(&kept)?;
-                file.set_len(at + kept.len() as u64)?;
+                file.read_exact(&mut index)?;
+                return Ok(Search::Found { at, index, at_end: size == left });
             }
-            return Ok(());
+            b"moov" => return Ok(Search::Foreign),
+            b"ftyp" | b"mdat" => media = true,
+            _ if at == 0 && !matches!(&kind, b"wide" | b"free" | b"skip" | b"pnot") => break,
+            _ => {}
+        }
+        if size >= left {
+            break;
         }
         at += size;
     }
-    Ok(())
+    Ok(if media { Search::Missing } else { Search::Foreign })
 }
 
 /// Kind and whole size of the box that starts here, when it lies within `available` bytes.
@@ -57,27 +189,167 @@ fn boxes(mut bytes: &[u8]) -> Vec<([u8; 4], &[u8])> {
     found
 }
 
-/// The index box again, without tracks whose sample description (stsd) is empty.
-fn without_empty_tracks(index: &[u8]) -> Vec<u8> {
-    let mut kept = index[..8].to_vec();
-    for (kind, whole) in boxes(&index[8..]) {
-        if kind != *b"trak" || has_samples(whole) != Some(false) {
-            kept.extend_from_slice(whole);
+/// The box at the end of a path of kinds inside `outer`, with its header.
+fn inside<'a>(outer: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
+    path.iter().try_fold(outer, |outer, wanted| {
+        Some(boxes(outer.get(8..)?).into_iter().find(|(kind, _)| kind == *wanted)?.1)
+    })
+}
+
+fn number_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn long_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// Ticks a second and duration in ticks of an mvhd or mdhd box.
+fn scale_and_duration(header: &[u8]) -> Option<(u32, u64)> {
+    let (scale, duration) = match header.get(8)? {
+        0 => (number_at(header, 20)?, u64::from(number_at(header, 24)?)),
+        _ => (number_at(header, 28)?, long_at(header, 32)?),
+    };
+    (scale > 0).then_some((scale, duration))
+}
+
+fn track_number(track: &[u8]) -> Option<u32> {
+    let header = inside(track, &[b"tkhd"])?;
+    number_at(header, if *header.get(8)? == 0 { 20 } else { 28 })
+}
+
+/// Whether the handler of a track is for sound (soun) or pictures (vide).
+fn is_of_kind(track: &[u8], kind: &[u8; 4]) -> bool {
+    inside(track, &[b"mdia", b"hdlr"]).and_then(|handler| handler.get(16..20)) == Some(kind)
+}
+
+/// A plain edit list: nothing for a while, then the track from some place on.
+struct Edit {
+    /// In ticks of the movie.
+    delay: u64,
+    /// In ticks of the track.
+    start: u64,
+    /// In ticks of the movie; 0 for all the rest.
+    length: u64,
+}
+
+/// The edit list of a track; `None` when it cuts, repeats or changes speed.
+fn edit(track: &[u8]) -> Option<Edit> {
+    let Some(list) = inside(track, &[b"edts", b"elst"]) else {
+        return Some(Edit { delay: 0, start: 0, length: 0 });
+    };
+    let long = *list.get(8)? != 0;
+    let size = if long { 20 } else { 12 };
+    let mut delay = 0;
+    let mut found = None;
+    for n in 0..number_at(list, 12)? as usize {
+        let entry = list.get(16 + n * size..16 + (n + 1) * size)?;
+        let (length, start, rate) = if long {
+            (long_at(entry, 0)?, long_at(entry, 8)? as i64, number_at(entry, 16)?)
+        } else {
+            let start = number_at(entry, 4)? as i32;
+            (u64::from(number_at(entry, 0)?), i64::from(start), number_at(entry, 8)?)
+        };
+        match u64::try_from(start) {
+            Err(_) if found.is_none() => delay += length,
+            Ok(start) if found.is_none() && rate == 1 << 16 => found = Some((start, length)),
+            _ => return None,
         }
     }
-    let size = (kept.len() as u32).to_be_bytes();
-    kept[..4].copy_from_slice(&size);
-    kept
+    let (start, length) = found?;
+    Some(Edit { delay, start, length })
+}
+
+/// The index again, with all pictures shown, leads hidden, and without empty tracks.
+fn repaired(index: &[u8], video_ns: u64, leads_ns: &[u64]) -> Option<Vec<u8>> {
+    let parts = boxes(index.get(8..)?);
+    let (movie_scale, _) =
+        parts.iter().find(|(kind, _)| kind == b"mvhd").and_then(|(_, movie)| scale_and_duration(movie))?;
+    let mut leads = leads_ns.iter();
+    let mut kept = index[..8].to_vec();
+    for (kind, whole) in parts {
+        if kind != *b"trak" {
+            kept.extend_from_slice(whole);
+            continue;
+        }
+        let lead_ns = if is_of_kind(whole, b"soun") { *leads.next().unwrap_or(&0) } else { 0 };
+        if has_samples(whole) == Some(false) {
+            continue;
+        }
+        if is_of_kind(whole, b"vide") {
+            let length = (video_ns as f64 * f64::from(movie_scale) / 1e9).ceil() as u64;
+            kept.extend(with_length(whole, length));
+        } else if lead_ns == 0 {
+            kept.extend_from_slice(whole);
+        } else {
+            kept.extend(with_lead(whole, lead_ns, movie_scale)?);
+        }
+    }
+    set_size(&mut kept);
+    Some(kept)
+}
+
+/// A track whose last edit shows `length` ticks of the movie or more; unchanged when it has no
+/// edit list, which shows everything.
+fn with_length(track: &[u8], length: u64) -> Vec<u8> {
+    let mut made = track.to_vec();
+    let Some(list) = inside(track, &[b"edts", b"elst"]) else { return made };
+    let start = list.as_ptr() as usize - track.as_ptr() as usize;
+    let (Some(&version), Some(count)) = (list.get(8), number_at(list, 12)) else { return made };
+    let Some(before) = (count as usize).checked_sub(1) else { return made };
+    let longer = if version == 0 {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        let at = 16 + before * 12;
+        number_at(list, at).map(|old| (at, old.max(length).to_be_bytes().to_vec()))
+    } else {
+        let at = 16 + before * 20;
+        long_at(list, at).map(|old| (at, old.max(length).to_be_bytes().to_vec()))
+    };
+    if let Some((at, bytes)) = longer {
+        made[start + at..][..bytes.len()].copy_from_slice(&bytes);
+    }
+    made
+}
+
+/// A track with an edit list that hides its first `lead_ns`.
+fn with_lead(track: &[u8], lead_ns: u64, movie_scale: u32) -> Option<Vec<u8>> {
+    let (scale, duration) = inside(track, &[b"mdia", b"mdhd"]).and_then(scale_and_duration)?;
+    let lead = (lead_ns as f64 * f64::from(scale) / 1e9).round() as u64;
+    let heard_s = duration.saturating_sub(lead) as f64 / f64::from(scale);
+    let length = (heard_s * f64::from(movie_scale)).ceil() as u64;
+    // Version 1, one entry: 64-bit length and start, speed 1.
+    let mut list = [0, 0, 0, 0, b'e', b'l', b's', b't', 1, 0, 0, 0, 0, 0, 0, 1].to_vec();
+    list.extend(length.to_be_bytes());
+    list.extend(lead.to_be_bytes());
+    list.extend([0, 1, 0, 0]);
+    set_size(&mut list);
+    let mut edits = b"\0\0\0\0edts".to_vec();
+    edits.extend(list);
+    set_size(&mut edits);
+    let mut made = track[..8].to_vec();
+    for (kind, whole) in boxes(&track[8..]) {
+        if kind != *b"edts" {
+            made.extend_from_slice(whole);
+        }
+        if kind == *b"tkhd" {
+            made.extend_from_slice(&edits);
+        }
+    }
+    set_size(&mut made);
+    Some(made)
+}
+
+/// Writes the size of a box into its head.
+fn set_size(made: &mut [u8]) {
+    let size = (made.len() as u32).to_be_bytes();
+    made[..4].copy_from_slice(&size);
 }
 
 /// Whether a track describes any sample; `None` when it is not built as expected.
 fn has_samples(track: &[u8]) -> Option<bool> {
-    let mut inside = track.get(8..)?;
-    for wanted in [b"mdia", b"minf", b"stbl", b"stsd"] {
-        inside = boxes(inside).into_iter().find(|(kind, _)| kind == wanted)?.1.get(8..)?;
-    }
+    let table = inside(track, &[b"mdia", b"minf", b"stbl", b"stsd"])?;
     // Version and flags, then the number of entries.
-    Some(u32::from_be_bytes(inside.get(4..8)?.try_into().ok()?) > 0)
+    Some(number_at(table, 12)? > 0)
 }
 
 #[cfg(test)]
@@ -91,30 +363,126 @@ mod tests {
         made
     }
 
-    fn track(entries: u32) -> Vec<u8> {
-        let mut table = vec![0; 4];
-        table.extend(entries.to_be_bytes());
-        let table = make(b"stbl", &[make(b"free", &[]), make(b"stsd", &table)].concat());
-        make(b"trak", &make(b"mdia", &make(b"minf", &table)))
+    fn numbers(values: &[u32]) -> Vec<u8> {
+        values.iter().flat_map(|value| value.to_be_bytes()).collect()
+    }
+
+    /// A movie header: 1000 ticks a second, 2000 ticks long.
+    fn movie(duration: u32) -> Vec<u8> {
+        make(b"mvhd", &numbers(&[0, 0, 0, 1000, duration]))
+    }
+
+    /// A sound track at 48 000 ticks a second, 2 s and 1024 ticks long.
+    fn track(number: u32, entries: u32, edits: Option<&[u32]>) -> Vec<u8> {
+        let mut inside = make(b"tkhd", &numbers(&[0, 0, 0, number]));
+        if let Some(edits) = edits {
+            inside.extend(make(b"edts", &make(b"elst", &numbers(edits))));
+        }
+        let header = make(b"mdhd", &numbers(&[0, 0, 0, 48_000, 97_024]));
+        let handler = make(b"hdlr", &[&[0; 8][..], b"soun"].concat());
+        let table = make(b"stbl", &[make(b"free", &[]), make(b"stsd", &numbers(&[0, entries]))].concat());
+        inside.extend(make(b"mdia", &[header, handler, make(b"minf", &table)].concat()));
+        make(b"trak", &inside)
+    }
+
+    fn file(parts: &[Vec<u8>]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&parts.concat()).unwrap();
+        file
+    }
+
+    fn bytes(file: &mut File) -> Vec<u8> {
+        let mut found = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut found).unwrap();
+        found
     }
 
     #[test]
-    fn only_tracks_without_samples_go() {
+    fn tracks_without_samples_go_and_leads_are_hidden() {
         let data = [make(b"ftyp", b"isom"), make(b"mdat", &[7; 50])].concat();
-        let whole = |tracks: &[Vec<u8>]| [data.clone(), make(b"moov", &tracks.concat())].concat();
+        let index = |tracks: &[Vec<u8>]| make(b"moov", &[movie(2000), tracks.concat()].concat());
+        let before =
+            index(&[track(1, 1, None), track(2, 0, None), track(3, 2, Some(&[0, 1, 0, 0, 1 << 16]))]);
+        let mut made = file(&[data.clone(), before]);
+        repair(&mut made, 0, &[0, 0, 21_333_333]).unwrap();
+        let mut hidden = track(3, 2, None);
+        let edits = make(b"edts", &make(b"elst", &numbers(&[1 << 24, 1, 0, 2000, 0, 1024, 1 << 16])));
+        let header = 8 + make(b"tkhd", &numbers(&[0, 0, 0, 3])).len();
+        hidden.splice(header..header, edits);
+        set_size(&mut hidden);
+        assert_eq!(bytes(&mut made), [data, index(&[track(1, 1, None), hidden])].concat());
+    }
+
+    #[test]
+    fn pictures_are_shown_to_their_end() {
+        const ONE: u32 = 1 << 16;
+        let pictures = |edits: &[u32]| bytes_replaced(&track(1, 1, Some(edits)), b"soun", b"vide");
+        let index = |track: Vec<u8>| make(b"moov", &[movie(2000), track].concat());
         for (before, after) in [
-            (whole(&[track(1), track(0), track(2)]), whole(&[track(1), track(2)])),
-            (whole(&[track(1)]), whole(&[track(1)])),
-            (vec![1, 2, 3], vec![1, 2, 3]),
-            (data.clone(), data.clone()),
+            (&[0, 1, 800, 6030, ONE][..], &[0, 1, 934, 6030, ONE][..]),
+            (&[0, 1, 950, 0, ONE], &[0, 1, 950, 0, ONE]),
+            (&[0, 2, 10, u32::MAX, ONE, 800, 0, ONE], &[0, 2, 10, u32::MAX, ONE, 934, 0, ONE]),
+            (&[1 << 24, 1, 0, 800, 0, 5, ONE], &[1 << 24, 1, 0, 934, 0, 5, ONE]),
+        ] {
+            let mut made = file(&[index(pictures(before))]);
+            repair(&mut made, 933_333_333, &[]).unwrap();
+            assert_eq!(bytes(&mut made), index(pictures(after)), "{before:?}");
+        }
+    }
+
+    #[test]
+    fn plain_edit_lists_of_sound_become_shifts_and_cuts_are_left_alone() {
+        const ONE: u32 = 1 << 16;
+        for (edits, shift_ns) in [
+            (&[0, 1, 2000, 1024, ONE][..], Some(-21_333_333)),
+            (&[0, 2, 1000, u32::MAX, ONE, 2000, 1024, ONE], Some(978_666_667)),
+            (&[0, 1, 500, 1024, ONE], None),
+            (&[0, 1, 2000, 48_000, ONE], None),
+            (&[0, 2, 1000, 0, ONE, 1000, 48_000, ONE], None),
+        ] {
+            let index = [movie(2000), track(7, 1, Some(edits))].concat();
+            let mut made = file(&[make(b"ftyp", b"isom"), make(b"moov", &index)]);
+            let timeline = Timeline::read(&mut made).unwrap();
+            assert_eq!(timeline.shift_ns.get(&7).copied(), shift_ns, "{edits:?}");
+            let before = bytes(&mut made);
+            let mut after = before.clone();
+            // In pieces, as a demuxer may read it.
+            after.chunks_mut(5).enumerate().for_each(|(n, piece)| timeline.apply(n as u64 * 5, piece));
+            let expected = match shift_ns {
+                None => before,
+                Some(_) => {
+                    let end = 2043 + if edits[1] == 2 { 1000 } else { 0 };
+                    let hidden = bytes_replaced(&track(7, 1, Some(edits)), b"edts", b"free");
+                    let index = [movie(end), hidden].concat();
+                    [make(b"ftyp", b"isom"), make(b"moov", &index)].concat()
+                }
+            };
+            assert_eq!(after, expected, "{edits:?}");
+        }
+    }
+
+    fn bytes_replaced(bytes: &[u8], old: &[u8; 4], new: &[u8; 4]) -> Vec<u8> {
+        let at = bytes.windows(4).position(|window| window == old).unwrap();
+        [&bytes[..at], new, &bytes[at + 4..]].concat()
+    }
+
+    #[test]
+    fn a_file_without_index_is_told_from_what_is_no_mp4() {
+        let whole = [make(b"ftyp", b"isom"), make(b"moov", &movie(1)), make(b"mdat", &[1; 9])].concat();
+        let cut = [make(b"ftyp", b"isom"), make(b"mdat", &[1; 90])].concat();
+        for (bytes, lacking) in [
+            (&whole[..], false),
+            (&cut[..], true),
+            (&cut[..40], true),
+            (b"RIFF1234AVI LIST", false),
+            (b"\x1a\x45\xdf\xa3 matroska", false),
+            (b"GIF", false),
+            (b"", false),
         ] {
             let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&before).unwrap();
-            drop_empty_tracks(&mut file).unwrap();
-            let mut found = Vec::new();
-            file.rewind().unwrap();
-            file.read_to_end(&mut found).unwrap();
-            assert_eq!(found, after);
+            file.write_all(bytes).unwrap();
+            assert_eq!(lacks_index(&mut file).unwrap(), lacking, "{bytes:?}");
         }
     }
 }

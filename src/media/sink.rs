@@ -9,7 +9,7 @@ use gstreamer_video as gst_video;
 
 use super::audio::Track;
 use super::encoder::{SinkOptions, VideoCodec, working_encoder};
-use super::mp4::drop_empty_tracks;
+use super::mp4;
 use super::output::Pending;
 use super::{Audio, Container, Frame, Input, MediaError, Picture, SourceInfo};
 use super::{element, error_text, start_gstreamer};
@@ -56,6 +56,7 @@ pub struct Sink {
     size: (usize, usize),
     coded: (usize, usize),
     meta: Layout,
+    first_pts_ns: Option<u64>,
     last_pts_ns: Option<u64>,
     end_ns: u64,
     summary: SinkSummary,
@@ -203,7 +204,9 @@ impl Sink {
             let _ = pipeline.set_state(gst::State::Null);
             return Err(MediaError::NotWritten { path: path.to_owned(), reason });
         }
-        tracks.iter().zip(outs).for_each(|(track, out)| track.connect(out));
+        // Only MP4 can say that a track starts with sound that is not to be heard.
+        let keeps_priming = container == Container::Mp4;
+        tracks.iter().zip(outs).for_each(|(track, out)| track.connect(out, keeps_priming));
         let summary = SinkSummary {
             path: path.to_owned(),
             frames: 0,
@@ -223,6 +226,7 @@ impl Sink {
             size: (info.width, info.height),
             coded,
             meta: Layout::new(coded),
+            first_pts_ns: None,
             last_pts_ns: None,
             end_ns: 0,
             summary,
@@ -252,6 +256,7 @@ impl Sink {
             Ok(mut state) => state.waiting += 1,
             Err(reason) => return Err(self.failed(reason)),
         }
+        self.first_pts_ns.get_or_insert(frame.pts_ns);
         self.last_pts_ns = Some(frame.pts_ns);
         self.end_ns = frame.pts_ns + frame.duration_ns;
         self.tracks.iter().for_each(|track| track.open_gate(self.end_ns));
@@ -276,19 +281,32 @@ impl Sink {
     ///
     /// # Errors
     /// When there was no frame, or encoding or writing has failed; nothing remains then.
-    pub fn finish(mut self) -> Result<SinkSummary, MediaError> {
+    pub fn finish(self) -> Result<SinkSummary, MediaError> {
+        self.finish_unless(|| false)
+    }
+
+    /// As [`Sink::finish`], and gives up, leaving nothing, once `aborted` says so: completing a
+    /// file may take the encoder a while.
+    ///
+    /// # Errors
+    /// As [`Sink::finish`], and when aborted.
+    pub fn finish_unless(mut self, aborted: impl Fn() -> bool) -> Result<SinkSummary, MediaError> {
         if self.summary.frames == 0 {
             return Err(self.failed("there was no frame to write".to_owned()));
         }
-        let silent = self.tracks.iter().filter(|track| track.finish(self.end_ns) == 0).count();
+        self.tracks.iter().for_each(|track| track.finish(self.end_ns));
         let _ = self.video.end_of_stream();
-        if let Err(reason) = self.shared.wait_until(|state| state.ended).map(drop) {
-            return Err(self.failed(reason));
+        let ended = self.shared.wait_until(|state| state.ended || aborted()).map(|state| state.ended);
+        if !ended.map_err(|reason| self.failed(reason))? || aborted() {
+            return Err(self.failed("it was aborted before the end".to_owned()));
         }
         let _ = self.pipeline.set_state(gst::State::Null);
         if let Some(mut pending) = self.pending.take() {
-            if silent > 0 && self.container == Container::Mp4 {
-                drop_empty_tracks(pending.file()).map_err(|error| self.failed(error.to_string()))?;
+            if self.container == Container::Mp4 {
+                let leads_ns: Vec<u64> = self.tracks.iter().map(|track| track.lead_ns()).collect();
+                let video_ns = self.end_ns - self.first_pts_ns.unwrap_or(0);
+                mp4::repair(pending.file(), video_ns, &leads_ns)
+                    .map_err(|error| self.failed(error.to_string()))?;
             }
             pending.publish()?;
         }

@@ -1,4 +1,6 @@
 use std::collections::VecDeque;
+use std::io::Read;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,7 @@ use gstreamer_video as gst_video;
 use gstreamer_video::VideoFrameExt;
 
 use super::audio::{Copyable, Track};
+use super::mp4::{self, Timeline};
 use super::still::open_input;
 use super::{Audio, Colorimetry, Container, Frame, Input, Matrix, MediaError, Picture, StopHandle};
 use super::{element, error_text, start_gstreamer};
@@ -111,6 +114,8 @@ pub struct Source {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// What the index of an MP4 file says of its sound.
+    timeline: Timeline,
 }
 
 /// What the streaming threads and the consumer share.
@@ -189,8 +194,9 @@ impl Source {
     /// within 20 s; when a part of GStreamer is missing; when stopped meanwhile. An
     /// [`Input::Still`] is refused: [`read_still`](super::read_still) reads those.
     pub fn open(input: &Input, options: &SourceOptions) -> Result<Self, MediaError> {
+        let mut timeline = Timeline::default();
         match input {
-            Input::File(path) => drop(open_input(path)?),
+            Input::File(path) => timeline = examine(path)?,
             Input::Still(_) => {
                 let reason = "it is a still image, not a video".to_owned();
                 return Err(MediaError::BadInput { input: input.to_string(), reason });
@@ -215,7 +221,7 @@ impl Source {
             connection: ConnectionState::default(),
             warnings: Vec::new(),
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), timeline });
         let connection = Connection::start(input, options, &shared)?;
         wait_for_picture(&shared, input, &options.stop, OPEN_LIMIT)?;
 
@@ -241,7 +247,10 @@ impl Source {
             audio_tracks: state.tracks.len(),
             caps: format.caps,
         };
-        let audio = Audio { tracks: state.tracks.clone() };
+        // Streams are exposed decoded ones first; their names sort as they lie in the file.
+        let mut tracks = state.tracks.clone();
+        tracks.sort_by(|a, b| a.stream.cmp(&b.stream));
+        let audio = Audio { tracks };
         drop(state);
         Ok(Self {
             shared,
@@ -442,6 +451,25 @@ fn wait_for_picture(
     }
 }
 
+/// Looks at a file before GStreamer does, which says little of what is wrong with one.
+fn examine(path: &Path) -> Result<Timeline, MediaError> {
+    let unreadable = |source| MediaError::Unreadable { path: path.to_owned(), source };
+    let mut file = open_input(path)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Ok(Timeline::default());
+    }
+    let mut start = Vec::new();
+    (&mut file).take(6).read_to_end(&mut start).map_err(unreadable)?;
+    if start == b"GIF87a" || start == b"GIF89a" {
+        let reason = "it is a gif image, not a video: give it the extension .gif".to_owned();
+        return Err(MediaError::BadInput { input: path.display().to_string(), reason });
+    }
+    if mp4::lacks_index(&mut file).map_err(unreadable)? {
+        return Err(MediaError::NoIndex(path.to_owned()));
+    }
+    Timeline::read(&mut file).map_err(unreadable)
+}
+
 /// Whether an error only means that no stream was wanted: when a decoder is really missing,
 /// decodebin names it in a message of its own.
 fn no_stream(reason: &str) -> bool {
@@ -463,7 +491,7 @@ impl Connection {
 
         connection.watch(generation)?;
         let video_pad = video_branch(&pipeline, shared, generation)?;
-        let decoder = decoder(&pipeline, input, options.container)?;
+        let decoder = decoder(&pipeline, input, options.container, shared)?;
 
         let weak = pipeline.downgrade();
         let pads = Arc::clone(shared);
@@ -552,6 +580,7 @@ fn decoder(
     pipeline: &gst::Pipeline,
     input: &Input,
     container: Option<Container>,
+    shared: &Arc<Shared>,
 ) -> Result<gst::Element, MediaError> {
     let mut caps = gst::Caps::builder("video/x-raw").any_features().build();
     if let Some(container) = container {
@@ -578,8 +607,10 @@ fn decoder(
         decoder.set_property("uri", uri);
         decoder.set_property("caps", caps);
         decoder.set_property("expose-all-streams", false);
-        decoder.connect("source-setup", false, |values| {
+        let shared = Arc::clone(shared);
+        decoder.connect("source-setup", false, move |values| {
             let source = values.get(1)?.get::<gst::Element>().ok()?;
+            retouch(&source, &shared);
             if source.has_property("protocols") && source.has_property("latency") {
                 source.set_property_from_str("protocols", "tcp");
                 source.set_property("latency", RTSP_LATENCY_MS);
@@ -614,6 +645,24 @@ fn decoder(
     pipeline.add_many([&source, &decoder]).map_err(failed)?;
     source.link(&decoder).map_err(failed)?;
     Ok(decoder)
+}
+
+/// Lets the demuxer see the index of an MP4 file as [`Timeline`] wants it seen.
+fn retouch(source: &gst::Element, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    let Some(pad) = source.static_pad("src") else { return };
+    let reads = gst::PadProbeType::BUFFER | gst::PadProbeType::PULL | gst::PadProbeType::PUSH;
+    pad.add_probe(reads, move |_, info| {
+        if let Some(buffer) = info.buffer_mut() {
+            let (offset, length) = (buffer.offset(), buffer.size());
+            if shared.timeline.touches(offset, length)
+                && let Ok(mut bytes) = buffer.make_mut().map_writable()
+            {
+                shared.timeline.apply(offset, &mut bytes);
+            }
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// Adds the elements that turn decoded video into upright I420 of one size; returns their input.
@@ -827,7 +876,7 @@ fn attach(
     }
     let elements = match container {
         Some(container) if media.starts_with("audio/") => {
-            audio_branch(&media, &caps, shared, generation, container)?
+            audio_branch(&caps, &stream_name(pad), shared, generation, container)?
         }
         _ => {
             let sink = element("fakesink")?;
@@ -846,15 +895,21 @@ fn attach(
     pad.link(&input).map(drop).map_err(|_| refused("sound"))
 }
 
+/// The name that the demuxer gave the stream of a pad.
+fn stream_name(pad: &gst::Pad) -> String {
+    let event = pad.sticky_event::<gst::event::StreamStart>(0);
+    event.map_or_else(String::new, |event| event.stream_id().to_string())
+}
+
 /// Elements that frame compressed sound, or pass decoded sound, into a track.
 fn audio_branch(
-    media: &str,
     caps: &gst::Caps,
+    stream: &str,
     shared: &Arc<Shared>,
     generation: u64,
     container: Container,
 ) -> Result<Vec<gst::Element>, MediaError> {
-    let compressed = media != "audio/x-raw";
+    let compressed = caps.structure(0).is_none_or(|format| format.name() != "audio/x-raw");
     let mut elements = Vec::new();
     let mut wanted = gst::Caps::new_empty_simple("audio/x-raw");
     if compressed {
@@ -874,7 +929,10 @@ fn audio_branch(
             Some(_) => None,
             None if generation == 0 => {
                 let offset_ns = if state.live { state.offset_ns } else { Some(0) };
-                let track = Track::new(compressed, offset_ns);
+                // qtdemux ends the names of its streams with the number of the track.
+                let number = stream.rsplit_once('/').and_then(|(_, number)| number.parse().ok());
+                let shift_ns = number.and_then(|number: u32| shared.timeline.shift_ns.get(&number));
+                let track = Track::new(stream, compressed, offset_ns, *shift_ns.unwrap_or(&0));
                 state.tracks.push(Arc::clone(&track));
                 Some(track)
             }

@@ -2,6 +2,7 @@
 
 mod buffer;
 pub(crate) mod conv;
+pub(crate) mod gemm;
 pub mod isa;
 pub(crate) mod simd;
 pub(crate) mod team;

@@ -446,10 +446,10 @@ impl Outlet {
     }
 
     /// Completes the file; says how long that took.
-    pub(super) fn finish(self) -> Result<Duration, MediaError> {
+    pub(super) fn finish(self, control: &Control) -> Result<Duration, MediaError> {
         let start = Instant::now();
         if let Some(sink) = self.sink {
-            sink.finish()?;
+            sink.finish_unless(|| control.is_aborted())?;
         }
         Ok(start.elapsed())
     }

@@ -88,7 +88,7 @@ pub(super) fn run(
         });
     })?;
     warnings.try_iter().for_each(|text| on_event(Event::Warning(&text)));
-    statistics.wall += outlet.finish()?;
+    statistics.wall += outlet.finish(control)?;
     if let (Some(recorder), Some(path)) = (recorder, &job.analysis) {
         recorder.finish().write(path)?;
     }

@@ -143,8 +143,10 @@ pub(super) fn run(
     if let Some(page) = job.page {
         page.write(&analysis, &decisions, &ledger.people(), covered.as_ref())?;
     }
+    let stopped = stopped || control.is_stopping();
+    let frames = rendered.as_ref().map_or(analysis.video.frames, |rendered| rendered.items);
     let mut summary = ledger.close(together(statistics, rendered), 0, stopped)?;
-    summary.frames = analysis.video.frames;
+    summary.frames = frames;
     summary.redacted = redacted;
     Ok(summary)
 }
@@ -289,6 +291,6 @@ fn render(
     })?;
     source.take_warnings().iter().for_each(|text| on_event(Event::Warning(text)));
     let redacted = redaction.map(|redaction| redaction.audit.finish()).transpose()?;
-    statistics.wall += outlet.finish()?;
+    statistics.wall += outlet.finish(control)?;
     Ok((statistics, redacted))
 }

@@ -10,6 +10,7 @@
 //! | [`Page`] | one HTML file, no network: timelines, thumbnails, click to seek |
 //! | [`Audit`] | JSON lines: what a redaction covered, frame by frame |
 //! | [`Results`] | all but the last two, as one |
+//! | [`chart`] | curves of an evaluation or a training run, as SVG or PNG |
 //!
 //! # The JSON lines
 //! No header line: every line is one face, so that `jq`, DuckDB or pandas read the file as it
@@ -21,6 +22,7 @@
 
 mod appearances;
 mod audit;
+pub mod chart;
 mod face;
 mod json_lines;
 mod output;

@@ -70,7 +70,7 @@ mod tests {
         templates.push(None);
         assert_eq!(cluster(&templates, |_, _| false, 30.0), [0, 1, 0, 1, 2, 3]);
         assert_eq!(cluster(&templates, |_, _| false, 1.0), [0, 1, 2, 3, 4, 5]);
-        assert_eq!(cluster(&[], |_, _| false, 30.0), Vec::<usize>::new());
+        assert!(cluster(&[], |_, _| false, 30.0).is_empty());
     }
 
     #[test]

@@ -41,7 +41,8 @@ pub struct Tracker {
 #[derive(Debug)]
 struct Open {
     id: TrackId,
-    chain: u32,
+    /// The chain that shows it; none when that has jumped to somebody else.
+    chain: Option<u32>,
     bbox: BBox,
     frame: u64,
     pts_ns: u64,
@@ -85,7 +86,7 @@ impl Tracker {
             let at = self.find(moment, seen, faces).unwrap_or_else(|| {
                 self.tracks.push(Open {
                     id: TrackId(self.next),
-                    chain: seen.chain,
+                    chain: None,
                     bbox: seen.face.bbox,
                     frame: moment.frame,
                     pts_ns: moment.pts_ns,
@@ -94,8 +95,11 @@ impl Tracker {
                 self.next += 1;
                 self.tracks.len() - 1
             });
+            for track in self.tracks.iter_mut().filter(|track| track.chain == Some(seen.chain)) {
+                track.chain = None;
+            }
             let track = &mut self.tracks[at];
-            (track.chain, track.bbox) = (seen.chain, seen.face.bbox);
+            (track.chain, track.bbox) = (Some(seen.chain), seen.face.bbox);
             (track.frame, track.pts_ns) = (moment.frame, moment.pts_ns);
             if let Some(embedding) = seen.embedding {
                 track.add(embedding, weight(seen.quality));
@@ -108,7 +112,7 @@ impl Tracker {
     /// The open track that a face continues.
     fn find(&self, moment: &Moment, seen: &Seen<'_>, faces: &[Seen<'_>]) -> Option<usize> {
         let angle = |track: &Open| seen.embedding.and_then(|embedding| track.angle_deg(embedding));
-        if let Some(at) = self.tracks.iter().position(|track| track.chain == seen.chain) {
+        if let Some(at) = self.tracks.iter().position(|track| track.chain == Some(seen.chain)) {
             let other = seen.doubtful
                 && self
                     .same_deg
@@ -120,7 +124,7 @@ impl Tracker {
         }
         let same_deg = self.same_deg?;
         let in_frame = |track: &Open| {
-            track.frame == moment.frame || faces.iter().any(|other| other.chain == track.chain)
+            track.frame == moment.frame || faces.iter().any(|other| Some(other.chain) == track.chain)
         };
         let mut best: Option<(f64, usize)> = None;
         for (at, track) in self.tracks.iter().enumerate().filter(|(_, track)| !in_frame(track)) {

@@ -65,7 +65,7 @@ impl Place {
     /// The first `frames` frames of the interview, with sound.
     pub fn clip(&self, frames: u32) -> String {
         let clip = self.hamilton("clip.mp4");
-        self.ffmpeg(&["-i", &clip, "-frames:v", &frames.to_string(), "-t", "4"], "clip.mp4")
+        self.ffmpeg(&["-i", &clip, "-frames:v", &frames.to_string(), "-t", "6", "-crf", "12"], "clip.mp4")
     }
 
     /// A gallery of the two people of the interview.

@@ -203,7 +203,13 @@ fn read_contents(folder: &Path, path: &Path, length: usize) -> Option<Contents> 
 }
 
 /// Replaces the graph, then the list of what it holds.
-fn save(folder: &Path, path: &Path, graph: &Index, length: usize, keys: Vec<u64>) -> Result<(), GalleryError> {
+fn save(
+    folder: &Path,
+    path: &Path,
+    graph: &Index,
+    length: usize,
+    keys: Vec<u64>,
+) -> Result<(), GalleryError> {
     disk::create_folder(folder)?;
     // In the same folder, so that a rename is enough; it vanishes when anything fails.
     let pending = tempfile::Builder::new()

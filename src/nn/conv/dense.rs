@@ -1,5 +1,7 @@
 //! Layers computed as they are defined: a row of inputs times a matrix for every output pixel.
 
+mod gradient;
+
 use std::ops::Range;
 
 use super::product::{Finish, MOST_ROWS, Product};

@@ -6,11 +6,12 @@
 //! threads nor on what else is in the batch.
 
 mod dense;
+mod outer;
 mod product;
 mod winograd;
 
 pub(crate) use dense::Dense;
-pub(crate) use winograd::{Tiles, Winograd};
+pub(crate) use winograd::{Direction, GradientMemory, Tiles, Winograd};
 
 use super::Isa;
 use super::buffer::Buffer;

@@ -5,6 +5,8 @@
 //! product for each of its points, and transformed back into a tile of output pixels:
 //! Y = A' [(G g G') . (B' d B)] A.
 
+mod gradient;
+
 use std::ops::Range;
 
 use super::dense::pack;
@@ -14,6 +16,8 @@ use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
 use crate::nn::simd::{self, Kernel, Simd};
 use crate::nn::team::Team;
+
+pub(crate) use gradient::{Direction, GradientMemory};
 
 /// A 3x3 convolution of stride 1 and padding 1.
 #[derive(Debug)]

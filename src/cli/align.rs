@@ -1,0 +1,148 @@
+//! `sphereface align`: photos of people become crops to train or test on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+
+use super::UsageError;
+use super::options::{self, DetectionArgs, ThreadArgs};
+use crate::prepare::{self, CropFormat, CropSize, PrepareError, Settings, Source};
+
+/// Align a data set: find the face in every photo and cut it out
+///
+/// Of several faces the one nearest to the centre of the photo is taken. Images that are
+/// aligned crops already (96x112 or 112x112 with the eyes where they belong) are passed through.
+/// DST gets a folder a person and `align.jsonl`, which says what became of every photo; a run
+/// that was stopped goes on where it ended. Files in DST that align did not write are never
+/// replaced. Detection is that of the authors of SphereFace by default.
+#[derive(Debug, Args)]
+#[command(
+    mut_arg("min_face", |arg| arg.default_value("20px")),
+    mut_arg("factor", |arg| arg.default_value("0.85")),
+    mut_arg("scores", |arg| arg.default_value("0.6,0.7,0.9")),
+    after_help = "Examples:\n  \
+    sphereface align lfw lfw-aligned\n  \
+    sphereface align casia/list.txt casia-112x112 --size 112x112 --format jpg --json"
+)]
+pub struct AlignArgs {
+    /// A folder with one folder of photos a person, or a list file with lines `path label`
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+    /// The folder for the crops; made where it is not there
+    #[arg(value_name = "DST")]
+    destination: PathBuf,
+    /// Size of the crops: 96x112 is what SphereFace takes and the middle of 112x112
+    #[arg(long, value_enum, default_value = "96x112")]
+    size: Size,
+    /// Format of the crops: png (no loss) or jpg (quality 92)
+    #[arg(long, value_enum, default_value = "png")]
+    format: Format,
+    #[command(flatten)]
+    detection: DetectionArgs,
+    #[command(flatten)]
+    threads: ThreadArgs,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Size {
+    #[value(name = "96x112")]
+    SphereFace,
+    #[value(name = "112x112")]
+    Square,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Png,
+    Jpg,
+}
+
+impl AlignArgs {
+    /// Runs the command.
+    pub fn run(self) -> Result<()> {
+        let size = match self.size {
+            Size::SphereFace => CropSize::SphereFace,
+            Size::Square => CropSize::Square,
+        };
+        let format = match self.format {
+            Format::Png => CropFormat::Png,
+            Format::Jpg => CropFormat::Jpg,
+        };
+        let settings = Settings::new(size, format, &self.detection.config()?);
+        let detector = self.detection.detector(options::isa()?)?;
+        let source = Source::read(&self.source)?;
+        source.keep_apart_from(&self.destination).map_err(|error| UsageError(error.to_string()))?;
+        let stop = stop_on_signals()?;
+        let bar = ProgressBar::new(source.len() as u64);
+        if let Ok(style) =
+            indicatif::ProgressStyle::with_template("aligning {wide_bar} {pos}/{len} {per_sec} {eta} left")
+        {
+            bar.set_style(style);
+        }
+        let done = prepare::prepare(
+            &source,
+            &self.destination,
+            &detector,
+            &settings,
+            self.threads.count(),
+            &stop,
+            &|| bar.inc(1),
+        );
+        bar.finish_and_clear();
+        let report = done.map_err(|error| match error {
+            PrepareError::Settings { .. } => UsageError(error.to_string()).into(),
+            other => anyhow::Error::from(other),
+        })?;
+        if self.json {
+            println!("{}", serde_json::to_string(&report)?);
+        } else {
+            print!("{report}");
+        }
+        if report.not_done > 0 {
+            bail!("stopped with {} images to go: run the same command again to go on", report.not_done);
+        }
+        if report.crops() == 0 {
+            bail!(
+                "no crop came out of {}: are these photos of faces? A smaller --min-face finds more",
+                self.source.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A flag that Ctrl-C and SIGTERM set; the second time they kill.
+fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    #[cfg(unix)]
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches as _;
+
+    use super::*;
+    use crate::cli::options::Scores;
+    use crate::prepare::AUTHORS_DETECTION;
+
+    #[test]
+    fn detection_is_the_authors_by_default() {
+        let command = AlignArgs::augment_args(clap::Command::new("align"));
+        let matches = command.get_matches_from(["align", "SRC", "DST"]);
+        let args = AlignArgs::from_arg_matches(&matches).unwrap();
+        assert_eq!(args.detection.config().unwrap(), AUTHORS_DETECTION);
+        assert_eq!(args.detection.scores, Scores(AUTHORS_DETECTION.thresholds));
+    }
+}

@@ -1,0 +1,206 @@
+//! `sphereface eval openset`: gallery, probes and strangers.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use super::{BATCH, ImageArgs, UsageError, percent, progress};
+use crate::align::Crop;
+use crate::cli::options::{self, ModelArgs, ThreadArgs};
+use crate::embed::{EmbedOptions, Embedder, Embedding, Mirror};
+use crate::eval::openset::{self, Estimate, OpenSet, Search, Split, SplitOptions};
+use crate::eval::people::{Person, people};
+use crate::nn::weights::write_whole;
+use crate::report::chart::Chart;
+
+/// Find enrolled people among strangers
+///
+/// Takes a folder with one folder of images a person, and cuts it into a gallery, probes of the
+/// people in it, and strangers. Templates and probes are made as labelling makes them: a
+/// template has its mirror image averaged in, a probe has not; a person's score is that of the
+/// nearest template. Reported are the identification rate by rank (closed set) and, at false
+/// positive identification rates of 1e-1, 1e-2 and 1e-3, the share of probes that are named and
+/// named right (DIR, open set), with 95 % intervals by bootstrap over people.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sphereface eval openset lfw-112x112 --aligned --plot openset.png\n  \
+    sphereface eval openset photos --gallery-images 3 --strangers 0.3 --seed 7 --json")]
+pub struct OpensetArgs {
+    /// The folder with one folder of images a person
+    #[arg(value_name = "PEOPLE")]
+    people: PathBuf,
+    #[command(flatten)]
+    input: ImageArgs,
+    /// Images of an enrolled person that go to the gallery, 1 to 1000; the others are probes
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    gallery_images: u16,
+    /// Share of the people with enough images who stay strangers, 0 to 0.99; people with too few
+    /// images are strangers in any case
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = share)]
+    strangers: f64,
+    /// Another number makes another split and other draws of the bootstrap
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Replicates of the bootstrap, 100 to 100000
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    bootstrap: u32,
+    /// Draw DIR over FPIR into this file, .svg or .png
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    threads: ThreadArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=0.99).contains(share));
+    share.ok_or_else(|| "give a share of the people, 0 to 0.99".into())
+}
+
+impl OpensetArgs {
+    /// Runs the command.
+    pub fn run(self) -> Result<()> {
+        if let Some(path) = &self.plot {
+            Chart::check_name(path).map_err(|error| UsageError(error.to_string()))?;
+        }
+        let people = people(&self.people)?;
+        let embedder =
+            self.model.embedder_with(EmbedOptions { isa: options::isa()?, threads: self.threads.count() })?;
+        let paths: Vec<PathBuf> = people.iter().flat_map(|person| person.images.clone()).collect();
+        let (crops, already_aligned) = self.input.crops(&paths, self.threads.count())?;
+        let (people, crops, without_face) = with_faces(people, crops);
+        let split_options = SplitOptions {
+            gallery_images: self.gallery_images.into(),
+            strangers: self.strangers,
+            seed: self.seed,
+        };
+        let split = openset::split(&people, &split_options)?;
+        let searches = self.search(&split, &crops, &embedder)?;
+        let result = openset::evaluate(&searches, self.bootstrap as usize, self.seed)?;
+        if let Some(path) = &self.plot {
+            let set = self.people.file_name().unwrap_or(self.people.as_os_str()).to_string_lossy();
+            let title = format!("{set}: {} enrolled, {}", split.enrolled.len(), self.model.model);
+            write_whole(path, &result.chart(&title).encode_for(path)?)?;
+        }
+        if self.json {
+            println!(
+                "{}",
+                json!({
+                    "model": embedder.model().to_string(), "result": result, "seed": self.seed,
+                    "gallery_images": self.gallery_images, "templates": split.gallery.len(),
+                    "without_face": without_face, "already_aligned": already_aligned,
+                })
+            );
+        } else {
+            print!("{}", table(&result, &split, &without_face)?);
+            if already_aligned > 0 {
+                println!("{already_aligned} images were aligned crops already and were taken as they are");
+            }
+        }
+        Ok(())
+    }
+
+    /// Scores every probe against everybody enrolled.
+    fn search(&self, split: &Split, crops: &[Vec<Crop>], embedder: &Embedder) -> Result<Vec<Search>> {
+        let mut scratch = embedder.scratch();
+        let count = split.gallery.len() + split.probes.len() + split.strangers.len();
+        let bar = progress(count, "embedding");
+        let mut embed = |images: &[(usize, usize)], mirror| -> Result<Vec<Embedding>> {
+            let mut embeddings = Vec::with_capacity(images.len());
+            for batch in images.chunks(BATCH) {
+                let crops: Vec<Crop> = batch.iter().map(|&(person, i)| crops[person][i].clone()).collect();
+                embeddings.extend(embedder.embed(&crops, mirror, &mut scratch)?);
+                bar.inc(batch.len() as u64);
+            }
+            Ok(embeddings)
+        };
+        let templates = embed(&split.gallery, Mirror::Average)?;
+        let score = |probe: &Embedding| {
+            let mut scores = vec![f64::NEG_INFINITY; split.enrolled.len()];
+            for (&(person, _), template) in split.gallery.iter().zip(&templates) {
+                if let (Ok(at), Some(cosine)) =
+                    (split.enrolled.binary_search(&person), probe.cosine(template))
+                {
+                    scores[at] = scores[at].max(cosine.into());
+                }
+            }
+            scores
+        };
+        let mut searches = Vec::with_capacity(count);
+        for (&(person, _), probe) in split.probes.iter().zip(&embed(&split.probes, Mirror::No)?) {
+            let own = split.enrolled.binary_search(&person).unwrap_or_default();
+            searches.extend(Search::mated(person, &score(probe), own));
+        }
+        for (&(person, _), probe) in split.strangers.iter().zip(&embed(&split.strangers, Mirror::No)?) {
+            searches.push(Search::of_a_stranger(person, &score(probe)));
+        }
+        bar.finish_and_clear();
+        Ok(searches)
+    }
+}
+
+/// The people with the images that have a face, their crops, and the images that have none.
+fn with_faces(people: Vec<Person>, crops: Vec<Option<Crop>>) -> (Vec<Person>, Vec<Vec<Crop>>, Vec<PathBuf>) {
+    let mut crops = crops.into_iter();
+    let (mut kept, mut kept_crops, mut without) = (Vec::new(), Vec::new(), Vec::new());
+    for person in people {
+        let mut images = Vec::new();
+        let mut of_person = Vec::new();
+        for path in person.images {
+            match crops.next().flatten() {
+                Some(crop) => {
+                    images.push(path);
+                    of_person.push(crop);
+                }
+                None => without.push(path),
+            }
+        }
+        if !images.is_empty() {
+            kept.push(Person { name: person.name, images });
+            kept_crops.push(of_person);
+        }
+    }
+    (kept, kept_crops, without)
+}
+
+fn table(result: &OpenSet, split: &Split, without_face: &[PathBuf]) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    let rate = |e: &Estimate| {
+        format!("{:>8} ({:.1} to {:.1})", percent(Some(e.rate)), 100.0 * e.lower, 100.0 * e.upper)
+    };
+    writeln!(
+        out,
+        "{} people enrolled with {} images and searched for with {} others; {} images of {} strangers",
+        split.enrolled.len(),
+        split.gallery.len(),
+        result.mated,
+        result.non_mated,
+        result.strangers
+    )?;
+    for at in &result.closed {
+        writeln!(out, "closed set, among the best {:>2}: {}", at.rank, rate(&at.identified))?;
+    }
+    writeln!(out, "{:>8}{:>10}{:>17}{:>25}{:>12}", "FPIR", "angle", "false positives", "DIR", "wrong name")?;
+    for at in &result.open {
+        let (angle, dir) = (format!("{:.2}deg", at.angle_deg), rate(&at.dir));
+        let (fpir, misnamed) = (at.fpir, percent(Some(at.misnamed)));
+        writeln!(out, "{fpir:>8.0e}{angle:>10}{:>17}{dir:>25}{misnamed:>12}", at.false_positives)?;
+    }
+    if result.open.len() < openset::RATES.len() {
+        writeln!(out, "lower rates take more images of strangers")?;
+    }
+    writeln!(out, "intervals: 95 % of {} bootstrap replicates over people", result.replicates)?;
+    if !without_face.is_empty() {
+        let name = |path: &PathBuf| Path::new(path).display().to_string();
+        let names: Vec<String> = without_face.iter().map(name).collect();
+        writeln!(out, "left out, no face found: {}", names.join(", "))?;
+    }
+    Ok(out)
+}

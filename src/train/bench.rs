@@ -1,0 +1,124 @@
+//! How fast this machine trains, part by part.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+use serde::Serialize;
+
+use super::TrainError;
+use super::config::Config;
+use super::dataset::Dataset;
+use super::loader::{Batch, Loader, LoaderConfig};
+use super::model::{Model, Pass};
+use super::network::CROP_LEN;
+use super::optimiser::Optimiser;
+use crate::nn::Isa;
+
+/// Milliseconds an image of each part; medians over the batches.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Images a batch.
+    pub batch: usize,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Instruction set.
+    pub isa: String,
+    /// The network.
+    pub network: String,
+    /// Classes.
+    pub classes: usize,
+    /// Decoding and augmenting on one thread; `None` without a data set.
+    pub loading_ms: Option<f64>,
+    /// The network forwards.
+    pub forward_ms: f64,
+    /// Losses with their gradients.
+    pub losses_ms: f64,
+    /// The network backwards.
+    pub backward_ms: f64,
+    /// Optimiser, and repacking the weights.
+    pub update_ms: f64,
+    /// Images a second of all but loading, which goes on in threads of its own.
+    pub images_per_s: f64,
+}
+
+/// Trains `batches` batches (after one that does not count) of random numbers with the network,
+/// loss, optimiser and threads of `config` on `classes` classes, and loads as many of `dataset`.
+///
+/// # Errors
+/// When the settings make no sense or an image cannot be used.
+pub fn bench(
+    config: &Config,
+    classes: usize,
+    dataset: Option<Dataset>,
+    batches: usize,
+    isa: Isa,
+) -> Result<Report, TrainError> {
+    let size = config.data.batch;
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(config.run.seed);
+    let batch = Batch {
+        pixels: (0..size * CROP_LEN).map(|_| 2.0 * random.random::<f32>() - 1.0).collect(),
+        labels: (0..size).map(|_| random.random_range(0..classes)).collect(),
+        rows: (0..size).collect(),
+    };
+    let mut model = Model::new(config, classes, None, isa)?;
+    let mut optimiser = Optimiser::new(config.optimiser.clone(), &model.parameters);
+    let stop = AtomicBool::new(false);
+    let mut times: [Vec<Duration>; 5] = Default::default();
+    for number in 0..=batches as u64 {
+        let start = Instant::now();
+        let pass = Pass { batch: &batch, lambda: config.lambda().at(number + 1), teacher: None, stop: &stop };
+        let Some(totals) = model.gradients(pass) else { unreachable!("nobody stops it") };
+        let length = Optimiser::gradient_length(&model.parameters);
+        let update = Instant::now();
+        // A rate of nothing: the numbers stay those of a beginning, whatever the batches.
+        model.update(&mut optimiser, 0.0, number + 1, length);
+        let all = [totals.forward, totals.losses, totals.backward, update.elapsed(), start.elapsed()];
+        if number > 0 {
+            times.iter_mut().zip(all).for_each(|(times, time)| times.push(time));
+        }
+    }
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times.get(times.len() / 2).map_or(0.0, |time| 1000.0 * time.as_secs_f64() / size as f64)
+    };
+    let loading_ms = match dataset {
+        Some(dataset) => {
+            let loader = LoaderConfig {
+                batch: size,
+                seed: config.run.seed,
+                augment: config.augment.clone(),
+                order: config.channel_order()?,
+                skip_unreadable: config.data.skip_unreadable,
+                threads: 1,
+            };
+            let mut loader = Loader::start(&Arc::new(dataset), loader, 0)?;
+            let mut times = Vec::new();
+            for number in 0..=batches {
+                let start = Instant::now();
+                loader.next_batch()?;
+                if number > 0 {
+                    times.push(start.elapsed());
+                }
+            }
+            Some(median(times))
+        }
+        None => None,
+    };
+    let [forward, losses, backward, update, all] = times.map(median);
+    Ok(Report {
+        batch: size,
+        threads: config.run.threads,
+        isa: isa.to_string(),
+        network: config.architecture()?.to_string(),
+        classes,
+        loading_ms,
+        forward_ms: forward,
+        losses_ms: losses,
+        backward_ms: backward,
+        update_ms: update,
+        images_per_s: if all > 0.0 { 1000.0 / all } else { 0.0 },
+    })
+}

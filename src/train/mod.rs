@@ -1,0 +1,37 @@
+//! Training: from aligned crops of known people to a network, as the authors of SphereFace do it
+//! and as their successors do.
+//!
+//! - [`config`]: the settings of a run, its presets;
+//! - [`dataset`], [`augment`], [`loader`]: from files to batches, ahead of the training;
+//! - [`network`], [`loss`], [`model`], [`parameters`]: from a batch to gradients, on the CPU;
+//! - [`optimiser`], [`schedule`]: from gradients to better weights;
+//! - [`checkpoint`], [`metrics`], [`plot`], [`validate`]: what is kept and shown of a run;
+//! - [`trainer`]: the loop around all of them.
+//!
+//! Numbers depend on the settings, the seed and the instruction set alone: a run that was stopped
+//! and resumed gives the bits of one that was not.
+
+pub mod augment;
+pub mod bench;
+pub mod checkpoint;
+pub mod config;
+pub mod dataset;
+mod error;
+pub mod loader;
+pub mod loss;
+pub mod metrics;
+pub mod model;
+pub mod network;
+#[cfg(test)]
+mod network_tests;
+pub mod optimiser;
+pub mod parameters;
+pub mod plot;
+pub mod schedule;
+pub mod trainer;
+pub mod validate;
+
+pub use config::Config;
+pub use dataset::Dataset;
+pub use error::TrainError;
+pub use trainer::{Event, Outcome, Trainer};

@@ -1,0 +1,227 @@
+//! Network, class vectors and losses together: a batch in, gradients out.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::TrainError;
+use super::config::Config;
+use super::dataset::Teacher;
+use super::loader::Batch;
+use super::loss::{Distillation, Gradients, Input, Loss, distill, normalise_rows};
+use super::network::{CHUNK, CROP_LEN, Network};
+use super::optimiser::Optimiser;
+use super::parameters::{self, BIAS, CLASSES, PROJECTION, Parameter};
+use crate::nn::weights::FORMAT;
+use crate::nn::{Isa, Tensor, Weights};
+
+/// Everything that is learned, with what it takes to learn it.
+#[derive(Debug)]
+pub struct Model {
+    /// The tensors: those of the network, then those of the heads.
+    pub parameters: Vec<Parameter>,
+    network: Network,
+    loss: Loss,
+    class_weight: f64,
+    teacher_weight: f64,
+    threads: usize,
+    /// Places in `parameters`.
+    classes: Option<usize>,
+    bias: Option<usize>,
+    projection: Option<usize>,
+}
+
+/// What a batch gave, summed over its samples.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Totals {
+    /// Samples.
+    pub samples: usize,
+    /// The loss over the classes, unweighted.
+    pub class_loss: f64,
+    /// The teacher's loss, weighted.
+    pub teacher_loss: f64,
+    /// Angles to the own classes in degrees.
+    pub angle_deg: f64,
+    /// Samples nearest to their own class.
+    pub correct: usize,
+    /// Time forwards.
+    pub forward: Duration,
+    /// Time in the losses.
+    pub losses: Duration,
+    /// Time backwards.
+    pub backward: Duration,
+}
+
+/// What a batch is trained with.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    /// The samples.
+    pub batch: &'a Batch,
+    /// lambda of A-Softmax.
+    pub lambda: f64,
+    /// The teacher, if there is one.
+    pub teacher: Option<&'a Teacher>,
+    /// Set to give up.
+    pub stop: &'a AtomicBool,
+}
+
+impl Model {
+    /// A model at its start.
+    ///
+    /// # Errors
+    /// When the settings make no sense, or the weights to start from cannot be used.
+    pub fn new(
+        config: &Config,
+        classes: usize,
+        teacher_size: Option<usize>,
+        isa: Isa,
+    ) -> Result<Self, TrainError> {
+        let architecture = config.architecture()?;
+        let loss = config.loss()?;
+        let (seed, size) = (config.run.seed, architecture.embedding);
+        let mut list = parameters::network(&architecture, seed);
+        let mut add = |parameter: Parameter| {
+            list.push(parameter);
+            Some(list.len() - 1)
+        };
+        let (mut class_place, mut bias, mut projection) = (None, None, None);
+        if config.loss.weight > 0.0 {
+            class_place = add(Parameter::xavier(CLASSES, vec![classes, size], seed));
+            if matches!(loss, Loss::SphereFace2 { .. }) {
+                let first = loss.initial_bias(classes) as f32;
+                bias = add(Parameter { decay: 0.0, ..Parameter::filled(BIAS, vec![1], first) });
+            }
+        }
+        if let Some(teacher_size) = teacher_size.filter(|teacher_size| *teacher_size != size) {
+            projection = add(Parameter::xavier(PROJECTION, vec![teacher_size, size], seed));
+        }
+        if let Some(path) = &config.network.init {
+            let weights = Weights::load(path)?;
+            for (name, shape) in architecture.tensors() {
+                let values = weights.tensor(&name, &shape).map_err(|error| error.in_file(path.display()))?;
+                if let Some(parameter) = list.iter_mut().find(|parameter| parameter.name == name) {
+                    parameter.value.copy_from_slice(values);
+                }
+            }
+        }
+        let network = Network::new(architecture, &list, isa, config.run.threads);
+        Ok(Self {
+            parameters: list,
+            network,
+            loss,
+            class_weight: config.loss.weight,
+            teacher_weight: config.teacher.weight,
+            threads: config.run.threads,
+            classes: class_place,
+            bias,
+            projection,
+        })
+    }
+
+    /// Computes the mean gradients over a batch, replacing those of the last. `None` when it was
+    /// stopped, which leaves the values of all parameters as they are but for the length of
+    /// class vectors.
+    ///
+    /// # Panics
+    /// When the batch is empty.
+    pub fn gradients(&mut self, pass: Pass<'_>) -> Option<Totals> {
+        let Pass { batch, lambda, teacher, stop } = pass;
+        let size = self.network.architecture().embedding;
+        let samples = batch.labels.len();
+        let scale = 1.0 / samples as f64;
+        self.parameters.iter_mut().for_each(|p| p.gradient.fill(0.0));
+        if let Some(classes) = self.classes.filter(|_| self.loss.normalises_classes()) {
+            normalise_rows(&mut self.parameters[classes].value, size);
+        }
+        let wide = |place: Option<usize>, list: &[Parameter]| -> Vec<f64> {
+            place.map_or_else(Vec::new, |place| list[place].value.iter().map(|&x| f64::from(x)).collect())
+        };
+        let classes = wide(self.classes, &self.parameters);
+        let projection = wide(self.projection, &self.parameters);
+        let bias = self.bias.map_or(0.0, |place| f64::from(self.parameters[place].value[0]));
+        let (mut by_classes, mut by_projection) = (vec![0.0; classes.len()], vec![0.0; projection.len()]);
+        let mut by_bias = 0.0;
+        let mut totals = Totals { samples, ..Totals::default() };
+        let chunks = batch.labels.chunks(CHUNK).zip(batch.rows.chunks(CHUNK));
+        for ((labels, rows), pixels) in chunks.zip(batch.pixels.chunks(CHUNK * CROP_LEN)) {
+            if stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            let start = Instant::now();
+            let features = self.network.forward(&self.parameters, pixels);
+            totals.forward += start.elapsed();
+            let start = Instant::now();
+            let features: Vec<f64> = features.into_iter().map(f64::from).collect();
+            let mut by_feature = vec![0.0; features.len()];
+            if self.classes.is_some() {
+                let threads = self.threads;
+                let input = Input { features: &features, labels, classes: &classes, bias, lambda, threads };
+                let gradients =
+                    Gradients { features: &mut by_feature, classes: &mut by_classes, bias: &mut by_bias };
+                let value = self.loss.evaluate(input, gradients);
+                by_feature.iter_mut().for_each(|g| *g *= self.class_weight);
+                totals.class_loss += value.loss;
+                totals.angle_deg += value.angle_deg;
+                totals.correct += value.correct;
+            }
+            if let Some(teacher) = teacher {
+                let targets: Vec<f64> =
+                    rows.iter().flat_map(|&row| teacher.row(row)).map(|&x| f64::from(x)).collect();
+                let input = Distillation {
+                    features: &features,
+                    targets: &targets,
+                    projection: self.projection.map(|_| &projection[..]),
+                    target_size: teacher.size(),
+                    weight: self.teacher_weight,
+                    threads: self.threads,
+                };
+                totals.teacher_loss += distill(input, &mut by_feature, &mut by_projection);
+            }
+            totals.losses += start.elapsed();
+            let start = Instant::now();
+            let by_feature: Vec<f32> = by_feature.into_iter().map(|g| (g * scale) as f32).collect();
+            self.network.backward(&mut self.parameters, &by_feature);
+            totals.backward += start.elapsed();
+        }
+        let scaled = |place: Option<usize>, list: &mut [Parameter], gradient: &[f64], factor: f64| {
+            if let Some(place) = place {
+                let to = list[place].gradient.iter_mut().zip(gradient);
+                to.for_each(|(to, g)| *to = (g * factor) as f32);
+            }
+        };
+        scaled(self.classes, &mut self.parameters, &by_classes, scale * self.class_weight);
+        scaled(self.bias, &mut self.parameters, &[by_bias], scale * self.class_weight);
+        scaled(self.projection, &mut self.parameters, &by_projection, scale);
+        Some(totals)
+    }
+
+    /// Lets the parameters follow their gradients: step `t` (from 1) at a learning rate, given
+    /// the length of the gradient.
+    pub fn update(&mut self, optimiser: &mut Optimiser, rate: f64, t: u64, length: f64) {
+        optimiser.step(&mut self.parameters, rate, t, length);
+        self.network.refresh(&self.parameters);
+    }
+
+    /// Takes the values of the parameters after they were replaced.
+    pub fn refresh(&mut self) {
+        self.network.refresh(&self.parameters);
+    }
+
+    /// Whether there is a loss over the classes.
+    pub fn has_classes(&self) -> bool {
+        self.classes.is_some()
+    }
+
+    /// The weights of the network alone, with the metadata that describe them and `further`.
+    pub fn weights(&self, config: &Config, further: BTreeMap<String, String>) -> Weights {
+        let architecture = self.network.architecture();
+        let mut weights = Weights { metadata: further, ..Weights::default() };
+        weights.metadata.extend(architecture.to_metadata().into_iter().flatten());
+        weights.metadata.insert("format".into(), FORMAT.into());
+        weights.metadata.insert("channel_order".into(), config.network.channel_order.clone());
+        for ((name, shape), parameter) in architecture.tensors().into_iter().zip(&self.parameters) {
+            weights.tensors.insert(name, Tensor { shape, data: parameter.value.clone() });
+        }
+        weights
+    }
+}

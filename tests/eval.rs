@@ -1,0 +1,241 @@
+//! Verification and open-set identification against an independent computation (numpy,
+//! `fixtures/eval/make.py`), and the real program on real images.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde::Deserialize;
+use serde_json::Value;
+use sphereface::eval::openset::{Search, evaluate};
+use sphereface::eval::verification::{Fold, Pair, cross_validate, verify};
+
+fn fixture(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/eval").join(name);
+    std::fs::read_to_string(path).unwrap()
+}
+
+fn shared_data(path: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("SPHEREFACE_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
+    let path = root.join(path);
+    if !path.exists() {
+        println!("skipped: no {}", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    verification: Verification,
+    features: Features,
+    openset: OpenSet,
+}
+
+#[derive(Deserialize)]
+struct ExpectedFold {
+    threshold: f64,
+    accuracy: f64,
+}
+
+#[derive(Deserialize)]
+struct Verification {
+    folds: Vec<ExpectedFold>,
+    accuracy: f64,
+    standard_error: f64,
+    best_threshold: f64,
+    best_accuracy: f64,
+    tar: BTreeMap<String, f64>,
+}
+
+#[derive(Deserialize)]
+struct Features {
+    features: Vec<Vec<f32>>,
+    pairs: Vec<(usize, usize, bool, usize)>,
+    folds: Vec<ExpectedFold>,
+}
+
+#[derive(Deserialize)]
+struct OpenSet {
+    mated: Vec<(usize, Vec<f64>)>,
+    strangers: Vec<(usize, Vec<f64>)>,
+    /// By rank: rate, lower, upper.
+    closed: BTreeMap<usize, [f64; 3]>,
+    /// By FPIR: threshold, rate, lower, upper.
+    open: BTreeMap<String, [f64; 4]>,
+}
+
+fn expected() -> Expected {
+    serde_json::from_str(&fixture("expected.json")).unwrap()
+}
+
+fn close(a: f64, b: f64) -> bool {
+    (a - b).abs() < 1e-9
+}
+
+fn assert_folds(found: &[Fold], expected: &[ExpectedFold]) {
+    assert_eq!(found.len(), expected.len());
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!(close(found.threshold, expected.threshold), "fold {index}: {}", found.threshold);
+        assert!(close(found.accuracy, expected.accuracy), "fold {index}: {}", found.accuracy);
+    }
+}
+
+#[test]
+fn the_folds_of_known_scores_are_numpys() {
+    let mut pairs = Vec::new();
+    let mut scores = Vec::new();
+    for line in fixture("scores.tsv").lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let (first, second) = (2 * pairs.len(), 2 * pairs.len() + 1);
+        pairs.push(Pair { first, second, same: fields[1] == "1", fold: fields[0].parse().unwrap() });
+        scores.push(fields[2].parse::<f64>().unwrap());
+    }
+    assert_eq!(pairs.len(), 600);
+    let expected = expected().verification;
+    let found = cross_validate(&pairs, |_| scores.clone()).unwrap();
+    assert_folds(&found.folds, &expected.folds);
+    assert!(close(found.accuracy, expected.accuracy));
+    assert!(close(found.standard_error, expected.standard_error));
+    assert!(close(found.best.threshold, expected.best_threshold));
+    assert!(close(found.best.accuracy, expected.best_accuracy));
+    for (far, tar) in expected.tar {
+        let point = found.roc.at_far(far.parse().unwrap()).unwrap();
+        assert!(close(point.tar, tar), "{far}: {point:?} and {tar}");
+    }
+    assert_eq!(found.roc.at_far(1e-3), None, "300 pairs cannot show one in a thousand");
+}
+
+#[test]
+fn the_folds_of_known_features_are_numpys() {
+    let Features { features, pairs, folds } = expected().features;
+    let pairs: Vec<Pair> =
+        pairs.into_iter().map(|(first, second, same, fold)| Pair { first, second, same, fold }).collect();
+    assert_folds(&verify(&features, &pairs).unwrap().folds, &folds);
+}
+
+#[test]
+fn open_set_rates_and_intervals_are_numpys() {
+    let expected = expected().openset;
+    let mated =
+        expected.mated.iter().map(|(person, scores)| Search::mated(*person, scores, *person).unwrap());
+    let strangers = expected.strangers.iter().map(|(person, scores)| Search::of_a_stranger(*person, scores));
+    let searches: Vec<Search> = mated.chain(strangers).collect();
+    let found = evaluate(&searches, 4000, 1).unwrap();
+    assert_eq!((found.enrolled, found.strangers, found.mated, found.non_mated), (12, 60, 108, 300));
+    // The draws differ, so the ends of the intervals agree to their own uncertainty only.
+    let near = |a: f64, b: f64| (a - b).abs() < 0.02;
+    for at in &found.closed {
+        let [rate, lower, upper] = expected.closed[&at.rank];
+        let i = at.identified;
+        assert!(close(i.rate, rate) && near(i.lower, lower) && near(i.upper, upper), "{at:?}");
+    }
+    assert_eq!(found.open.len(), expected.open.len(), "300 probes cannot show one in a thousand");
+    for at in &found.open {
+        let [threshold, rate, lower, upper] = expected.open[&at.fpir.to_string()];
+        assert!(close(at.threshold, threshold) && close(at.dir.rate, rate), "{at:?}");
+        assert!(near(at.dir.lower, lower) && near(at.dir.upper, upper), "{at:?}: {lower} {upper}");
+    }
+    assert_eq!(found, evaluate(&searches, 4000, 1).unwrap());
+    let few = |seed| evaluate(&searches, 99, seed).unwrap().open;
+    assert_ne!(few(1), few(2), "the seed decides the draws");
+}
+
+fn sphereface(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sphereface")).args(arguments).output().unwrap()
+}
+
+fn stdout(arguments: &[&str]) -> String {
+    let output = sphereface(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[test]
+fn lfw_photos_are_verified_by_the_real_program() {
+    let Some(data) = shared_data("lfw-dev") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    // Twenty pairs of each kind, in the form of view 1.
+    let all = std::fs::read_to_string(data.join("pairs.txt")).unwrap();
+    let lines: Vec<&str> = all.lines().collect();
+    let some = [&["20"], &lines[1..21], &lines[501..521]].concat().join("\n");
+    let [pairs, plot] = ["pairs.txt", "roc.png"].map(|name| folder.path().join(name));
+    std::fs::write(&pairs, some).unwrap();
+    let images = text(&data.join("images"));
+    let said = stdout(&["eval", "lfw", &text(&pairs), &images, "--plot", &text(&plot)]);
+    assert!(said.contains("the list has no folds") && said.contains("best on all of these pairs"), "{said}");
+    assert_eq!(image::open(&plot).unwrap().width(), 1280);
+    let json = stdout(&["eval", "lfw", &text(&pairs), &images, "--json", "--threads", "1"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["verification"]["folds"].as_array().unwrap().len(), 10);
+    let accuracy = json["verification"]["accuracy"].as_f64().unwrap();
+    assert!(accuracy >= 0.8, "{json}");
+    assert!(said.contains(&format!("accuracy {:.2} %", 100.0 * accuracy)), "{accuracy}: {said}");
+    assert_eq!(json["folds_of_the_list"], false);
+}
+
+#[test]
+fn people_are_found_among_strangers_by_the_real_program() {
+    let Some(data) = shared_data("lfw-dev/train-crops") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    // The first 60 people with several crops, and 40 others.
+    let mut people: Vec<PathBuf> = std::fs::read_dir(&data).unwrap().map(|e| e.unwrap().path()).collect();
+    people.sort();
+    let (mut several, mut single) = (0, 0);
+    for person in people {
+        let images: Vec<PathBuf> = std::fs::read_dir(&person).unwrap().map(|e| e.unwrap().path()).collect();
+        let (count, most) = if images.len() > 1 { (&mut several, 60) } else { (&mut single, 40) };
+        if *count < most {
+            *count += 1;
+            let target = folder.path().join(person.file_name().unwrap());
+            std::fs::create_dir(&target).unwrap();
+            images.iter().take(4).for_each(|image| {
+                std::fs::copy(image, target.join(image.file_name().unwrap())).unwrap();
+            });
+        }
+    }
+    let people = text(folder.path());
+    let plots = tempfile::tempdir().unwrap();
+    let plot = plots.path().join("openset.svg");
+    let said = stdout(&["eval", "openset", &people, "--aligned", "--plot", &text(&plot)]);
+    assert!(said.contains("30 people enrolled with 30 images"), "{said}");
+    assert!(std::fs::read_to_string(&plot).unwrap().contains("false positive identification rate"));
+    let json = |threads| -> Value {
+        let arguments = ["eval", "openset", &people, "--aligned", "--json", "--threads", threads];
+        serde_json::from_str(&stdout(&arguments)).unwrap()
+    };
+    let found = json("1");
+    assert_eq!(found, json("3"), "the number of threads must not matter");
+    let rank_1 = found["result"]["closed"][0]["identified"]["rate"].as_f64().unwrap();
+    let at_a_tenth = &found["result"]["open"][0];
+    let dir = at_a_tenth["dir"]["rate"].as_f64().unwrap();
+    assert!(rank_1 > 0.7 && dir > 0.4 && dir <= rank_1, "{found}");
+    assert!(
+        at_a_tenth["dir"]["lower"].as_f64() <= Some(dir) && at_a_tenth["dir"]["upper"].as_f64() >= Some(dir)
+    );
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = text(folder.path());
+    for (arguments, code, message) in [
+        (vec!["eval", "openset", &empty, "--plot", "a.gif"], 2, ".svg or .png"),
+        (vec!["eval", "openset", &empty, "--strangers", "1"], 2, "share of the people"),
+        (vec!["eval", "openset", &empty, "--gallery-images", "0"], 2, "1..=1000"),
+        (vec!["eval", "openset", &empty], 1, "one folder of images a person"),
+        (vec!["eval", "openset", "/nonexistent"], 1, "cannot be read"),
+        (vec!["eval", "lfw", "pairs.txt", &empty, "--plot", "a.jpg"], 2, ".svg or .png"),
+        (vec!["eval", "lfw", "/nonexistent", &empty], 1, "cannot be read"),
+    ] {
+        let output = sphereface(&arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+        assert!(error.contains(message), "{arguments:?}: {error}");
+    }
+}
