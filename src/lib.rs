@@ -22,6 +22,7 @@
 //! | [`report`] | results a machine reads | `detect`, `identify` |
 //! | [`eval`] | verification, video scoring, calibration | all of the above |
 //! | [`pipeline`] | the stage graph: threads, channels, order, batching, statistics | all stages |
+//! | [`bench`] | this machine's peak, and what the networks and a whole job reach of it | all of the above |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!
 //! Nothing here prints or exits; errors are typed. Only [`cli`] talks to a person.
@@ -29,6 +30,7 @@
 
 pub mod align;
 pub mod annotate;
+pub mod bench;
 pub mod cli;
 pub mod detect;
 pub mod embed;

