@@ -10,7 +10,7 @@ use std::str::FromStr;
 /// | setting | meaning | default |
 /// |---|---|---|
 /// | `width=PX` | width of a box in pixels of the picture, 0 (no box) to 100; `auto` grows with the picture: 0.4 % of its height, at least 2 | `auto` |
-/// | `text=name+angle+score` | what is written, in that order: the name, the angle to the nearest template in degrees, the detector's score; `none` for nothing | `name` |
+/// | `text=name+angle+score` | what is written, in that order: the name, the angle to the nearest template in degrees, the detector's score; `none` for nothing | `name+angle` |
 /// | `font-scale=X` | size of the text, 0.5 to 8, as a multiple of 3 % of the picture's height (at least 12 pixels) | `1` |
 /// | `landmarks` | draw the five landmarks | not drawn |
 /// | `unknown=text`, `box` or `hide` | strangers get a box with text, a box alone, or nothing | `text` |
@@ -59,7 +59,7 @@ impl Default for Style {
     fn default() -> Self {
         Self {
             width_px: None,
-            text: vec![Field::Name],
+            text: vec![Field::Name, Field::Angle],
             font_scale: 1.0,
             landmarks: false,
             unknown: Unknown::Text,

@@ -18,12 +18,13 @@ use crate::media::read_still;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface enroll \"Ada Lovelace\" ada-1.jpg ada-2.jpg\n  \
+    sphereface enroll \"Ada Lovelace\" pictures-of-ada/\n  \
     sphereface enroll --dir people --gallery staff")]
 pub struct EnrollArgs {
     /// Name of the person
     #[arg(required_unless_present = "dir", conflicts_with = "dir")]
     name: Option<String>,
-    /// Stills of the person
+    /// Stills of the person, or folders of them
     #[arg(required_unless_present = "dir", conflicts_with = "dir")]
     stills: Vec<PathBuf>,
     /// A folder with a sub-folder of stills a person, or a still a person, each named after them
@@ -45,7 +46,7 @@ impl EnrollArgs {
     pub fn run(self) -> Result<()> {
         let people = match (&self.dir, &self.name) {
             (Some(folder), _) => people_of(folder)?,
-            (None, Some(name)) => vec![(name.clone(), self.stills.clone())],
+            (None, Some(name)) => vec![(name.clone(), stills_of(&self.stills)?)],
             (None, None) => return Err(UsageError("give a name and stills, or --dir".into()).into()),
         };
         let people = people
@@ -79,7 +80,8 @@ impl EnrollArgs {
         let gallery = Gallery::create(&self.gallery)?;
         for (name, stills) in examined {
             let done = gallery.enroll(&name, stills)?;
-            println!("{name}: {} new stills, {} in all", done.added, done.person.stills.len());
+            let (added, all) = (done.added, done.person.stills.len());
+            println!("{name}: {added} new still{}, {all} in all", if added == 1 { "" } else { "s" });
         }
         Ok(())
     }
@@ -109,14 +111,26 @@ fn report(name: &PersonName, path: &Path, still: &NewStill) {
     }
 }
 
+/// The stills named, and those in the folders named.
+fn stills_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut stills = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            stills.extend(entries(path)?.into_iter().filter(|entry| entry.is_file()));
+        } else {
+            stills.push(path.clone());
+        }
+    }
+    Ok(stills)
+}
+
 /// A sub-folder or a still a person, in the order of their names.
 fn people_of(folder: &Path) -> Result<Vec<(String, Vec<PathBuf>)>> {
     let mut people = Vec::new();
     for entry in entries(folder)? {
         if entry.is_dir() {
             let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let stills: Vec<PathBuf> = entries(&entry)?.into_iter().filter(|p| p.is_file()).collect();
-            people.push((name, stills));
+            people.push((name, stills_of(&[entry])?));
         } else {
             let name = entry.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             people.push((name, vec![entry]));

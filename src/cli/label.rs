@@ -26,7 +26,7 @@ use crate::report::JsonLines;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface label party.mp4 -o named.mp4 --gallery friends\n  \
-    sphereface label group.jpg -o named.jpg --gallery friends --style text=name+angle\n  \
+    sphereface label group.jpg -o named.jpg --gallery friends --style text=name\n  \
     sphereface label talk.mkv --no-video --jsonl faces.jsonl --gallery staff\n  \
     sphereface label webcam --view --gallery family")]
 pub struct LabelArgs {
@@ -59,7 +59,7 @@ pub struct LabelArgs {
     /// Show the video in a window while it is labelled
     #[arg(long, help_heading = "Results")]
     view: bool,
-    /// How boxes and names look, for example width=3,text=name+angle,unknown=hide
+    /// How boxes and names look, for example width=3,text=name,unknown=hide
     #[arg(long, value_name = "SETTINGS", default_value_t = Style::default(), help_heading = "Results")]
     style: Style,
     /// Treat the input as live: never fall behind, drop the oldest frames instead

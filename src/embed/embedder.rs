@@ -69,7 +69,7 @@ impl Embedder {
             None => None,
         };
         let network = Network::new(&architecture, &weights, options.isa)?;
-        let model = model_id(&weights);
+        let model = weights.id();
         Ok(Self { network, order, mean, model, metadata: weights.metadata, threads: options.threads })
     }
 
@@ -155,21 +155,4 @@ pub fn mirror_image(crop: &Crop) -> Crop {
         Some(crop) => crop,
         None => unreachable!("a mirror image has the size of its crop"),
     }
-}
-
-/// First 8 bytes of the BLAKE3 hash over names, shapes and values of all tensors.
-fn model_id(weights: &Weights) -> ModelId {
-    let mut hash = blake3::Hasher::new();
-    for (name, tensor) in &weights.tensors {
-        hash.update(name.as_bytes());
-        for &n in &tensor.shape {
-            hash.update(&(n as u64).to_le_bytes());
-        }
-        for x in &tensor.data {
-            hash.update(&x.to_le_bytes());
-        }
-    }
-    let mut id = [0; 8];
-    id.copy_from_slice(&hash.finalize().as_bytes()[..8]);
-    ModelId(id)
 }
