@@ -47,6 +47,13 @@ impl Buffer {
         buffer
     }
 
+    /// Makes room for `len` numbers; what was there is lost when there was less.
+    pub(crate) fn grow(&mut self, len: usize) {
+        if self.len < len {
+            *self = Self::new(len);
+        }
+    }
+
     fn layout(len: usize) -> Layout {
         match Layout::from_size_align(len.max(1) * size_of::<f32>(), CACHE_LINE) {
             Ok(layout) => layout,
@@ -68,6 +75,13 @@ fn huge(bytes: usize) -> Option<(MmapMut, NonNull<f32>)> {
     let start = map.as_ptr().align_offset(HUGE);
     let data = NonNull::new(map.get_mut(start..)?.as_mut_ptr().cast())?;
     Some((map, data))
+}
+
+impl Default for Buffer {
+    /// No number.
+    fn default() -> Self {
+        Self::new(0)
+    }
 }
 
 impl Drop for Buffer {

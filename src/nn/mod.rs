@@ -4,7 +4,7 @@ mod buffer;
 pub(crate) mod conv;
 pub mod isa;
 pub mod peak;
-mod simd;
+pub(crate) mod simd;
 pub(crate) mod team;
 pub mod weights;
 
