@@ -24,6 +24,7 @@
 //! | [`eval`] | verification, video scoring, calibration | all of the above |
 //! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `nn`, `embed`, `eval` |
 //! | [`pipeline`] | the stage graph: threads, channels, order, batching, statistics | all stages |
+//! | [`bench`] | this machine's peak, and what the networks and a whole job reach of it | all of the above |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!
 //! Nothing here prints or exits; errors are typed. Only [`cli`] talks to a person.
@@ -32,6 +33,7 @@
 pub mod align;
 pub mod analysis;
 pub mod annotate;
+pub mod bench;
 pub mod cli;
 pub mod detect;
 pub mod discover;

@@ -2,6 +2,7 @@
 //! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense.
 
 mod align;
+mod bench;
 mod discover;
 mod enroll;
 mod eval;
@@ -49,6 +50,7 @@ enum Command {
     Eval(eval::EvalArgs),
     Train(Box<train::TrainArgs>),
     Models(models::Models),
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -62,6 +64,7 @@ impl Cli {
             Command::Eval(args) => args.run(),
             Command::Train(args) => args.run(),
             Command::Models(command) => command.run(),
+            Command::Bench(args) => args.run(),
         }
     }
 }

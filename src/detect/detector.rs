@@ -1,12 +1,17 @@
 //! The cascade: pyramid, P-Net, R-Net, O-Net, and the boxes between them.
 
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use image::RgbImage;
 
-use super::area::{AreaResize, Region};
+use super::area::{AreaResize, Region, RowSums};
 use super::config::{DetectError, DetectorConfig};
 use super::kernels::Kernels;
-use super::networks::{Cell, ProposalNet, ProposalScratch, RefineNet, RefineScratch};
+use super::proposal::{Cell, ProposalNet, ProposalScratch, cells};
+use super::refine::{RefineNet, RefineScratch};
 use super::{BBox, Face};
+use crate::nn::team::Team;
 use crate::nn::{Isa, Weights};
 
 /// Finds faces. Shared by any number of threads, each with a [`Scratch`] of its own.
@@ -19,13 +24,48 @@ pub struct Detector {
     output: RefineNet,
 }
 
-/// Working memory of one thread; grows to what the largest image needed and is then reused.
-#[derive(Debug, Default)]
+/// Working memory of one user of the detector, and the threads that share its work; grows to
+/// what the largest image needed and is then reused.
+#[derive(Debug)]
 pub struct Scratch {
+    team: Team,
+    sums: RowSums,
+    /// One for each thread; locked by nobody else.
+    workers: Vec<Mutex<Worker>>,
+}
+
+/// Working memory of one thread.
+#[derive(Debug, Default)]
+struct Worker {
     proposal: ProposalScratch,
     refine: RefineScratch,
     resize: AreaResize,
     crops: Vec<f32>,
+}
+
+/// Fewest rows of cells worth a visit by a thread of their own: a band looks at four rows more.
+const BAND_ROWS: usize = 16;
+
+impl Scratch {
+    /// Memory, and `threads` threads (the calling one included) that share the work on an
+    /// image. What is found does not depend on their number.
+    pub fn new(threads: usize) -> Self {
+        let team = Team::new(threads);
+        let workers = (0..team.threads()).map(|_| Mutex::default()).collect();
+        Self { team, sums: RowSums::default(), workers }
+    }
+}
+
+impl Default for Scratch {
+    /// One thread.
+    fn default() -> Self {
+        Self::new(1)
+    }
+}
+
+/// A lock whose holder leaves nothing half done that the next one would read.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A box on its way through the cascade.
@@ -69,8 +109,8 @@ impl Detector {
             config,
             kernels: Kernels::new(isa).ok_or(DetectError::Isa(isa))?,
             proposal: ProposalNet::new(weights)?,
-            refine: RefineNet::refine(weights)?,
-            output: RefineNet::output(weights)?,
+            refine: RefineNet::refine(weights, isa)?,
+            output: RefineNet::output(weights, isa)?,
         })
     }
 
@@ -117,20 +157,29 @@ impl Detector {
     /// Stage 1: P-Net over the pyramid.
     fn candidates(&self, image: &RgbImage, scratch: &mut Scratch) -> Vec<Candidate> {
         let [threshold, ..] = self.config.thresholds;
-        let mut all = Vec::new();
-        for scale in self.scales(image) {
-            let size = |side: u32| (f64::from(side) * scale + 1.0) as usize;
-            let mut level = Vec::new();
-            self.proposal.run(
-                &self.kernels,
-                image,
-                (size(image.width()), size(image.height())),
-                threshold,
-                &mut scratch.proposal,
-                |cell| level.push(candidate(&cell, scale as f32)),
-            );
-            all.append(&mut suppress(level, 0.5, Overlap::Union));
+        let scales = self.scales(image);
+        let sizes: Vec<(usize, usize)> = scales
+            .iter()
+            .map(|scale| [image.width(), image.height()].map(|side| (f64::from(side) * scale + 1.0) as usize))
+            .map(|[width, height]| (width, height))
+            .collect();
+        let Some(&(_, least_rows)) = sizes.last() else { return Vec::new() };
+        let Scratch { team, sums, workers } = scratch;
+        sums.add_up(self.kernels.isa, image, least_rows);
+        let bands = bands(&sizes, team.threads());
+        let found: Vec<Mutex<Vec<Cell>>> = bands.iter().map(|_| Mutex::default()).collect();
+        team.run(bands.len(), &|thread, item| {
+            let (level, rows) = &bands[item];
+            let (memory, mut found) = (&mut lock(&workers[thread]).proposal, lock(&found[item]));
+            let push = |cell| found.push(cell);
+            self.proposal.run(&self.kernels, sums, sizes[*level], rows.clone(), threshold, memory, push);
+        });
+        let mut levels = vec![Vec::new(); sizes.len()];
+        for ((level, _), found) in bands.iter().zip(&found) {
+            let scale = scales[*level] as f32;
+            levels[*level].extend(lock(found).iter().map(|cell| candidate(cell, scale)));
         }
+        let all = levels.into_iter().flat_map(|level| suppress(level, 0.5, Overlap::Union)).collect();
         let mut kept = suppress(all, 0.7, Overlap::Union);
         for candidate in &mut kept {
             candidate.bbox = square(regress(candidate, 0.0));
@@ -161,8 +210,8 @@ impl Detector {
         scratch: &mut Scratch,
     ) -> Vec<Candidate> {
         let [_, threshold, _] = self.config.thresholds;
-        self.look(&self.refine, image, &mut candidates, scratch);
-        let outputs = scratch.refine.out.chunks_exact(self.refine.outputs());
+        let answers = self.look(&self.refine, image, &mut candidates, scratch);
+        let outputs = answers.chunks_exact(self.refine.outputs());
         let likely = candidates
             .iter()
             .zip(outputs)
@@ -183,8 +232,8 @@ impl Detector {
     /// Stage 3: O-Net over what R-Net left.
     fn output(&self, image: &RgbImage, mut candidates: Vec<Candidate>, scratch: &mut Scratch) -> Vec<Face> {
         let [.., threshold] = self.config.thresholds;
-        self.look(&self.output, image, &mut candidates, scratch);
-        let outputs = scratch.refine.out.chunks_exact(self.output.outputs());
+        let answers = self.look(&self.output, image, &mut candidates, scratch);
+        let outputs = answers.chunks_exact(self.output.outputs());
         let mut likely = Vec::new();
         for (candidate, out) in candidates.iter().zip(outputs) {
             let score = probability(out);
@@ -209,27 +258,50 @@ impl Detector {
     }
 
     /// Cuts every candidate out of the image, drops those with nothing inside, and runs the
-    /// network over all of them.
+    /// network over all of them. Returns what its heads say, [candidates, outputs].
     fn look(
         &self,
         network: &RefineNet,
         image: &RgbImage,
         candidates: &mut Vec<Candidate>,
         scratch: &mut Scratch,
-    ) {
-        let Scratch { refine, resize, crops, .. } = scratch;
+    ) -> Vec<f32> {
+        let Scratch { team, workers, .. } = scratch;
         candidates.retain(|candidate| region(&candidate.bbox, image).is_some());
-        crops.resize(candidates.len() * network.crop_length(), 0.0);
-        let row_length = network.side * 3;
-        for (candidate, crop) in candidates.iter().zip(crops.chunks_exact_mut(network.crop_length())) {
-            let Some(region) = region(&candidate.bbox, image) else { continue };
-            resize.prepare(region, network.side, network.side);
-            for (y, row) in crop.chunks_exact_mut(row_length).enumerate() {
-                resize.row(&self.kernels, image, region, y, row);
+        let batches: Vec<&[Candidate]> = candidates.chunks(network.batch()).collect();
+        let answers: Vec<Mutex<Vec<f32>>> = batches.iter().map(|_| Mutex::default()).collect();
+        team.run(batches.len(), &|thread, item| {
+            let Worker { refine, resize, crops, .. } = &mut *lock(&workers[thread]);
+            crops.resize(batches[item].len() * network.crop_length(), 0.0);
+            for (candidate, crop) in batches[item].iter().zip(crops.chunks_exact_mut(network.crop_length())) {
+                let Some(region) = region(&candidate.bbox, image) else { continue };
+                resize.prepare((region.width, region.height), network.side, network.side);
+                for (y, row) in crop.chunks_exact_mut(network.side * 3).enumerate() {
+                    resize.row(self.kernels.isa, image, region, y, row);
+                }
             }
-        }
-        network.run(&self.kernels, crops, candidates.len(), refine);
+            network.run(&self.kernels, crops, batches[item].len(), refine);
+            lock(&answers[item]).clone_from(&refine.out);
+        });
+        answers
+            .into_iter()
+            .flat_map(|answer| answer.into_inner().unwrap_or_else(PoisonError::into_inner))
+            .collect()
     }
+}
+
+/// Levels of the pyramid and bands of their rows of cells, in order: whole levels for one thread,
+/// enough parts for more.
+fn bands(sizes: &[(usize, usize)], threads: usize) -> Vec<(usize, Range<usize>)> {
+    let rows = |level: usize| cells(sizes[level].1).unwrap_or(0);
+    let band = if threads == 1 { usize::MAX } else { (rows(0) / (2 * threads)).max(BAND_ROWS) };
+    let of_level = |level: usize| {
+        let rows = rows(level);
+        (0..rows)
+            .step_by(band.min(rows.max(1)))
+            .map(move |first| (level, first..first.saturating_add(band).min(rows)))
+    };
+    (0..sizes.len()).flat_map(of_level).collect()
 }
 
 /// The value a person wrote: 0.709 rather than the nearest f32 to it.
@@ -371,7 +443,7 @@ mod tests {
                 let faces = eager.detect(&image, &mut scratch);
                 assert_eq!(faces.is_empty(), width.min(height) < 12, "{width}x{height}");
                 assert!(faces.is_sorted_by(|a, b| a.score >= b.score));
-                assert_eq!(faces, eager.detect(&image, &mut Scratch::default()));
+                assert_eq!(faces, eager.detect(&image, &mut Scratch::new(3)));
             }
         }
     }

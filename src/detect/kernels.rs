@@ -1,4 +1,4 @@
-//! The inner loops of the three networks and of the pyramid, compiled once per instruction set.
+//! The inner loops of the three networks, compiled once per instruction set.
 //!
 //! Feature maps are row-major [rows, columns, channels] without padding, so that the K*C values
 //! under one row of a K-wide kernel lie side by side. A convolution tile keeps 16 output
@@ -87,46 +87,15 @@ impl Conv {
     }
 }
 
-/// One column of an area-resized row: the input columns it averages.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Window {
-    /// First input.
-    pub start: u32,
-    /// One past the last input.
-    pub end: u32,
-    /// 1 / (end - start).
-    pub inverse: f32,
-}
-
-/// Part of an RGB image to be averaged into one row of output.
-pub struct AreaRow<'a> {
-    /// From the first byte of the region's first row to the end of the image.
-    pub pixels: &'a [u8],
-    /// Bytes from one row to the next.
-    pub stride: usize,
-    /// Columns of the region.
-    pub width: usize,
-    /// The rows to average.
-    pub rows: Window,
-    /// The columns each output averages.
-    pub columns: &'a [Window],
-}
-
-/// Column sums between the two passes of [`Kernels::area_row`].
-#[derive(Debug, Default)]
-pub struct ColumnSums {
-    narrow: Vec<u16>,
-    wide: Vec<u32>,
-}
-
 /// The kernels of one instruction set. Exists only for one that this machine has.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernels {
+    /// Which one.
+    pub isa: Isa,
     conv_row: unsafe fn(&Conv, usize, &[&[f32]; MAX_KERNEL], usize, &mut [f32]),
     conv_pool_row: unsafe fn(&Conv, &[[&[f32]; MAX_KERNEL]; 2], usize, &mut [f32]),
     max_pool_row: unsafe fn(&[&[f32]], usize, usize, usize, &mut [f32]),
     dot_row: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
-    area_row: unsafe fn(&AreaRow<'_>, &mut ColumnSums, &mut [f32]),
 }
 
 impl Kernels {
@@ -201,15 +170,6 @@ impl Kernels {
         assert!(weights.len().is_multiple_of(LANES) && row.len() >= out.len() * weights.len());
         // SAFETY: the instruction set was checked by `new`, the lengths just now.
         unsafe { (self.dot_row)(row, weights, bias, out) }
-    }
-
-    /// One row of an area-averaged image, as (mean - 127.5) / 128 in R, G, B order.
-    pub fn area_row(&self, area: &AreaRow<'_>, sums: &mut ColumnSums, out: &mut [f32]) {
-        let (start, end) = (area.rows.start as usize, area.rows.end as usize);
-        assert!(start < end && area.pixels.len() >= (end - 1) * area.stride + area.width * 3);
-        assert!(out.len() >= area.columns.len() * 3);
-        // SAFETY: the instruction set was checked by `new`; the body is safe code.
-        unsafe { (self.area_row)(area, sums, out) }
     }
 }
 
@@ -422,70 +382,13 @@ unsafe fn dot_row<S: Lanes>(row: &[f32], weights: &[f32], bias: f32, out: &mut [
     }
 }
 
-/// Rows of 255 that a u16 can add up.
-const NARROW_ROWS: usize = 257;
-
-/// Plain loops: the compiler turns them into vectors of each instruction set.
-#[inline(always)]
-fn area_row(area: &AreaRow<'_>, sums: &mut ColumnSums, out: &mut [f32]) {
-    let (start, end) = (area.rows.start as usize, area.rows.end as usize);
-    let length = area.width * 3;
-    let row = |y: usize| &area.pixels[y * area.stride..][..length];
-    let scale = area.rows.inverse / 128.0;
-    // One value behind the last pixel, because pixels are added as four values.
-    sums.narrow.clear();
-    sums.narrow.resize(length + 1, 0);
-    if end - start <= NARROW_ROWS {
-        (start..end).for_each(|y| add_row(&mut sums.narrow, row(y)));
-        average(&sums.narrow, area.columns, scale, out);
-        return;
-    }
-    sums.wide.clear();
-    sums.wide.resize(length + 1, 0);
-    for first in (start..end).step_by(NARROW_ROWS) {
-        sums.narrow.fill(0);
-        (first..end.min(first + NARROW_ROWS)).for_each(|y| add_row(&mut sums.narrow, row(y)));
-        for (wide, &narrow) in sums.wide.iter_mut().zip(&sums.narrow) {
-            *wide = wide.wrapping_add(narrow.into());
-        }
-    }
-    average(&sums.wide, area.columns, scale, out);
-}
-
-#[inline(always)]
-fn add_row(sums: &mut [u16], row: &[u8]) {
-    for (sum, &value) in sums.iter_mut().zip(row) {
-        *sum = sum.wrapping_add(value.into());
-    }
-}
-
-#[inline(always)]
-fn average<T: Copy + Into<u32>>(sums: &[T], columns: &[Window], scale: f32, out: &mut [f32]) {
-    for (window, out) in columns.iter().zip(out.chunks_exact_mut(3)) {
-        let mut total = [0u32; 4];
-        let (start, end) = (window.start as usize, window.end as usize);
-        // Four values a pixel (the fourth belongs to the next one) make one vector.
-        if let Some(inside) = sums.get(start * 3..end * 3 + 1) {
-            for x in 0..end - start {
-                for channel in 0..4 {
-                    total[channel] = total[channel].wrapping_add(inside[x * 3 + channel].into());
-                }
-            }
-        }
-        let scale = scale * window.inverse;
-        for (out, total) in out.iter_mut().zip(total) {
-            *out = total as i32 as f32 * scale - 127.5 / 128.0;
-        }
-    }
-}
-
 macro_rules! kernels_for {
-    ($module:ident, $lanes:ty $(, $features:literal)?) => {
+    ($module:ident, $isa:expr, $lanes:ty $(, $features:literal)?) => {
         mod $module {
             use super::*;
 
             pub const KERNELS: Kernels =
-                Kernels { conv_row, conv_pool_row, max_pool_row, dot_row, area_row };
+                Kernels { isa: $isa, conv_row, conv_pool_row, max_pool_row, dot_row };
 
             /// # Safety
             /// As for [`Kernels::conv_row`], on a machine with these features.
@@ -535,24 +438,17 @@ macro_rules! kernels_for {
                 // SAFETY: the same contract.
                 unsafe { super::dot_row::<$lanes>(row, weights, bias, out) }
             }
-
-            /// # Safety
-            /// On a machine with these features.
-            $(#[target_feature(enable = $features)])?
-            unsafe fn area_row(area: &AreaRow<'_>, sums: &mut ColumnSums, out: &mut [f32]) {
-                super::area_row(area, sums, out);
-            }
         }
     };
 }
 
-kernels_for!(portable, Portable);
+kernels_for!(portable, Isa::Portable, Portable);
 #[cfg(target_arch = "x86_64")]
-kernels_for!(avx2, crate::detect::lanes::Avx2, "avx2,fma");
+kernels_for!(avx2, Isa::Avx2, crate::detect::lanes::Avx2, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-kernels_for!(avx512, crate::detect::lanes::Avx512, "avx512f,avx2,fma");
+kernels_for!(avx512, Isa::Avx512, crate::detect::lanes::Avx512, "avx512f,avx2,fma");
 #[cfg(target_arch = "aarch64")]
-kernels_for!(neon, crate::detect::lanes::Neon, "neon");
+kernels_for!(neon, Isa::Neon, crate::detect::lanes::Neon, "neon");
 
 #[cfg(test)]
 mod tests {

@@ -31,9 +31,10 @@ mod detector;
 mod golden;
 mod kernels;
 mod lanes;
-mod networks;
+mod proposal;
 mod quality;
 pub mod reference;
+mod refine;
 
 pub use config::{DetectError, DetectorConfig, MinFace, SMALLEST_FACE_PX};
 pub use detector::{Detector, Scratch};

@@ -136,9 +136,11 @@ impl Network {
     /// Memory for one worker, and `threads` threads (the calling one included) for its work.
     pub fn workspace(&self, threads: usize) -> Workspace {
         let team = Team::new(threads);
-        let layers = || self.stages.iter().flat_map(|stage| stage.units.iter().flatten());
-        let tiles = (0..team.threads()).map(|_| Winograd::tiles(layers())).collect();
-        Workspace { team, input: Buffer::new(0), maps: Vec::new(), features: Buffer::new(0), tiles }
+        let mut tiles: Vec<Tiles> = (0..team.threads()).map(|_| Tiles::default()).collect();
+        for tiles in &mut tiles {
+            tiles.grow(self.stages.iter().flat_map(|stage| stage.units.iter().flatten()));
+        }
+        Workspace { team, input: Buffer::default(), maps: Vec::new(), features: Buffer::default(), tiles }
     }
 
     /// Features of some faces, `pixels` [faces, 112, 96, 3].
@@ -201,18 +203,13 @@ impl Workspace {
     /// Makes room for `faces` faces. Borders are zero from the start and stay so, since no
     /// layer writes them.
     fn grow(&mut self, network: &Network, faces: usize) {
-        let grow = |buffer: &mut Buffer, len: usize| {
-            if buffer.len() < len {
-                *buffer = Buffer::new(len);
-            }
-        };
         let first = faces.min(FIRST_STAGE_FACES);
-        grow(&mut self.input, first * network.input.len());
-        self.maps.resize_with(network.stages.len(), || [Buffer::new(0), Buffer::new(0)]);
+        self.input.grow(first * network.input.len());
+        self.maps.resize_with(network.stages.len(), Default::default);
         for (s, (stage, maps)) in network.stages.iter().zip(&mut self.maps).enumerate() {
             let faces = if s == 0 { first } else { faces };
-            maps.iter_mut().for_each(|map| grow(map, faces * stage.map.len()));
+            maps.iter_mut().for_each(|map| map.grow(faces * stage.map.len()));
         }
-        grow(&mut self.features, faces * network.fully_connected.output_len());
+        self.features.grow(faces * network.fully_connected.output_len());
     }
 }

@@ -5,15 +5,22 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use memmap2::MmapMut;
+
 /// Zeroed `f32` memory on a cache line boundary; large buffers ask for huge pages, which spare
 /// a pass over the weights thousands of page walks.
 pub(crate) struct Buffer {
     data: NonNull<f32>,
     len: usize,
+    /// Where large buffers lie; small ones are on the heap.
+    map: Option<MmapMut>,
 }
 
 /// Size of a huge page in bytes.
 const HUGE: usize = 2 << 20;
+
+/// Alignment of small buffers in bytes.
+const CACHE_LINE: usize = 64;
 
 // SAFETY: the buffer owns its memory and hands it out by the usual borrowing rules.
 unsafe impl Send for Buffer {}
@@ -24,11 +31,13 @@ impl Buffer {
     /// `len` zeros.
     pub(crate) fn new(len: usize) -> Self {
         let layout = Self::layout(len);
+        if let Some((map, data)) = huge(layout.size()) {
+            return Self { data, len, map: Some(map) };
+        }
         // SAFETY: the layout is not empty.
         let data = unsafe { alloc_zeroed(layout) };
         let Some(data) = NonNull::new(data.cast()) else { handle_alloc_error(layout) };
-        advise_huge_pages(data, layout.size());
-        Self { data, len }
+        Self { data, len, map: None }
     }
 
     /// The values of `list`, then zeros up to `len`.
@@ -38,37 +47,49 @@ impl Buffer {
         buffer
     }
 
+    /// Makes room for `len` numbers; what was there is lost when there was less.
+    pub(crate) fn grow(&mut self, len: usize) {
+        if self.len < len {
+            *self = Self::new(len);
+        }
+    }
+
     fn layout(len: usize) -> Layout {
-        let bytes = len.max(1) * size_of::<f32>();
-        let align = if bytes >= HUGE { HUGE } else { 64 };
-        match Layout::from_size_align(bytes, align) {
+        match Layout::from_size_align(len.max(1) * size_of::<f32>(), CACHE_LINE) {
             Ok(layout) => layout,
             Err(_) => panic!("{len} numbers do not fit into memory"),
         }
     }
 }
 
-#[cfg(target_os = "linux")]
-fn advise_huge_pages(data: NonNull<f32>, bytes: usize) {
-    unsafe extern "C" {
-        fn madvise(addr: *mut std::ffi::c_void, length: usize, advice: std::ffi::c_int) -> std::ffi::c_int;
+/// Fresh memory that starts on a huge page, advised before its first use: pages that were
+/// touched before stay small. `None` for what is smaller than that, or where the system refuses.
+fn huge(bytes: usize) -> Option<(MmapMut, NonNull<f32>)> {
+    if bytes < HUGE {
+        return None;
     }
-    const MADV_HUGEPAGE: std::ffi::c_int = 14;
-    let whole = bytes / HUGE * HUGE;
-    if whole > 0 {
-        // SAFETY: the range lies in one allocation of ours that starts on a huge page; the
-        // advice does not change its contents. A refusal costs speed only.
-        unsafe { madvise(data.as_ptr().cast(), whole, MADV_HUGEPAGE) };
+    let mut map = MmapMut::map_anon(bytes.checked_add(HUGE)?).ok()?;
+    // A refusal costs speed only.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    let start = map.as_ptr().align_offset(HUGE);
+    let data = NonNull::new(map.get_mut(start..)?.as_mut_ptr().cast())?;
+    Some((map, data))
+}
+
+impl Default for Buffer {
+    /// No number.
+    fn default() -> Self {
+        Self::new(0)
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-fn advise_huge_pages(_data: NonNull<f32>, _bytes: usize) {}
-
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with the same layout.
-        unsafe { dealloc(self.data.as_ptr().cast(), Self::layout(self.len)) };
+        if self.map.is_none() {
+            // SAFETY: allocated in `new` with the same layout.
+            unsafe { dealloc(self.data.as_ptr().cast(), Self::layout(self.len)) };
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod buffer;
 pub(crate) mod conv;
 pub(crate) mod gemm;
 pub mod isa;
+pub mod peak;
 pub(crate) mod simd;
 pub(crate) mod team;
 pub mod weights;

@@ -119,7 +119,8 @@ impl Network {
             first += 1 + 2 * units;
         }
         let layers = || stages.iter().flat_map(|stage| stage.units.iter().flat_map(|unit| &unit.forward));
-        let tiles = (0..team.threads()).map(|_| Winograd::tiles(layers())).collect();
+        let mut tiles: Vec<Tiles> = (0..team.threads()).map(|_| Tiles::default()).collect();
+        tiles.iter_mut().for_each(|tiles| tiles.grow(layers()));
         let sizes: Vec<_> = stages
             .iter()
             .zip(TILES)

@@ -51,7 +51,9 @@ impl<F: Finish> Tile for Product<'_, F> {
                         *right = S::load(panel.add(v * S::LANES));
                     }
                     panel = panel.add(VECTORS * S::LANES);
+                    // Two halves: a step may span two cache lines.
                     S::prefetch(ahead);
+                    S::prefetch(ahead.wrapping_add(self.ahead_step / 2));
                     ahead = ahead.wrapping_add(self.ahead_step);
                     for (row, sums) in rows.iter().zip(&mut sums) {
                         let left = S::splat(*row.add(k));

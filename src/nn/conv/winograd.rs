@@ -32,10 +32,20 @@ pub(crate) struct Winograd {
 }
 
 /// Memory of one thread for transformed tiles.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Tiles {
     input: Buffer,
     output: Buffer,
+}
+
+impl Tiles {
+    /// Makes room for [`Winograd::apply`] of any of `layers`.
+    pub(crate) fn grow<'a>(&mut self, layers: impl Iterator<Item = &'a Winograd>) {
+        for layer in layers {
+            self.input.grow(layer.points() * (layer.block() * layer.inputs + SKEW));
+            self.output.grow(layer.points() * (layer.block() * layer.outputs + SKEW));
+        }
+    }
 }
 
 /// Most numbers of transformed tiles, so that input and output stay in a second-level cache.
@@ -71,6 +81,45 @@ impl Scheme<4, 2> for F2 {
     unsafe fn output<S: Simd>([a, b, c, d]: [S::V; 4]) -> [S::V; 2] {
         // SAFETY: see `Simd`.
         unsafe { [S::add(a, S::add(b, c)), S::sub(S::sub(b, c), d)] }
+    }
+}
+
+/// F(3x3, 3x3) at the points 0, 1, -1, 2 and infinity.
+struct F3;
+
+impl Scheme<5, 3> for F3 {
+    const WEIGHTS: [[f64; 3]; 5] = [
+        [1. / 2., 0., 0.],
+        [-1. / 2., -1. / 2., -1. / 2.],
+        [-1. / 6., 1. / 6., -1. / 6.],
+        [1. / 6., 1. / 3., 2. / 3.],
+        [0., 0., 1.],
+    ];
+
+    #[inline(always)]
+    unsafe fn input<S: Simd>([a, b, c, d, e]: [S::V; 5]) -> [S::V; 5] {
+        // SAFETY: see `Simd`.
+        unsafe {
+            let [two, minus_two] = [2.0, -2.0].map(|x| S::splat(x));
+            let (db, dc) = (S::sub(d, b), S::sub(d, c));
+            [
+                S::fma(two, S::sub(a, c), db),
+                S::fma(minus_two, b, dc),
+                S::fma(two, S::sub(b, c), dc),
+                db,
+                S::fma(minus_two, db, S::sub(e, c)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn output<S: Simd>([m0, m1, m2, m3, m4]: [S::V; 5]) -> [S::V; 3] {
+        // SAFETY: see `Simd`.
+        unsafe {
+            let [two, four] = [2.0, 4.0].map(|x| S::splat(x));
+            let (sum, difference) = (S::add(m1, m2), S::sub(m1, m2));
+            [S::add(S::add(m0, sum), m3), S::fma(two, m3, difference), S::fma(four, m3, S::add(sum, m4))]
+        }
     }
 }
 
@@ -125,7 +174,7 @@ impl Scheme<6, 4> for F4 {
 }
 
 impl Winograd {
-    /// Tiles of `output_tile` x `output_tile` pixels, 2 or 4; `weight` [out, in, 3, 3].
+    /// Tiles of `output_tile` x `output_tile` pixels, 2, 3 or 4; `weight` [out, in, 3, 3].
     pub(crate) fn new(
         isa: Isa,
         output_tile: usize,
@@ -136,6 +185,7 @@ impl Winograd {
         let outputs = weight.len() / (9 * inputs);
         let weights = match output_tile {
             4 => transform::<F4, 6, 4>(isa, weight, inputs, outputs),
+            3 => transform::<F3, 5, 3>(isa, weight, inputs, outputs),
             2 => transform::<F2, 4, 2>(isa, weight, inputs, outputs),
             _ => panic!("no scheme for tiles of {output_tile} pixels"),
         };
@@ -150,16 +200,6 @@ impl Winograd {
     /// Most tiles in one block.
     fn block(&self) -> usize {
         (BLOCK_NUMBERS / self.points() / self.inputs.max(self.outputs)).next_multiple_of(12)
-    }
-
-    /// Memory for one thread of [`Winograd::apply`], enough for all of `layers`.
-    pub(crate) fn tiles<'a>(layers: impl Iterator<Item = &'a Winograd>) -> Tiles {
-        let [mut input, mut output] = [0, 0];
-        for layer in layers {
-            input = input.max(layer.points() * (layer.block() * layer.inputs + SKEW));
-            output = output.max(layer.points() * (layer.block() * layer.outputs + SKEW));
-        }
-        Tiles { input: Buffer::new(input), output: Buffer::new(output) }
     }
 
     /// Applies the layer to `maps` maps laid out as `from`, writing maps laid out as `to`.
@@ -289,6 +329,7 @@ impl Kernel for Transform<'_> {
         unsafe {
             match step.layer.output_tile {
                 4 => step.input::<S, F4, 6, 4>(tiles),
+                3 => step.input::<S, F3, 5, 3>(tiles),
                 _ => step.input::<S, F2, 4, 2>(tiles),
             }
         }
@@ -312,6 +353,7 @@ impl Kernel for Restore<'_> {
         unsafe {
             match step.layer.output_tile {
                 4 => step.output::<S, F4, 6, 4>(tiles, output),
+                3 => step.output::<S, F3, 5, 3>(tiles, output),
                 _ => step.output::<S, F2, 4, 2>(tiles, output),
             }
         }

@@ -1,0 +1,128 @@
+"""SphereFace-20 with random weights: as a file for us, in PyTorch, and as ONNX for the others."""
+
+import math
+
+import numpy as np
+
+UNITS, CHANNELS, EMBEDDING = [1, 2, 4, 1], [64, 128, 256, 512], 512
+
+
+def numbers(first, count):
+    """splitmix64 in [-1, 1), as in src/bench/inputs.rs."""
+    with np.errstate(over="ignore"):
+        z = (np.arange(first, first + count, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return (z >> np.uint64(40)).astype(np.float32) / np.float32(1 << 23) - np.float32(1)
+
+
+def layers():
+    """Name, input and output channels, stride, and whether the layer ends a residual unit."""
+    inputs = 3
+    for stage, (units, channels) in enumerate(zip(UNITS, CHANNELS), 1):
+        for index in range(1, 2 + 2 * units):
+            yield f"{stage}_{index}", inputs, channels, 2 if index == 1 else 1, index > 1 and index % 2 == 1
+            inputs = channels
+
+
+def random_weights():
+    """Random weights that keep activations near 1 from layer to layer."""
+    weights, drawn = {}, 0
+
+    def draw(name, shape):
+        nonlocal drawn
+        count, fan_in = math.prod(shape), math.prod(shape[1:])
+        offset, scale = (0.25, 0.2) if name.startswith("relu") else (0.0, 0.1)
+        if not name.startswith("relu") and not name.endswith("bias"):
+            scale = math.sqrt(2 / fan_in)
+        values = np.float32(offset) + np.float32(scale) * numbers(drawn, count)
+        weights[name] = values.reshape(shape)
+        drawn += count
+
+    for name, inputs, channels, _, _ in layers():
+        draw(f"conv{name}.weight", [channels, inputs, 3, 3])
+        draw(f"conv{name}.bias", [channels])
+        draw(f"relu{name}.weight", [channels])
+    draw("fc5.weight", [EMBEDDING, CHANNELS[3] * 7 * 6])
+    draw("fc5.bias", [EMBEDDING])
+    return weights
+
+
+def save(weights, path):
+    """As the file that `sphereface --model` reads."""
+    from safetensors.numpy import save_file
+
+    save_file(weights, path, {
+        "architecture": "sphereface20",
+        "channels": ",".join(map(str, CHANNELS)),
+        "embedding_size": str(EMBEDDING),
+        "input": "112x96",
+        "channel_order": "RGB",
+    })
+
+
+def pixels(crops):
+    """Crops [n, 112, 96, 3] of bytes as the network's input."""
+    return ((crops.astype(np.float32) - 127.5) / 128).transpose(0, 3, 1, 2).copy()
+
+
+def random_crops(count):
+    """The crops that `sphereface bench` makes for itself."""
+    size = 112 * 96 * 3
+    return np.floor((numbers(0, count * size) + np.float32(1)) * np.float32(128)).reshape(count, 112, 96, 3)
+
+
+def torch_network(weights):
+    """A function from a batch of pixels to features."""
+    import torch
+    import torch.nn.functional as F
+
+    w = {name: torch.from_numpy(values) for name, values in weights.items()}
+
+    def run(batch):
+        with torch.inference_mode():
+            x = torch.from_numpy(batch)
+            for name, _, _, stride, last in layers():
+                if not last:
+                    outer = x
+                x = F.prelu(
+                    F.conv2d(x, w[f"conv{name}.weight"], w[f"conv{name}.bias"], stride, 1),
+                    w[f"relu{name}.weight"],
+                )
+                if last:
+                    x = x + outer
+            return F.linear(x.flatten(1), w["fc5.weight"], w["fc5.bias"]).numpy()
+
+    return run
+
+
+def onnx_network(weights, batch):
+    """The same as a serialised ONNX model for one batch size."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, x, outer = [], "input", None
+    for name, _, _, stride, last in layers():
+        if not last:
+            outer = x
+        nodes.append(helper.make_node(
+            "Conv", [x, f"conv{name}.weight", f"conv{name}.bias"], [f"conv{name}"],
+            kernel_shape=[3, 3], strides=[stride, stride], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("PRelu", [f"conv{name}", f"relu{name}.weight"], [f"relu{name}"]))
+        x = f"relu{name}"
+        if last:
+            nodes.append(helper.make_node("Add", [outer, x], [f"sum{name}"]))
+            x = f"sum{name}"
+    nodes.append(helper.make_node("Flatten", [x], ["flat"]))
+    nodes.append(helper.make_node("Gemm", ["flat", "fc5.weight", "fc5.bias"], ["output"], transB=1))
+    tensors = [
+        numpy_helper.from_array(values.reshape(-1, 1, 1) if name.startswith("relu") else values, name)
+        for name, values in weights.items()
+    ]
+    graph = helper.make_graph(
+        nodes, "sphereface20",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [batch, 3, 112, 96])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [batch, EMBEDDING])], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    return model.SerializeToString()

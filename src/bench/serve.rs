@@ -1,0 +1,100 @@
+//! Answers requests for single measurements, so that another program can measure us and
+//! others in turns.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use image::RgbImage;
+use serde::Serialize;
+
+use super::{BenchError, inputs};
+use crate::detect::{self, Detector, Face};
+use crate::embed::{Embedder, Mirror};
+use crate::media;
+
+/// One answer, a line of JSON.
+#[derive(Debug, Serialize)]
+struct Answer {
+    /// Milliseconds that the request took, reading its input not included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    feature: Option<Vec<f32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proposals: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    faces: Option<Vec<Face>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+const NOTHING: Answer = Answer { time_ms: None, feature: None, proposals: None, faces: None, error: None };
+
+/// Answers every line of `requests` with a line of JSON until there are no more:
+///
+/// - `embed N`: embeds N of the crops that [`inputs::crops`] makes
+/// - `feature`: the feature of the first of them
+/// - `detect FILE`: finds the faces of a still
+/// - `propose FILE`: runs P-Net over the pyramid of a still
+///
+/// # Errors
+/// When an answer cannot be written. What a request gets wrong is its answer.
+pub fn serve(
+    embedder: &Embedder,
+    detector: &Detector,
+    threads: usize,
+    requests: impl BufRead,
+    mut answers: impl Write,
+) -> Result<(), BenchError> {
+    let mut embed = embedder.scratch();
+    let mut detect = detect::Scratch::new(threads);
+    let mut pictures = BTreeMap::new();
+    let mut crops = inputs::crops(1);
+    for request in requests.lines().map_while(Result::ok) {
+        let (what, argument) = request.split_once(' ').unwrap_or((&request, ""));
+        let answer = match what {
+            "embed" => argument.parse().map_err(|_| format!("'{argument}' is no batch size")).map(|batch| {
+                if crops.len() < batch {
+                    crops = inputs::crops(batch);
+                }
+                let start = Instant::now();
+                let done = embedder.embed(&crops[..batch], Mirror::No, &mut embed);
+                let time_ms = Some(milliseconds(start));
+                Answer { time_ms, error: done.err().map(|error| error.to_string()), ..NOTHING }
+            }),
+            "feature" => Ok(Answer { feature: embedder.features(&crops[..1], &mut embed).pop(), ..NOTHING }),
+            "detect" => picture(argument, &mut pictures).map(|picture| {
+                let start = Instant::now();
+                let faces = detector.detect(picture, &mut detect);
+                Answer { time_ms: Some(milliseconds(start)), faces: Some(faces), ..NOTHING }
+            }),
+            "propose" => picture(argument, &mut pictures).map(|picture| {
+                let start = Instant::now();
+                let proposals = detector.propose(picture, &mut detect).len();
+                Answer { time_ms: Some(milliseconds(start)), proposals: Some(proposals), ..NOTHING }
+            }),
+            other => Err(format!("'{other}' is none of embed, feature, detect and propose")),
+        };
+        let answer = answer.unwrap_or_else(|error| Answer { error: Some(error), ..NOTHING });
+        serde_json::to_writer(&mut answers, &answer)
+            .map_err(std::io::Error::from)
+            .map_err(BenchError::Answer)?;
+        answers.write_all(b"\n").and_then(|()| answers.flush()).map_err(BenchError::Answer)?;
+    }
+    Ok(())
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+/// A still, read once.
+fn picture<'p>(path: &str, read: &'p mut BTreeMap<String, RgbImage>) -> Result<&'p RgbImage, String> {
+    if !read.contains_key(path) {
+        let picture = media::read_still(Path::new(path)).map_err(|error| error.to_string())?;
+        read.insert(path.to_owned(), picture);
+    }
+    Ok(&read[path])
+}

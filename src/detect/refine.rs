@@ -1,0 +1,417 @@
+//! R-Net and O-Net as the kernels want them, and how they run.
+
+use super::config::DetectError;
+use super::kernels::{Conv, Kernels, MAX_KERNEL};
+use super::proposal::{grow, map_length};
+use crate::nn::conv::{Activation, Map, Tiles, Winograd, padded};
+use crate::nn::team::Team;
+use crate::nn::{Buffer, Isa, Weights};
+
+/// A convolution between the first and the last one, and its pool.
+#[derive(Debug)]
+struct Middle {
+    conv: Winograd,
+    /// The convolution pads by nothing: what it takes for the border are pixels like others.
+    from: Map,
+    to: Map,
+    /// Max-pool of that size and stride 2, output size rounded up.
+    pool: usize,
+}
+
+/// R-Net or O-Net: looks at square crops, many at a time.
+#[derive(Debug)]
+pub struct RefineNet {
+    /// Side of the crops in pixels.
+    pub side: usize,
+    first: Conv,
+    middle: Vec<Middle>,
+    /// A 2x2 convolution as a product of the four pixels under it, side by side.
+    last: Conv,
+    dense: Conv,
+    /// All heads side by side: two of the softmax, four sides, and for O-Net ten of landmarks.
+    heads: Conv,
+}
+
+/// Working memory of [`RefineNet::run`].
+#[derive(Debug)]
+pub struct RefineScratch {
+    team: Team,
+    tiles: Vec<Tiles>,
+    ring: Vec<f32>,
+    /// Before and after every convolution in the middle.
+    maps: Vec<[Buffer; 2]>,
+    pooled: Vec<f32>,
+    patches: Vec<f32>,
+    flat: Vec<f32>,
+    hidden: Vec<f32>,
+    /// What the heads say, [crops, [`RefineNet::outputs`]].
+    pub out: Vec<f32>,
+}
+
+/// Size of the max-pool behind the first convolution.
+const FIRST_POOL: usize = 3;
+
+/// Side of the map before the last convolution, and after it.
+const LAST_SIDES: [usize; 2] = [4, 3];
+
+/// Pixels that the last convolution looks at together.
+const PATCH: usize = 4;
+
+/// Pixels of a map after a pool of that size and stride 2, along one side.
+fn pooled_side(side: usize, size: usize) -> usize {
+    (side - size).div_ceil(2) + 1
+}
+
+/// Where a network's layers are in its weights, and their shapes.
+struct Shape {
+    network: &'static str,
+    side: usize,
+    /// Channels after each convolution.
+    channels: &'static [usize],
+    /// Size of the pool behind each convolution but the last, and of its Winograd tiles.
+    pools: &'static [usize],
+    tiles: &'static [usize],
+    dense: &'static str,
+    hidden: usize,
+    heads: &'static [(&'static str, usize)],
+}
+
+impl RefineNet {
+    /// R-Net: 24x24 crops.
+    pub fn refine(weights: &Weights, isa: Isa) -> Result<Self, DetectError> {
+        let shape = Shape {
+            network: "rnet",
+            side: 24,
+            channels: &[28, 48, 64],
+            pools: &[FIRST_POOL, 3],
+            tiles: &[3],
+            dense: "4",
+            hidden: 128,
+            heads: &[("dense5_1", 2), ("dense5_2", 4)],
+        };
+        Self::new(weights, isa, &shape)
+    }
+
+    /// O-Net: 48x48 crops.
+    pub fn output(weights: &Weights, isa: Isa) -> Result<Self, DetectError> {
+        let shape = Shape {
+            network: "onet",
+            side: 48,
+            channels: &[32, 64, 64, 128],
+            pools: &[FIRST_POOL, 3, 2],
+            tiles: &[3, 4],
+            dense: "5",
+            hidden: 256,
+            heads: &[("dense6_1", 2), ("dense6_2", 4), ("dense6_3", 10)],
+        };
+        Self::new(weights, isa, &shape)
+    }
+
+    fn new(weights: &Weights, isa: Isa, shape: &Shape) -> Result<Self, DetectError> {
+        let &Shape { network, side, channels, pools, tiles, dense, hidden, heads } = shape;
+        let tensor = |name: &str, shape: &[usize]| weights.tensor(&format!("{network}.{name}"), shape);
+        let convolution = |number: usize, outputs: usize, inputs: usize, kernel: usize| {
+            let kernels = tensor(&format!("conv{number}.weight"), &[outputs, inputs, kernel, kernel])?;
+            let bias = tensor(&format!("conv{number}.bias"), &[outputs])?;
+            Ok::<_, DetectError>((kernels, bias, tensor(&format!("prelu{number}.weight"), &[outputs])?))
+        };
+
+        let (kernels, bias, slopes) = convolution(1, channels[0], 3, 3)?;
+        // Channels beyond the network's come out as zero, whatever their slope.
+        let extend = |values: &[f32], per_output: usize| {
+            let mut all = values.to_vec();
+            all.resize(padded(channels[0], isa) * per_output, 0.0);
+            all
+        };
+        let first = Conv::pack(&extend(kernels, 27), &extend(bias, 1), &extend(slopes, 1), 3, 3);
+
+        let mut middle = Vec::new();
+        let mut map_side = pooled_side(side - 2, FIRST_POOL);
+        for (i, &tile) in tiles.iter().enumerate() {
+            let (inputs, outputs) = (channels[i], channels[i + 1]);
+            let (kernels, bias, slopes) = convolution(i + 2, outputs, inputs, 3)?;
+            let activation = Activation::new(bias, Some(slopes), padded(outputs, isa));
+            let map = |channels| Map::new(map_side - 2, map_side - 2, padded(channels, isa), tile);
+            middle.push(Middle {
+                conv: Winograd::new(isa, tile, kernels, inputs, activation),
+                from: map(inputs),
+                to: map(outputs),
+                pool: pools[i + 1],
+            });
+            map_side = pooled_side(map_side - 2, pools[i + 1]);
+        }
+        debug_assert_eq!(map_side, LAST_SIDES[0]);
+
+        let [inputs, outputs] = [channels[tiles.len()], channels[tiles.len() + 1]];
+        let (kernels, bias, slopes) = convolution(tiles.len() + 2, outputs, inputs, 2)?;
+        let mut matrix = Vec::new();
+        for output in kernels.chunks_exact(PATCH * inputs) {
+            for pixel in 0..PATCH {
+                let one =
+                    |channel: usize| if channel < inputs { output[channel * PATCH + pixel] } else { 0.0 };
+                matrix.extend((0..padded(inputs, isa)).map(one));
+            }
+        }
+        let last = Conv::pack(&matrix, bias, slopes, PATCH * padded(inputs, isa), 1);
+
+        // The last map is stored for [channels, rows, columns], while ours is [rows, columns,
+        // channels].
+        let pixels = LAST_SIDES[1] * LAST_SIDES[1];
+        let stored = tensor(&format!("dense{dense}.weight"), &[hidden, outputs * pixels])?;
+        let mut flat = Vec::with_capacity(stored.len());
+        for output in stored.chunks_exact(outputs * pixels) {
+            for pixel in 0..pixels {
+                flat.extend((0..outputs).map(|channel| output[channel * pixels + pixel]));
+            }
+        }
+        let bias = tensor(&format!("dense{dense}.bias"), &[hidden])?;
+        let slopes = tensor(&format!("prelu{dense}.weight"), &[hidden])?;
+        let dense = Conv::pack(&flat, bias, slopes, outputs * pixels, 1);
+        let (mut matrix, mut biases) = (Vec::new(), Vec::new());
+        for (name, outputs) in heads {
+            matrix.extend_from_slice(tensor(&format!("{name}.weight"), &[*outputs, hidden])?);
+            biases.extend_from_slice(tensor(&format!("{name}.bias"), &[*outputs])?);
+        }
+        let identity = vec![1.0; biases.len()];
+        let heads = Conv::pack(&matrix, &biases, &identity, hidden, 1);
+        Ok(Self { side, first, middle, last, dense, heads })
+    }
+
+    /// Values a crop comes out as: two of the softmax, four sides, ten of landmarks or none.
+    pub fn outputs(&self) -> usize {
+        self.heads.outputs
+    }
+
+    /// Values of one crop, [side, side, 3].
+    pub fn crop_length(&self) -> usize {
+        self.side * self.side * 3
+    }
+
+    /// Crops that are best looked at together: enough to fill the tiles of the matrix products,
+    /// few enough for their maps to stay in the cache.
+    pub fn batch(&self) -> usize {
+        if self.side < 48 { 16 } else { 8 }
+    }
+
+    /// Runs over `count` crops that lie one after the other; the answer is `scratch.out`, and
+    /// that of one crop does not depend on the others.
+    pub fn run(&self, kernels: &Kernels, crops: &[f32], count: usize, scratch: &mut RefineScratch) {
+        scratch.out.clear();
+        if count == 0 {
+            return;
+        }
+        scratch.grow(self, count);
+        let RefineScratch { team, tiles, ring, maps, pooled, patches, flat, hidden, out } = scratch;
+        let pooled_len = LAST_SIDES[0] * LAST_SIDES[0] * (self.last.inputs / PATCH);
+        for (crop, number) in crops.chunks_exact(self.crop_length()).zip(0..count) {
+            let to = &mut maps[0][0][number * self.middle[0].from.len()..];
+            self.run_first(kernels, crop, ring, to);
+        }
+        for (i, layer) in self.middle.iter().enumerate() {
+            let [from, to] = &mut maps[i];
+            layer.conv.apply(team, tiles, count, (layer.from, from), (layer.to, to), false);
+            let (before, after) = maps.split_at_mut(i + 1);
+            for number in 0..count {
+                let map = &before[i][1][number * layer.to.len()..];
+                let to = match (after.first_mut(), self.middle.get(i + 1)) {
+                    (Some([next, _]), Some(middle)) => &mut next[number * middle.from.len()..],
+                    _ => &mut pooled[number * pooled_len..],
+                };
+                layer.pool(kernels, map, to);
+            }
+        }
+        let pixels = LAST_SIDES[1] * LAST_SIDES[1];
+        for number in 0..count {
+            let patches = &mut patches[number * pixels * self.last.inputs..];
+            cut_patches(&pooled[number * pooled_len..], self.last.inputs / PATCH, patches);
+        }
+        let product = |layer: &Conv, from: &[f32], rows: usize, to: &mut [f32]| {
+            for block in (0..layer.blocks()).rev() {
+                kernels.conv_row(layer, block, &[from, &[], &[]], rows, to);
+            }
+        };
+        product(&self.last, patches, count * pixels, flat);
+        product(&self.dense, flat, count, hidden);
+        product(&self.heads, hidden, count, out);
+        out.truncate(count * self.heads.outputs);
+    }
+
+    /// The first convolution of a crop and its pool, row by row behind one another.
+    fn run_first(&self, kernels: &Kernels, crop: &[f32], ring: &mut [f32], to: &mut [f32]) {
+        let (conv, side) = (&self.first, self.side - 2);
+        let row_length = map_length(side, conv.outputs);
+        let out_side = pooled_side(side, FIRST_POOL);
+        let mut done = 0;
+        for y in 0..out_side {
+            let under = 2 * y..(2 * y + FIRST_POOL).min(side);
+            while done < under.end {
+                let rows: [&[f32]; MAX_KERNEL] =
+                    std::array::from_fn(|row| &crop[(done + row) * self.side * 3..]);
+                let out = &mut ring[done % FIRST_POOL * row_length..][..row_length];
+                for block in (0..conv.blocks()).rev() {
+                    kernels.conv_row(conv, block, &rows, side, out);
+                }
+                done += 1;
+            }
+            let row = |y: usize| &ring[y % FIRST_POOL * row_length..][..row_length];
+            let rows: [&[f32]; FIRST_POOL] =
+                std::array::from_fn(|i| row((under.start + i).min(under.end - 1)));
+            kernels.max_pool_row(
+                &rows[..under.len()],
+                side,
+                conv.outputs,
+                FIRST_POOL,
+                &mut to[y * out_side * conv.outputs..],
+            );
+        }
+    }
+}
+
+impl Middle {
+    /// The pool over one map.
+    fn pool(&self, kernels: &Kernels, map: &[f32], to: &mut [f32]) {
+        let (side, channels) = (self.to.height, self.to.channels);
+        let out_side = pooled_side(side, self.pool);
+        for y in 0..out_side {
+            let row = |row: usize| &map[self.to.at(row.min(side - 1), 0)..];
+            let rows: [&[f32]; MAX_KERNEL] = std::array::from_fn(|i| row(2 * y + i));
+            let rows = &rows[..self.pool.min(side - 2 * y)];
+            kernels.max_pool_row(rows, side, channels, self.pool, &mut to[y * out_side * channels..]);
+        }
+    }
+}
+
+/// Every 2x2 patch of a 4x4 map, the patches one after the other.
+fn cut_patches(map: &[f32], channels: usize, patches: &mut [f32]) {
+    let [side, out_side] = LAST_SIDES;
+    let places = (0..out_side).flat_map(|y| (0..out_side).map(move |x| (y, x)));
+    for ((y, x), patch) in places.zip(patches.chunks_exact_mut(PATCH * channels)) {
+        let (upper, lower) = patch.split_at_mut(2 * channels);
+        upper.copy_from_slice(&map[(y * side + x) * channels..][..2 * channels]);
+        lower.copy_from_slice(&map[((y + 1) * side + x) * channels..][..2 * channels]);
+    }
+}
+
+impl Default for RefineScratch {
+    fn default() -> Self {
+        Self {
+            team: Team::new(1),
+            tiles: Vec::new(),
+            ring: Vec::new(),
+            maps: Vec::new(),
+            pooled: Vec::new(),
+            patches: Vec::new(),
+            flat: Vec::new(),
+            hidden: Vec::new(),
+            out: Vec::new(),
+        }
+    }
+}
+
+impl RefineScratch {
+    /// Makes room for `count` crops.
+    fn grow(&mut self, network: &RefineNet, count: usize) {
+        self.tiles.resize_with(self.team.threads(), Tiles::default);
+        for tiles in &mut self.tiles {
+            tiles.grow(network.middle.iter().map(|layer| &layer.conv));
+        }
+        grow(&mut self.ring, FIRST_POOL * map_length(network.side - 2, network.first.outputs));
+        if self.maps.len() < network.middle.len() {
+            self.maps.resize_with(network.middle.len(), Default::default);
+        }
+        for (layer, maps) in network.middle.iter().zip(&mut self.maps) {
+            maps[0].grow(count * layer.from.len());
+            maps[1].grow(count * layer.to.len());
+        }
+        let (last, dense) = (&network.last, &network.dense);
+        let pixels = LAST_SIDES[1] * LAST_SIDES[1];
+        grow(&mut self.pooled, count * LAST_SIDES[0] * LAST_SIDES[0] * (last.inputs / PATCH));
+        grow(&mut self.patches, count * pixels * last.inputs);
+        grow(&mut self.flat, map_length(count * pixels, last.outputs));
+        grow(&mut self.hidden, map_length(count, dense.outputs));
+        self.out.resize(map_length(count, network.heads.outputs), 0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::golden::{self, close, noise};
+    use crate::detect::reference::{self, Map};
+    use crate::nn::weights::MTCNN;
+
+    /// [rows, columns, channels] from [channels, rows, columns].
+    fn interleaved(map: &Map) -> Vec<f32> {
+        let pixels = (0..map.rows).flat_map(|y| (0..map.columns).map(move |x| (y, x)));
+        pixels.flat_map(|(y, x)| (0..map.channels).map(move |channel| map.at(channel, y, x))).collect()
+    }
+
+    #[test]
+    fn crops_come_out_as_the_references_and_whatever_the_batch() {
+        let weights = MTCNN.weights().unwrap();
+        for (side, count) in [(24, 21), (48, 7)] {
+            let crops: Vec<Map> = (0..count)
+                .map(|i| Map { channels: 3, rows: side, columns: side, data: noise(3 * side * side, i) })
+                .collect();
+            let expected: Vec<f32> = crops
+                .iter()
+                .flat_map(|crop| match side {
+                    24 => {
+                        let (regression, probability) = reference::rnet(&weights, crop).unwrap();
+                        [probability, regression].concat()
+                    }
+                    _ => {
+                        let (regression, landmarks, probability) = reference::onet(&weights, crop).unwrap();
+                        [probability, regression, landmarks].concat()
+                    }
+                })
+                .collect();
+            let input: Vec<f32> = crops.iter().flat_map(interleaved).collect();
+            for kernels in Isa::available().into_iter().filter_map(Kernels::new) {
+                let network = match side {
+                    24 => RefineNet::refine(&weights, kernels.isa).unwrap(),
+                    _ => RefineNet::output(&weights, kernels.isa).unwrap(),
+                };
+                let mut scratch = RefineScratch::default();
+                network.run(&kernels, &input, count as usize, &mut scratch);
+                let together = scratch.out.clone();
+                let mut alone = Vec::new();
+                for crop in input.chunks_exact(network.crop_length()) {
+                    network.run(&kernels, crop, 1, &mut scratch);
+                    alone.extend_from_slice(&scratch.out);
+                }
+                assert_eq!(together, alone);
+                let (ours, theirs) =
+                    (together.chunks_exact(network.outputs()), expected.chunks_exact(network.outputs()));
+                for (ours, theirs) in ours.zip(theirs) {
+                    let face = 1.0 / (1.0 + (ours[0] - ours[1]).exp());
+                    close(&[1.0 - face, face], &theirs[..2], 1e-5);
+                    close(&ours[2..], &theirs[2..], 1e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_recorded_crops_give_the_recorded_answers() {
+        let Some(golden) = golden::tensors() else {
+            println!("skipped: no SPHEREFACE_DATA");
+            return;
+        };
+        let weights = MTCNN.weights().unwrap();
+        let kernels = Kernels::new(Isa::best()).unwrap();
+        let mut scratch = RefineScratch::default();
+        for (network, letter) in [
+            (RefineNet::refine(&weights, kernels.isa).unwrap(), 'r'),
+            (RefineNet::output(&weights, kernels.isa).unwrap(), 'o'),
+        ] {
+            let (shape, data) = golden[&format!("{letter}net_in")].clone();
+            let crop = Map { channels: shape[1], rows: shape[2], columns: shape[3], data };
+            network.run(&kernels, &interleaved(&crop), 1, &mut scratch);
+            close(&scratch.out[2..6], &golden[&format!("{letter}net_out0")].1, 1e-5);
+            if letter == 'o' {
+                close(&scratch.out[6..], &golden["onet_out1"].1, 1e-5);
+            }
+        }
+    }
+}

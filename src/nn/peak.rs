@@ -1,0 +1,115 @@
+//! The most this machine does: arithmetic and memory, to judge the networks by.
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Isa;
+use super::buffer::Buffer;
+use super::simd::{self, Kernel, Simd};
+
+/// Independent sums, enough to hide the latency of a multiply-add.
+const CHAINS: usize = 16;
+
+/// Bytes each thread reads in a round: far more than any cache holds of it.
+const READ_BYTES: usize = 256 << 20;
+
+/// Multiply-adds in registers, in GFLOP/s (two operations each) over all `threads`.
+pub fn arithmetic_gflops(isa: Isa, threads: usize, time: Duration) -> f64 {
+    const ROUNDS: usize = 100_000;
+    let rate = together(threads, || {
+        let mut lanes = 0;
+        repeat(time, || {
+            simd::run(isa, MultiplyAdd { rounds: ROUNDS, lanes: &mut lanes });
+            ROUNDS * CHAINS * lanes * 2
+        })
+    });
+    rate / 1e9
+}
+
+/// Sequential reads from memory, in GB/s over all `threads`.
+pub fn memory_gb_per_s(isa: Isa, threads: usize, time: Duration) -> f64 {
+    let rate = together(threads, || {
+        let mut numbers = Buffer::new(READ_BYTES / size_of::<f32>());
+        numbers.fill(1.0);
+        repeat(time, || {
+            simd::run(isa, Read(&numbers));
+            READ_BYTES
+        })
+    });
+    rate / 1e9
+}
+
+/// Sum of what `threads` threads reach at the same time.
+fn together(threads: usize, rate: impl Fn() -> f64 + Sync) -> f64 {
+    let start = Barrier::new(threads);
+    let work = || {
+        start.wait();
+        rate()
+    };
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        own + others.into_iter().map(|thread| thread.join().unwrap_or(0.0)).sum::<f64>()
+    })
+}
+
+/// What `work` returns, added up for each second of at least `time`; the first call is for
+/// warming up.
+fn repeat(time: Duration, mut work: impl FnMut() -> usize) -> f64 {
+    work();
+    let start = Instant::now();
+    let mut done = 0.0;
+    while start.elapsed() < time {
+        done += work() as f64;
+    }
+    done / start.elapsed().as_secs_f64()
+}
+
+struct MultiplyAdd<'a> {
+    rounds: usize,
+    /// Numbers in a vector, to be counted.
+    lanes: &'a mut usize,
+}
+
+impl Kernel for MultiplyAdd<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        *self.lanes = S::LANES;
+        let mut out = [0.0f32; 64];
+        // SAFETY: see `Simd`; no vector has more numbers than `out`.
+        unsafe {
+            let (factor, term) = (S::splat(0.5), S::splat(0.25));
+            let mut sums = [S::splat(1.0); CHAINS];
+            for _ in 0..self.rounds {
+                for sum in &mut sums {
+                    *sum = S::fma(*sum, factor, term);
+                }
+            }
+            let total = sums.into_iter().fold(S::splat(0.0), |a, b| S::add(a, b));
+            S::store(out.as_mut_ptr(), total);
+        }
+        std::hint::black_box(out);
+    }
+}
+
+struct Read<'a>(&'a [f32]);
+
+impl Kernel for Read<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let mut out = [0.0f32; 64];
+        // SAFETY: see `Simd`; the loads stay inside whole chunks.
+        unsafe {
+            let mut sums = [S::splat(0.0); 8];
+            for chunk in self.0.chunks_exact(8 * S::LANES) {
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum = S::add(*sum, S::load(chunk.as_ptr().add(i * S::LANES)));
+                }
+            }
+            let total = sums.into_iter().fold(S::splat(0.0), |a, b| S::add(a, b));
+            S::store(out.as_mut_ptr(), total);
+        }
+        std::hint::black_box(out);
+    }
+}
