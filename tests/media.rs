@@ -797,7 +797,9 @@ impl Camera {
 impl Drop for Camera {
     fn drop(&mut self) {
         self.main_loop.quit();
-        self.thread.take().map(|thread| thread.join().unwrap());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
     }
 }
 

@@ -174,11 +174,13 @@ impl Analysis {
             for row in rows {
                 let vector = row.embedding.as_ref().map_or(&[][..], Embedding::as_slice);
                 if vector.is_empty() {
-                    (definitions.push(0), repetitions.push(0));
+                    definitions.push(0);
+                    repetitions.push(0);
                 }
                 for (place, &x) in vector.iter().enumerate() {
                     values.push(x);
-                    (definitions.push(2), repetitions.push(i16::from(place > 0)));
+                    definitions.push(2);
+                    repetitions.push(i16::from(place > 0));
                 }
             }
             put::<FloatType, _>(&mut group, &values, Some((&definitions, &repetitions)))?;

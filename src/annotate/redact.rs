@@ -395,7 +395,9 @@ mod tests {
         // Two pictures with the same means of cells cannot be told apart afterwards.
         let area = bbox(20.0, 20.0, 59.0, 59.0);
         let checkered = |phase: u32| {
-            RgbImage::from_fn(80, 80, |x, y| image::Rgb([if (x + y + phase) % 2 == 0 { 250 } else { 10 }; 3]))
+            RgbImage::from_fn(80, 80, |x, y| {
+                image::Rgb([if (x + y + phase).is_multiple_of(2) { 250 } else { 10 }; 3])
+            })
         };
         for cover in [Cover::Blur, Cover::Pixelate, Cover::Solid] {
             let redactor = Redactor::new(cover, 0.0).unwrap();

@@ -427,7 +427,7 @@ impl LabelArgs {
     }
 
     /// The network and the people of the gallery; says which.
-    fn known(&self, gallery: &PathBuf, embedder: &Embedder) -> Result<Identifier> {
+    fn known(&self, gallery: &Path, embedder: &Embedder) -> Result<Identifier> {
         let threshold = options::threshold(&self.threshold, gallery, embedder)?;
         let templates = options::templates(gallery, embedder)?;
         if let Some(error) = &templates.not_saved {

@@ -42,7 +42,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Label(label::LabelArgs),
+    Label(Box<label::LabelArgs>),
     Enroll(enroll::EnrollArgs),
     Discover(discover::DiscoverArgs),
     Gallery(gallery::GalleryArgs),

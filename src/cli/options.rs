@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
@@ -144,7 +144,7 @@ impl ThreadArgs {
 /// # Errors
 /// When there is no such gallery or its calibration is damaged; when what was asked for makes
 /// no sense to the model.
-pub fn threshold(args: &ThresholdArgs, root: &PathBuf, embedder: &Embedder) -> Result<Threshold> {
+pub fn threshold(args: &ThresholdArgs, root: &Path, embedder: &Embedder) -> Result<Threshold> {
     let footage = Gallery::open(root)?.footage(embedder.model())?;
     Threshold::for_gallery(args.request(), embedder.metadata(), footage.as_ref())
         .map_err(|error| UsageError(error.to_string()).into())
@@ -154,7 +154,7 @@ pub fn threshold(args: &ThresholdArgs, root: &PathBuf, embedder: &Embedder) -> R
 ///
 /// # Errors
 /// When there is no such gallery, nobody is in it, or it cannot be embedded.
-pub fn templates(root: &PathBuf, embedder: &Embedder) -> Result<Templates> {
+pub fn templates(root: &Path, embedder: &Embedder) -> Result<Templates> {
     let mut scratch = embedder.scratch();
     let gallery = Gallery::open(root)?;
     let templates =

@@ -87,14 +87,26 @@ impl Conv {
     }
 }
 
+/// The rows of a map under a convolution's kernel, as many as the kernel is high.
+type Rows<'a> = [&'a [f32]; MAX_KERNEL];
+
+/// Convolves the rows under one row of pixels.
+type ConvRow = unsafe fn(&Conv, usize, &Rows<'_>, usize, &mut [f32]);
+
+/// Convolves the rows under two rows of pixels and keeps the largest of each 2x2.
+type ConvPoolRow = unsafe fn(&Conv, &[Rows<'_>; 2], usize, &mut [f32]);
+
+/// Pools one row of maxima: from its rows, their width, channels and the window.
+type MaxPoolRow = unsafe fn(&[&[f32]], usize, usize, usize, &mut [f32]);
+
 /// The kernels of one instruction set. Exists only for one that this machine has.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernels {
     /// Which one.
     pub isa: Isa,
-    conv_row: unsafe fn(&Conv, usize, &[&[f32]; MAX_KERNEL], usize, &mut [f32]),
-    conv_pool_row: unsafe fn(&Conv, &[[&[f32]; MAX_KERNEL]; 2], usize, &mut [f32]),
-    max_pool_row: unsafe fn(&[&[f32]], usize, usize, usize, &mut [f32]),
+    conv_row: ConvRow,
+    conv_pool_row: ConvPoolRow,
+    max_pool_row: MaxPoolRow,
     dot_row: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
 }
 
@@ -119,14 +131,7 @@ impl Kernels {
 
     /// One row of one block of 16 channels: `width` outputs from `conv.kernel` input rows.
     /// `out` is [width, conv.outputs] and [`LANES`] values of slack.
-    pub fn conv_row(
-        &self,
-        conv: &Conv,
-        block: usize,
-        rows: &[&[f32]; MAX_KERNEL],
-        width: usize,
-        out: &mut [f32],
-    ) {
+    pub fn conv_row(&self, conv: &Conv, block: usize, rows: &Rows<'_>, width: usize, out: &mut [f32]) {
         conv.check_rows(rows, width);
         assert!(block < conv.blocks() && out.len() >= (width - 1) * conv.outputs + (block + 1) * LANES);
         // SAFETY: the instruction set was checked by `new`, the lengths just now.
@@ -138,13 +143,7 @@ impl Kernels {
     /// width of the convolution, and `out` is [width / 2 rounded up, conv.outputs] and
     /// [`LANES`] values of slack. Beyond the last column the pool sees nothing, as if padded by
     /// minus infinity; a caller without a second row gives the first one twice.
-    pub fn conv_pool_row(
-        &self,
-        conv: &Conv,
-        rows: &[[&[f32]; MAX_KERNEL]; 2],
-        width: usize,
-        out: &mut [f32],
-    ) {
+    pub fn conv_pool_row(&self, conv: &Conv, rows: &[Rows<'_>; 2], width: usize, out: &mut [f32]) {
         rows.iter().for_each(|rows| conv.check_rows(rows, width));
         assert!(conv.blocks() == 1 && out.len() >= (width.div_ceil(2) - 1) * conv.outputs + LANES);
         // SAFETY: the instruction set was checked by `new`, the lengths just now.
@@ -178,12 +177,7 @@ impl Kernels {
 /// # Safety
 /// As for [`Lanes`]; `rows` hold the pixels `x .. x + P + kernel - 1`, `block` exists.
 #[inline(always)]
-unsafe fn tile<S: Lanes, const P: usize>(
-    conv: &Conv,
-    block: usize,
-    rows: &[&[f32]; MAX_KERNEL],
-    x: usize,
-) -> [S; P] {
+unsafe fn tile<S: Lanes, const P: usize>(conv: &Conv, block: usize, rows: &Rows<'_>, x: usize) -> [S; P] {
     let (inputs, run) = (conv.inputs, conv.run());
     let mut weights = conv.block_weights(block).as_ptr();
     // SAFETY: bias and slope hold a whole vector a block, the weights one for each of the
@@ -215,13 +209,7 @@ unsafe fn tile<S: Lanes, const P: usize>(
 /// # Safety
 /// As for [`Lanes`]; lengths as checked by [`Kernels::conv_row`].
 #[inline(always)]
-unsafe fn conv_row<S: Lanes>(
-    conv: &Conv,
-    block: usize,
-    rows: &[&[f32]; MAX_KERNEL],
-    width: usize,
-    out: &mut [f32],
-) {
+unsafe fn conv_row<S: Lanes>(conv: &Conv, block: usize, rows: &Rows<'_>, width: usize, out: &mut [f32]) {
     let tiles = width.div_ceil(S::PIXELS);
     let mut x = 0;
     for left in (1..=tiles).rev() {
@@ -258,7 +246,7 @@ unsafe fn conv_row<S: Lanes>(
 #[inline(always)]
 unsafe fn pooled_tile<S: Lanes, const P: usize>(
     conv: &Conv,
-    rows: &[[&[f32]; MAX_KERNEL]; 2],
+    rows: &[Rows<'_>; 2],
     x: usize,
     step: usize,
 ) -> [S; P] {
@@ -295,12 +283,7 @@ unsafe fn pooled_tile<S: Lanes, const P: usize>(
 /// # Safety
 /// As for [`Lanes`]; lengths as checked by [`Kernels::conv_pool_row`].
 #[inline(always)]
-unsafe fn conv_pool_row<S: Lanes>(
-    conv: &Conv,
-    rows: &[[&[f32]; MAX_KERNEL]; 2],
-    width: usize,
-    out: &mut [f32],
-) {
+unsafe fn conv_pool_row<S: Lanes>(conv: &Conv, rows: &[Rows<'_>; 2], width: usize, out: &mut [f32]) {
     let pairs = width / 2;
     let mut x = 0;
     // SAFETY: whole pairs of convolution columns, then the lonely last one; `out` has slack for
@@ -396,7 +379,7 @@ macro_rules! kernels_for {
             unsafe fn conv_row(
                 conv: &Conv,
                 block: usize,
-                rows: &[&[f32]; MAX_KERNEL],
+                rows: &Rows<'_>,
                 width: usize,
                 out: &mut [f32],
             ) {
@@ -409,7 +392,7 @@ macro_rules! kernels_for {
             $(#[target_feature(enable = $features)])?
             unsafe fn conv_pool_row(
                 conv: &Conv,
-                rows: &[[&[f32]; MAX_KERNEL]; 2],
+                rows: &[Rows<'_>; 2],
                 width: usize,
                 out: &mut [f32],
             ) {
@@ -470,7 +453,7 @@ mod tests {
     /// Output `x` of a row, by definition.
     fn expected(
         (weights, bias, slope, conv): &(Vec<f32>, Vec<f32>, Vec<f32>, Conv),
-        rows: &[&[f32]; MAX_KERNEL],
+        rows: &Rows<'_>,
         x: usize,
     ) -> Vec<f32> {
         let Conv { inputs, kernel, .. } = *conv;

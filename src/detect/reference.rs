@@ -64,7 +64,7 @@ pub fn rnet(weights: &Weights, crop: &Map) -> Result<(Vec<f32>, Vec<f32>), Weigh
 ///
 /// # Errors
 /// When a tensor is missing or misshapen.
-pub fn onet(weights: &Weights, crop: &Map) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>), WeightsError> {
+pub fn onet(weights: &Weights, crop: &Map) -> Result<[Vec<f32>; 3], WeightsError> {
     let map = pool(&conv(weights, "onet", 1, crop, 32, 3)?, 3);
     let map = pool(&conv(weights, "onet", 2, &map, 64, 3)?, 3);
     let map = pool(&conv(weights, "onet", 3, &map, 64, 3)?, 2);
@@ -73,7 +73,7 @@ pub fn onet(weights: &Weights, crop: &Map) -> Result<(Vec<f32>, Vec<f32>, Vec<f3
     let hidden = prelu(weights, "onet.prelu5", hidden)?;
     let logits = dense(weights, "onet.dense6_1", &hidden, 2)?;
     let regression = dense(weights, "onet.dense6_2", &hidden, 4)?.data;
-    Ok((regression, dense(weights, "onet.dense6_3", &hidden, 10)?.data, softmax(&logits).data))
+    Ok([regression, dense(weights, "onet.dense6_3", &hidden, 10)?.data, softmax(&logits).data])
 }
 
 /// Convolution `number` of a network and its PReLU.
@@ -179,7 +179,7 @@ mod tests {
         let (regression, probability) = rnet(&weights, &input("rnet_in")).unwrap();
         close(&regression, &golden["rnet_out0"].1, 1e-5);
         close(&probability, &golden["rnet_out1"].1, 1e-5);
-        let (regression, landmarks, probability) = onet(&weights, &input("onet_in")).unwrap();
+        let [regression, landmarks, probability] = onet(&weights, &input("onet_in")).unwrap();
         close(&regression, &golden["onet_out0"].1, 1e-5);
         close(&landmarks, &golden["onet_out1"].1, 1e-5);
         close(&probability, &golden["onet_out2"].1, 1e-5);

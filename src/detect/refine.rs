@@ -361,7 +361,7 @@ mod tests {
                         [probability, regression].concat()
                     }
                     _ => {
-                        let (regression, landmarks, probability) = reference::onet(&weights, crop).unwrap();
+                        let [regression, landmarks, probability] = reference::onet(&weights, crop).unwrap();
                         [probability, regression, landmarks].concat()
                     }
                 })

@@ -137,7 +137,8 @@ fn hostile_names_stay_inside_and_never_collide() {
     let people = gallery.people().unwrap();
     let mut found: Vec<_> = people.iter().map(|person| person.name.as_str()).collect();
     let mut expected = names.to_vec();
-    (found.sort(), expected.sort());
+    found.sort();
+    expected.sort();
     assert_eq!(found, expected);
     assert!(people.iter().all(|person| person.folder.parent() == Some(gallery.root())));
     assert_eq!(disk::names(folder.path()).unwrap(), ["gallery"]);
@@ -166,7 +167,7 @@ fn what_a_crash_leaves_does_not_count_and_is_cleared_away() {
     }
     fs::write(ann.folder.join("stills/half.png"), b"half").unwrap();
     fs::write(ann.folder.join("stills/.part-x"), b"half").unwrap();
-    assert_eq!(gallery.people().unwrap(), [ann.clone()]);
+    assert_eq!(gallery.people().unwrap(), std::slice::from_ref(&ann));
     assert_eq!(gallery.templates(MODEL, embed_as(MODEL)).unwrap().people[0].templates.len(), 1);
 
     gallery.enroll(&name("Ann"), vec![still("c.png", 3)]).unwrap();

@@ -336,7 +336,7 @@ fn without_start(buffer: &gst::Buffer, caps: &gst::Caps, early_ns: u64) -> Optio
     let frames_in = |ns: u64| (u128::from(ns) * u128::from(rate) + 500_000_000) / 1_000_000_000;
     let duration_ns = buffer.duration()?.nseconds();
     let (frames, cut) = (usize::try_from(frames_in(duration_ns)).ok()?, frames_in(early_ns) as usize);
-    if frames == 0 || cut >= frames || buffer.size() % frames != 0 {
+    if frames == 0 || cut >= frames || !buffer.size().is_multiple_of(frames) {
         return None;
     }
     let start = cut * (buffer.size() / frames);

@@ -78,9 +78,10 @@ pub enum Loss {
         /// is that of cos(theta).
         detach: bool,
     },
-    /// SphereFace2, with the additive margin: for the own class (alpha / r) log(1 + exp(-r (g(c)
-    /// - m) - b)), for each other ((1 - alpha) / r) log(1 + exp(r (g(c) + m) + b)), where g(c) =
-    /// 2 ((c + 1) / 2)^t - 1 and b is learned.
+    /// SphereFace2, with the additive margin: for the own class
+    /// `(alpha / r) log(1 + exp(-r (g(c) - m) - b))`, for each other
+    /// `((1 - alpha) / r) log(1 + exp(r (g(c) + m) + b))`, where `g(c) = 2 ((c + 1) / 2)^t - 1`
+    /// and b is learned.
     SphereFace2 {
         /// Weight of the own class, between 0 and 1.
         alpha: f64,
