@@ -3,7 +3,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 SPHEREFACE := target/release/sphereface
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint cuda clean
 
 # Installs what is missing, builds, enrols the three people of the bundled sample and
 # writes the sample with their names on it.
@@ -24,6 +24,11 @@ test:
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+
+# The program with NVIDIA GPUs in it, on a machine with or without one.
+cuda:
+	@tools/setup.sh run
+	tools/cuda.sh
 
 clean:
 	cargo clean

@@ -12,7 +12,7 @@
 //! | room | job | may know |
 //! |---|---|---|
 //! | [`media`] | open any source, hand out frames, write any sink with the audio kept | |
-//! | [`nn`] | CPU kernels, weights in and out | candle |
+//! | [`nn`] | CPU kernels, device choice, weights in and out | candle |
 //! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `nn` |
 //! | [`align`] | landmarks -> similarity transform -> 112x96 crop | |
 //! | [`embed`] | SphereFace networks: crop -> embedding | `nn`, `align` |

@@ -142,8 +142,8 @@ fn the_faces_of_every_still_are_the_references() {
             continue;
         };
         assert_eq!((image.width(), image.height()), (answer.w, answer.h), "{name}");
-        agreement20.compare(name, &at20.detect(&image, &mut scratch), &answer.min20.faces);
-        agreement40.compare(name, &at40.detect(&image, &mut scratch), &answer.min40.faces);
+        agreement20.compare(name, &at20.detect(&image, &mut scratch).unwrap(), &answer.min20.faces);
+        agreement40.compare(name, &at40.detect(&image, &mut scratch).unwrap(), &answer.min40.faces);
     }
     agreement20.check("stills, smallest face 20");
     agreement40.check("stills, smallest face 40");
@@ -186,8 +186,8 @@ fn the_faces_of_the_clip_are_the_references() {
     for (index, image) in &frames {
         let name = format!("frame {index}");
         let answer = &answers[&name];
-        agreement20.compare(&name, &at20.detect(image, &mut scratch), &answer.min20.faces);
-        agreement40.compare(&name, &at40.detect(image, &mut scratch), &answer.min40.faces);
+        agreement20.compare(&name, &at20.detect(image, &mut scratch).unwrap(), &answer.min20.faces);
+        agreement40.compare(&name, &at40.detect(image, &mut scratch).unwrap(), &answer.min40.faces);
     }
     agreement20.check("clip, smallest face 20");
     agreement40.check("clip, smallest face 40");

@@ -64,16 +64,19 @@ pub fn serve(
                 let time_ms = Some(milliseconds(start));
                 Answer { time_ms, error: done.err().map(|error| error.to_string()), ..NOTHING }
             }),
-            "feature" => Ok(Answer { feature: embedder.features(&crops[..1], &mut embed).pop(), ..NOTHING }),
-            "detect" => picture(argument, &mut pictures).map(|picture| {
+            "feature" => (embedder.features(&crops[..1], &mut embed))
+                .map(|mut features| Answer { feature: features.pop(), ..NOTHING })
+                .map_err(|error| error.to_string()),
+            "detect" => picture(argument, &mut pictures).and_then(|picture| {
                 let start = Instant::now();
-                let faces = detector.detect(picture, &mut detect);
-                Answer { time_ms: Some(milliseconds(start)), faces: Some(faces), ..NOTHING }
+                let faces = detector.detect(picture, &mut detect).map_err(|error| error.to_string())?;
+                Ok(Answer { time_ms: Some(milliseconds(start)), faces: Some(faces), ..NOTHING })
             }),
-            "propose" => picture(argument, &mut pictures).map(|picture| {
+            "propose" => picture(argument, &mut pictures).and_then(|picture| {
                 let start = Instant::now();
-                let proposals = detector.propose(picture, &mut detect).len();
-                Answer { time_ms: Some(milliseconds(start)), proposals: Some(proposals), ..NOTHING }
+                let proposals = detector.propose(picture, &mut detect).map_err(|error| error.to_string())?;
+                let proposals = Some(proposals.len());
+                Ok(Answer { time_ms: Some(milliseconds(start)), proposals, ..NOTHING })
             }),
             other => Err(format!("'{other}' is none of embed, feature, detect and propose")),
         };

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
 use super::UsageError;
-use super::options::{self, DetectionArgs, ThreadArgs};
+use super::options::{DetectionArgs, DeviceArgs, ThreadArgs};
 use crate::prepare::{self, CropFormat, CropSize, PrepareError, Settings, Source};
 
 /// Align a data set: find the face in every photo and cut it out
@@ -44,6 +44,8 @@ pub struct AlignArgs {
     #[command(flatten)]
     detection: DetectionArgs,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     threads: ThreadArgs,
     /// Print the report as JSON
     #[arg(long)]
@@ -76,7 +78,7 @@ impl AlignArgs {
             Format::Jpg => CropFormat::Jpg,
         };
         let settings = Settings::new(size, format, &self.detection.config()?);
-        let detector = self.detection.detector(options::isa()?)?;
+        let detector = self.detection.detector(&self.device.open_and_tell()?)?;
         let source = Source::read(&self.source)?;
         source.keep_apart_from(&self.destination).map_err(|error| UsageError(error.to_string()))?;
         let stop = stop_on_signals()?;

@@ -6,7 +6,7 @@ use clap::Args;
 use super::options::{self, DetectionArgs, ModelArgs, ThreadArgs};
 use crate::bench;
 use crate::embed::{EmbedOptions, Embedder};
-use crate::nn::Weights;
+use crate::nn::{Device, DeviceChoice, Weights};
 
 /// Measure this machine: its peak, each network, the detector, and a whole job
 #[derive(Debug, Args)]
@@ -26,7 +26,7 @@ impl BenchArgs {
     /// Measures and prints.
     pub fn run(self) -> Result<()> {
         let isa = options::isa()?;
-        let detector = self.detection.detector(isa)?;
+        let detector = self.detection.detector(&Device::open(DeviceChoice::Cpu, isa)?)?;
         let threads = self.threads.count();
         if self.serve {
             let embedder =

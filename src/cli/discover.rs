@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::faces;
-use super::options::{self, ModelArgs, ThresholdArgs};
+use super::options::{self, DeviceArgs, ModelArgs, ThresholdArgs};
 use crate::analysis::Analysis;
 use crate::annotate::{SheetCell, SheetRow, contact_sheet};
 use crate::discover::{self, Member};
@@ -51,6 +51,8 @@ pub struct DiscoverArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     threshold: ThresholdArgs,
 }
 
@@ -63,7 +65,7 @@ struct Stranger<'a> {
 impl DiscoverArgs {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
-        let embedder = self.model.embedder(options::isa()?)?;
+        let embedder = self.model.embedder(&self.device.open_and_tell()?)?;
         let mut analyses = Vec::new();
         for path in &self.analyses {
             let analysis = Analysis::read(path)?;

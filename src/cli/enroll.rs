@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::UsageError;
 use super::faces::{self, Tracks};
-use super::options::{self, DetectionArgs};
+use super::options::{DetectionArgs, DeviceArgs};
 use crate::gallery::{Choice, Gallery, NewStill, PersonName};
 
 /// Enrol people from stills
@@ -46,6 +46,8 @@ pub struct EnrollArgs {
     face: Option<Choice>,
     #[command(flatten)]
     detection: DetectionArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 impl EnrollArgs {
@@ -60,7 +62,7 @@ impl EnrollArgs {
             .into_iter()
             .map(|(name, stills)| Ok((PersonName::new(&name)?, stills)))
             .collect::<Result<Vec<_>>>()?;
-        let detector = self.detection.detector(options::isa()?)?;
+        let detector = self.detection.detector(&self.device.open_and_tell()?)?;
         // --from goes with one name.
         let mut of_tracks = Some(faces::of_tracks(&self.from, self.video.as_deref())?);
         let mut examined = Vec::new();

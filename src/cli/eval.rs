@@ -6,19 +6,20 @@ mod verification;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::UsageError;
-use super::options::{self, DetectionArgs, ThreadArgs};
+use super::options::{self, DetectionArgs, DeviceArgs, ThreadArgs};
 use crate::align::Crop;
-use crate::embed::{EmbedOptions, Embedder, Mirror};
+use crate::embed::{Embedder, Mirror};
 use crate::eval::calibrate::{self, Calibration, Sample};
 use crate::eval::lfw;
 use crate::eval::people::people;
 use crate::eval::video::{self, Counts, Rule, Score, Truth};
+use crate::nn::Device;
 use crate::nn::weights::{BuiltIn, Precision, Weights};
 
 /// Measure how good it is
@@ -164,6 +165,8 @@ struct ModelChoice {
     #[arg(long, value_name = "TEXT")]
     set: Option<String>,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     threads: ThreadArgs,
     /// Print JSON
     #[arg(long)]
@@ -180,10 +183,8 @@ impl ModelChoice {
         Ok(())
     }
 
-    fn embedder(&self) -> Result<Embedder> {
-        let options = EmbedOptions { isa: options::isa()?, threads: self.threads.count() };
-        Embedder::new(Weights::resolve(&self.model)?, options)
-            .with_context(|| format!("model {} cannot be used", self.model))
+    fn embedder(&self, device: &Device) -> Result<Embedder> {
+        options::embedder(&self.model, device, self.threads.count())
     }
 
     fn set(&self, path: &Path) -> String {
@@ -236,8 +237,13 @@ struct ImageArgs {
 impl ImageArgs {
     /// The crop of each image, `None` without a face, and a note where the images themselves
     /// look like crops.
-    fn crops(&self, paths: &[PathBuf], threads: usize) -> Result<(Vec<Option<Crop>>, usize)> {
-        let detector = self.detection.detector(options::isa()?)?;
+    fn crops(
+        &self,
+        paths: &[PathBuf],
+        device: &Device,
+        threads: usize,
+    ) -> Result<(Vec<Option<Crop>>, usize)> {
+        let detector = self.detection.detector(device)?;
         let bar = progress(paths.len(), "aligning");
         let mut crops = Vec::with_capacity(paths.len());
         let mut already_aligned = 0;
@@ -284,7 +290,7 @@ impl CalibrateArgs {
     fn run(self) -> Result<()> {
         self.model.validate()?;
         let people = people(&self.crops)?;
-        let embedder = self.model.embedder()?;
+        let embedder = self.model.embedder(&self.model.device.open_and_tell()?)?;
         let images: Vec<(usize, &PathBuf)> = people
             .iter()
             .enumerate()

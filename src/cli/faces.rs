@@ -41,7 +41,7 @@ impl FromStr for Tracks {
 pub fn of_still(path: &Path, choice: Choice, detector: &Detector) -> Result<NewStill> {
     let bytes = std::fs::read(path).context("it cannot be read")?;
     let image = read_still(path)?;
-    let faces = detector.detect(&image, &mut Scratch::default());
+    let faces = detector.detect(&image, &mut Scratch::default())?;
     let examined = examine(&image, faces, choice)?;
     let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(NewStill { file_name, bytes, examined })

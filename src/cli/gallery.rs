@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::UsageError;
 use super::faces::{self, Tracks};
-use super::options::{self, DetectionArgs, ModelArgs, ThresholdArgs};
+use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, ThresholdArgs};
 use crate::analysis::Analysis;
 use crate::annotate::{SheetCell, SheetRow, contact_sheet};
 use crate::discover::{self, Member};
@@ -89,6 +89,8 @@ struct RejectArgs {
     place: Place,
     #[command(flatten)]
     detection: DetectionArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 #[derive(Debug, Args)]
@@ -100,6 +102,8 @@ struct CheckArgs {
     sheet: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     threshold: ThresholdArgs,
 }
@@ -126,6 +130,8 @@ struct CalibrateArgs {
     place: Place,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 impl GalleryArgs {
@@ -193,7 +199,7 @@ impl RejectArgs {
         gallery.person(&name)?;
         let mut stills = faces::of_tracks(&self.from, self.video.as_deref())?;
         if !self.stills.is_empty() {
-            let detector = self.detection.detector(options::isa()?)?;
+            let detector = self.detection.detector(&self.device.open_and_tell()?)?;
             for path in &self.stills {
                 let still = faces::of_still(path, self.face.unwrap_or_default(), &detector);
                 stills.push(still.map_err(|error| error.context(format!("{} is not used", path.display())))?);
@@ -214,7 +220,7 @@ impl CheckArgs {
     fn run(self) -> Result<()> {
         let gallery = Gallery::open(&self.place.gallery)?;
         let people = gallery.people()?;
-        let embedder = self.model.embedder(options::isa()?)?;
+        let embedder = self.model.embedder(&self.device.open_and_tell()?)?;
         let templates = options::templates(&self.place.gallery, &embedder)?;
         let threshold = options::threshold(&self.threshold, &self.place.gallery, &embedder)?;
         let mut findings = check(&people, &templates, threshold.angle_deg());
@@ -315,7 +321,7 @@ const SHOWN: usize = 5;
 impl CalibrateArgs {
     fn run(self) -> Result<()> {
         let gallery = Gallery::open(&self.place.gallery)?;
-        let embedder = self.model.embedder(options::isa()?)?;
+        let embedder = self.model.embedder(&self.device.open_and_tell()?)?;
         let templates = options::templates(&self.place.gallery, &embedder)?;
         let mut analyses = Vec::new();
         for path in &self.analyses {

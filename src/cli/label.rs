@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::UsageError;
-use super::options::{self, DetectionArgs, ModelArgs, ThreadArgs, ThresholdArgs};
+use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, ThreadArgs, ThresholdArgs};
 use super::results::{RedactArgs, ResultArgs};
 use crate::analysis::Analysis;
 use crate::annotate::{Annotator, Style};
@@ -17,6 +17,7 @@ use crate::embed::{Embedder, Mirror};
 use crate::gallery::Gallery;
 use crate::identify::{self, Identifier};
 use crate::media::{Input, MediaError};
+use crate::nn::Device;
 use crate::pipeline::label::{self, Event, LabelError, LabelJob, LabelSummary, Mode, Pass, RelabelJob};
 use crate::pipeline::{Control, DetectEvery};
 use crate::report::{Appearance, JsonLines};
@@ -95,6 +96,8 @@ pub struct LabelArgs {
     /// Treat the input as live: never fall behind, drop the oldest frames instead
     #[arg(long, help_heading = "Running")]
     live: bool,
+    #[command(flatten, next_help_heading = "Running")]
+    device: DeviceArgs,
     #[command(flatten, next_help_heading = "Running")]
     threads: ThreadArgs,
     /// At the end, say what each stage took
@@ -195,11 +198,11 @@ impl LabelArgs {
         control: &Control,
         progress: &Progress,
     ) -> Result<Result<LabelSummary, LabelError>> {
-        let isa = options::isa()?;
-        let detector = self.detection.detector(isa)?;
+        let device = self.device()?;
+        let detector = self.detection.detector(&device)?;
         // Without a gallery there is still an analysis to embed for.
         let wanted = self.gallery.is_some() || self.analysis.is_some() || self.results.page();
-        let embedder = wanted.then(|| self.model.embedder(isa)).transpose()?;
+        let embedder = wanted.then(|| self.model.embedder(&device)).transpose()?;
         let mirror = if self.mirror { Mirror::Average } else { Mirror::No };
         let identifier = self.identifier(embedder.as_ref())?;
         let facts = self.facts(embedder.as_ref(), identifier.as_ref());
@@ -236,6 +239,15 @@ impl LabelArgs {
         Ok(result)
     }
 
+    /// Where the networks run; told also among what a run took.
+    fn device(&self) -> Result<Device> {
+        let device = self.device.open()?;
+        if self.stats || !self.quiet {
+            eprintln!("networks run on {device}");
+        }
+        Ok(device)
+    }
+
     /// Labels what an analysis says was seen.
     fn relabel(
         &self,
@@ -249,7 +261,10 @@ impl LabelArgs {
             true => Some(self.video_of(path, &analysis)?),
             false => None,
         };
-        let embedder = self.gallery.is_some().then(|| self.model.embedder(options::isa()?)).transpose()?;
+        let embedder = match self.gallery.is_some() {
+            true => Some(self.model.embedder(&self.device()?)?),
+            false => None,
+        };
         if let Some(embedder) = &embedder {
             analysis.check_model(path, embedder.model())?;
         }

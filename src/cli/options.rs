@@ -13,11 +13,43 @@ use crate::detect::{Detector, DetectorConfig, MinFace};
 use crate::embed::{EmbedOptions, Embedder, Mirror};
 use crate::gallery::{Gallery, Templates};
 use crate::identify::{Threshold, ThresholdRequest, parse_angle_deg, parse_fmr};
-use crate::nn::{Isa, Weights, weights::MTCNN, weights::SPHEREFACE};
+use crate::nn::{Device, DeviceChoice, DeviceError, Isa, Weights, weights::MTCNN, weights::SPHEREFACE};
 
 /// The instruction set of the CPU kernels; a wrong `SPHEREFACE_ISA` is a usage error.
 pub fn isa() -> Result<Isa> {
     Isa::from_environment().map_err(|error| UsageError(error.to_string()).into())
+}
+
+/// Where the networks run.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct DeviceArgs {
+    /// Where the networks run: cpu, cuda (the first GPU), cuda:N (GPU number N from 0), or auto:
+    /// the first GPU if this program can use it, else the CPU
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub device: DeviceChoice,
+}
+
+impl DeviceArgs {
+    /// The device, opened.
+    ///
+    /// # Errors
+    /// When a GPU was asked for by name and cannot be used.
+    pub fn open(self) -> Result<Device> {
+        Device::open(self.device, isa()?).map_err(|error| match error {
+            DeviceError::NotBuilt => UsageError(error.to_string()).into(),
+            other => other.into(),
+        })
+    }
+
+    /// The same, and tells where the networks run.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_and_tell(self) -> Result<Device> {
+        let device = self.open()?;
+        eprintln!("networks run on {device}");
+        Ok(device)
+    }
 }
 
 /// How faces are found.
@@ -70,8 +102,12 @@ impl DetectionArgs {
     }
 
     /// The built-in detector with these settings.
-    pub fn detector(&self, isa: Isa) -> Result<Detector> {
-        Ok(Detector::new(&MTCNN.weights()?, self.config()?, isa)?)
+    pub fn detector(&self, device: &Device) -> Result<Detector> {
+        let (weights, config) = (MTCNN.weights()?, self.config()?);
+        Ok(match device.tensors() {
+            Some(tensors) => Detector::on_tensors(&weights, config, device.isa(), tensors)?,
+            None => Detector::new(&weights, config, device.isa())?,
+        })
     }
 }
 
@@ -86,15 +122,19 @@ pub struct ModelArgs {
 
 impl ModelArgs {
     /// The model, ready to embed; each worker runs it on a thread of its own.
-    pub fn embedder(&self, isa: Isa) -> Result<Embedder> {
-        self.embedder_with(EmbedOptions { isa, threads: 1 })
+    pub fn embedder(&self, device: &Device) -> Result<Embedder> {
+        embedder(&self.model, device, 1)
     }
+}
 
-    /// The model, ready to embed with that many threads a batch.
-    pub fn embedder_with(&self, options: EmbedOptions) -> Result<Embedder> {
-        Embedder::new(Weights::resolve(&self.model)?, options)
-            .with_context(|| format!("the model {} cannot be used", self.model))
-    }
+/// A model, ready to embed with that many threads a batch.
+pub fn embedder(model: &str, device: &Device, threads: usize) -> Result<Embedder> {
+    let weights = Weights::resolve(model)?;
+    let made = match device.tensors() {
+        Some(tensors) => Embedder::on_tensors(weights, tensors),
+        None => Embedder::new(weights, EmbedOptions { isa: device.isa(), threads }),
+    };
+    made.with_context(|| format!("the model {model} cannot be used"))
 }
 
 /// At which angle a face is somebody.

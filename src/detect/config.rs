@@ -136,9 +136,18 @@ pub enum DetectError {
     /// Weights that are not MTCNN's.
     #[error("the face detector cannot use its weights: {0}")]
     Weights(#[from] WeightsError),
+    /// The tensor library cannot place or run the networks.
+    #[error("the face detector failed on its device: {0}; --device cpu does without it")]
+    Device(String),
     /// An instruction set that this machine lacks.
     #[error("this machine cannot run {0} code: choose another instruction set")]
     Isa(Isa),
+}
+
+impl From<candle_core::Error> for DetectError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Device(error.to_string())
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::config::{DetectError, DetectorConfig};
 use super::kernels::Kernels;
 use super::proposal::{Cell, ProposalNet, ProposalScratch, cells};
 use super::refine::{RefineNet, RefineScratch};
+use super::tensors::{self, Level};
 use super::{BBox, Face};
 use crate::nn::team::Team;
 use crate::nn::{Isa, Weights};
@@ -19,9 +20,49 @@ use crate::nn::{Isa, Weights};
 pub struct Detector {
     config: DetectorConfig,
     kernels: Kernels,
-    proposal: ProposalNet,
-    refine: RefineNet,
-    output: RefineNet,
+    networks: Networks,
+}
+
+/// The three networks. Images are resized and boxes sorted out on the CPU in either case.
+#[derive(Debug)]
+enum Networks {
+    /// On our kernels.
+    Kernels(Box<(ProposalNet, RefineNet, RefineNet)>),
+    /// Through the tensor library.
+    Tensors(Box<(tensors::ProposalNet, tensors::RefineNet, tensors::RefineNet)>),
+}
+
+/// What looks at single squares.
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Refine,
+    Output,
+}
+
+impl Stage {
+    /// Side of the crops in pixels.
+    fn side(self) -> usize {
+        match self {
+            Stage::Refine => 24,
+            Stage::Output => 48,
+        }
+    }
+
+    /// Values a crop comes out as: two of the softmax, four sides, ten of landmarks or none.
+    fn outputs(self) -> usize {
+        match self {
+            Stage::Refine => 6,
+            Stage::Output => 16,
+        }
+    }
+
+    /// The one of this stage.
+    fn of<'n, N>(self, refine: &'n N, output: &'n N) -> &'n N {
+        match self {
+            Stage::Refine => refine,
+            Stage::Output => output,
+        }
+    }
 }
 
 /// Working memory of one user of the detector, and the threads that share its work; grows to
@@ -42,6 +83,9 @@ struct Worker {
     resize: AreaResize,
     crops: Vec<f32>,
 }
+
+/// Crops that one thread cuts out before another may take over, where a device looks at them.
+const CROPS_CUT: usize = 16;
 
 /// Fewest rows of cells worth a visit by a thread of their own: a band looks at four rows more.
 const BAND_ROWS: usize = 16;
@@ -104,14 +148,32 @@ impl Detector {
     /// When a setting makes no sense, a tensor is missing or misshapen, or this machine cannot
     /// run the instruction set.
     pub fn new(weights: &Weights, config: DetectorConfig, isa: Isa) -> Result<Self, DetectError> {
+        let refine = RefineNet::refine(weights, isa)?;
+        let networks = (ProposalNet::new(weights)?, refine, RefineNet::output(weights, isa)?);
+        Self::with(Networks::Kernels(Box::new(networks)), config, isa)
+    }
+
+    /// The same networks through the tensor library on `device`, their weights copied there;
+    /// `isa` is for what stays on the CPU. Several threads that detect at a time share batches,
+    /// so that sums may be rounded differently from one run to the next where the device does so.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new), and when the device fails.
+    pub fn on_tensors(
+        weights: &Weights,
+        config: DetectorConfig,
+        isa: Isa,
+        device: &candle_core::Device,
+    ) -> Result<Self, DetectError> {
+        let refine = tensors::RefineNet::refine(weights, device)?;
+        let output = tensors::RefineNet::output(weights, device)?;
+        let networks = (tensors::ProposalNet::new(weights, device)?, refine, output);
+        Self::with(Networks::Tensors(Box::new(networks)), config, isa)
+    }
+
+    fn with(networks: Networks, config: DetectorConfig, isa: Isa) -> Result<Self, DetectError> {
         config.validate()?;
-        Ok(Self {
-            config,
-            kernels: Kernels::new(isa).ok_or(DetectError::Isa(isa))?,
-            proposal: ProposalNet::new(weights)?,
-            refine: RefineNet::refine(weights, isa)?,
-            output: RefineNet::output(weights, isa)?,
-        })
+        Ok(Self { config, kernels: Kernels::new(isa).ok_or(DetectError::Isa(isa))?, networks })
     }
 
     /// The settings it was made with.
@@ -121,16 +183,27 @@ impl Detector {
 
     /// The faces of an image of any size, the most certain first (equal scores: from top to
     /// bottom, then from left to right). Boxes and landmarks may reach a little beyond the image.
-    pub fn detect(&self, image: &RgbImage, scratch: &mut Scratch) -> Vec<Face> {
-        let proposals = self.candidates(image, scratch);
-        let refined = self.refine(image, proposals, scratch);
+    ///
+    /// # Errors
+    /// When the device fails; the kernels never do.
+    pub fn detect(&self, image: &RgbImage, scratch: &mut Scratch) -> Result<Vec<Face>, DetectError> {
+        let proposals = self.candidates(image, scratch)?;
+        let refined = self.refine(image, proposals, scratch)?;
         self.output(image, refined, scratch)
     }
 
     /// The faces near places where faces are expected (boxes as [`detect`](Self::detect) gives
     /// them, a little off): R-Net and O-Net on a few squares around each, without the pyramid
     /// and P-Net. In the order of `detect`. Finds nobody elsewhere.
-    pub fn detect_near(&self, image: &RgbImage, places: &[BBox], scratch: &mut Scratch) -> Vec<Face> {
+    ///
+    /// # Errors
+    /// As for [`detect`](Self::detect).
+    pub fn detect_near(
+        &self,
+        image: &RgbImage,
+        places: &[BBox],
+        scratch: &mut Scratch,
+    ) -> Result<Vec<Face>, DetectError> {
         let around = |place: &BBox| {
             let BBox { x1, y1, .. } = square(*place);
             let side = place.width().max(place.height());
@@ -144,47 +217,88 @@ impl Detector {
         };
         let finite = |place: &&BBox| place.area().is_finite() && place.area() > 0.0;
         let proposals = places.iter().filter(finite).flat_map(around).collect();
-        let refined = self.refine(image, proposals, scratch);
+        let refined = self.refine(image, proposals, scratch)?;
         self.output(image, refined, scratch)
     }
 
     /// The squares P-Net proposes, the most likely first: the first stage of
     /// [`detect`](Self::detect) on its own, to be measured or shown.
-    pub fn propose(&self, image: &RgbImage, scratch: &mut Scratch) -> Vec<BBox> {
-        self.candidates(image, scratch).into_iter().map(|candidate| candidate.bbox).collect()
+    ///
+    /// # Errors
+    /// As for [`detect`](Self::detect).
+    pub fn propose(&self, image: &RgbImage, scratch: &mut Scratch) -> Result<Vec<BBox>, DetectError> {
+        Ok(self.candidates(image, scratch)?.into_iter().map(|candidate| candidate.bbox).collect())
     }
 
     /// Stage 1: P-Net over the pyramid.
-    fn candidates(&self, image: &RgbImage, scratch: &mut Scratch) -> Vec<Candidate> {
-        let [threshold, ..] = self.config.thresholds;
+    fn candidates(&self, image: &RgbImage, scratch: &mut Scratch) -> Result<Vec<Candidate>, DetectError> {
         let scales = self.scales(image);
         let sizes: Vec<(usize, usize)> = scales
             .iter()
             .map(|scale| [image.width(), image.height()].map(|side| (f64::from(side) * scale + 1.0) as usize))
             .map(|[width, height]| (width, height))
             .collect();
-        let Some(&(_, least_rows)) = sizes.last() else { return Vec::new() };
+        let Some(&(_, least_rows)) = sizes.last() else { return Ok(Vec::new()) };
+        scratch.sums.add_up(self.kernels.isa, image, least_rows);
+        let [threshold, ..] = self.config.thresholds;
+        let found = match &self.networks {
+            Networks::Kernels(networks) => self.scan(&networks.0, &sizes, threshold, scratch),
+            Networks::Tensors(networks) => networks.0.run(self.pyramid(&sizes, scratch), threshold)?,
+        };
+        let level = |(cells, &scale): (&Vec<Cell>, &f64)| {
+            let level = cells.iter().map(|cell| candidate(cell, scale as f32)).collect();
+            suppress(level, 0.5, Overlap::Union)
+        };
+        let all = found.iter().zip(&scales).flat_map(level).collect();
+        let mut kept = suppress(all, 0.7, Overlap::Union);
+        for candidate in &mut kept {
+            candidate.bbox = square(regress(candidate, 0.0));
+        }
+        Ok(kept)
+    }
+
+    /// The likely cells of every level of the pyramid by the kernels, band by band.
+    fn scan(
+        &self,
+        network: &ProposalNet,
+        sizes: &[(usize, usize)],
+        threshold: f32,
+        scratch: &mut Scratch,
+    ) -> Vec<Vec<Cell>> {
         let Scratch { team, sums, workers } = scratch;
-        sums.add_up(self.kernels.isa, image, least_rows);
-        let bands = bands(&sizes, team.threads());
+        let bands = bands(sizes, team.threads());
         let found: Vec<Mutex<Vec<Cell>>> = bands.iter().map(|_| Mutex::default()).collect();
         team.run(bands.len(), &|thread, item| {
             let (level, rows) = &bands[item];
             let (memory, mut found) = (&mut lock(&workers[thread]).proposal, lock(&found[item]));
             let push = |cell| found.push(cell);
-            self.proposal.run(&self.kernels, sums, sizes[*level], rows.clone(), threshold, memory, push);
+            network.run(&self.kernels, sums, sizes[*level], rows.clone(), threshold, memory, push);
         });
         let mut levels = vec![Vec::new(); sizes.len()];
-        for ((level, _), found) in bands.iter().zip(&found) {
-            let scale = scales[*level] as f32;
-            levels[*level].extend(lock(found).iter().map(|cell| candidate(cell, scale)));
+        for ((level, _), found) in bands.iter().zip(found) {
+            levels[*level].append(&mut lock(&found));
         }
-        let all = levels.into_iter().flat_map(|level| suppress(level, 0.5, Overlap::Union)).collect();
-        let mut kept = suppress(all, 0.7, Overlap::Union);
-        for candidate in &mut kept {
-            candidate.bbox = square(regress(candidate, 0.0));
-        }
-        kept
+        levels
+    }
+
+    /// The levels of the pyramid as pictures.
+    fn pyramid(&self, sizes: &[(usize, usize)], scratch: &mut Scratch) -> Vec<Level> {
+        let Scratch { team, sums, workers } = scratch;
+        let levels: Vec<Mutex<Vec<f32>>> = sizes.iter().map(|_| Mutex::default()).collect();
+        team.run(sizes.len(), &|thread, item| {
+            let ((width, height), mut pixels) = (sizes[item], lock(&levels[item]));
+            pixels.resize(width * height * 3, 0.0);
+            let resize = &mut lock(&workers[thread]).resize;
+            resize.prepare(sums.size(), width, height);
+            for (y, row) in pixels.chunks_exact_mut(width * 3).enumerate() {
+                resize.row_of(self.kernels.isa, sums, y, row);
+            }
+        });
+        let level = |(&(width, height), pixels): (&(usize, usize), &Mutex<Vec<f32>>)| Level {
+            size: (height, width),
+            pixels: std::mem::take(&mut lock(pixels)),
+        };
+        sizes.iter().zip(&levels).map(level).collect()
     }
 
     /// Image sizes of the pyramid in parts of the full size, the largest first.
@@ -208,10 +322,10 @@ impl Detector {
         image: &RgbImage,
         mut candidates: Vec<Candidate>,
         scratch: &mut Scratch,
-    ) -> Vec<Candidate> {
+    ) -> Result<Vec<Candidate>, DetectError> {
         let [_, threshold, _] = self.config.thresholds;
-        let answers = self.look(&self.refine, image, &mut candidates, scratch);
-        let outputs = answers.chunks_exact(self.refine.outputs());
+        let answers = self.look(Stage::Refine, image, &mut candidates, scratch)?;
+        let outputs = answers.chunks_exact(Stage::Refine.outputs());
         let likely = candidates
             .iter()
             .zip(outputs)
@@ -226,14 +340,19 @@ impl Detector {
         for candidate in &mut kept {
             candidate.bbox = square(regress(candidate, 1.0));
         }
-        kept
+        Ok(kept)
     }
 
     /// Stage 3: O-Net over what R-Net left.
-    fn output(&self, image: &RgbImage, mut candidates: Vec<Candidate>, scratch: &mut Scratch) -> Vec<Face> {
+    fn output(
+        &self,
+        image: &RgbImage,
+        mut candidates: Vec<Candidate>,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<Face>, DetectError> {
         let [.., threshold] = self.config.thresholds;
-        let answers = self.look(&self.output, image, &mut candidates, scratch);
-        let outputs = answers.chunks_exact(self.output.outputs());
+        let answers = self.look(Stage::Output, image, &mut candidates, scratch)?;
+        let outputs = answers.chunks_exact(Stage::Output.outputs());
         let mut likely = Vec::new();
         for (candidate, out) in candidates.iter().zip(outputs) {
             let score = probability(out);
@@ -254,39 +373,54 @@ impl Detector {
             let position = a.bbox.y1.total_cmp(&b.bbox.y1).then(a.bbox.x1.total_cmp(&b.bbox.x1));
             b.score.total_cmp(&a.score).then(position)
         });
-        faces
+        Ok(faces)
     }
 
     /// Cuts every candidate out of the image, drops those with nothing inside, and runs the
     /// network over all of them. Returns what its heads say, [candidates, outputs].
     fn look(
         &self,
-        network: &RefineNet,
+        stage: Stage,
         image: &RgbImage,
         candidates: &mut Vec<Candidate>,
         scratch: &mut Scratch,
-    ) -> Vec<f32> {
-        let Scratch { team, workers, .. } = scratch;
+    ) -> Result<Vec<f32>, DetectError> {
         candidates.retain(|candidate| region(&candidate.bbox, image).is_some());
-        let batches: Vec<&[Candidate]> = candidates.chunks(network.batch()).collect();
-        let answers: Vec<Mutex<Vec<f32>>> = batches.iter().map(|_| Mutex::default()).collect();
-        team.run(batches.len(), &|thread, item| {
-            let Worker { refine, resize, crops, .. } = &mut *lock(&workers[thread]);
-            crops.resize(batches[item].len() * network.crop_length(), 0.0);
-            for (candidate, crop) in batches[item].iter().zip(crops.chunks_exact_mut(network.crop_length())) {
+        let length = stage.side() * stage.side() * 3;
+        let Scratch { team, workers, .. } = scratch;
+        let cut = |candidates: &[Candidate], resize: &mut AreaResize, crops: &mut Vec<f32>| {
+            crops.resize(candidates.len() * length, 0.0);
+            for (candidate, crop) in candidates.iter().zip(crops.chunks_exact_mut(length)) {
                 let Some(region) = region(&candidate.bbox, image) else { continue };
-                resize.prepare((region.width, region.height), network.side, network.side);
-                for (y, row) in crop.chunks_exact_mut(network.side * 3).enumerate() {
+                resize.prepare((region.width, region.height), stage.side(), stage.side());
+                for (y, row) in crop.chunks_exact_mut(stage.side() * 3).enumerate() {
                     resize.row(self.kernels.isa, image, region, y, row);
                 }
             }
-            network.run(&self.kernels, crops, batches[item].len(), refine);
-            lock(&answers[item]).clone_from(&refine.out);
-        });
-        answers
-            .into_iter()
-            .flat_map(|answer| answer.into_inner().unwrap_or_else(PoisonError::into_inner))
-            .collect()
+        };
+        let mut batched = |batch: usize, one: &(dyn Fn(&mut Worker, &[Candidate], &mut Vec<f32>) + Sync)| {
+            let batches: Vec<&[Candidate]> = candidates.chunks(batch).collect();
+            let made: Vec<Mutex<Vec<f32>>> = batches.iter().map(|_| Mutex::default()).collect();
+            team.run(batches.len(), &|thread, item| {
+                one(&mut lock(&workers[thread]), batches[item], &mut lock(&made[item]));
+            });
+            made.iter().flat_map(|made| std::mem::take(&mut *lock(made))).collect::<Vec<f32>>()
+        };
+        match &self.networks {
+            Networks::Kernels(networks) => {
+                let network = stage.of(&networks.1, &networks.2);
+                Ok(batched(network.batch(), &|worker, batch, answers| {
+                    let Worker { refine, resize, crops, .. } = worker;
+                    cut(batch, resize, crops);
+                    network.run(&self.kernels, crops, batch.len(), refine);
+                    answers.clone_from(&refine.out);
+                }))
+            }
+            Networks::Tensors(networks) => {
+                let crops = batched(CROPS_CUT, &|worker, batch, crops| cut(batch, &mut worker.resize, crops));
+                stage.of(&networks.1, &networks.2).run(crops)
+            }
+        }
     }
 }
 
@@ -439,11 +573,11 @@ mod tests {
                 [(0, 0), (1, 1), (11, 11), (12, 12), (13, 40), (1, 2000), (2000, 12), (45, 47)]
             {
                 let image = noise_image(width, height);
-                fussy.detect(&image, &mut scratch);
-                let faces = eager.detect(&image, &mut scratch);
+                fussy.detect(&image, &mut scratch).unwrap();
+                let faces = eager.detect(&image, &mut scratch).unwrap();
                 assert_eq!(faces.is_empty(), width.min(height) < 12, "{width}x{height}");
                 assert!(faces.is_sorted_by(|a, b| a.score >= b.score));
-                assert_eq!(faces, eager.detect(&image, &mut Scratch::new(3)));
+                assert_eq!(faces, eager.detect(&image, &mut Scratch::new(3)).unwrap());
             }
         }
     }

@@ -35,6 +35,7 @@ mod proposal;
 mod quality;
 pub mod reference;
 mod refine;
+mod tensors;
 
 pub use config::{DetectError, DetectorConfig, MinFace, SMALLEST_FACE_PX};
 pub use detector::{Detector, Scratch};

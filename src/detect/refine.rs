@@ -177,11 +177,6 @@ impl RefineNet {
         Ok(Self { side, first, middle, last, dense, heads })
     }
 
-    /// Values a crop comes out as: two of the softmax, four sides, ten of landmarks or none.
-    pub fn outputs(&self) -> usize {
-        self.heads.outputs
-    }
-
     /// Values of one crop, [side, side, 3].
     pub fn crop_length(&self) -> usize {
         self.side * self.side * 3

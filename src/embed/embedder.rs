@@ -2,9 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use candle_core::DType;
+
+use super::reference::Reference;
 use super::{Architecture, ChannelOrder, EmbedError, Embedding, Network, Workspace};
-use crate::align::Crop;
+use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
+use crate::nn::tensors::{Place, pictures};
+use crate::nn::together::Together;
 use crate::nn::{Isa, ModelId, Weights};
+
+/// Crops that go through the network together on a device; its largest maps take about 8 MB
+/// a crop.
+const CROPS_TOGETHER: usize = 64;
 
 /// Whether the mirror image of a crop has a say in its embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,7 +43,8 @@ impl Default for EmbedOptions {
 /// A SphereFace model ready to embed: one for all workers, with a [`Scratch`] for each.
 #[derive(Debug)]
 pub struct Embedder {
-    network: Network,
+    architecture: Architecture,
+    backend: Backend,
     order: ChannelOrder,
     mean: Option<Vec<f32>>,
     model: ModelId,
@@ -42,10 +52,20 @@ pub struct Embedder {
     threads: usize,
 }
 
+/// What the network runs on.
+#[derive(Debug)]
+enum Backend {
+    /// Our kernels.
+    Kernels(Box<Network>),
+    /// The tensor library, with the crops of several workers in one batch.
+    Tensors { network: Reference, place: Place, together: Together<Vec<f32>, Vec<Vec<f32>>> },
+}
+
 /// Memory (and threads, where more than one is asked for) of one worker.
 #[derive(Debug)]
 pub struct Scratch {
-    workspace: Workspace,
+    /// For the kernels.
+    workspace: Option<Workspace>,
     pixels: Vec<f32>,
 }
 
@@ -56,11 +76,36 @@ impl Embedder {
     /// # Errors
     /// When metadata or a tensor is missing or wrong, or the options make no sense.
     pub fn new(weights: Weights, options: EmbedOptions) -> Result<Self, EmbedError> {
-        let architecture = Architecture::from_metadata(&weights.metadata)?;
-        let order = ChannelOrder::from_metadata(&weights)?;
         if !(1..=256).contains(&options.threads) {
             return Err(EmbedError::Threads(options.threads));
         }
+        let kernels = |architecture: &Architecture, weights: &Weights| {
+            Ok(Backend::Kernels(Box::new(Network::new(architecture, weights, options.isa)?)))
+        };
+        Self::with(weights, options.threads, kernels)
+    }
+
+    /// The same through the tensor library on `device`, the weights copied there. Workers that
+    /// embed at a time share batches, so that sums may be rounded differently from one run to the
+    /// next where the device does so.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new), and when the device fails.
+    pub fn on_tensors(weights: Weights, device: &candle_core::Device) -> Result<Self, EmbedError> {
+        Self::with(weights, 1, |architecture, weights| {
+            let place = Place { device: device.clone(), dtype: DType::F32 };
+            let network = Reference::new(architecture, weights, place.dtype, device)?;
+            Ok(Backend::Tensors { network, place, together: Together::new() })
+        })
+    }
+
+    fn with(
+        weights: Weights,
+        threads: usize,
+        backend: impl FnOnce(&Architecture, &Weights) -> Result<Backend, EmbedError>,
+    ) -> Result<Self, EmbedError> {
+        let architecture = Architecture::from_metadata(&weights.metadata)?;
+        let order = ChannelOrder::from_metadata(&weights)?;
         let mean = match weights.tensors.get("mean") {
             Some(mean) => {
                 architecture.check_one("mean", mean, &[architecture.embedding])?;
@@ -68,9 +113,9 @@ impl Embedder {
             }
             None => None,
         };
-        let network = Network::new(&architecture, &weights, options.isa)?;
+        let backend = backend(&architecture, &weights)?;
         let model = weights.id();
-        Ok(Self { network, order, mean, model, metadata: weights.metadata, threads: options.threads })
+        Ok(Self { architecture, backend, order, mean, model, metadata: weights.metadata, threads })
     }
 
     /// Identifier of the weights.
@@ -80,7 +125,7 @@ impl Embedder {
 
     /// The network of the weights.
     pub fn architecture(&self) -> &Architecture {
-        self.network.architecture()
+        &self.architecture
     }
 
     /// Metadata of the weights.
@@ -90,24 +135,28 @@ impl Embedder {
 
     /// Memory and threads for one worker.
     pub fn scratch(&self) -> Scratch {
-        Scratch { workspace: self.network.workspace(self.threads), pixels: Vec::new() }
+        let workspace = match &self.backend {
+            Backend::Kernels(network) => Some(network.workspace(self.threads)),
+            Backend::Tensors { .. } => None,
+        };
+        Scratch { workspace, pixels: Vec::new() }
     }
 
-    /// The embedding of every crop, in order. An embedding does not depend on the others of its
-    /// batch, bit for bit.
+    /// The embedding of every crop, in order. On the kernels an embedding does not depend on the
+    /// others of its batch, bit for bit.
     ///
     /// # Errors
-    /// When a feature is zero or not finite and so has no direction.
+    /// When a feature is zero or not finite and so has no direction, or the device fails.
     pub fn embed(
         &self,
         crops: &[Crop],
         mirror: Mirror,
         scratch: &mut Scratch,
     ) -> Result<Vec<Embedding>, EmbedError> {
-        let mut features = self.features(crops, scratch);
+        let mut features = self.features(crops, scratch)?;
         if mirror == Mirror::Average {
             let mirrored: Vec<Crop> = crops.iter().map(mirror_image).collect();
-            for (a, b) in features.iter_mut().zip(self.features(&mirrored, scratch)) {
+            for (a, b) in features.iter_mut().zip(self.features(&mirrored, scratch)?) {
                 a.iter_mut().zip(b).for_each(|(a, b)| *a = (*a + b) * 0.5);
             }
         }
@@ -125,11 +174,39 @@ impl Embedder {
 
     /// The features of every crop as the last layer gives them: before the mean is subtracted
     /// and before they are normalised.
-    pub fn features(&self, crops: &[Crop], scratch: &mut Scratch) -> Vec<Vec<f32>> {
+    ///
+    /// # Errors
+    /// When the device fails; the kernels never do.
+    pub fn features(&self, crops: &[Crop], scratch: &mut Scratch) -> Result<Vec<Vec<f32>>, EmbedError> {
         scratch.pixels.clear();
         crops.iter().for_each(|crop| pixels(crop, self.order, &mut scratch.pixels));
-        self.network.forward(&scratch.pixels, &mut scratch.workspace)
+        match &self.backend {
+            Backend::Kernels(network) => {
+                let workspace = scratch.workspace.get_or_insert_with(|| network.workspace(self.threads));
+                Ok(network.forward(&scratch.pixels, workspace))
+            }
+            Backend::Tensors { .. } if crops.is_empty() => Ok(Vec::new()),
+            Backend::Tensors { network, place, together } => together
+                .ask(std::mem::take(&mut scratch.pixels), |all| forward(network, place, &all))
+                .map_err(EmbedError::Device),
+        }
     }
+}
+
+/// The features of the crops of every request.
+fn forward(
+    network: &Reference,
+    place: &Place,
+    requests: &[Vec<f32>],
+) -> candle_core::Result<Vec<Vec<Vec<f32>>>> {
+    const LENGTH: usize = CROP_HEIGHT * CROP_WIDTH * 3;
+    let mut features = Vec::new();
+    for crops in requests.concat().chunks(CROPS_TOGETHER * LENGTH) {
+        let shape = (crops.len() / LENGTH, CROP_HEIGHT, CROP_WIDTH);
+        features.extend(network.forward(&pictures(crops.to_vec(), shape, place)?)?.to_vec2::<f32>()?);
+    }
+    let mut features = features.into_iter();
+    Ok(requests.iter().map(|crops| features.by_ref().take(crops.len() / LENGTH).collect()).collect())
 }
 
 /// Appends the pixels of `crop` in the network's range, (x - 127.5) / 128, row by row with the

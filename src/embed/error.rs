@@ -60,7 +60,13 @@ pub enum EmbedError {
         "crop {0} of the batch has no direction on the hypersphere: the weights give it a feature that is zero or not finite"
     )]
     NoDirection(usize),
-    /// The tensor library failed.
-    #[error("the reference network failed: {0}")]
-    Reference(#[from] candle_core::Error),
+    /// The tensor library cannot place or run the network.
+    #[error("the recognition network failed on its device: {0}; --device cpu does without it")]
+    Device(String),
+}
+
+impl From<candle_core::Error> for EmbedError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Device(error.to_string())
+    }
 }

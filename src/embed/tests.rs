@@ -97,7 +97,7 @@ fn check(architecture: Architecture, batches: &[usize], threads: &[usize]) {
             let mut scratch = embedder.scratch();
             crops
                 .iter()
-                .flat_map(|crop| embedder.features(std::slice::from_ref(crop), &mut scratch))
+                .flat_map(|crop| embedder.features(std::slice::from_ref(crop), &mut scratch).unwrap())
                 .collect()
         };
         for (found, expected) in alone.iter().zip(&expected) {
@@ -107,7 +107,7 @@ fn check(architecture: Architecture, batches: &[usize], threads: &[usize]) {
             let embedder = Embedder::new(weights.clone(), options(isa, threads)).unwrap();
             let mut scratch = embedder.scratch();
             for &batch in batches {
-                let found = embedder.features(&crops[..batch], &mut scratch);
+                let found = embedder.features(&crops[..batch], &mut scratch).unwrap();
                 assert_eq!(found, alone[..batch], "{architecture} {isa} batch {batch} threads {threads}");
             }
         }
@@ -179,10 +179,10 @@ fn the_mean_is_subtracted_and_the_mirror_image_averaged() {
     let crops = random_crops(2, 5);
     let plain = Embedder::new(weights.clone(), EmbedOptions::default()).unwrap();
     let mut scratch = plain.scratch();
-    let features = plain.features(&crops, &mut scratch);
+    let features = plain.features(&crops, &mut scratch).unwrap();
     let mirrored: Vec<Crop> = crops.iter().map(super::mirror_image).collect();
     assert_ne!(mirrored, crops);
-    let other = plain.features(&mirrored, &mut scratch);
+    let other = plain.features(&mirrored, &mut scratch).unwrap();
     let averaged = plain.embed(&crops, Mirror::Average, &mut scratch).unwrap();
     assert_eq!(averaged, plain.embed(&mirrored, Mirror::Average, &mut scratch).unwrap());
     for ((a, b), found) in features.iter().zip(&other).zip(&averaged) {
@@ -200,7 +200,7 @@ fn the_mean_is_subtracted_and_the_mirror_image_averaged() {
             feature.iter().zip(&mean).map(|(&x, &m)| f64::from(x) - f64::from(m)).collect();
         assert_close(found.as_slice(), &unit(&shifted), "mean");
     }
-    assert_eq!(centred.features(&crops, &mut centred.scratch()), features);
+    assert_eq!(centred.features(&crops, &mut centred.scratch()).unwrap(), features);
 
     weights.tensors.insert("mean".into(), Tensor { shape: vec![32], data: vec![0.0; 32] });
     assert!(matches!(Embedder::new(weights, EmbedOptions::default()), Err(EmbedError::Shape { .. })));
@@ -220,8 +220,8 @@ fn the_channel_order_of_the_weights_is_honoured() {
     let mut bgr = weights.clone();
     bgr.metadata.insert("channel_order".into(), "BGR".into());
     let [rgb, bgr] = [weights, bgr].map(|w| Embedder::new(w, EmbedOptions::default()).unwrap());
-    let a = rgb.features(&[crop], &mut rgb.scratch());
-    let b = bgr.features(&[swapped], &mut bgr.scratch());
+    let a = rgb.features(&[crop], &mut rgb.scratch()).unwrap();
+    let b = bgr.features(&[swapped], &mut bgr.scratch()).unwrap();
     assert_eq!(a, b);
 }
 

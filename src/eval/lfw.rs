@@ -192,7 +192,7 @@ pub fn portraits(
 
 fn portrait(path: &Path, detector: &Detector, scratch: &mut Scratch) -> Result<Option<Portrait>, EvalError> {
     let image = read_still(path)?;
-    let Some(Subject { face, faces }) = subject(&image, detector, scratch) else { return Ok(None) };
+    let Some(Subject { face, faces }) = subject(&image, detector, scratch)? else { return Ok(None) };
     Ok(match align::already_aligned(&image, &face.landmarks) {
         Some(crop) => Some(Portrait { crop, faces, already_aligned: true }),
         None => {

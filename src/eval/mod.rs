@@ -21,6 +21,9 @@ pub enum EvalError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The detector's device fails.
+    #[error(transparent)]
+    Detect(#[from] crate::detect::DetectError),
     /// A truth file is not in a form known here.
     #[error(
         "{path} is no truth for a video ({cause}): it takes an object with `frames` (a list of frames with faces) or `clips`",

@@ -1,14 +1,20 @@
-//! What inference and training share: weights in and out, layers, CPU kernels.
+//! What inference and training share: weights in and out, layers, CPU kernels, device choice.
 
 mod buffer;
 pub(crate) mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod device;
 pub(crate) mod gemm;
 pub mod isa;
 pub mod peak;
 pub(crate) mod simd;
 pub(crate) mod team;
+pub(crate) mod tensors;
+pub(crate) mod together;
 pub mod weights;
 
 pub(crate) use buffer::Buffer;
+pub use device::{Device, DeviceChoice, DeviceError};
 pub use isa::{Isa, IsaError};
 pub use weights::{ModelId, Precision, Tensor, Weights, WeightsError};

@@ -366,6 +366,7 @@ fn still(job: LabelJob<'_>, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Label
     let size = (picture.width() as usize, picture.height() as usize);
     on_event(Event::Opened { pass: Pass::Only, size, frames: Some(1), encoder: None });
     let faces = recognise::find(job.detector, &picture, &mut Scratch::default());
+    let faces = faces.map_err(RecogniseError::from)?;
     let candidates = recognise::cut(&picture, faces, job.embedder.is_some());
     let sightings = match (job.embedder, job.identifier) {
         (Some(embedder), Some(identifier)) => {

@@ -19,7 +19,7 @@ use super::recognise;
 use super::search::{DetectEvery, Found, Search, is_among};
 use super::statistics::Work;
 use crate::align::Crop;
-use crate::detect::{Detector, Face, Quality};
+use crate::detect::{DetectError, Detector, Face, Quality};
 use crate::embed::{Embedder, Embedding, Mirror};
 use crate::media::{Frame, Picture, Source};
 use crate::track::{Follower, Moment, Seen, Step, Thumbnail, Views};
@@ -150,7 +150,8 @@ pub fn stages<'scope, 'env>(
             if !remembers {
                 search.forget();
             }
-            Ok(search_stretch(&mut search, stretch, every.is_some() && !live, crops))
+            let found = search_stretch(&mut search, stretch, every.is_some() && !live, crops);
+            Ok(found.map_err(recognise::RecogniseError::from)?)
         }
     });
     let mut follower = Follower::new(if crops { views } else { Views::None });
@@ -181,16 +182,21 @@ pub fn stages<'scope, 'env>(
 
 /// The faces of every frame of a stretch. A face that turns up when the whole frame is searched
 /// is followed `back` to where it came in.
-fn search_stretch(search: &mut Search<'_>, stretch: Vec<Shown>, back: bool, crops: bool) -> Vec<Searched> {
+fn search_stretch(
+    search: &mut Search<'_>,
+    stretch: Vec<Shown>,
+    back: bool,
+    crops: bool,
+) -> Result<Vec<Searched>, DetectError> {
     let mut searched: Vec<Searched> = Vec::with_capacity(stretch.len());
     for shown in stretch {
         let picture = shown.frame.picture.to_rgb();
-        let found = search.look(&picture, &shown.thumbnail, shown.cut);
+        let found = search.look(&picture, &shown.thumbnail, shown.cut)?;
         let candidates = recognise::cut(&picture, found.faces.clone(), crops);
         searched.push(Searched { shown, found, candidates });
     }
     if !back {
-        return searched;
+        return Ok(searched);
     }
     for at in (1..searched.len()).rev() {
         let (earlier, later) = searched.split_at_mut(at);
@@ -200,12 +206,12 @@ fn search_stretch(search: &mut Search<'_>, stretch: Vec<Shown>, back: bool, crop
             continue;
         }
         let picture = here.shown.frame.picture.to_rgb();
-        let faces = search.look_back(&picture, &here.found.faces, &after.found.faces);
+        let faces = search.look_back(&picture, &here.found.faces, &after.found.faces)?;
         here.candidates.extend(recognise::cut(&picture, faces.clone(), crops));
         here.found.faces.extend(faces);
         here.candidates.sort_by(|a, b| b.face.score.total_cmp(&a.face.score));
     }
-    searched
+    Ok(searched)
 }
 
 /// Follows the faces of a frame and keeps of it what is still needed.

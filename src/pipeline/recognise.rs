@@ -4,7 +4,7 @@
 use image::RgbImage;
 
 use crate::align::{self, Crop};
-use crate::detect::{self, BBox, Detector, Face, Quality};
+use crate::detect::{self, BBox, DetectError, Detector, Face, Quality};
 use crate::embed::{EmbedError, Embedder, Mirror, Scratch};
 use crate::identify::{Decision, Identification, Identifier, IdentifyError, Votes, Who};
 use crate::track::TrackId;
@@ -64,6 +64,9 @@ impl Sighting {
 /// Why a face cannot be recognised.
 #[derive(Debug, thiserror::Error)]
 pub enum RecogniseError {
+    /// Faces cannot be looked for.
+    #[error(transparent)]
+    Detect(#[from] DetectError),
     /// It cannot be embedded.
     #[error(transparent)]
     Embed(#[from] EmbedError),
@@ -73,10 +76,17 @@ pub enum RecogniseError {
 }
 
 /// The faces of a picture. Whatever is not finite is not a face.
-pub fn find(detector: &Detector, picture: &RgbImage, scratch: &mut detect::Scratch) -> Vec<Face> {
-    let mut faces = detector.detect(picture, scratch);
+///
+/// # Errors
+/// When the detector's device fails.
+pub fn find(
+    detector: &Detector,
+    picture: &RgbImage,
+    scratch: &mut detect::Scratch,
+) -> Result<Vec<Face>, DetectError> {
+    let mut faces = detector.detect(picture, scratch)?;
     faces.retain(is_finite);
-    faces
+    Ok(faces)
 }
 
 /// Whether every number of a face is finite.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use image::RgbImage;
 
 use super::recognise;
-use crate::detect::{BBox, Detector, Face, Scratch};
+use crate::detect::{BBox, DetectError, Detector, Face, Scratch};
 use crate::track::Thumbnail;
 
 /// Frames after which the whole frame is searched again at the latest.
@@ -103,21 +103,29 @@ impl<'a> Search<'a> {
     }
 
     /// The faces of the next frame; `cut` says that it begins a new shot.
-    pub fn look(&mut self, picture: &RgbImage, thumbnail: &Thumbnail, cut: bool) -> Found {
+    ///
+    /// # Errors
+    /// When the detector's device fails.
+    pub fn look(
+        &mut self,
+        picture: &RgbImage,
+        thumbnail: &Thumbnail,
+        cut: bool,
+    ) -> Result<Found, DetectError> {
         if cut {
             self.forget();
         }
         self.since += 1;
         let expected: Vec<BBox> = self.known.iter().map(|(face, motion)| moved(&face.bbox, motion)).collect();
         let mut whole = self.is_due(picture, thumbnail, &expected);
-        let mut faces = if whole { Vec::new() } else { self.near(picture, &expected) };
+        let mut faces = if whole { Vec::new() } else { self.near(picture, &expected)? };
         // Somebody is gone, or went where nobody looked.
         whole |= expected.iter().any(|place| !is_among(place, &faces));
         if whole {
-            faces = recognise::find(self.detector, picture, &mut self.scratch);
+            faces = recognise::find(self.detector, picture, &mut self.scratch)?;
             // A look from nearby finds some faces that the pyramid misses.
             let missed: Vec<BBox> = expected.into_iter().filter(|place| !is_among(place, &faces)).collect();
-            for face in self.near(picture, &missed) {
+            for face in self.near(picture, &missed)? {
                 if !is_among(&face.bbox, &faces) {
                     faces.push(face);
                 }
@@ -128,28 +136,36 @@ impl<'a> Search<'a> {
         }
         let known = std::mem::take(&mut self.known);
         self.known = faces.iter().map(|face| (*face, motion(face, &known))).collect();
-        Found { faces, whole }
+        Ok(Found { faces, whole })
     }
 
     /// The faces near some places of a picture, of those that were found in the frame after it
     /// and not in it.
-    pub fn look_back(&mut self, picture: &RgbImage, here: &[Face], after: &[Face]) -> Vec<Face> {
+    ///
+    /// # Errors
+    /// As for [`look`](Self::look).
+    pub fn look_back(
+        &mut self,
+        picture: &RgbImage,
+        here: &[Face],
+        after: &[Face],
+    ) -> Result<Vec<Face>, DetectError> {
         let places: Vec<BBox> =
             after.iter().map(|face| face.bbox).filter(|place| !is_among(place, here)).collect();
-        let mut faces = self.near(picture, &places);
+        let mut faces = self.near(picture, &places)?;
         faces.retain(|face| {
             !is_among(&face.bbox, here) && places.iter().any(|p| p.iou(&face.bbox) >= SAME_IOU)
         });
-        faces
+        Ok(faces)
     }
 
-    fn near(&mut self, picture: &RgbImage, places: &[BBox]) -> Vec<Face> {
+    fn near(&mut self, picture: &RgbImage, places: &[BBox]) -> Result<Vec<Face>, DetectError> {
         if places.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let mut faces = self.detector.detect_near(picture, places, &mut self.scratch);
+        let mut faces = self.detector.detect_near(picture, places, &mut self.scratch)?;
         faces.retain(recognise::is_finite);
-        faces
+        Ok(faces)
     }
 
     fn is_due(&self, picture: &RgbImage, thumbnail: &Thumbnail, expected: &[BBox]) -> bool {

@@ -89,7 +89,7 @@ impl Validation {
                 return Ok(None);
             }
             let both: Vec<Crop> = batch.iter().flat_map(|crop| [crop.clone(), crop.mirrored()]).collect();
-            features.extend(embedder.features(&both, &mut scratch).chunks_exact(2).map(<[_]>::concat));
+            features.extend(embedder.features(&both, &mut scratch)?.chunks_exact(2).map(<[_]>::concat));
         }
         Ok(Some(verify(&features, &self.pairs)?))
     }

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::{BATCH, ImageArgs, UsageError, percent, progress};
 use crate::align::Crop;
-use crate::cli::options::{self, ModelArgs, ThreadArgs};
-use crate::embed::{EmbedOptions, Embedder, Embedding, Mirror};
+use crate::cli::options::{self, DeviceArgs, ModelArgs, ThreadArgs};
+use crate::embed::{Embedder, Embedding, Mirror};
 use crate::eval::openset::{self, Estimate, OpenSet, Search, Split, SplitOptions};
 use crate::eval::people::{Person, people};
 use crate::nn::weights::write_whole;
@@ -53,6 +53,8 @@ pub struct OpensetArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     threads: ThreadArgs,
     /// Print JSON
     #[arg(long)]
@@ -71,10 +73,10 @@ impl OpensetArgs {
             Chart::check_name(path).map_err(|error| UsageError(error.to_string()))?;
         }
         let people = people(&self.people)?;
-        let embedder =
-            self.model.embedder_with(EmbedOptions { isa: options::isa()?, threads: self.threads.count() })?;
+        let device = self.device.open_and_tell()?;
+        let embedder = options::embedder(&self.model.model, &device, self.threads.count())?;
         let paths: Vec<PathBuf> = people.iter().flat_map(|person| person.images.clone()).collect();
-        let (crops, already_aligned) = self.input.crops(&paths, self.threads.count())?;
+        let (crops, already_aligned) = self.input.crops(&paths, &device, self.threads.count())?;
         let (people, crops, without_face) = with_faces(people, crops);
         let split_options = SplitOptions {
             gallery_images: self.gallery_images.into(),

@@ -53,9 +53,10 @@ impl LfwArgs {
             Chart::check_name(path).map_err(|error| UsageError(error.to_string()))?;
         }
         let list = Pairs::read(&self.pairs)?;
-        let embedder = self.model.embedder()?;
+        let device = self.model.device.open_and_tell()?;
+        let embedder = self.model.embedder(&device)?;
         let (mut crops, already_aligned) =
-            self.input.crops(&self.paths(&list)?, self.model.threads.count())?;
+            self.input.crops(&self.paths(&list)?, &device, self.model.threads.count())?;
         let has: Vec<bool> = crops.iter().map(Option::is_some).collect();
         let (kept, lost_pairs) = list.only(&has);
         let without_face: Vec<String> = list
@@ -71,7 +72,7 @@ impl LfwArgs {
         for batch in crops.chunks_mut(BATCH) {
             let views: Vec<Crop> =
                 batch.iter_mut().filter_map(Option::take).flat_map(|crop| [crop.mirrored(), crop]).collect();
-            let halves = embedder.features(&views, &mut scratch);
+            let halves = embedder.features(&views, &mut scratch)?;
             features.extend(halves.chunks_exact(2).map(<[_]>::concat));
             bar.inc(views.len() as u64 / 2);
         }

@@ -1,0 +1,60 @@
+//! Requests of several threads, answered in one batch.
+
+use std::fmt;
+use std::sync::mpsc::{SyncSender, TryRecvError, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Gathers requests while the device is at work: whoever gets it next answers all that wait.
+///
+/// A device likes large batches, and no worker has to know of another's faces or frames.
+pub(crate) struct Together<Q, A> {
+    waiting: Mutex<Vec<(Q, SyncSender<Result<A, String>>)>>,
+    turn: Mutex<()>,
+}
+
+impl<Q, A> Together<Q, A> {
+    pub(crate) fn new() -> Self {
+        Self { waiting: Mutex::new(Vec::new()), turn: Mutex::new(()) }
+    }
+
+    /// The answer to `request`. `answer` gives one to each request, in order; one call at a time
+    /// is running.
+    ///
+    /// # Errors
+    /// What `answer` of whoever was at work failed with.
+    pub(crate) fn ask(
+        &self,
+        request: Q,
+        answer: impl FnOnce(Vec<Q>) -> candle_core::Result<Vec<A>>,
+    ) -> Result<A, String> {
+        let (reply, mine) = sync_channel(1);
+        lock(&self.waiting).push((request, reply));
+        let _turn = lock(&self.turn);
+        match mine.try_recv() {
+            Ok(answered) => return answered,
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return Err("another thread failed while it worked".into()),
+        }
+        let (requests, replies): (Vec<Q>, Vec<_>) =
+            std::mem::take(&mut *lock(&self.waiting)).into_iter().unzip();
+        match answer(requests) {
+            // A thread that is gone needs no answer.
+            Ok(answers) => {
+                replies.iter().zip(answers).for_each(|(reply, answer)| drop(reply.send(Ok(answer))))
+            }
+            Err(error) => replies.iter().for_each(|reply| drop(reply.send(Err(error.to_string())))),
+        }
+        mine.recv().unwrap_or_else(|_| Err("a request was left without an answer".into()))
+    }
+}
+
+impl<Q, A> fmt::Debug for Together<Q, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Together")
+    }
+}
+
+/// What the mutexes guard is whole after every call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

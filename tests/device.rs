@@ -1,0 +1,172 @@
+//! The networks through the tensor library against the kernels, on real stills: on its CPU, and on
+//! a GPU where there is one. And what `--device` does.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use candle_core::Device as TensorDevice;
+use image::RgbImage;
+use sphereface::align::{Crop, align};
+use sphereface::detect::{self, Detector, DetectorConfig, Face, MinFace};
+use sphereface::embed::{EmbedOptions, Embedder, Embedding, Mirror};
+use sphereface::media::read_still;
+use sphereface::nn::weights::{MTCNN, SPHEREFACE};
+use sphereface::nn::{Device, DeviceChoice, Isa};
+
+/// The tensor library's CPU, and a GPU where this program can use one.
+fn devices() -> Vec<TensorDevice> {
+    let gpu = Device::open(DeviceChoice::Cuda(0), Isa::best());
+    let gpu = gpu.map_err(|error| println!("skipped on CUDA: {error}")).ok();
+    let gpu = gpu.and_then(|gpu| gpu.tensors().cloned());
+    [TensorDevice::Cpu].into_iter().chain(gpu).collect()
+}
+
+/// The people of the sample, and the real photos where they are.
+fn stills() -> Vec<RgbImage> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let data = std::env::var_os("SPHEREFACE_DATA").map_or_else(|| root.join("../shared/data"), PathBuf::from);
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for folder in ["Ada", "Boris"].map(|name| root.join("samples/people").join(name)) {
+        paths.push(folder.join("1.jpg"));
+    }
+    match std::fs::read_dir(data.join("mtcnn/stills")) {
+        Ok(entries) => paths.extend(entries.map(|entry| entry.unwrap().path())),
+        Err(_) => println!("skipped: no real photos at {} (set SPHEREFACE_DATA)", data.display()),
+    }
+    paths.sort();
+    paths.iter().map(|path| read_still(path).unwrap()).collect()
+}
+
+fn config() -> DetectorConfig {
+    DetectorConfig { min_face: MinFace::Px(30.0), ..DetectorConfig::default() }
+}
+
+fn on_kernels() -> (Detector, Embedder) {
+    let detector = Detector::new(&MTCNN.weights().unwrap(), config(), Isa::best()).unwrap();
+    (detector, Embedder::new(SPHEREFACE.weights().unwrap(), EmbedOptions::default()).unwrap())
+}
+
+fn on_tensors(device: &TensorDevice) -> (Detector, Embedder) {
+    let detector = Detector::on_tensors(&MTCNN.weights().unwrap(), config(), Isa::best(), device).unwrap();
+    (detector, Embedder::on_tensors(SPHEREFACE.weights().unwrap(), device).unwrap())
+}
+
+/// The same faces: within a twentieth of a pixel, and scores within 1e-4.
+fn assert_same(found: &[Face], expected: &[Face]) {
+    assert_eq!(found.len(), expected.len());
+    for (a, b) in found.iter().zip(expected) {
+        let sides = |face: &Face| [face.bbox.x1, face.bbox.y1, face.bbox.x2, face.bbox.y2];
+        let points = |face: &Face| [sides(face).as_slice(), face.landmarks.as_flattened()].concat();
+        let farthest = points(a).iter().zip(points(b)).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+        assert!(farthest < 0.05 && (a.score - b.score).abs() < 1e-4, "{a:?}, expected {b:?}");
+    }
+}
+
+/// The same embeddings: 1 - cos < 1e-9 and 1e-4 in every component.
+fn assert_equal(found: &[Embedding], expected: &[Embedding]) {
+    assert_eq!(found.len(), expected.len());
+    for (a, b) in found.iter().zip(expected) {
+        assert_eq!(a.model(), b.model());
+        let differences = || a.as_slice().iter().zip(b.as_slice()).map(|(x, y)| f64::from(x - y).abs());
+        let distance = differences().map(|x| x * x).sum::<f64>() / 2.0; // = 1 - cos
+        assert!(distance < 1e-9 && differences().all(|x| x < 1e-4), "1 - cos = {distance:e}");
+    }
+}
+
+#[test]
+fn faces_and_embeddings_are_the_kernels_on_every_device() {
+    let (detector, embedder) = on_kernels();
+    let (mut find, mut embed) = (detect::Scratch::new(2), embedder.scratch());
+    let stills = stills();
+    let faces: Vec<Vec<Face>> =
+        stills.iter().map(|still| detector.detect(still, &mut find).unwrap()).collect();
+    assert!(faces.iter().any(|faces| !faces.is_empty()));
+    let cut = |(still, faces): (&RgbImage, &Vec<Face>)| -> Vec<Crop> {
+        faces.iter().filter_map(|face| align(still, &face.landmarks)).collect()
+    };
+    let crops: Vec<Crop> = stills.iter().zip(&faces).flat_map(cut).take(5).collect();
+    let embeddings = embedder.embed(&crops, Mirror::Average, &mut embed).unwrap();
+    for device in devices() {
+        let (detector, embedder) = on_tensors(&device);
+        for (still, faces) in stills.iter().zip(&faces) {
+            let mut scratch = detect::Scratch::new(2);
+            assert_same(&detector.detect(still, &mut scratch).unwrap(), faces);
+        }
+        // The same where the faces are looked for near where they are.
+        for (still, faces) in stills.iter().zip(&faces) {
+            let places: Vec<_> = faces.iter().map(|face| face.bbox).collect();
+            let near = |detector: &Detector| {
+                detector.detect_near(still, &places, &mut detect::Scratch::default()).unwrap()
+            };
+            assert_same(&near(&detector), &near(&on_kernels().0));
+        }
+        let mut scratch = embedder.scratch();
+        assert_equal(&embedder.embed(&crops, Mirror::Average, &mut scratch).unwrap(), &embeddings);
+        assert_eq!(embedder.embed(&[], Mirror::Average, &mut scratch).unwrap(), []);
+        assert_eq!(detector.detect(&RgbImage::new(11, 11), &mut find).unwrap(), []);
+    }
+}
+
+#[test]
+fn threads_that_share_batches_get_their_own_answers() {
+    let stills = stills();
+    let (detector, embedder) = on_kernels();
+    let crop = |shade: u8| Crop::from_rgb(vec![shade; Crop::LEN_BYTES]).unwrap();
+    for device in devices() {
+        let (shared_detector, shared_embedder) = on_tensors(&device);
+        std::thread::scope(|scope| {
+            for (number, still) in stills.iter().take(4).enumerate() {
+                let (detector, embedder) = (&detector, &embedder);
+                let (shared_detector, shared_embedder) = (&shared_detector, &shared_embedder);
+                scope.spawn(move || {
+                    let mut find = detect::Scratch::default();
+                    let expected = detector.detect(still, &mut find).unwrap();
+                    assert_same(&shared_detector.detect(still, &mut find).unwrap(), &expected);
+                    let crops: Vec<Crop> = (0..=number).map(|n| crop((40 * n + 7 * number) as u8)).collect();
+                    let of = |embedder: &Embedder| {
+                        embedder.embed(&crops, Mirror::No, &mut embedder.scratch()).unwrap()
+                    };
+                    assert_equal(&of(shared_embedder), &of(embedder));
+                });
+            }
+        });
+    }
+}
+
+fn enroll(folder: &Path, device: &str) -> Output {
+    let still = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/people/Ada/1.jpg");
+    Command::new(env!("CARGO_BIN_EXE_sphereface"))
+        .args(["enroll", "Ada", "--device", device, "--gallery"])
+        .arg(folder.join(device.replace(':', "-")))
+        .arg(still)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn the_device_is_told_and_a_gpu_that_is_not_there_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for device in ["auto", "cpu", "cuda", "cuda:99", "gpu"] {
+        let output = enroll(folder.path(), device);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let has_gpu = Device::open(DeviceChoice::Cuda(0), Isa::best()).is_ok();
+        match device {
+            "cpu" => assert!(output.status.success() && said.contains("the CPU with"), "{said}"),
+            "auto" => {
+                assert!(output.status.success(), "{said}");
+                assert!(
+                    said.contains(if has_gpu { "run on CUDA device 0" } else { "run on the CPU" }),
+                    "{said}"
+                );
+            }
+            "cuda" if has_gpu => assert!(output.status.success(), "{said}"),
+            "gpu" => assert!(output.status.code() == Some(2) && said.contains("cuda:N"), "{said}"),
+            _ => {
+                let built = cfg!(feature = "cuda");
+                assert_eq!(output.status.code(), Some(if built { 1 } else { 2 }), "{said}");
+                assert!(said.contains(if built { "cannot be used" } else { "tools/cuda.sh" }), "{said}");
+                assert!(said.contains("--device cpu") && !said.contains("networks run on"), "{said}");
+            }
+        }
+    }
+}
