@@ -376,8 +376,10 @@ mod tests {
                     alone.extend_from_slice(&scratch.out);
                 }
                 assert_eq!(together, alone);
-                let (ours, theirs) =
-                    (together.chunks_exact(network.outputs()), expected.chunks_exact(network.outputs()));
+                let (ours, theirs) = (
+                    together.chunks_exact(network.heads.outputs),
+                    expected.chunks_exact(network.heads.outputs),
+                );
                 for (ours, theirs) in ours.zip(theirs) {
                     let face = 1.0 / (1.0 + (ours[0] - ours[1]).exp());
                     close(&[1.0 - face, face], &theirs[..2], 1e-5);
