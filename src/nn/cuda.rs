@@ -68,9 +68,43 @@ macro_rules! library {
     };
 }
 
-library!(driver: cuInit);
-library!(cublas: cublasCreate_v2);
-library!(curand: curandCreateGenerator);
+library!(driver:
+    cuCtxCreate_v3 cuCtxCreate_v4 cuCtxDestroy_v2 cuCtxGetCacheConfig cuCtxGetCurrent cuCtxGetLimit
+    cuCtxGetStreamPriorityRange cuCtxSetCacheConfig cuCtxSetCurrent cuCtxSetFlags cuCtxSetLimit
+    cuCtxSynchronize cuDestroyExternalMemory cuDeviceGet cuDeviceGetAttribute cuDeviceGetCount
+    cuDeviceGetDefaultMemPool cuDeviceGetMemPool cuDeviceGetName cuDeviceGetUuid cuDeviceGetUuid_v2
+    cuDevicePrimaryCtxRelease_v2 cuDevicePrimaryCtxRetain cuDeviceSetMemPool cuDeviceTotalMem_v2
+    cuEventCreate cuEventDestroy_v2 cuEventElapsedTime cuEventElapsedTime_v2 cuEventQuery
+    cuEventRecord cuEventSynchronize cuExternalMemoryGetMappedBuffer cuFuncGetAttribute
+    cuFuncSetAttribute cuFuncSetCacheConfig cuGetErrorName cuGetErrorString cuGraphClone
+    cuGraphDestroy cuGraphExecDestroy cuGraphInstantiate cuGraphInstantiateWithFlags cuGraphLaunch
+    cuGraphUpload cuImportExternalMemory cuInit cuLaunchCooperativeKernel cuLaunchHostFunc
+    cuLaunchKernel cuMemAdvise_v2 cuMemAllocAsync cuMemAllocFromPoolAsync cuMemAllocManaged
+    cuMemAlloc_v2 cuMemFreeAsync cuMemFreeHost cuMemFree_v2 cuMemGetInfo_v2 cuMemHostAlloc
+    cuMemPoolCreate cuMemPoolDestroy cuMemPoolGetAttribute cuMemPoolSetAttribute cuMemPoolTrimTo
+    cuMemPrefetchAsync_v2 cuMemcpyDtoDAsync_v2 cuMemcpyDtoD_v2 cuMemcpyDtoHAsync_v2 cuMemcpyDtoH_v2
+    cuMemcpyHtoDAsync_v2 cuMemcpyHtoD_v2 cuMemcpyPeerAsync cuMemsetD8Async cuMemsetD8_v2
+    cuModuleGetFunction cuModuleGetGlobal_v2 cuModuleLoad cuModuleLoadData cuModuleUnload
+    cuOccupancyAvailableDynamicSMemPerBlock cuOccupancyMaxActiveBlocksPerMultiprocessor
+    cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags cuOccupancyMaxActiveClusters
+    cuOccupancyMaxPotentialBlockSize cuOccupancyMaxPotentialBlockSizeWithFlags
+    cuOccupancyMaxPotentialClusterSize cuProfilerStart cuProfilerStop cuStreamAttachMemAsync
+    cuStreamBeginCapture_v2 cuStreamCreate cuStreamCreateWithPriority cuStreamDestroy_v2
+    cuStreamEndCapture cuStreamIsCapturing cuStreamSynchronize cuStreamWaitEvent
+);
+library!(cublas:
+    cublasCreate_v2 cublasDasum_v2 cublasDestroy_v2 cublasDgemmStridedBatched cublasDgemm_v2
+    cublasDgemv_v2 cublasGemmEx cublasGemmGroupedBatchedEx cublasGemmStridedBatchedEx
+    cublasGetPointerMode_v2 cublasSasum_v2 cublasSetPointerMode_v2 cublasSetStream_v2
+    cublasSgemmStridedBatched cublasSgemm_v2 cublasSgemv_v2
+);
+library!(curand:
+    curandCreateGenerator curandDestroyGenerator curandGenerate curandGenerateLogNormal
+    curandGenerateLogNormalDouble curandGenerateLongLong curandGenerateNormal
+    curandGenerateNormalDouble curandGeneratePoisson curandGenerateUniform
+    curandGenerateUniformDouble curandSetGeneratorOffset curandSetPseudoRandomGeneratorSeed
+    curandSetStream
+);
 
 /// Opens the libraries, once; they stay open.
 pub(crate) fn load() -> Result<(), LoadError> {
@@ -101,9 +135,8 @@ fn open(
                 let library = Box::leak(Box::new(library));
                 for (function, place) in names.iter().zip(places) {
                     // SAFETY: only the address is taken here; callers know the signature.
-                    let found = unsafe { library.get::<*mut c_void>(function.as_bytes()) };
-                    let missing = LoadError::Function { library: file, function };
-                    let found = found.ok().and_then(|symbol| symbol.try_as_raw_ptr()).ok_or(missing)?;
+                    let found = unsafe { library.get::<*mut c_void>(*function) };
+                    let found = *found.map_err(|_| LoadError::Function { library: file, function })?;
                     place.store(found, Ordering::Release);
                 }
                 return Ok(());
