@@ -257,6 +257,7 @@ pub(super) fn labels(sightings: &[Sighting]) -> Vec<Label> {
     let one = |sighting: &Sighting| Label {
         landmarks: Some(sighting.face.landmarks),
         name: sighting.identification.name.clone(),
+        stranger: sighting.stranger,
         angle_deg: sighting.identification.nearest.as_ref().map(|nearest| nearest.angle_deg),
         score: Some(sighting.face.score),
         ..Label::unknown(sighting.face.bbox)
@@ -283,6 +284,7 @@ impl Ledger {
     }
 
     /// Everyone seen so far.
+    #[cfg_attr(not(feature = "video"), expect(dead_code, reason = "only the passes over a video tell"))]
     pub(super) fn people(&self) -> Vec<Appearance> {
         self.appearances.people()
     }
