@@ -1,5 +1,6 @@
-//! What inference and training share: weights in and out, layers, CPU kernels.
+//! What inference and training share: networks as data, weights in and out, CPU kernels.
 
+pub mod arch;
 mod buffer;
 pub(crate) mod conv;
 pub(crate) mod gemm;
