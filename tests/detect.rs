@@ -1,22 +1,17 @@
 //! The detector against the PyTorch port's answers on real photos and a real video.
 
+mod place;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use image::RgbImage;
+use place::shared_data;
 use serde::Deserialize;
 use sphereface::detect::{BBox, Detector, DetectorConfig, Face, MinFace, Scratch};
 use sphereface::nn::Isa;
 use sphereface::nn::weights::MTCNN;
-
-/// Where the real inputs are, if they are.
-fn data() -> Option<PathBuf> {
-    let folder = std::env::var_os("SPHEREFACE_DATA")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"));
-    folder.join("mtcnn").is_dir().then_some(folder)
-}
 
 fn detector(min_face: f32) -> Detector {
     let config = DetectorConfig { min_face: MinFace::Px(min_face), ..DetectorConfig::default() };
@@ -128,10 +123,7 @@ fn still(path: &Path) -> Option<RgbImage> {
 
 #[test]
 fn the_faces_of_every_still_are_the_references() {
-    let Some(data) = data() else {
-        println!("skipped: no SPHEREFACE_DATA");
-        return;
-    };
+    let Some(data) = shared_data("mtcnn").and(shared_data("")) else { return };
     let answers = reference(&data.join("mtcnn/reference_stills.json"));
     let (at20, at40) = (detector(20.0), detector(40.0));
     let (mut agreement20, mut agreement40) = (Agreement::default(), Agreement::default());
@@ -169,10 +161,7 @@ fn frames(video: &Path, every: usize) -> Option<Vec<(usize, RgbImage)>> {
 
 #[test]
 fn the_faces_of_the_clip_are_the_references() {
-    let Some(data) = data() else {
-        println!("skipped: no SPHEREFACE_DATA");
-        return;
-    };
+    let Some(data) = shared_data("mtcnn").and(shared_data("")) else { return };
     let every = if std::env::var_os("SPHEREFACE_ALL_FRAMES").is_some() { 1 } else { 9 };
     let Some(frames) = frames(&data.join("video/hamilton/clip.mp4"), every) else {
         println!("skipped: no ffmpeg");

@@ -1,11 +1,14 @@
 //! The networks through the tensor library against the kernels, on real stills: on its CPU, and on
 //! a GPU where there is one. And what `--device` does.
 
+mod place;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use candle_core::Device as TensorDevice;
 use image::RgbImage;
+use place::shared_data;
 use sphereface::align::{Crop, align};
 use sphereface::detect::{self, Detector, DetectorConfig, Face, MinFace};
 use sphereface::embed::{EmbedOptions, Embedder, Embedding, Mirror};
@@ -24,14 +27,12 @@ fn devices() -> Vec<TensorDevice> {
 /// The people of the sample, and the real photos where they are.
 fn stills() -> Vec<RgbImage> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let data = std::env::var_os("SPHEREFACE_DATA").map_or_else(|| root.join("../shared/data"), PathBuf::from);
     let mut paths: Vec<PathBuf> = Vec::new();
     for folder in ["Ada", "Boris"].map(|name| root.join("samples/people").join(name)) {
         paths.push(folder.join("1.jpg"));
     }
-    match std::fs::read_dir(data.join("mtcnn/stills")) {
-        Ok(entries) => paths.extend(entries.map(|entry| entry.unwrap().path())),
-        Err(_) => println!("skipped: no real photos at {} (set SPHEREFACE_DATA)", data.display()),
+    if let Some(photos) = shared_data("mtcnn/stills") {
+        paths.extend(std::fs::read_dir(photos).unwrap().map(|entry| entry.unwrap().path()));
     }
     paths.sort();
     paths.iter().map(|path| read_still(path).unwrap()).collect()

@@ -1,10 +1,13 @@
 //! Verification and open-set identification against an independent computation (numpy,
 //! `fixtures/eval/make.py`), and the real program on real images.
 
+mod place;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use place::shared_data;
 use serde::Deserialize;
 use serde_json::Value;
 use sphereface::eval::openset::{Search, evaluate};
@@ -13,17 +16,6 @@ use sphereface::eval::verification::{Fold, Pair, cross_validate, verify};
 fn fixture(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/eval").join(name);
     std::fs::read_to_string(path).unwrap()
-}
-
-fn shared_data(path: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("SPHEREFACE_DATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
-    let path = root.join(path);
-    if !path.exists() {
-        println!("skipped: no {}", path.display());
-        return None;
-    }
-    Some(path)
 }
 
 #[derive(Deserialize)]

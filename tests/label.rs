@@ -2,77 +2,15 @@
 //! are none.
 #![cfg(feature = "video")]
 
+mod place;
+
 use std::fs;
 use std::io::BufRead;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use place::Place;
 use serde_json::Value;
-
-/// A folder for one test, and the real inputs. `None`, and a word about it, where the inputs or
-/// ffmpeg are missing.
-struct Place {
-    folder: tempfile::TempDir,
-    data: PathBuf,
-}
-
-impl Place {
-    fn new() -> Option<Self> {
-        let data = std::env::var_os("SPHEREFACE_DATA")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
-        if !data.join("video/hamilton/clip.mp4").is_file() {
-            eprintln!("skipped: no real clips at {} (set SPHEREFACE_DATA)", data.display());
-            return None;
-        }
-        if Command::new("ffprobe").arg("-version").output().is_err() {
-            eprintln!("skipped: ffmpeg is not installed");
-            return None;
-        }
-        Some(Self { folder: tempfile::tempdir().unwrap(), data })
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn hamilton(&self, name: &str) -> String {
-        self.data.join("video/hamilton").join(name).to_str().unwrap().to_owned()
-    }
-
-    /// Makes a file with ffmpeg.
-    fn ffmpeg(&self, arguments: &[&str], name: &str) -> String {
-        let path = self.path(name);
-        let made =
-            Command::new("ffmpeg").args(["-v", "error", "-y"]).args(arguments).arg(&path).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        path
-    }
-
-    /// The first `frames` frames of the clip, with sound.
-    fn clip(&self, frames: u32) -> String {
-        let clip = self.hamilton("clip.mp4");
-        self.ffmpeg(&["-i", &clip, "-frames:v", &frames.to_string(), "-t", "4"], "clip.mp4")
-    }
-
-    /// A gallery of the two people of the clip.
-    fn gallery(&self) -> String {
-        let root = self.path("gallery");
-        let enrolled = Command::new(env!("CARGO_BIN_EXE_sphereface"))
-            .args(["enroll", "--dir", &self.hamilton("stills"), "--gallery", &root])
-            .output()
-            .unwrap();
-        assert!(enrolled.status.success(), "{}", String::from_utf8_lossy(&enrolled.stderr));
-        root
-    }
-
-    /// Names of everything in the folder, hidden files included.
-    fn files(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.folder.path()).unwrap();
-        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sphereface"));
@@ -252,7 +190,7 @@ fn bad_inputs_and_outputs_fail_with_their_cause_and_leave_nothing() {
         (written("cut.mp4", &bytes[..bytes.len() / 2]), "cut.mp4"),
         (place.ffmpeg(&["-f", "lavfi", "-i", "sine=duration=1"], "sound.m4a"), "no video stream"),
         (written("text.jpg", b"no image"), "not a readable image"),
-        (place.folder.path().to_str().unwrap().to_owned(), "folder"),
+        (place.path(""), "folder"),
     ];
     for (input, cause) in &inputs {
         let out = if input.ends_with("jpg") { place.path("out.jpg") } else { out.clone() };

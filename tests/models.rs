@@ -3,9 +3,12 @@
 //! The fixtures were written by PyTorch and Google's protobuf (`fixtures/weights/make.py`); they
 //! all hold the same narrow SphereFace-4.
 
+mod place;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use place::shared_data;
 use sphereface::nn::weights::{MTCNN, Network, SPHEREFACE, import, mtcnn_tensors, to_onnx};
 use sphereface::nn::{Precision, Tensor, Weights, WeightsError};
 
@@ -45,17 +48,6 @@ fn import_bytes(bytes: &[u8]) -> Result<Weights, WeightsError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     import(&[file.path().to_owned()])
-}
-
-fn shared_data(path: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("SPHEREFACE_DATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
-    let path = root.join(path);
-    if !path.exists() {
-        println!("skipped: no {}", path.display());
-        return None;
-    }
-    Some(path)
 }
 
 #[test]

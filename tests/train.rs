@@ -1,10 +1,13 @@
 //! Training through the real program: on crops made here, and on real ones where they are.
 
+mod place;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use image::{Rgb, RgbImage};
+use place::shared_data;
 use sphereface::nn::Weights;
 
 fn program() -> Command {
@@ -212,17 +215,11 @@ fn a_run_that_is_stopped_and_resumed_separates_people_as_one_that_is_not() {
 
 #[test]
 fn real_people_are_told_apart() {
-    let root = std::env::var_os("SPHEREFACE_DATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
-    let faces = root.join("faces");
-    if !faces.exists() {
-        println!("skipped: no {}", faces.display());
-        return;
-    }
+    let (Some(faces), Some(lfw)) = (shared_data("faces"), shared_data("lfw-dev")) else { return };
     // The six people with most images, by RecordIO and with the teacher's help, and validated on a
     // few LFW crops.
     let folder = tempfile::tempdir().unwrap();
-    let list = std::fs::read_to_string(root.join("lfw-dev/train-pairs.txt")).unwrap();
+    let list = std::fs::read_to_string(lfw.join("train-pairs.txt")).unwrap();
     let lines: Vec<&str> = list.lines().collect();
     let few: Vec<&str> = lines[1..41].iter().chain(&lines[1101..1141]).copied().collect();
     let pairs = folder.path().join("pairs.txt");
@@ -255,7 +252,7 @@ fn real_people_are_told_apart() {
     command.args(["--small-classes", "drop", "--iterations", "80", "--batch", "32", "--warmup", "5"]);
     command.args(["--rate", "0.004", "--log-every", "10", "--validate-every", "40", "--threads", "2"]);
     command.arg("--teacher").arg(faces.join("teacher.npy")).arg("--pairs").arg(&pairs);
-    command.arg("--pairs-images").arg(root.join("lfw-dev/train-crops"));
+    command.arg("--pairs-images").arg(lfw.join("train-crops"));
     ok(&mut command);
     let lines = metrics(&output);
     let training: Vec<_> = lines.iter().filter(|line| line["loss"].is_number()).collect();

@@ -7,6 +7,8 @@ mod sheet;
 mod style;
 mod text;
 
+use std::borrow::Cow;
+
 use image::RgbImage;
 
 use crate::detect::{BBox, Landmarks};
@@ -30,6 +32,8 @@ pub struct Label {
     pub landmarks: Option<Landmarks>,
     /// Who it is; `None` for a stranger.
     pub name: Option<String>,
+    /// The number of a stranger who has one: "Unknown 3" is one person all through a video.
+    pub stranger: Option<u32>,
     /// Angle to the nearest template, in degrees.
     pub angle_deg: Option<f32>,
     /// The detector's score, 0..=1.
@@ -39,7 +43,7 @@ pub struct Label {
 impl Label {
     /// The label of a stranger of whom nothing but the place is known.
     pub fn unknown(bbox: BBox) -> Self {
-        Self { bbox, landmarks: None, name: None, angle_deg: None, score: None }
+        Self { bbox, landmarks: None, name: None, stranger: None, angle_deg: None, score: None }
     }
 }
 
@@ -145,7 +149,11 @@ impl Annotator {
 
     /// The shaped text of a label, its name cut so that it fits; `None` for no text.
     fn line(&self, label: &Label, room_px: f32, em_px: f32) -> Option<Line> {
-        let name = label.name.as_deref().unwrap_or("unknown");
+        let name: Cow<'_, str> = match (&label.name, label.stranger) {
+            (Some(name), _) => name.into(),
+            (None, Some(number)) => format!("Unknown {number}").into(),
+            (None, None) => "unknown".into(),
+        };
         let write = |name: &str| -> String {
             let finite = |x: Option<f32>| x.filter(|x| x.is_finite());
             let fields: Vec<String> = self
@@ -161,7 +169,7 @@ impl Annotator {
                 .collect();
             fields.join("  ")
         };
-        let text = write(name);
+        let text = write(&name);
         if text.is_empty() {
             return None;
         }

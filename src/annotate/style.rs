@@ -31,7 +31,7 @@ pub struct Style {
 /// A part of a label's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
-    /// The name, or "unknown".
+    /// The name, "Unknown 3", or "unknown".
     Name,
     /// The angle to the nearest template, in degrees.
     Angle,

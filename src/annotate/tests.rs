@@ -246,3 +246,15 @@ fn the_same_labels_give_the_same_pixels_from_any_thread() {
         assert!(threads.into_iter().all(|t| t.join().unwrap() == expected));
     });
 }
+
+#[test]
+fn a_stranger_keeps_the_number_in_the_picture() {
+    let face = bbox(100.0, 100.0, 180.0, 200.0);
+    let drawn = |stranger| {
+        let mut image = still(320, 240);
+        annotator("text=name").draw_rgb(&mut image, &[Label { stranger, ..Label::unknown(face) }]);
+        image
+    };
+    assert_ne!(drawn(Some(1)), drawn(Some(2)));
+    assert!(ink(&drawn(Some(1))) > ink(&drawn(None)), "the plate is wider");
+}

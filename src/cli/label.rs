@@ -489,7 +489,8 @@ impl LabelArgs {
         let width = people.iter().map(|person| name(person).chars().count()).max().unwrap_or(0);
         for person in people {
             let spans: Vec<String> = person.spans.iter().map(ToString::to_string).collect();
-            self.say(&format!("  {:width$}  {} frames, {}", name(person), person.frames, spans.join(", ")));
+            let (frames, s) = (person.frames, if person.frames == 1 { "" } else { "s" });
+            self.say(&format!("  {:width$}  {frames} frame{s}, {}", name(person), spans.join(", ")));
         }
         if let Some(redacted) = &summary.redacted {
             self.say(&format!(

@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn the_networks_give_the_recorded_answers() {
         let Some(golden) = golden::tensors() else {
-            println!("skipped: no SPHEREFACE_DATA");
+            println!("skipped: no recorded tensors (set SPHEREFACE_DATA)");
             return;
         };
         let weights = MTCNN.weights().unwrap();

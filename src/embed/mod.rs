@@ -1,7 +1,6 @@
 //! SphereFace networks (Liu et al., "SphereFace: Deep Hypersphere Embedding for Face
 //! Recognition", CVPR 2017) and the embedder: crop -> embedding.
 
-pub mod arch;
 mod embedder;
 mod error;
 mod metadata;
@@ -10,7 +9,7 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-pub use arch::{Architecture, ArchitectureError};
+pub use crate::nn::arch::{Architecture, ArchitectureError};
 pub use embedder::{EmbedOptions, Embedder, Mirror, Scratch, mirror_image, pixels};
 pub use error::EmbedError;
 pub use metadata::ChannelOrder;

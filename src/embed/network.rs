@@ -1,7 +1,8 @@
 //! A SphereFace network on the CPU kernels.
 
-use super::{Architecture, EmbedError, arch};
+use super::{Architecture, EmbedError};
 use crate::align::{CROP_HEIGHT, CROP_WIDTH};
+use crate::nn::arch::LAST_MAP;
 use crate::nn::conv::{Activation, Dense, Map, Tiles, Winograd, padded};
 use crate::nn::team::Team;
 use crate::nn::{Buffer, Isa, Tensor, Weights};
@@ -120,7 +121,7 @@ impl Network {
             stages.push(Stage { map, open, units });
             from = map;
         }
-        debug_assert_eq!((from.height, from.width), arch::LAST_MAP);
+        debug_assert_eq!((from.height, from.width), LAST_MAP);
         let activation =
             Activation::new(values("fc5.bias".into())?, None, padded(architecture.embedding, isa));
         let weight = values("fc5.weight".into())?;

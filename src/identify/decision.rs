@@ -17,6 +17,8 @@ pub enum Who {
     /// Nobody of the gallery. The number, from 1 in the order of appearance, stands for the same
     /// person all through the video: "Unknown 3".
     Stranger(u32),
+    /// Hardly a person: seen for a moment, never clearly, and like nobody of the gallery.
+    Glimpse,
 }
 
 impl Who {
@@ -24,7 +26,7 @@ impl Who {
     pub fn name(&self) -> Option<&str> {
         match self {
             Who::Named(name) => Some(name),
-            Who::Stranger(_) => None,
+            Who::Stranger(_) | Who::Glimpse => None,
         }
     }
 }
@@ -35,6 +37,7 @@ impl std::fmt::Display for Who {
         match self {
             Who::Named(name) => f.write_str(name),
             Who::Stranger(number) => write!(f, "Unknown {number}"),
+            Who::Glimpse => f.write_str("unknown"),
         }
     }
 }
@@ -95,7 +98,8 @@ impl Decision {
 ///   with the gallery.
 /// - Two tracks that share a frame are two people: the farther one of two with the same name
 ///   goes without.
-/// - Tracks without a name that are less than `same_deg` degrees apart on average and share no
+/// - A [glimpse](track::Track::is_glimpse) without a name is nobody.
+/// - Other tracks without a name that are less than `same_deg` degrees apart on average and share no
 ///   frame are the same stranger.
 ///
 /// # Errors
@@ -132,7 +136,9 @@ pub fn decide(
             && !frames[a].is_disjoint(&frames[b])
     };
     one_place_at_a_time(&mut found, together);
-    let unnamed: Vec<usize> = (0..found.len()).filter(|&at| found[at].0.name.is_none()).collect();
+    let unnamed: Vec<usize> = (0..found.len())
+        .filter(|&at| found[at].0.name.is_none() && !tracks[at].is_glimpse(observations))
+        .collect();
     let of_unnamed: Vec<Option<Embedding>> = unnamed.iter().map(|&at| templates[at].clone()).collect();
     // No two templates are less than 0 degrees apart.
     let groups = cluster(&of_unnamed, |a, b| together(unnamed[a], unnamed[b]), same_deg.unwrap_or(0.0));
@@ -144,9 +150,10 @@ pub fn decide(
             let Identification { name, nearest, runner_up, rejected } = identification;
             Decision {
                 track: track.id,
-                who: match name {
-                    Some(name) => Who::Named(name),
-                    None => Who::Stranger(stranger.get(&at).copied().unwrap_or(0)),
+                who: match (name, stranger.get(&at)) {
+                    (Some(name), _) => Who::Named(name),
+                    (None, Some(&number)) => Who::Stranger(number),
+                    (None, None) => Who::Glimpse,
                 },
                 nearest,
                 runner_up,
@@ -172,5 +179,42 @@ fn one_place_at_a_time(found: &mut [(Identification, Votes, u64)], together: imp
         } else {
             kept.push(at);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::{BBox, Face, Quality};
+    use crate::track::TrackId;
+
+    #[test]
+    fn what_was_seen_for_a_moment_and_never_clearly_is_nobody_and_takes_no_number() {
+        let seen = |track: u32, frame: u64, score: f32| Observation {
+            frame,
+            pts_ns: frame * 40_000_000,
+            duration_ns: 40_000_000,
+            face: Face {
+                bbox: BBox { x1: 0.0, y1: 0.0, x2: 80.0, y2: 80.0 },
+                score,
+                landmarks: [[0.0; 2]; 5],
+            },
+            quality: Quality { size_px: 80.0, yaw_deg: 0.0, pitch_deg: 0.0, roll_deg: 0.0, sharpness: 0.3 },
+            embedding: None,
+            track: TrackId(track),
+        };
+        let observations = [
+            // Faint and short; clear and short; faint and longer.
+            seen(1, 0, 0.75),
+            seen(1, 1, 0.89),
+            seen(2, 2, 0.95),
+            seen(3, 3, 0.75),
+            seen(3, 4, 0.75),
+            seen(3, 5, 0.75),
+            seen(3, 6, 0.75),
+        ];
+        let decisions = decide(&observations, None, None).unwrap();
+        let who: Vec<&Who> = decisions.iter().map(|decision| &decision.who).collect();
+        assert_eq!(who, [&Who::Glimpse, &Who::Stranger(1), &Who::Stranger(2)]);
     }
 }

@@ -1,5 +1,7 @@
-//! What inference and training share: weights in and out, layers, CPU kernels, device choice.
+//! What inference and training share: networks as data, weights in and out, layers, CPU kernels,
+//! device choice.
 
+pub mod arch;
 mod buffer;
 pub(crate) mod conv;
 #[cfg(feature = "cuda")]

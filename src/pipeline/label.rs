@@ -257,11 +257,12 @@ pub(super) fn labels(sightings: &[Sighting]) -> Vec<Label> {
     let one = |sighting: &Sighting| Label {
         landmarks: Some(sighting.face.landmarks),
         name: sighting.identification.name.clone(),
+        stranger: sighting.stranger,
         angle_deg: sighting.identification.nearest.as_ref().map(|nearest| nearest.angle_deg),
         score: Some(sighting.face.score),
         ..Label::unknown(sighting.face.bbox)
     };
-    sightings.iter().map(one).collect()
+    sightings.iter().filter(|sighting| !sighting.glimpse).map(one).collect()
 }
 
 /// Counts and lists what was seen.
@@ -283,6 +284,7 @@ impl Ledger {
     }
 
     /// Everyone seen so far.
+    #[cfg_attr(not(feature = "video"), expect(dead_code, reason = "only the passes over a video tell"))]
     pub(super) fn people(&self) -> Vec<Appearance> {
         self.appearances.people()
     }
@@ -300,16 +302,17 @@ impl Ledger {
         duration_ns: u64,
         sightings: &[Sighting],
     ) -> Result<(), ReportError> {
+        let sightings: Vec<&Sighting> = sightings.iter().filter(|sighting| !sighting.glimpse).collect();
         let names = sightings.iter().filter_map(|sighting| sighting.identification.name.as_deref());
         self.faces += sightings.len() as u64;
         self.named += names.clone().count() as u64;
-        let people = sightings.iter().filter_map(Sighting::who);
+        let people = sightings.iter().filter_map(|sighting| sighting.who());
         self.appearances.see(pts_ns, duration_ns, people);
         self.lasts_until(pts_ns.saturating_add(duration_ns));
         if !self.results.lists_faces() {
             return Ok(());
         }
-        for Sighting { face, quality, identification, track, stranger, votes } in sightings {
+        for Sighting { face, quality, identification, track, stranger, votes, .. } in sightings {
             let runner_up = identification.runner_up.as_ref();
             self.results.face(&FaceRecord {
                 frame,

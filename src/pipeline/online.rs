@@ -113,7 +113,15 @@ fn alone(
             None => Identification::UNKNOWN,
         };
         let LookedFace { face, quality, .. } = *one;
-        Ok(Sighting { face, quality, identification, track: Some(track), stranger: None, votes: None })
+        Ok(Sighting {
+            face,
+            quality,
+            identification,
+            track: Some(track),
+            stranger: None,
+            glimpse: false,
+            votes: None,
+        })
     };
     looked.faces.iter().zip(tracks).map(one).collect()
 }

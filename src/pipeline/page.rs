@@ -32,6 +32,7 @@ pub struct PageJob {
 impl PageJob {
     /// Looks up a picture of everyone in the video and writes the page, people `covered` as in
     /// the video.
+    #[cfg_attr(not(feature = "video"), expect(dead_code, reason = "needs the frames"))]
     pub(super) fn write(
         self,
         analysis: &Analysis,

@@ -34,6 +34,8 @@ pub struct Sighting {
     /// The number of a stranger: "Unknown 3". `None` for somebody known, and where no numbers
     /// are given.
     pub stranger: Option<u32>,
+    /// Hardly a face: covered where faces are covered, and otherwise not told of.
+    pub glimpse: bool,
     /// What the single views of the track say; `None` where there is no track.
     pub votes: Option<Votes>,
 }
@@ -48,8 +50,9 @@ impl Sighting {
             track: Some(track),
             stranger: decision.and_then(|decision| match decision.who {
                 Who::Stranger(number) => Some(number),
-                Who::Named(_) => None,
+                Who::Named(_) | Who::Glimpse => None,
             }),
+            glimpse: decision.is_some_and(|decision| decision.who == Who::Glimpse),
             votes: decision.map(|decision| decision.votes),
         }
     }
@@ -142,6 +145,7 @@ fn stranger(Candidate { face, quality, .. }: Candidate) -> Sighting {
         identification: Identification::UNKNOWN,
         track: None,
         stranger: None,
+        glimpse: false,
         votes: None,
     }
 }

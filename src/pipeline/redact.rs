@@ -26,6 +26,7 @@ pub type Covered = (Redactor, Vec<Vec<BBox>>);
 impl Redaction {
     /// The boxes to cover in each frame of an analysed video: tracks are covered as a whole,
     /// gaps included.
+    #[cfg_attr(not(feature = "video"), expect(dead_code, reason = "needs the frames"))]
     pub(super) fn cover(&self, analysis: &Analysis, decisions: &[Decision]) -> Covered {
         let frames = analysis.video.frames;
         let mut boxes: Vec<Vec<BBox>> = vec![Vec::new(); usize::try_from(frames).unwrap_or(0)];

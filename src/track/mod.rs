@@ -97,6 +97,21 @@ pub struct Track {
     pub end_ns: u64,
 }
 
+/// Frames in which something is seen that is surely a face. The detector's false alarms are gone
+/// sooner: on clips with truth every track of three frames or less without a clear view was one.
+const SURE_FRAMES: usize = 4;
+/// The detector's score of a clear view: what the authors of SphereFace asked of a face.
+const CLEAR_SCORE: f32 = 0.9;
+
+impl Track {
+    /// Whether it was seen so briefly, and never clearly, that it is hardly a face at all.
+    /// `observations` are those that the track was made of.
+    pub fn is_glimpse(&self, observations: &[Observation]) -> bool {
+        let clear = |&at: &usize| observations.get(at).is_some_and(|one| one.face.score >= CLEAR_SCORE);
+        self.observations.len() < SURE_FRAMES && !self.observations.iter().any(clear)
+    }
+}
+
 /// The tracks of `observations`, which come in the order of frames; by number.
 pub fn tracks(observations: &[Observation]) -> Vec<Track> {
     let mut tracks: BTreeMap<TrackId, Track> = BTreeMap::new();

@@ -4,6 +4,18 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+/// A real input; `None`, and a word about it, where it is missing.
+pub fn shared_data(path: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("SPHEREFACE_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
+    let path = root.join(path);
+    if !path.exists() {
+        eprintln!("skipped: no {} (set SPHEREFACE_DATA)", path.display());
+        return None;
+    }
+    Some(path)
+}
+
 /// A folder for one test, and the real inputs.
 pub struct Place {
     folder: tempfile::TempDir,
@@ -13,12 +25,8 @@ pub struct Place {
 impl Place {
     /// `None`, and a word about it, where the inputs or ffmpeg are missing.
     pub fn new() -> Option<Self> {
-        let data = std::env::var_os("SPHEREFACE_DATA")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
-        if !data.join("video/hamilton/clip.mp4").is_file() {
-            eprintln!("skipped: no real clips at {} (set SPHEREFACE_DATA)", data.display());
-            return None;
-        }
+        shared_data("video/hamilton/clip.mp4")?;
+        let data = shared_data("")?;
         if Command::new("ffprobe").arg("-version").output().is_err() {
             eprintln!("skipped: ffmpeg is not installed");
             return None;
@@ -66,6 +74,14 @@ impl Place {
     pub fn clip(&self, frames: u32) -> String {
         let clip = self.hamilton("clip.mp4");
         self.ffmpeg(&["-i", &clip, "-frames:v", &frames.to_string(), "-t", "6", "-crf", "12"], "clip.mp4")
+    }
+
+    /// Names of everything in the folder, hidden files included.
+    pub fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 
     /// A gallery of the two people of the interview.

@@ -12,8 +12,7 @@ use std::path::PathBuf;
 
 use super::caffe::{self, Layer};
 use super::{FORMAT, Tensor, Weights, WeightsError, torch};
-use crate::embed::Architecture;
-use crate::embed::arch::DEPTHS;
+use crate::nn::arch::{Architecture, DEPTHS};
 
 /// What a set of weights is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
