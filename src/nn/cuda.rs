@@ -5,37 +5,34 @@
 //! as a jump to where the opened library has it; no library is left for the linker to need.
 
 use std::arch::naked_asm;
+use std::error::Error as _;
 use std::ffi::c_void;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libloading::Library;
 
-/// Why NVIDIA's libraries cannot be used.
+/// Why one of NVIDIA's libraries cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum LoadError {
-    /// One is not there, or not one for this machine.
-    #[error("{what} is missing ({cause}): {advice}")]
-    Missing { what: &'static str, cause: String, advice: &'static str },
-    /// One is there and lacks a function.
-    #[error("{library} has no function {function}: it is of another version than CUDA 13, install that one")]
-    Function { library: &'static str, function: &'static str },
+#[error("{cause} ({advice})")]
+pub(crate) struct LoadError {
+    cause: String,
+    advice: &'static str,
 }
 
-/// What a function does whose library was not opened: it fails, in the code of every library.
-extern "C" fn not_opened() -> i32 {
-    999
-}
-
-/// Functions of a library, and where they are once it is open.
+/// Functions of a library, where they are once it is open, and what they answer until then or
+/// where the library lacks them: its own code for "not initialised".
 macro_rules! library {
-    ($library:ident: $($function:ident)*) => {
+    ($library:ident or $not_initialised:literal: $($function:ident)*) => {
         #[allow(non_snake_case, non_camel_case_types)]
         mod $library {
             use super::*;
 
-            #[derive(Clone, Copy)]
             enum Function { $($function),* }
+
+            extern "C" fn not_opened() -> i32 {
+                $not_initialised
+            }
 
             pub(super) const NAMES: &[&str] = &[$(stringify!($function)),*];
 
@@ -68,7 +65,7 @@ macro_rules! library {
     };
 }
 
-library!(driver:
+library!(driver or 3:
     cuCtxCreate_v3 cuCtxCreate_v4 cuCtxDestroy_v2 cuCtxGetCacheConfig cuCtxGetCurrent cuCtxGetLimit
     cuCtxGetStreamPriorityRange cuCtxSetCacheConfig cuCtxSetCurrent cuCtxSetFlags cuCtxSetLimit
     cuCtxSynchronize cuDestroyExternalMemory cuDeviceGet cuDeviceGetAttribute cuDeviceGetCount
@@ -92,13 +89,13 @@ library!(driver:
     cuStreamBeginCapture_v2 cuStreamCreate cuStreamCreateWithPriority cuStreamDestroy_v2
     cuStreamEndCapture cuStreamIsCapturing cuStreamSynchronize cuStreamWaitEvent
 );
-library!(cublas:
+library!(cublas or 1:
     cublasCreate_v2 cublasDasum_v2 cublasDestroy_v2 cublasDgemmStridedBatched cublasDgemm_v2
     cublasDgemv_v2 cublasGemmEx cublasGemmGroupedBatchedEx cublasGemmStridedBatchedEx
     cublasGetPointerMode_v2 cublasSasum_v2 cublasSetPointerMode_v2 cublasSetStream_v2
     cublasSgemmStridedBatched cublasSgemm_v2 cublasSgemv_v2
 );
-library!(curand:
+library!(curand or 101:
     curandCreateGenerator curandDestroyGenerator curandGenerate curandGenerateLogNormal
     curandGenerateLogNormalDouble curandGenerateLongLong curandGenerateNormal
     curandGenerateNormalDouble curandGeneratePoisson curandGenerateUniform
@@ -121,12 +118,12 @@ pub(crate) fn load() -> Result<(), LoadError> {
 
 /// Opens the first of `files` that is there and finds its functions.
 fn open(
-    files: &[&'static str],
+    files: &[&str],
     advice: &'static str,
-    names: &[&'static str],
+    names: &[&str],
     places: &[AtomicPtr<c_void>],
 ) -> Result<(), LoadError> {
-    let mut tried = None;
+    let mut cause = String::new();
     for &file in files {
         // SAFETY: these are NVIDIA's libraries, whose initialisers may run on any thread.
         match unsafe { Library::new(file) } {
@@ -135,17 +132,19 @@ fn open(
                 let library = Box::leak(Box::new(library));
                 for (function, place) in names.iter().zip(places) {
                     // SAFETY: only the address is taken here; callers know the signature.
-                    let found = unsafe { library.get::<*mut c_void>(*function) };
-                    let found = *found.map_err(|_| LoadError::Function { library: file, function })?;
-                    place.store(found, Ordering::Release);
+                    if let Ok(found) = unsafe { library.get::<*mut c_void>(*function) } {
+                        place.store(*found, Ordering::Release);
+                    }
                 }
                 return Ok(());
             }
-            Err(error) => tried = tried.or(Some((file, error.to_string()))),
+            Err(error) if cause.is_empty() => {
+                cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            }
+            Err(_) => {}
         }
     }
-    let (what, cause) = tried.unwrap_or(("a library", "no name".into()));
-    Err(LoadError::Missing { what, cause, advice })
+    Err(LoadError { cause, advice })
 }
 
 /// What the compiler of the tensor library's quantised kernels, which we do not use, calls before
