@@ -1,8 +1,9 @@
 //! NVIDIA's libraries, opened when a GPU is asked for and not when the program starts, so that one
 //! program runs on machines with and without them.
 //!
-//! The tensor library is linked against them. The functions that it calls are defined here, each
-//! as a jump to where the opened library has it; no library is left for the linker to need.
+//! The tensor library is linked against them. The functions that it may call are defined here, each
+//! as a jump to where the opened library has it; no library is left for the linker to need, and it
+//! drops those that nothing calls.
 
 use std::arch::naked_asm;
 use std::error::Error as _;
@@ -146,22 +147,3 @@ fn open(
     }
     Err(LoadError { cause, advice })
 }
-
-/// What the compiler of the tensor library's quantised kernels, which we do not use, calls before
-/// and after the program, and what they call themselves: nothing is done.
-macro_rules! nothing {
-    ($($function:ident)*) => { $(
-        #[allow(non_snake_case)]
-        #[unsafe(no_mangle)]
-        extern "C" fn $function() -> usize {
-            // Of those that answer with an error: not supported.
-            801
-        }
-    )* };
-}
-
-nothing!(
-    __cudaGetKernel __cudaLaunchKernel __cudaLaunchKernel_ptsz __cudaPopCallConfiguration
-    __cudaPushCallConfiguration __cudaRegisterFatBinary __cudaRegisterFatBinaryEnd
-    __cudaRegisterFunction __cudaRegisterVar __cudaUnregisterFatBinary
-);
