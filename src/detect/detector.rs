@@ -84,6 +84,9 @@ struct Worker {
     crops: Vec<f32>,
 }
 
+/// Looks at, or cuts out, a batch of candidates with the memory of a thread.
+type OneBatch<'a> = dyn Fn(&mut Worker, &[Candidate], &mut Vec<f32>) + Sync + 'a;
+
 /// Crops that one thread cuts out before another may take over, where a device looks at them.
 const CROPS_CUT: usize = 16;
 
@@ -398,7 +401,7 @@ impl Detector {
                 }
             }
         };
-        let mut batched = |batch: usize, one: &(dyn Fn(&mut Worker, &[Candidate], &mut Vec<f32>) + Sync)| {
+        let mut batched = |batch: usize, one: &OneBatch<'_>| {
             let batches: Vec<&[Candidate]> = candidates.chunks(batch).collect();
             let made: Vec<Mutex<Vec<f32>>> = batches.iter().map(|_| Mutex::default()).collect();
             team.run(batches.len(), &|thread, item| {

@@ -105,7 +105,7 @@ impl ProposalNet {
     fn maps(&self, requests: Vec<Vec<Level>>) -> candle_core::Result<Vec<Vec<Vec<f32>>>> {
         let mut answers: Vec<Vec<Vec<f32>>> =
             requests.iter().map(|one| vec![Vec::new(); one.len()]).collect();
-        let mut by_size: BTreeMap<(usize, usize), Vec<(usize, usize, Vec<f32>)>> = BTreeMap::new();
+        let mut by_size: BTreeMap<(usize, usize), Vec<_>> = BTreeMap::new();
         for (request, levels) in requests.into_iter().enumerate() {
             for (level, Level { size, pixels }) in levels.into_iter().enumerate() {
                 by_size.entry(size).or_default().push((request, level, pixels));
@@ -113,7 +113,8 @@ impl ProposalNet {
         }
         for ((rows, columns), levels) in by_size {
             for batch in levels.chunks((PIXELS_TOGETHER / (rows * columns)).max(1)) {
-                let values = batch.iter().flat_map(|(_, _, pixels)| pixels).copied().collect();
+                let values =
+                    batch.iter().flat_map(|(_, _, pixels): &(_, _, Vec<f32>)| pixels).copied().collect();
                 let out = self.forward(&pictures(values, (batch.len(), rows, columns), &self.place)?)?;
                 let out = out.flatten_all()?.to_vec1::<f32>()?;
                 let maps = out.chunks_exact(out.len() / batch.len());

@@ -25,7 +25,7 @@ pub(crate) struct LoadError {
 /// where the library lacks them: its own code for "not initialised".
 macro_rules! library {
     ($library:ident or $not_initialised:literal: $($function:ident)*) => {
-        #[allow(non_snake_case, non_camel_case_types)]
+        #[allow(non_snake_case, non_camel_case_types, clippy::enum_variant_names)]
         mod $library {
             use super::*;
 

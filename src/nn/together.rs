@@ -8,8 +8,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 ///
 /// A device likes large batches, and no worker has to know of another's faces or frames.
 pub(crate) struct Together<Q, A> {
-    waiting: Mutex<Vec<(Q, SyncSender<Result<A, String>>)>>,
+    waiting: Mutex<Vec<Asked<Q, A>>>,
     turn: Mutex<()>,
+}
+
+/// A request, and where its answer goes.
+struct Asked<Q, A> {
+    request: Q,
+    reply: SyncSender<Result<A, String>>,
 }
 
 impl<Q, A> Together<Q, A> {
@@ -28,15 +34,16 @@ impl<Q, A> Together<Q, A> {
         answer: impl FnOnce(Vec<Q>) -> candle_core::Result<Vec<A>>,
     ) -> Result<A, String> {
         let (reply, mine) = sync_channel(1);
-        lock(&self.waiting).push((request, reply));
+        lock(&self.waiting).push(Asked { request, reply });
         let _turn = lock(&self.turn);
         match mine.try_recv() {
             Ok(answered) => return answered,
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return Err("another thread failed while it worked".into()),
         }
+        let waiting = std::mem::take(&mut *lock(&self.waiting));
         let (requests, replies): (Vec<Q>, Vec<_>) =
-            std::mem::take(&mut *lock(&self.waiting)).into_iter().unzip();
+            waiting.into_iter().map(|Asked { request, reply }| (request, reply)).unzip();
         match answer(requests) {
             // A thread that is gone needs no answer.
             Ok(answers) => {
