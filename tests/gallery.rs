@@ -147,3 +147,29 @@ fn a_threshold_from_too_few_strangers_is_refused_and_one_from_enough_is_kept() {
     let (_, message) = place.fail(&["gallery", "calibrate", "--fpir", "1e-3", "clip.mp4"]);
     assert!(message.contains("no complete analysis"), "{message}");
 }
+
+#[test]
+fn crops_of_a_data_set_are_enrolled_as_they_are() {
+    let Some(place) = Place::new() else { return };
+    // A 96x112 crop as `align` makes it and a 112x112 one, as data sets have them.
+    place.run(&["enroll", LIN, &place.hamilton(&format!("stills/{LIN}/1.png")), "--gallery", "photos"]);
+    let crops = place.path(&format!("photos/{LIN}/derived/crops"));
+    let crop = fs::read_dir(crops).unwrap().next().unwrap().unwrap().path();
+    let crop = image::open(crop).unwrap().into_rgb8();
+    assert_eq!(crop.dimensions(), (96, 112));
+    let mut square = image::RgbImage::new(112, 112);
+    image::imageops::replace(&mut square, &crop, 8, 0);
+    fs::create_dir_all(place.path("people/Lin")).unwrap();
+    crop.save(place.path("people/Lin/narrow.png")).unwrap();
+    square.save(place.path("people/Lin/square.png")).unwrap();
+    let said = place.run(&["enroll", "--dir", "people", "--gallery", "crops"]);
+    assert!(said.contains("Lin: 2 new stills"), "{said}");
+    let index: Value =
+        serde_json::from_str(&fs::read_to_string(place.path("crops/Lin/person.json")).unwrap()).unwrap();
+    for still in index["stills"].as_array().unwrap() {
+        assert_eq!(still["already_aligned"], true, "{still}");
+    }
+    for kept in fs::read_dir(place.path("crops/Lin/derived/crops")).unwrap() {
+        assert_eq!(image::open(kept.unwrap().path()).unwrap().into_rgb8(), crop, "not aligned once more");
+    }
+}

@@ -1,5 +1,8 @@
 //! One colour a person, and text that can be read on it.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 /// An sRGB colour.
 pub type Rgb = [u8; 3];
 
@@ -12,14 +15,69 @@ const SHADES: [(f32, f32); 3] = [(0.60, 0.17), (0.70, 0.16), (0.80, 0.14)];
 /// Strangers: a grey no name is given.
 pub const UNKNOWN: Rgb = [150, 150, 150];
 
-/// The colour of a person: a hash of the name picks one of 72 colours, so that it is the same
-/// in every video and with every gallery.
-pub fn of_name(name: &str) -> Rgb {
+/// The colours of the people of a gallery, who have numbers for that; whoever has none gets one
+/// by their name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Colours {
+    numbers: BTreeMap<String, u32>,
+}
+
+impl Colours {
+    /// People and the numbers of their colours.
+    pub fn new(numbers: impl IntoIterator<Item = (String, u32)>) -> Self {
+        Self { numbers: numbers.into_iter().collect() }
+    }
+
+    /// The colour of a person; `None` is a stranger.
+    pub fn of(&self, name: Option<&str>) -> Rgb {
+        let Some(name) = name else { return UNKNOWN };
+        self.numbers.get(name).map_or_else(|| of_name(name), |&number| numbered(number))
+    }
+
+    /// The same as CSS writes it, for example `#9a3fc0`.
+    pub fn css(&self, name: Option<&str>) -> String {
+        let [r, g, b] = self.of(name);
+        format!("#{r:02x}{g:02x}{b:02x}")
+    }
+}
+
+/// The colour with that number: each differs as far as possible from those before it and from
+/// the grey of strangers. After 72 they begin again.
+fn numbered(number: u32) -> Rgb {
+    /// Hue, shade and place in OKLAB of every colour, the farthest from those before it first.
+    static COLOURS: LazyLock<Vec<Rgb>> = LazyLock::new(|| {
+        let places = (0..HUES).flat_map(|hue| SHADES.map(|shade| (hue_deg(hue), shade)));
+        let place = |(hue_deg, (lightness, chroma)): (f32, (f32, f32))| {
+            let (sin, cos) = hue_deg.to_radians().sin_cos();
+            ([lightness, chroma * cos, chroma * sin], from_oklch(lightness, chroma, hue_deg))
+        };
+        let distance = |a: [f32; 3], b: [f32; 3]| (0..3).map(|i| (a[i] - b[i]).powi(2)).sum::<f32>();
+        // The grey of strangers has the lightness 0.67.
+        let mut left: Vec<(f32, [f32; 3], Rgb)> =
+            places.map(place).map(|(at, colour)| (distance(at, [0.67, 0.0, 0.0]), at, colour)).collect();
+        let mut colours = Vec::with_capacity(left.len());
+        while let Some(next) = (0..left.len()).reduce(|a, b| if left[b].0 > left[a].0 { b } else { a }) {
+            let (_, at, colour) = left.remove(next);
+            left.iter_mut().for_each(|one| one.0 = one.0.min(distance(one.1, at)));
+            colours.push(colour);
+        }
+        colours
+    });
+    COLOURS[number as usize % COLOURS.len()]
+}
+
+fn hue_deg(hue: u32) -> f32 {
+    hue as f32 * (360.0 / HUES as f32)
+}
+
+/// The colour of a person who has no number: a hash of the name picks one of 72 colours, so that
+/// it is the same in every video and with every gallery.
+fn of_name(name: &str) -> Rgb {
     let hash = blake3::hash(name.as_bytes());
     let [a, b, c, d, e, ..] = *hash.as_bytes();
     let hue = u32::from_le_bytes([a, b, c, d]) % HUES;
     let (lightness, chroma) = SHADES[usize::from(e) % SHADES.len()];
-    from_oklch(lightness, chroma, hue as f32 * (360.0 / HUES as f32))
+    from_oklch(lightness, chroma, hue_deg(hue))
 }
 
 /// Black or white, whichever stands out more on `background`.
@@ -91,6 +149,24 @@ mod tests {
             let spread = r.max(g).max(b) - r.min(g).min(b);
             assert!(spread > 60, "{:?} is nearly grey", [r, g, b]);
         }
+    }
+
+    #[test]
+    fn people_of_one_gallery_differ_as_far_as_possible() {
+        let all: BTreeSet<Rgb> = (0..72).map(numbered).collect();
+        assert_eq!(all.len(), 72);
+        assert_eq!(numbered(72), numbered(0));
+        let apart = |a: Rgb, b: Rgb| -> u32 { (0..3).map(|i| u32::from(a[i].abs_diff(b[i]))).sum() };
+        for a in 0..8 {
+            for b in 0..a {
+                let (one, other) = (numbered(a), numbered(b));
+                assert!(apart(one, other) > 80, "{a} {one:?} and {b} {other:?}");
+            }
+        }
+        let colours = Colours::new([("Ada".into(), 0), ("Chloé".into(), 1)]);
+        assert_eq!(colours.of(Some("Ada")), numbered(0));
+        assert_eq!(colours.of(Some("Bo")), of_name("Bo"));
+        assert_eq!(colours.css(None), "#969696");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use colour::Rgb;
 use text::{Line, Mask, Typeface};
 
 pub use canvas::Region;
+pub use colour::Colours;
 pub use redact::{CELLS, Cover, RedactError, Redactor, Seen, Whom, cover_gaps};
 pub use sheet::{SheetCell, SheetRow, contact_sheet};
 pub use style::{Field, Style, StyleError, Unknown};
@@ -58,6 +59,7 @@ pub enum AnnotateError {
 /// Draws labels in one style. Shared by threads; the same labels give the same pixels.
 pub struct Annotator {
     style: Style,
+    colours: Colours,
     typeface: Typeface,
 }
 
@@ -67,7 +69,18 @@ impl Annotator {
     /// # Errors
     /// [`AnnotateError::Font`] when the font in the program is damaged.
     pub fn new(style: Style) -> Result<Self, AnnotateError> {
-        Ok(Self { style, typeface: Typeface::new().ok_or(AnnotateError::Font)? })
+        let typeface = Typeface::new().ok_or(AnnotateError::Font)?;
+        Ok(Self { style, colours: Colours::default(), typeface })
+    }
+
+    /// The same with these colours of people.
+    pub fn with_colours(self, colours: Colours) -> Self {
+        Self { colours, ..self }
+    }
+
+    /// The colours of people.
+    pub fn colours(&self) -> &Colours {
+        &self.colours
     }
 
     /// The style.
@@ -114,7 +127,7 @@ impl Annotator {
             let [x, y] = place(outer, size, (width as f32, height as f32), others, &plates);
             let plate = BBox { x1: x, y1: y, x2: x + size.0, y2: y + size.1 };
             plates.push(plate);
-            let colour = colour_of(label);
+            let colour = self.colours.of(label.name.as_deref());
             let radius = (0.15 * sizes.em_px).round();
             // The plate covers the pixels x..x + width, whose outline runs half a pixel before
             // their centres.
@@ -127,7 +140,7 @@ impl Annotator {
     }
 
     fn draw_box(&self, canvas: &mut impl Canvas, label: &Label, bbox: BBox, sizes: &Sizes) {
-        let colour = colour_of(label);
+        let colour = self.colours.of(label.name.as_deref());
         if sizes.box_px > 0.0 {
             let BBox { x1, y1, x2, y2 } = grown(bbox, sizes.box_px / 2.0);
             let ring = Rounded { x1, y1, x2, y2, radius: 1.5 * sizes.box_px };
@@ -204,16 +217,6 @@ impl Sizes {
             dot_px: (0.003 * height).max(1.0),
         }
     }
-}
-
-/// The colour of a person's box (`None`: a stranger's) as CSS writes it, for example `#9a3fc0`.
-pub fn css_colour(name: Option<&str>) -> String {
-    let [r, g, b] = name.map_or(colour::UNKNOWN, colour::of_name);
-    format!("#{r:02x}{g:02x}{b:02x}")
-}
-
-fn colour_of(label: &Label) -> Rgb {
-    label.name.as_deref().map_or(colour::UNKNOWN, colour::of_name)
 }
 
 /// `bbox`, with edges far outside a picture moved near it; `None` when no pixel of the picture

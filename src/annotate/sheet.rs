@@ -3,13 +3,13 @@
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 
-use super::text::Typeface;
+use super::text::{Line, Typeface};
 use super::{AnnotateError, stamp};
 
 /// A row of a contact sheet.
 #[derive(Debug, Clone)]
 pub struct SheetRow {
-    /// What the pictures have in common, above them.
+    /// What the pictures have in common, above them, on up to three lines.
     pub title: String,
     /// The pictures.
     pub cells: Vec<SheetCell>,
@@ -20,7 +20,7 @@ pub struct SheetRow {
 pub struct SheetCell {
     /// The picture, of any size; shown whole.
     pub picture: RgbImage,
-    /// Words below it; what does not fit is cut off.
+    /// Words below it, on up to two lines; what does not fit is cut off.
     pub caption: String,
 }
 
@@ -28,6 +28,9 @@ const CELL_PX: u32 = 128;
 const GAP_PX: u32 = 10;
 const TITLE_PX: f32 = 17.0;
 const CAPTION_PX: f32 = 12.0;
+/// Most lines of a title and of a caption.
+const TITLE_LINES: usize = 3;
+const CAPTION_LINES: usize = 2;
 /// Most and fewest pictures beside each other.
 const COLUMNS: u32 = 8;
 const MIN_COLUMNS: u32 = 5;
@@ -44,40 +47,71 @@ pub fn contact_sheet(rows: &[SheetRow]) -> Result<RgbImage, AnnotateError> {
         let (up, down) = typeface.extent_px(em_px);
         (up + down).ceil() as u32
     };
-    let (title_px, cell_px) = (line_px(TITLE_PX), CELL_PX + line_px(CAPTION_PX) + GAP_PX);
-    let lines = |row: &SheetRow| (row.cells.len() as u32).div_ceil(COLUMNS);
-    let height =
-        rows.iter().map(|row| title_px + GAP_PX + lines(row) * cell_px + GAP_PX).sum::<u32>() + GAP_PX;
+    let (title_px, caption_px) = (line_px(TITLE_PX), line_px(CAPTION_PX));
     let widest = rows.iter().map(|row| row.cells.len() as u32).max().unwrap_or(0);
     let width = GAP_PX + widest.clamp(MIN_COLUMNS, COLUMNS) * (CELL_PX + GAP_PX);
+    let room_px = width - 2 * GAP_PX;
+    let shaped: Vec<Shaped<'_>> = (rows.iter())
+        .map(|row| {
+            let caption = |cell: &SheetCell| typeface.wrap(&cell.caption, CAPTION_PX, CELL_PX, CAPTION_LINES);
+            Shaped {
+                row,
+                title: typeface.wrap(&row.title, TITLE_PX, room_px, TITLE_LINES),
+                captions: row.cells.iter().map(caption).collect(),
+            }
+        })
+        .collect();
+    let height = GAP_PX + shaped.iter().map(|row| row.height_px(title_px, caption_px)).sum::<u32>();
     let mut sheet = RgbImage::from_pixel(width, height, image::Rgb(PAPER));
-    let write = |sheet: &mut RgbImage, text: &str, x: u32, y: u32, em_px: f32, room_px: u32| {
+    let write = |sheet: &mut RgbImage, lines: &[Line], x: u32, y: u32, em_px: f32| {
         let (up, _) = typeface.extent_px(em_px);
-        let mut line = typeface.shape(text, em_px);
-        let mut kept: Vec<char> = text.chars().take(300).collect();
-        while line.width_px > room_px as f32 && kept.pop().is_some() {
-            let text: String = kept.iter().chain(&['…']).collect();
-            line = typeface.shape(&text, em_px);
+        for (i, line) in (0..).zip(lines) {
+            let baseline = (y + i * line_px(em_px)) as i32 + up.ceil() as i32;
+            stamp(sheet, &typeface.rasterise(line), x as i32, baseline, INK);
         }
-        stamp(sheet, &typeface.rasterise(&line), x as i32, y as i32 + up.ceil() as i32, INK);
     };
     let mut top = GAP_PX;
-    for row in rows {
-        write(&mut sheet, &row.title, GAP_PX, top, TITLE_PX, width - 2 * GAP_PX);
-        top += title_px + GAP_PX / 2;
-        for cells in row.cells.chunks(COLUMNS as usize) {
-            for (column, cell) in (0u32..).zip(cells) {
+    for shaped in &shaped {
+        write(&mut sheet, &shaped.title, GAP_PX, top, TITLE_PX);
+        let mut y = top + shaped.title.len() as u32 * title_px + GAP_PX / 2;
+        for (cells, captions) in shaped.lines() {
+            for ((column, cell), caption) in (0u32..).zip(cells).zip(captions) {
                 let left = GAP_PX + column * (CELL_PX + GAP_PX);
                 let picture = fitted(&cell.picture);
                 let (dx, dy) = ((CELL_PX - picture.width()) / 2, (CELL_PX - picture.height()) / 2);
-                imageops::replace(&mut sheet, &picture, i64::from(left + dx), i64::from(top + dy));
-                write(&mut sheet, &cell.caption, left, top + CELL_PX, CAPTION_PX, CELL_PX);
+                imageops::replace(&mut sheet, &picture, i64::from(left + dx), i64::from(y + dy));
+                write(&mut sheet, caption, left, y + CELL_PX, CAPTION_PX);
             }
-            top += cell_px;
+            y += line_of_cells_px(captions, caption_px);
         }
-        top += GAP_PX + GAP_PX / 2;
+        top += shaped.height_px(title_px, caption_px);
     }
     Ok(sheet)
+}
+
+/// A row with its words broken into lines.
+struct Shaped<'a> {
+    row: &'a SheetRow,
+    title: Vec<Line>,
+    captions: Vec<Vec<Line>>,
+}
+
+impl Shaped<'_> {
+    /// Pictures that are beside each other, with their captions.
+    fn lines(&self) -> impl Iterator<Item = (&[SheetCell], &[Vec<Line>])> {
+        self.row.cells.chunks(COLUMNS as usize).zip(self.captions.chunks(COLUMNS as usize))
+    }
+
+    fn height_px(&self, title_px: u32, caption_px: u32) -> u32 {
+        let cells: u32 = self.lines().map(|(_, captions)| line_of_cells_px(captions, caption_px)).sum();
+        self.title.len() as u32 * title_px + cells + 2 * GAP_PX
+    }
+}
+
+/// The height of pictures beside each other, with the longest of their captions.
+fn line_of_cells_px(captions: &[Vec<Line>], caption_px: u32) -> u32 {
+    let lines = captions.iter().map(Vec::len).max().unwrap_or(0) as u32;
+    CELL_PX + lines * caption_px + GAP_PX
 }
 
 /// The picture at the size of a cell, in its own proportions.

@@ -44,7 +44,7 @@ fn a_box_is_drawn_on_its_edges_and_leaves_the_face_alone_at_every_size() {
         let (w, h) = (width as f32, height as f32);
         let face = bbox(w * 0.4, h * 0.4, w * 0.6, h * 0.7);
         annotator("text=none").draw_rgb(&mut image, &[named("Ada", face)]);
-        let colour = colour::of_name("Ada");
+        let colour = Colours::default().of(Some("Ada"));
         let [cx, cy] = face.centre();
         for [x, y] in [[face.x1, cy], [face.x2, cy], [cx, face.y1], [cx, face.y2]] {
             let near = (-1..=1).any(|d| {
@@ -114,7 +114,7 @@ fn boxes_partly_or_wholly_around_the_picture_are_drawn_as_far_as_they_are_inside
 
 /// The bounding box of a plate: the pixels in the person's colour or in its text colour.
 fn plate_extent(image: &RgbImage, name: &str) -> Option<(u32, u32, u32, u32)> {
-    let colour = colour::of_name(name);
+    let colour = Colours::default().of(Some(name));
     let plate: Vec<(u32, u32)> =
         image.enumerate_pixels().filter(|(_, _, p)| close(**p, colour, 0)).map(|(x, y, _)| (x, y)).collect();
     let xs = plate.iter().map(|p| p.0);

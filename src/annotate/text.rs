@@ -103,6 +103,41 @@ impl Typeface {
         line
     }
 
+    /// Breaks text between words into at most `most` (at least 1) lines no wider than `room_px`;
+    /// what does not fit is cut off with an ellipsis. No text has no lines.
+    pub fn wrap(&self, text: &str, em_px: f32, room_px: u32, most: usize) -> Vec<Line> {
+        let fits = |text: &str| Some(self.shape(text, em_px)).filter(|line| line.width_px <= room_px as f32);
+        let mut lines = Vec::new();
+        // Shaping stays quick whatever comes in.
+        let mut words: Vec<&str> = text.split_whitespace().take(200).collect();
+        while !words.is_empty() {
+            let last = lines.len() + 1 >= most;
+            let fitting = (1..=words.len()).rev().find_map(|n| Some((n, fits(&words[..n].join(" "))?)));
+            match fitting {
+                Some((n, line)) if n == words.len() || !last => {
+                    lines.push(line);
+                    words.drain(..n);
+                }
+                _ => {
+                    // A word wider than a line takes the line; the last line takes what is left.
+                    let taken = if last { words.len() } else { 1 };
+                    let mut kept: Vec<char> =
+                        words.drain(..taken).collect::<Vec<_>>().join(" ").chars().collect();
+                    kept.truncate(300);
+                    let mut line = None;
+                    while line.is_none() && kept.pop().is_some() {
+                        line = fits(&kept.iter().chain(&['…']).collect::<String>());
+                    }
+                    lines.extend(line);
+                }
+            }
+            if last {
+                break;
+            }
+        }
+        lines
+    }
+
     /// Draws a line, its baseline starting at (0, 0).
     pub fn rasterise(&self, line: &Line) -> Mask {
         let mut placed = Vec::with_capacity(line.glyphs.len());
@@ -209,6 +244,26 @@ mod tests {
         }
         for text in ["", "\u{301}", "\n\r\t\0", "\u{feff}", "\u{202e}abc", "🙂", "\u{10ffff}"] {
             typeface.rasterise(&typeface.shape(text, 20.0));
+        }
+    }
+
+    #[test]
+    fn text_is_broken_between_words_and_what_does_not_fit_is_cut_off() {
+        let typeface = Typeface::new().unwrap();
+        let wrap = |text: &str, room_px: u32, most: usize| typeface.wrap(text, 12.0, room_px, most);
+        let text = "Monica Geller: 07.jpg: the face is turned away, use a picture facing the camera";
+        assert!(wrap("", 100, 2).is_empty());
+        assert_eq!(wrap("Ada", 100, 2).len(), 1);
+        let lines = wrap(text, 150, 9);
+        assert!(lines.len() > 2 && lines.iter().all(|line| line.width_px <= 150.0));
+        let glyphs: usize = lines.iter().map(|line| line.glyphs.len()).sum();
+        // Spaces at the breaks are gone, and nothing else.
+        assert_eq!(glyphs, text.len() - (lines.len() - 1));
+        for (text, most) in [(text, 2), ("Ada-Augusta-Byron-King-Countess-of-Lovelace", 2)] {
+            let lines = wrap(text, 150, most);
+            let ellipsis = typeface.shape("…", 12.0).glyphs[0].0;
+            assert!(lines.len() <= most && lines.iter().all(|line| line.width_px <= 150.0));
+            assert_eq!(lines.last().unwrap().glyphs.last().unwrap().0, ellipsis, "{text}");
         }
     }
 

@@ -1,8 +1,10 @@
 //! Measures: this machine's peak, every network, the detector, and a whole job.
 
 pub mod inputs;
+mod search;
 mod serve;
 
+pub use search::{SearchBench, SearchReport, Speed};
 pub use serve::serve;
 
 /// Why a measurement failed.

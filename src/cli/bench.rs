@@ -1,7 +1,9 @@
 //! `sphereface bench`: how fast this machine is, and how much of that is reached.
 
+mod search;
+
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::options::{self, DetectionArgs, ModelArgs, ThreadArgs};
 use crate::bench;
@@ -10,7 +12,10 @@ use crate::nn::{Device, DeviceChoice, Weights};
 
 /// Measure this machine: its peak, each network, the detector, and a whole job
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Answer requests for single measurements on standard input, for benches/peers
     #[arg(long, hide = true)]
     serve: bool,
@@ -22,9 +27,17 @@ pub struct BenchArgs {
     threads: ThreadArgs,
 }
 
+#[derive(Debug, Subcommand)]
+enum Part {
+    Search(search::SearchArgs),
+}
+
 impl BenchArgs {
     /// Measures and prints.
     pub fn run(self) -> Result<()> {
+        if let Some(Part::Search(args)) = self.part {
+            return args.run();
+        }
         let isa = options::isa()?;
         let detector = self.detection.detector(&Device::open(DeviceChoice::Cpu, isa)?)?;
         let threads = self.threads.count();

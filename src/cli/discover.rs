@@ -45,6 +45,9 @@ pub struct DiscoverArgs {
     /// Leave out tracks with fewer views that were embedded, 1 or more
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     min_views: u16,
+    /// Leave out tracks in which the detector was never that sure of a face, 0 to 1
+    #[arg(long, value_name = "SCORE", default_value_t = discover::SURE_SCORE, value_parser = options::parse_share)]
+    min_score: f32,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -78,7 +81,7 @@ impl DiscoverArgs {
                 self.model.model
             );
         };
-        let mut members = discover::members(&analyses, usize::from(self.min_views))?;
+        let mut members = discover::members(&analyses, usize::from(self.min_views), self.min_score)?;
         if let Some(gallery) = &self.gallery {
             let threshold = options::threshold(&self.threshold, gallery, &embedder)?;
             let identifier = Identifier::new(&options::templates(gallery, &embedder)?, threshold)?;

@@ -61,6 +61,9 @@ impl EvalArgs {
 /// compare with it. A face is found when a box overlaps the truth with an intersection over
 /// union of at least 0.4. Where it makes a difference, the result with a laxer rule follows:
 /// each centre lies in the other box, as when the truth is drawn tightly around the face.
+/// A continuous face (an `id` of the truth, or a track of a clip) is switched where it comes
+/// under the number of another track, interrupted where it is missed and found again, and
+/// changes its name also where it becomes unknown.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     sphereface label clip.mp4 --no-video --jsonl faces.jsonl --gallery people\n  \
@@ -134,6 +137,12 @@ fn video_table(score: &Score) -> Result<String, std::fmt::Error> {
     line("identified, of the detected", &|c| share(c.identified, c.known_detected))?;
     line("wrong name, of the detected", &|c| share(c.misnamed, c.known_detected))?;
     line("strangers named, of the detected", &|c| share(c.strangers_named, c.strangers_detected))?;
+    line("track switches", &|c| c.switches.to_string())?;
+    line("interruptions", &|c| c.interruptions.to_string())?;
+    line("changes of name, and a minute", &|c| {
+        let rate = c.renamings_a_minute(score.frame_ns);
+        format!("{} ({})", c.renamings, rate.map_or("-".into(), |rate| format!("{rate:.1}")))
+    })?;
     writeln!(out, "named in ignored regions: {}", score.named_in_ignored)?;
     if let (Some(faces), Some(named)) = (score.false_detections, score.named_false_detections) {
         writeln!(out, "found where the truth has no face: {faces}, of which named: {named}")?;

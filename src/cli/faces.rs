@@ -11,6 +11,7 @@ use crate::detect::{Detector, Scratch};
 use crate::discover::{self, MAX_STILLS};
 use crate::gallery::{Choice, NewStill, examine};
 use crate::media::read_still;
+use crate::prepare;
 use crate::track::TrackId;
 
 /// Tracks of an analysed video, written `clip.parquet#7` or `clip.parquet#7,9`.
@@ -41,7 +42,8 @@ impl FromStr for Tracks {
 pub fn of_still(path: &Path, choice: Choice, detector: &Detector) -> Result<NewStill> {
     let bytes = std::fs::read(path).context("it cannot be read")?;
     let image = read_still(path)?;
-    let faces = detector.detect(&image, &mut Scratch::default())?;
+    // Whoever has a data set has crops, not photos.
+    let faces = prepare::faces(&image, detector, &mut Scratch::default())?;
     let examined = examine(&image, faces, choice)?;
     let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(NewStill { file_name, bytes, examined })

@@ -123,6 +123,9 @@ struct CalibrateArgs {
     /// Leave out tracks with fewer views that were embedded, 1 or more
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     min_views: u16,
+    /// Leave out tracks in which the detector was never that sure of a face, 0 to 1
+    #[arg(long, value_name = "SCORE", default_value_t = discover::SURE_SCORE, value_parser = options::parse_share)]
+    min_score: f32,
     /// Say what the angle would be, and keep the gallery as it is
     #[arg(long)]
     dry_run: bool,
@@ -340,7 +343,7 @@ impl CalibrateArgs {
             };
             known.extend(tracks.iter().map(|track| (file, *track)));
         }
-        let mut members = discover::members(&analyses, usize::from(self.min_views))?;
+        let mut members = discover::members(&analyses, usize::from(self.min_views), self.min_score)?;
         members.retain(|member| !known.contains(&(member.file, member.track)));
         let Some(same_deg) = identify::same_person_deg(embedder.metadata()) else {
             bail!("the model {} is not calibrated, so that strangers cannot be told apart", self.model.model);

@@ -12,7 +12,7 @@ use super::UsageError;
 use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, ThreadArgs, ThresholdArgs};
 use super::results::{RedactArgs, ResultArgs};
 use crate::analysis::Analysis;
-use crate::annotate::{Annotator, Style};
+use crate::annotate::{Annotator, Colours, Style};
 use crate::embed::{Embedder, Mirror};
 use crate::gallery::Gallery;
 use crate::identify::{self, Identifier};
@@ -26,7 +26,9 @@ use crate::report::{Appearance, JsonLines};
 ///
 /// Strangers stay strangers. The sound is kept. A file is gone through twice, so that a name is
 /// right from the first frame on; what comes only once, like a camera, is named as it comes.
-/// Ctrl-C finishes the file and stops; a second one stops at once and leaves nothing.
+/// Ctrl-C finishes the file and stops; a second one stops at once and leaves nothing. When it
+/// comes while the video is being written, all of it was looked at before: the video ends there,
+/// the lists and the analysis are whole.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface label party.mp4 -o named.mp4 --gallery friends\n  \
@@ -100,6 +102,10 @@ pub struct LabelArgs {
     device: DeviceArgs,
     #[command(flatten, next_help_heading = "Running")]
     threads: ThreadArgs,
+    /// At the end, say for every track why it was given its name: the angle and to which still,
+    /// the runner-up, what single views say, and how good the best one is
+    #[arg(long, conflicts_with = "quiet", help_heading = "Results")]
+    explain: bool,
     /// At the end, say what each stage took
     #[arg(long, help_heading = "Running")]
     stats: bool,
@@ -170,7 +176,7 @@ impl LabelArgs {
     pub fn run(self) -> Result<()> {
         let input = Input::parse(&self.input).map_err(usage)?;
         self.refuse_nonsense(&input)?;
-        let annotator = Annotator::new(self.style.clone())?;
+        let annotator = Annotator::new(self.style.clone())?.with_colours(self.colours()?);
         let analysed = input.path().filter(|path| is_analysis(path)).map(Path::to_owned);
         let control = Control::new();
         let progress = Progress::new(self.quiet);
@@ -322,6 +328,16 @@ impl LabelArgs {
         model.into_iter().chain(gallery).chain(threshold).collect()
     }
 
+    /// The colours of the people of the gallery.
+    fn colours(&self) -> Result<Colours> {
+        let people = match &self.gallery {
+            Some(gallery) => Gallery::open(gallery)?.people()?,
+            None => Vec::new(),
+        };
+        let numbers = people.into_iter().filter_map(|person| Some((person.name.to_string(), person.colour?)));
+        Ok(Colours::new(numbers))
+    }
+
     fn json_lines(&self) -> Result<Option<JsonLines>> {
         Ok(match self.jsonl.as_deref() {
             None => None,
@@ -422,6 +438,12 @@ impl LabelArgs {
                     .into(),
             );
         }
+        if self.explain && (once || still) {
+            return refuse(
+                "--explain tells about whole tracks of a video that is gone through twice: leave it out, --jsonl explains every face"
+                    .into(),
+            );
+        }
         if matches!(input, Input::Still(_)) {
             if self.view || self.live || self.online || self.per_frame {
                 return refuse(
@@ -472,7 +494,7 @@ impl LabelArgs {
 
     /// Who was seen when.
     fn tell(&self, summary: &LabelSummary) {
-        let LabelSummary { frames, faces, named, dropped, people, stopped, .. } = summary;
+        let LabelSummary { frames, listed, faces, named, dropped, people, stopped, .. } = summary;
         let mut text = format!(
             "{frames} frames in {:.1} s ({:.1} frames/s), {faces} faces, {named} named",
             summary.statistics.wall.as_secs_f64(),
@@ -484,6 +506,9 @@ impl LabelArgs {
         if *stopped {
             text += "; stopped before the end of the input";
         }
+        if listed > frames {
+            text += &format!(", but the lists cover all {listed} frames looked at");
+        }
         self.say(&text);
         let name = |person: &Appearance| person.who.to_string();
         let width = people.iter().map(|person| name(person).chars().count()).max().unwrap_or(0);
@@ -491,6 +516,9 @@ impl LabelArgs {
             let spans: Vec<String> = person.spans.iter().map(ToString::to_string).collect();
             let (frames, s) = (person.frames, if person.frames == 1 { "" } else { "s" });
             self.say(&format!("  {:width$}  {frames} frame{s}, {}", name(person), spans.join(", ")));
+        }
+        if self.explain {
+            summary.explanations.iter().for_each(|explanation| self.say(&explanation.to_string()));
         }
         if let Some(redacted) = &summary.redacted {
             self.say(&format!(

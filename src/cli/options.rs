@@ -178,6 +178,15 @@ impl ThreadArgs {
     }
 }
 
+/// Reads a number from 0 to 1.
+///
+/// # Errors
+/// A word about anything else.
+pub fn parse_share(text: &str) -> Result<f32, String> {
+    let share = text.trim().parse::<f32>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("`{text}` is not a number from 0 to 1"))
+}
+
 /// The threshold for a gallery: as asked for, else as calibrated on the user's footage, else as
 /// calibrated with the model.
 ///

@@ -5,12 +5,13 @@ use std::fmt;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use super::Face;
+use super::{BBox, Face};
 
 /// Measures of one face, computed once.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
-    /// Side of the square with the area of the box, in pixels of the picture.
+    /// Side of the square with the area of the box, as far as it lies in the picture, in pixels
+    /// of the picture.
     pub size_px: f32,
     /// Turn to the side, 0 facing the camera, positive when the nose points to the right of
     /// the picture. Good to about 10 degrees up to 45, only a sign of "far turned" beyond.
@@ -61,7 +62,10 @@ impl Quality {
     /// Measures a face in the picture it was found in.
     pub fn measure(face: &Face, image: &RgbImage) -> Self {
         let [yaw_deg, pitch_deg, roll_deg] = pose(face);
-        let size_px = face.bbox.area().sqrt();
+        let (width, height) = (image.width() as f32, image.height() as f32);
+        let BBox { x1, y1, x2, y2 } = face.bbox;
+        let inside = BBox { x1: x1.max(0.0), y1: y1.max(0.0), x2: x2.min(width), y2: y2.min(height) };
+        let size_px = inside.area().sqrt();
         Self { size_px, yaw_deg, pitch_deg, roll_deg, sharpness: sharpness(face, image) }
     }
 
@@ -199,7 +203,6 @@ fn deviation(values: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::BBox;
     use crate::detect::golden::noise_image;
 
     /// The model face turned by these angles (roll, then pitch, then yaw of the face).

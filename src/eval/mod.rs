@@ -1,6 +1,7 @@
 //! How good it is: verification, open-set identification, video scoring, calibration.
 
 pub mod calibrate;
+mod continuity;
 pub mod lfw;
 pub mod openset;
 pub mod people;

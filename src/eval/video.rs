@@ -3,8 +3,10 @@
 //! # Truth files
 //! JSON in one of two forms; keys not named here are ignored.
 //! - Frames: `{"frames": [{"frame": 0, "faces": [{"name": "...", "box": [x1, y1, x2, y2],
-//!   "difficult": false, "partial": false}], "ignore": [[x1, y1, x2, y2]]}]}`. The name of a
-//!   stranger is `unknown`. Every face of a listed frame is there.
+//!   "id": "...", "difficult": false, "partial": false}], "ignore": [[x1, y1, x2, y2]]}]}`. The
+//!   name of a stranger is `unknown`. Every face of a listed frame is there. An `id` is shared by
+//!   the frames of one continuous face: one person in one shot. With `width` and `height` beside
+//!   `frames`, detections are cut off at the edge of the picture, as the boxes of the truth are.
 //! - Tracks: `{"clips": {"a.mp4": {"faces": [{"name": "..." or null, "easy": true,
 //!   "frames": [[0, [x1, y1, x2, y2]]]}]}}}`. `null` stands for someone undecided: neither hit
 //!   nor miss. Other faces may be in the video, so detections without a truth are no errors.
@@ -18,12 +20,17 @@
 //! - A detection without a truth face whose centre lies in an ignored region is not a false
 //!   detection; giving it a name is a false identification.
 //! - Names are compared without regard to case, and `-`, `_` and space are the same.
+//! - A continuous face should be one track with one name. It is *switched* where it is found
+//!   under the number of another track than before, *interrupted* where it is missed and found
+//!   again (frames in which it is partial are passed over), and *renamed* where its name changes;
+//!   unknown counts as a name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::continuity::{Continuity, Step};
 use super::{EvalError, read};
 use crate::detect::BBox;
 
@@ -72,6 +79,8 @@ pub struct TruthFace {
     pub bbox: BBox,
     /// Who.
     pub who: Who,
+    /// Which continuous face it is a frame of; `None` where the truth does not say.
+    pub id: Option<String>,
     /// A detector is not blamed for missing it.
     pub difficult: bool,
     /// Mostly outside the frame: does not count.
@@ -94,10 +103,14 @@ pub struct Truth {
     pub frames: BTreeMap<u64, TruthFrame>,
     /// Whether every face of those frames is there.
     pub complete: bool,
+    /// Width and height of the frames in pixels, where the truth says so.
+    pub size_px: Option<[f32; 2]>,
 }
 
 #[derive(Deserialize)]
 struct FramesFile {
+    width: Option<f32>,
+    height: Option<f32>,
     frames: Vec<FileFrame>,
 }
 
@@ -115,6 +128,7 @@ struct FileFace {
     name: String,
     #[serde(rename = "box")]
     bbox: [f32; 4],
+    id: Option<String>,
     #[serde(default)]
     difficult: bool,
     #[serde(default)]
@@ -173,10 +187,12 @@ impl Truth {
     }
 
     fn from_frames(file: FramesFile) -> Self {
-        let mut truth = Self { complete: true, ..Self::default() };
+        let size_px = file.width.zip(file.height).map(|(width, height)| [width, height]);
+        let mut truth = Self { complete: true, size_px, ..Self::default() };
         for frame in file.frames {
             let faces = frame.faces.into_iter().map(|face| TruthFace {
                 bbox: bbox(face.bbox),
+                id: face.id,
                 who: if same_name(&face.name, "unknown") { Who::Stranger } else { Who::Known(face.name) },
                 difficult: face.difficult,
                 partial: face.partial,
@@ -191,17 +207,25 @@ impl Truth {
     fn from_clip(clip: &Clip) -> Self {
         let mut truth = Self::default();
         truth.frames.extend((0..clip.frames).map(|frame| (frame, TruthFrame::default())));
-        for track in &clip.faces {
+        for (number, track) in clip.faces.iter().enumerate() {
             for (frame, place) in &track.frames {
                 truth.frames.entry(*frame).or_default().faces.push(TruthFace {
                     bbox: bbox(*place),
                     who: track.name.clone().map_or(Who::Undecided, Who::Known),
+                    id: Some(number.to_string()),
                     difficult: !track.easy,
                     partial: false,
                 });
             }
         }
         truth
+    }
+
+    /// A detection, cut off at the edge of the picture.
+    fn inside(&self, BBox { x1, y1, x2, y2 }: BBox) -> BBox {
+        let Some([width, height]) = self.size_px else { return BBox { x1, y1, x2, y2 } };
+        let (x, y) = (|x: f32| x.clamp(0.0, width), |y: f32| y.clamp(0.0, height));
+        BBox { x1: x(x1), y1: y(y1), x2: x(x2), y2: y(y2) }
     }
 
     /// Makes strangers of everyone who is not in `enrolled`.
@@ -218,7 +242,7 @@ impl Truth {
 }
 
 /// Whether two names are the same but for case, `-`, `_` and space.
-fn same_name(a: &str, b: &str) -> bool {
+pub(super) fn same_name(a: &str, b: &str) -> bool {
     canonical(a) == canonical(b)
 }
 
@@ -228,7 +252,7 @@ fn canonical(name: &str) -> String {
 }
 
 /// A face that was found and perhaps named.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Observation {
     /// Frame, from 0.
     pub frame: u64,
@@ -237,6 +261,10 @@ pub struct Observation {
     pub bbox: [f32; 4],
     /// Who; `None` for unknown.
     pub name: Option<String>,
+    /// Its track; `None` where nothing was tracked.
+    pub track: Option<u32>,
+    /// When the frame is shown, in nanoseconds; `None` where that is not known.
+    pub pts_ns: Option<u64>,
 }
 
 /// Reads the faces that `label --jsonl` wrote.
@@ -276,6 +304,13 @@ pub struct Counts {
     pub strangers_detected: u64,
     /// Of those detected, faces given a name.
     pub strangers_named: u64,
+    /// Times that a continuous face came under the number of another track.
+    pub switches: u64,
+    /// Times that a continuous face was missed and found again. Among the faces that are not
+    /// difficult, only where it was missed in a frame in which it is not.
+    pub interruptions: u64,
+    /// Times that a continuous face changed its name, unknown being one.
+    pub renamings: u64,
 }
 
 fn rate(part: u64, whole: u64) -> Option<f64> {
@@ -298,6 +333,13 @@ impl Counts {
         rate(self.identified, self.known_detected)
     }
 
+    /// Changes of name a minute of a continuous face, for frames of that length in nanoseconds;
+    /// faces missed do not count.
+    pub fn renamings_a_minute(&self, frame_ns: Option<u64>) -> Option<f64> {
+        let seen_ns = (self.known_detected + self.strangers_detected).saturating_mul(frame_ns?);
+        (seen_ns > 0).then(|| self.renamings as f64 * 60e9 / seen_ns as f64)
+    }
+
     /// Share of the detected strangers that were given a name.
     pub fn strangers_named_rate(&self) -> Option<f64> {
         rate(self.strangers_named, self.strangers_detected)
@@ -311,6 +353,8 @@ pub struct Score {
     pub rule: Rule,
     /// Frames of the truth.
     pub frames: u64,
+    /// How long a frame is shown on average, in nanoseconds; `None` where times are missing.
+    pub frame_ns: Option<u64>,
     /// Faces that are not difficult.
     pub easy: Counts,
     /// Difficult faces.
@@ -339,6 +383,7 @@ pub fn score(truth: &Truth, observations: &[Observation], rule: Rule) -> Score {
     let mut score = Score {
         rule,
         frames: truth.frames.len() as u64,
+        frame_ns: frame_ns(observations),
         easy: Counts::default(),
         difficult: Counts::default(),
         people: BTreeMap::new(),
@@ -361,13 +406,17 @@ pub fn score(truth: &Truth, observations: &[Observation], rule: Rule) -> Score {
             score.outside_truth += seen.len() as u64;
         }
     }
+    let mut continuity = Continuity::default();
     for (index, frame) in &truth.frames {
         let seen = by_frame.get(index).map_or(&[][..], Vec::as_slice);
-        let boxes: Vec<BBox> = seen.iter().map(|o| bbox(o.bbox)).collect();
+        let boxes: Vec<BBox> = seen.iter().map(|o| truth.inside(bbox(o.bbox))).collect();
         let matches = match_frame(&frame.faces, &boxes, rule);
         for (face, detection) in frame.faces.iter().zip(&matches) {
-            let detection = detection.and_then(|i| seen.get(i)).map(|o| o.name.as_deref());
-            score.count(face, detection);
+            let detection = detection.and_then(|i| seen.get(i)).copied();
+            score.count(face, detection.map(|found| found.name.as_deref()));
+            if !face.partial && face.who != Who::Undecided {
+                score.follow(face, continuity.see(face, detection));
+            }
         }
         for (i, (observation, place)) in seen.iter().zip(&boxes).enumerate() {
             if matches.contains(&Some(i)) {
@@ -386,6 +435,25 @@ pub fn score(truth: &Truth, observations: &[Observation], rule: Rule) -> Score {
 }
 
 impl Score {
+    /// Counts what happened to a continuous face.
+    fn follow(&mut self, face: &TruthFace, step: Step) {
+        let count = |counts: &mut Counts, interrupted: bool| {
+            counts.switches += u64::from(step.switched);
+            counts.interruptions += u64::from(interrupted);
+            counts.renamings += u64::from(step.renamed);
+        };
+        let interrupted = step.interrupted || step.interrupted_where_difficult;
+        if let Who::Known(name) = &face.who {
+            count(self.people.entry(name.clone()).or_default(), interrupted);
+        }
+        if face.difficult {
+            count(&mut self.difficult, interrupted);
+        } else {
+            count(&mut self.easy, step.interrupted);
+            self.difficult.interruptions += u64::from(step.interrupted_where_difficult);
+        }
+    }
+
     /// Counts one face of the truth: `detection` is the name given to the detection that
     /// matches it, `None` when none does.
     fn count(&mut self, face: &TruthFace, detection: Option<Option<&str>>) {
@@ -414,6 +482,13 @@ impl Score {
             }
         }
     }
+}
+
+/// The mean time from one frame to the next.
+fn frame_ns(observations: &[Observation]) -> Option<u64> {
+    let times = || observations.iter().filter_map(|seen| Some((seen.frame, seen.pts_ns?)));
+    let ((first, from), (last, to)) = times().min().zip(times().max())?;
+    to.saturating_sub(from).checked_div(last - first)
 }
 
 /// For each face of the truth the detection that is it: pairs the rule allows are taken one
@@ -448,7 +523,7 @@ mod tests {
     }
 
     fn seen(bbox: [f32; 4], name: Option<&str>) -> Observation {
-        Observation { frame: 3, bbox, name: name.map(Into::into) }
+        Observation { frame: 3, bbox, name: name.map(Into::into), ..Observation::default() }
     }
 
     #[test]
@@ -485,6 +560,7 @@ mod tests {
             strangers: 1,
             strangers_detected: 1,
             strangers_named: 1,
+            ..Counts::default()
         };
         assert_eq!(score.easy, easy);
         let difficult = Counts { known: 1, strangers: 1, strangers_detected: 1, ..Counts::default() };
@@ -521,6 +597,17 @@ mod tests {
     }
 
     #[test]
+    fn a_detection_is_cut_off_where_the_picture_ends_as_the_truth_is() {
+        let frame = serde_json::json!({"frame": 3, "faces": [{"name": "a", "box": [0, 0, 10, 40]}]});
+        let file = serde_json::json!({"frames": [frame], "width": 640, "height": 360});
+        let truth = Truth::from_frames(serde_json::from_value(file).unwrap());
+        let half_outside = [seen([-20.0, 0.0, 10.0, 40.0], Some("a"))];
+        assert_eq!(score(&truth, &half_outside, Rule::Iou).easy.identified, 1);
+        let size_unknown = Truth { size_px: None, ..truth };
+        assert_eq!(score(&size_unknown, &half_outside, Rule::Iou).easy.identified, 0);
+    }
+
+    #[test]
     fn tracks_are_a_truth_too_and_undecided_ones_do_not_count() {
         let file = serde_json::json!({"frames": 5, "faces": [
             {"track": 0, "name": "Ann", "easy": true, "score": 0.5, "frames": [[0, [0, 0, 9, 9]], [1, [0, 0, 9, 9]]]},
@@ -529,15 +616,68 @@ mod tests {
         ]});
         let truth = Truth::from_clip(&serde_json::from_value(file).unwrap());
         let observations = [
-            Observation { frame: 0, bbox: [0.0, 0.0, 9.0, 9.0], name: Some("Ann".into()) },
-            Observation { frame: 1, bbox: [50.0, 0.0, 59.0, 9.0], name: Some("Ann".into()) },
-            Observation { frame: 1, bbox: [80.0, 0.0, 89.0, 9.0], name: Some("Ann".into()) },
-            Observation { frame: 4, bbox: [80.0, 0.0, 89.0, 9.0], name: None },
+            Observation {
+                frame: 0,
+                bbox: [0.0, 0.0, 9.0, 9.0],
+                name: Some("Ann".into()),
+                ..Observation::default()
+            },
+            Observation {
+                frame: 1,
+                bbox: [50.0, 0.0, 59.0, 9.0],
+                name: Some("Ann".into()),
+                ..Observation::default()
+            },
+            Observation {
+                frame: 1,
+                bbox: [80.0, 0.0, 89.0, 9.0],
+                name: Some("Ann".into()),
+                ..Observation::default()
+            },
+            Observation { frame: 4, bbox: [80.0, 0.0, 89.0, 9.0], name: None, ..Observation::default() },
         ];
         let all = score(&truth, &observations, Rule::Iou);
         assert_eq!((all.easy.known, all.easy.identified, all.frames), (2, 1, 5));
         assert_eq!((all.difficult.misnamed, all.false_detections, all.outside_truth), (1, None, 0));
         let without_bob = score(&truth.with_enrolled(&["ann".into()]), &observations, Rule::Iou);
         assert_eq!((without_bob.difficult.strangers, without_bob.difficult.strangers_named), (1, 1));
+    }
+
+    #[test]
+    fn a_continuous_face_is_switched_interrupted_and_renamed() {
+        let face = |frame: u64, difficult: bool| {
+            serde_json::json!({"frame": frame, "faces": [
+                {"name": "ann", "id": "1", "box": [0, 0, 10, 10], "difficult": difficult}]})
+        };
+        let frames: Vec<_> = (0..12).map(|frame| face(frame, (6..8).contains(&frame))).collect();
+        let truth =
+            Truth::from_frames(serde_json::from_value(serde_json::json!({"frames": frames})).unwrap());
+        let found = |frame: u64, track, name: Option<&str>| Observation {
+            frame,
+            bbox: [0.0, 0.0, 10.0, 10.0],
+            name: name.map(Into::into),
+            track: Some(track),
+            pts_ns: Some(frame * 500_000_000),
+        };
+        // Missed at 3; at 6 and 7, where it is difficult; and from 10 on, not to come back.
+        let observations = [
+            found(0, 1, None),
+            found(1, 1, Some("Ann")),
+            found(2, 1, Some("ann")),
+            found(4, 2, Some("Bob")),
+            found(5, 2, Some("Bob")),
+            found(8, 2, Some("Bob")),
+            found(9, 3, None),
+        ];
+        let score = score(&truth, &observations, Rule::Iou);
+        let of = |counts: &Counts| (counts.switches, counts.interruptions, counts.renamings);
+        assert_eq!(of(&score.easy), (2, 1, 3));
+        assert_eq!(of(&score.difficult), (0, 1, 0));
+        assert_eq!(of(&score.people["ann"]), (2, 2, 3));
+        assert_eq!(score.frame_ns, Some(500_000_000));
+        // Seven faces of half a second.
+        assert!((score.easy.renamings_a_minute(score.frame_ns).unwrap() - 3.0 * 60.0 / 3.5).abs() < 1e-9);
+        assert_eq!(score.difficult.renamings_a_minute(score.frame_ns), None);
+        assert_eq!(frame_ns(&[found(3, 1, None)]), None, "one frame has no length");
     }
 }

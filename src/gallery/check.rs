@@ -43,7 +43,7 @@ pub enum Finding {
         /// Pairs of stills that match, in parts of all.
         share: f32,
     },
-    /// Two people some of whose stills match: they will be taken for each other.
+    /// Two people some of whose stills match: they may be taken for each other.
     TooAlike {
         /// Both names.
         people: [String; 2],
@@ -113,7 +113,7 @@ impl std::fmt::Display for Finding {
             ),
             Self::TooAlike { people: [a, b], stills: [x, y], angle_deg, share } => write!(
                 f,
-                "{a} and {b} are alike ({:.0} % of their stills match, nearest {x} and {y} at {angle_deg:.0} degrees) and will be taken for each other: use other stills, a lower threshold, or `gallery reject`",
+                "{a} and {b} are alike ({:.0} % of their stills match, nearest {x} and {y} at {angle_deg:.0} degrees) and may be taken for each other: use other stills, a lower threshold, or `gallery reject`",
                 share * 100.0
             ),
             Self::Poor { person, still, issues } => {
@@ -281,6 +281,7 @@ mod tests {
             .unwrap(),
         };
         let folders = people.iter().map(|(name, stills)| Person {
+            colour: None,
             name: PersonName::new(name).unwrap(),
             folder: name.into(),
             stills: stills.iter().map(still).collect(),

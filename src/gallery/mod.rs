@@ -5,7 +5,7 @@
 //!   .index-0123456789abcdef/      search index of a large gallery by a model; may be deleted
 //!   calibration.json              the threshold, where it was measured on the user's footage
 //!   Ann Lee/                      one folder a person, named after them
-//!     person.json                 the name, and for each still: file, digest, chosen face
+//!     person.json                 the name, the colour, and for each still: file, digest, chosen face
 //!     stills/holiday.jpg          the stills as given, byte for byte
 //!     rejected/twin.jpg           pictures of others taken for them: counter-examples
 //!     derived/                    may be deleted: rebuilt from the above when needed
@@ -181,6 +181,9 @@ struct Index {
     /// Version of this layout.
     version: u32,
     name: String,
+    /// See [`Person::colour`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    colour: Option<u32>,
     stills: Vec<Still>,
     /// Counter-examples.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -196,6 +199,7 @@ impl Index {
         Self {
             version: VERSION,
             name: person.name.to_string(),
+            colour: person.colour,
             stills: person.stills.clone(),
             rejected: person.rejected.clone(),
         }
@@ -209,6 +213,9 @@ pub struct Person {
     pub name: PersonName,
     /// Their folder.
     pub folder: PathBuf,
+    /// The number of their colour: given when they are enrolled, kept from then on, and nobody
+    /// else's as long as they stay.
+    pub colour: Option<u32>,
     /// Their stills, in the order of enrolment, without those whose file is gone.
     pub stills: Vec<Still>,
     /// Pictures of others that were taken for them ([`Gallery::reject`]), likewise.
@@ -326,10 +333,16 @@ impl Gallery {
         let known = people.iter().find(|person| person.name == *name);
         let mut index = match known {
             Some(person) => Index::of(person),
-            None => {
-                Index { version: VERSION, name: name.to_string(), stills: Vec::new(), rejected: Vec::new() }
-            }
+            None => Index {
+                version: VERSION,
+                name: name.to_string(),
+                colour: None,
+                stills: Vec::new(),
+                rejected: Vec::new(),
+            },
         };
+        let is_taken = |colour: &u32| people.iter().any(|person| person.colour == Some(*colour));
+        index.colour = index.colour.or_else(|| (0..).find(|colour| !is_taken(colour)));
         let (mut added, mut repeated, mut files) = (0, 0, Vec::new());
         for still in stills {
             let digest = blake3::hash(&still.bytes).to_hex().to_string();
@@ -362,8 +375,8 @@ impl Gallery {
             place
         };
         remove_unmentioned(&folder, &index)?;
-        let Index { stills, rejected, .. } = index;
-        let person = Person { name: name.clone(), folder, stills, rejected, missing: Vec::new() };
+        let Index { colour, stills, rejected, .. } = index;
+        let person = Person { name: name.clone(), folder, colour, stills, rejected, missing: Vec::new() };
         Ok(Enrolled { person, added, known: repeated })
     }
 
@@ -421,7 +434,8 @@ fn read_person(folder: &Path) -> Result<Option<Person>, GalleryError> {
     let (stills, missing) = there(STILLS, index.stills);
     let (rejected, _) = there(REJECTED, index.rejected);
     let missing = missing.into_iter().map(|still| still.file).collect();
-    Ok(Some(Person { name, folder: folder.to_owned(), stills, rejected, missing }))
+    let colour = index.colour;
+    Ok(Some(Person { name, folder: folder.to_owned(), colour, stills, rejected, missing }))
 }
 
 /// Enters a still into a list: over the one with the same picture, or as a new one under a

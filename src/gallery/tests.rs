@@ -320,3 +320,25 @@ fn writers_wait_for_each_other() {
     assert_eq!(people.iter().map(|person| person.stills.len()).collect::<Vec<_>>(), [4, 1, 1, 1, 1]);
     assert!(people.iter().all(|person| person.missing.is_empty()));
 }
+
+#[test]
+fn everybody_has_a_colour_of_their_own_and_keeps_it() {
+    let (_folder, gallery) = empty();
+    for (seed, person) in ["Ada", "Bo", "Cy"].into_iter().enumerate() {
+        gallery.enroll(&name(person), vec![still("a.png", seed as u8)]).unwrap();
+    }
+    let colours = || -> Vec<(String, Option<u32>)> {
+        gallery.people().unwrap().into_iter().map(|one| (one.name.to_string(), one.colour)).collect()
+    };
+    let of = |people: &[(&str, u32)]| -> Vec<(String, Option<u32>)> {
+        people.iter().map(|(name, colour)| ((*name).to_owned(), Some(*colour))).collect()
+    };
+    assert_eq!(colours(), of(&[("Ada", 0), ("Bo", 1), ("Cy", 2)]));
+    gallery.remove(&name("Bo")).unwrap();
+    gallery.enroll(&name("Cy"), vec![still("b.png", 10)]).unwrap();
+    gallery.reject(&name("Ada"), vec![still("c.png", 11)]).unwrap();
+    assert_eq!(colours(), of(&[("Ada", 0), ("Cy", 2)]));
+    gallery.enroll(&name("Dee"), vec![still("d.png", 12)]).unwrap();
+    gallery.enroll(&name("Eve"), vec![still("e.png", 13)]).unwrap();
+    assert_eq!(colours(), of(&[("Ada", 0), ("Cy", 2), ("Dee", 1), ("Eve", 3)]));
+}

@@ -22,7 +22,7 @@ pub enum ThresholdError {
     )]
     AngleRange(f64),
     /// The text is not a rate.
-    #[error("`{0}` is not a false match rate: write a number between 0 and 1, for example 1e-4")]
+    #[error("`{0}` is not a rate: write a number between 0 and 1, for example 1e-4")]
     FmrSyntax(String),
     /// The model was never calibrated.
     #[error(

@@ -22,7 +22,7 @@ use crate::detect::{Detector, Scratch};
 use crate::embed::{Embedder, Mirror};
 use crate::identify::Identifier;
 use crate::media::{self, Input, MediaError};
-use crate::report::{Appearance, Appearances, AuditSummary, FaceRecord, ReportError, Results};
+use crate::report::{Appearance, Appearances, AuditSummary, Explanation, FaceRecord, ReportError, Results};
 
 /// Absences up to this long do not end an appearance, in nanoseconds.
 pub const APPEARANCE_GAP_NS: u64 = 1_000_000_000;
@@ -145,6 +145,8 @@ pub enum Event<'a> {
 pub struct LabelSummary {
     /// Frames labelled.
     pub frames: u64,
+    /// Frames that the lists cover: more than `frames` when the second pass was stopped.
+    pub listed: u64,
     /// Faces seen, over all frames.
     pub faces: u64,
     /// Faces named, over all frames.
@@ -155,6 +157,8 @@ pub struct LabelSummary {
     pub people: Vec<Appearance>,
     /// What was covered, where something was to be.
     pub redacted: Option<AuditSummary>,
+    /// Why every track has its name; of two passes, or of an analysis.
+    pub explanations: Vec<Explanation>,
     /// What it took.
     pub work: Work,
     /// What each stage did.
@@ -350,11 +354,13 @@ impl Ledger {
         self.results.finish(&people, self.end_ns)?;
         Ok(LabelSummary {
             frames: statistics.items,
+            listed: statistics.items,
             faces: self.faces,
             named: self.named,
             dropped: dropped + statistics.dropped,
             people,
             redacted: None,
+            explanations: Vec::new(),
             work: self.work,
             statistics,
             stopped,

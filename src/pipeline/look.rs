@@ -1,15 +1,15 @@
 //! The stages that find out what is in a video, whatever is done with it then.
 //!
 //! ```text
-//! decode ─▶ search ─▶ follow ─▶ embed ─▶
-//!   1         N       1, in    N, batches
-//!                     order
+//! decode ─▶ begin ─▶ pair ─▶ search ─▶ follow ─▶ embed ─▶
+//!   1        N      1, in      N       1, in    N, batches
+//!                   order              order
 //! ```
 //!
-//! An item is a stretch of frames. A worker searches its stretch frame after frame: the first as
-//! a whole, the others mostly near known faces, so that stretches do not depend on each other
-//! and the result not on the number of workers. A live input has stretches of one frame, and one
-//! worker that remembers the last.
+//! An item is a stretch of frames. The first frame of a stretch is searched as a whole, the
+//! others are mostly searched near known faces: where the stretch begins, and where the next one
+//! does, whose new faces are followed back. So the result does not depend on the number of
+//! workers. A live input has stretches of one frame, and one worker that remembers the last.
 
 use std::sync::Arc;
 
@@ -99,6 +99,16 @@ struct Shown {
     cut: bool,
 }
 
+/// Frames one after the other, and what is known of them before they are searched.
+#[derive(Default)]
+struct Stretch {
+    shown: Vec<Shown>,
+    /// The faces of the first frame, where that was searched.
+    first: Option<Found>,
+    /// The faces of the frame after the last, unless a new shot begins there.
+    next: Vec<Face>,
+}
+
 /// A frame in which faces were looked for.
 struct Searched {
     shown: Shown,
@@ -125,7 +135,9 @@ pub fn stages<'scope, 'env>(
     let length = stretch_frames(every, live, size);
     // Live input wants fresh frames more than full queues.
     let overflow = if live { Overflow::DropOldest(1) } else { Overflow::Wait };
-    let mut before: Option<Thumbnail> = None;
+    // Faces that turn up can be followed back where there is anything to go back to.
+    let back = every.is_some() && !live && length > 1;
+    let (mut before, mut ended): (Option<Thumbnail>, bool) = (None, false);
     let frames = graph.source("decode", overflow, move || {
         let mut stretch = Vec::with_capacity(length);
         while stretch.len() < length
@@ -138,19 +150,48 @@ pub fn stages<'scope, 'env>(
             stretch.push(Shown { frame, thumbnail, cut });
         }
         source.take_warnings().into_iter().for_each(|text| drop(warn.send(text)));
-        Ok((!stretch.is_empty()).then_some(stretch))
+        // An empty one at the end takes the place of the next of the last.
+        let last = back && stretch.is_empty() && !std::mem::replace(&mut ended, stretch.is_empty());
+        Ok((last || !stretch.is_empty()).then_some(stretch))
     });
     // A worker that remembers what came before must be the only one.
     let remembers = live && every.is_some();
     let searchers = if remembers { 1 } else { threads };
     let crops = embedder.is_some();
-    let searched = graph.map("search", searchers, frames, move || {
-        let mut search = Search::new(detector, every.unwrap_or(DetectEvery::Frames(1)));
-        move |stretch: Vec<Shown>| {
+    let new_search = move || Search::new(detector, every.unwrap_or(DetectEvery::Frames(1)));
+    let begun = graph.map("begin", if back { threads } else { 1 }, frames, move || {
+        let mut search = new_search();
+        move |shown: Vec<Shown>| {
+            search.forget();
+            let first = shown
+                .first()
+                .filter(|_| back)
+                .map(|first| search.look(&first.frame.picture.to_rgb(), &first.thumbnail, first.cut))
+                .transpose()
+                .map_err(recognise::RecogniseError::from)?;
+            Ok(Stretch { shown, first, next: Vec::new() })
+        }
+    });
+    let mut held = Stretch::default();
+    let paired = graph.in_order("pair", begun, move |stretch: Stretch| {
+        if !back {
+            return Ok(stretch);
+        }
+        let mut earlier = std::mem::replace(&mut held, stretch);
+        if let (Some(shown), Some(found)) = (held.shown.first(), &held.first)
+            && !shown.cut
+        {
+            earlier.next.clone_from(&found.faces);
+        }
+        Ok(earlier)
+    });
+    let searched = graph.map("search", searchers, paired, move || {
+        let mut search = new_search();
+        move |stretch: Stretch| {
             if !remembers {
                 search.forget();
             }
-            let found = search_stretch(&mut search, stretch, every.is_some() && !live, crops);
+            let found = search_stretch(&mut search, stretch, back, crops);
             Ok(found.map_err(recognise::RecogniseError::from)?)
         }
     });
@@ -184,31 +225,38 @@ pub fn stages<'scope, 'env>(
 /// is followed `back` to where it came in.
 fn search_stretch(
     search: &mut Search<'_>,
-    stretch: Vec<Shown>,
+    stretch: Stretch,
     back: bool,
     crops: bool,
 ) -> Result<Vec<Searched>, DetectError> {
-    let mut searched: Vec<Searched> = Vec::with_capacity(stretch.len());
-    for shown in stretch {
+    let Stretch { shown, mut first, next } = stretch;
+    let mut searched: Vec<Searched> = Vec::with_capacity(shown.len());
+    for shown in shown {
         let picture = shown.frame.picture.to_rgb();
-        let found = search.look(&picture, &shown.thumbnail, shown.cut)?;
+        let found = match first.take() {
+            Some(found) => search.resume(found, &shown.thumbnail),
+            None => search.look(&picture, &shown.thumbnail, shown.cut)?,
+        };
         let candidates = recognise::cut(&picture, found.faces.clone(), crops);
         searched.push(Searched { shown, found, candidates });
     }
     if !back {
         return Ok(searched);
     }
-    for at in (1..searched.len()).rev() {
+    for at in (1..=searched.len()).rev() {
         let (earlier, later) = searched.split_at_mut(at);
-        let (Some(here), Some(after)) = (earlier.last_mut(), later.first()) else { continue };
-        let new = after.found.faces.iter().any(|face| !is_among(&face.bbox, &here.found.faces));
-        if after.shown.cut || !new {
+        let Some(here) = earlier.last_mut() else { continue };
+        let after = match later.first() {
+            Some(after) if after.shown.cut => continue,
+            Some(after) => &after.found.faces,
+            None => &next,
+        };
+        if after.iter().all(|face| is_among(&face.bbox, &here.found.faces)) {
             continue;
         }
         let picture = here.shown.frame.picture.to_rgb();
-        let faces = search.look_back(&picture, &here.found.faces, &after.found.faces)?;
-        here.candidates.extend(recognise::cut(&picture, faces.clone(), crops));
-        here.found.faces.extend(faces);
+        let new = search.look_back(&picture, &mut here.found, after)?;
+        here.candidates.extend(recognise::cut(&picture, new, crops));
         here.candidates.sort_by(|a, b| b.face.score.total_cmp(&a.face.score));
     }
     Ok(searched)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::label::LabelError;
 use super::redact::Covered;
 use crate::analysis::Analysis;
+use crate::annotate::Colours;
 use crate::discover;
 use crate::identify::{Decision, Who};
 use crate::report::{Appearance, Output, Page, PagePerson, PageVideo};
@@ -39,6 +40,7 @@ impl PageJob {
         decisions: &[Decision],
         people: &[Appearance],
         covered: Option<&Covered>,
+        colours: &Colours,
     ) -> Result<(), LabelError> {
         // The best view of everyone, and their tracks.
         let mut best: BTreeMap<&Who, &Observation> = BTreeMap::new();
@@ -78,6 +80,7 @@ impl PageJob {
         let page = Page {
             title: analysis.video.name.clone(),
             people: people.collect(),
+            colours: colours.clone(),
             duration_ns: analysis.video.duration_ns,
             video: if self.embed { PageVideo::Embedded(self.play) } else { PageVideo::Beside(self.play) },
             facts: self.facts,

@@ -102,6 +102,14 @@ impl<'a> Search<'a> {
         self.reference = None;
     }
 
+    /// Goes on after a frame that was searched as a whole and is the first.
+    pub fn resume(&mut self, found: Found, thumbnail: &Thumbnail) -> Found {
+        self.known = found.faces.iter().map(|face| (*face, [0.0; 4])).collect();
+        self.reference = Some(thumbnail.clone());
+        self.since = 0;
+        found
+    }
+
     /// The faces of the next frame; `cut` says that it begins a new shot.
     ///
     /// # Errors
@@ -139,24 +147,34 @@ impl<'a> Search<'a> {
         Ok(Found { faces, whole })
     }
 
-    /// The faces near some places of a picture, of those that were found in the frame after it
-    /// and not in it.
+    /// Adds to what was found in a picture the faces of the frame after it, where they were not
+    /// found here: looked for near there and, where that fails, once in the whole frame. Says
+    /// which are new.
     ///
     /// # Errors
     /// As for [`look`](Self::look).
     pub fn look_back(
         &mut self,
         picture: &RgbImage,
-        here: &[Face],
+        here: &mut Found,
         after: &[Face],
     ) -> Result<Vec<Face>, DetectError> {
-        let places: Vec<BBox> =
-            after.iter().map(|face| face.bbox).filter(|place| !is_among(place, here)).collect();
-        let mut faces = self.near(picture, &places)?;
-        faces.retain(|face| {
-            !is_among(&face.bbox, here) && places.iter().any(|p| p.iou(&face.bbox) >= SAME_IOU)
-        });
-        Ok(faces)
+        let missed = |here: &Found| -> Vec<BBox> {
+            after.iter().map(|face| face.bbox).filter(|place| !is_among(place, &here.faces)).collect()
+        };
+        let places = missed(here);
+        let mut new = self.near(picture, &places)?;
+        new.retain(|face| places.iter().any(|place| place.iou(&face.bbox) >= SAME_IOU));
+        new.retain(|face| !is_among(&face.bbox, &here.faces));
+        here.faces.extend(&new);
+        if !here.whole && !missed(here).is_empty() {
+            let mut others = recognise::find(self.detector, picture, &mut self.scratch)?;
+            others.retain(|face| !is_among(&face.bbox, &here.faces));
+            here.faces.extend(&others);
+            here.whole = true;
+            new.extend(others);
+        }
+        Ok(new)
     }
 
     fn near(&mut self, picture: &RgbImage, places: &[BBox]) -> Result<Vec<Face>, DetectError> {

@@ -15,7 +15,7 @@ use crate::annotate::{Annotator, Region};
 use crate::embed::Mirror;
 use crate::identify::{Decision, decide};
 use crate::media::{Frame, Source, SourceInfo};
-use crate::report::AuditSummary;
+use crate::report::{AuditSummary, Explanation};
 use crate::track::{self, Observation, TrackId, Tracker};
 
 /// Makes an analysis of what was looked at.
@@ -141,13 +141,14 @@ pub(super) fn run(
         false => (None, None),
     };
     if let Some(page) = job.page {
-        page.write(&analysis, &decisions, &ledger.people(), covered.as_ref())?;
+        page.write(&analysis, &decisions, &ledger.people(), covered.as_ref(), job.annotator.colours())?;
     }
     let stopped = stopped || control.is_stopping();
     let frames = rendered.as_ref().map_or(analysis.video.frames, |rendered| rendered.items);
     let mut summary = ledger.close(together(statistics, rendered), 0, stopped)?;
-    summary.frames = frames;
+    (summary.frames, summary.listed) = (frames, analysis.video.frames);
     summary.redacted = redacted;
+    summary.explanations = Explanation::of(&analysis.observations, &decisions);
     Ok(summary)
 }
 
@@ -166,6 +167,7 @@ pub(super) fn relabel(
     let mut statistics = Statistics { wall: start.elapsed(), ..Statistics::default() };
     let covered = job.redaction.as_ref().map(|redaction| redaction.cover(job.analysis, &decisions));
     let mut redacted = None;
+    let mut frames = job.analysis.video.frames;
     if job.output.is_some() || job.view {
         let (source, outlet) = outlet()?;
         let drawing = Drawing {
@@ -175,14 +177,17 @@ pub(super) fn relabel(
             threads: job.threads,
         };
         let (rendered, audit) = render(source, outlet, drawing, control, on_event)?;
+        frames = rendered.items;
         statistics = together(statistics, Some(rendered));
         redacted = audit;
     }
     if let Some(page) = job.page {
-        page.write(job.analysis, &decisions, &ledger.people(), covered.as_ref())?;
+        page.write(job.analysis, &decisions, &ledger.people(), covered.as_ref(), job.annotator.colours())?;
     }
     statistics.items = job.analysis.video.frames;
-    Ok(LabelSummary { redacted, ..ledger.close(statistics, 0, control.is_stopping())? })
+    let explanations = Explanation::of(&job.analysis.observations, &decisions);
+    let summary = ledger.close(statistics, 0, control.is_stopping())?;
+    Ok(LabelSummary { redacted, explanations, frames, ..summary })
 }
 
 /// What two runs took, one after the other.

@@ -358,11 +358,15 @@ pub fn subject(
     Ok(face.map(|&face| Subject { face, faces: faces.len() }))
 }
 
-/// The faces of an image. One of the size of a crop is looked at with a black frame around it:
+/// The faces of an image that may be an aligned crop. One of the size of a crop is looked at with
+/// a black frame around it:
 /// a face that fills its image has landmarks too uncertain to tell whether it is aligned (of
 /// 3,443 aligned crops of LFW 14 % in 112x112 and 38 % in 96x112 were not recognised as such,
 /// with the frame fewer than 1 %).
-fn faces(image: &RgbImage, detector: &Detector, scratch: &mut Scratch) -> Result<Vec<Face>, DetectError> {
+///
+/// # Errors
+/// When the detector's device fails.
+pub fn faces(image: &RgbImage, detector: &Detector, scratch: &mut Scratch) -> Result<Vec<Face>, DetectError> {
     let (width, height) = image.dimensions();
     let sides = [CROP_WIDTH as u32, CROP_HEIGHT as u32];
     if height != sides[1] || !sides.contains(&width) {

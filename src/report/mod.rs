@@ -23,6 +23,7 @@
 mod appearances;
 mod audit;
 pub mod chart;
+mod explain;
 mod face;
 mod json_lines;
 mod output;
@@ -33,6 +34,7 @@ mod tables;
 
 pub use appearances::{Appearance, Appearances, Span};
 pub use audit::{Audit, AuditFace, AuditSummary};
+pub use explain::Explanation;
 pub use face::FaceRecord;
 pub use json_lines::JsonLines;
 pub use output::Output;

@@ -8,7 +8,7 @@ use image::RgbImage;
 use serde::Serialize;
 
 use super::{Appearance, Output, ReportError};
-use crate::annotate;
+use crate::annotate::Colours;
 
 /// The page; data goes where [`DATA`] stands.
 const TEMPLATE: &str = include_str!("page.html");
@@ -52,6 +52,8 @@ pub struct Page {
     pub duration_ns: u64,
     /// Everyone seen.
     pub people: Vec<PagePerson>,
+    /// Their colours, as in the video.
+    pub colours: Colours,
     /// What else there is to say: heading and text, for example the threshold.
     pub facts: Vec<(String, String)>,
 }
@@ -98,7 +100,7 @@ impl Page {
             let appearance = &person.appearance;
             (appearance.who.name().is_none(), std::cmp::Reverse(appearance.screen_time_ns()), &appearance.who)
         });
-        let people = people.into_iter().map(person).collect();
+        let people = people.into_iter().map(|one| person(one, &self.colours)).collect();
         let duration_s = seconds(self.duration_ns);
         let data = Data { title: &self.title, video, embedded, duration_s, people, facts: &self.facts };
         // Records have string keys and finite numbers only: there is nothing JSON could refuse.
@@ -108,12 +110,12 @@ impl Page {
     }
 }
 
-fn person(person: &PagePerson) -> Person<'_> {
+fn person<'a>(person: &'a PagePerson, colours: &Colours) -> Person<'a> {
     let Appearance { who, frames, spans } = &person.appearance;
     Person {
         label: who.to_string(),
         known: who.name().is_some(),
-        colour: annotate::css_colour(who.name()),
+        colour: colours.css(who.name()),
         frames: *frames,
         screen_s: seconds(person.appearance.screen_time_ns()),
         spans_s: spans.iter().map(|span| [seconds(span.start_ns), seconds(span.end_ns)]).collect(),
@@ -188,6 +190,7 @@ mod tests {
             video,
             duration_ns: 10_000_000_000,
             people: people.collect(),
+            colours: Colours::default(),
             facts: vec![("Threshold".into(), "68 degrees".into())],
         }
     }

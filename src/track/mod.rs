@@ -73,9 +73,12 @@ impl Observation {
         self.pts_ns.saturating_add(self.duration_ns)
     }
 
-    /// What its embedding counts for among those of its track, see [`weight`].
+    /// What its embedding counts for among those of its track: its [`weight`], times the square
+    /// of the share of the face that lies in the picture.
     pub fn weight(&self) -> f32 {
-        weight(&self.quality)
+        let area = self.face.bbox.area();
+        let visible = if area > 0.0 { (self.quality.size_px.powi(2) / area).min(1.0) } else { 1.0 };
+        weight(&self.quality) * visible.powi(2)
     }
 }
 

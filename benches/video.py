@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Markdown tables about identity in videos, with the real program and the clips of the shared data.
+
+    python3 benches/video.py modes     # frame by frame, online, two passes: what is right and wrong
+    python3 benches/video.py search    # --detect-every auto against a search of every frame
+    python3 benches/video.py relabel   # CPU time of labelling an analysis against that of the video
+
+SPHEREFACE is the program (default: target/release/sphereface), SPHEREFACE_DATA the data (default:
+../shared/data). Everything is written to a temporary folder.
+"""
+import json
+import os
+import pathlib
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PROGRAM = os.environ.get("SPHEREFACE", str(ROOT / "target/release/sphereface"))
+VIDEO = pathlib.Path(os.environ.get("SPHEREFACE_DATA", ROOT / "../shared/data")) / "video"
+SAMPLES = ROOT / "samples"
+FRIENDS = VIDEO / "friends"
+MODES = {"frame by frame": ["--per-frame"], "online": ["--online"], "two passes": []}
+HALF = ["Joey_Tribbiani", "Monica_Geller", "Phoebe_Buffay"]
+
+
+def run(*arguments):
+    """Standard output and CPU seconds of the program."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([PROGRAM, *map(str, arguments)], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def friends_clips():
+    clips = json.loads((FRIENDS / "truth.json").read_text())["clips"]
+    return [name for name, clip in clips.items() if clip["frames"]]
+
+
+def galleries(folder):
+    """People to enrol, by the name of their gallery."""
+    for name in ("ten", "one", "half"):
+        for person in sorted((FRIENDS / "stills").iterdir()):
+            if name == "half" and person.name not in HALF:
+                continue
+            (folder / name / person.name).mkdir(parents=True)
+            stills = sorted(person.iterdir())
+            for still in stills[:1] if name == "one" else stills:
+                shutil.copy(still, folder / name / person.name)
+    people = {"hamilton": VIDEO / "hamilton/stills", "sample": SAMPLES / "people"}
+    people |= {name: folder / name for name in ("ten", "one", "half")}
+    for name, stills in people.items():
+        run("enroll", "--dir", stills, "--gallery", folder / f"gallery-{name}")
+
+
+def sets():
+    """Title, gallery, clips (file, truth, more arguments of eval)."""
+    clip = FRIENDS / "clips"
+    of_friends = lambda *more: [(clip / name, FRIENDS / "truth.json", ["--clip", name, *more]) for name in friends_clips()]
+    return [
+        ("interview (hamilton)", "hamilton", [(VIDEO / "hamilton/clip.mp4", VIDEO / "hamilton/truth.json", [])]),
+        ("friends, ten stills a person", "ten", of_friends()),
+        ("friends, one still a person", "one", of_friends()),
+        ("friends, three of six people enrolled", "half", of_friends("--enrolled", ",".join(HALF))),
+        ("bundled sample", "sample", [(SAMPLES / "sample.mp4", SAMPLES / "sample.json", [])]),
+    ]
+
+
+def add(total, score):
+    for group in ("easy", "difficult"):
+        counts = score[group]
+        for key, value in counts.items():
+            total[group, key] = total.get((group, key), 0) + value
+        seen = counts["known_detected"] + counts["strangers_detected"]
+        total["ns"] = total.get("ns", 0) + seen * (score["frame_ns"] or 0)
+    named = score["named_in_ignored"] + (score["named_false_detections"] or 0)
+    total["named_elsewhere"] = total.get("named_elsewhere", 0) + named
+
+
+def modes(folder):
+    for title, gallery, clips in sets():
+        totals = {}
+        for mode, flags in MODES.items():
+            total = totals[mode] = {}
+            for clip, truth, more in clips:
+                faces = folder / "faces.jsonl"
+                run("label", clip, "--no-video", "--gallery", folder / f"gallery-{gallery}", "--jsonl", faces, *flags)
+                # The laxer rule: the truths are drawn tightly around the faces.
+                add(total, json.loads(run("eval", "video", truth, faces, "--json", *more)[0])[1])
+        print(f"\n| {title} | " + " | ".join(MODES) + " |\n|---|" + "---|" * len(MODES))
+        both = lambda total, key: total["easy", key] + total["difficult", key]
+        share = lambda part, whole: f"{part}/{whole} ({100 * part / whole:.1f} %)" if whole else "-"
+        found = lambda t, g: share(t[g, "known_detected"] + t[g, "strangers_detected"], t[g, "known"] + t[g, "strangers"])
+        lines = {
+            "faces found, easy": lambda t: found(t, "easy"),
+            "faces found, difficult": lambda t: found(t, "difficult"),
+            "identified, easy": lambda t: share(t["easy", "identified"], t["easy", "known"]),
+            "identified, difficult": lambda t: share(t["difficult", "identified"], t["difficult", "known"]),
+            "wrong names": lambda t: both(t, "misnamed"),
+            "strangers named": lambda t: share(both(t, "strangers_named"), both(t, "strangers_detected")),
+            "names on what is no face of the truth": lambda t: t["named_elsewhere"],
+            "track switches": lambda t: both(t, "switches"),
+            "interruptions, easy / difficult": lambda t: f"{t['easy', 'interruptions']} / {t['difficult', 'interruptions']}",
+            "changes of name, a minute": lambda t: f"{both(t, 'renamings')}, {both(t, 'renamings') * 60e9 / t['ns']:.1f}" if t["ns"] else "-",
+        }
+        for name, line in lines.items():
+            print(f"| {name} | " + " | ".join(str(line(totals[mode])) for mode in MODES) + " |", flush=True)
+
+
+def iou(a, b):
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    area = lambda box: (box[2] - box[0]) * (box[3] - box[1])
+    return width * height / (area(a) + area(b) - width * height)
+
+
+def losses(every, default):
+    """For each track of `every`, whether the default found it, frame after frame; and how many faces
+    only the default found."""
+    frames = lambda path: [json.loads(line) for line in path.read_text().splitlines()]
+    free, tracks = {}, {}
+    for face in frames(default):
+        free.setdefault(face["frame"], []).append(face)
+    for face in frames(every):
+        here = free.get(face["frame"], [])
+        best = max(here, key=lambda other: iou(other["box"], face["box"]), default=None)
+        hit = best is not None and iou(best["box"], face["box"]) >= 0.4
+        if hit:
+            here.remove(best)
+        tracks.setdefault(face["track"], []).append(hit)
+    return tracks.values(), sum(map(len, free.values()))
+
+
+def runs(hits):
+    """Lengths of the losses."""
+    length = 0
+    for hit in [*hits, True]:
+        if hit and length:
+            yield length
+        length = 0 if hit else length + 1
+
+
+def search(folder):
+    print("| clips | faces, every frame searched | lost by the default | losses of 1, 2, 3, 4, 5, more frames | on tracks of 10 frames or more | found by the default alone | CPU s, every frame | CPU s, default |\n|---|---|---|---|---|---|---|---|")
+    for title, gallery, clips in [one for one in sets() if one[1] in ("hamilton", "ten", "sample")]:
+        faces = lost = alone = 0
+        histogram, long_tracks, cpu = [0] * 6, [0] * 6, [0.0, 0.0]
+        for clip, _, _ in clips:
+            lists = [folder / "every.jsonl", folder / "default.jsonl"]
+            for i, every in enumerate(("1", "auto")):
+                cpu[i] += run("label", clip, "--no-video", "--gallery", folder / f"gallery-{gallery}", "--detect-every", every, "--jsonl", lists[i])[1]
+            tracks, only = losses(*lists)
+            alone += only
+            for hits in tracks:
+                faces += len(hits)
+                lost += hits.count(False)
+                for length in runs(hits):
+                    histogram[min(length, 6) - 1] += 1
+                    long_tracks[min(length, 6) - 1] += len(hits) >= 10
+        text = lambda counts: ", ".join(map(str, counts))
+        print(f"| {title} | {faces} | {lost} | {text(histogram)} | {text(long_tracks)} | {alone} | {cpu[0]:.1f} | {cpu[1]:.1f} |", flush=True)
+
+
+def relabel(folder):
+    print("| clips | first run, CPU s | from the analysis, CPU s | share |\n|---|---|---|---|")
+    for title, gallery, clips in [one for one in sets() if one[1] in ("hamilton", "ten", "sample")]:
+        cpu = [0.0, 0.0]
+        for clip, _, _ in clips:
+            analysis, common = folder / "clip.parquet", ["--no-video", "--gallery", folder / f"gallery-{gallery}", "--jsonl", folder / "faces.jsonl"]
+            cpu[0] += run("label", clip, *common, "--analysis", analysis)[1]
+            cpu[1] += run("label", analysis, *common)[1]
+        print(f"| {title} | {cpu[0]:.2f} | {cpu[1]:.2f} | {100 * cpu[1] / cpu[0]:.1f} % |", flush=True)
+
+
+if __name__ == "__main__":
+    wanted = sys.argv[1:]
+    tables = {"modes": modes, "search": search, "relabel": relabel}
+    if not wanted or any(name not in tables for name in wanted):
+        sys.exit(__doc__)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        galleries(folder)
+        for name in wanted:
+            tables[name](folder)

@@ -1,0 +1,165 @@
+//! Why a track was given its name, in words.
+
+use std::fmt;
+
+use super::Span;
+use crate::detect::Quality;
+use crate::identify::{Candidate, Decision};
+use crate::track::{self, Observation};
+
+/// The decision about a track with its circumstances; its text tells them in a line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// What was decided.
+    pub decision: Decision,
+    /// From when to when the track goes.
+    pub shown: Span,
+    /// When its best view is shown, in nanoseconds since the start.
+    pub best_ns: u64,
+    /// How good that is.
+    pub best: Quality,
+}
+
+impl Explanation {
+    /// The decisions about the tracks of `observations`, in the order of tracks.
+    pub fn of(observations: &[Observation], decisions: &[Decision]) -> Vec<Self> {
+        let explain = |track: track::Track| {
+            let decision = decisions.iter().find(|decision| decision.track == track.id)?.clone();
+            let mut views = track.observations.iter().filter_map(|&at| observations.get(at));
+            let best = views.find(|view| view.frame == decision.best_frame)?;
+            let shown = Span { start_ns: track.start_ns, end_ns: track.end_ns };
+            Some(Self { decision, shown, best_ns: best.pts_ns, best: best.quality })
+        };
+        track::tracks(observations).into_iter().filter_map(explain).collect()
+    }
+}
+
+/// "Ada, 20.1 degrees from ada-2.jpg".
+struct Near<'a>(&'a Candidate);
+
+impl fmt::Display for Near<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Candidate { name, angle_deg, template } = self.0;
+        match template.as_str() {
+            "mean" => write!(f, "{name} at {angle_deg:.1} degrees (the mean of all stills)"),
+            still => write!(f, "{name} at {angle_deg:.1} degrees (still {still})"),
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Decision { track, who, nearest, runner_up, rejected, threshold_deg, votes, .. } = &self.decision;
+        write!(f, "track {track}, {}: {who}", self.shown)?;
+        match (nearest, threshold_deg) {
+            (Some(nearest), Some(threshold)) => {
+                write!(f, "; nearest is {}, named below {threshold:.1}", Near(nearest))?;
+                // Who is near enough and not named was nearer to somebody else in the same frame.
+                if who.name().is_none() && f64::from(nearest.angle_deg) < *threshold {
+                    write!(f, ", but another face of the same frame is nearer to them")?;
+                }
+                if let Some(runner_up) = runner_up {
+                    write!(f, "; then {}", Near(runner_up))?;
+                }
+                if let Some(rejected) = rejected {
+                    let [angle, counter] = [rejected.candidate.angle_deg, rejected.counter_angle_deg];
+                    write!(
+                        f,
+                        "; not {} at {angle:.1} degrees, because the counter-example {} lies at {counter:.1}",
+                        rejected.candidate.name, rejected.counter_example
+                    )?;
+                }
+                write!(
+                    f,
+                    "; of {} views {} are nearest to {}, {} of them near enough alone ({:.0} % by weight)",
+                    votes.views,
+                    votes.nearest,
+                    nearest.name,
+                    votes.named,
+                    100.0 * votes.share
+                )?;
+            }
+            (_, None) => write!(f, "; nobody was looked for")?,
+            (None, _) => write!(f, "; nobody to compare with, or no view that could be embedded")?,
+        }
+        let Quality { size_px, yaw_deg, pitch_deg, sharpness, .. } = self.best;
+        write!(
+            f,
+            "; best view at {:.2} s: {size_px:.0} px, turned {:.0} degrees to the side and {:.0} up or down, sharpness {sharpness:.2}",
+            self.best_ns as f64 / 1e9,
+            yaw_deg.abs(),
+            pitch_deg.abs()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::{BBox, Face};
+    use crate::identify::{Rejection, Votes, Who};
+    use crate::track::TrackId;
+
+    #[test]
+    fn a_line_tells_angle_still_runner_up_votes_and_quality() {
+        let candidate = |name: &str, angle_deg: f32, template: &str| Candidate {
+            name: name.into(),
+            angle_deg,
+            template: template.into(),
+        };
+        let seen = |frame: u64, track: u32| Observation {
+            frame,
+            pts_ns: frame * 40_000_000,
+            duration_ns: 40_000_000,
+            face: Face {
+                bbox: BBox { x1: 0.0, y1: 0.0, x2: 80.0, y2: 80.0 },
+                score: 1.0,
+                landmarks: [[0.0; 2]; 5],
+            },
+            quality: Quality { size_px: 80.0, yaw_deg: -5.0, pitch_deg: 3.0, roll_deg: 0.0, sharpness: 0.31 },
+            embedding: None,
+            track: TrackId(track),
+        };
+        let decision = Decision {
+            track: TrackId(1),
+            who: Who::Named("Ada".into()),
+            nearest: Some(candidate("Ada", 20.12, "ada-2.jpg")),
+            runner_up: Some(candidate("Bo", 81.0, "mean")),
+            rejected: None,
+            threshold_deg: Some(67.07),
+            votes: Votes { views: 12, nearest: 11, named: 9, share: 0.95 },
+            best_frame: 30,
+        };
+        let stranger = Decision {
+            track: TrackId(2),
+            who: Who::Stranger(1),
+            nearest: Some(candidate("Bo", 50.0, "mean")),
+            runner_up: None,
+            rejected: Some(Rejection {
+                candidate: candidate("Ada", 40.0, "mean"),
+                counter_example: "twin.jpg".into(),
+                counter_angle_deg: 30.0,
+            }),
+            best_frame: 26,
+            ..decision.clone()
+        };
+        let observations = [seen(25, 1), seen(26, 2), seen(30, 1), seen(49, 1)];
+        let all = Explanation::of(&observations, &[decision, stranger]);
+        let lines: Vec<String> = all.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines[0],
+            "track 1, 0:01.0-0:02.0: Ada; nearest is Ada at 20.1 degrees (still ada-2.jpg), named below 67.1; \
+             then Bo at 81.0 degrees (the mean of all stills); of 12 views 11 are nearest to Ada, 9 of them \
+             near enough alone (95 % by weight); best view at 1.20 s: 80 px, turned 5 degrees to the side and \
+             3 up or down, sharpness 0.31"
+        );
+        for part in [
+            "Unknown 1",
+            "another face of the same frame",
+            "not Ada at 40.0 degrees",
+            "twin.jpg lies at 30.0",
+        ] {
+            assert!(lines[1].contains(part), "{}", lines[1]);
+        }
+    }
+}
