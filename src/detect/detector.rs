@@ -24,6 +24,15 @@ pub struct Detector {
     output: RefineNet,
 }
 
+/// The networks that look at single squares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refiner {
+    /// R-Net, 24x24.
+    R,
+    /// O-Net, 48x48.
+    O,
+}
+
 /// Working memory of one user of the detector, and the threads that share its work; grows to
 /// what the largest image needed and is then reused.
 #[derive(Debug)]
@@ -76,6 +85,15 @@ struct Candidate {
     regression: [f32; 4],
 }
 
+/// What the sums in a [`Scratch`] are of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Sums {
+    /// The image at hand.
+    OfImage,
+    /// One that was looked at before, or none.
+    Stale,
+}
+
 /// What two boxes' intersection is compared with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Overlap {
@@ -123,8 +141,8 @@ impl Detector {
     /// bottom, then from left to right). Boxes and landmarks may reach a little beyond the image.
     pub fn detect(&self, image: &RgbImage, scratch: &mut Scratch) -> Vec<Face> {
         let proposals = self.candidates(image, scratch);
-        let refined = self.refine(image, proposals, scratch);
-        self.output(image, refined, scratch)
+        let refined = self.refine(image, proposals, Sums::OfImage, scratch);
+        self.output(image, refined, Sums::OfImage, scratch)
     }
 
     /// The faces near places where faces are expected (boxes as [`detect`](Self::detect) gives
@@ -144,8 +162,8 @@ impl Detector {
         };
         let finite = |place: &&BBox| place.area().is_finite() && place.area() > 0.0;
         let proposals = places.iter().filter(finite).flat_map(around).collect();
-        let refined = self.refine(image, proposals, scratch);
-        self.output(image, refined, scratch)
+        let refined = self.refine(image, proposals, Sums::Stale, scratch);
+        self.output(image, refined, Sums::Stale, scratch)
     }
 
     /// The squares P-Net proposes, the most likely first: the first stage of
@@ -154,15 +172,30 @@ impl Detector {
         self.candidates(image, scratch).into_iter().map(|candidate| candidate.bbox).collect()
     }
 
+    /// The probability of a face in every square by R-Net or O-Net alone: one of the later stages
+    /// of [`detect`](Self::detect) on its own. Squares that lie outside the image are left out.
+    pub fn judge(
+        &self,
+        network: Refiner,
+        image: &RgbImage,
+        squares: &[BBox],
+        scratch: &mut Scratch,
+    ) -> Vec<f32> {
+        let network = match network {
+            Refiner::R => &self.refine,
+            Refiner::O => &self.output,
+        };
+        let one = |&bbox| Candidate { bbox, score: 0.0, regression: [0.0; 4] };
+        let mut candidates = squares.iter().map(one).collect();
+        let answers = self.look(network, image, &mut candidates, Sums::Stale, scratch);
+        answers.chunks_exact(network.outputs()).map(probability).collect()
+    }
+
     /// Stage 1: P-Net over the pyramid.
     fn candidates(&self, image: &RgbImage, scratch: &mut Scratch) -> Vec<Candidate> {
         let [threshold, ..] = self.config.thresholds;
-        let scales = self.scales(image);
-        let sizes: Vec<(usize, usize)> = scales
-            .iter()
-            .map(|scale| [image.width(), image.height()].map(|side| (f64::from(side) * scale + 1.0) as usize))
-            .map(|[width, height]| (width, height))
-            .collect();
+        let scales = self.config.scales(image.width(), image.height());
+        let sizes = self.config.pyramid(image.width(), image.height());
         let Some(&(_, least_rows)) = sizes.last() else { return Vec::new() };
         let Scratch { team, sums, workers } = scratch;
         sums.add_up(self.kernels.isa, image, least_rows);
@@ -187,30 +220,16 @@ impl Detector {
         kept
     }
 
-    /// Image sizes of the pyramid in parts of the full size, the largest first.
-    fn scales(&self, image: &RgbImage) -> Vec<f64> {
-        let largest = 12.0 / f64::from(self.config.min_face.px(image.height()));
-        let shorter = f64::from(image.width().min(image.height()));
-        // The shorter side is carried along rather than multiplied out, to stop where the
-        // PyTorch port stops.
-        std::iter::successors(Some((largest, shorter * largest)), |(scale, side)| {
-            let factor = decimal(self.config.factor);
-            Some((scale * factor, side * factor))
-        })
-        .take_while(|&(_, side)| side >= 12.0)
-        .map(|(scale, _)| scale)
-        .collect()
-    }
-
     /// Stage 2: R-Net over what P-Net proposed.
     fn refine(
         &self,
         image: &RgbImage,
         mut candidates: Vec<Candidate>,
+        sums: Sums,
         scratch: &mut Scratch,
     ) -> Vec<Candidate> {
         let [_, threshold, _] = self.config.thresholds;
-        let answers = self.look(&self.refine, image, &mut candidates, scratch);
+        let answers = self.look(&self.refine, image, &mut candidates, sums, scratch);
         let outputs = answers.chunks_exact(self.refine.outputs());
         let likely = candidates
             .iter()
@@ -230,9 +249,15 @@ impl Detector {
     }
 
     /// Stage 3: O-Net over what R-Net left.
-    fn output(&self, image: &RgbImage, mut candidates: Vec<Candidate>, scratch: &mut Scratch) -> Vec<Face> {
+    fn output(
+        &self,
+        image: &RgbImage,
+        mut candidates: Vec<Candidate>,
+        sums: Sums,
+        scratch: &mut Scratch,
+    ) -> Vec<Face> {
         let [.., threshold] = self.config.thresholds;
-        let answers = self.look(&self.output, image, &mut candidates, scratch);
+        let answers = self.look(&self.output, image, &mut candidates, sums, scratch);
         let outputs = answers.chunks_exact(self.output.outputs());
         let mut likely = Vec::new();
         for (candidate, out) in candidates.iter().zip(outputs) {
@@ -264,9 +289,10 @@ impl Detector {
         network: &RefineNet,
         image: &RgbImage,
         candidates: &mut Vec<Candidate>,
+        current: Sums,
         scratch: &mut Scratch,
     ) -> Vec<f32> {
-        let Scratch { team, workers, .. } = scratch;
+        let Scratch { team, workers, sums } = scratch;
         candidates.retain(|candidate| region(&candidate.bbox, image).is_some());
         let batches: Vec<&[Candidate]> = candidates.chunks(network.batch()).collect();
         let answers: Vec<Mutex<Vec<f32>>> = batches.iter().map(|_| Mutex::default()).collect();
@@ -276,8 +302,13 @@ impl Detector {
             for (candidate, crop) in batches[item].iter().zip(crops.chunks_exact_mut(network.crop_length())) {
                 let Some(region) = region(&candidate.bbox, image) else { continue };
                 resize.prepare((region.width, region.height), network.side, network.side);
+                // Two rows of sums are read faster than three rows of pixels are added up.
+                let from_sums = current == Sums::OfImage && region.height > 2 * network.side;
                 for (y, row) in crop.chunks_exact_mut(network.side * 3).enumerate() {
-                    resize.row(self.kernels.isa, image, region, y, row);
+                    match from_sums {
+                        true => resize.row_of(self.kernels.isa, sums, region, y, row),
+                        false => resize.row(self.kernels.isa, image, region, y, row),
+                    }
                 }
             }
             network.run(&self.kernels, crops, batches[item].len(), refine);
@@ -302,11 +333,6 @@ fn bands(sizes: &[(usize, usize)], threads: usize) -> Vec<(usize, Range<usize>)>
             .map(move |first| (level, first..first.saturating_add(band).min(rows)))
     };
     (0..sizes.len()).flat_map(of_level).collect()
-}
-
-/// The value a person wrote: 0.709 rather than the nearest f32 to it.
-fn decimal(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 /// The image box of a P-Net cell at that scale.
@@ -459,7 +485,7 @@ mod tests {
     #[test]
     fn the_smallest_face_sets_the_largest_level() {
         let config = DetectorConfig { min_face: MinFace::FrameFraction(0.1), ..DetectorConfig::default() };
-        let scales = detector(config, Isa::Portable).scales(&RgbImage::new(640, 400));
+        let scales = config.scales(640, 400);
         assert!((scales[0] - 12.0 / 40.0).abs() < 1e-6);
         assert!((scales[1] - 0.709 * 12.0 / 40.0).abs() < 1e-6);
         assert!(scales.iter().all(|scale| scale * 400.0 >= 12.0 - 1e-9));

@@ -37,7 +37,7 @@ pub mod reference;
 mod refine;
 
 pub use config::{DetectError, DetectorConfig, MinFace, SMALLEST_FACE_PX};
-pub use detector::{Detector, Scratch};
+pub use detector::{Detector, Refiner, Scratch};
 pub use quality::{MAX_PITCH_DEG, MAX_YAW_DEG, MIN_SHARPNESS, MIN_SIZE_PX, Quality, QualityIssue};
 
 use serde::{Deserialize, Serialize};
