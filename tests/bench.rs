@@ -142,7 +142,7 @@ fn every_instruction_set_gives_the_same_labels() {
         assert_eq!(faces.len(), expected.len(), "{isa}");
         for (face, expected) in faces.iter().zip(expected) {
             assert_eq!(face["name"], expected["name"], "{isa}");
-            for (a, b) in face["bbox"].as_array().unwrap().iter().zip(expected["bbox"].as_array().unwrap()) {
+            for (a, b) in face["box"].as_array().unwrap().iter().zip(expected["box"].as_array().unwrap()) {
                 assert!((a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 0.02, "{isa}: {face}");
             }
             let angle = |face: &Value| face["angle_deg"].as_f64().unwrap();

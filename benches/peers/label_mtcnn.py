@@ -98,7 +98,7 @@ while True:
             cv2.rectangle(frame, (left, top), (right, bottom), (0, 200, 0) if name else (0, 0, 200), 2)
             cv2.putText(frame, f"{name or 'unknown'} {angle:.0f}", (left, top - 6), cv2.FONT_HERSHEY_SIMPLEX,
                         0.5, (255, 255, 255), 1, cv2.LINE_AA)
-            lines.append({"frame": frames, "bbox": box.tolist(), "landmarks": points.tolist(),
+            lines.append({"frame": frames, "box": box.tolist(), "landmarks": points.tolist(),
                           "score": float(score), "name": name, "angle_deg": angle})
         faces += len(found)
     writer.write(frame)
