@@ -26,6 +26,14 @@ def layers():
             inputs = channels
 
 
+def load(path):
+    """Weights and metadata of a file of ours: in f32, whatever they are stored in."""
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
+        return {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}, file.metadata()
+
+
 def random_weights():
     """Random weights that keep activations near 1 from layer to layer."""
     weights, drawn = {}, 0
@@ -79,22 +87,27 @@ def torch_network(weights):
     import torch.nn.functional as F
 
     w = {name: torch.from_numpy(values) for name, values in weights.items()}
+    present = list(layers())
 
     def run(batch):
         with torch.inference_mode():
-            x = torch.from_numpy(batch)
-            for name, _, _, stride, last in layers():
-                if not last:
-                    outer = x
-                x = F.prelu(
-                    F.conv2d(x, w[f"conv{name}.weight"], w[f"conv{name}.bias"], stride, 1),
-                    w[f"relu{name}.weight"],
-                )
-                if last:
-                    x = x + outer
-            return F.linear(x.flatten(1), w["fc5.weight"], w["fc5.bias"]).numpy()
+            return features(F, w, torch.from_numpy(batch), present).numpy()
 
     return run
+
+
+def features(F, w, x, present):
+    """The network on a batch of pixels, from its tensors by name."""
+    for name, _, _, stride, last in present:
+        if not last:
+            outer = x
+        x = F.prelu(
+            F.conv2d(x, w[f"conv{name}.weight"], w[f"conv{name}.bias"], stride, 1),
+            w[f"relu{name}.weight"],
+        )
+        if last:
+            x = x + outer
+    return F.linear(x.flatten(1), w["fc5.weight"], w["fc5.bias"])
 
 
 def onnx_network(weights, batch):

@@ -1,9 +1,16 @@
 //! Measures: this machine's peak, every network, the detector, and a whole job.
 
 pub mod inputs;
+#[cfg(feature = "video")]
+mod job;
+mod machine;
+mod report;
 mod search;
 mod serve;
+mod work;
 
+pub use machine::{MachineBench, machine};
+pub use report::{Peak, Report, Row};
 pub use search::{SearchBench, SearchReport, Speed};
 pub use serve::serve;
 
@@ -13,4 +20,24 @@ pub enum BenchError {
     /// An answer cannot be written.
     #[error("cannot write an answer ({0}): is the other program still there?")]
     Answer(std::io::Error),
+    /// There is no room for the video that a job makes.
+    #[error(
+        "cannot make a temporary folder for the video of the job ({0}): set TMPDIR to a folder with room"
+    )]
+    Folder(std::io::Error),
+    /// A network cannot be used.
+    #[error(transparent)]
+    Embed(#[from] crate::embed::EmbedError),
+    /// The detector cannot be used.
+    #[error(transparent)]
+    Detect(#[from] crate::detect::DetectError),
+    /// The video of the job cannot be read or written.
+    #[error(transparent)]
+    Media(#[from] crate::media::MediaError),
+    /// The job failed.
+    #[error(transparent)]
+    Label(#[from] crate::pipeline::label::LabelError),
+    /// Labels cannot be drawn.
+    #[error(transparent)]
+    Annotate(#[from] crate::annotate::AnnotateError),
 }

@@ -38,6 +38,7 @@ const NOTHING: Answer = Answer { time_ms: None, feature: None, proposals: None, 
 /// - `feature`: the feature of the first of them
 /// - `detect FILE`: finds the faces of a still
 /// - `propose FILE`: runs P-Net over the pyramid of a still
+/// - `copy FILE TO`: decodes a video and encodes it again (paths without spaces)
 ///
 /// # Errors
 /// When an answer cannot be written. What a request gets wrong is its answer.
@@ -78,7 +79,14 @@ pub fn serve(
                 let proposals = Some(proposals.len());
                 Ok(Answer { time_ms: Some(milliseconds(start)), proposals, ..NOTHING })
             }),
-            other => Err(format!("'{other}' is none of embed, feature, detect and propose")),
+            #[cfg(feature = "video")]
+            "copy" => {
+                let (from, to) = argument.split_once(' ').unwrap_or((argument, ""));
+                super::job::copy(Path::new(from), Path::new(to))
+                    .map(|(_, time)| Answer { time_ms: Some(1e3 * time.as_secs_f64()), ..NOTHING })
+                    .map_err(|error| error.to_string())
+            }
+            other => Err(format!("'{other}' is none of embed, feature, detect, propose and copy")),
         };
         let answer = answer.unwrap_or_else(|error| Answer { error: Some(error), ..NOTHING });
         serde_json::to_writer(&mut answers, &answer)

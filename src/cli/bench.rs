@@ -1,24 +1,59 @@
 //! `sphereface bench`: how fast this machine is, and how much of that is reached.
 
 mod search;
+mod train;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use indicatif::ProgressBar;
 
+use super::UsageError;
 use super::options::{self, DetectionArgs, ModelArgs, ThreadArgs};
-use crate::bench;
+use crate::bench::{self, MachineBench};
 use crate::embed::{EmbedOptions, Embedder};
+use crate::nn::weights::MTCNN;
 use crate::nn::{Device, DeviceChoice, Weights};
 
 /// Measure this machine: its peak, each network, the detector, and a whole job
+///
+/// Everything is measured on one thread and on --threads; the figures are medians.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  \
+    sphereface bench\n  \
+    sphereface bench --json > bench.json\n  \
+    sphereface bench --video samples/sample.mp4 --threads 2\n  \
+    sphereface bench train --depth 20 --batch 64 --threads 2\n  \
+    sphereface bench search --templates 100000"
+)]
 pub struct BenchArgs {
     #[command(subcommand)]
     part: Option<Part>,
     /// Answer requests for single measurements on standard input, for benches/peers
     #[arg(long, hide = true)]
     serve: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Crops that are embedded together, each 1 to 1024
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 4, 16],
+        value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batches: Vec<u16>,
+    /// Sizes of frames in pixels, each side 12 to 8192
+    #[arg(long, value_name = "WxH,...", value_delimiter = ',', default_value = "640x360,1280x720,1920x1080")]
+    frames: Vec<FrameSize>,
+    /// Seconds for each measurement, more than 0 and at most 60
+    #[arg(long, value_name = "S", default_value_t = 0.3)]
+    seconds: f64,
+    /// Video for the whole job, such as samples/sample.mp4; without it that is left out
+    #[arg(long, value_name = "FILE")]
+    video: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -30,22 +65,90 @@ pub struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum Part {
     Search(search::SearchArgs),
+    Train(Box<train::TrainBenchArgs>),
+}
+
+/// Width and height in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FrameSize(u32, u32);
+
+impl FromStr for FrameSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let side = |side: &str| side.trim().parse::<u32>().ok().filter(|side| (12..=8192).contains(side));
+        let sides = text.split_once('x').and_then(|(width, height)| side(width).zip(side(height)));
+        sides
+            .map(|(width, height)| Self(width, height))
+            .ok_or_else(|| "write width x height in pixels, each 12 to 8192, for example 1280x720".to_owned())
+    }
 }
 
 impl BenchArgs {
     /// Measures and prints.
     pub fn run(self) -> Result<()> {
-        if let Some(Part::Search(args)) = self.part {
-            return args.run();
+        match self.part {
+            Some(Part::Search(args)) => args.run(),
+            Some(Part::Train(args)) => args.run(),
+            None if self.serve => self.serve(),
+            None => self.measure(),
         }
+    }
+
+    fn serve(self) -> Result<()> {
         let isa = options::isa()?;
         let detector = self.detection.detector(&Device::open(DeviceChoice::Cpu, isa)?)?;
         let threads = self.threads.count();
-        if self.serve {
-            let embedder =
-                Embedder::new(Weights::resolve(&self.model.model)?, EmbedOptions { isa, threads })?;
-            bench::serve(&embedder, &detector, threads, std::io::stdin().lock(), std::io::stdout().lock())?;
+        let embedder = Embedder::new(Weights::resolve(&self.model.model)?, EmbedOptions { isa, threads })?;
+        bench::serve(&embedder, &detector, threads, std::io::stdin().lock(), std::io::stdout().lock())?;
+        Ok(())
+    }
+
+    fn measure(self) -> Result<()> {
+        if !(self.seconds > 0.0 && self.seconds <= 60.0) {
+            let seconds = self.seconds;
+            return Err(UsageError(format!(
+                "--seconds {seconds} makes no sense: give more than 0 and at most 60"
+            ))
+            .into());
+        }
+        let what = MachineBench {
+            isa: options::isa()?,
+            threads: self.threads.count(),
+            batches: self.batches.iter().copied().map(usize::from).collect(),
+            frames: self.frames.iter().map(|&FrameSize(width, height)| (width, height)).collect(),
+            time: Duration::from_secs_f64(self.seconds),
+            detection: self.detection.config()?,
+            detector: MTCNN.weights()?,
+            model: Weights::resolve(&self.model.model)?,
+            video: self.video,
+        };
+        let bar =
+            if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        let report = bench::machine(&what, &mut |part| {
+            bar.set_message(part.to_owned());
+            bar.tick();
+        });
+        bar.finish_and_clear();
+        let report = report?;
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+        } else {
+            println!("{report}");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_has_two_sides() {
+        assert_eq!("1280x720".parse(), Ok(FrameSize(1280, 720)));
+        for text in ["", "1280", "1280x", "11x720", "1280x9000", "-1x720", "12x12x12"] {
+            assert!(text.parse::<FrameSize>().is_err(), "{text}");
+        }
     }
 }

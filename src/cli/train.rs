@@ -61,7 +61,7 @@ pub struct TrainArgs {
 }
 
 /// The error with its exit code.
-fn told(error: TrainError) -> anyhow::Error {
+pub(super) fn told(error: TrainError) -> anyhow::Error {
     if error.is_usage() { UsageError(error.to_string()).into() } else { error.into() }
 }
 

@@ -108,6 +108,36 @@ impl DetectorConfig {
     }
 }
 
+impl DetectorConfig {
+    /// Sizes of the pyramid's levels for an image of that size, width and height in pixels, the
+    /// largest first.
+    pub fn pyramid(&self, width: u32, height: u32) -> Vec<(usize, usize)> {
+        let side = |side: u32, scale: f64| (f64::from(side) * scale + 1.0) as usize;
+        let scales = self.scales(width, height).into_iter();
+        scales.map(|scale| (side(width, scale), side(height, scale))).collect()
+    }
+
+    /// The same in parts of the full size.
+    pub(super) fn scales(&self, width: u32, height: u32) -> Vec<f64> {
+        let largest = 12.0 / f64::from(self.min_face.px(height));
+        let shorter = f64::from(width.min(height));
+        // The shorter side is carried along rather than multiplied out, to stop where the
+        // PyTorch port stops.
+        std::iter::successors(Some((largest, shorter * largest)), |(scale, side)| {
+            let factor = decimal(self.factor);
+            Some((scale * factor, side * factor))
+        })
+        .take_while(|&(_, side)| side >= 12.0)
+        .map(|(scale, _)| scale)
+        .collect()
+    }
+}
+
+/// The value a person wrote: 0.709 rather than the nearest f32 to it.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}
+
 /// Why a detector cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum DetectError {

@@ -32,35 +32,37 @@ enum Networks {
     Tensors(Box<(tensors::ProposalNet, tensors::RefineNet, tensors::RefineNet)>),
 }
 
-/// What looks at single squares.
-#[derive(Debug, Clone, Copy)]
-enum Stage {
-    Refine,
-    Output,
+/// The networks that look at single squares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refiner {
+    /// R-Net, 24x24.
+    R,
+    /// O-Net, 48x48.
+    O,
 }
 
-impl Stage {
+impl Refiner {
     /// Side of the crops in pixels.
     fn side(self) -> usize {
         match self {
-            Stage::Refine => 24,
-            Stage::Output => 48,
+            Refiner::R => 24,
+            Refiner::O => 48,
         }
     }
 
     /// Values a crop comes out as: two of the softmax, four sides, ten of landmarks or none.
     fn outputs(self) -> usize {
         match self {
-            Stage::Refine => 6,
-            Stage::Output => 16,
+            Refiner::R => 6,
+            Refiner::O => 16,
         }
     }
 
     /// The one of this stage.
     fn of<'n, N>(self, refine: &'n N, output: &'n N) -> &'n N {
         match self {
-            Stage::Refine => refine,
-            Stage::Output => output,
+            Refiner::R => refine,
+            Refiner::O => output,
         }
     }
 }
@@ -121,6 +123,15 @@ struct Candidate {
     bbox: BBox,
     score: f32,
     regression: [f32; 4],
+}
+
+/// What the sums in a [`Scratch`] are of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Sums {
+    /// The image at hand.
+    OfImage,
+    /// One that was looked at before, or none.
+    Stale,
 }
 
 /// What two boxes' intersection is compared with.
@@ -191,8 +202,8 @@ impl Detector {
     /// When the device fails; the kernels never do.
     pub fn detect(&self, image: &RgbImage, scratch: &mut Scratch) -> Result<Vec<Face>, DetectError> {
         let proposals = self.candidates(image, scratch)?;
-        let refined = self.refine(image, proposals, scratch)?;
-        self.output(image, refined, scratch)
+        let refined = self.refine(image, proposals, Sums::OfImage, scratch)?;
+        self.output(image, refined, Sums::OfImage, scratch)
     }
 
     /// The faces near places where faces are expected (boxes as [`detect`](Self::detect) gives
@@ -220,8 +231,8 @@ impl Detector {
         };
         let finite = |place: &&BBox| place.area().is_finite() && place.area() > 0.0;
         let proposals = places.iter().filter(finite).flat_map(around).collect();
-        let refined = self.refine(image, proposals, scratch)?;
-        self.output(image, refined, scratch)
+        let refined = self.refine(image, proposals, Sums::Stale, scratch)?;
+        self.output(image, refined, Sums::Stale, scratch)
     }
 
     /// The squares P-Net proposes, the most likely first: the first stage of
@@ -233,17 +244,31 @@ impl Detector {
         Ok(self.candidates(image, scratch)?.into_iter().map(|candidate| candidate.bbox).collect())
     }
 
+    /// The probability of a face in every square by R-Net or O-Net alone: one of the later stages
+    /// of [`detect`](Self::detect) on its own. Squares that lie outside the image are left out.
+    ///
+    /// # Errors
+    /// As for [`detect`](Self::detect).
+    pub fn judge(
+        &self,
+        network: Refiner,
+        image: &RgbImage,
+        squares: &[BBox],
+        scratch: &mut Scratch,
+    ) -> Result<Vec<f32>, DetectError> {
+        let one = |&bbox| Candidate { bbox, score: 0.0, regression: [0.0; 4] };
+        let mut candidates = squares.iter().map(one).collect();
+        let answers = self.look(network, image, &mut candidates, Sums::Stale, scratch)?;
+        Ok(answers.chunks_exact(network.outputs()).map(probability).collect())
+    }
+
     /// Stage 1: P-Net over the pyramid.
     fn candidates(&self, image: &RgbImage, scratch: &mut Scratch) -> Result<Vec<Candidate>, DetectError> {
-        let scales = self.scales(image);
-        let sizes: Vec<(usize, usize)> = scales
-            .iter()
-            .map(|scale| [image.width(), image.height()].map(|side| (f64::from(side) * scale + 1.0) as usize))
-            .map(|[width, height]| (width, height))
-            .collect();
+        let [threshold, ..] = self.config.thresholds;
+        let scales = self.config.scales(image.width(), image.height());
+        let sizes = self.config.pyramid(image.width(), image.height());
         let Some(&(_, least_rows)) = sizes.last() else { return Ok(Vec::new()) };
         scratch.sums.add_up(self.kernels.isa, image, least_rows);
-        let [threshold, ..] = self.config.thresholds;
         let found = match &self.networks {
             Networks::Kernels(networks) => self.scan(&networks.0, &sizes, threshold, scratch),
             Networks::Tensors(networks) => networks.0.run(self.pyramid(&sizes, scratch), threshold)?,
@@ -292,9 +317,10 @@ impl Detector {
             let ((width, height), mut pixels) = (sizes[item], lock(&levels[item]));
             pixels.resize(width * height * 3, 0.0);
             let resize = &mut lock(&workers[thread]).resize;
-            resize.prepare(sums.size(), width, height);
+            let whole = sums.whole();
+            resize.prepare((whole.width, whole.height), width, height);
             for (y, row) in pixels.chunks_exact_mut(width * 3).enumerate() {
-                resize.row_of(self.kernels.isa, sums, y, row);
+                resize.row_of(self.kernels.isa, sums, whole, y, row);
             }
         });
         let level = |(&(width, height), pixels): (&(usize, usize), &Mutex<Vec<f32>>)| Level {
@@ -304,31 +330,17 @@ impl Detector {
         sizes.iter().zip(&levels).map(level).collect()
     }
 
-    /// Image sizes of the pyramid in parts of the full size, the largest first.
-    fn scales(&self, image: &RgbImage) -> Vec<f64> {
-        let largest = 12.0 / f64::from(self.config.min_face.px(image.height()));
-        let shorter = f64::from(image.width().min(image.height()));
-        // The shorter side is carried along rather than multiplied out, to stop where the
-        // PyTorch port stops.
-        std::iter::successors(Some((largest, shorter * largest)), |(scale, side)| {
-            let factor = decimal(self.config.factor);
-            Some((scale * factor, side * factor))
-        })
-        .take_while(|&(_, side)| side >= 12.0)
-        .map(|(scale, _)| scale)
-        .collect()
-    }
-
     /// Stage 2: R-Net over what P-Net proposed.
     fn refine(
         &self,
         image: &RgbImage,
         mut candidates: Vec<Candidate>,
+        sums: Sums,
         scratch: &mut Scratch,
     ) -> Result<Vec<Candidate>, DetectError> {
         let [_, threshold, _] = self.config.thresholds;
-        let answers = self.look(Stage::Refine, image, &mut candidates, scratch)?;
-        let outputs = answers.chunks_exact(Stage::Refine.outputs());
+        let answers = self.look(Refiner::R, image, &mut candidates, sums, scratch)?;
+        let outputs = answers.chunks_exact(Refiner::R.outputs());
         let likely = candidates
             .iter()
             .zip(outputs)
@@ -351,11 +363,12 @@ impl Detector {
         &self,
         image: &RgbImage,
         mut candidates: Vec<Candidate>,
+        sums: Sums,
         scratch: &mut Scratch,
     ) -> Result<Vec<Face>, DetectError> {
         let [.., threshold] = self.config.thresholds;
-        let answers = self.look(Stage::Output, image, &mut candidates, scratch)?;
-        let outputs = answers.chunks_exact(Stage::Output.outputs());
+        let answers = self.look(Refiner::O, image, &mut candidates, sums, scratch)?;
+        let outputs = answers.chunks_exact(Refiner::O.outputs());
         let mut likely = Vec::new();
         for (candidate, out) in candidates.iter().zip(outputs) {
             let score = probability(out);
@@ -383,21 +396,27 @@ impl Detector {
     /// network over all of them. Returns what its heads say, [candidates, outputs].
     fn look(
         &self,
-        stage: Stage,
+        network: Refiner,
         image: &RgbImage,
         candidates: &mut Vec<Candidate>,
+        current: Sums,
         scratch: &mut Scratch,
     ) -> Result<Vec<f32>, DetectError> {
         candidates.retain(|candidate| region(&candidate.bbox, image).is_some());
-        let length = stage.side() * stage.side() * 3;
-        let Scratch { team, workers, .. } = scratch;
+        let length = network.side() * network.side() * 3;
+        let Scratch { team, workers, sums } = scratch;
         let cut = |candidates: &[Candidate], resize: &mut AreaResize, crops: &mut Vec<f32>| {
             crops.resize(candidates.len() * length, 0.0);
             for (candidate, crop) in candidates.iter().zip(crops.chunks_exact_mut(length)) {
                 let Some(region) = region(&candidate.bbox, image) else { continue };
-                resize.prepare((region.width, region.height), stage.side(), stage.side());
-                for (y, row) in crop.chunks_exact_mut(stage.side() * 3).enumerate() {
-                    resize.row(self.kernels.isa, image, region, y, row);
+                resize.prepare((region.width, region.height), network.side(), network.side());
+                // Two rows of sums are read faster than three rows of pixels are added up.
+                let from_sums = current == Sums::OfImage && region.height > 2 * network.side();
+                for (y, row) in crop.chunks_exact_mut(network.side() * 3).enumerate() {
+                    match from_sums {
+                        true => resize.row_of(self.kernels.isa, sums, region, y, row),
+                        false => resize.row(self.kernels.isa, image, region, y, row),
+                    }
                 }
             }
         };
@@ -411,17 +430,17 @@ impl Detector {
         };
         match &self.networks {
             Networks::Kernels(networks) => {
-                let network = stage.of(&networks.1, &networks.2);
-                Ok(batched(network.batch(), &|worker, batch, answers| {
+                let kernels = network.of(&networks.1, &networks.2);
+                Ok(batched(kernels.batch(), &|worker, batch, answers| {
                     let Worker { refine, resize, crops, .. } = worker;
                     cut(batch, resize, crops);
-                    network.run(&self.kernels, crops, batch.len(), refine);
+                    kernels.run(&self.kernels, crops, batch.len(), refine);
                     answers.clone_from(&refine.out);
                 }))
             }
             Networks::Tensors(networks) => {
                 let crops = batched(CROPS_CUT, &|worker, batch, crops| cut(batch, &mut worker.resize, crops));
-                stage.of(&networks.1, &networks.2).run(crops)
+                network.of(&networks.1, &networks.2).run(crops)
             }
         }
     }
@@ -439,11 +458,6 @@ fn bands(sizes: &[(usize, usize)], threads: usize) -> Vec<(usize, Range<usize>)>
             .map(move |first| (level, first..first.saturating_add(band).min(rows)))
     };
     (0..sizes.len()).flat_map(of_level).collect()
-}
-
-/// The value a person wrote: 0.709 rather than the nearest f32 to it.
-fn decimal(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 /// The image box of a P-Net cell at that scale.
@@ -596,7 +610,7 @@ mod tests {
     #[test]
     fn the_smallest_face_sets_the_largest_level() {
         let config = DetectorConfig { min_face: MinFace::FrameFraction(0.1), ..DetectorConfig::default() };
-        let scales = detector(config, Isa::Portable).scales(&RgbImage::new(640, 400));
+        let scales = config.scales(640, 400);
         assert!((scales[0] - 12.0 / 40.0).abs() < 1e-6);
         assert!((scales[1] - 0.709 * 12.0 / 40.0).abs() < 1e-6);
         assert!(scales.iter().all(|scale| scale * 400.0 >= 12.0 - 1e-9));

@@ -38,7 +38,7 @@ mod refine;
 mod tensors;
 
 pub use config::{DetectError, DetectorConfig, MinFace, SMALLEST_FACE_PX};
-pub use detector::{Detector, Scratch};
+pub use detector::{Detector, Refiner, Scratch};
 pub use quality::{MAX_PITCH_DEG, MAX_YAW_DEG, MIN_SHARPNESS, MIN_SIZE_PX, Quality, QualityIssue};
 
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,6 @@
 //! How fast this machine trains, part by part.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -42,6 +43,28 @@ pub struct Report {
     pub update_ms: f64,
     /// Images a second of all but loading, which goes on in threads of its own.
     pub images_per_s: f64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { batch, threads, isa, network, classes, images_per_s, .. } = self;
+        writeln!(
+            f,
+            "{network}, {classes} classes, batches of {batch}, {threads} threads, {isa}: milliseconds an image"
+        )?;
+        if let Some(loading_ms) = self.loading_ms {
+            writeln!(f, "loading   {loading_ms:9.3} (one thread, beside the others)")?;
+        }
+        for (part, ms) in [
+            ("forward", self.forward_ms),
+            ("losses", self.losses_ms),
+            ("backward", self.backward_ms),
+            ("update", self.update_ms),
+        ] {
+            writeln!(f, "{part:9} {ms:9.3}")?;
+        }
+        write!(f, "{images_per_s:.1} images/s")
+    }
 }
 
 /// Trains `batches` batches (after one that does not count) of random numbers with the network,

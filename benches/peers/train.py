@@ -1,0 +1,102 @@
+"""Training of SphereFace-20 with A-Softmax against PyTorch: same network, classes, batch and
+threads, in turns; one step is forwards, loss, backwards and SGD with momentum, loading left out."""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import time
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("program")
+parser.add_argument("--threads", type=int, default=2)
+parser.add_argument("--batch", type=int, default=64)
+parser.add_argument("--classes", type=int, default=10572)
+parser.add_argument("--rounds", type=int, default=3)
+parser.add_argument("--steps", type=int, default=2, help="steps a turn; one more is for warming up")
+parser.add_argument("--peers", default="f32,bf16")
+options = parser.parse_args()
+os.environ["OMP_NUM_THREADS"] = str(options.threads)
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
+import network  # noqa: E402
+
+LAMBDA = 5.0
+
+
+class Peer:
+    """A step of training, as one writes it in PyTorch."""
+
+    def __init__(self, precision):
+        self.bf16 = precision == "bf16"
+        self.present = list(network.layers())
+        self.weights = {name: torch.from_numpy(values.copy()).requires_grad_()
+                        for name, values in network.random_weights().items()}
+        self.classes = (torch.randn(options.classes, network.EMBEDDING) * 0.05).requires_grad_()
+        self.optimiser = torch.optim.SGD([*self.weights.values(), self.classes], lr=1e-6, momentum=0.9,
+                                         weight_decay=5e-4)
+        self.pixels = torch.rand(options.batch, 3, 112, 96) * 2 - 1
+        self.labels = torch.randint(options.classes, (options.batch,))
+
+    def step(self):
+        """Seconds forwards, in the loss, backwards (through both), and of the update."""
+        times = [time.perf_counter()]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            features = network.features(F, self.weights, self.pixels, self.present)
+        times.append(time.perf_counter())
+        loss = self.loss(features.float())
+        times.append(time.perf_counter())
+        loss.backward()
+        times.append(time.perf_counter())
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        times.append(time.perf_counter())
+        return [after - before for before, after in zip(times, times[1:])]
+
+    def loss(self, features):
+        """A-Softmax with m = 4."""
+        length = features.norm(dim=1, keepdim=True)
+        cosines = F.linear(features / length, F.normalize(self.classes)).clamp(-1, 1)
+        own = cosines.gather(1, self.labels[:, None])
+        k = (4 * own.detach().acos() / torch.pi).floor()
+        psi = (-1) ** k * (8 * own**4 - 8 * own**2 + 1) - 2 * k
+        margined = cosines.scatter(1, self.labels[:, None], (LAMBDA * own + psi) / (1 + LAMBDA))
+        return F.cross_entropy(length * margined, self.labels)
+
+
+def ours():
+    command = [options.program, "bench", "train", "--json", "--batch", options.batch, "--classes",
+               options.classes, "--threads", options.threads, "--batches", options.steps]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    report = json.loads(done.stdout)
+    return [report[f"{part}_ms"] for part in ["forward", "losses", "backward", "update"]]
+
+
+def theirs(peer):
+    peer.step()
+    steps = [peer.step() for _ in range(options.steps)]
+    return [1e3 * statistics.median(part) / options.batch for part in zip(*steps)]
+
+
+torch.set_num_threads(options.threads)
+runs = {"ours f32": ours}
+for precision in options.peers.split(","):
+    runs[f"PyTorch {precision}"] = lambda peer=Peer(precision): theirs(peer)
+turns = {name: [] for name in runs}
+for _ in range(options.rounds):
+    for name, run in runs.items():
+        turns[name].append(run())
+print(f"SphereFace-20, A-Softmax over {options.classes} classes, batch {options.batch}, {options.threads} "
+      f"threads, {options.rounds} rounds: median ms an image")
+print(f"{'':14} forward   loss  backward  update     all  images/s")
+for name, found in turns.items():
+    parts = [statistics.median(part) for part in zip(*found)]
+    total = statistics.median(sum(parts) for parts in found)
+    ratio = statistics.median(sum(theirs) / sum(ours) for ours, theirs in zip(turns["ours f32"], found))
+    print(f"{name:14} {parts[0]:7.2f} {parts[1]:6.2f} {parts[2]:9.2f} {parts[3]:7.2f} {total:7.2f} {1e3 / total:9.1f}"
+          + (f"   ours is {ratio:.2f} times as fast" if name != "ours f32" else ""))

@@ -1,0 +1,106 @@
+"""The whole job: a video in, the same video with names out. `sphereface label`, every frame by
+itself and by default, against the same in Python (label_mtcnn.py), against face_recognition's
+example (label_dlib.py), and against decoding and encoding alone; in turns. Ours is timed as a whole
+process, the others from the first frame to the last."""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ours import Ours, timed
+
+HERE = Path(__file__).parent
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("program")
+parser.add_argument("video")
+parser.add_argument("stills", help="folder with a folder of stills a person")
+parser.add_argument("--model", help="SphereFace weights (safetensors) [default: the built-in model]")
+parser.add_argument("--wide", action="store_true", help="SphereFace-20 of the paper's width, with random weights")
+parser.add_argument("--truth", help="who is in the video, to compare the names with")
+parser.add_argument("--threads", type=int, default=2)
+parser.add_argument("--rounds", type=int, default=3)
+parser.add_argument("--min-face", type=int, default=40)
+parser.add_argument("--jobs", default="per-frame,default,copy,mtcnn,dlib")
+options = parser.parse_args()
+
+
+def call(command, **settings):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **settings)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}:\n{done.stderr}")
+    return done
+
+
+with tempfile.TemporaryDirectory() as folder:
+    folder = Path(folder)
+    model, built_in = options.model, HERE.parent.parent / "models" / "sphereface.safetensors"
+    threshold = []
+    if options.wide:
+        import network
+
+        model = folder / "sphereface20.safetensors"
+        network.save(network.random_weights(), model)
+        threshold = ["--threshold", "45deg"]
+    gallery = folder / "gallery"
+    call([options.program, "enroll", "--dir", options.stills, "--gallery", gallery])
+    ours = Ours(options.program, "--threads", options.threads)
+
+    def label(*mode):
+        command = [options.program, "label", options.video, "-o", folder / "out.mp4", "--gallery", gallery,
+                   "--threads", options.threads, "--min-face", options.min_face, "--stats", *threshold, *mode]
+        command += ["--model", model] if model else []
+        faces = folder / f"ours{''.join(mode)}.jsonl"
+        time_ms, done = timed(lambda: call([*command, "--jsonl", faces]))
+        return time_ms / 1e3, faces, done.stderr
+
+    def script(name, output, faces, *arguments):
+        command = [sys.executable, HERE / name, options.video, folder / output, options.stills, *arguments]
+        answer = json.loads(call([*command, "--threads", options.threads], cwd=HERE).stdout.splitlines()[-1])
+        return answer["seconds"], faces, f"{answer['faces']} faces in {answer['frames']} frames"
+
+    python_faces = folder / "python.jsonl"
+    jobs = {
+        "per-frame": lambda: label("--per-frame"),
+        "default": lambda: label(),
+        "copy": lambda: (ours.ask(f"copy {options.video} {folder / 'copy.mp4'}")["time_ms"] / 1e3, None, ""),
+        "mtcnn": lambda: script("label_mtcnn.py", "mtcnn.mp4", python_faces, model or built_in, "--min-face",
+                                options.min_face, "--jsonl", python_faces),
+        "dlib": lambda: script("label_dlib.py", "dlib.avi", None),
+    }
+    names = {
+        "per-frame": "sphereface label --per-frame",
+        "default": "sphereface label",
+        "copy": "decoding and encoding only (ours)",
+        "mtcnn": "facenet-pytorch + PyTorch + OpenCV",
+        "dlib": "face_recognition's example",
+    }
+    chosen = options.jobs.split(",")
+    times, last = {job: [] for job in chosen}, {}
+    for _ in range(options.rounds):
+        for job in chosen:
+            seconds, *last[job] = jobs[job]()
+            times[job].append(seconds)
+    ours.close()
+
+    print(f"{options.video}, {options.threads} threads, smallest face {options.min_face} px, "
+          f"{options.rounds} rounds in turns, median seconds")
+    for job in chosen:
+        print(f"{names[job]:36} {statistics.median(times[job]):7.2f} s", end="")
+        for mode in ["per-frame", "default"]:
+            if mode in times and job not in (mode, "per-frame", "default"):
+                ratio = statistics.median(b / a for a, b in zip(times[mode], times[job]))
+                print(f"   {ratio:5.2f} times {names[mode]}", end="")
+        print()
+    for job, (faces, said) in last.items():
+        if said:
+            print(f"\n{names[job]}:")
+            print("\n".join(line for line in said.splitlines() if re.search(r"^stage|%|frames|searched", line)))
+    for job, (faces, _) in last.items():
+        if options.truth and faces and not options.wide:
+            print(f"\n{names[job]} against the truth:")
+            print(call([options.program, "eval", "video", options.truth, faces]).stdout.rstrip())

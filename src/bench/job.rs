@@ -1,0 +1,92 @@
+//! A whole job: what `sphereface label` does to a video.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::BenchError;
+use super::machine::MachineBench;
+use super::report::Row;
+use crate::annotate::{Annotator, Style};
+use crate::detect::Detector;
+use crate::embed::{EmbedOptions, Embedder, Mirror};
+use crate::media::{Input, Sink, SinkOptions, Source, SourceOptions};
+use crate::pipeline::label::{self, LabelJob, Mode};
+use crate::pipeline::{Control, DetectEvery};
+use crate::report::Results;
+
+/// Times each job is done; the median counts.
+const RUNS: usize = 3;
+
+/// Decodes a video and encodes it again with its sound, and nothing else: what no job on it can
+/// be faster than. Returns the frames and the time.
+pub fn copy(video: &Path, to: &Path) -> Result<(u64, Duration), BenchError> {
+    let input = Input::File(video.to_owned());
+    let options = SinkOptions::default();
+    let container = Sink::check(to, &input, &options)?;
+    let start = Instant::now();
+    let mut source =
+        Source::open(&input, &SourceOptions { container: Some(container), ..SourceOptions::default() })?;
+    let info = source.info().clone();
+    let mut sink = Sink::create(to, &info, source.take_audio(), &options)?;
+    let mut frames = 0;
+    while let Some(frame) = source.next_frame()? {
+        sink.write(frame)?;
+        frames += 1;
+    }
+    sink.finish()?;
+    Ok((frames, start.elapsed()))
+}
+
+/// The jobs on a video: copied, labelled face by face, and labelled by default.
+pub fn rows(bench: &MachineBench, video: &Path) -> Result<Vec<Row>, BenchError> {
+    let folder = tempfile::tempdir().map_err(BenchError::Folder)?;
+    let to = folder.path().join("out.mp4");
+    let detector = Detector::new(&bench.detector, bench.detection, bench.isa)?;
+    let embedder = Embedder::new(bench.model.clone(), EmbedOptions { isa: bench.isa, threads: 1 })?;
+    let annotator = Annotator::new(Style::default())?;
+    let label = |mode: Mode| -> Result<(u64, Duration), BenchError> {
+        let job = LabelJob {
+            input: Input::File(video.to_owned()),
+            output: Some(to.clone()),
+            detector: &detector,
+            every: DetectEvery::Auto,
+            embedder: Some(&embedder),
+            mirror: Mirror::No,
+            identifier: None,
+            same_deg: crate::identify::same_person_deg(embedder.metadata()),
+            mode,
+            annotator: &annotator,
+            results: Results::default(),
+            redaction: None,
+            page: None,
+            analysis: None,
+            view: false,
+            live: None,
+            encoding: SinkOptions::default(),
+            threads: bench.threads,
+        };
+        let start = Instant::now();
+        let summary = label::run(job, &Control::new(), &mut |_| {})?;
+        Ok((summary.frames, start.elapsed()))
+    };
+    let median = |name: &str, run: &dyn Fn() -> Result<(u64, Duration), BenchError>| {
+        let mut runs = (0..RUNS).map(|_| run()).collect::<Result<Vec<_>, _>>()?;
+        runs.sort_by_key(|(_, time)| *time);
+        let (frames, time) = runs[RUNS / 2];
+        let seconds = time.as_secs_f64() / frames.max(1) as f64;
+        Ok::<_, BenchError>(Row {
+            what: name.to_owned(),
+            threads: bench.threads,
+            batch: 1,
+            ms: 1e3 * seconds,
+            per_s: 1.0 / seconds,
+            gflops: None,
+            share_of_peak: None,
+        })
+    };
+    Ok(vec![
+        median("decoded and encoded only", &|| copy(video, &to))?,
+        median("every frame searched, every face embedded", &|| label(Mode::PerFrame))?,
+        median("labelled by default", &|| label(Mode::TwoPass))?,
+    ])
+}

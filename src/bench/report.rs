@@ -1,0 +1,116 @@
+//! What was measured, as a table or as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// The most that threads of this machine do.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Peak {
+    /// Threads.
+    pub threads: usize,
+    /// Multiply-adds in registers, two operations each.
+    pub arithmetic_gflops: f64,
+    /// Sequential reads.
+    pub memory_gb_per_s: f64,
+}
+
+/// One measurement: medians over several runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// What ran.
+    pub what: String,
+    /// Threads.
+    pub threads: usize,
+    /// Faces, squares or frames a run.
+    pub batch: usize,
+    /// Milliseconds an item.
+    pub ms: f64,
+    /// Items a second.
+    pub per_s: f64,
+    /// Operations a second in 1e9, as the layers are written down: Winograd's way needs fewer,
+    /// so that this can exceed the peak. `None` for what is not a network alone.
+    pub gflops: Option<f64>,
+    /// The same in parts of the peak of as many threads.
+    pub share_of_peak: Option<f64>,
+}
+
+/// All that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Instruction set of the kernels.
+    pub isa: String,
+    /// What the machine can do.
+    pub peak: Vec<Peak>,
+    /// Embedding networks, a face.
+    pub embedding: Vec<Row>,
+    /// R-Net and O-Net, a square.
+    pub refinement: Vec<Row>,
+    /// P-Net over the pyramid, and the whole detector, a frame.
+    pub detection: Vec<Row>,
+    /// Whole jobs, a frame.
+    pub job: Vec<Row>,
+    /// Most memory the process held, in bytes, where the system says.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// A number with about three digits.
+fn short(value: f64) -> String {
+    let digits = match value {
+        value if value >= 99.95 => 0,
+        value if value >= 9.995 => 1,
+        value if value >= 0.9995 => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}")
+}
+
+impl Report {
+    fn table(f: &mut fmt::Formatter<'_>, rows: &[Row], item: &str) -> fmt::Result {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let width = rows.iter().map(|row| row.what.chars().count()).max().unwrap_or(0);
+        writeln!(
+            f,
+            "\n{:width$}  threads  batch  {:>12}  {:>10}  GFLOP/s  of peak",
+            "",
+            format!("ms a {item}"),
+            format!("{item}s/s")
+        )?;
+        for Row { what, threads, batch, ms, per_s, gflops, share_of_peak } in rows {
+            write!(f, "{what:width$}  {threads:7}  {batch:5}  {:>12}  {:>10}", short(*ms), short(*per_s))?;
+            match gflops.zip(*share_of_peak) {
+                Some((gflops, share)) => writeln!(f, "  {:>7}  {:>6.0}%", short(gflops), 100.0 * share)?,
+                None => writeln!(f)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "instruction set {}", self.isa)?;
+        for Peak { threads, arithmetic_gflops, memory_gb_per_s } in &self.peak {
+            let plural = if *threads == 1 { "" } else { "s" };
+            writeln!(
+                f,
+                "{threads} thread{plural}: at most {} GFLOP/s, memory {} GB/s",
+                short(*arithmetic_gflops),
+                short(*memory_gb_per_s)
+            )?;
+        }
+        Self::table(f, &self.embedding, "face")?;
+        Self::table(f, &self.refinement, "square")?;
+        Self::table(f, &self.detection, "frame")?;
+        Self::table(f, &self.job, "frame")?;
+        if let Some(bytes) = self.peak_memory_bytes {
+            writeln!(f, "\npeak memory {} MiB", bytes >> 20)?;
+        }
+        write!(
+            f,
+            "\nGFLOP/s count the layers as written down; Winograd's way needs fewer, so that more than 100% is possible"
+        )
+    }
+}

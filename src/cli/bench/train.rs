@@ -1,0 +1,63 @@
+//! `sphereface bench train`: how fast this machine trains.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::super::{options, train};
+use crate::train::config::{Flags, Layers, PRESETS};
+use crate::train::{Dataset, bench};
+
+/// Measure training: loading, forwards, losses, backwards and the update apart
+///
+/// The batches are of random numbers, so that no data set is needed; with one, loading it is
+/// measured as well. Settings are those of 'sphereface train'.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sphereface bench train --batch 64 --threads 2\n  \
+    sphereface bench train casia-112x96 --batch 128 --threads 2 --json")]
+pub struct TrainBenchArgs {
+    /// A data set, to measure loading
+    #[arg(value_name = "DATASET")]
+    dataset: Option<PathBuf>,
+    /// Classes
+    #[arg(long, value_name = "N", default_value_t = 10_572, value_parser = clap::value_parser!(u32).range(2..=10_000_000))]
+    classes: u32,
+    /// Batches that count; one more is for warming up
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    batches: u32,
+    /// Settings to start from: sphereface20-casia, distill-small
+    #[arg(long, value_name = "NAME", default_value = PRESETS[0].0)]
+    preset: String,
+    /// Settings over the preset
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl TrainBenchArgs {
+    /// Measures and prints.
+    pub fn run(self) -> Result<()> {
+        let isa = options::isa()?;
+        let mut layers = Layers::preset(&self.preset).map_err(train::told)?;
+        if let Some(path) = &self.config {
+            layers = layers.over_file(path).map_err(train::told)?;
+        }
+        let config = layers.finish(&self.flags).map_err(train::told)?;
+        let open = |path: &PathBuf| Dataset::open(path, &config.data, config.run.seed);
+        let dataset = self.dataset.as_ref().map(open).transpose().map_err(train::told)?;
+        let (classes, batches) = (self.classes as usize, self.batches as usize);
+        let report = bench::bench(&config, classes, dataset, batches, isa).map_err(train::told)?;
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+        } else {
+            println!("{report}");
+        }
+        Ok(())
+    }
+}
