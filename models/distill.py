@@ -7,9 +7,8 @@ FACES is a folder with train.rec and train.idx (aligned 112x112 crops, RecordIO)
 teacher's unit embedding of each; TEACHER a folder with the teacher itself (mobilefacenet.param and
 .bin, ncnn), which says who the person in a mixed picture is. Half of every batch are faces as they
 are, half two aligned faces mixed: morphs, and two parts with a soft seam. That makes many more people
-than there are in the data, and it is what a small data set lacks. `sphereface train --preset
-distill-small` is the same recipe without the mixing, in f32; this script exists because PyTorch has bf16
-matrix products on the CPU at hand, which is twice as fast there.
+than there are in the data, and it is what a small data set lacks. `sphereface train` distils too
+(--preset distill-small), in f32 and without the mixing, which needs the teacher itself.
 
 Stops after --minutes, or on SIGTERM with its state in OUT.state: the same command goes on from there.
 Needs torch, numpy, pillow and safetensors. The weights are plain afterwards (batch normalisation, which

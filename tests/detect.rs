@@ -123,13 +123,13 @@ fn still(path: &Path) -> Option<RgbImage> {
 
 #[test]
 fn the_faces_of_every_still_are_the_references() {
-    let Some(data) = shared_data("mtcnn").and(shared_data("")) else { return };
-    let answers = reference(&data.join("mtcnn/reference_stills.json"));
+    let Some(mtcnn) = shared_data("mtcnn") else { return };
+    let answers = reference(&mtcnn.join("reference_stills.json"));
     let (at20, at40) = (detector(20.0), detector(40.0));
     let (mut agreement20, mut agreement40) = (Agreement::default(), Agreement::default());
     let mut scratch = Scratch::default();
     for (name, answer) in &answers {
-        let Some(image) = still(&data.join("mtcnn").join(name)) else {
+        let Some(image) = still(&mtcnn.join(name)) else {
             println!("skipped: {name}, no djpeg");
             continue;
         };
@@ -161,13 +161,15 @@ fn frames(video: &Path, every: usize) -> Option<Vec<(usize, RgbImage)>> {
 
 #[test]
 fn the_faces_of_the_clip_are_the_references() {
-    let Some(data) = shared_data("mtcnn").and(shared_data("")) else { return };
+    let (Some(mtcnn), Some(clip)) = (shared_data("mtcnn"), shared_data("video/hamilton/clip.mp4")) else {
+        return;
+    };
     let every = if std::env::var_os("SPHEREFACE_ALL_FRAMES").is_some() { 1 } else { 9 };
-    let Some(frames) = frames(&data.join("video/hamilton/clip.mp4"), every) else {
+    let Some(frames) = frames(&clip, every) else {
         println!("skipped: no ffmpeg");
         return;
     };
-    let answers = reference(&data.join("mtcnn/reference_hamilton.json"));
+    let answers = reference(&mtcnn.join("reference_hamilton.json"));
     let (at20, at40) = (detector(20.0), detector(40.0));
     let (mut agreement20, mut agreement40) = (Agreement::default(), Agreement::default());
     let mut scratch = Scratch::default();

@@ -78,16 +78,16 @@ pub fn machine(bench: &MachineBench, on_part: &mut dyn FnMut(&str)) -> Result<Re
 }
 
 /// Median time of a run, over as many as fit into `time`; the first does not count.
-fn median(time: Duration, mut run: impl FnMut()) -> Duration {
-    run();
+fn median<T, E>(time: Duration, mut run: impl FnMut() -> Result<T, E>) -> Result<Duration, E> {
+    run()?;
     let (start, mut times) = (Instant::now(), Vec::new());
     while times.len() < 3 || start.elapsed() < time {
         let start = Instant::now();
-        run();
+        run()?;
         times.push(start.elapsed());
     }
     times.sort_unstable();
-    times[times.len() / 2]
+    Ok(times[times.len() / 2])
 }
 
 /// A row about `batch` items done in `time`, each of `operations`.
@@ -131,13 +131,7 @@ fn embedding(
             on_part(&name);
             let mut scratch = embedder.scratch();
             for &batch in &bench.batches {
-                let mut failed = None;
-                let time = median(bench.time, || {
-                    failed = embedder.embed(&crops[..batch], Mirror::No, &mut scratch).err();
-                });
-                if let Some(error) = failed {
-                    return Err(error.into());
-                }
+                let time = median(bench.time, || embedder.embed(&crops[..batch], Mirror::No, &mut scratch))?;
                 let operations = work::embedding(embedder.architecture());
                 let row = row(report, &name, (threads, batch), time, Some(operations));
                 report.embedding.push(row);
@@ -164,7 +158,7 @@ fn detection(
         let squares: Vec<BBox> = (0..SQUARES).map(square).collect();
         for (network, name) in [(Refiner::R, "R-Net"), (Refiner::O, "O-Net")] {
             on_part(name);
-            let time = median(bench.time, || drop(detector.judge(network, &picture, &squares, &mut scratch)));
+            let time = median(bench.time, || detector.judge(network, &picture, &squares, &mut scratch))?;
             let operations = Some(work::refine(network));
             let row = row(report, name, (threads, SQUARES), time, operations);
             report.refinement.push(row);
@@ -173,13 +167,13 @@ fn detection(
             let (width, height) = size;
             on_part(&format!("detection at {width}x{height}"));
             let picture = inputs::picture(width, height);
-            let time = median(bench.time, || drop(detector.propose(&picture, &mut scratch)));
+            let time = median(bench.time, || detector.propose(&picture, &mut scratch))?;
             let name = format!("P-Net, {width}x{height}");
             let operations = Some(work::proposal(&bench.detection, size));
             let proposal = row(report, &name, (threads, 1), time, operations);
             report.detection.push(proposal);
-            let time = median(bench.time, || drop(detector.detect(&picture, &mut scratch)));
-            let name = format!("detector, {width}x{height}");
+            let time = median(bench.time, || detector.detect(&picture, &mut scratch))?;
+            let name = format!("detector, {width}x{height}, no face");
             let all = row(report, &name, (threads, 1), time, None);
             report.detection.push(all);
         }

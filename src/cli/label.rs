@@ -496,12 +496,14 @@ impl LabelArgs {
     fn tell(&self, summary: &LabelSummary) {
         let LabelSummary { frames, listed, faces, named, dropped, people, stopped, .. } = summary;
         let mut text = format!(
-            "{frames} frames in {:.1} s ({:.1} frames/s), {faces} faces, {named} named",
+            "{} in {:.1} s ({:.1} frames/s), {}, {named} named",
+            count(*frames, "frame"),
             summary.statistics.wall.as_secs_f64(),
-            summary.statistics.items_per_s()
+            summary.statistics.items_per_s(),
+            count(*faces, "face")
         );
         if *dropped > 0 {
-            text += &format!(", {dropped} frames dropped");
+            text += &format!(", {} dropped", count(*dropped, "frame"));
         }
         if *stopped {
             text += "; stopped before the end of the input";
@@ -514,8 +516,8 @@ impl LabelArgs {
         let width = people.iter().map(|person| name(person).chars().count()).max().unwrap_or(0);
         for person in people {
             let spans: Vec<String> = person.spans.iter().map(ToString::to_string).collect();
-            let (frames, s) = (person.frames, if person.frames == 1 { "" } else { "s" });
-            self.say(&format!("  {:width$}  {frames} frame{s}, {}", name(person), spans.join(", ")));
+            let frames = count(person.frames, "frame");
+            self.say(&format!("  {:width$}  {frames}, {}", name(person), spans.join(", ")));
         }
         if self.explain {
             summary.explanations.iter().for_each(|explanation| self.say(&explanation.to_string()));
@@ -586,6 +588,12 @@ fn accuracy(embedder: &Embedder) -> String {
         Some(Lfw { set, accuracy }) => format!("{:.2} % on {set}", accuracy * 100.0),
         None => "no measured accuracy".to_owned(),
     }
+}
+
+/// "1 frame", "2 frames".
+fn count(number: u64, what: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{s}")
 }
 
 /// A bar with frames/s and the time left, where standard error is a terminal.

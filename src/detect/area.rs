@@ -63,9 +63,9 @@ pub struct RowSums {
 }
 
 impl RowSums {
-    /// All of the image.
-    pub fn whole(&self) -> Region {
-        Region { x: 0, y: 0, width: self.width, height: self.height }
+    /// Width and height of the image in pixels.
+    pub fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
     }
 
     /// Adds up an image that will be resized to no fewer than `least_rows` rows, at least 1.
@@ -122,13 +122,11 @@ impl AreaResize {
         }
     }
 
-    /// The same from the sums of the image.
-    pub fn row_of(&mut self, isa: Isa, sums: &RowSums, region: Region, y: usize, out: &mut [f32]) {
+    /// Row `y` of a whole image, from its sums.
+    pub fn row_of(&mut self, isa: Isa, sums: &RowSums, y: usize, out: &mut [f32]) {
         let Some(&rows) = self.rows.get(y) else { return };
-        let stride = sums.width * 3;
-        let first = region.y * stride + region.x * 3;
-        let length = region.width * 3;
-        let row = |y: usize| first + y * stride..first + y * stride + length;
+        let length = sums.width * 3;
+        let row = |y: usize| y * length..(y + 1) * length;
         if sums.is_wide {
             clear(&mut self.wide, length);
             let (above, below) = (&sums.wide[row(rows.start)], &sums.wide[row(rows.end)]);
@@ -274,12 +272,15 @@ mod tests {
         resize.prepare((region.width, region.height), width, height);
         let mut row = vec![0.0; width * 3];
         let mut sums = RowSums::default();
+        let is_whole = (region.width, region.height) == (image.width() as usize, image.height() as usize);
         sums.add_up(isa, image, height);
         for y in 0..height {
             resize.row(isa, image, region, y, &mut row);
-            let mut again = vec![0.0; width * 3];
-            resize.row_of(isa, &sums, region, y, &mut again);
-            assert_eq!(row, again);
+            if is_whole {
+                let mut again = vec![0.0; width * 3];
+                resize.row_of(isa, &sums, y, &mut again);
+                assert_eq!(row, again);
+            }
             let ys = y * region.height / height..((y + 1) * region.height).div_ceil(height);
             for x in 0..width {
                 let xs = x * region.width / width..((x + 1) * region.width).div_ceil(width);

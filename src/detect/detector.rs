@@ -125,15 +125,6 @@ struct Candidate {
     regression: [f32; 4],
 }
 
-/// What the sums in a [`Scratch`] are of.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Sums {
-    /// The image at hand.
-    OfImage,
-    /// One that was looked at before, or none.
-    Stale,
-}
-
 /// What two boxes' intersection is compared with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Overlap {
@@ -202,8 +193,8 @@ impl Detector {
     /// When the device fails; the kernels never do.
     pub fn detect(&self, image: &RgbImage, scratch: &mut Scratch) -> Result<Vec<Face>, DetectError> {
         let proposals = self.candidates(image, scratch)?;
-        let refined = self.refine(image, proposals, Sums::OfImage, scratch)?;
-        self.output(image, refined, Sums::OfImage, scratch)
+        let refined = self.refine(image, proposals, scratch)?;
+        self.output(image, refined, scratch)
     }
 
     /// The faces near places where faces are expected (boxes as [`detect`](Self::detect) gives
@@ -231,8 +222,8 @@ impl Detector {
         };
         let finite = |place: &&BBox| place.area().is_finite() && place.area() > 0.0;
         let proposals = places.iter().filter(finite).flat_map(around).collect();
-        let refined = self.refine(image, proposals, Sums::Stale, scratch)?;
-        self.output(image, refined, Sums::Stale, scratch)
+        let refined = self.refine(image, proposals, scratch)?;
+        self.output(image, refined, scratch)
     }
 
     /// The squares P-Net proposes, the most likely first: the first stage of
@@ -258,7 +249,7 @@ impl Detector {
     ) -> Result<Vec<f32>, DetectError> {
         let one = |&bbox| Candidate { bbox, score: 0.0, regression: [0.0; 4] };
         let mut candidates = squares.iter().map(one).collect();
-        let answers = self.look(network, image, &mut candidates, Sums::Stale, scratch)?;
+        let answers = self.look(network, image, &mut candidates, scratch)?;
         Ok(answers.chunks_exact(network.outputs()).map(probability).collect())
     }
 
@@ -317,10 +308,9 @@ impl Detector {
             let ((width, height), mut pixels) = (sizes[item], lock(&levels[item]));
             pixels.resize(width * height * 3, 0.0);
             let resize = &mut lock(&workers[thread]).resize;
-            let whole = sums.whole();
-            resize.prepare((whole.width, whole.height), width, height);
+            resize.prepare(sums.size(), width, height);
             for (y, row) in pixels.chunks_exact_mut(width * 3).enumerate() {
-                resize.row_of(self.kernels.isa, sums, whole, y, row);
+                resize.row_of(self.kernels.isa, sums, y, row);
             }
         });
         let level = |(&(width, height), pixels): (&(usize, usize), &Mutex<Vec<f32>>)| Level {
@@ -335,11 +325,10 @@ impl Detector {
         &self,
         image: &RgbImage,
         mut candidates: Vec<Candidate>,
-        sums: Sums,
         scratch: &mut Scratch,
     ) -> Result<Vec<Candidate>, DetectError> {
         let [_, threshold, _] = self.config.thresholds;
-        let answers = self.look(Refiner::R, image, &mut candidates, sums, scratch)?;
+        let answers = self.look(Refiner::R, image, &mut candidates, scratch)?;
         let outputs = answers.chunks_exact(Refiner::R.outputs());
         let likely = candidates
             .iter()
@@ -363,11 +352,10 @@ impl Detector {
         &self,
         image: &RgbImage,
         mut candidates: Vec<Candidate>,
-        sums: Sums,
         scratch: &mut Scratch,
     ) -> Result<Vec<Face>, DetectError> {
         let [.., threshold] = self.config.thresholds;
-        let answers = self.look(Refiner::O, image, &mut candidates, sums, scratch)?;
+        let answers = self.look(Refiner::O, image, &mut candidates, scratch)?;
         let outputs = answers.chunks_exact(Refiner::O.outputs());
         let mut likely = Vec::new();
         for (candidate, out) in candidates.iter().zip(outputs) {
@@ -399,24 +387,18 @@ impl Detector {
         network: Refiner,
         image: &RgbImage,
         candidates: &mut Vec<Candidate>,
-        current: Sums,
         scratch: &mut Scratch,
     ) -> Result<Vec<f32>, DetectError> {
         candidates.retain(|candidate| region(&candidate.bbox, image).is_some());
         let length = network.side() * network.side() * 3;
-        let Scratch { team, workers, sums } = scratch;
+        let Scratch { team, workers, .. } = scratch;
         let cut = |candidates: &[Candidate], resize: &mut AreaResize, crops: &mut Vec<f32>| {
             crops.resize(candidates.len() * length, 0.0);
             for (candidate, crop) in candidates.iter().zip(crops.chunks_exact_mut(length)) {
                 let Some(region) = region(&candidate.bbox, image) else { continue };
                 resize.prepare((region.width, region.height), network.side(), network.side());
-                // Two rows of sums are read faster than three rows of pixels are added up.
-                let from_sums = current == Sums::OfImage && region.height > 2 * network.side();
                 for (y, row) in crop.chunks_exact_mut(network.side() * 3).enumerate() {
-                    match from_sums {
-                        true => resize.row_of(self.kernels.isa, sums, region, y, row),
-                        false => resize.row(self.kernels.isa, image, region, y, row),
-                    }
+                    resize.row(self.kernels.isa, image, region, y, row);
                 }
             }
         };

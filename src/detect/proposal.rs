@@ -124,8 +124,7 @@ impl ProposalNet {
         grow(features, map_length(cells_x, self.conv3.outputs));
         logits.resize(cells_x, 0.0);
 
-        let whole = image.whole();
-        resize.prepare((whole.width, whole.height), width, height);
+        resize.prepare(image.size(), width, height);
         // Below this no probability reaches the threshold; the margin covers rounding.
         let least_logit = (f64::from(threshold) / (1.0 - f64::from(threshold))).ln() as f32 - 1e-3;
         let mut resized = 2 * rows.start;
@@ -134,7 +133,7 @@ impl ProposalNet {
             let last_input = (2 * pool + 3).min(height - 1);
             while resized <= last_input {
                 let at = (resized % INPUT_ROWS) * input_row;
-                resize.row_of(kernels.isa, image, whole, resized, &mut input[at..at + input_row]);
+                resize.row_of(kernels.isa, image, resized, &mut input[at..at + input_row]);
                 resized += 1;
             }
             let input_rows = |y: usize| -> [&[f32]; MAX_KERNEL] {

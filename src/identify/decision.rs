@@ -80,6 +80,12 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// The decision about a track, of decisions as [`decide`] gives them.
+    pub fn about(decisions: &[Decision], track: TrackId) -> Option<&Decision> {
+        let at = decisions.binary_search_by_key(&track, |decision| decision.track).ok()?;
+        decisions.get(at)
+    }
+
     /// The decision in the form that the decision about a single face has.
     pub fn identification(&self) -> Identification {
         Identification {

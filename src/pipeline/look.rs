@@ -13,6 +13,8 @@
 
 use std::sync::Arc;
 
+use image::RgbImage;
+
 use super::graph::{Flow, Graph, Overflow};
 use super::label::LabelError;
 use super::recognise;
@@ -103,8 +105,8 @@ struct Shown {
 #[derive(Default)]
 struct Stretch {
     shown: Vec<Shown>,
-    /// The faces of the first frame, where that was searched.
-    first: Option<Found>,
+    /// The pixels of the first frame and its faces, where that was searched.
+    first: Option<(RgbImage, Found)>,
     /// The faces of the frame after the last, unless a new shot begins there.
     next: Vec<Face>,
 }
@@ -151,7 +153,7 @@ pub fn stages<'scope, 'env>(
         }
         source.take_warnings().into_iter().for_each(|text| drop(warn.send(text)));
         // An empty one at the end takes the place of the next of the last.
-        let last = back && stretch.is_empty() && !std::mem::replace(&mut ended, stretch.is_empty());
+        let last = back && stretch.is_empty() && !std::mem::replace(&mut ended, true);
         Ok((last || !stretch.is_empty()).then_some(stretch))
     });
     // A worker that remembers what came before must be the only one.
@@ -163,12 +165,12 @@ pub fn stages<'scope, 'env>(
         let mut search = new_search();
         move |shown: Vec<Shown>| {
             search.forget();
-            let first = shown
-                .first()
-                .filter(|_| back)
-                .map(|first| search.look(&first.frame.picture.to_rgb(), &first.thumbnail, first.cut))
-                .transpose()
-                .map_err(recognise::RecogniseError::from)?;
+            let look = |first: &Shown| -> Result<_, recognise::RecogniseError> {
+                let picture = first.frame.picture.to_rgb();
+                let found = search.look(&picture, &first.thumbnail, first.cut)?;
+                Ok((picture, found))
+            };
+            let first = shown.first().filter(|_| back).map(look).transpose()?;
             Ok(Stretch { shown, first, next: Vec::new() })
         }
     });
@@ -178,7 +180,7 @@ pub fn stages<'scope, 'env>(
             return Ok(stretch);
         }
         let mut earlier = std::mem::replace(&mut held, stretch);
-        if let (Some(shown), Some(found)) = (held.shown.first(), &held.first)
+        if let (Some(shown), Some((_, found))) = (held.shown.first(), &held.first)
             && !shown.cut
         {
             earlier.next.clone_from(&found.faces);
@@ -232,10 +234,13 @@ fn search_stretch(
     let Stretch { shown, mut first, next } = stretch;
     let mut searched: Vec<Searched> = Vec::with_capacity(shown.len());
     for shown in shown {
-        let picture = shown.frame.picture.to_rgb();
-        let found = match first.take() {
-            Some(found) => search.resume(found, &shown.thumbnail),
-            None => search.look(&picture, &shown.thumbnail, shown.cut)?,
+        let (picture, found) = match first.take() {
+            Some((picture, found)) => (picture, search.resume(found, &shown.thumbnail)),
+            None => {
+                let picture = shown.frame.picture.to_rgb();
+                let found = search.look(&picture, &shown.thumbnail, shown.cut)?;
+                (picture, found)
+            }
         };
         let candidates = recognise::cut(&picture, found.faces.clone(), crops);
         searched.push(Searched { shown, found, candidates });

@@ -31,8 +31,7 @@ impl Redaction {
         let frames = analysis.video.frames;
         let mut boxes: Vec<Vec<BBox>> = vec![Vec::new(); usize::try_from(frames).unwrap_or(0)];
         for track in analysis.tracks() {
-            let found = decisions.binary_search_by_key(&track.id, |decision| decision.track);
-            let name = found.ok().and_then(|at| decisions[at].who.name());
+            let name = Decision::about(decisions, track.id).and_then(|decision| decision.who.name());
             if !self.whom.covers(name) {
                 continue;
             }

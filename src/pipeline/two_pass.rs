@@ -220,9 +220,7 @@ fn enter(
 }
 
 fn sighting(seen: &Observation, decisions: &[Decision]) -> Sighting {
-    let found = decisions.binary_search_by_key(&seen.track, |decision| decision.track);
-    let decision = found.ok().and_then(|at| decisions.get(at));
-    Sighting::of_track(seen.face, seen.quality, seen.track, decision)
+    Sighting::of_track(seen.face, seen.quality, seen.track, Decision::about(decisions, seen.track))
 }
 
 /// What is drawn on the frames of a video.

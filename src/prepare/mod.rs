@@ -359,10 +359,9 @@ pub fn subject(
 }
 
 /// The faces of an image that may be an aligned crop. One of the size of a crop is looked at with
-/// a black frame around it:
-/// a face that fills its image has landmarks too uncertain to tell whether it is aligned (of
-/// 3,443 aligned crops of LFW 14 % in 112x112 and 38 % in 96x112 were not recognised as such,
-/// with the frame fewer than 1 %).
+/// a black frame around it: a face that fills its image has landmarks too uncertain to tell
+/// whether it is aligned (of 3,443 aligned crops of LFW 14 % in 112x112 and 38 % in 96x112 were
+/// not recognised as such, with the frame fewer than 1 %).
 ///
 /// # Errors
 /// When the detector's device fails.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Span;
 use crate::detect::Quality;
-use crate::identify::{Candidate, Decision};
+use crate::identify::{Candidate, Decision, Who};
 use crate::track::{self, Observation};
 
 /// The decision about a track with its circumstances; its text tells them in a line.
@@ -21,10 +21,12 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// The decisions about the tracks of `observations`, in the order of tracks.
+    /// The decisions about the tracks of `observations`, in the order of tracks. Glimpses are
+    /// not told of.
     pub fn of(observations: &[Observation], decisions: &[Decision]) -> Vec<Self> {
         let explain = |track: track::Track| {
-            let decision = decisions.iter().find(|decision| decision.track == track.id)?.clone();
+            let decision =
+                Decision::about(decisions, track.id).filter(|one| one.who != Who::Glimpse)?.clone();
             let mut views = track.observations.iter().filter_map(|&at| observations.get(at));
             let best = views.find(|view| view.frame == decision.best_frame)?;
             let shown = Span { start_ns: track.start_ns, end_ns: track.end_ns };
@@ -97,7 +99,7 @@ impl fmt::Display for Explanation {
 mod tests {
     use super::*;
     use crate::detect::{BBox, Face};
-    use crate::identify::{Rejection, Votes, Who};
+    use crate::identify::{Rejection, Votes};
     use crate::track::TrackId;
 
     #[test]

@@ -101,7 +101,8 @@ pub struct Track {
 }
 
 /// Frames in which something is seen that is surely a face. The detector's false alarms are gone
-/// sooner: on clips with truth every track of three frames or less without a clear view was one.
+/// sooner: in the two clips whose truth lists every face, each of the five tracks of three frames or
+/// less without a clear view was one.
 const SURE_FRAMES: usize = 4;
 /// The detector's score of a clear view: what the authors of SphereFace asked of a face.
 const CLEAR_SCORE: f32 = 0.9;

@@ -1,0 +1,512 @@
+//! One decoding pipeline: its elements, its pads, and the pictures and sound they give.
+
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use gstreamer_video::VideoFrameExt;
+
+use super::{FALLBACK_FRAME_NS, Format, Shared, SourceOptions};
+use crate::media::audio::{Copyable, Track};
+use crate::media::{Colorimetry, Container, Frame, Input, Matrix, MediaError, Picture};
+use crate::media::{element, error_text};
+
+/// Frames decoded ahead: of a file, the decoder waits; of a live source, older ones are lost.
+const AHEAD: usize = 2;
+/// Least distance between frames whose times do not increase: the resolution of Matroska.
+const LEAST_STEP_NS: u64 = 1_000_000;
+/// Jitter buffer of RTSP, in milliseconds; packets in order are not held back by it.
+const RTSP_LATENCY_MS: u32 = 100;
+/// How long a pipeline may take to shut down before it is left to itself.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+
+/// One decoding pipeline.
+pub(super) struct Connection {
+    pipeline: gst::Pipeline,
+    shared: Arc<Shared>,
+}
+
+impl Connection {
+    /// Builds the pipeline for the current generation and sets it going.
+    pub(super) fn start(
+        input: &Input,
+        options: &SourceOptions,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, MediaError> {
+        let pipeline = gst::Pipeline::new();
+        let connection = Self { pipeline: pipeline.clone(), shared: Arc::clone(shared) };
+        let generation = shared.state().generation;
+
+        connection.watch(generation)?;
+        let video_pad = video_branch(&pipeline, shared, generation)?;
+        let decoder = decoder(&pipeline, input, options.container, shared)?;
+
+        let weak = pipeline.downgrade();
+        let pads = Arc::clone(shared);
+        let container = options.container;
+        decoder.connect_pad_added(move |_, pad| {
+            let Some(pipeline) = weak.upgrade() else { return };
+            if let Err(error) = attach(&pipeline, pad, &video_pad, &pads, generation, container) {
+                pads.update(generation, |state| {
+                    state.connection.error.get_or_insert(error.to_string());
+                });
+            }
+        });
+        let pads = Arc::clone(shared);
+        decoder.connect_no_more_pads(move |_| {
+            pads.update(generation, |state| state.connection.pads_done = true);
+        });
+
+        shared.state().heard = Instant::now();
+        let started = pipeline.set_state(gst::State::Paused).and_then(|paused| {
+            // Live elements give nothing while paused, and say so: nothing has flowed yet.
+            if paused == gst::StateChangeSuccess::NoPreroll && options.live.is_none() {
+                shared.update(generation, |state| state.live = true);
+            }
+            pipeline.set_state(gst::State::Playing)
+        });
+        if started.is_err() {
+            let reason = shared.state().connection.error.clone();
+            let reason = reason.unwrap_or_else(|| "its source does not start".to_owned());
+            return Err(MediaError::NotDecodable { input: input.to_string(), reason });
+        }
+        Ok(connection)
+    }
+
+    /// Notes the first error, the end, and missing plugins, in the thread that reports them.
+    fn watch(&self, generation: u64) -> Result<(), MediaError> {
+        let bus =
+            self.pipeline.bus().ok_or_else(|| MediaError::MissingElement("a message bus".to_owned()))?;
+        let shared = Arc::clone(&self.shared);
+        bus.set_sync_handler(move |_, message| {
+            match message.view() {
+                gst::MessageView::Error(error) => shared.update(generation, |state| {
+                    state.connection.error.get_or_insert_with(|| error_text(error));
+                }),
+                gst::MessageView::Eos(_) => shared.update(generation, |state| state.connection.ended = true),
+                gst::MessageView::Element(message) => {
+                    let missing = message.structure().filter(|s| s.name() == "missing-plugin");
+                    let missing = missing.and_then(|s| s.get::<String>("name").ok());
+                    if let Some(missing) = missing {
+                        shared.update(generation, |state| {
+                            state.connection.missing.get_or_insert(missing);
+                        });
+                    }
+                }
+                _ => {}
+            }
+            gst::BusSyncReply::Drop
+        });
+        Ok(())
+    }
+
+    pub(super) fn duration_ns(&self) -> Option<u64> {
+        let duration = self.pipeline.query_duration::<gst::ClockTime>()?;
+        (!duration.is_zero()).then_some(duration.nseconds())
+    }
+}
+
+impl Drop for Connection {
+    /// Shuts the pipeline down in a thread of its own: RTSP servers that do not answer may hold
+    /// it up, and nobody should wait for that.
+    fn drop(&mut self) {
+        // Wakes a streaming thread that waits for room.
+        self.shared.state().generation += 1;
+        self.shared.changed.notify_all();
+        let pipeline = self.pipeline.clone();
+        let (done, finished) = mpsc::channel();
+        std::thread::spawn(move || {
+            let _ = pipeline.set_state(gst::State::Null);
+            let _ = done.send(());
+        });
+        let _ = finished.recv_timeout(CLOSE_LIMIT);
+    }
+}
+
+/// The element whose pads appear with decoded video and sound.
+fn decoder(
+    pipeline: &gst::Pipeline,
+    input: &Input,
+    container: Option<Container>,
+    shared: &Arc<Shared>,
+) -> Result<gst::Element, MediaError> {
+    let mut caps = gst::Caps::builder("video/x-raw").any_features().build();
+    if let Some(container) = container {
+        let wanted = caps.make_mut();
+        wanted.append(gst::Caps::builder("audio/x-raw").any_features().build());
+        for kind in Copyable::of(container) {
+            wanted.append(parse_caps(kind.caps)?);
+        }
+    }
+    let failed = |_| MediaError::MissingElement("a part of the decoder".to_owned());
+    let uri = match input {
+        Input::File(path) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            Some(glib::filename_to_uri(&path, None).map_err(|error| MediaError::NotDecodable {
+                input: input.to_string(),
+                reason: error.to_string(),
+            })?)
+        }
+        Input::Url(url) => Some(url.into()),
+        _ => None,
+    };
+    if let Some(uri) = uri {
+        let decoder = element("uridecodebin")?;
+        decoder.set_property("uri", uri);
+        decoder.set_property("caps", caps);
+        decoder.set_property("expose-all-streams", false);
+        let shared = Arc::clone(shared);
+        decoder.connect("source-setup", false, move |values| {
+            let source = values.get(1)?.get::<gst::Element>().ok()?;
+            retouch(&source, &shared);
+            if source.has_property("protocols") && source.has_property("latency") {
+                source.set_property_from_str("protocols", "tcp");
+                source.set_property("latency", RTSP_LATENCY_MS);
+                source.set_property("drop-on-latency", true);
+            }
+            None
+        });
+        pipeline.add(&decoder).map_err(failed)?;
+        return Ok(decoder);
+    }
+    let source = match input {
+        Input::Webcam(number) => {
+            let camera = element("v4l2src")?;
+            camera.set_property("device", format!("/dev/video{number}"));
+            camera
+        }
+        Input::Pipeline(description) => {
+            // Something must follow for the description to end in caps.
+            let parsed = gst::parse::bin_from_description(&format!("{description} ! identity"), true);
+            parsed
+                .map_err(|error| MediaError::BadInput {
+                    input: input.to_string(),
+                    reason: format!("GStreamer does not take the pipeline: {}", error.message()),
+                })?
+                .upcast()
+        }
+        _ => return Err(MediaError::NoVideo(input.to_string())),
+    };
+    let decoder = element("decodebin")?;
+    decoder.set_property("caps", caps);
+    decoder.set_property("expose-all-streams", false);
+    pipeline.add_many([&source, &decoder]).map_err(failed)?;
+    source.link(&decoder).map_err(failed)?;
+    Ok(decoder)
+}
+
+/// Lets the demuxer see the index of an MP4 file as [`Timeline`] wants it seen.
+fn retouch(source: &gst::Element, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    let Some(pad) = source.static_pad("src") else { return };
+    let reads = gst::PadProbeType::BUFFER | gst::PadProbeType::PULL | gst::PadProbeType::PUSH;
+    pad.add_probe(reads, move |_, info| {
+        if let Some(buffer) = info.buffer_mut() {
+            let (offset, length) = (buffer.offset(), buffer.size());
+            if shared.timeline.touches(offset, length)
+                && let Ok(mut bytes) = buffer.make_mut().map_writable()
+            {
+                shared.timeline.apply(offset, &mut bytes);
+            }
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Adds the elements that turn decoded video into upright I420 of one size; returns their input.
+fn video_branch(
+    pipeline: &gst::Pipeline,
+    shared: &Arc<Shared>,
+    generation: u64,
+) -> Result<gst::Pad, MediaError> {
+    let queue = element("queue")?;
+    queue.set_property("max-size-buffers", 2u32);
+    queue.set_property("max-size-bytes", 0u32);
+    queue.set_property("max-size-time", 0u64);
+    let convert = element("videoconvert")?;
+    let flip = element("videoflip")?;
+    flip.set_property_from_str("video-direction", "auto");
+    let scale = element("videoscale")?;
+    scale.set_property("add-borders", true);
+    let filter = element("capsfilter")?;
+    let format = shared.state().format.clone();
+    filter.set_property("caps", pinned(format.as_ref()));
+    let sink = gst_app::AppSink::builder().sync(false).async_(false).max_buffers(1).build();
+
+    let shared = Arc::clone(shared);
+    let ended = Arc::clone(&shared);
+    let pin = filter.downgrade();
+    sink.set_callbacks(
+        gst_app::AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                take_picture(&shared, generation, &sample, &pin)
+            })
+            .eos(move |_| {
+                ended.update(generation, |state| {
+                    state.connection.video_ended = true;
+                    let held = state.held.take();
+                    state.ready.extend(held);
+                });
+            })
+            .build(),
+    );
+
+    let elements = [&queue, &convert, &flip, &scale, &filter, sink.upcast_ref::<gst::Element>()];
+    let failed = |_| MediaError::MissingElement("a part of the video conversion".to_owned());
+    pipeline.add_many(elements).map_err(failed)?;
+    gst::Element::link_many(elements).map_err(failed)?;
+    queue.static_pad("sink").ok_or_else(|| MediaError::MissingElement("a queue with an input".to_owned()))
+}
+
+/// I420 in system memory, and once there was a picture its size and pixel aspect: what comes in
+/// another size later is letterboxed.
+fn pinned(format: Option<&Format>) -> gst::Caps {
+    let caps = gst::Caps::builder("video/x-raw").field("format", "I420");
+    match format {
+        None => caps.build(),
+        Some(format) => {
+            let (n, d) = format.pixel_aspect;
+            caps.field("width", format.width as i32)
+                .field("height", format.height as i32)
+                .field("pixel-aspect-ratio", gst::Fraction::new(n as i32, d as i32))
+                .build()
+        }
+    }
+}
+
+/// In the streaming thread: makes a frame of a sample and queues it.
+fn take_picture(
+    shared: &Shared,
+    generation: u64,
+    sample: &gst::Sample,
+    pin: &glib::WeakRef<gst::Element>,
+) -> Result<gst::FlowSuccess, gst::FlowError> {
+    let buffer = sample.buffer().ok_or(gst::FlowError::Error)?;
+    let caps = sample.caps().ok_or(gst::FlowError::Error)?;
+    let video = gst_video::VideoInfo::from_caps(caps).map_err(|_| gst::FlowError::NotNegotiated)?;
+    let picture = picture(buffer, &video).ok_or(gst::FlowError::Error)?;
+    let running_ns = buffer.pts().and_then(|pts| {
+        let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
+        i64::try_from(segment.to_running_time(pts)?.nseconds()).ok()
+    });
+    let fps = Some((video.fps().numer(), video.fps().denom())).filter(|&(n, d)| n > 0 && d > 0);
+    let nominal_ns = fps.map(|(n, d)| (1e9 * f64::from(d) / f64::from(n)).round() as u64);
+    let buffer_ns = buffer.duration().map(gst::ClockTime::nseconds).filter(|&ns| ns > 0);
+
+    let mut state = shared.state();
+    while state.generation == generation && !state.live && state.ready.len() >= AHEAD {
+        state = shared.wait(state);
+    }
+    if state.generation != generation {
+        return Err(gst::FlowError::Flushing);
+    }
+    if state.format.is_none() {
+        let format = Format {
+            width: picture.width(),
+            height: picture.height(),
+            pixel_aspect: (video.par().numer().max(1) as u32, video.par().denom().max(1) as u32),
+            fps,
+            colorimetry: picture.colorimetry(),
+            caps: caps.to_owned(),
+        };
+        let caps = pinned(Some(&format));
+        state.format = Some(format);
+        // Not under the lock: it reconfigures the elements before this one.
+        drop(state);
+        if let Some(filter) = pin.upgrade() {
+            filter.set_property("caps", caps);
+        }
+        state = shared.state();
+    }
+
+    let step_ns = state.last_step_ns.or(nominal_ns).or(buffer_ns).unwrap_or(FALLBACK_FRAME_NS);
+    let next_ns = state.last_pts_ns.map_or(0, |last_ns| last_ns + step_ns);
+    let offset_ns = match state.offset_ns {
+        Some(offset_ns) => offset_ns,
+        None => {
+            // A file keeps its times; a live source starts at 0, and after a loss goes on where
+            // the wall clock is.
+            let offset_ns = match (state.live, state.started) {
+                (false, None) => 0,
+                (_, started) => {
+                    let elapsed_ns = started.map_or(0, |at| at.elapsed().as_nanos() as u64);
+                    elapsed_ns.max(next_ns) as i64 - running_ns.unwrap_or(0)
+                }
+            };
+            state.offset_ns = Some(offset_ns);
+            state.tracks.iter().for_each(|track| track.set_offset(offset_ns));
+            offset_ns
+        }
+    };
+    state.started.get_or_insert_with(Instant::now);
+    let stamped = running_ns.map_or(next_ns, |ns| u64::try_from(ns.saturating_add(offset_ns)).unwrap_or(0));
+    let pts_ns = match state.last_pts_ns {
+        Some(last_ns) if stamped <= last_ns => last_ns + LEAST_STEP_NS,
+        _ => stamped,
+    };
+    if let Some(last_ns) = state.last_pts_ns {
+        state.last_step_ns = Some(pts_ns - last_ns);
+    }
+    if let Some(mut held) = state.held.take() {
+        held.duration_ns = pts_ns - held.pts_ns;
+        state.ready.push_back(held);
+    }
+    let duration_ns = buffer_ns.or(nominal_ns).or(state.last_step_ns).unwrap_or(FALLBACK_FRAME_NS);
+    let frame = Frame { index: state.next_index, pts_ns, duration_ns, picture: Arc::new(picture) };
+    state.next_index += 1;
+    state.last_pts_ns = Some(pts_ns);
+    state.connection.pictures += 1;
+    state.heard = Instant::now();
+    if state.live {
+        while state.ready.len() >= AHEAD {
+            state.ready.pop_front();
+            state.dropped += 1;
+        }
+        state.ready.push_back(frame);
+    } else {
+        state.held = Some(frame);
+    }
+    drop(state);
+    shared.changed.notify_all();
+    Ok(gst::FlowSuccess::Ok)
+}
+
+/// Copies a decoded I420 buffer into a tightly packed picture.
+fn picture(buffer: &gst::BufferRef, video: &gst_video::VideoInfo) -> Option<Picture> {
+    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, video).ok()?;
+    let (width, height) = (frame.width() as usize, frame.height() as usize);
+    let mut data = Vec::with_capacity(Picture::len_bytes(width, height));
+    let chroma = (width.div_ceil(2), height.div_ceil(2));
+    for (plane, (width, height)) in (0..3).zip([(width, height), chroma, chroma]) {
+        let stride = usize::try_from(*frame.plane_stride().get(plane as usize)?).ok()?;
+        let rows = frame.plane_data(plane).ok()?;
+        if stride == width {
+            data.extend_from_slice(rows.get(..width * height)?);
+            continue;
+        }
+        for row in 0..height {
+            data.extend_from_slice(rows.get(row * stride..row * stride + width)?);
+        }
+    }
+    Picture::from_i420(data, width, height, colorimetry(video))
+}
+
+/// What the caps say of colour; unknown matrices are guessed by height, as players do.
+fn colorimetry(video: &gst_video::VideoInfo) -> Colorimetry {
+    use gst_video::VideoColorMatrix as M;
+    let matrix = match video.colorimetry().matrix() {
+        M::Bt601 | M::Fcc => Matrix::Bt601,
+        M::Bt709 | M::Smpte240m => Matrix::Bt709,
+        M::Bt2020 => Matrix::Bt2020,
+        _ if video.height() > 576 => Matrix::Bt709,
+        _ => Matrix::Bt601,
+    };
+    let full_range = video.colorimetry().range() == gst_video::VideoColorRange::Range0_255;
+    Colorimetry { matrix, full_range }
+}
+
+/// Connects a new decoded pad: the first video one, every sound one; others run dry.
+fn attach(
+    pipeline: &gst::Pipeline,
+    pad: &gst::Pad,
+    video_pad: &gst::Pad,
+    shared: &Arc<Shared>,
+    generation: u64,
+    container: Option<Container>,
+) -> Result<(), MediaError> {
+    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+    let media = caps.structure(0).map_or(String::new(), |s| s.name().to_string());
+    let refused = |what: &str| MediaError::MissingElement(format!("a way to take its {what}"));
+    if media.starts_with("video/") && !video_pad.is_linked() {
+        shared.update(generation, |state| state.connection.video_found = true);
+        return pad.link(video_pad).map(drop).map_err(|_| refused("video"));
+    }
+    let elements = match container {
+        Some(container) if media.starts_with("audio/") => {
+            audio_branch(&caps, &stream_name(pad), shared, generation, container)?
+        }
+        _ => {
+            let sink = element("fakesink")?;
+            sink.set_property("sync", false);
+            sink.set_property("async", false);
+            vec![sink]
+        }
+    };
+    pipeline.add_many(&elements).map_err(|_| refused("sound"))?;
+    gst::Element::link_many(&elements).map_err(|_| refused("sound"))?;
+    for element in elements.iter().rev() {
+        element.sync_state_with_parent().map_err(|_| refused("sound"))?;
+    }
+    let input =
+        elements.first().and_then(|first| first.static_pad("sink")).ok_or_else(|| refused("sound"))?;
+    pad.link(&input).map(drop).map_err(|_| refused("sound"))
+}
+
+/// The name that the demuxer gave the stream of a pad.
+fn stream_name(pad: &gst::Pad) -> String {
+    let event = pad.sticky_event::<gst::event::StreamStart>(0);
+    event.map_or_else(String::new, |event| event.stream_id().to_string())
+}
+
+/// Elements that frame compressed sound, or pass decoded sound, into a track.
+fn audio_branch(
+    caps: &gst::Caps,
+    stream: &str,
+    shared: &Arc<Shared>,
+    generation: u64,
+    container: Container,
+) -> Result<Vec<gst::Element>, MediaError> {
+    let compressed = caps.structure(0).is_none_or(|format| format.name() != "audio/x-raw");
+    let mut elements = Vec::new();
+    let mut wanted = gst::Caps::new_empty_simple("audio/x-raw");
+    if compressed {
+        for kind in Copyable::of(container) {
+            if parse_caps(kind.caps)?.can_intersect(caps) {
+                elements.push(element(kind.parser)?);
+                wanted = parse_caps(kind.framed)?;
+            }
+        }
+    }
+    let track = {
+        let mut state = shared.state();
+        let number = state.connection.audio_pads;
+        state.connection.audio_pads += 1;
+        match state.tracks.get(number) {
+            Some(track) if track.compressed == compressed => Some(Arc::clone(track)),
+            Some(_) => None,
+            None if generation == 0 => {
+                let offset_ns = if state.live { state.offset_ns } else { Some(0) };
+                // qtdemux ends the names of its streams with the number of the track.
+                let number = stream.rsplit_once('/').and_then(|(_, number)| number.parse().ok());
+                let shift_ns = number.and_then(|number: u32| shared.timeline.shift_ns.get(&number));
+                let track = Track::new(stream, compressed, offset_ns, *shift_ns.unwrap_or(&0));
+                state.tracks.push(Arc::clone(&track));
+                Some(track)
+            }
+            None => None,
+        }
+    };
+    let sink = gst_app::AppSink::builder().sync(false).async_(false).caps(&wanted).build();
+    sink.set_callbacks(
+        gst_app::AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                if let Some(track) = &track {
+                    track.push(sample);
+                }
+                Ok(gst::FlowSuccess::Ok)
+            })
+            .build(),
+    );
+    elements.push(sink.upcast());
+    Ok(elements)
+}
+
+fn parse_caps(text: &str) -> Result<gst::Caps, MediaError> {
+    text.parse().map_err(|_| MediaError::MissingElement(format!("the caps {text}")))
+}
