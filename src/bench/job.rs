@@ -10,7 +10,8 @@ use crate::annotate::{Annotator, Style};
 use crate::detect::Detector;
 use crate::embed::{EmbedOptions, Embedder, Mirror};
 use crate::media::{Input, Sink, SinkOptions, Source, SourceOptions};
-use crate::pipeline::label::{self, LabelJob, Mode};
+use crate::pipeline::job::{LabelJob, Mode};
+use crate::pipeline::label;
 use crate::pipeline::{Control, DetectEvery};
 use crate::report::Results;
 

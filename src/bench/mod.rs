@@ -36,7 +36,7 @@ pub enum BenchError {
     Media(#[from] crate::media::MediaError),
     /// The job failed.
     #[error(transparent)]
-    Label(#[from] crate::pipeline::label::LabelError),
+    Label(#[from] crate::pipeline::job::LabelError),
     /// Labels cannot be drawn.
     #[error(transparent)]
     Annotate(#[from] crate::annotate::AnnotateError),

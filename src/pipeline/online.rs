@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::graph::{self, Control};
-use super::label::{Event, LabelError, LabelJob, LabelSummary, Ledger, Mode, Outlet, Pass, labels};
+use super::job::{Event, LabelError, LabelJob, LabelSummary, Mode, Pass};
+use super::ledger::{Ledger, labels};
 use super::look::{self, Look, Looked, LookedFace};
+use super::outlet::Outlet;
 use super::recognise::{RecogniseError, Sighting};
-use super::two_pass::Recorder;
+use super::recorder::Recorder;
 use crate::identify::{Decision, Identification, Identifier, IdentifyError, Online, View};
 use crate::media::{Frame, Source};
-use crate::track::{Moment, Seen, TrackId, Tracker};
+use crate::track::{Moment, TrackId, Tracker};
 
 /// A frame on its way to the outputs.
 struct Decided {
@@ -36,7 +38,7 @@ pub(super) fn run(
     });
     let (annotator, threads, draws) = (job.annotator, job.threads.max(1), outlet.shows());
     let per_frame = job.mode == Mode::PerFrame;
-    let how = Look { pictures: draws, ..job.look() };
+    let how = Look { pictures: draws, ..Look::of(&job) };
     let mut recorder = job.analysis.is_some().then(|| Recorder::new(&job, &info));
     let mut ledger = Ledger::new(job.results);
     let (warn, warnings) = crossbeam_channel::unbounded::<String>();
@@ -48,7 +50,7 @@ pub(super) fn run(
         let mut online = Online::new(job.identifier, job.same_deg);
         let decided = graph.in_order("decide", looked, move |stretch: Vec<Looked>| {
             let one = |looked: Looked| {
-                let tracks = track(&mut tracker, &looked);
+                let tracks = looked.track(&mut tracker);
                 let sightings = match job.identifier.filter(|_| per_frame) {
                     Some(identifier) => alone(&looked, &tracks, identifier),
                     None => together(&looked, &tracks, &mut online),
@@ -93,12 +95,6 @@ pub(super) fn run(
         recorder.finish().write(path)?;
     }
     Ok(ledger.close(statistics, source.dropped(), control.is_stopping())?)
-}
-
-/// The tracks of the faces of a frame.
-pub(super) fn track(tracker: &mut Tracker, looked: &Looked) -> Vec<TrackId> {
-    let faces: Vec<Seen<'_>> = looked.faces.iter().map(LookedFace::seen).collect();
-    tracker.track(&looked.moment, &faces)
 }
 
 /// Decides about each face by itself, as if there were no time.

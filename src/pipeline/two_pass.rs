@@ -1,80 +1,22 @@
 //! Two passes: look at the whole video, decide with all of it in view, write.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::graph::{self, Control, Overflow};
-use super::label::{Event, LabelError, LabelJob, LabelSummary, Ledger, Outlet, Pass, RelabelJob, labels};
-use super::look::{self, Look, Looked};
-use super::online::track;
+use super::job::{Event, LabelError, LabelJob, LabelSummary, Pass, RelabelJob};
+use super::ledger::{Ledger, labels};
+use super::look::{self, Look};
+use super::outlet::Outlet;
 use super::recognise::{RecogniseError, Sighting};
+use super::recorder::Recorder;
 use super::redact::{Covered, Redaction};
 use super::statistics::{Statistics, Work};
-use crate::analysis::{Analysis, Video, fingerprint};
+use crate::analysis::Analysis;
 use crate::annotate::{Annotator, Region};
-use crate::embed::Mirror;
 use crate::identify::{Decision, decide};
-use crate::media::{Frame, Source, SourceInfo};
+use crate::media::{Frame, Source};
 use crate::report::{AuditSummary, Explanation};
-use crate::track::{self, Observation, TrackId, Tracker};
-
-/// Makes an analysis of what was looked at.
-pub(super) struct Recorder {
-    analysis: Analysis,
-}
-
-impl Recorder {
-    /// Nothing yet, of a video with these facts.
-    pub(super) fn new(job: &LabelJob<'_>, info: &SourceInfo) -> Self {
-        let path = job.input.path();
-        let video = Video {
-            name: path
-                .and_then(Path::file_name)
-                .map_or_else(|| job.input.to_string(), |name| name.to_string_lossy().into_owned()),
-            width: info.width as u32,
-            height: info.height as u32,
-            fps: info.fps,
-            frames: 0,
-            duration_ns: 0,
-            // What cannot be read will fail where it is opened.
-            fingerprint: path.and_then(|path| fingerprint(path).ok()).unwrap_or_default(),
-        };
-        Self {
-            analysis: Analysis {
-                video,
-                model: job.embedder.map(|embedder| embedder.model()),
-                mirror: job.mirror == Mirror::Average,
-                detector: *job.detector.config(),
-                cuts: Vec::new(),
-                observations: Vec::new(),
-            },
-        }
-    }
-
-    /// Adds the next frame.
-    pub(super) fn record(&mut self, looked: &Looked, tracks: &[TrackId]) {
-        let Analysis { video, cuts, observations, .. } = &mut self.analysis;
-        video.frames += 1;
-        video.duration_ns = looked.moment.pts_ns.saturating_add(looked.duration_ns);
-        if looked.moment.cut {
-            cuts.push(looked.moment.frame);
-        }
-        observations.extend(looked.faces.iter().zip(tracks).map(|(one, &track)| Observation {
-            frame: looked.moment.frame,
-            pts_ns: looked.moment.pts_ns,
-            duration_ns: looked.duration_ns,
-            face: one.face,
-            quality: one.quality,
-            embedding: one.embedding.clone(),
-            track,
-        }));
-    }
-
-    /// The analysis.
-    pub(super) fn finish(self) -> Analysis {
-        self.analysis
-    }
-}
+use crate::track::{self, Observation, Tracker};
 
 /// Looks at a video file, decides, and writes.
 pub(super) fn run(
@@ -91,7 +33,7 @@ pub(super) fn run(
         frames: info.frames,
         encoder: None,
     });
-    let how = Look { pictures: false, ..job.look() };
+    let how = Look { pictures: false, ..Look::of(&job) };
     let mut recorder = Recorder::new(&job, &info);
     let mut tracker = Tracker::new(job.same_deg);
     let mut work = Work::default();
@@ -101,7 +43,7 @@ pub(super) fn run(
         let looked = look::stages(graph, from, warn, how);
         graph.sink("track", looked, |stretch| {
             for looked in stretch {
-                let tracks = track(&mut tracker, &looked);
+                let tracks = looked.track(&mut tracker);
                 recorder.record(&looked, &tracks);
                 work += looked.work;
                 warnings.try_iter().for_each(|text| on_event(Event::Warning(&text)));
