@@ -14,12 +14,11 @@ use super::results::{RedactArgs, ResultArgs};
 use crate::analysis::Analysis;
 use crate::annotate::{Annotator, Colours, Style};
 use crate::embed::{Embedder, Mirror};
-use crate::gallery::Gallery;
 use crate::identify::{self, Identifier};
 use crate::media::{Input, MediaError};
 use crate::nn::Device;
-use crate::pipeline::label::{self, Event, LabelError, LabelJob, LabelSummary, Mode, Pass, RelabelJob};
-use crate::pipeline::{Control, DetectEvery};
+use crate::pipeline::job::{Event, LabelError, LabelJob, LabelSummary, Mode, Pass, RelabelJob};
+use crate::pipeline::{Control, DetectEvery, label};
 use crate::report::{Appearance, JsonLines};
 
 /// Write a video (or a still) with everyone you enrolled named
@@ -176,13 +175,12 @@ impl LabelArgs {
     pub fn run(self) -> Result<()> {
         let input = Input::parse(&self.input).map_err(usage)?;
         self.refuse_nonsense(&input)?;
-        let annotator = Annotator::new(self.style.clone())?.with_colours(self.colours()?);
         let analysed = input.path().filter(|path| is_analysis(path)).map(Path::to_owned);
         let control = Control::new();
         let progress = Progress::new(self.quiet);
         let result = match analysed {
-            Some(path) => self.relabel(&path, &annotator, &control, &progress)?,
-            None => self.label(input, &annotator, &control, &progress)?,
+            Some(path) => self.relabel(&path, &control, &progress)?,
+            None => self.label(input, &control, &progress)?,
         };
         let summary = result.map_err(|error| match error {
             LabelError::Media(error) => usage(error),
@@ -200,7 +198,6 @@ impl LabelArgs {
     fn label(
         &self,
         input: Input,
-        annotator: &Annotator,
         control: &Control,
         progress: &Progress,
     ) -> Result<Result<LabelSummary, LabelError>> {
@@ -210,7 +207,8 @@ impl LabelArgs {
         let wanted = self.gallery.is_some() || self.analysis.is_some() || self.results.page();
         let embedder = wanted.then(|| self.model.embedder(&device)).transpose()?;
         let mirror = if self.mirror { Mirror::Average } else { Mirror::No };
-        let identifier = self.identifier(embedder.as_ref())?;
+        let (identifier, colours) = self.identifier(embedder.as_ref())?.unzip();
+        let annotator = Annotator::new(self.style.clone())?.with_colours(colours.unwrap_or_default());
         let facts = self.facts(embedder.as_ref(), identifier.as_ref());
         let (output, analysis) = (self.output.as_deref(), self.analysis.as_deref());
         let job = LabelJob {
@@ -228,7 +226,7 @@ impl LabelArgs {
                 (false, true) => Mode::Online,
                 (false, false) => Mode::TwoPass,
             },
-            annotator,
+            annotator: &annotator,
             results: self.results.results(self.json_lines()?)?,
             redaction: self.redact.redaction(self.gallery.as_deref())?,
             analysis: self.analysis.clone(),
@@ -258,7 +256,6 @@ impl LabelArgs {
     fn relabel(
         &self,
         path: &Path,
-        annotator: &Annotator,
         control: &Control,
         progress: &Progress,
     ) -> Result<Result<LabelSummary, LabelError>> {
@@ -274,7 +271,8 @@ impl LabelArgs {
         if let Some(embedder) = &embedder {
             analysis.check_model(path, embedder.model())?;
         }
-        let identifier = self.identifier(embedder.as_ref())?;
+        let (identifier, colours) = self.identifier(embedder.as_ref())?.unzip();
+        let annotator = Annotator::new(self.style.clone())?.with_colours(colours.unwrap_or_default());
         let facts = self.facts(embedder.as_ref(), identifier.as_ref());
         let job = RelabelJob {
             analysis: &analysis,
@@ -282,7 +280,7 @@ impl LabelArgs {
             output: self.output.clone(),
             identifier: identifier.as_ref(),
             same_deg: same_deg(embedder.as_ref(), identifier.as_ref()),
-            annotator,
+            annotator: &annotator,
             results: self.results.results(self.json_lines()?)?,
             redaction: self.redact.redaction(self.gallery.as_deref())?,
             page: self.results.page_job(video.as_deref(), self.output.as_deref(), Some(path), facts)?,
@@ -328,16 +326,6 @@ impl LabelArgs {
         model.into_iter().chain(gallery).chain(threshold).collect()
     }
 
-    /// The colours of the people of the gallery.
-    fn colours(&self) -> Result<Colours> {
-        let people = match &self.gallery {
-            Some(gallery) => Gallery::open(gallery)?.people()?,
-            None => Vec::new(),
-        };
-        let numbers = people.into_iter().filter_map(|person| Some((person.name.to_string(), person.colour?)));
-        Ok(Colours::new(numbers))
-    }
-
     fn json_lines(&self) -> Result<Option<JsonLines>> {
         Ok(match self.jsonl.as_deref() {
             None => None,
@@ -348,8 +336,8 @@ impl LabelArgs {
         })
     }
 
-    /// The people of the gallery, where there is one.
-    fn identifier(&self, embedder: Option<&Embedder>) -> Result<Option<Identifier>> {
+    /// The people of the gallery and their colours, where there is one.
+    fn identifier(&self, embedder: Option<&Embedder>) -> Result<Option<(Identifier, Colours)>> {
         match (&self.gallery, embedder) {
             (Some(gallery), Some(embedder)) => self.known(gallery, embedder).map(Some),
             _ => {
@@ -463,18 +451,14 @@ impl LabelArgs {
         Ok(())
     }
 
-    /// The network and the people of the gallery; says which.
-    fn known(&self, gallery: &Path, embedder: &Embedder) -> Result<Identifier> {
+    /// The people of the gallery and their colours; says which gallery and which network.
+    fn known(&self, gallery: &Path, embedder: &Embedder) -> Result<(Identifier, Colours)> {
         let threshold = options::threshold(&self.threshold, gallery, embedder)?;
         let templates = options::templates(gallery, embedder)?;
         if let Some(error) = &templates.not_saved {
             self.say(&format!("warning: {error}; the gallery will be embedded again next time"));
         }
-        let mut identifier = Identifier::new(&templates, threshold)?;
-        let folder = Gallery::open(gallery)?.index_folder(embedder.model());
-        if let Some(change) = identifier.index_in(&folder, self.threads.count())? {
-            self.say(&format!("large gallery: searched through the index {} ({change})", folder.display()));
-        }
+        let identifier = Identifier::new(&templates, threshold)?.with_threads(self.threads.count());
         self.say(&format!("model {} ({}), {}", self.model.model, embedder.model(), accuracy(embedder)));
         self.say(&format!(
             "gallery {}: {} people, {} templates; a face is named below {}",
@@ -483,7 +467,8 @@ impl LabelArgs {
             identifier.templates_len(),
             identifier.threshold()
         ));
-        Ok(identifier)
+        let numbers = templates.people.into_iter().filter_map(|person| Some((person.name, person.colour?)));
+        Ok((identifier, Colours::new(numbers)))
     }
 
     fn say(&self, text: &str) {

@@ -290,6 +290,7 @@ mod tests {
         });
         let templates = people.iter().map(|(name, stills)| PersonTemplates {
             name: (*name).into(),
+            colour: None,
             templates: stills
                 .iter()
                 .map(template)

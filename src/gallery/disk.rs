@@ -46,22 +46,24 @@ impl WriteLock {
 /// Writes `bytes` so that `path` holds either its old content or all of the new, even when
 /// the power goes.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), GalleryError> {
-    let attempt = || -> io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        // `tempfile` makes files for the owner only; these get the modes of any other file.
-        let mut pending = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            pending.permissions(fs::Permissions::from_mode(0o666));
-        }
-        let mut pending = pending.prefix(".part-").tempfile_in(folder)?;
-        pending.write_all(bytes)?;
-        pending.as_file().sync_all()?;
-        pending.persist(path).map_err(|error| error.error)?;
-        sync_folder(folder)
-    };
-    attempt().map_err(|error| write_error(path, error))
+    replace(path, |file| file.write_all(bytes)).map_err(|error| write_error(path, error))
+}
+
+/// The same with whatever `content` writes.
+pub(super) fn replace(path: &Path, content: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    // `tempfile` makes files for the owner only; these get the modes of any other file.
+    let mut pending = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        pending.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut pending = pending.prefix(".part-").tempfile_in(folder)?;
+    content(pending.as_file_mut())?;
+    pending.as_file().sync_all()?;
+    pending.persist(path).map_err(|error| error.error)?;
+    sync_folder(folder)
 }
 
 /// Makes renames and new names in a folder durable.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! gallery/
-//!   .index-0123456789abcdef/      search index of a large gallery by a model; may be deleted
+//!   .templates-0123456789abcdef    all templates by a model, of a large gallery; may be deleted
 //!   calibration.json              the threshold, where it was measured on the user's footage
 //!   Ann Lee/                      one folder a person, named after them
 //!     person.json                 the name, the colour, and for each still: file, digest, chosen face
@@ -29,6 +29,7 @@ mod check;
 mod disk;
 mod examine;
 mod name;
+mod pack;
 mod reject;
 pub mod search;
 mod templates;
@@ -277,11 +278,6 @@ impl Gallery {
     /// Its folder.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// The folder of the search index by `model`, which a large gallery has; it may be deleted.
-    pub fn index_folder(&self, model: crate::nn::ModelId) -> PathBuf {
-        self.root.join(format!(".index-{model}"))
     }
 
     /// Everybody enrolled, by name. Files beside the people's folders are left alone.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DERIVED, Gallery, GalleryError, Person, REJECTED, STILLS, Still, disk, read_crop};
+use super::pack::{self, Pack, Packed, Stamp};
+use super::{DERIVED, Gallery, GalleryError, Person, REJECTED, STILLS, Still, disk, read_crop, read_person};
 use crate::align::Crop;
 use crate::embed::Embedding;
 use crate::nn::ModelId;
@@ -31,6 +32,8 @@ pub struct Template {
 pub struct PersonTemplates {
     /// Display name.
     pub name: String,
+    /// See [`Person::colour`].
+    pub colour: Option<u32>,
     /// One a still, in the order of enrolment; then, from two stills on, their mean.
     pub templates: Vec<Template>,
     /// One a counter-example: faces of others that were taken for this person.
@@ -73,48 +76,97 @@ impl Gallery {
         model: ModelId,
         mut embed: impl FnMut(&[Crop]) -> Result<Vec<Embedding>, E>,
     ) -> Result<Templates, GalleryError> {
+        self.templates_packed(model, pack::PACKED_FROM, &mut embed)
+    }
+
+    /// The same; from so many templates on they are kept in one file too.
+    pub(super) fn templates_packed<E: Into<Box<dyn Error + Send + Sync>>>(
+        &self,
+        model: ModelId,
+        packed_from: usize,
+        embed: &mut dyn FnMut(&[Crop]) -> Result<Vec<Embedding>, E>,
+    ) -> Result<Templates, GalleryError> {
         let mut templates = Templates { model, people: Vec::new(), re_embedded: 0, not_saved: None };
-        for person in self.people()? {
-            let mut vectors = read_vectors(&person.folder, model)?;
-            let all = person.stills.iter().map(|still| (STILLS, still));
-            let all = all.chain(person.rejected.iter().map(|still| (REJECTED, still)));
-            let absent: Vec<(&str, &Still)> =
-                all.filter(|(_, still)| !vectors.contains_key(&still.key())).collect();
-            for stills in absent.chunks(BATCH) {
-                let crops: Vec<Crop> = stills
-                    .iter()
-                    .map(|(place, still)| read_crop(&person.folder, place, still))
-                    .collect::<Result<_, _>>()?;
-                let failed = |reason: String| GalleryError::Embed { model, reason };
-                let made = embed(&crops).map_err(|error| failed(error.into().to_string()))?;
-                if made.len() != crops.len() || made.iter().any(|embedding| embedding.model() != model) {
-                    return Err(failed("it did not answer with one embedding of its own a crop".to_owned()));
+        let path = pack::path(&self.root, model);
+        let pack = Pack::open(&path, model);
+        let (mut people, mut read) = (Vec::new(), 0);
+        for folder in self.folders()? {
+            let place = self.root.join(&folder);
+            // Taken before anything is read: what changes meanwhile is read again next time.
+            let Some(stamp) = Stamp::of(&place) else { continue };
+            let person = match pack.as_ref().and_then(|pack| pack.person(&folder, stamp)) {
+                Some(person) => person,
+                None => {
+                    let Some(person) = read_person(&place)? else { continue };
+                    read += 1;
+                    templates.of_person(&person, embed)?
                 }
-                let made = made.iter().map(|embedding| embedding.as_slice().to_vec());
-                vectors.extend(stills.iter().map(|(_, still)| still.key()).zip(made));
-            }
-            if !absent.is_empty() {
-                templates.re_embedded += absent.len();
-                if let Err(error) = write_vectors(&person, model, &vectors) {
-                    templates.not_saved = Some(error);
-                }
-            }
-            // Fresh or stored, an embedding comes from the same vector by the same rounding.
-            let template = |still: &Still| {
-                let embedding = Embedding::new(model, vectors.get(&still.key())?.clone())?;
-                Some(Template { source: still.file.clone(), embedding })
             };
-            let mut all: Vec<Template> = person.stills.iter().filter_map(template).collect();
-            let rejected = person.rejected.iter().filter_map(template).collect();
-            if all.len() > 1
-                && let Some(embedding) = mean(model, &all)
-            {
-                all.push(Template { source: MEAN.to_owned(), embedding });
-            }
-            let name = person.name.to_string();
-            templates.people.push(PersonTemplates { name, templates: all, rejected });
+            people.push(Packed { folder, stamp, person });
         }
+        let rows = people.iter().map(|one| one.person.templates.len() + one.person.rejected.len());
+        let gone = pack.as_ref().map_or(0, Pack::len).saturating_sub(people.len() - read);
+        if rows.sum::<usize>() >= packed_from && (read > 0 || gone > 0) {
+            // Without it the next time takes longer, and that is all.
+            let _ = pack::write(&path, model, &people);
+        }
+        people.sort_by(|a, b| a.person.name.cmp(&b.person.name));
+        for pair in people.windows(2) {
+            if pair[0].person.name == pair[1].person.name {
+                let folders = [&pair[0], &pair[1]].map(|one| self.root.join(&one.folder));
+                return Err(GalleryError::Twice { name: pair[0].person.name.clone(), folders });
+            }
+        }
+        templates.people = people.into_iter().map(|one| one.person).collect();
         Ok(templates)
+    }
+}
+
+impl Templates {
+    /// The templates of a person; what has no embedding yet is embedded.
+    fn of_person<E: Into<Box<dyn Error + Send + Sync>>>(
+        &mut self,
+        person: &Person,
+        embed: &mut dyn FnMut(&[Crop]) -> Result<Vec<Embedding>, E>,
+    ) -> Result<PersonTemplates, GalleryError> {
+        let model = self.model;
+        let mut vectors = read_vectors(&person.folder, model)?;
+        let all = person.stills.iter().map(|still| (STILLS, still));
+        let all = all.chain(person.rejected.iter().map(|still| (REJECTED, still)));
+        let absent: Vec<(&str, &Still)> =
+            all.filter(|(_, still)| !vectors.contains_key(&still.key())).collect();
+        for stills in absent.chunks(BATCH) {
+            let crops: Vec<Crop> = stills
+                .iter()
+                .map(|(place, still)| read_crop(&person.folder, place, still))
+                .collect::<Result<_, _>>()?;
+            let failed = |reason: String| GalleryError::Embed { model, reason };
+            let made = embed(&crops).map_err(|error| failed(error.into().to_string()))?;
+            if made.len() != crops.len() || made.iter().any(|embedding| embedding.model() != model) {
+                return Err(failed("it did not answer with one embedding of its own a crop".to_owned()));
+            }
+            let made = made.iter().map(|embedding| embedding.as_slice().to_vec());
+            vectors.extend(stills.iter().map(|(_, still)| still.key()).zip(made));
+        }
+        if !absent.is_empty() {
+            self.re_embedded += absent.len();
+            if let Err(error) = write_vectors(person, model, &vectors) {
+                self.not_saved = Some(error);
+            }
+        }
+        // Fresh or stored, an embedding comes from the same vector by the same rounding.
+        let template = |still: &Still| {
+            let embedding = Embedding::new(model, vectors.get(&still.key())?.clone())?;
+            Some(Template { source: still.file.clone(), embedding })
+        };
+        let mut all: Vec<Template> = person.stills.iter().filter_map(template).collect();
+        let rejected = person.rejected.iter().filter_map(template).collect();
+        if all.len() > 1
+            && let Some(embedding) = mean(model, &all)
+        {
+            all.push(Template { source: MEAN.to_owned(), embedding });
+        }
+        Ok(PersonTemplates { name: person.name.to_string(), colour: person.colour, templates: all, rejected })
     }
 }
 

@@ -342,3 +342,53 @@ fn everybody_has_a_colour_of_their_own_and_keeps_it() {
     gallery.enroll(&name("Eve"), vec![still("e.png", 13)]).unwrap();
     assert_eq!(colours(), of(&[("Ada", 0), ("Cy", 2), ("Dee", 1), ("Eve", 3)]));
 }
+
+#[test]
+fn a_large_gallery_is_packed_and_follows_every_change() {
+    let (_folder, gallery) = empty();
+    gallery.enroll(&name("Ann"), vec![still("a.png", 1), still("b.png", 2)]).unwrap();
+    let bo = gallery.enroll(&name("Bo"), vec![still("one.png", 9)]).unwrap().person;
+    gallery.reject(&name("Bo"), vec![still("not.png", 4)]).unwrap();
+    let path = pack::path(gallery.root(), MODEL);
+    let packed = || gallery.templates_packed(MODEL, 1, &mut embed_as(MODEL)).unwrap().people;
+    // As if there were no such file.
+    let plain = || {
+        let kept = fs::read(&path);
+        let _ = fs::remove_file(&path);
+        let people = gallery.templates(MODEL, embed_as(MODEL)).unwrap().people;
+        kept.into_iter().for_each(|kept| fs::write(&path, kept).unwrap());
+        people
+    };
+    let expected = plain();
+    assert!(!path.exists(), "a small gallery has no such file");
+    assert_eq!(packed(), expected, "read from the folders");
+    let file = fs::read(&path).unwrap();
+    // From the file alone: the small ones could not be read.
+    fs::write(bo.folder.join("derived").join(format!("embeddings-{MODEL}.json")), "{").unwrap();
+    assert_eq!(gallery.templates_packed(MODEL, 1, &mut refuse_to_embed).unwrap().people, expected);
+    assert_eq!(fs::read(&path).unwrap(), file, "nothing changed");
+    assert!(gallery.templates_packed(OTHER, 1, &mut refuse_to_embed).is_err(), "of one model only");
+
+    // Somebody comes, gets another still, loses one by hand, and goes.
+    gallery.enroll(&name("Cy"), vec![still("c.png", 5)]).unwrap();
+    assert_eq!(packed(), plain());
+    gallery.enroll(&name("Ann"), vec![still("d.png", 6)]).unwrap();
+    assert_eq!(packed(), plain());
+    assert_eq!(packed()[0].templates.len(), 4);
+    fs::remove_file(gallery.root().join("Ann/stills/a.png")).unwrap();
+    assert_eq!(packed()[0].templates.len(), 3);
+    gallery.remove(&name("Ann")).unwrap();
+    assert_eq!(packed(), plain());
+    assert_eq!(packed().len(), 2);
+
+    // A file that is cut short, or was never one, is made anew.
+    let whole = fs::read(&path).unwrap();
+    assert_ne!(whole, file);
+    for damaged in
+        [&whole[..whole.len() - 4], &whole[..20], b"", b"SFPACK\x01\n\xff\xff\xff\xff\xff\xff\xff\xff{}"]
+    {
+        fs::write(&path, damaged).unwrap();
+        assert_eq!(packed(), plain());
+        assert_eq!(fs::read(&path).unwrap(), whole);
+    }
+}

@@ -18,13 +18,12 @@ pub use threshold::{
 };
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::embed::Embedding;
-use crate::gallery::search::{Change, EXACT_UP_TO, Hit, Mixed, Search, Which};
-use crate::gallery::{GalleryError, PersonTemplates, Template, Templates};
+use crate::gallery::search::{Hit, Mixed, Search, Which};
+use crate::gallery::{PersonTemplates, Template, Templates};
 use crate::nn::{Isa, ModelId};
 
 /// How far apart two views of one person are at most, in degrees: the angle of the default
@@ -136,18 +135,10 @@ impl Identifier {
         })
     }
 
-    /// Searches through an index in `folder` from now on where there are more than
-    /// [`EXACT_UP_TO`] templates; it is made, which takes minutes for a million, or brought up
-    /// to date. Whoever is nearest is found in all but a few cases in a thousand, and the angle
-    /// to them is exact. `None` where the search stays exact.
-    ///
-    /// # Errors
-    /// When the folder cannot be used.
-    pub fn index_in(&mut self, folder: &Path, threads: usize) -> Result<Option<Change>, GalleryError> {
-        if self.templates.len() <= EXACT_UP_TO {
-            return Ok(None);
-        }
-        self.templates.use_index(folder, threads).map(Some)
+    /// Shares the search of a very large gallery among so many threads; one without this.
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.templates = self.templates.with_threads(threads);
+        self
     }
 
     /// The model whose embeddings it takes.
@@ -269,6 +260,7 @@ mod tests {
     fn gallery(people: &[(&str, &[f64])]) -> Templates {
         let people = people.iter().map(|(name, angles)| PersonTemplates {
             name: (*name).to_owned(),
+            colour: None,
             templates: angles
                 .iter()
                 .map(|&deg| Template { source: format!("{deg}.jpg"), embedding: at(MODEL, deg) })

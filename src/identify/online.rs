@@ -186,6 +186,7 @@ mod tests {
     fn identifier(people: &[(&str, f64)]) -> Identifier {
         let people = people.iter().map(|(name, deg)| PersonTemplates {
             name: (*name).to_owned(),
+            colour: None,
             templates: vec![Template { source: "1.jpg".into(), embedding: at(*deg) }],
             rejected: Vec::new(),
         });

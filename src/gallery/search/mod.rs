@@ -1,21 +1,21 @@
 //! Search: which templates lie nearest to a probe.
 //!
-//! Small galleries are searched exactly, every template by SIMD ([`exact`]). Beyond
-//! [`EXACT_UP_TO`] templates an index on disk ([`VectorIndex`]) proposes the nearest few and
-//! their exact angles decide, so that an angle is the same number whichever way it was found.
+//! Every template is compared by SIMD ([`exact`]). Of more than [`EXACT_UP_TO`] a pass over a
+//! smaller copy ([`scan`]) first finds those that can be among the nearest; their exact angles
+//! decide, so that whoever is found, and at what angle, is the same either way.
 
 pub mod exact;
-mod index;
+pub mod scan;
 
-pub use index::{Change, PROPOSED, VectorIndex};
-
-use std::path::Path;
-
-use super::{GalleryError, Templates};
+use super::Templates;
 use crate::nn::Isa;
+use scan::Codes;
 
-/// Templates up to which a gallery is searched exactly: a few milliseconds on one core.
+/// Templates up to which all are compared exactly: a millisecond on one core.
 pub const EXACT_UP_TO: usize = 50_000;
+
+/// Templates that a search of more than that is sure to find: the nearest so many.
+pub const FOUND: usize = 64;
 
 /// The nearest template of one person.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,8 +41,9 @@ pub struct Search {
     starts: Vec<usize>,
     /// Unit vectors of `length` values, one a row, those of a person together.
     matrix: Vec<f32>,
-    /// Proposes rows, in a large gallery.
-    index: Option<VectorIndex>,
+    /// The same in fewer bytes, in a large gallery.
+    codes: Option<Codes>,
+    threads: usize,
 }
 
 impl Search {
@@ -51,7 +52,8 @@ impl Search {
     /// # Errors
     /// [`Mixed`] when a template is of another model or length than the first.
     pub fn new(templates: &Templates, which: Which, isa: Isa) -> Result<Self, Mixed> {
-        let mut search = Search { isa, length: 0, starts: vec![0], matrix: Vec::new(), index: None };
+        let mut search =
+            Search { isa, length: 0, starts: vec![0], matrix: Vec::new(), codes: None, threads: 1 };
         let mut rows = 0;
         for person in &templates.people {
             let held = match which {
@@ -71,6 +73,9 @@ impl Search {
             }
             search.starts.push(rows);
         }
+        if rows > EXACT_UP_TO {
+            search.codes = Some(Codes::new(&search.matrix, search.length));
+        }
         Ok(search)
     }
 
@@ -89,25 +94,38 @@ impl Search {
         self.len() == 0
     }
 
-    /// Searches through the index in `folder` from now on, which is made or brought up to date
-    /// by `threads` threads.
-    ///
-    /// # Errors
-    /// When the folder cannot be used.
-    pub fn use_index(&mut self, folder: &Path, threads: usize) -> Result<Change, GalleryError> {
-        let (index, change) = VectorIndex::open(folder, &self.matrix, self.length, threads)?;
-        self.index = Some(index);
-        Ok(change)
+    /// Shares the search of a large gallery among so many threads; one without this.
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
     }
 
-    /// The nearest template of everybody who has any, in the order of people; with an index, of
-    /// everybody who has one among the nearest [`PROPOSED`]. Of equally near ones the first.
-    /// `probe` is a unit vector of [`Search::length`] values.
+    /// The nearest template of everybody who has any, in the order of people; of more than
+    /// [`EXACT_UP_TO`] templates, of everybody who has one among the nearest [`FOUND`] and of few
+    /// others. Of equally near ones the first. `probe` is a unit vector of [`Search::length`]
+    /// values.
     pub fn nearest(&self, probe: &[f32]) -> Vec<Hit> {
-        match &self.index {
-            Some(index) => self.among(probe, &index.propose(probe)),
+        match &self.codes {
+            Some(codes) => self.among(probe, &codes.propose(self.isa, probe, FOUND, self.threads)),
             None => self.nearest_of_all(probe),
         }
+    }
+
+    /// The nearest template of everybody who has any, every template compared.
+    pub fn nearest_of_all(&self, probe: &[f32]) -> Vec<Hit> {
+        let mut cosines = vec![0.0; self.len()];
+        exact::cosines(self.isa, probe, &self.matrix, &mut cosines);
+        let mut hits = Vec::with_capacity(self.starts.len());
+        for (person, pair) in self.starts.windows(2).enumerate() {
+            let mut best: Option<Hit> = None;
+            for (template, &cosine) in cosines[pair[0]..pair[1]].iter().enumerate() {
+                if best.is_none_or(|hit| cosine > hit.cosine) {
+                    best = Some(Hit { person, template, cosine });
+                }
+            }
+            hits.extend(best);
+        }
+        hits
     }
 
     /// The nearest template of each person who has one among `rows`, which are in order.
@@ -130,22 +148,6 @@ impl Search {
         }
         hits
     }
-
-    fn nearest_of_all(&self, probe: &[f32]) -> Vec<Hit> {
-        let mut cosines = vec![0.0; self.len()];
-        exact::cosines(self.isa, probe, &self.matrix, &mut cosines);
-        let mut hits = Vec::with_capacity(self.starts.len());
-        for (person, pair) in self.starts.windows(2).enumerate() {
-            let mut best: Option<Hit> = None;
-            for (template, &cosine) in cosines[pair[0]..pair[1]].iter().enumerate() {
-                if best.is_none_or(|hit| cosine > hit.cosine) {
-                    best = Some(Hit { person, template, cosine });
-                }
-            }
-            hits.extend(best);
-        }
-        hits
-    }
 }
 
 /// What of a person is searched.
@@ -165,7 +167,7 @@ mod tests {
     use crate::nn::ModelId;
 
     #[test]
-    fn an_index_finds_what_the_exact_search_finds() {
+    fn a_large_gallery_is_searched_as_if_everybody_were_compared() {
         let model = ModelId([1; 8]);
         let mut state = 1u64;
         let mut embedding = || {
@@ -177,24 +179,23 @@ mod tests {
         };
         let person = |person: usize, embedding: &mut dyn FnMut() -> Embedding| PersonTemplates {
             name: person.to_string(),
+            colour: None,
             templates: (0..person % 4)
                 .map(|still| Template { source: still.to_string(), embedding: embedding() })
                 .collect(),
             rejected: Vec::new(),
         };
-        let people: Vec<_> = (0..400).map(|i| person(i, &mut embedding)).collect();
+        let people: Vec<_> = (0..2 * EXACT_UP_TO / 3 + 100).map(|i| person(i, &mut embedding)).collect();
         let templates = Templates { model, people, re_embedded: 0, not_saved: None };
-        let exact = Search::new(&templates, Which::Templates, Isa::best()).unwrap();
-        let mut indexed = Search::new(&templates, Which::Templates, Isa::best()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(indexed.use_index(folder.path(), 2).unwrap(), Change::Built);
-        let best = |hits: &[Hit]| hits.iter().copied().max_by(|a, b| a.cosine.total_cmp(&b.cosine));
-        for _ in 0..100 {
+        let search = Search::new(&templates, Which::Templates, Isa::best()).unwrap().with_threads(2);
+        assert!(search.len() > EXACT_UP_TO && search.codes.is_some());
+        for _ in 0..30 {
             let probe = embedding();
-            let (all, some) = (exact.nearest(probe.as_slice()), indexed.nearest(probe.as_slice()));
-            assert_eq!(best(&all), best(&some));
-            let exact = |hit: &Hit| all.iter().find(|other| other.person == hit.person).unwrap().cosine;
-            assert!(some.iter().all(|hit| hit.cosine <= exact(hit)), "no angle is too small");
+            let mut all = search.nearest_of_all(probe.as_slice());
+            let some = search.nearest(probe.as_slice());
+            assert!(some.iter().all(|hit| all.contains(hit)), "the angles are the same");
+            all.sort_by(|a, b| b.cosine.total_cmp(&a.cosine));
+            assert!(all.iter().take(20).all(|hit| some.contains(hit)), "nobody near is passed over");
         }
         assert!(Search::new(&templates, Which::Rejected, Isa::best()).unwrap().is_empty());
     }

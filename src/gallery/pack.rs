@@ -1,0 +1,185 @@
+//! The templates of a large gallery in one file, so that opening it does not mean reading a
+//! hundred thousand small ones.
+//!
+//! The file is derived like everything else in `derived`, and may be deleted. It is mapped into
+//! memory, and a person is taken from it as long as their folder is what it was; only people
+//! who changed are read anew, and the file is replaced as a whole when there were any.
+//!
+//! Layout: [`MAGIC`], the length of the header (u64), the header (JSON), zeros up to a multiple
+//! of 4, then the unit vectors (f32) of everybody, templates before counter-examples. Numbers are
+//! little-endian.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use serde::{Deserialize, Serialize};
+
+use super::{INDEX, PersonTemplates, REJECTED, STILLS, Template, disk};
+use crate::embed::Embedding;
+use crate::nn::ModelId;
+
+const MAGIC: &[u8; 8] = b"SFPACK\x01\n";
+
+/// Templates from which a gallery is packed: reading fewer takes no time.
+pub(super) const PACKED_FROM: usize = 10_000;
+
+/// What a person's folder looked like: it changes with anything in it that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stamp([[u64; 3]; 3]);
+
+impl Stamp {
+    /// Of the folder as it is now; `None` when it has no index.
+    pub(super) fn of(folder: &Path) -> Option<Self> {
+        let index = mark(&folder.join(INDEX))?;
+        // Stills that are deleted by hand change their folder, and no longer count.
+        let places = [STILLS, REJECTED].map(|place| mark(&folder.join(place)).unwrap_or_default());
+        Some(Self([index, places[0], places[1]]))
+    }
+}
+
+/// Which file it is, when it was changed, and how long it is.
+fn mark(path: &Path) -> Option<[u64; 3]> {
+    let facts = fs::metadata(path).ok()?;
+    let changed = facts.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    #[cfg(unix)]
+    let number = std::os::unix::fs::MetadataExt::ino(&facts);
+    #[cfg(not(unix))]
+    let number = 0;
+    Some([number, u64::try_from(changed.as_nanos()).ok()?, facts.len()])
+}
+
+/// Somebody of the gallery and where they were read.
+#[derive(Debug, Clone)]
+pub(super) struct Packed {
+    pub(super) folder: String,
+    pub(super) stamp: Stamp,
+    pub(super) person: PersonTemplates,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    model: String,
+    /// Values of a vector.
+    length: usize,
+    people: Vec<Entry>,
+}
+
+/// What the header says of a person.
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    folder: String,
+    stamp: Stamp,
+    name: String,
+    colour: Option<u32>,
+    /// Sources of the templates, then of the counter-examples.
+    templates: Vec<String>,
+    rejected: Vec<String>,
+}
+
+impl Entry {
+    fn rows(&self) -> usize {
+        self.templates.len() + self.rejected.len()
+    }
+}
+
+/// The file of a gallery by a model.
+pub(super) fn path(root: &Path, model: ModelId) -> PathBuf {
+    root.join(format!(".templates-{model}"))
+}
+
+/// A file that is open.
+pub(super) struct Pack {
+    map: Mmap,
+    model: ModelId,
+    length: usize,
+    /// By folder, each with the place of the first vector in bytes.
+    people: Vec<(Entry, usize)>,
+}
+
+impl Pack {
+    /// The file as far as it can be used: one that is missing, damaged or of another model is
+    /// none.
+    pub(super) fn open(path: &Path, model: ModelId) -> Option<Self> {
+        let file = File::open(path).ok()?;
+        // SAFETY: nobody writes into the file: it is replaced by renaming another one over it.
+        let map = unsafe { Mmap::map(&file) }.ok()?;
+        let rest = map.strip_prefix(MAGIC)?;
+        let (size, rest) = rest.split_first_chunk()?;
+        let size = usize::try_from(u64::from_le_bytes(*size)).ok()?;
+        let header: Header = serde_json::from_slice(rest.get(..size)?).ok()?;
+        if header.model != model.to_string() {
+            return None;
+        }
+        let mut at = (MAGIC.len() + 8 + size).next_multiple_of(4);
+        let mut people = Vec::with_capacity(header.people.len());
+        for entry in header.people {
+            let bytes = entry.rows().checked_mul(header.length)?.checked_mul(4)?;
+            people.push((entry, at));
+            at = at.checked_add(bytes)?;
+        }
+        let sorted = people.is_sorted_by(|(a, _), (b, _)| a.folder < b.folder);
+        (at == map.len() && sorted).then_some(Self { map, model, length: header.length, people })
+    }
+
+    /// People in it.
+    pub(super) fn len(&self) -> usize {
+        self.people.len()
+    }
+
+    /// The person in a folder that has not changed.
+    pub(super) fn person(&self, folder: &str, stamp: Stamp) -> Option<PersonTemplates> {
+        let at = self.people.binary_search_by(|(entry, _)| entry.folder.as_str().cmp(folder)).ok()?;
+        let (entry, start) = &self.people[at];
+        if entry.stamp != stamp {
+            return None;
+        }
+        let bytes = self.map.get(*start..*start + 4 * entry.rows() * self.length)?;
+        let mut values = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let mut template = |source: &String| {
+            let vector = values.by_ref().take(self.length).collect();
+            Some(Template { source: source.clone(), embedding: Embedding::from_unit(self.model, vector)? })
+        };
+        let templates = entry.templates.iter().map(&mut template).collect::<Option<_>>()?;
+        let rejected = entry.rejected.iter().map(&mut template).collect::<Option<_>>()?;
+        Some(PersonTemplates { name: entry.name.clone(), colour: entry.colour, templates, rejected })
+    }
+}
+
+/// Replaces the file by one of these people, who come in the order of folders.
+///
+/// # Errors
+/// What writing can meet; it is only a matter of speed.
+pub(super) fn write(path: &Path, model: ModelId, people: &[Packed]) -> std::io::Result<()> {
+    let vectors = |one: &Packed| -> Vec<Embedding> {
+        let all = one.person.templates.iter().chain(&one.person.rejected);
+        all.map(|template| template.embedding.clone()).collect()
+    };
+    let sources = |templates: &[Template]| templates.iter().map(|one| one.source.clone()).collect();
+    let entry = |one: &Packed| Entry {
+        folder: one.folder.clone(),
+        stamp: one.stamp,
+        name: one.person.name.clone(),
+        colour: one.person.colour,
+        templates: sources(&one.person.templates),
+        rejected: sources(&one.person.rejected),
+    };
+    let length = people.iter().flat_map(&vectors).next().map_or(0, |first| first.as_slice().len());
+    let header = Header { model: model.to_string(), length, people: people.iter().map(entry).collect() };
+    let header = serde_json::to_vec(&header)?;
+    disk::replace(path, |file| {
+        let mut file = std::io::BufWriter::new(file);
+        file.write_all(MAGIC)?;
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        let end = MAGIC.len() + 8 + header.len();
+        file.write_all(&[0; 3][..end.next_multiple_of(4) - end])?;
+        for embedding in people.iter().flat_map(&vectors) {
+            for value in embedding.as_slice() {
+                file.write_all(&value.to_le_bytes())?;
+            }
+        }
+        file.flush()
+    })
+}
