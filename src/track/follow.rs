@@ -14,9 +14,9 @@ const NEWEST: f32 = 0.5;
 /// Frames over which motion is extrapolated at most.
 const EXTRAPOLATED: f32 = 3.0;
 
-/// Views embedded before a track counts as settled.
-const FIRST_VIEWS: usize = 3;
-/// Frames between those.
+/// Frames between the first views embedded. A new track is embedded often, since its first frames
+/// may show little (a fade, a face that turns in); then less and less, each view after half
+/// the frames that the views before it span.
 const FIRST_STEP: u64 = 2;
 /// A view this many times as good as the best embedded so far is better.
 const BETTER: f32 = 1.2;
@@ -68,7 +68,8 @@ struct Chain {
     /// Yaw and pitch of the views embedded.
     embedded: Vec<[f32; 2]>,
     best_weight: f32,
-    embedded_frame: u64,
+    /// The first and the last frame embedded.
+    embedded_frames: (u64, u64),
     embedded_ns: u64,
 }
 
@@ -86,7 +87,7 @@ impl Chain {
             motion: [0.0; 4],
             embedded: Vec::new(),
             best_weight: 0.0,
-            embedded_frame: 0,
+            embedded_frames: (0, 0),
             embedded_ns: 0,
         }
     }
@@ -115,19 +116,22 @@ impl Chain {
         let turned = |[yaw, pitch]: &[f32; 2]| {
             (quality.yaw_deg - yaw).hypot(quality.pitch_deg - pitch) > DIFFERENT_DEG
         };
-        let unsettled = self.embedded.len() < FIRST_VIEWS
-            && moment.frame.saturating_sub(self.embedded_frame) >= FIRST_STEP;
+        let (first, last) = self.embedded_frames;
+        let due = moment.frame.saturating_sub(last) >= FIRST_STEP.max((last - first) / 2);
         let worth = weight >= WORTH * self.best_weight;
         self.embedded.is_empty()
             || weight > BETTER * self.best_weight
-            || worth && (unsettled || self.embedded.iter().all(turned))
+            || worth && (due || self.embedded.iter().all(turned))
             || worth && moment.pts_ns.saturating_sub(self.embedded_ns) >= REFRESH_NS
     }
 
     fn embed(&mut self, moment: &Moment, quality: &Quality) {
+        if self.embedded.is_empty() {
+            self.embedded_frames.0 = moment.frame;
+        }
         self.embedded.push([quality.yaw_deg, quality.pitch_deg]);
         self.best_weight = self.best_weight.max(weight(quality));
-        (self.embedded_frame, self.embedded_ns) = (moment.frame, moment.pts_ns);
+        (self.embedded_frames.1, self.embedded_ns) = (moment.frame, moment.pts_ns);
     }
 }
 
@@ -254,7 +258,7 @@ mod tests {
                 embedded.push(frame);
             }
         }
-        // Settled by three views, better at 40, turned at 50, else every half a second.
-        assert_eq!(embedded, [0, 2, 4, 17, 30, 40, 50, 63, 76, 89]);
+        // Often at first, better at 40, turned at 50, else every half a second.
+        assert_eq!(embedded, [0, 2, 4, 6, 9, 13, 19, 28, 40, 50, 63, 76, 89]);
     }
 }
