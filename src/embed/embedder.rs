@@ -1,6 +1,7 @@
 //! Crops in, embeddings out.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::DType;
 
@@ -56,9 +57,39 @@ pub struct Embedder {
 #[derive(Debug)]
 enum Backend {
     /// Our kernels.
-    Kernels(Box<Network>),
+    Kernels(Kernels),
     /// The tensor library, with the crops of several workers in one batch.
     Tensors { network: Reference, place: Place, together: Together<Vec<f32>, Vec<Vec<f32>>> },
+}
+
+/// A network that is laid out when the first crop comes: who labels an analysis needs to know the
+/// model and never asks it.
+#[derive(Debug)]
+struct Kernels {
+    architecture: Architecture,
+    isa: Isa,
+    /// Checked, and taken when the network is laid out.
+    weights: Mutex<Weights>,
+    network: OnceLock<Network>,
+}
+
+impl Kernels {
+    fn new(architecture: &Architecture, weights: Weights, isa: Isa) -> Result<Self, EmbedError> {
+        let isa = Isa::from_name(&isa.to_string())?;
+        architecture.check(&weights)?;
+        let (weights, network) = (Mutex::new(weights), OnceLock::new());
+        Ok(Self { architecture: *architecture, isa, weights, network })
+    }
+
+    fn network(&self) -> &Network {
+        self.network.get_or_init(|| {
+            let weights = std::mem::take(&mut *self.weights.lock().unwrap_or_else(PoisonError::into_inner));
+            match Network::new(&self.architecture, &weights, self.isa) {
+                Ok(network) => network,
+                Err(error) => unreachable!("weights that were checked: {error}"),
+            }
+        })
+    }
 }
 
 /// Memory (and threads, where more than one is asked for) of one worker.
@@ -79,10 +110,9 @@ impl Embedder {
         if !(1..=256).contains(&options.threads) {
             return Err(EmbedError::Threads(options.threads));
         }
-        let kernels = |architecture: &Architecture, weights: &Weights| {
-            Ok(Backend::Kernels(Box::new(Network::new(architecture, weights, options.isa)?)))
-        };
-        Self::with(weights, options.threads, kernels)
+        Self::with(weights, options.threads, |architecture, weights| {
+            Ok(Backend::Kernels(Kernels::new(architecture, weights, options.isa)?))
+        })
     }
 
     /// The same through the tensor library on `device`, the weights copied there. Workers that
@@ -94,15 +124,15 @@ impl Embedder {
     pub fn on_tensors(weights: Weights, device: &candle_core::Device) -> Result<Self, EmbedError> {
         Self::with(weights, 1, |architecture, weights| {
             let place = Place { device: device.clone(), dtype: DType::F32 };
-            let network = Reference::new(architecture, weights, place.dtype, device)?;
+            let network = Reference::new(architecture, &weights, place.dtype, device)?;
             Ok(Backend::Tensors { network, place, together: Together::new() })
         })
     }
 
     fn with(
-        weights: Weights,
+        mut weights: Weights,
         threads: usize,
-        backend: impl FnOnce(&Architecture, &Weights) -> Result<Backend, EmbedError>,
+        backend: impl FnOnce(&Architecture, Weights) -> Result<Backend, EmbedError>,
     ) -> Result<Self, EmbedError> {
         let architecture = Architecture::from_metadata(&weights.metadata)?;
         let order = ChannelOrder::from_metadata(&weights)?;
@@ -113,9 +143,10 @@ impl Embedder {
             }
             None => None,
         };
-        let backend = backend(&architecture, &weights)?;
         let model = weights.id();
-        Ok(Self { architecture, backend, order, mean, model, metadata: weights.metadata, threads })
+        let metadata = std::mem::take(&mut weights.metadata);
+        let backend = backend(&architecture, weights)?;
+        Ok(Self { architecture, backend, order, mean, model, metadata, threads })
     }
 
     /// Identifier of the weights.
@@ -133,13 +164,9 @@ impl Embedder {
         &self.metadata
     }
 
-    /// Memory and threads for one worker.
+    /// Memory and threads for one worker, taken when it first embeds.
     pub fn scratch(&self) -> Scratch {
-        let workspace = match &self.backend {
-            Backend::Kernels(network) => Some(network.workspace(self.threads)),
-            Backend::Tensors { .. } => None,
-        };
-        Scratch { workspace, pixels: Vec::new() }
+        Scratch { workspace: None, pixels: Vec::new() }
     }
 
     /// The embedding of every crop, in order. On the kernels an embedding does not depend on the
@@ -181,7 +208,8 @@ impl Embedder {
         scratch.pixels.clear();
         crops.iter().for_each(|crop| pixels(crop, self.order, &mut scratch.pixels));
         match &self.backend {
-            Backend::Kernels(network) => {
+            Backend::Kernels(kernels) => {
+                let network = kernels.network();
                 let workspace = scratch.workspace.get_or_insert_with(|| network.workspace(self.threads));
                 Ok(network.forward(&scratch.pixels, workspace))
             }
