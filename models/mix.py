@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Makes more people than there are: mixed faces, and the teacher's word on who each of them is.
+
+    mix.py FACES TEACHER --count 60000 -o MIXED
+
+FACES is a folder with train.rec and train.idx (aligned 112x112 crops, RecordIO) and teacher.npy, the
+teacher's unit embedding of each; TEACHER a folder with the teacher itself (mobilefacenet.param and .bin,
+ncnn). MIXED becomes such a folder too, of the faces as they are and COUNT mixed ones: morphs of two,
+and parts of two along a soft seam. A small network that learns to answer as the teacher does needs
+many different people more than it needs many pictures of each:
+
+    sphereface train MIXED --config distill.toml --teacher MIXED/teacher.npy --init FILE -o DIR
+
+Needs numpy, pillow and ncnn.
+"""
+import argparse
+import io
+import math
+import multiprocessing
+import os
+import struct
+
+import ncnn
+import numpy as np
+from PIL import Image
+
+MAGIC, SIZE = 0xCED7230A, 112
+shared = {}
+
+
+def read_images(folder):
+    """The JPEG files of a RecordIO pair, in the order of its index."""
+    with open(os.path.join(folder, "train.idx")) as file:
+        index = sorted(tuple(map(int, line.split())) for line in file)
+    images = []
+    with open(os.path.join(folder, "train.rec"), "rb") as file:
+        for number, offset in index:
+            file.seek(offset)
+            _, length = struct.unpack("<II", file.read(8))
+            record = file.read(length & ((1 << 29) - 1))
+            (flag,) = struct.unpack_from("<I", record)
+            image = record[24 + 4 * flag:]
+            if number > 0 and image[:2] == b"\xff\xd8":
+                images.append(image)
+    return images
+
+
+def pixels(image):
+    return np.asarray(Image.open(io.BytesIO(image)).convert("RGB"), np.float32)
+
+
+def mixed(one, other, rng):
+    """Two aligned faces [112, 112, 3] become a third: a morph, or two parts with a soft seam."""
+    if rng.random() < 0.5:
+        weight = np.float32(rng.uniform(0.25, 0.75))
+    else:
+        turn, place, sharpness = rng.uniform(0, 2 * math.pi), rng.uniform(-0.4, 0.4), rng.uniform(2, 14)
+        down, across = np.mgrid[-1:1:SIZE * 1j, -1:1:SIZE * 1j]
+        seam = across * math.cos(turn) + down * math.sin(turn) - place
+        weight = (1 / (1 + np.exp(-seam * sharpness))).astype(np.float32)[:, :, None]
+    return one * weight + other * (1 - weight)
+
+
+def start(images, teacher):
+    net = ncnn.Net()
+    net.opt.num_threads = 1
+    net.opt.use_fp16_storage = net.opt.use_fp16_packed = net.opt.use_fp16_arithmetic = False
+    net.load_param(os.path.join(teacher, "mobilefacenet.param"))
+    net.load_model(os.path.join(teacher, "mobilefacenet.bin"))
+    shared.update(images=images, net=net)
+
+
+def embedding(face):
+    """The teacher's unit embedding of a face [112, 112, 3], pixels 0 to 255."""
+    total = 0
+    for view in (face, face[:, ::-1]):
+        # ncnn takes the memory of the array as it is: the array has to be there until it is copied.
+        planes = np.ascontiguousarray(view.transpose(2, 0, 1))
+        extractor = shared["net"].create_extractor()
+        extractor.input("data", ncnn.Mat(planes).clone())
+        _, answer = extractor.extract("fc1")
+        total = total + np.array(answer, np.float32)
+    return total / np.linalg.norm(total)
+
+
+def make(seed):
+    """A mixed face as a JPEG file, and who it is."""
+    images, rng = shared["images"], np.random.default_rng(seed)
+    one, other = (pixels(images[i]) for i in rng.integers(len(images), size=2))
+    if rng.random() < 0.5:
+        other = other[:, ::-1]
+    face = np.clip(np.rint(mixed(one, other, rng)), 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(face).save(file, "JPEG", quality=95, subsampling=0)
+    return file.getvalue(), embedding(pixels(file.getvalue()))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("faces")
+    parser.add_argument("teacher")
+    parser.add_argument("-o", "--output", required=True)
+    parser.add_argument("--count", type=int, default=60000, help="mixed faces")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+
+    images = read_images(options.faces)
+    rows = np.load(os.path.join(options.faces, "teacher.npy")).astype(np.float32)
+    if len(images) != len(rows):
+        raise SystemExit(f"{len(images)} faces and {len(rows)} embeddings of them")
+    os.makedirs(options.output, exist_ok=True)
+    total = len(images) + options.count
+    embeddings = np.empty((total, rows.shape[1]), np.float16)
+    embeddings[: len(rows)] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    with open(os.path.join(options.output, "train.rec"), "wb") as records, \
+            open(os.path.join(options.output, "train.idx"), "w") as index:
+        def record(number, label, content, further=()):
+            body = struct.pack("<IfQQ", len(further), label, number, 0)
+            body += struct.pack(f"<{len(further)}f", *further) + content
+            index.write(f"{number}\t{records.tell()}\n")
+            records.write(struct.pack("<II", MAGIC, len(body)) + body + bytes(-len(body) % 4))
+
+        # No two records are said to be of one person: there is a teacher to say who they are.
+        record(0, 0, b"", (total + 1, total + 1))
+        for number, image in enumerate(images):
+            record(number + 1, number, image)
+        seeds = ((options.seed, number) for number in range(options.count))
+        with multiprocessing.Pool(options.processes, start, (images, options.teacher)) as pool:
+            for done, (image, who) in enumerate(pool.imap(make, seeds, 64)):
+                number = len(images) + done
+                record(number + 1, number, image)
+                embeddings[number] = who
+                if (done + 1) % 2000 == 0:
+                    print(f"{done + 1} of {options.count}", flush=True)
+    np.save(os.path.join(options.output, "teacher.npy"), embeddings)
+
+
+if __name__ == "__main__":
+    main()
