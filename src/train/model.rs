@@ -5,22 +5,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::TrainError;
+use super::backend::Backend;
 use super::config::Config;
 use super::dataset::Teacher;
 use super::loader::Batch;
 use super::loss::{Distillation, Gradients, Input, Loss, distill, normalise_rows};
-use super::network::{CHUNK, CROP_LEN, Network};
+use super::network::CROP_LEN;
 use super::optimiser::Optimiser;
 use super::parameters::{self, BIAS, CLASSES, PROJECTION, Parameter};
 use crate::nn::weights::FORMAT;
-use crate::nn::{Isa, Tensor, Weights};
+use crate::nn::{Device, Tensor, Weights};
 
 /// Everything that is learned, with what it takes to learn it.
 #[derive(Debug)]
 pub struct Model {
     /// The tensors: those of the network, then those of the heads.
     pub parameters: Vec<Parameter>,
-    network: Network,
+    network: Backend,
     loss: Loss,
     class_weight: f64,
     teacher_weight: f64,
@@ -66,7 +67,7 @@ pub struct Pass<'a> {
 }
 
 impl Model {
-    /// A model at its start.
+    /// A model at its start, whose network runs on `device`.
     ///
     /// # Errors
     /// When the settings make no sense, or the weights to start from cannot be used.
@@ -74,7 +75,7 @@ impl Model {
         config: &Config,
         classes: usize,
         teacher_size: Option<usize>,
-        isa: Isa,
+        device: &Device,
     ) -> Result<Self, TrainError> {
         let architecture = config.architecture()?;
         let loss = config.loss()?;
@@ -104,7 +105,7 @@ impl Model {
                 }
             }
         }
-        let network = Network::new(architecture, &list, isa, config.run.threads);
+        let network = Backend::new(architecture, &list, device, config.run.threads);
         Ok(Self {
             parameters: list,
             network,
@@ -122,9 +123,12 @@ impl Model {
     /// stopped, which leaves the values of all parameters as they are but for the length of
     /// class vectors.
     ///
+    /// # Errors
+    /// When the device fails, which leaves them likewise.
+    ///
     /// # Panics
     /// When the batch is empty.
-    pub fn gradients(&mut self, pass: Pass<'_>) -> Option<Totals> {
+    pub fn gradients(&mut self, pass: Pass<'_>) -> Result<Option<Totals>, TrainError> {
         let Pass { batch, lambda, teacher, stop } = pass;
         let size = self.network.architecture().embedding;
         let samples = batch.labels.len();
@@ -142,13 +146,14 @@ impl Model {
         let (mut by_classes, mut by_projection) = (vec![0.0; classes.len()], vec![0.0; projection.len()]);
         let mut by_bias = 0.0;
         let mut totals = Totals { samples, ..Totals::default() };
-        let chunks = batch.labels.chunks(CHUNK).zip(batch.rows.chunks(CHUNK));
-        for ((labels, rows), pixels) in chunks.zip(batch.pixels.chunks(CHUNK * CROP_LEN)) {
+        let chunk = self.network.chunk();
+        let chunks = batch.labels.chunks(chunk).zip(batch.rows.chunks(chunk));
+        for ((labels, rows), pixels) in chunks.zip(batch.pixels.chunks(chunk * CROP_LEN)) {
             if stop.load(Ordering::Relaxed) {
-                return None;
+                return Ok(None);
             }
             let start = Instant::now();
-            let features = self.network.forward(&self.parameters, pixels);
+            let features = self.network.forward(&self.parameters, pixels)?;
             totals.forward += start.elapsed();
             let start = Instant::now();
             let features: Vec<f64> = features.into_iter().map(f64::from).collect();
@@ -180,7 +185,7 @@ impl Model {
             totals.losses += start.elapsed();
             let start = Instant::now();
             let by_feature: Vec<f32> = by_feature.into_iter().map(|g| (g * scale) as f32).collect();
-            self.network.backward(&mut self.parameters, &by_feature);
+            self.network.backward(&mut self.parameters, &by_feature)?;
             totals.backward += start.elapsed();
         }
         let scaled = |place: Option<usize>, list: &mut [Parameter], gradient: &[f64], factor: f64| {
@@ -192,7 +197,7 @@ impl Model {
         scaled(self.classes, &mut self.parameters, &by_classes, scale * self.class_weight);
         scaled(self.bias, &mut self.parameters, &[by_bias], scale * self.class_weight);
         scaled(self.projection, &mut self.parameters, &by_projection, scale);
-        Some(totals)
+        Ok(Some(totals))
     }
 
     /// Lets the parameters follow their gradients: step `t` (from 1) at a learning rate, given
