@@ -11,8 +11,9 @@ use crate::align::{CROP_HEIGHT, CROP_WIDTH};
 use crate::embed::Architecture;
 use crate::nn::tensors::{Convolution, LayerGradients, Linear, Place, pictures};
 
-/// Samples that go through the network together: enough to keep a GPU busy, while what is kept
-/// of them for the way back takes 2 GB with SphereFace-20 and 5 GB with SphereFace-64.
+/// Samples that go through the network together: enough to keep a GPU busy. What is kept of them
+/// for the way back takes 1.5 GB with SphereFace-20 and 4.5 GB with SphereFace-64, and the largest
+/// convolution 1.6 GB for a moment.
 pub const CHUNK: usize = 128;
 
 /// A network that can be trained on a tensor library's device.

@@ -71,7 +71,7 @@ impl Validation {
         Ok(Some(Self { crops, pairs }))
     }
 
-    /// Verifies with weights, on the CPU with that many threads; `None` when it was stopped.
+    /// Verifies with weights on a device (the CPU with that many threads); `None` when it was stopped.
     ///
     /// # Errors
     /// When the network has no features for the images, or the device fails.
