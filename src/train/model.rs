@@ -9,7 +9,9 @@ use super::backend::Backend;
 use super::config::Config;
 use super::dataset::Teacher;
 use super::loader::Batch;
-use super::loss::{Distillation, Gradients, Input, Loss, Workspace, distill, normalise_rows};
+use super::loss::{
+    Distillation, Gradients, Input, Loss, Workspace, add_class_gradients, distill, normalise_rows,
+};
 use super::network::CROP_LEN;
 use super::optimiser::Optimiser;
 use super::parameters::{self, BIAS, CLASSES, PROJECTION, Parameter};
@@ -34,6 +36,10 @@ pub struct Model {
     bias: Option<usize>,
     projection: Option<usize>,
 }
+
+/// Samples whose part of the gradients by the class vectors is added at a time: these go from
+/// memory and back for each, and are larger than all else of a loss.
+const HELD: usize = 64;
 
 /// What a batch gave, summed over its samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -148,10 +154,15 @@ impl Model {
         let mut by_projection = vec![0.0; projection.as_ref().map_or(0, Vec::len)];
         let bias = self.bias.map_or(0.0, |place| f64::from(self.parameters[place].value[0]));
         let mut by_bias = 0.0;
+        // Samples whose part of the gradients by the class vectors is still to come: their
+        // features, and the gradients by the products of both.
+        let (mut held, mut by_product) = (Vec::new(), Vec::new());
         totals.losses += start.elapsed();
         let chunk = self.network.chunk();
         let chunks = batch.labels.chunks(chunk).zip(batch.rows.chunks(chunk));
+        let mut done = 0;
         for ((labels, rows), pixels) in chunks.zip(batch.pixels.chunks(chunk * CROP_LEN)) {
+            done += labels.len();
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
@@ -164,9 +175,17 @@ impl Model {
                 let Parameter { value, gradient, .. } = &mut self.parameters[place];
                 let weight = scale * self.class_weight;
                 let input = Input { features: &features, labels, classes: value, bias, lambda, weight };
-                let gradients =
-                    Gradients { features: &mut by_feature, classes: gradient, bias: &mut by_bias };
+                let before = by_product.len();
+                by_product.resize(before + labels.len() * (value.len() / size), 0.0);
+                held.extend_from_slice(&features);
+                let products = &mut by_product[before..];
+                let gradients = Gradients { features: &mut by_feature, products, bias: &mut by_bias };
                 let value = self.loss.evaluate(input, gradients, &mut self.team, &mut self.workspace);
+                if held.len() >= HELD * size || done == samples {
+                    add_class_gradients(&held, &by_product, size, weight, gradient, &mut self.team);
+                    held.clear();
+                    by_product.clear();
+                }
                 totals.class_loss += value.loss;
                 totals.angle_deg += value.angle_deg;
                 totals.correct += value.correct;

@@ -145,8 +145,9 @@ pub struct Value {
 pub(crate) struct Gradients<'a, T> {
     /// [samples, size], overwritten.
     pub(crate) features: &'a mut [T],
-    /// [classes, size], added to.
-    pub(crate) classes: &'a mut [T],
+    /// [samples, classes], overwritten: those by the products of features and class vectors, for
+    /// [`add_class_gradients`]; without the factor.
+    pub(crate) products: &'a mut [T],
     /// Added to.
     pub(crate) bias: &'a mut f64,
 }
@@ -156,25 +157,15 @@ pub(crate) struct Gradients<'a, T> {
 pub(crate) struct Workspace<T> {
     /// [classes, samples]: products of class vectors and features.
     products: Vec<T>,
-    /// [samples, classes]: derivatives by them.
-    by_product: Vec<T>,
     /// [ranges, size, samples]: gradients by the features from each range of classes.
     by_feature: Vec<T>,
-    /// Features times a factor.
-    features: Vec<T>,
     /// The logits of a sample for each thread, which never waits for it.
     logits: Vec<Mutex<Vec<Logit>>>,
 }
 
 impl<T> Default for Workspace<T> {
     fn default() -> Self {
-        Self {
-            products: Vec::new(),
-            by_product: Vec::new(),
-            by_feature: Vec::new(),
-            features: Vec::new(),
-            logits: Vec::new(),
-        }
+        Self { products: Vec::new(), by_feature: Vec::new(), logits: Vec::new() }
     }
 }
 
@@ -203,7 +194,9 @@ impl Loss {
         (2.0 * z).ln() - others - (1.0 - z + root).ln()
     }
 
-    /// The loss of some samples and its gradients. Numbers do not depend on the size of the team.
+    /// The loss of some samples and its gradients, but for those of the class vectors, which
+    /// [`add_class_gradients`] makes of many samples at a time. Numbers do not depend on the size
+    /// of the team.
     ///
     /// # Panics
     /// When sizes do not fit each other, or a label is no class.
@@ -219,14 +212,15 @@ impl Loss {
         let classes = input.classes.len() / size;
         let (class_matrix, features) =
             (Matrix::new(input.classes, classes, size), Matrix::new(input.features, samples, size));
-        let Workspace { products, by_product, by_feature, features: weighted, logits } = workspace;
+        let Workspace { products, by_feature, logits } = workspace;
+        let by_product = gradients.products;
+        assert_eq!(by_product.len(), samples * classes);
         products.resize(classes * samples, T::ZERO);
         team.run_parts(products, CLASSES_TOGETHER * samples, |_, part, products| {
             let first = part * CLASSES_TOGETHER;
             let some = class_matrix.block(first..first + products.len() / samples, 0..size);
             multiply(products, some, features.t(), false, 1);
         });
-        by_product.resize(samples * classes, T::ZERO);
         logits.resize_with(team.threads(), Mutex::default);
         let rows: Vec<OnceLock<Row>> = (0..samples).map(|_| OnceLock::new()).collect();
         team.run_parts(by_product, classes, |thread, sample, row| {
@@ -246,7 +240,7 @@ impl Loss {
         }
         by_feature.clear();
         by_feature.resize(RANGES * size * samples, T::ZERO);
-        let derivatives = Matrix::new(by_product.as_slice(), samples, classes);
+        let derivatives = Matrix::new(by_product, samples, classes);
         let range = classes.div_ceil(RANGES);
         team.run_parts(by_feature, size * samples, |_, part, by_feature| {
             let end = classes.min((part + 1) * range);
@@ -269,15 +263,6 @@ impl Loss {
         for ((row, &label), result) in by_product.chunks_exact_mut(classes).zip(input.labels).zip(&rows) {
             row[label] = T::from_f64(result.own_for_classes);
         }
-        weighted.clear();
-        weighted.extend(input.features.iter().map(|&x| T::from_f64(input.weight * x.into())));
-        let weighted = Matrix::new(weighted.as_slice(), samples, size);
-        let derivatives = Matrix::new(by_product.as_slice(), samples, classes);
-        team.run_parts(gradients.classes, CLASSES_TOGETHER * size, |_, part, by_class| {
-            let first = part * CLASSES_TOGETHER;
-            let some = first..first + by_class.len() / size;
-            multiply(by_class, derivatives.block(0..samples, some).t(), weighted, true, 1);
-        });
         value
     }
 
@@ -409,6 +394,31 @@ struct Logit {
     value: f64,
     by_product: f64,
     by_length: f64,
+}
+
+/// Adds the gradients by the class vectors to `to` [classes, size], times a factor, given the
+/// features [samples, size] and the gradients by the products with them [samples, classes].
+///
+/// # Panics
+/// When sizes do not fit each other.
+pub(crate) fn add_class_gradients<T: Number>(
+    features: &[T],
+    by_product: &[T],
+    size: usize,
+    weight: f64,
+    to: &mut [T],
+    team: &mut Team,
+) {
+    let samples = features.len() / size;
+    let classes = to.len() / size;
+    let weighted: Vec<T> = features.iter().map(|&x| T::from_f64(weight * x.into())).collect();
+    let weighted = Matrix::new(&weighted, samples, size);
+    let by_product = Matrix::new(by_product, samples, classes);
+    team.run_parts(to, CLASSES_TOGETHER * size, |_, part, to| {
+        let first = part * CLASSES_TOGETHER;
+        let some = first..first + to.len() / size;
+        multiply(to, by_product.block(0..samples, some).t(), weighted, true, 1);
+    });
 }
 
 /// Divides every row by its length; rows of zeros stay.

@@ -59,8 +59,11 @@ impl Case {
         let mut by_bias = 0.0;
         let Self { features: x, labels, classes: w } = self;
         let input = Input { features: x, labels, classes: w, bias, lambda, weight: 1.0 };
-        let gradients = Gradients { features: &mut features, classes: &mut classes, bias: &mut by_bias };
-        let value = loss.evaluate(input, gradients, &mut Team::new(1), &mut Workspace::default());
+        let mut products = vec![0.0; labels.len() * CLASSES];
+        let gradients = Gradients { features: &mut features, products: &mut products, bias: &mut by_bias };
+        let mut team = Team::new(1);
+        let value = loss.evaluate(input, gradients, &mut team, &mut Workspace::default());
+        add_class_gradients(x, &products, SIZE, 1.0, &mut classes, &mut team);
         (value, features, classes, by_bias)
     }
 
@@ -378,7 +381,7 @@ fn many_classes_in_single_precision_have_the_numbers_of_double_precision() {
     ] {
         let (bias, lambda) = (-3.0, 5.0);
         let (mut by_feature, mut by_class) = (vec![0.0; features.len()], vec![0.0; vectors.len()]);
-        let mut by_bias = 0.0;
+        let (mut products, mut by_bias) = (vec![0.0; samples * classes], 0.0);
         let input = Input {
             features: &wide_features,
             labels: &labels,
@@ -387,8 +390,10 @@ fn many_classes_in_single_precision_have_the_numbers_of_double_precision() {
             lambda,
             weight: 0.5,
         };
-        let gradients = Gradients { features: &mut by_feature, classes: &mut by_class, bias: &mut by_bias };
-        let expected = loss.evaluate(input, gradients, &mut Team::new(1), &mut Workspace::default());
+        let gradients = Gradients { features: &mut by_feature, products: &mut products, bias: &mut by_bias };
+        let mut team = Team::new(1);
+        let expected = loss.evaluate(input, gradients, &mut team, &mut Workspace::default());
+        add_class_gradients(&wide_features, &products, size, 0.5, &mut by_class, &mut team);
         let near = |found: &[f32], expected: &[f64], what: &str| {
             let most = expected.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
             for (&a, b) in found.iter().zip(expected) {
@@ -403,15 +408,16 @@ fn many_classes_in_single_precision_have_the_numbers_of_double_precision() {
                 let features = features.repeat(labels.len() / samples);
                 let (mut found_features, mut found_classes) =
                     (vec![7.0; features.len()], vec![0.0; vectors.len()]);
-                let mut found_bias = 0.0;
-                let classes = &vectors;
-                let input = Input { features: &features, labels, classes, bias, lambda, weight: 0.5 };
+                let (mut products, mut found_bias) = (vec![7.0; labels.len() * classes], 0.0);
+                let input =
+                    Input { features: &features, labels, classes: &vectors, bias, lambda, weight: 0.5 };
                 let gradients = Gradients {
                     features: &mut found_features,
-                    classes: &mut found_classes,
+                    products: &mut products,
                     bias: &mut found_bias,
                 };
                 let value = loss.evaluate(input, gradients, &mut team, &mut workspace);
+                add_class_gradients(&features, &products, size, 0.5, &mut found_classes, &mut team);
                 if labels.len() == samples {
                     assert!((value.loss - expected.loss).abs() < 1e-6 * expected.loss, "{loss:?}");
                     assert!((value.angle_deg - expected.angle_deg).abs() < 1e-6 * expected.angle_deg);
