@@ -105,6 +105,7 @@ stuck_after = 100
 fn train(data: &Path, output: &Path, config: &Path) -> Command {
     let mut command = program();
     command.arg("train").arg(data).arg("--output").arg(output).arg("--config").arg(config).arg("--quiet");
+    command.args(["--device", "cpu"]);
     command
 }
 
@@ -185,12 +186,11 @@ fn a_run_that_is_stopped_and_resumed_separates_people_as_one_that_is_not() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("holds a training run already"), "{}", text(&output));
     // Without --config, the settings are those of the checkpoint.
-    let output = ok(program().arg("train").arg(&data).arg("--output").arg(&parts).arg("--resume"));
-    assert!(
-        text(&output).contains("36 images of 6 identities\ngoing on after iteration"),
-        "{}",
-        text(&output)
-    );
+    let mut command = program();
+    command.arg("train").arg(&data).arg("--output").arg(&parts).args(["--resume", "--device", "cpu"]);
+    let said = text(&ok(&mut command));
+    assert!(said.starts_with("networks run on the CPU with"), "{said}");
+    assert!(said.contains("36 images of 6 identities\ngoing on after iteration"), "{said}");
     let weights = |folder: &Path| Weights::load(&folder.join("model.safetensors")).unwrap();
     assert_eq!(weights(&parts).tensors, weights(&whole).tensors, "to the bit");
     assert_eq!(metrics(&parts), metrics(&whole));
@@ -281,6 +281,13 @@ fn what_cannot_be_trained_is_told_in_one_sentence() {
     assert!(refusal(2, &["--loss-weight", "0"]).contains("there has to be a teacher"));
     assert!(refusal(1, &["--min-images", "7"]).contains("identity 'Person_0' has 6 images and 5 more"));
     assert!(refusal(1, &["--init", "nothing.safetensors"]).contains("nothing.safetensors"));
+    let mut command = program();
+    command.arg("train").arg(&data).arg("--output").arg(&output).args(["--device", "cuda:99"]);
+    let result = command.output().unwrap();
+    let (built, said) = (cfg!(feature = "cuda"), text(&result));
+    assert_eq!(result.status.code(), Some(if built { 1 } else { 2 }), "{said}");
+    assert!(said.contains(if built { "cannot be used" } else { "tools/cuda.sh" }), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
     assert!(!output.exists(), "nothing is left behind");
 
     let wrong = folder.path().join("wrong.toml");

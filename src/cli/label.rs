@@ -247,7 +247,7 @@ impl LabelArgs {
     fn device(&self) -> Result<Device> {
         let device = self.device.open()?;
         if self.stats || !self.quiet {
-            eprintln!("networks run on {device}");
+            options::tell(&device);
         }
         Ok(device)
     }

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::UsageError;
 use crate::detect::{Detector, DetectorConfig, MinFace};
-use crate::embed::{EmbedOptions, Embedder, Mirror};
+use crate::embed::{Embedder, Mirror};
 use crate::gallery::{Gallery, Templates};
 use crate::identify::{Threshold, ThresholdRequest, parse_angle_deg, parse_fmr};
 use crate::nn::{Device, DeviceChoice, DeviceError, Isa, Weights, weights::MTCNN, weights::SPHEREFACE};
@@ -47,9 +47,14 @@ impl DeviceArgs {
     /// As for [`open`](Self::open).
     pub fn open_and_tell(self) -> Result<Device> {
         let device = self.open()?;
-        eprintln!("networks run on {device}");
+        tell(&device);
         Ok(device)
     }
+}
+
+/// Tells where the networks run.
+pub fn tell(device: &Device) {
+    eprintln!("networks run on {device}");
 }
 
 /// How faces are found.
@@ -129,11 +134,7 @@ impl ModelArgs {
 
 /// A model, ready to embed with that many threads a batch.
 pub fn embedder(model: &str, device: &Device, threads: usize) -> Result<Embedder> {
-    let weights = Weights::resolve(model)?;
-    let made = match device.tensors() {
-        Some(tensors) => Embedder::on_tensors(weights, tensors),
-        None => Embedder::new(weights, EmbedOptions { isa: device.isa(), threads }),
-    };
+    let made = Embedder::on(Weights::resolve(model)?, device, threads);
     made.with_context(|| format!("the model {model} cannot be used"))
 }
 

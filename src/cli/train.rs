@@ -11,7 +11,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::UsageError;
-use super::options;
+use super::options::{self, DeviceArgs};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::config::{Flags, Layers, PRESETS};
 use crate::train::trainer::{CURVES_NAME, METRICS_NAME};
@@ -26,11 +26,13 @@ use crate::train::{Config, Dataset, Event, TrainError, Trainer};
 /// Settings come from a preset, a TOML file (--config) over it, and flags over both;
 /// --print-config shows what that makes. The output folder gets the weights (model.safetensors),
 /// a checkpoint, metrics (metrics.jsonl) and their curves (curves.svg). Ctrl-C or SIGTERM writes
-/// a checkpoint and ends; --resume goes on as if nothing had happened.
+/// a checkpoint and ends; --resume goes on as if nothing had happened, on another --device too
+/// (where the last digits may differ).
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface train casia-112x96 --output run1\n  \
     sphereface train casia-112x96 --output run1 --resume\n  \
+    sphereface train casia-112x96 --output run1 --device cuda\n  \
     sphereface train faces --preset distill-small --teacher faces/teacher.npy --output small\n  \
     sphereface train faces --loss sphereface-r-v2 --margin 1.4 --depth 10 --small-classes drop --output run2")]
 pub struct TrainArgs {
@@ -57,6 +59,8 @@ pub struct TrainArgs {
     #[arg(long, short)]
     quiet: bool,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     flags: Flags,
 }
 
@@ -68,7 +72,6 @@ pub(super) fn told(error: TrainError) -> anyhow::Error {
 impl TrainArgs {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
-        let isa = options::isa()?;
         let checkpoint = match self.resume {
             true => Some(Checkpoint::load(&self.output).map_err(told)?),
             false => None,
@@ -78,9 +81,14 @@ impl TrainArgs {
             print!("{}", config.to_toml());
             return Ok(());
         };
+        let device = self.device.open()?;
         let dataset = Dataset::open(path, &config.data, config.run.seed).map_err(told)?;
         let iterations = config.schedule.iterations;
-        let trainer = Trainer::new(config, dataset, &self.output, checkpoint, isa).map_err(told)?;
+        let of_run = device.clone();
+        let trainer = Trainer::new(config, dataset, &self.output, checkpoint, of_run).map_err(told)?;
+        if !self.quiet {
+            options::tell(&device);
+        }
         let stop = Arc::new(AtomicBool::new(false));
         #[cfg(unix)]
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

@@ -10,7 +10,7 @@ use super::{Architecture, ChannelOrder, EmbedError, Embedding, Network, Workspac
 use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
 use crate::nn::tensors::{Place, pictures};
 use crate::nn::together::Together;
-use crate::nn::{Isa, ModelId, Weights};
+use crate::nn::{Device, Isa, ModelId, Weights};
 
 /// Crops that go through the network together on a device; its largest maps take about 8 MB
 /// a crop.
@@ -127,6 +127,18 @@ impl Embedder {
             let network = Reference::new(architecture, &weights, place.dtype, device)?;
             Ok(Backend::Tensors { network, place, together: Together::new() })
         })
+    }
+
+    /// The one or the other: on the kernels of the CPU with that many `threads`
+    /// ([`new`](Self::new)), or [`on_tensors`](Self::on_tensors).
+    ///
+    /// # Errors
+    /// As for these.
+    pub fn on(weights: Weights, device: &Device, threads: usize) -> Result<Self, EmbedError> {
+        match device.tensors() {
+            Some(tensors) => Self::on_tensors(weights, tensors),
+            None => Self::new(weights, EmbedOptions { isa: device.isa(), threads }),
+        }
     }
 
     fn with(

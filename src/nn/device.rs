@@ -96,6 +96,12 @@ impl Device {
         }
     }
 
+    /// A device of the tensor library, its CPU for instance.
+    #[cfg(test)]
+    pub(crate) fn of_tensors(tensors: candle_core::Device) -> Self {
+        Self { isa: Isa::best(), why: format!("{tensors:?}"), tensors: Some(tensors) }
+    }
+
     /// The instruction set of what runs on the CPU.
     pub fn isa(&self) -> Isa {
         self.isa

@@ -1,5 +1,7 @@
 //! Products of plain matrices, by the `gemm` crate, behind checked sizes.
 
+use std::ops::Range;
+
 use gemm::Parallelism;
 
 /// A matrix in row-major order, seen as it lies or transposed.
@@ -32,20 +34,50 @@ impl<'a, T> Matrix<'a, T> {
             ..self
         }
     }
+
+    /// Some of its rows and columns.
+    ///
+    /// # Panics
+    /// When it has no such rows or columns.
+    pub(crate) fn block(self, rows: Range<usize>, columns: Range<usize>) -> Self {
+        assert!(rows.start < rows.end && rows.end <= self.rows, "{rows:?} of {}", self.rows);
+        assert!(
+            columns.start < columns.end && columns.end <= self.columns,
+            "{columns:?} of {}",
+            self.columns
+        );
+        let start = rows.start * self.row_step + columns.start * self.column_step;
+        Self { data: &self.data[start..], rows: rows.len(), columns: columns.len(), ..self }
+    }
 }
 
 /// Numbers that `gemm` multiplies.
-pub(crate) trait Number: Copy + 'static {
+pub(crate) trait Number: Copy + PartialOrd + Into<f64> + Send + Sync + 'static {
+    /// 0
+    const ZERO: Self;
     /// 1
     const ONE: Self;
+
+    /// The nearest number.
+    fn from_f64(x: f64) -> Self;
 }
 
 impl Number for f32 {
+    const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
+
+    fn from_f64(x: f64) -> Self {
+        x as f32
+    }
 }
 
 impl Number for f64 {
+    const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
+
+    fn from_f64(x: f64) -> Self {
+        x
+    }
 }
 
 /// `to = a b`, or `to += a b` with `add`; `to` is row-major.
@@ -65,8 +97,8 @@ pub(crate) fn multiply<T: Number>(
         return;
     }
     let parallelism = if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
-    // SAFETY: every matrix holds rows x columns numbers at the steps given (`Matrix::new`), and
-    // `to` is not aliased.
+    // SAFETY: every matrix holds rows x columns numbers at the steps given (`Matrix::new`,
+    // `Matrix::block`), and `to` is not aliased.
     unsafe {
         gemm::gemm(
             a.rows,
@@ -108,5 +140,12 @@ mod tests {
         let mut to = [0.0f64; 9];
         multiply(&mut to, Matrix::new(&a, 2, 3).t(), Matrix::new(&b, 3, 2).t(), false, 1);
         assert_eq!(to, [1.0, 7.0, 4.5, 2.0, 8.0, 6.0, 3.0, 9.0, 7.5]);
+        let mut to = [0.0f32; 2];
+        let a = a.map(|x| x as f32);
+        let (row, columns) = (Matrix::new(&[2.0f32, 1.0], 1, 2), Matrix::new(&a, 2, 3).block(0..2, 1..3));
+        multiply(&mut to, row, columns, false, 1);
+        assert_eq!(to, [9.0, 12.0]);
+        multiply(&mut to, row, Matrix::new(&a, 2, 3).t().block(1..3, 0..2), false, 1);
+        assert_eq!(to, [7.0, 16.0]);
     }
 }

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::fmt;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -96,6 +97,58 @@ impl Team {
             resume_unwind(panic);
         }
     }
+
+    /// Calls `job(thread, number, part)` once for every part of `len` numbers of `memory`, of which
+    /// the last may be shorter, as [`run`](Self::run) does.
+    pub(crate) fn run_parts<T: Send>(
+        &mut self,
+        memory: &mut [T],
+        len: usize,
+        job: impl Fn(usize, usize, &mut [T]) + Sync,
+    ) {
+        let parts = Parts::new(memory, len);
+        // SAFETY: every item takes its own part, once.
+        self.run(parts.count(), &|thread, item| job(thread, item, unsafe { parts.get(item) }));
+    }
+}
+
+/// Memory in equal parts, of which the last may be shorter, that threads write, each its own.
+pub(crate) struct Parts<'a, T> {
+    start: *mut T,
+    len: usize,
+    part: usize,
+    memory: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: the parts do not overlap, and whoever takes one answers for taking it alone.
+unsafe impl<T: Send> Sync for Parts<'_, T> {}
+
+impl<'a, T> Parts<'a, T> {
+    /// Parts of `part` numbers.
+    ///
+    /// # Panics
+    /// When that is none.
+    pub(crate) fn new(memory: &'a mut [T], part: usize) -> Self {
+        assert!(part > 0);
+        Self { start: memory.as_mut_ptr(), len: memory.len(), part, memory: PhantomData }
+    }
+
+    /// How many parts there are.
+    pub(crate) fn count(&self) -> usize {
+        self.len.div_ceil(self.part)
+    }
+
+    /// Part `number`.
+    ///
+    /// # Safety
+    /// Nobody else may hold it.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn get(&self, number: usize) -> &mut [T] {
+        assert!(number < self.count());
+        let start = number * self.part;
+        // SAFETY: the part lies in the memory, and the caller is alone with it.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), self.part.min(self.len - start)) }
+    }
 }
 
 /// Waits a moment; after a while lets other threads have the core.
@@ -186,6 +239,19 @@ mod tests {
                     "{threads} threads, {items} items"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn every_part_is_written_once_and_the_last_is_what_is_left() {
+        for threads in [1, 3] {
+            let mut memory = vec![0; 11];
+            Team::new(threads).run_parts(&mut memory, 4, |_, number, part| {
+                let len = part.len();
+                part.iter_mut().for_each(|x| *x += 10 * (number + 1) + len);
+            });
+            assert_eq!(memory, [14, 14, 14, 14, 24, 24, 24, 24, 33, 33, 33]);
+            Team::new(threads).run_parts(&mut memory[..0], 4, |_, _, _| panic!("there is no part"));
         }
     }
 

@@ -13,6 +13,15 @@ pub(crate) struct Convolution {
     stride: usize,
 }
 
+/// Gradients by the parameters of a layer, in their shapes but for dimensions of 1.
+#[derive(Debug)]
+pub(crate) struct LayerGradients {
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
+    /// None where there is no PReLU.
+    pub(crate) slopes: Option<Tensor>,
+}
+
 /// A fully connected layer and its PReLU where it has one.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
@@ -56,8 +65,63 @@ impl Convolution {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.conv2d(&self.weight, self.padding, self.stride, 1, 1)?.broadcast_add(&self.bias)?;
-        prelu(y, self.slopes.as_ref())
+        self.activate(self.sums(x)?)
+    }
+
+    /// What goes into the PReLU.
+    pub(crate) fn sums(&self, x: &Tensor) -> Result<Tensor> {
+        x.conv2d(&self.weight, self.padding, self.stride, 1, 1)?.broadcast_add(&self.bias)
+    }
+
+    /// What comes out of the PReLU.
+    pub(crate) fn activate(&self, sums: Tensor) -> Result<Tensor> {
+        prelu(sums, self.slopes.as_ref())
+    }
+
+    /// The way back, given what went forwards (the input `x` and the [`sums`](Self::sums) of it)
+    /// and the gradient by the output: the gradients by the parameters and by the sums.
+    ///
+    /// The library's own gradients are not taken: on a GPU, they go through its transposed
+    /// convolution, which is not made of matrix products and many times slower.
+    pub(crate) fn gradients(
+        &self,
+        x: &Tensor,
+        sums: &Tensor,
+        by_output: &Tensor,
+    ) -> Result<(LayerGradients, Tensor)> {
+        // Rows first: what lies together is added up together.
+        let channel_sums = |maps: &Tensor| maps.flatten_from(2)?.sum(2)?.sum(0);
+        let (by_sums, slopes) = match &self.slopes {
+            Some(slopes) => {
+                let negative = (sums - sums.relu()?)?;
+                let by_slopes = channel_sums(&(by_output * negative)?)?;
+                let below = by_output.broadcast_mul(slopes)?;
+                (sums.gt(0.0)?.where_cond(by_output, &below)?, Some(by_slopes))
+            }
+            None => (by_output.contiguous()?, None),
+        };
+        // Every number of a kernel is a sum of products over samples and places: a convolution in
+        // which channels and samples have changed places, and stride and dilation.
+        let (_, _, rows, columns) = self.weight.dims4()?;
+        let by_weight =
+            x.transpose(0, 1)?.conv2d(&by_sums.transpose(0, 1)?, self.padding, 1, self.stride, 1)?;
+        // A stride may leave rows and columns over that no place of the kernel has seen.
+        let by_weight = by_weight.transpose(0, 1)?.narrow(2, 0, rows)?.narrow(3, 0, columns)?;
+        Ok((LayerGradients { weight: by_weight, bias: channel_sums(&by_sums)?, slopes }, by_sums))
+    }
+
+    /// The gradient by the input, whose sides must be `stride` times those of the output, given
+    /// that by the sums: with zeros between where there is a stride, a convolution with the
+    /// kernels turned around.
+    pub(crate) fn by_input(&self, by_sums: &Tensor) -> Result<Tensor> {
+        let (n, channels, rows, columns) = by_sums.dims4()?;
+        let (stride, kernel) = (self.stride, self.weight.dim(2)?);
+        let (wide, high) = (columns * stride, rows * stride);
+        let spread = by_sums.unsqueeze(4)?.pad_with_zeros(4, 0, stride - 1)?;
+        let spread = spread.reshape((n, channels, rows, 1, wide))?.pad_with_zeros(3, 0, stride - 1)?;
+        let spread = spread.reshape((n, channels, high, wide))?;
+        let turned = self.weight.transpose(0, 1)?.contiguous()?.flip(&[2, 3])?;
+        spread.conv2d(&turned, kernel - 1 - self.padding, 1, 1, 1)
     }
 }
 
@@ -81,6 +145,15 @@ impl Linear {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = x.flatten_from(1)?.matmul(&self.weight)?.broadcast_add(&self.bias)?;
         prelu(y, self.slopes.as_ref())
+    }
+
+    /// The way back of a layer without PReLU, given its input and the gradient by its output
+    /// [n, outputs]: the gradients by the parameters and, in its shape, by the input.
+    pub(crate) fn gradients(&self, x: &Tensor, by_output: &Tensor) -> Result<(LayerGradients, Tensor)> {
+        debug_assert!(self.slopes.is_none());
+        let weight = by_output.t()?.matmul(&x.flatten_from(1)?)?;
+        let by_input = by_output.matmul(&self.weight.t()?)?.reshape(x.shape())?;
+        Ok((LayerGradients { weight, bias: by_output.sum(0)?, slopes: None }, by_input))
     }
 }
 

@@ -16,7 +16,7 @@ use super::loader::{Batch, Loader, LoaderConfig};
 use super::model::{Model, Pass};
 use super::network::CROP_LEN;
 use super::optimiser::Optimiser;
-use crate::nn::Isa;
+use crate::nn::Device;
 
 /// Milliseconds an image of each part; medians over the batches.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,7 +25,9 @@ pub struct Report {
     pub batch: usize,
     /// Threads that compute.
     pub threads: usize,
-    /// Instruction set.
+    /// What the network runs on.
+    pub device: String,
+    /// Instruction set of what runs on the CPU.
     pub isa: String,
     /// The network.
     pub network: String,
@@ -47,10 +49,10 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { batch, threads, isa, network, classes, images_per_s, .. } = self;
+        let Self { batch, threads, device, network, classes, images_per_s, .. } = self;
         writeln!(
             f,
-            "{network}, {classes} classes, batches of {batch}, {threads} threads, {isa}: milliseconds an image"
+            "{network}, {classes} classes, batches of {batch}, {threads} threads, on {device}: milliseconds an image"
         )?;
         if let Some(loading_ms) = self.loading_ms {
             writeln!(f, "loading   {loading_ms:9.3} (one thread, beside the others)")?;
@@ -67,17 +69,17 @@ impl fmt::Display for Report {
     }
 }
 
-/// Trains `batches` batches (after one that does not count) of random numbers with the network,
-/// loss, optimiser and threads of `config` on `classes` classes, and loads as many of `dataset`.
+/// Trains `batches` batches (after one that does not count) of random numbers on `device` with the
+/// network, loss, optimiser and threads of `config` on `classes` classes, and loads as many of `dataset`.
 ///
 /// # Errors
-/// When the settings make no sense or an image cannot be used.
+/// When the settings make no sense, an image cannot be used or the device fails.
 pub fn bench(
     config: &Config,
     classes: usize,
     dataset: Option<Dataset>,
     batches: usize,
-    isa: Isa,
+    device: &Device,
 ) -> Result<Report, TrainError> {
     let size = config.data.batch;
     let mut random = Xoshiro256PlusPlus::seed_from_u64(config.run.seed);
@@ -86,14 +88,14 @@ pub fn bench(
         labels: (0..size).map(|_| random.random_range(0..classes)).collect(),
         rows: (0..size).collect(),
     };
-    let mut model = Model::new(config, classes, None, isa)?;
+    let mut model = Model::new(config, classes, None, device)?;
     let mut optimiser = Optimiser::new(config.optimiser.clone(), &model.parameters);
     let stop = AtomicBool::new(false);
     let mut times: [Vec<Duration>; 5] = Default::default();
     for number in 0..=batches as u64 {
         let start = Instant::now();
         let pass = Pass { batch: &batch, lambda: config.lambda().at(number + 1), teacher: None, stop: &stop };
-        let Some(totals) = model.gradients(pass) else { unreachable!("nobody stops it") };
+        let Some(totals) = model.gradients(pass)? else { unreachable!("nobody stops it") };
         let length = Optimiser::gradient_length(&model.parameters);
         let update = Instant::now();
         // A rate of nothing: the numbers stay those of a beginning, whatever the batches.
@@ -134,7 +136,8 @@ pub fn bench(
     Ok(Report {
         batch: size,
         threads: config.run.threads,
-        isa: isa.to_string(),
+        device: device.to_string(),
+        isa: device.isa().to_string(),
         network: config.architecture()?.to_string(),
         classes,
         loading_ms,

@@ -162,6 +162,11 @@ pub enum TrainError {
         /// What to try.
         advice: &'static str,
     },
+    /// The tensor library cannot run the network.
+    #[error(
+        "the network failed on its device ({0}): see with nvidia-smi whether others use its memory, then go on with --resume, or with --resume --device cpu"
+    )]
+    Device(String),
     /// Weights to start from cannot be used.
     #[error(transparent)]
     Weights(#[from] WeightsError),

@@ -3,15 +3,18 @@
 //!
 //! - [`config`]: the settings of a run, its presets;
 //! - [`dataset`], [`augment`], [`loader`]: from files to batches, ahead of the training;
-//! - [`network`], [`loss`], [`model`], [`parameters`]: from a batch to gradients, on the CPU;
+//! - [`network`] on the CPU and [`tensors`] on any device, [`backend`] to choose between them;
+//!   [`loss`], [`model`], [`parameters`]: from a batch to gradients;
 //! - [`optimiser`], [`schedule`]: from gradients to better weights;
 //! - [`checkpoint`], [`metrics`], [`plot`], [`validate`]: what is kept and shown of a run;
 //! - [`trainer`]: the loop around all of them.
 //!
-//! Numbers depend on the settings, the seed and the instruction set alone: a run that was stopped
-//! and resumed gives the bits of one that was not.
+//! On the CPU, numbers depend on the settings, the seed and the instruction set alone: a run that
+//! was stopped and resumed gives the bits of one that was not. A checkpoint knows no device: a run
+//! may go on elsewhere, where only the rounding is another.
 
 pub mod augment;
+pub mod backend;
 pub mod bench;
 pub mod checkpoint;
 pub mod config;
@@ -21,6 +24,8 @@ pub mod loader;
 pub mod loss;
 pub mod metrics;
 pub mod model;
+#[cfg(test)]
+mod model_tests;
 pub mod network;
 #[cfg(test)]
 mod network_tests;
@@ -28,6 +33,7 @@ pub mod optimiser;
 pub mod parameters;
 pub mod plot;
 pub mod schedule;
+pub mod tensors;
 pub mod trainer;
 pub mod validate;
 

@@ -5,31 +5,41 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::TrainError;
+use super::backend::Backend;
 use super::config::Config;
 use super::dataset::Teacher;
 use super::loader::Batch;
-use super::loss::{Distillation, Gradients, Input, Loss, distill, normalise_rows};
-use super::network::{CHUNK, CROP_LEN, Network};
+use super::loss::{
+    Distillation, Gradients, Input, Loss, Workspace, add_class_gradients, distill, normalise_rows,
+};
+use super::network::CROP_LEN;
 use super::optimiser::Optimiser;
 use super::parameters::{self, BIAS, CLASSES, PROJECTION, Parameter};
+use crate::nn::team::Team;
 use crate::nn::weights::FORMAT;
-use crate::nn::{Isa, Tensor, Weights};
+use crate::nn::{Device, Tensor, Weights};
 
 /// Everything that is learned, with what it takes to learn it.
 #[derive(Debug)]
 pub struct Model {
     /// The tensors: those of the network, then those of the heads.
     pub parameters: Vec<Parameter>,
-    network: Network,
+    network: Backend,
     loss: Loss,
     class_weight: f64,
     teacher_weight: f64,
-    threads: usize,
+    /// Threads and memory of the losses.
+    team: Team,
+    workspace: Workspace<f32>,
     /// Places in `parameters`.
     classes: Option<usize>,
     bias: Option<usize>,
     projection: Option<usize>,
 }
+
+/// Samples whose part of the gradients by the class vectors is added at a time: these go from
+/// memory and back for each, and are larger than all else of a loss.
+const HELD: usize = 64;
 
 /// What a batch gave, summed over its samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -66,7 +76,7 @@ pub struct Pass<'a> {
 }
 
 impl Model {
-    /// A model at its start.
+    /// A model at its start, whose network runs on `device`.
     ///
     /// # Errors
     /// When the settings make no sense, or the weights to start from cannot be used.
@@ -74,7 +84,7 @@ impl Model {
         config: &Config,
         classes: usize,
         teacher_size: Option<usize>,
-        isa: Isa,
+        device: &Device,
     ) -> Result<Self, TrainError> {
         let architecture = config.architecture()?;
         let loss = config.loss()?;
@@ -104,14 +114,15 @@ impl Model {
                 }
             }
         }
-        let network = Network::new(architecture, &list, isa, config.run.threads);
+        let network = Backend::new(architecture, &list, device, config.run.threads);
         Ok(Self {
             parameters: list,
             network,
             loss,
             class_weight: config.loss.weight,
             teacher_weight: config.teacher.weight,
-            threads: config.run.threads,
+            team: Team::new(config.run.threads),
+            workspace: Workspace::default(),
             classes: class_place,
             bias,
             projection,
@@ -122,77 +133,92 @@ impl Model {
     /// stopped, which leaves the values of all parameters as they are but for the length of
     /// class vectors.
     ///
+    /// # Errors
+    /// When the device fails, which leaves them likewise.
+    ///
     /// # Panics
     /// When the batch is empty.
-    pub fn gradients(&mut self, pass: Pass<'_>) -> Option<Totals> {
+    pub fn gradients(&mut self, pass: Pass<'_>) -> Result<Option<Totals>, TrainError> {
         let Pass { batch, lambda, teacher, stop } = pass;
         let size = self.network.architecture().embedding;
         let samples = batch.labels.len();
         let scale = 1.0 / samples as f64;
         self.parameters.iter_mut().for_each(|p| p.gradient.fill(0.0));
-        if let Some(classes) = self.classes.filter(|_| self.loss.normalises_classes()) {
-            normalise_rows(&mut self.parameters[classes].value, size);
-        }
-        let wide = |place: Option<usize>, list: &[Parameter]| -> Vec<f64> {
-            place.map_or_else(Vec::new, |place| list[place].value.iter().map(|&x| f64::from(x)).collect())
-        };
-        let classes = wide(self.classes, &self.parameters);
-        let projection = wide(self.projection, &self.parameters);
-        let bias = self.bias.map_or(0.0, |place| f64::from(self.parameters[place].value[0]));
-        let (mut by_classes, mut by_projection) = (vec![0.0; classes.len()], vec![0.0; projection.len()]);
-        let mut by_bias = 0.0;
         let mut totals = Totals { samples, ..Totals::default() };
-        let chunks = batch.labels.chunks(CHUNK).zip(batch.rows.chunks(CHUNK));
-        for ((labels, rows), pixels) in chunks.zip(batch.pixels.chunks(CHUNK * CROP_LEN)) {
+        let start = Instant::now();
+        if let Some(classes) = self.classes.filter(|_| self.loss.normalises_classes()) {
+            normalise_rows(&mut self.parameters[classes].value, size, &mut self.team);
+        }
+        let projection: Option<Vec<f64>> =
+            self.projection.map(|place| self.parameters[place].value.iter().map(|&x| f64::from(x)).collect());
+        let mut by_projection = vec![0.0; projection.as_ref().map_or(0, Vec::len)];
+        let bias = self.bias.map_or(0.0, |place| f64::from(self.parameters[place].value[0]));
+        let mut by_bias = 0.0;
+        // Samples whose part of the gradients by the class vectors is still to come: their
+        // features, and the gradients by the products of both.
+        let (mut held, mut by_product) = (Vec::new(), Vec::new());
+        totals.losses += start.elapsed();
+        let chunk = self.network.chunk();
+        let chunks = batch.labels.chunks(chunk).zip(batch.rows.chunks(chunk));
+        let mut done = 0;
+        for ((labels, rows), pixels) in chunks.zip(batch.pixels.chunks(chunk * CROP_LEN)) {
+            done += labels.len();
             if stop.load(Ordering::Relaxed) {
-                return None;
+                return Ok(None);
             }
             let start = Instant::now();
-            let features = self.network.forward(&self.parameters, pixels);
+            let features = self.network.forward(&self.parameters, pixels)?;
             totals.forward += start.elapsed();
             let start = Instant::now();
-            let features: Vec<f64> = features.into_iter().map(f64::from).collect();
             let mut by_feature = vec![0.0; features.len()];
-            if self.classes.is_some() {
-                let threads = self.threads;
-                let input = Input { features: &features, labels, classes: &classes, bias, lambda, threads };
-                let gradients =
-                    Gradients { features: &mut by_feature, classes: &mut by_classes, bias: &mut by_bias };
-                let value = self.loss.evaluate(input, gradients);
-                by_feature.iter_mut().for_each(|g| *g *= self.class_weight);
+            if let Some(place) = self.classes {
+                let Parameter { value, gradient, .. } = &mut self.parameters[place];
+                let weight = scale * self.class_weight;
+                let input = Input { features: &features, labels, classes: value, bias, lambda, weight };
+                let before = by_product.len();
+                by_product.resize(before + labels.len() * (value.len() / size), 0.0);
+                held.extend_from_slice(&features);
+                let products = &mut by_product[before..];
+                let gradients = Gradients { features: &mut by_feature, products, bias: &mut by_bias };
+                let value = self.loss.evaluate(input, gradients, &mut self.team, &mut self.workspace);
+                if held.len() >= HELD * size || done == samples {
+                    add_class_gradients(&held, &by_product, size, weight, gradient, &mut self.team);
+                    held.clear();
+                    by_product.clear();
+                }
                 totals.class_loss += value.loss;
                 totals.angle_deg += value.angle_deg;
                 totals.correct += value.correct;
             }
             if let Some(teacher) = teacher {
-                let targets: Vec<f64> =
-                    rows.iter().flat_map(|&row| teacher.row(row)).map(|&x| f64::from(x)).collect();
+                let wide = |x: &f32| f64::from(*x);
+                let features: Vec<f64> = features.iter().map(wide).collect();
+                let targets: Vec<f64> = rows.iter().flat_map(|&row| teacher.row(row)).map(wide).collect();
                 let input = Distillation {
                     features: &features,
                     targets: &targets,
-                    projection: self.projection.map(|_| &projection[..]),
+                    projection: projection.as_deref(),
                     target_size: teacher.size(),
                     weight: self.teacher_weight,
-                    threads: self.threads,
+                    threads: self.team.threads(),
                 };
-                totals.teacher_loss += distill(input, &mut by_feature, &mut by_projection);
+                let mut by_teacher = vec![0.0; features.len()];
+                totals.teacher_loss += distill(input, &mut by_teacher, &mut by_projection);
+                by_feature.iter_mut().zip(by_teacher).for_each(|(sum, g)| *sum += (g * scale) as f32);
             }
             totals.losses += start.elapsed();
             let start = Instant::now();
-            let by_feature: Vec<f32> = by_feature.into_iter().map(|g| (g * scale) as f32).collect();
-            self.network.backward(&mut self.parameters, &by_feature);
+            self.network.backward(&mut self.parameters, &by_feature)?;
             totals.backward += start.elapsed();
         }
-        let scaled = |place: Option<usize>, list: &mut [Parameter], gradient: &[f64], factor: f64| {
-            if let Some(place) = place {
-                let to = list[place].gradient.iter_mut().zip(gradient);
-                to.for_each(|(to, g)| *to = (g * factor) as f32);
-            }
-        };
-        scaled(self.classes, &mut self.parameters, &by_classes, scale * self.class_weight);
-        scaled(self.bias, &mut self.parameters, &[by_bias], scale * self.class_weight);
-        scaled(self.projection, &mut self.parameters, &by_projection, scale);
-        Some(totals)
+        if let Some(place) = self.bias {
+            self.parameters[place].gradient[0] = by_bias as f32;
+        }
+        if let Some(place) = self.projection {
+            let to = self.parameters[place].gradient.iter_mut().zip(by_projection);
+            to.for_each(|(to, g)| *to = (g * scale) as f32);
+        }
+        Ok(Some(totals))
     }
 
     /// Lets the parameters follow their gradients: step `t` (from 1) at a learning rate, given

@@ -12,7 +12,7 @@ use crate::nn::arch::LAST_MAP;
 use crate::nn::conv::{Activation, Dense, Direction, GradientMemory, Map, Tiles, Winograd, padded};
 use crate::nn::gemm::{Matrix, multiply};
 use crate::nn::simd::{self, Kernel, Simd};
-use crate::nn::team::Team;
+use crate::nn::team::{Parts, Team};
 use crate::nn::{Buffer, Isa};
 
 /// Numbers of one crop: rows x columns x channels.
@@ -378,11 +378,8 @@ fn prelu(
 ) {
     let slopes = Buffer::padded(slopes, map.channels);
     let len = map.len();
-    let to = Maps::new(to, len, samples);
-    team.run(samples, &|_, sample| {
+    team.run_parts(&mut to[..samples * len], len, |_, sample, to| {
         let whole = sample * len..(sample + 1) * len;
-        // SAFETY: every item takes its own map.
-        let to = unsafe { to.get(sample) };
         simd::run(
             isa,
             Prelu { slopes: &slopes, from: &from[whole.clone()], residual: residual.map(|r| &r[whole]), to },
@@ -434,10 +431,10 @@ fn prelu_backward(
 ) {
     let slopes = Buffer::padded(&slope.value, map.channels);
     let len = map.len();
-    let to = Maps::new(to, len, samples);
+    let to = Parts::new(to, len);
     // Sums of each map apart, so that they do not depend on who computes which.
     let mut sums = vec![0.0; samples * 2 * map.channels];
-    let partial = Maps::new(&mut sums, 2 * map.channels, samples);
+    let partial = Parts::new(&mut sums, 2 * map.channels);
     team.run(samples, &|_, sample| {
         let whole = sample * len..(sample + 1) * len;
         // SAFETY: every item takes its own map and sums.
@@ -488,34 +485,5 @@ impl Kernel for PreluBackward<'_> {
                 *to = dz;
             }
         }
-    }
-}
-
-/// Memory in equal parts that threads write, each its own.
-struct Maps<'a> {
-    start: *mut f32,
-    len: usize,
-    count: usize,
-    memory: std::marker::PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: the parts do not overlap, and whoever takes one answers for taking it alone.
-unsafe impl Sync for Maps<'_> {}
-
-impl<'a> Maps<'a> {
-    fn new(memory: &'a mut [f32], len: usize, count: usize) -> Self {
-        assert!(memory.len() >= len * count);
-        Self { start: memory.as_mut_ptr(), len, count, memory: std::marker::PhantomData }
-    }
-
-    /// Part `number`.
-    ///
-    /// # Safety
-    /// Nobody else may hold it.
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn get(&self, number: usize) -> &mut [f32] {
-        assert!(number < self.count);
-        // SAFETY: the part lies in the memory, and the caller is alone with it.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(number * self.len), self.len) }
     }
 }

@@ -1,5 +1,5 @@
 //! The backward pass against the derivative of a reference network in f64, for every
-//! instruction set.
+//! instruction set and through the tensor library.
 
 use candle_core::{DType, Device, Tensor as CandleTensor, Var};
 use rand::rngs::Xoshiro256PlusPlus;
@@ -7,8 +7,9 @@ use rand::{RngExt, SeedableRng};
 
 use super::network::{CHUNK, CROP_LEN, Network};
 use super::parameters::{self, Parameter};
+use super::tensors::TensorNetwork;
 use crate::embed::Architecture;
-use crate::nn::Isa;
+use crate::nn::{Device as OurDevice, DeviceChoice, Isa};
 
 /// Parameters that keep activations near 1, with slopes of both signs and biases of any size.
 fn random_parameters(architecture: &Architecture) -> Vec<Parameter> {
@@ -26,13 +27,13 @@ fn random_parameters(architecture: &Architecture) -> Vec<Parameter> {
     list
 }
 
-/// Gradients of sum(features * by_feature) by candle's own graph in f64, in order.
+/// Features, and gradients of sum(features * by_feature) in order, by candle's own graph in f64.
 fn oracle(
     architecture: &Architecture,
     parameters: &[Parameter],
     pixels: &[f32],
     by_feature: &[f32],
-) -> Vec<Vec<f64>> {
+) -> (Vec<f64>, Vec<Vec<f64>>) {
     let device = Device::Cpu;
     let samples = pixels.len() / CROP_LEN;
     let vars: Vec<Var> = parameters
@@ -68,9 +69,10 @@ fn oracle(
     let features = features.broadcast_add(&bias.reshape((1, architecture.embedding)).unwrap()).unwrap();
     let by_feature =
         CandleTensor::from_slice(by_feature, (samples, architecture.embedding), &device).unwrap();
-    let sum = (features * by_feature.to_dtype(DType::F64).unwrap()).unwrap().sum_all().unwrap();
+    let sum = (&features * by_feature.to_dtype(DType::F64).unwrap()).unwrap().sum_all().unwrap();
     let gradients = sum.backward().unwrap();
-    vars.iter().map(|v| gradients.get(v).unwrap().flatten_all().unwrap().to_vec1().unwrap()).collect()
+    let numbers = |tensor: &CandleTensor| tensor.flatten_all().unwrap().to_vec1().unwrap();
+    (numbers(&features), vars.iter().map(|v| numbers(gradients.get(v).unwrap())).collect())
 }
 
 fn random(len: usize, seed: u64) -> Vec<f32> {
@@ -78,39 +80,61 @@ fn random(len: usize, seed: u64) -> Vec<f32> {
     (0..len).map(|_| 2.0 * random.random::<f32>() - 1.0).collect()
 }
 
-/// The relative error (of lengths) of every parameter's gradient.
+/// The error of a vector relative to its length, which must not be 0.
+fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let square = |sum: f64, x: f64| sum + x * x;
+    let differences = found.iter().zip(expected).map(|(&found, expected)| f64::from(found) - expected);
+    let length = expected.iter().copied().fold(0.0, square).sqrt();
+    assert!(length > 0.0);
+    differences.fold(0.0, square).sqrt() / length
+}
+
+fn assert_gradients(found: &[Parameter], expected: &[Vec<f64>], what: &str) {
+    assert_eq!(found.len(), expected.len());
+    for (parameter, expected) in found.iter().zip(expected) {
+        let error = relative_error(&parameter.gradient, expected);
+        assert!(error < 2e-5, "{what} {}: off by {error:e}", parameter.name);
+    }
+}
+
+/// The tensor library's CPU, and a GPU where this program can use one.
+fn devices() -> Vec<Device> {
+    let gpu = OurDevice::open(DeviceChoice::Cuda(0), Isa::best());
+    let gpu = gpu.map_err(|error| println!("skipped on CUDA: {error}")).ok();
+    [Device::Cpu].into_iter().chain(gpu.and_then(|gpu| gpu.tensors().cloned())).collect()
+}
+
+/// The relative error (of lengths) of the features and of every parameter's gradient.
 fn check(architecture: Architecture, samples: usize) {
     let parameters = random_parameters(&architecture);
     let pixels = random(samples * CROP_LEN, 1);
     let by_feature = random(samples * architecture.embedding, 2);
-    let expected = oracle(&architecture, &parameters, &pixels, &by_feature);
+    let (expected_features, expected) = oracle(&architecture, &parameters, &pixels, &by_feature);
+    // What an earlier, larger chunk left behind must not matter.
+    let earlier = random(CHUNK.min(samples + 2) * CROP_LEN, 9);
     for isa in Isa::available() {
         let mut of_threads = Vec::new();
         for threads in [1, 3] {
             let mut found = parameters.clone();
             let mut network = Network::new(architecture, &found, isa, threads);
-            // What an earlier, larger chunk left behind must not matter.
-            network.forward(&found, &random(CHUNK.min(samples + 2) * CROP_LEN, 9));
-            network.forward(&found, &pixels);
+            network.forward(&found, &earlier);
+            let features = network.forward(&found, &pixels);
             network.backward(&mut found, &by_feature);
-            for (parameter, expected) in found.iter().zip(&expected) {
-                let length = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
-                let error = parameter
-                    .gradient
-                    .iter()
-                    .zip(expected)
-                    .map(|(&found, expected)| (f64::from(found) - expected).powi(2))
-                    .sum::<f64>()
-                    .sqrt();
-                assert!(
-                    length > 0.0 && error < 2e-5 * length,
-                    "{architecture} {isa} {}: off by {error:e} of {length:e}",
-                    parameter.name
-                );
-            }
+            assert!(relative_error(&features, &expected_features) < 2e-5, "{architecture} {isa}");
+            assert_gradients(&found, &expected, &format!("{architecture} {isa}"));
             of_threads.push(found);
         }
         assert!(of_threads[0] == of_threads[1], "{architecture} {isa}: the number of threads shows");
+    }
+    for device in devices() {
+        let mut found = parameters.clone();
+        let mut network = TensorNetwork::new(architecture, device.clone());
+        network.forward(&found, &earlier).unwrap();
+        let features = network.forward(&found, &pixels).unwrap();
+        network.backward(&mut found, &by_feature).unwrap();
+        assert!(relative_error(&features, &expected_features) < 2e-5, "{architecture} {device:?}");
+        assert_gradients(&found, &expected, &format!("{architecture} {device:?}"));
     }
 }
 
@@ -123,25 +147,37 @@ fn gradients_are_those_of_the_reference_for_any_width() {
     check(of(10, [17, 33, 12, 35]), 1);
 }
 
-/// Half a batch twice is a batch.
+/// Half a batch twice is a batch, on the kernels and through the tensor library.
 #[test]
 fn gradients_add_up_over_chunks() {
     let architecture = Architecture::of_depth(10).unwrap().with_channels([4, 4, 8, 8]).with_embedding(5);
     let parameters = random_parameters(&architecture);
     let (pixels, by_feature) = (random(4 * CROP_LEN, 3), random(4 * 5, 4));
-    let run = |chunk: usize| {
+    let chunks = |chunk: usize| pixels.chunks(chunk * CROP_LEN).zip(by_feature.chunks(chunk * 5));
+    let kernels = |chunk: usize| {
         let mut found = parameters.clone();
         let mut network = Network::new(architecture, &found, Isa::best(), 1);
-        for (pixels, by_feature) in pixels.chunks(chunk * CROP_LEN).zip(by_feature.chunks(chunk * 5)) {
+        for (pixels, by_feature) in chunks(chunk) {
             network.forward(&found, pixels);
             network.backward(&mut found, by_feature);
         }
         found
     };
-    for (whole, halves) in run(4).iter().zip(run(2)) {
-        let largest = whole.gradient.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-        for (a, b) in whole.gradient.iter().zip(&halves.gradient) {
-            assert!((a - b).abs() <= 1e-5 * largest, "{}: {a} {b}", whole.name);
+    let tensors = |chunk: usize| {
+        let mut found = parameters.clone();
+        let mut network = TensorNetwork::new(architecture, Device::Cpu);
+        for (pixels, by_feature) in chunks(chunk) {
+            network.forward(&found, pixels).unwrap();
+            network.backward(&mut found, by_feature).unwrap();
+        }
+        found
+    };
+    for (whole, halves) in [(kernels(4), kernels(2)), (tensors(4), tensors(3))] {
+        for (whole, halves) in whole.iter().zip(halves) {
+            let largest = whole.gradient.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            for (a, b) in whole.gradient.iter().zip(&halves.gradient) {
+                assert!((a - b).abs() <= 1e-5 * largest, "{}: {a} {b}", whole.name);
+            }
         }
     }
 }

@@ -16,9 +16,8 @@ use super::model::{Model, Pass};
 use super::optimiser::Optimiser;
 use super::plot;
 use super::validate::Validation;
-use crate::embed::EmbedOptions;
 use crate::nn::weights::write_whole;
-use crate::nn::{Isa, Precision};
+use crate::nn::{Device, Precision};
 
 /// The trained weights in the output folder.
 pub const MODEL_NAME: &str = "model.safetensors";
@@ -71,7 +70,7 @@ pub struct Trainer {
     validation: Option<Validation>,
     model: Model,
     optimiser: Optimiser,
-    isa: Isa,
+    device: Device,
     state: State,
     metrics: Metrics,
     output: PathBuf,
@@ -92,7 +91,7 @@ impl Trainer {
         dataset: Dataset,
         output: &Path,
         resume: Option<Checkpoint>,
-        isa: Isa,
+        device: Device,
     ) -> Result<Self, TrainError> {
         config.validate()?;
         if resume.is_none() && output.join(checkpoint::FILE_NAME).exists() {
@@ -111,7 +110,7 @@ impl Trainer {
         if let Some(checkpoint) = &resume {
             checkpoint.check(&config, &fingerprint)?;
         }
-        let mut model = Model::new(&config, dataset.classes.len(), teacher_size, isa)?;
+        let mut model = Model::new(&config, dataset.classes.len(), teacher_size, &device)?;
         let mut optimiser = Optimiser::new(config.optimiser.clone(), &model.parameters);
         let mut saved = None;
         let state = match resume {
@@ -135,7 +134,7 @@ impl Trainer {
             validation,
             model,
             optimiser,
-            isa,
+            device,
             state,
             metrics,
             output,
@@ -147,7 +146,8 @@ impl Trainer {
     /// given up, a checkpoint written, and the run can be resumed as if it had never stopped.
     ///
     /// # Errors
-    /// When an image cannot be used, something cannot be written, or training goes wrong; the
+    /// When an image cannot be used, something cannot be written, the device fails, or training
+    /// goes wrong; the
     /// last checkpoint is kept in each case.
     pub fn run(
         mut self,
@@ -165,8 +165,9 @@ impl Trainer {
         };
         let mut loader = Loader::start(&self.dataset, loader, self.state.iteration)?;
         let result = self.iterate(&mut loader, stop, observe);
-        if let Err(TrainError::Image { .. } | TrainError::Record { .. }) = &result {
-            // The image can be replaced and the run resumed; nothing is lost until here.
+        if let Err(TrainError::Image { .. } | TrainError::Record { .. } | TrainError::Device(_)) = &result {
+            // The image can be replaced, or the device, and the run resumed; nothing is lost until
+            // here.
             self.save()?;
         }
         result?;
@@ -199,7 +200,7 @@ impl Trainer {
             let t = self.state.iteration + 1;
             let (lambda, rate) = (lambda.at(t), schedule.rate(self.state.iteration));
             let pass = Pass { batch: &batch, lambda, teacher: self.teacher.as_ref(), stop };
-            let Some(totals) = self.model.gradients(pass) else { break };
+            let Some(totals) = self.model.gradients(pass)? else { break };
             let length = Optimiser::gradient_length(&self.model.parameters);
             let samples = totals.samples as f64;
             let illness =
@@ -285,8 +286,7 @@ impl Trainer {
     fn validate(&self, stop: &AtomicBool) -> Result<Option<Validated>, TrainError> {
         let Some(validation) = &self.validation else { return Ok(None) };
         let weights = self.model.weights(&self.config, BTreeMap::new());
-        let options = EmbedOptions { isa: self.isa, threads: self.config.run.threads };
-        let result = validation.run(weights, options, stop)?;
+        let result = validation.run(weights, &self.device, self.config.run.threads, stop)?;
         Ok(result.map(|result| Validated {
             iteration: self.state.iteration,
             validation_accuracy: result.accuracy,

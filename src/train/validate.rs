@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::TrainError;
 use super::dataset::Dataset;
 use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
-use crate::embed::{EmbedOptions, Embedder};
+use crate::embed::Embedder;
 use crate::eval::EvalError;
 use crate::eval::lfw::{self, Pairs};
 use crate::eval::verification::{Pair, Verification, verify};
-use crate::nn::Weights;
+use crate::nn::{Device, Weights};
 
 /// Most pairs of each kind made of the identities held out.
 const MOST_PAIRS: usize = 1000;
@@ -71,17 +71,18 @@ impl Validation {
         Ok(Some(Self { crops, pairs }))
     }
 
-    /// Verifies with weights; `None` when it was stopped.
+    /// Verifies with weights on a device (the CPU with that many threads); `None` when it was stopped.
     ///
     /// # Errors
-    /// When the network has no features for the images.
+    /// When the network has no features for the images, or the device fails.
     pub fn run(
         &self,
         weights: Weights,
-        options: EmbedOptions,
+        device: &Device,
+        threads: usize,
         stop: &AtomicBool,
     ) -> Result<Option<Verification>, TrainError> {
-        let embedder = Embedder::new(weights, options)?;
+        let embedder = Embedder::on(weights, device, threads)?;
         let mut scratch = embedder.scratch();
         let mut features = Vec::with_capacity(self.crops.len());
         for batch in self.crops.chunks(BATCH) {

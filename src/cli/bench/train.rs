@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::super::{options, train};
+use super::super::options::DeviceArgs;
+use super::super::train;
 use crate::train::config::{Flags, Layers, PRESETS};
 use crate::train::{Dataset, bench};
 
@@ -37,22 +38,24 @@ pub struct TrainBenchArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     flags: Flags,
 }
 
 impl TrainBenchArgs {
     /// Measures and prints.
     pub fn run(self) -> Result<()> {
-        let isa = options::isa()?;
         let mut layers = Layers::preset(&self.preset).map_err(train::told)?;
         if let Some(path) = &self.config {
             layers = layers.over_file(path).map_err(train::told)?;
         }
         let config = layers.finish(&self.flags).map_err(train::told)?;
+        let device = self.device.open()?;
         let open = |path: &PathBuf| Dataset::open(path, &config.data, config.run.seed);
         let dataset = self.dataset.as_ref().map(open).transpose().map_err(train::told)?;
         let (classes, batches) = (self.classes as usize, self.batches as usize);
-        let report = bench::bench(&config, classes, dataset, batches, isa).map_err(train::told)?;
+        let report = bench::bench(&config, classes, dataset, batches, &device).map_err(train::told)?;
         if self.json {
             println!("{}", serde_json::to_string_pretty(&report)?);
         } else {

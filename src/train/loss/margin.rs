@@ -42,7 +42,9 @@ pub fn a_softmax_psi(m: u32, c: f64) -> Psi {
 /// g(c) = 2 ((c + 1) / 2)^t - 1 of SphereFace2.
 pub(super) fn similarity(c: f64, t: f64) -> Psi {
     let half = ((c + 1.0) / 2.0).max(0.0);
-    Psi { value: 2.0 * half.powf(t) - 1.0, slope: t * half.powf(t - 1.0) }
+    // A general power takes many times as long.
+    let power = if t == 3.0 { half * half } else { half.powf(t - 1.0) };
+    Psi { value: 2.0 * half * power - 1.0, slope: t * power }
 }
 
 /// Least sine by which a derivative is divided: that of 0.06 degrees, where an arc cosine has

@@ -1,8 +1,9 @@
 //! The losses on top of the features: softmax, A-Softmax and its family.
 //!
 //! All of them compare a feature x with one vector w of each class; c = cos(theta) =
-//! w.x / (|w| |x|). Everything is computed in f64: it is a small part of the work, and the
-//! margins amplify rounding.
+//! w.x / (|w| |x|). The products of all features with all vectors are of the type that these have,
+//! and everything else is computed in f64: it is a small part of the work, and the margins amplify
+//! rounding.
 //!
 //! | loss | logit of the own class | of the others | source |
 //! |---|---|---|---|
@@ -27,7 +28,10 @@ mod tests;
 pub use distill::{Distillation, distill};
 pub use margin::{Psi, a_softmax_psi};
 
-use crate::nn::gemm::{Matrix, multiply};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use crate::nn::gemm::{Matrix, Number, multiply};
+use crate::nn::team::Team;
 
 /// Which gradient A-Softmax takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
@@ -110,19 +114,19 @@ pub enum Loss {
 
 /// Some features and what they are compared with.
 #[derive(Debug, Clone, Copy)]
-pub struct Input<'a> {
+pub(crate) struct Input<'a, T> {
     /// [samples, size]
-    pub features: &'a [f64],
+    pub(crate) features: &'a [T],
     /// The class of each sample.
-    pub labels: &'a [usize],
+    pub(crate) labels: &'a [usize],
     /// [classes, size], rows of unit length but for plain softmax.
-    pub classes: &'a [f64],
+    pub(crate) classes: &'a [T],
     /// The learned offset of SphereFace2.
-    pub bias: f64,
+    pub(crate) bias: f64,
     /// The weight of cos(theta) in A-Softmax.
-    pub lambda: f64,
-    /// Threads for the matrix products.
-    pub threads: usize,
+    pub(crate) lambda: f64,
+    /// Factor of all gradients.
+    pub(crate) weight: f64,
 }
 
 /// The value of a loss, summed over the samples.
@@ -138,14 +142,39 @@ pub struct Value {
 
 /// Where gradients go, summed over the samples.
 #[derive(Debug)]
-pub struct Gradients<'a> {
+pub(crate) struct Gradients<'a, T> {
     /// [samples, size], overwritten.
-    pub features: &'a mut [f64],
-    /// [classes, size], added to.
-    pub classes: &'a mut [f64],
+    pub(crate) features: &'a mut [T],
+    /// [samples, classes], overwritten: those by the products of features and class vectors, for
+    /// [`add_class_gradients`]; without the factor.
+    pub(crate) products: &'a mut [T],
     /// Added to.
-    pub bias: &'a mut f64,
+    pub(crate) bias: &'a mut f64,
 }
+
+/// Memory that evaluations use over and over.
+#[derive(Debug)]
+pub(crate) struct Workspace<T> {
+    /// [classes, samples]: products of class vectors and features.
+    products: Vec<T>,
+    /// [ranges, size, samples]: gradients by the features from each range of classes.
+    by_feature: Vec<T>,
+    /// The logits of a sample for each thread, which never waits for it.
+    logits: Vec<Mutex<Vec<Logit>>>,
+}
+
+impl<T> Default for Workspace<T> {
+    fn default() -> Self {
+        Self { products: Vec::new(), by_feature: Vec::new(), logits: Vec::new() }
+    }
+}
+
+/// Class vectors that are multiplied at a time: with what they are multiplied by, they fit into a
+/// core's cache.
+const CLASSES_TOGETHER: usize = 64;
+
+/// Ranges of classes over which the gradients by the features are summed apart, each by a thread.
+const RANGES: usize = 8;
 
 impl Loss {
     /// Whether class vectors are to be normalised before each pass.
@@ -165,112 +194,198 @@ impl Loss {
         (2.0 * z).ln() - others - (1.0 - z + root).ln()
     }
 
-    /// The loss of some samples and its gradients.
+    /// The loss of some samples and its gradients, but for those of the class vectors, which
+    /// [`add_class_gradients`] makes of many samples at a time. Numbers do not depend on the size
+    /// of the team.
     ///
     /// # Panics
     /// When sizes do not fit each other, or a label is no class.
-    pub fn evaluate(&self, input: Input<'_>, gradients: Gradients<'_>) -> Value {
+    pub(crate) fn evaluate<T: Number>(
+        &self,
+        input: Input<'_, T>,
+        gradients: Gradients<'_, T>,
+        team: &mut Team,
+        workspace: &mut Workspace<T>,
+    ) -> Value {
         let samples = input.labels.len();
         let size = input.features.len().checked_div(samples).unwrap_or(1);
         let classes = input.classes.len() / size;
-        let class_matrix = Matrix::new(input.classes, classes, size);
-        let features = Matrix::new(input.features, samples, size);
-        let mut products = vec![0.0; samples * classes];
-        multiply(&mut products, features, class_matrix.t(), false, input.threads);
+        let (class_matrix, features) =
+            (Matrix::new(input.classes, classes, size), Matrix::new(input.features, samples, size));
+        let Workspace { products, by_feature, logits } = workspace;
+        let by_product = gradients.products;
+        assert_eq!(by_product.len(), samples * classes);
+        products.resize(classes * samples, T::ZERO);
+        team.run_parts(products, CLASSES_TOGETHER * samples, |_, part, products| {
+            let first = part * CLASSES_TOGETHER;
+            let some = class_matrix.block(first..first + products.len() / samples, 0..size);
+            multiply(products, some, features.t(), false, 1);
+        });
+        logits.resize_with(team.threads(), Mutex::default);
+        let rows: Vec<OnceLock<Row>> = (0..samples).map(|_| OnceLock::new()).collect();
+        team.run_parts(by_product, classes, |thread, sample, row| {
+            for (to, products) in row.iter_mut().zip(products.chunks_exact(samples)) {
+                *to = products[sample];
+            }
+            let mut logits = logits[thread].lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = rows[sample].set(self.sample(&input, sample, row, &mut logits));
+        });
+        let rows: Vec<Row> = rows.into_iter().filter_map(OnceLock::into_inner).collect();
         let mut value = Value::default();
-        // From here on a row of `products` becomes the derivatives of the loss by its products.
-        let mut by_length = Vec::with_capacity(samples);
-        let mut own_class_for_classes = Vec::with_capacity(samples);
-        for ((feature, &label), row) in
-            input.features.chunks_exact(size).zip(input.labels).zip(products.chunks_exact_mut(classes))
-        {
-            let length = feature.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
-            let own = row[label];
-            let class_length = if self.normalises_classes() {
-                1.0
-            } else {
-                let class = &input.classes[label * size..][..size];
-                class.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE)
-            };
-            value.angle_deg += (own / length / class_length).clamp(-1.0, 1.0).acos().to_degrees();
-            value.correct += usize::from(row.iter().all(|&other| other <= own));
-            let result = match *self {
-                Loss::SphereFace2 { .. } => self.binary(row, label, length, input.bias, gradients.bias),
-                _ => self.cross_entropy(row, label, length, input.lambda),
-            };
-            value.loss += result.loss;
-            by_length.push(result.by_length / length);
-            own_class_for_classes.push(result.own_for_classes);
+        for row in &rows {
+            value.loss += row.loss;
+            value.angle_deg += row.angle_deg;
+            value.correct += usize::from(row.correct);
+            *gradients.bias += input.weight * row.by_bias;
         }
-        let Gradients { features: by_feature, classes: by_class, .. } = gradients;
-        multiply(by_feature, Matrix::new(&products, samples, classes), class_matrix, false, input.threads);
-        for ((by_feature, feature), by_length) in
-            by_feature.chunks_exact_mut(size).zip(input.features.chunks_exact(size)).zip(by_length)
+        by_feature.clear();
+        by_feature.resize(RANGES * size * samples, T::ZERO);
+        let derivatives = Matrix::new(by_product, samples, classes);
+        let range = classes.div_ceil(RANGES);
+        team.run_parts(by_feature, size * samples, |_, part, by_feature| {
+            let end = classes.min((part + 1) * range);
+            for first in (part * range..end).step_by(CLASSES_TOGETHER) {
+                let some = first..end.min(first + CLASSES_TOGETHER);
+                let vectors = class_matrix.block(some.clone(), 0..size);
+                multiply(by_feature, vectors.t(), derivatives.block(0..samples, some).t(), true, 1);
+            }
+        });
+        let features = input.features.chunks_exact(size).zip(&rows);
+        for (sample, (to, (feature, row))) in
+            gradients.features.chunks_exact_mut(size).zip(features).enumerate()
         {
-            by_feature.iter_mut().zip(feature).for_each(|(g, x)| *g += by_length * x);
+            for (component, (to, &x)) in to.iter_mut().zip(feature).enumerate() {
+                let of_ranges = by_feature.chunks_exact(size * samples);
+                let g: f64 = of_ranges.map(|of_range| of_range[component * samples + sample].into()).sum();
+                *to = T::from_f64(input.weight * (g + row.by_length * x.into()));
+            }
         }
-        for ((row, &label), own) in
-            products.chunks_exact_mut(classes).zip(input.labels).zip(own_class_for_classes)
-        {
-            row[label] = own;
+        for ((row, &label), result) in by_product.chunks_exact_mut(classes).zip(input.labels).zip(&rows) {
+            row[label] = T::from_f64(result.own_for_classes);
         }
-        multiply(by_class, Matrix::new(&products, samples, classes).t(), features, true, input.threads);
         value
     }
 
-    /// Cross-entropy of one sample; `row` holds its products and then the derivatives by them.
-    fn cross_entropy(&self, row: &mut [f64], label: usize, length: f64, lambda: f64) -> Row {
-        let logit = |(class, &product): (usize, &f64)| match class == label {
-            true => self.own(product, length, lambda),
-            false => self.other(product, length),
+    /// The loss of one sample; `row` holds its products and then the derivatives by them.
+    fn sample<T: Number>(
+        &self,
+        input: &Input<'_, T>,
+        sample: usize,
+        row: &mut [T],
+        logits: &mut Vec<Logit>,
+    ) -> Row {
+        let label = input.labels[sample];
+        let size = input.classes.len() / row.len();
+        let (x, w) = (&input.features[sample * size..][..size], &input.classes[label * size..][..size]);
+        // The product with the own class, which has the margin, is computed once more without
+        // rounding.
+        let own = dot(x, w);
+        let x_length = dot(x, x).sqrt().max(f64::MIN_POSITIVE);
+        let w_length = match self.normalises_classes() {
+            true => 1.0,
+            false => dot(w, w).sqrt().max(f64::MIN_POSITIVE),
         };
-        let logits: Vec<Logit> = row.iter().enumerate().map(logit).collect();
+        let mut result = Row {
+            angle_deg: (own / x_length / w_length).clamp(-1.0, 1.0).acos().to_degrees(),
+            correct: row.iter().all(|&other| other <= row[label]),
+            ..Row::default()
+        };
+        match *self {
+            Loss::SphereFace2 { .. } => self.binary(row, (label, own), x_length, input.bias, &mut result),
+            _ => self.cross_entropy(row, (label, own), x_length, input.lambda, logits, &mut result),
+        }
+        result.by_length /= x_length;
+        result
+    }
+
+    /// Cross-entropy of one sample; `row` holds its products and then the derivatives by them,
+    /// `own` the product with its own class.
+    fn cross_entropy<T: Number>(
+        &self,
+        row: &mut [T],
+        (label, own): (usize, f64),
+        length: f64,
+        lambda: f64,
+        logits: &mut Vec<Logit>,
+        result: &mut Row,
+    ) {
+        logits.clear();
+        logits.extend(row.iter().map(|&product| self.other(product.into(), length)));
+        logits[label] = self.own(own, length, lambda);
         let most = logits.iter().map(|logit| logit.value).fold(f64::NEG_INFINITY, f64::max);
-        let total: f64 = logits.iter().map(|logit| (logit.value - most).exp()).sum();
-        let mut result = Row { loss: 0.0, by_length: 0.0, own_for_classes: 0.0 };
+        let own = logits[label].value - most;
+        let mut total = 0.0;
+        for logit in logits.iter_mut() {
+            logit.value = (logit.value - most).exp();
+            total += logit.value;
+        }
         for (class, (to, logit)) in row.iter_mut().zip(logits).enumerate() {
-            let p = (logit.value - most).exp() / total;
+            let p = logit.value / total;
             let by_logit = if class == label { p - 1.0 } else { p };
-            *to = by_logit * logit.by_product;
+            let by_product = by_logit * logit.by_product;
+            *to = T::from_f64(by_product);
             if class == label {
-                result.loss = total.ln() - (logit.value - most);
+                result.loss = total.ln() - own;
                 result.own_for_classes = match self {
                     Loss::ASoftmax { gradient: Gradient::Authors, .. } => by_logit,
-                    _ => *to,
+                    _ => by_product,
                 };
             }
             result.by_length += by_logit * logit.by_length;
         }
-        result
     }
 
-    /// SphereFace2 of one sample.
-    fn binary(&self, row: &mut [f64], label: usize, length: f64, bias: f64, by_bias: &mut f64) -> Row {
+    /// SphereFace2 of one sample; as [`cross_entropy`](Self::cross_entropy).
+    fn binary<T: Number>(
+        &self,
+        row: &mut [T],
+        (label, own): (usize, f64),
+        length: f64,
+        bias: f64,
+        result: &mut Row,
+    ) {
         let Loss::SphereFace2 { alpha, r, m, t } = *self else { unreachable!("asked for by SphereFace2") };
-        let (mut loss, mut by_length) = (0.0, 0.0);
-        for (class, value) in row.iter_mut().enumerate() {
-            let c = *value / length;
+        for (class, to) in row.iter_mut().enumerate() {
+            let is_own = class == label;
+            let c = if is_own { own } else { (*to).into() } / length;
             let similarity = margin::similarity(c, t);
-            let (weight, sign) = if class == label { (alpha, -1.0) } else { (1.0 - alpha, 1.0) };
+            let (weight, sign) = if is_own { (alpha, -1.0) } else { (1.0 - alpha, 1.0) };
             let z = sign * (r * (similarity.value + sign * m) + bias);
-            loss += weight / r * (z.max(0.0) + (-z.abs()).exp().ln_1p());
-            let by_z = weight / r / (1.0 + (-z).exp());
-            *by_bias += by_z * sign;
+            let small = (-z.abs()).exp();
+            result.loss += weight / r * (z.max(0.0) + small.ln_1p());
+            let by_z = weight / r * if z < 0.0 { small } else { 1.0 } / (1.0 + small);
+            result.by_bias += by_z * sign;
             let by_cosine = by_z * sign * r * similarity.slope;
-            *value = by_cosine / length;
-            by_length -= by_cosine * c / length;
+            *to = T::from_f64(by_cosine / length);
+            result.by_length -= by_cosine * c / length;
+            if is_own {
+                result.own_for_classes = by_cosine / length;
+            }
         }
-        Row { loss, by_length, own_for_classes: row[label] }
     }
 }
 
 /// What a sample's row of products gave.
+#[derive(Debug, Default)]
 struct Row {
     loss: f64,
-    /// Derivative by the length of the feature.
+    angle_deg: f64,
+    correct: bool,
+    /// Derivative by the length of the feature, divided by it: how much of the feature is in its
+    /// gradient.
     by_length: f64,
+    by_bias: f64,
     /// Derivative by the product with the own class that the gradient of the classes takes.
     own_for_classes: f64,
+}
+
+/// The product of two vectors.
+fn dot<T: Number>(a: &[T], b: &[T]) -> f64 {
+    let product = |(&a, &b): (&T, &T)| -> f64 {
+        let (a, b): (f64, f64) = (a.into(), b.into());
+        a * b
+    };
+    a.iter().zip(b).map(product).sum()
 }
 
 /// A logit with its derivatives by the product w.x and by |x|.
@@ -281,12 +396,47 @@ struct Logit {
     by_length: f64,
 }
 
+/// Adds the gradients by the class vectors to `to` [classes, size], times a factor, given the
+/// features [samples, size] and the gradients by the products with them [samples, classes].
+///
+/// # Panics
+/// When sizes do not fit each other.
+pub(crate) fn add_class_gradients<T: Number>(
+    features: &[T],
+    by_product: &[T],
+    size: usize,
+    weight: f64,
+    to: &mut [T],
+    team: &mut Team,
+) {
+    let samples = features.len() / size;
+    let classes = to.len() / size;
+    let weighted: Vec<T> = features.iter().map(|&x| T::from_f64(weight * x.into())).collect();
+    let weighted = Matrix::new(&weighted, samples, size);
+    let by_product = Matrix::new(by_product, samples, classes);
+    team.run_parts(to, CLASSES_TOGETHER * size, |_, part, to| {
+        let first = part * CLASSES_TOGETHER;
+        let some = first..first + to.len() / size;
+        multiply(to, by_product.block(0..samples, some).t(), weighted, true, 1);
+    });
+}
+
 /// Divides every row by its length; rows of zeros stay.
-pub fn normalise_rows(matrix: &mut [f32], size: usize) {
-    for row in matrix.chunks_exact_mut(size) {
-        let length = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-        if length > 0.0 {
-            row.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+pub(crate) fn normalise_rows(matrix: &mut [f32], size: usize, team: &mut Team) {
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    team.run_parts(matrix, CLASSES_TOGETHER * size, |_, _, rows| {
+        for row in rows.chunks_exact_mut(size) {
+            // Sums that do not wait for each other.
+            let mut sums = [0.0; 8];
+            let (eights, rest) = row.as_chunks::<8>();
+            for eight in eights {
+                sums.iter_mut().zip(eight).for_each(|(sum, &x)| *sum += square(x));
+            }
+            let rest: f64 = rest.iter().map(|&x| square(x)).sum();
+            let length = (sums.iter().sum::<f64>() + rest).sqrt();
+            if length > 0.0 {
+                row.iter_mut().for_each(|x| *x = (f64::from(*x) * (1.0 / length)) as f32);
+            }
         }
-    }
+    });
 }

@@ -57,16 +57,14 @@ impl Case {
     fn evaluate(&self, loss: Loss, lambda: f64, bias: f64) -> (Value, Vec<f64>, Vec<f64>, f64) {
         let (mut features, mut classes) = (vec![0.0; self.features.len()], vec![0.0; self.classes.len()]);
         let mut by_bias = 0.0;
-        let input = Input {
-            features: &self.features,
-            labels: &self.labels,
-            classes: &self.classes,
-            bias,
-            lambda,
-            threads: 1,
-        };
-        let gradients = Gradients { features: &mut features, classes: &mut classes, bias: &mut by_bias };
-        (loss.evaluate(input, gradients), features, classes, by_bias)
+        let Self { features: x, labels, classes: w } = self;
+        let input = Input { features: x, labels, classes: w, bias, lambda, weight: 1.0 };
+        let mut products = vec![0.0; labels.len() * CLASSES];
+        let gradients = Gradients { features: &mut features, products: &mut products, bias: &mut by_bias };
+        let mut team = Team::new(1);
+        let value = loss.evaluate(input, gradients, &mut team, &mut Workspace::default());
+        add_class_gradients(x, &products, SIZE, 1.0, &mut classes, &mut team);
+        (value, features, classes, by_bias)
     }
 
     fn value(&self, loss: Loss, lambda: f64, bias: f64) -> f64 {
@@ -355,5 +353,82 @@ fn distillation_has_the_derivative() {
             };
             assert_near(by_projection[i], (moved(step) - moved(-step)) / (2.0 * step), "projection");
         }
+    }
+}
+
+/// More classes than are multiplied at a time, in f32 with any number of threads: the numbers of
+/// f64 but for rounding, times the factor.
+#[test]
+fn many_classes_in_single_precision_have_the_numbers_of_double_precision() {
+    let (size, classes, samples) = (73, RANGES * CLASSES_TOGETHER + 5, 19);
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(4);
+    let mut numbers =
+        |count: usize| -> Vec<f32> { (0..count).map(|_| 2.0 * random.random::<f32>() - 1.0).collect() };
+    let (features, mut vectors) = (numbers(samples * size), numbers(classes * size));
+    normalise_rows(&mut vectors, size, &mut Team::new(2));
+    for row in vectors.chunks_exact(size) {
+        assert!((dot(row, row) - 1.0).abs() < 1e-6);
+    }
+    let labels: Vec<usize> = (0..samples).map(|i| i * 83 % classes).collect();
+    let wide = |list: &[f32]| -> Vec<f64> { list.iter().map(|&x| f64::from(x)).collect() };
+    let (wide_features, wide_vectors) = (wide(&features), wide(&vectors));
+    for loss in [
+        Loss::Softmax,
+        Loss::ASoftmax { m: 4, gradient: Gradient::Authors },
+        Loss::SphereFaceR { version: Version::V2, m: 1.5, s: Some(30.0), detach: false },
+        Loss::ArcFace { s: 64.0, m: 0.5 },
+        Loss::SphereFace2 { alpha: 0.7, r: 40.0, m: 0.4, t: 3.0 },
+    ] {
+        let (bias, lambda) = (-3.0, 5.0);
+        let (mut by_feature, mut by_class) = (vec![0.0; features.len()], vec![0.0; vectors.len()]);
+        let (mut products, mut by_bias) = (vec![0.0; samples * classes], 0.0);
+        let input = Input {
+            features: &wide_features,
+            labels: &labels,
+            classes: &wide_vectors,
+            bias,
+            lambda,
+            weight: 0.5,
+        };
+        let gradients = Gradients { features: &mut by_feature, products: &mut products, bias: &mut by_bias };
+        let mut team = Team::new(1);
+        let expected = loss.evaluate(input, gradients, &mut team, &mut Workspace::default());
+        add_class_gradients(&wide_features, &products, size, 0.5, &mut by_class, &mut team);
+        let near = |found: &[f32], expected: &[f64], what: &str| {
+            let most = expected.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+            for (&a, b) in found.iter().zip(expected) {
+                assert!((f64::from(a) - b).abs() < 2e-5 * most, "{loss:?} {what}: {a} for {b} of {most}");
+            }
+        };
+        let mut results = Vec::new();
+        for threads in [1, 3] {
+            let (mut team, mut workspace) = (Team::new(threads), Workspace::default());
+            // What an evaluation of more samples left behind must not matter.
+            for labels in [&[labels.as_slice(), &labels].concat(), &labels] {
+                let features = features.repeat(labels.len() / samples);
+                let (mut found_features, mut found_classes) =
+                    (vec![7.0; features.len()], vec![0.0; vectors.len()]);
+                let (mut products, mut found_bias) = (vec![7.0; labels.len() * classes], 0.0);
+                let input =
+                    Input { features: &features, labels, classes: &vectors, bias, lambda, weight: 0.5 };
+                let gradients = Gradients {
+                    features: &mut found_features,
+                    products: &mut products,
+                    bias: &mut found_bias,
+                };
+                let value = loss.evaluate(input, gradients, &mut team, &mut workspace);
+                add_class_gradients(&features, &products, size, 0.5, &mut found_classes, &mut team);
+                if labels.len() == samples {
+                    assert!((value.loss - expected.loss).abs() < 1e-6 * expected.loss, "{loss:?}");
+                    assert!((value.angle_deg - expected.angle_deg).abs() < 1e-6 * expected.angle_deg);
+                    assert_eq!(value.correct, expected.correct);
+                    assert!((found_bias - by_bias).abs() <= 1e-5 * by_bias.abs());
+                    near(&found_features, &by_feature, "features");
+                    near(&found_classes, &by_class, "classes");
+                    results.push((value, found_features, found_classes, found_bias));
+                }
+            }
+        }
+        assert!(results[0] == results[1], "{loss:?}: the number of threads shows");
     }
 }

@@ -1,0 +1,89 @@
+//! Where the network is trained: on our kernels or through the tensor library.
+
+use super::TrainError;
+use super::network::{self, Network};
+use super::parameters::Parameter;
+use super::tensors::{self, TensorNetwork};
+use crate::embed::Architecture;
+use crate::nn::Device;
+
+/// A network that can be trained, on its device. Parameters, gradients and features are on the
+/// CPU in any case: nothing of a run but its speed and rounding depends on the device.
+#[derive(Debug)]
+pub enum Backend {
+    /// Our kernels, on the CPU.
+    Kernels(Box<Network>),
+    /// The tensor library.
+    Tensors(TensorNetwork),
+}
+
+impl Backend {
+    /// A network for `parameters` as [`super::parameters::network`] lists them (more may follow).
+    /// On the CPU, `threads` threads share its work.
+    ///
+    /// # Panics
+    /// When the parameters are not those of `architecture`.
+    pub fn new(
+        architecture: Architecture,
+        parameters: &[Parameter],
+        device: &Device,
+        threads: usize,
+    ) -> Self {
+        match device.tensors() {
+            Some(tensors) => Self::Tensors(TensorNetwork::new(architecture, tensors.clone())),
+            None => Self::Kernels(Box::new(Network::new(architecture, parameters, device.isa(), threads))),
+        }
+    }
+
+    /// Samples that go through the network together.
+    pub fn chunk(&self) -> usize {
+        match self {
+            Self::Kernels(_) => network::CHUNK,
+            Self::Tensors(_) => tensors::CHUNK,
+        }
+    }
+
+    /// The network's shape.
+    pub fn architecture(&self) -> &Architecture {
+        match self {
+            Self::Kernels(network) => network.architecture(),
+            Self::Tensors(network) => network.architecture(),
+        }
+    }
+
+    /// Takes the values of `parameters` after they have changed.
+    pub fn refresh(&mut self, parameters: &[Parameter]) {
+        match self {
+            Self::Kernels(network) => network.refresh(parameters),
+            Self::Tensors(network) => network.refresh(),
+        }
+    }
+
+    /// Features [samples, embedding] of at most [`chunk`](Self::chunk) crops [samples, 112, 96, 3].
+    ///
+    /// # Errors
+    /// When the device fails; the kernels never do.
+    pub fn forward(&mut self, parameters: &[Parameter], pixels: &[f32]) -> Result<Vec<f32>, TrainError> {
+        match self {
+            Self::Kernels(network) => Ok(network.forward(parameters, pixels)),
+            Self::Tensors(network) => network.forward(parameters, pixels).map_err(failed),
+        }
+    }
+
+    /// Adds the gradients by all parameters to them, given the gradient by the features
+    /// [samples, embedding] of the chunk that went forward last.
+    ///
+    /// # Errors
+    /// When the device fails; the gradients are then worth nothing.
+    pub fn backward(&mut self, parameters: &mut [Parameter], by_feature: &[f32]) -> Result<(), TrainError> {
+        match self {
+            Self::Kernels(network) => network.backward(parameters, by_feature),
+            Self::Tensors(network) => network.backward(parameters, by_feature).map_err(failed)?,
+        }
+        Ok(())
+    }
+}
+
+fn failed(error: candle_core::Error) -> TrainError {
+    TrainError::Device(error.to_string())
+}
