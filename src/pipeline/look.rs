@@ -16,7 +16,7 @@ use std::sync::Arc;
 use image::RgbImage;
 
 use super::graph::{Flow, Graph, Overflow};
-use super::job::{LabelError, LabelJob, Mode};
+use super::label::LabelError;
 use super::recognise;
 use super::search::{DetectEvery, Found, Search, is_among};
 use super::statistics::Work;
@@ -24,7 +24,7 @@ use crate::align::Crop;
 use crate::detect::{DetectError, Detector, Face, Quality};
 use crate::embed::{Embedder, Embedding, Mirror};
 use crate::media::{Frame, Picture, Source};
-use crate::track::{Follower, Moment, Seen, Step, Thumbnail, TrackId, Tracker, Views};
+use crate::track::{Follower, Moment, Seen, Step, Thumbnail, Views};
 
 /// Faces embedded together at most: enough to make weight traffic negligible.
 const BATCH_FACES: usize = 16;
@@ -54,22 +54,6 @@ pub struct Look<'a> {
     pub threads: usize,
 }
 
-impl<'a> Look<'a> {
-    /// As a job wants it.
-    pub fn of(job: &LabelJob<'a>) -> Self {
-        let per_frame = job.mode == Mode::PerFrame;
-        Self {
-            detector: job.detector,
-            embedder: job.embedder,
-            mirror: job.mirror,
-            every: (!per_frame).then_some(job.every),
-            views: if per_frame { Views::All } else { Views::Telling },
-            pictures: true,
-            threads: job.threads.max(1),
-        }
-    }
-}
-
 /// A frame that was looked at.
 pub struct Looked {
     /// Which, when, and whether a new shot begins.
@@ -95,14 +79,6 @@ pub struct LookedFace {
     /// Its embedding, where it was embedded.
     pub embedding: Option<Embedding>,
     crop: Option<Crop>,
-}
-
-impl Looked {
-    /// The tracks of its faces.
-    pub fn track(&self, tracker: &mut Tracker) -> Vec<TrackId> {
-        let faces: Vec<Seen<'_>> = self.faces.iter().map(LookedFace::seen).collect();
-        tracker.track(&self.moment, &faces)
-    }
 }
 
 impl LookedFace {
@@ -184,7 +160,7 @@ pub fn stages<'scope, 'env>(
     let remembers = live && every.is_some();
     let searchers = if remembers { 1 } else { threads };
     let crops = embedder.is_some();
-    let new_search = move || Search::new(detector, every.unwrap_or(DetectEvery::Frames(1)), back);
+    let new_search = move || Search::new(detector, every.unwrap_or(DetectEvery::Frames(1)));
     let begun = graph.map("begin", if back { threads } else { 1 }, frames, move || {
         let mut search = new_search();
         move |shown: Vec<Shown>| {

@@ -12,11 +12,8 @@ use crate::track::Thumbnail;
 
 /// Frames after which the whole frame is searched again at the latest.
 const LONGEST: u32 = 8;
-/// Frames for which it is not searched again even if it changes where nobody is known, nor, where
-/// faces are followed back, if a face is lost.
+/// Frames for which it is not searched again even if it changes where nobody is known.
 const SHORTEST: u32 = 3;
-/// Frames for which a face that is not found is still looked for where it was.
-const MISSED: u32 = 3;
 /// Most frames between two searches that can be asked for.
 const MOST: u32 = 32;
 /// Overlap of a face with where it was a frame before.
@@ -85,36 +82,18 @@ pub struct Found {
 pub struct Search<'a> {
     detector: &'a Detector,
     every: DetectEvery,
-    followed_back: bool,
     scratch: Scratch,
-    known: Vec<Known>,
+    /// Faces of the last frame, and how their boxes moved to there.
+    known: Vec<(Face, [f32; 4])>,
     /// The last frame that was searched as a whole.
     reference: Option<Thumbnail>,
     since: u32,
 }
 
-/// A face to look for in the next frame.
-struct Known {
-    bbox: BBox,
-    /// How its box moved to there in a frame.
-    motion: [f32; 4],
-    /// Frames for which it was not found.
-    missed: u32,
-}
-
-impl Known {
-    fn still(bbox: BBox) -> Self {
-        Self { bbox, motion: [0.0; 4], missed: 0 }
-    }
-}
-
 impl<'a> Search<'a> {
-    /// A search that knows nobody. With `followed_back` the faces of the next frame that is
-    /// searched as a whole are looked for in those before it ([`Search::look_back`]), so that the
-    /// search for a face that is lost may wait a little.
-    pub fn new(detector: &'a Detector, every: DetectEvery, followed_back: bool) -> Self {
-        let (scratch, known) = (Scratch::default(), Vec::new());
-        Self { detector, every, followed_back, scratch, known, reference: None, since: 0 }
+    /// A search that knows nobody.
+    pub fn new(detector: &'a Detector, every: DetectEvery) -> Self {
+        Self { detector, every, scratch: Scratch::default(), known: Vec::new(), reference: None, since: 0 }
     }
 
     /// Forgets what was seen: the next frame begins anew.
@@ -125,7 +104,7 @@ impl<'a> Search<'a> {
 
     /// Goes on after a frame that was searched as a whole and is the first.
     pub fn resume(&mut self, found: Found, thumbnail: &Thumbnail) -> Found {
-        self.known = found.faces.iter().map(|face| Known::still(face.bbox)).collect();
+        self.known = found.faces.iter().map(|face| (*face, [0.0; 4])).collect();
         self.reference = Some(thumbnail.clone());
         self.since = 0;
         found
@@ -145,17 +124,15 @@ impl<'a> Search<'a> {
             self.forget();
         }
         self.since += 1;
-        let expected: Vec<BBox> = self.known.iter().map(|known| moved(&known.bbox, &known.motion)).collect();
+        let expected: Vec<BBox> = self.known.iter().map(|(face, motion)| moved(&face.bbox, motion)).collect();
         let mut whole = self.is_due(picture, thumbnail, &expected);
         let mut faces = if whole { Vec::new() } else { self.near(picture, &expected)? };
         // Somebody is gone, or went where nobody looked.
-        let may_wait = self.followed_back && self.since < SHORTEST;
-        whole |= !may_wait && expected.iter().any(|place| !is_among(place, &faces));
+        whole |= expected.iter().any(|place| !is_among(place, &faces));
         if whole {
             faces = recognise::find(self.detector, picture, &mut self.scratch)?;
             // A look from nearby finds some faces that the pyramid misses.
-            let missed =
-                expected.iter().copied().filter(|place| !is_among(place, &faces)).collect::<Vec<_>>();
+            let missed: Vec<BBox> = expected.into_iter().filter(|place| !is_among(place, &faces)).collect();
             for face in self.near(picture, &missed)? {
                 if !is_among(&face.bbox, &faces) {
                     faces.push(face);
@@ -165,15 +142,8 @@ impl<'a> Search<'a> {
             self.reference = Some(thumbnail.clone());
             self.since = 0;
         }
-        let before = std::mem::take(&mut self.known);
-        let seen = |face: &Face| Known { motion: motion(face, &before), ..Known::still(face.bbox) };
-        self.known = faces.iter().map(seen).collect();
-        if self.followed_back {
-            // Faces at the edge of being found come and go.
-            let lost = before.iter().zip(expected).filter(|(_, place)| !is_among(place, &faces));
-            let lost = lost.map(|(known, place)| Known { missed: known.missed + 1, ..Known::still(place) });
-            self.known.extend(lost.filter(|known| known.missed <= MISSED));
-        }
+        let known = std::mem::take(&mut self.known);
+        self.known = faces.iter().map(|face| (*face, motion(face, &known))).collect();
         Ok(Found { faces, whole })
     }
 
@@ -250,13 +220,13 @@ fn surroundings(b: &BBox) -> BBox {
 
 /// How the sides of a face's box moved since the last frame, averaged with how they moved
 /// before.
-fn motion(face: &Face, known: &[Known]) -> [f32; 4] {
-    let overlap = |known: &&Known| known.bbox.iou(&face.bbox);
+fn motion(face: &Face, known: &[(Face, [f32; 4])]) -> [f32; 4] {
+    let overlap = |(before, _): &&(Face, [f32; 4])| before.bbox.iou(&face.bbox);
     let nearest = known.iter().max_by(|a, b| overlap(a).total_cmp(&overlap(b)));
     match nearest.filter(|known| overlap(known) >= SAME_IOU) {
-        Some(before) => {
+        Some((before, motion)) => {
             let (was, is) = (sides(&before.bbox), sides(&face.bbox));
-            std::array::from_fn(|side| (before.motion[side] + is[side] - was[side]) / 2.0)
+            std::array::from_fn(|side| (motion[side] + is[side] - was[side]) / 2.0)
         }
         None => [0.0; 4],
     }
