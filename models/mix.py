@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes more people than there are: mixed faces, and the teacher's word on who each of them is.
+r"""Makes more people than there are: mixed faces, and the teacher's word on who each of them is.
 
     mix.py FACES TEACHER --count 60000 -o MIXED
 
@@ -9,7 +9,8 @@ ncnn). MIXED becomes such a folder too, of the faces as they are and COUNT mixed
 and parts of two along a soft seam. A small network that learns to answer as the teacher does needs
 many different people more than it needs many pictures of each:
 
-    sphereface train MIXED --config distill.toml --teacher MIXED/teacher.npy --init FILE -o DIR
+    sphereface train MIXED --config models/distill.toml --teacher MIXED/teacher.npy \
+        --init models/sphereface.safetensors -o DIR
 
 Needs numpy, pillow and ncnn.
 """

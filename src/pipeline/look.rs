@@ -16,7 +16,7 @@ use std::sync::Arc;
 use image::RgbImage;
 
 use super::graph::{Flow, Graph, Overflow};
-use super::label::LabelError;
+use super::job::{LabelError, LabelJob, Mode};
 use super::recognise;
 use super::search::{DetectEvery, Found, Search, is_among};
 use super::statistics::Work;
@@ -24,7 +24,7 @@ use crate::align::Crop;
 use crate::detect::{DetectError, Detector, Face, Quality};
 use crate::embed::{Embedder, Embedding, Mirror};
 use crate::media::{Frame, Picture, Source};
-use crate::track::{Follower, Moment, Seen, Step, Thumbnail, Views};
+use crate::track::{Follower, Moment, Seen, Step, Thumbnail, TrackId, Tracker, Views};
 
 /// Faces embedded together at most: enough to make weight traffic negligible.
 const BATCH_FACES: usize = 16;
@@ -54,6 +54,22 @@ pub struct Look<'a> {
     pub threads: usize,
 }
 
+impl<'a> Look<'a> {
+    /// As a job wants it.
+    pub fn of(job: &LabelJob<'a>) -> Self {
+        let per_frame = job.mode == Mode::PerFrame;
+        Self {
+            detector: job.detector,
+            embedder: job.embedder,
+            mirror: job.mirror,
+            every: (!per_frame).then_some(job.every),
+            views: if per_frame { Views::All } else { Views::Telling },
+            pictures: true,
+            threads: job.threads.max(1),
+        }
+    }
+}
+
 /// A frame that was looked at.
 pub struct Looked {
     /// Which, when, and whether a new shot begins.
@@ -79,6 +95,14 @@ pub struct LookedFace {
     /// Its embedding, where it was embedded.
     pub embedding: Option<Embedding>,
     crop: Option<Crop>,
+}
+
+impl Looked {
+    /// The tracks of its faces.
+    pub fn track(&self, tracker: &mut Tracker) -> Vec<TrackId> {
+        let faces: Vec<Seen<'_>> = self.faces.iter().map(LookedFace::seen).collect();
+        tracker.track(&self.moment, &faces)
+    }
 }
 
 impl LookedFace {

@@ -70,10 +70,15 @@ fn an_empty_source_is_a_run_of_nothing() {
 
 #[test]
 fn a_batch_holds_what_waits_and_stops_when_it_is_full() {
-    let largest = AtomicUsize::new(0);
+    let (passed, largest) = (AtomicUsize::new(0), AtomicUsize::new(0));
     run(32, &Control::new(), |graph| {
         let items = graph.source("read", Overflow::Wait, count(100));
-        let fast = graph.map("pass", 4, items, || Ok);
+        let fast = graph.map("pass", 4, items, || {
+            |item| {
+                passed.fetch_add(1, Ordering::SeqCst);
+                Ok(item)
+            }
+        });
         let slow = graph.batch(
             "gather",
             1,
@@ -83,7 +88,10 @@ fn a_batch_holds_what_waits_and_stops_when_it_is_full() {
             || {
                 |batch: Vec<u64>| {
                     largest.fetch_max(batch.len(), Ordering::SeqCst);
-                    thread::sleep(Duration::from_millis(1));
+                    // Until more wait than a batch holds.
+                    while passed.load(Ordering::SeqCst) < 16 {
+                        thread::yield_now();
+                    }
                     Ok(batch)
                 }
             },
