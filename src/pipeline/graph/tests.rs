@@ -88,8 +88,8 @@ fn a_batch_holds_what_waits_and_stops_when_it_is_full() {
             || {
                 |batch: Vec<u64>| {
                     largest.fetch_max(batch.len(), Ordering::SeqCst);
-                    // Until more wait than a batch holds.
-                    while passed.load(Ordering::SeqCst) < 16 {
+                    // Until more wait than a batch holds: 8 fit between the stages.
+                    while passed.load(Ordering::SeqCst) < 12 {
                         thread::yield_now();
                     }
                     Ok(batch)
