@@ -14,7 +14,7 @@ use sphereface::nn::weights::SPHEREFACE;
 #[test]
 fn an_analysis_gives_the_same_answers_as_the_video() {
     let Some(place) = Place::new() else { return };
-    place.clip(40);
+    place.clip(130);
     place.gallery();
     let label = |input: &str, more: &[&str], list: &str| {
         let common = ["label", input, "--no-video", "--gallery", "gallery", "--jsonl", list];

@@ -30,6 +30,12 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
     /// Brings the cache line at `at`, which need not be valid memory, closer.
     unsafe fn prefetch(at: *const f32);
+    /// The sum of the products of two lists of one length, where no sum of some of them leaves
+    /// the range of `i32`.
+    #[inline(always)]
+    unsafe fn dot(a: &[i16], b: &[i8]) -> i32 {
+        a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
+    }
     /// Computes a tile of `rows` (1 to [`Simd::ROWS`]) x [`Simd::PANEL`].
     unsafe fn tile<T: Tile>(rows: usize, tile: T);
 }
@@ -192,6 +198,32 @@ mod x86 {
 
     use super::{Simd, Tile};
 
+    /// [`Simd::dot`], 32 products at a time.
+    ///
+    /// # Safety
+    /// AVX2 must be available.
+    #[inline(always)]
+    unsafe fn dot(a: &[i16], b: &[i8]) -> i32 {
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<32>(), b.as_chunks::<32>());
+        // SAFETY: the caller has AVX2, and every load is of 32 bytes of a chunk of 32 numbers.
+        let sum = unsafe {
+            let mut sums = [_mm256_setzero_si256(); 2];
+            for (a, b) in a.iter().zip(b) {
+                let (a, b) = (a.as_ptr().cast::<__m256i>(), b.as_ptr().cast::<__m128i>());
+                for half in 0..2 {
+                    let wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(b.add(half)));
+                    let products = _mm256_madd_epi16(_mm256_loadu_si256(a.add(half)), wide);
+                    sums[half] = _mm256_add_epi32(sums[half], products);
+                }
+            }
+            let sum = _mm256_add_epi32(sums[0], sums[1]);
+            let sum = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+            let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b01_00_11_10>(sum));
+            _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32::<0b10_11_00_01>(sum)))
+        };
+        sum + a_rest.iter().zip(b_rest).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>()
+    }
+
     /// 256-bit vectors; 6 x 16 tiles keep 12 sums in 16 registers.
     #[derive(Clone, Copy)]
     pub(crate) struct Avx2;
@@ -212,6 +244,7 @@ mod x86 {
             max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
             min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
             prefetch(at: *const f32) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
+            dot(a: &[i16], b: &[i8]) -> i32 = dot(a, b);
         }
         tile_of_rows!(2: 1 2 3 4 5 6);
     }
@@ -236,6 +269,7 @@ mod x86 {
             max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
             min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
             prefetch(at: *const f32) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
+            dot(a: &[i16], b: &[i8]) -> i32 = dot(a, b);
         }
         tile_of_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
     }

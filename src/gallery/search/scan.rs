@@ -182,7 +182,7 @@ struct Scan<'a> {
 }
 
 impl Kernel for Scan<'_> {
-    /// Plain Rust, compiled for the instruction set of the caller; integers are the same on all.
+    /// Integers, and floats in plain Rust: the same on every instruction set.
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self { codes: Codes { length, codes, steps, errors }, probe, rows, kept } = self;
@@ -197,7 +197,9 @@ impl Kernel for Scan<'_> {
             {
                 // |x y - x' y'| <= |x - x'| |y| + |x'| |y - y'|, where |y| = 1 and |x'| <= 1 + |x - x'|.
                 *wide = error + (1.0 + error) * probe.error + ROUNDING;
-                *upper = dot(&probe.codes, vector) as f32 * (step * probe.step) + *wide;
+                // SAFETY: the caller's instruction set; sums stay in range, as `Probe::new` sees to.
+                let sum = unsafe { S::dot(&probe.codes, vector) };
+                *upper = sum as f32 * (step * probe.step) + *wide;
                 nearest = if *upper > nearest { *upper } else { nearest };
             }
             if nearest < kept.bar {
@@ -208,11 +210,6 @@ impl Kernel for Scan<'_> {
             }
         }
     }
-}
-
-#[inline(always)]
-fn dot(probe: &[i16], codes: &[i8]) -> i32 {
-    probe.iter().zip(codes).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
 }
 
 #[cfg(test)]
