@@ -57,7 +57,7 @@ pub struct Embedder {
 #[derive(Debug)]
 enum Backend {
     /// Our kernels.
-    Kernels(Kernels),
+    Kernels(Box<Kernels>),
     /// The tensor library, with the crops of several workers in one batch.
     Tensors { network: Reference, place: Place, together: Together<Vec<f32>, Vec<Vec<f32>>> },
 }
@@ -111,7 +111,7 @@ impl Embedder {
             return Err(EmbedError::Threads(options.threads));
         }
         Self::with(weights, options.threads, |architecture, weights| {
-            Ok(Backend::Kernels(Kernels::new(architecture, weights, options.isa)?))
+            Ok(Backend::Kernels(Box::new(Kernels::new(architecture, weights, options.isa)?)))
         })
     }
 

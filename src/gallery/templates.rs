@@ -62,6 +62,9 @@ struct Stored {
     embeddings: BTreeMap<String, Vec<f32>>,
 }
 
+/// Crop and mirror image to one embedding each, in order.
+type Embed<'a, E> = dyn FnMut(&[Crop]) -> Result<Vec<Embedding>, E> + 'a;
+
 impl Gallery {
     /// The templates of everybody by `model`: stored embeddings where they exist, and `embed`
     /// (crop and mirror image -> one embedding each, in order) for the rest, which are stored
@@ -84,7 +87,7 @@ impl Gallery {
         &self,
         model: ModelId,
         packed_from: usize,
-        embed: &mut dyn FnMut(&[Crop]) -> Result<Vec<Embedding>, E>,
+        embed: &mut Embed<'_, E>,
     ) -> Result<Templates, GalleryError> {
         let mut templates = Templates { model, people: Vec::new(), re_embedded: 0, not_saved: None };
         let path = pack::path(&self.root, model);
@@ -127,7 +130,7 @@ impl Templates {
     fn of_person<E: Into<Box<dyn Error + Send + Sync>>>(
         &mut self,
         person: &Person,
-        embed: &mut dyn FnMut(&[Crop]) -> Result<Vec<Embedding>, E>,
+        embed: &mut Embed<'_, E>,
     ) -> Result<PersonTemplates, GalleryError> {
         let model = self.model;
         let mut vectors = read_vectors(&person.folder, model)?;
