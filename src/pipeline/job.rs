@@ -13,7 +13,7 @@ use crate::annotate::Annotator;
 use crate::detect::Detector;
 use crate::embed::{Embedder, Mirror};
 use crate::identify::Identifier;
-use crate::media::{self, Input, MediaError};
+use crate::media::{Input, MediaError};
 use crate::report::{Appearance, AuditSummary, Explanation, ReportError, Results};
 
 /// How often a video is gone through, and what a decision rests on.
@@ -64,7 +64,7 @@ pub struct LabelJob<'a> {
     pub live: Option<bool>,
     /// How to encode.
     #[cfg(feature = "video")]
-    pub encoding: media::SinkOptions,
+    pub encoding: crate::media::SinkOptions,
     /// Workers a stage, at least 1.
     pub threads: usize,
 }
@@ -93,7 +93,7 @@ pub struct RelabelJob<'a> {
     pub view: bool,
     /// As in [`LabelJob`].
     #[cfg(feature = "video")]
-    pub encoding: media::SinkOptions,
+    pub encoding: crate::media::SinkOptions,
     /// As in [`LabelJob`].
     pub threads: usize,
 }
