@@ -387,6 +387,8 @@ impl Gallery {
         let leaving = self.root.join(disk::REMOVED);
         disk::rename_folder(&person.folder, &leaving)?;
         disk::remove_folder(&leaving)?;
+        // They are in there too, until it is made anew.
+        pack::remove(&self.root)?;
         Ok(person)
     }
 

@@ -16,11 +16,13 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
-use super::{INDEX, PersonTemplates, REJECTED, STILLS, Template, disk};
+use super::{GalleryError, INDEX, PersonTemplates, REJECTED, STILLS, Template, disk};
 use crate::embed::Embedding;
 use crate::nn::ModelId;
 
 const MAGIC: &[u8; 8] = b"SFPACK\x01\n";
+
+const PREFIX: &str = ".templates-";
 
 /// Templates from which a gallery is packed: reading fewer takes no time.
 pub(super) const PACKED_FROM: usize = 10_000;
@@ -86,7 +88,19 @@ impl Entry {
 
 /// The file of a gallery by a model.
 pub(super) fn path(root: &Path, model: ModelId) -> PathBuf {
-    root.join(format!(".templates-{model}"))
+    root.join(format!("{PREFIX}{model}"))
+}
+
+/// Deletes the files of a gallery by all models.
+///
+/// # Errors
+/// When one cannot be deleted.
+pub(super) fn remove(root: &Path) -> Result<(), GalleryError> {
+    for name in disk::names(root)?.iter().filter(|name| name.starts_with(PREFIX)) {
+        let path = root.join(name);
+        fs::remove_file(&path).map_err(|error| disk::write_error(&path, error))?;
+    }
+    Ok(())
 }
 
 /// A file that is open.
