@@ -138,7 +138,7 @@ fn sample(image: &RgbImage, landmarks: &Landmarks, margin: usize) -> Option<Vec<
                     sum.iter_mut().zip(sample).for_each(|(total, value)| *total += value);
                 }
             }
-            rgb.extend(sum.map(|total| (total * weight).round() as u8));
+            rgb.extend(sum.map(|total| (total * weight + 0.5) as u8));
         }
     }
     Some(rgb)
@@ -147,6 +147,23 @@ fn sample(image: &RgbImage, landmarks: &Landmarks, margin: usize) -> Option<Vec<
 /// The image at (x, y), between its four neighbours; neighbours outside are black.
 fn bilinear(image: &RgbImage, [x, y]: [f64; 2]) -> [f32; 3] {
     let (width, height) = (image.width() as usize, image.height() as usize);
+    let between = |p00: [f32; 3], p10: [f32; 3], p01: [f32; 3], p11: [f32; 3], fx: f32, fy: f32| {
+        [0, 1, 2].map(|c| {
+            let upper = p00[c] + fx * (p10[c] - p00[c]);
+            let lower = p01[c] + fx * (p11[c] - p01[c]);
+            upper + fy * (lower - upper)
+        })
+    };
+    // Nearly every sample has all four in the image.
+    if x >= 0.0 && y >= 0.0 && x < width as f64 - 1.0 && y < height as f64 - 1.0 {
+        let (left, top) = (x as usize, y as usize);
+        let pair = |row: usize| image.as_raw().get((row * width + left) * 3..)?.first_chunk::<6>();
+        if let (Some(upper), Some(lower)) = (pair(top), pair(top + 1)) {
+            let pixel = |row: &[u8; 6], at: usize| [row[at], row[at + 1], row[at + 2]].map(f32::from);
+            let (fx, fy) = ((x - left as f64) as f32, (y - top as f64) as f32);
+            return between(pixel(upper, 0), pixel(upper, 3), pixel(lower, 0), pixel(lower, 3), fx, fy);
+        }
+    }
     let (left, top) = (x.floor(), y.floor());
     // Also false for NaN; keeps the casts below exact.
     if !(left >= -1.0 && top >= -1.0 && left < width as f64 && top < height as f64) {
@@ -166,12 +183,7 @@ fn bilinear(image: &RgbImage, [x, y]: [f64; 2]) -> [f32; 3] {
             _ => [0.0; 3],
         }
     };
-    let (p00, p10, p01, p11) = (pixel(0, 0), pixel(1, 0), pixel(0, 1), pixel(1, 1));
-    [0, 1, 2].map(|c| {
-        let upper = p00[c] + fx * (p10[c] - p00[c]);
-        let lower = p01[c] + fx * (p11[c] - p01[c]);
-        upper + fy * (lower - upper)
-    })
+    between(pixel(0, 0), pixel(1, 0), pixel(0, 1), pixel(1, 1), fx, fy)
 }
 
 /// Passes an already aligned picture through, pixel for pixel: aligning it once more would

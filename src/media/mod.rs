@@ -8,6 +8,7 @@ mod error;
 mod input;
 mod output;
 mod picture;
+mod rgb;
 mod still;
 
 #[cfg(feature = "video")]

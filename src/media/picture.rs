@@ -2,6 +2,8 @@
 
 use image::RgbImage;
 
+use super::rgb::{self, Coefficients};
+
 /// Which luma/chroma matrix turned RGB into YUV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Matrix {
@@ -107,16 +109,7 @@ impl Picture {
             let y_row = &y_plane[row * self.width..][..self.width];
             let u_row = &u_plane[row / 2 * chroma_width..][..chroma_width];
             let v_row = &v_plane[row / 2 * chroma_width..][..chroma_width];
-            for (((pair, ys), &u), &v) in out.chunks_mut(6).zip(y_row.chunks(2)).zip(u_row).zip(v_row) {
-                let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
-                let (red, green, blue) = (k.r_v * v, k.g_u * u + k.g_v * v, k.b_u * u);
-                for (pixel, &y) in pair.chunks_exact_mut(3).zip(ys) {
-                    let luma = k.y * (i32::from(y) - k.y_offset) + (1 << 15);
-                    pixel[0] = ((luma + red) >> 16).clamp(0, 255) as u8;
-                    pixel[1] = ((luma + green) >> 16).clamp(0, 255) as u8;
-                    pixel[2] = ((luma + blue) >> 16).clamp(0, 255) as u8;
-                }
-            }
+            rgb::convert_row(&k, [y_row, u_row, v_row], out);
         }
         RgbImage::from_raw(self.width as u32, self.height as u32, rgb)
             .expect("the buffer has three bytes a pixel")
@@ -154,16 +147,6 @@ impl Picture {
         }
         picture
     }
-}
-
-/// Fixed-point (16 bit) YUV to RGB coefficients.
-struct Coefficients {
-    y: i32,
-    y_offset: i32,
-    r_v: i32,
-    g_u: i32,
-    g_v: i32,
-    b_u: i32,
 }
 
 impl Colorimetry {
