@@ -141,6 +141,34 @@ fn the_faces_of_every_still_are_the_references() {
     agreement40.check("stills, smallest face 40");
 }
 
+#[test]
+fn a_part_of_a_photo_is_searched_like_all_of_it() {
+    let Some(mtcnn) = shared_data("mtcnn") else { return };
+    let (detector, mut scratch) = (detector(40.0), Scratch::default());
+    let (mut faces, mut found) = (0, 0);
+    for name in reference(&mtcnn.join("reference_stills.json")).keys() {
+        let Some(image) = still(&mtcnn.join(name)) else { continue };
+        let all = detector.detect(&image, &mut scratch).unwrap();
+        let mut part =
+            |part: &BBox, smallest_px| detector.detect_in(&image, part, smallest_px, &mut scratch).unwrap();
+        let (width, height) = (image.width() as f32, image.height() as f32);
+        let frame = BBox { x1: 0.0, y1: 0.0, x2: width, y2: height };
+        assert_eq!(part(&frame, 0.0), all, "{name}");
+        assert!(part(&BBox { x1: width, x2: 2.0 * width, ..frame }, 0.0).is_empty());
+        for face in all.iter().filter(|face| face.score > 0.95) {
+            let BBox { x1, y1, x2, y2 } = face.bbox;
+            let (x, y) = (face.bbox.width(), face.bbox.height());
+            let around = BBox { x1: x1 - x, y1: y1 - y, x2: x2 + x, y2: y2 + y };
+            let same = |other: &Face| other.bbox.iou(&face.bbox) > 0.6;
+            faces += 1;
+            found += usize::from(part(&around, x.min(y) / 2.0).iter().any(same));
+            assert!(!part(&around, 2.5 * x.max(y)).iter().any(same), "{name}: smaller than asked for");
+        }
+    }
+    println!("{found} of {faces} faces found in the part around them");
+    assert!(20 * found >= 19 * faces, "{found} of {faces}");
+}
+
 /// Decodes every n-th frame of a video, with its index.
 fn frames(video: &Path, every: usize) -> Option<Vec<(usize, RgbImage)>> {
     let folder = tempfile::tempdir().unwrap();

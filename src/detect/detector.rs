@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use image::RgbImage;
 
 use super::area::{AreaResize, Region, RowSums};
-use super::config::{DetectError, DetectorConfig};
+use super::config::{DetectError, DetectorConfig, MinFace};
 use super::kernels::Kernels;
 use super::proposal::{Cell, ProposalNet, ProposalScratch, cells};
 use super::refine::{RefineNet, RefineScratch};
@@ -146,6 +146,9 @@ const NEAR: [[f32; 3]; 7] = [
     [0.0, -0.15, 1.0],
 ];
 
+/// Overlap of two squares around an expected face that show O-Net the same.
+const SAME_SQUARE: f32 = 0.8;
+
 impl Detector {
     /// Prepares the networks. `weights` hold the tensors named in the [room's documentation](super).
     ///
@@ -192,7 +195,36 @@ impl Detector {
     /// # Errors
     /// When the device fails; the kernels never do.
     pub fn detect(&self, image: &RgbImage, scratch: &mut Scratch) -> Result<Vec<Face>, DetectError> {
-        let proposals = self.candidates(image, scratch)?;
+        let proposals = self.candidates(&self.config, image, scratch)?;
+        let refined = self.refine(image, proposals, scratch)?;
+        self.output(image, refined, scratch)
+    }
+
+    /// The faces of a part of an image, `smallest_px` pixels and larger or as the settings say,
+    /// whichever is more, as if there were nothing around it for P-Net to see. In the order of
+    /// [`detect`](Self::detect); a part outside the image has no faces.
+    ///
+    /// # Errors
+    /// As for [`detect`](Self::detect).
+    pub fn detect_in(
+        &self,
+        image: &RgbImage,
+        part: &BBox,
+        smallest_px: f32,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<Face>, DetectError> {
+        // Regions count pixels from 1.
+        let counted = BBox { x1: part.x1 + 1.0, y1: part.y1 + 1.0, ..*part };
+        let Some(Region { x, y, width, height }) = region(&counted, image) else { return Ok(Vec::new()) };
+        let smallest_px = self.config.min_face.px(image.height()).max(smallest_px);
+        let config = DetectorConfig { min_face: MinFace::Px(smallest_px), ..self.config };
+        let view = image::imageops::crop_imm(image, x as u32, y as u32, width as u32, height as u32);
+        let mut proposals = self.candidates(&config, &view.to_image(), scratch)?;
+        for Candidate { bbox, .. } in &mut proposals {
+            let BBox { x1, y1, x2, y2 } = bbox;
+            [x1, x2].into_iter().for_each(|side| *side += x as f32);
+            [y1, y2].into_iter().for_each(|side| *side += y as f32);
+        }
         let refined = self.refine(image, proposals, scratch)?;
         self.output(image, refined, scratch)
     }
@@ -223,6 +255,8 @@ impl Detector {
         let finite = |place: &&BBox| place.area().is_finite() && place.area() > 0.0;
         let proposals = places.iter().filter(finite).flat_map(around).collect();
         let refined = self.refine(image, proposals, scratch)?;
+        // Squares that began apart and that R-Net moved to one place are one to O-Net.
+        let refined = suppress(refined, SAME_SQUARE, Overlap::Union);
         self.output(image, refined, scratch)
     }
 
@@ -232,7 +266,8 @@ impl Detector {
     /// # Errors
     /// As for [`detect`](Self::detect).
     pub fn propose(&self, image: &RgbImage, scratch: &mut Scratch) -> Result<Vec<BBox>, DetectError> {
-        Ok(self.candidates(image, scratch)?.into_iter().map(|candidate| candidate.bbox).collect())
+        let proposals = self.candidates(&self.config, image, scratch)?;
+        Ok(proposals.into_iter().map(|candidate| candidate.bbox).collect())
     }
 
     /// The probability of a face in every square by R-Net or O-Net alone: one of the later stages
@@ -254,10 +289,15 @@ impl Detector {
     }
 
     /// Stage 1: P-Net over the pyramid.
-    fn candidates(&self, image: &RgbImage, scratch: &mut Scratch) -> Result<Vec<Candidate>, DetectError> {
-        let [threshold, ..] = self.config.thresholds;
-        let scales = self.config.scales(image.width(), image.height());
-        let sizes = self.config.pyramid(image.width(), image.height());
+    fn candidates(
+        &self,
+        config: &DetectorConfig,
+        image: &RgbImage,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<Candidate>, DetectError> {
+        let [threshold, ..] = config.thresholds;
+        let scales = config.scales(image.width(), image.height());
+        let sizes = config.pyramid(image.width(), image.height());
         let Some(&(_, least_rows)) = sizes.last() else { return Ok(Vec::new()) };
         scratch.sums.add_up(self.kernels.isa, image, least_rows);
         let found = match &self.networks {

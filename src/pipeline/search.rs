@@ -21,12 +21,18 @@ const SAME_IOU: f32 = 0.3;
 /// The surroundings of a known face, in parts of its sides on each side, whose change brings
 /// no new face.
 const SURROUNDINGS: f32 = 0.5;
+/// How far around the place of a face that is not there all networks look for it, in parts of its
+/// sides on each side.
+const AROUND: f32 = 1.0;
+/// Parts of a frame that are searched by themselves at most, as a share of it: beyond that all of
+/// it is no more work.
+const MOST_IN_PARTS: f32 = 0.6;
 
 /// How often the whole frame is searched for faces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DetectEvery {
-    /// At every cut, when a face is lost, every [`LONGEST`] frames, and from [`SHORTEST`] frames
-    /// on as soon as an area of the size of a face changes where nobody is known.
+    /// At every cut, when a face is lost and every [`LONGEST`] frames; and from [`SHORTEST`] frames
+    /// on, areas of the size of a face and more that changed where nobody is known.
     Auto,
     /// At every cut, when a face is lost, and every so many frames, 1 to 32.
     Frames(u32),
@@ -85,15 +91,33 @@ pub struct Search<'a> {
     scratch: Scratch,
     /// Faces of the last frame, and how their boxes moved to there.
     known: Vec<(Face, [f32; 4])>,
-    /// The last frame that was searched as a whole.
+    /// What was last searched, each part as it was then.
     reference: Option<Thumbnail>,
+    /// Frames since one was searched as a whole.
     since: u32,
+    /// Frames since parts of one were searched because they had changed.
+    renewed: u32,
+}
+
+/// What of a frame is to be searched, apart from the places where faces are expected.
+#[derive(Debug, PartialEq)]
+enum Due {
+    Everywhere,
+    Parts(Vec<BBox>),
 }
 
 impl<'a> Search<'a> {
     /// A search that knows nobody.
     pub fn new(detector: &'a Detector, every: DetectEvery) -> Self {
-        Self { detector, every, scratch: Scratch::default(), known: Vec::new(), reference: None, since: 0 }
+        Self {
+            detector,
+            every,
+            scratch: Scratch::default(),
+            known: Vec::new(),
+            reference: None,
+            since: 0,
+            renewed: 0,
+        }
     }
 
     /// Forgets what was seen: the next frame begins anew.
@@ -124,32 +148,35 @@ impl<'a> Search<'a> {
             self.forget();
         }
         self.since += 1;
+        self.renewed += 1;
         let expected: Vec<BBox> = self.known.iter().map(|(face, motion)| moved(&face.bbox, motion)).collect();
-        let mut whole = self.is_due(picture, thumbnail, &expected);
-        let mut faces = if whole { Vec::new() } else { self.near(picture, &expected)? };
-        // Somebody is gone, or went where nobody looked.
-        whole |= expected.iter().any(|place| !is_among(place, &faces));
-        if whole {
-            faces = recognise::find(self.detector, picture, &mut self.scratch)?;
-            // A look from nearby finds some faces that the pyramid misses.
-            let missed: Vec<BBox> = expected.into_iter().filter(|place| !is_among(place, &faces)).collect();
-            for face in self.near(picture, &missed)? {
-                if !is_among(&face.bbox, &faces) {
-                    faces.push(face);
+        let mut due = self.due(picture, thumbnail, &expected);
+        let mut faces = Vec::new();
+        match &due {
+            Due::Everywhere => self.everywhere(picture, thumbnail, &mut faces)?,
+            Due::Parts(parts) => {
+                for part in parts {
+                    self.part(picture, part, 0.0, &mut faces)?;
+                    self.renewed = 0;
+                    self.reference.iter_mut().for_each(|reference| reference.renew(thumbnail, part));
                 }
             }
-            faces.sort_by(|a, b| b.score.total_cmp(&a.score));
-            self.reference = Some(thumbnail.clone());
-            self.since = 0;
         }
+        self.near_or_around(picture, &expected, &mut faces)?;
+        if due != Due::Everywhere && !missed(&expected, &faces).is_empty() {
+            // Somebody is gone, or went where nobody looked.
+            due = Due::Everywhere;
+            self.everywhere(picture, thumbnail, &mut faces)?;
+        }
+        faces.sort_by(|a, b| b.score.total_cmp(&a.score));
         let known = std::mem::take(&mut self.known);
         self.known = faces.iter().map(|face| (*face, motion(face, &known))).collect();
-        Ok(Found { faces, whole })
+        Ok(Found { faces, whole: due == Due::Everywhere })
     }
 
     /// Adds to what was found in a picture the faces of the frame after it, where they were not
-    /// found here: looked for near there and, where that fails, once in the whole frame. Says
-    /// which are new.
+    /// found here: looked for near and around there and, where that fails, once in the whole
+    /// frame. Says which are new.
     ///
     /// # Errors
     /// As for [`look`](Self::look).
@@ -159,45 +186,126 @@ impl<'a> Search<'a> {
         here: &mut Found,
         after: &[Face],
     ) -> Result<Vec<Face>, DetectError> {
-        let missed = |here: &Found| -> Vec<BBox> {
-            after.iter().map(|face| face.bbox).filter(|place| !is_among(place, &here.faces)).collect()
-        };
-        let places = missed(here);
-        let mut new = self.near(picture, &places)?;
-        new.retain(|face| places.iter().any(|place| place.iou(&face.bbox) >= SAME_IOU));
-        new.retain(|face| !is_among(&face.bbox, &here.faces));
-        here.faces.extend(&new);
-        if !here.whole && !missed(here).is_empty() {
-            let mut others = recognise::find(self.detector, picture, &mut self.scratch)?;
-            others.retain(|face| !is_among(&face.bbox, &here.faces));
-            here.faces.extend(&others);
+        let places: Vec<BBox> = after.iter().map(|face| face.bbox).collect();
+        let mut faces = here.faces.clone();
+        self.near_or_around(picture, &places, &mut faces)?;
+        if !here.whole && !missed(&places, &faces).is_empty() {
+            add(recognise::find(self.detector, picture, &mut self.scratch)?, &mut faces);
             here.whole = true;
-            new.extend(others);
         }
+        let new = faces.split_off(here.faces.len());
+        here.faces.extend(&new);
         Ok(new)
     }
 
-    fn near(&mut self, picture: &RgbImage, places: &[BBox]) -> Result<Vec<Face>, DetectError> {
-        if places.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut faces = self.detector.detect_near(picture, places, &mut self.scratch)?;
-        faces.retain(recognise::is_finite);
-        Ok(faces)
+    /// The faces of a whole frame, with which later ones are then compared, and those of `faces`
+    /// that are none of them.
+    fn everywhere(
+        &mut self,
+        picture: &RgbImage,
+        thumbnail: &Thumbnail,
+        faces: &mut Vec<Face>,
+    ) -> Result<(), DetectError> {
+        let others = std::mem::replace(faces, recognise::find(self.detector, picture, &mut self.scratch)?);
+        add(others, faces);
+        self.reference = Some(thumbnail.clone());
+        self.since = 0;
+        Ok(())
     }
 
-    fn is_due(&self, picture: &RgbImage, thumbnail: &Thumbnail, expected: &[BBox]) -> bool {
-        let Some(reference) = &self.reference else { return true };
-        match self.every {
-            DetectEvery::Frames(frames) => self.since >= frames,
-            DetectEvery::Auto if self.since < SHORTEST => false,
-            DetectEvery::Auto => {
-                let side_px = self.detector.config().min_face.px(picture.height());
-                let known: Vec<BBox> = expected.iter().map(surroundings).collect();
-                self.since >= LONGEST || thumbnail.changed_from(reference, side_px, &known)
-            }
+    /// Adds to `faces` those of a part of a picture.
+    fn part(
+        &mut self,
+        picture: &RgbImage,
+        part: &BBox,
+        smallest_px: f32,
+        faces: &mut Vec<Face>,
+    ) -> Result<(), DetectError> {
+        add(self.detector.detect_in(picture, part, smallest_px, &mut self.scratch)?, faces);
+        Ok(())
+    }
+
+    /// Adds to `faces` those at `places` that are not among them. R-Net and O-Net know some faces
+    /// from nearby that the pyramid misses, and the other way round.
+    fn near_or_around(
+        &mut self,
+        picture: &RgbImage,
+        places: &[BBox],
+        faces: &mut Vec<Face>,
+    ) -> Result<(), DetectError> {
+        let near = missed(places, faces);
+        if near.is_empty() {
+            return Ok(());
+        }
+        add(self.detector.detect_near(picture, &near, &mut self.scratch)?, faces);
+        for place in missed(&near, faces) {
+            let (width, height) = (place.width(), place.height());
+            let around = grown(&place, AROUND * width, AROUND * height);
+            self.part(picture, &around, width.min(height) / 2.0, faces)?;
+        }
+        Ok(())
+    }
+
+    /// What of a frame has to be searched whoever is known.
+    fn due(&self, picture: &RgbImage, thumbnail: &Thumbnail, expected: &[BBox]) -> Due {
+        let Some(reference) = &self.reference else { return Due::Everywhere };
+        let longest = match self.every {
+            DetectEvery::Auto => LONGEST,
+            DetectEvery::Frames(frames) => frames,
+        };
+        if self.since >= longest {
+            return Due::Everywhere;
+        }
+        if self.every != DetectEvery::Auto || self.since.min(self.renewed) < SHORTEST {
+            return Due::Parts(Vec::new());
+        }
+        let side_px = self.detector.config().min_face.px(picture.height());
+        let known: Vec<BBox> =
+            expected.iter().map(|b| grown(b, SURROUNDINGS * b.width(), SURROUNDINGS * b.height())).collect();
+        let changed = thumbnail.changed_since(reference, side_px, &known);
+        // Not all of a face that came in looks other than what was there.
+        let around = |b: &BBox| grown(b, side_px + b.width() / 4.0, side_px + b.height() / 4.0);
+        let parts = apart(changed.iter().map(around).collect());
+        let frame_px = picture.width() as f32 * picture.height() as f32;
+        match parts.iter().map(BBox::area).sum::<f32>() > MOST_IN_PARTS * frame_px {
+            true => Due::Everywhere,
+            false => Due::Parts(parts),
         }
     }
+}
+
+/// Adds those of `found` to `faces` that are faces and are not among them.
+fn add(found: Vec<Face>, faces: &mut Vec<Face>) {
+    for face in found.into_iter().filter(recognise::is_finite) {
+        if !is_among(&face.bbox, faces) {
+            faces.push(face);
+        }
+    }
+}
+
+/// The places where there is none of `faces`.
+fn missed(places: &[BBox], faces: &[Face]) -> Vec<BBox> {
+    places.iter().filter(|place| !is_among(place, faces)).copied().collect()
+}
+
+/// Boxes that overlap become one around both, until none do.
+fn apart(mut boxes: Vec<BBox>) -> Vec<BBox> {
+    let mut apart: Vec<BBox> = Vec::new();
+    while let Some(mut one) = boxes.pop() {
+        if let Some(at) = apart.iter().position(|other| other.iou(&one) > 0.0) {
+            let other = apart.swap_remove(at);
+            one = BBox {
+                x1: one.x1.min(other.x1),
+                y1: one.y1.min(other.y1),
+                x2: one.x2.max(other.x2),
+                y2: one.y2.max(other.y2),
+            };
+            boxes.push(one);
+        } else {
+            apart.push(one);
+        }
+    }
+    apart
 }
 
 /// Whether a face looked for at `place` is one of `faces`.
@@ -213,8 +321,8 @@ fn moved(b: &BBox, [x1, y1, x2, y2]: &[f32; 4]) -> BBox {
     BBox { x1: b.x1 + x1, y1: b.y1 + y1, x2: b.x2 + x2, y2: b.y2 + y2 }
 }
 
-fn surroundings(b: &BBox) -> BBox {
-    let (x, y) = (SURROUNDINGS * b.width(), SURROUNDINGS * b.height());
+/// The box with that much more on each side.
+fn grown(b: &BBox, x: f32, y: f32) -> BBox {
     BBox { x1: b.x1 - x, y1: b.y1 - y, x2: b.x2 + x, y2: b.y2 + y }
 }
 

@@ -1,6 +1,8 @@
 //! Where one shot ends and the next begins, and what changed within a shot, both told from a
 //! small grey copy of each frame.
 
+use std::ops::Range;
+
 use crate::detect::BBox;
 
 /// Columns of a [`Thumbnail`]; rows follow from the shape of the frame.
@@ -32,19 +34,18 @@ impl Thumbnail {
         let rows = ((height as f32 / cell_px).round() as usize).clamp(1, height.max(1));
         let span = |i: usize, cells: usize, side: usize| i * side / cells..((i + 1) * side / cells);
         let mut cells = vec![0; columns * rows];
-        let mut sums = vec![0u32; columns];
+        let mut sums = vec![0u32; width];
         for (row, out) in cells.chunks_exact_mut(columns).enumerate() {
             let ys = span(row, rows, height);
             sums.fill(0);
             for y in ys.clone() {
                 let Some(line) = luma.get(y * width..(y + 1) * width) else { continue };
-                for (column, sum) in sums.iter_mut().enumerate() {
-                    *sum += line[span(column, columns, width)].iter().map(|&x| u32::from(x)).sum::<u32>();
-                }
+                sums.iter_mut().zip(line).for_each(|(sum, &x)| *sum += u32::from(x));
             }
-            for (column, (cell, sum)) in out.iter_mut().zip(&sums).enumerate() {
-                let pixels = (ys.len() * span(column, columns, width).len()).max(1);
-                *cell = (sum / pixels as u32) as u8;
+            for (column, cell) in out.iter_mut().enumerate() {
+                let xs = span(column, columns, width);
+                let pixels = (ys.len() * xs.len()).max(1);
+                *cell = (sums[xs].iter().sum::<u32>() / pixels as u32) as u8;
             }
         }
         Self { cells, columns, rows, cell_px }
@@ -79,11 +80,12 @@ impl Thumbnail {
         halved
     }
 
-    /// Whether since `before` a square of `side_px` pixels outside of `known` changed over half
-    /// of its area: only there can a face have appeared.
-    pub fn changed_from(&self, before: &Thumbnail, side_px: f32, known: &[BBox]) -> bool {
+    /// Where since `before` squares of `side_px` pixels outside of `known` changed over half of
+    /// their area: only there can a face have appeared. Boxes in pixels, each around squares that
+    /// touch.
+    pub fn changed_since(&self, before: &Thumbnail, side_px: f32, known: &[BBox]) -> Vec<BBox> {
         if (self.columns, self.rows) != (before.columns, before.rows) {
-            return true;
+            return vec![self.pixels(0..self.columns, 0..self.rows)];
         }
         // Sums over everything above and to the left, for the number of changed cells in any
         // square at once.
@@ -100,13 +102,64 @@ impl Thumbnail {
         }
         let side = ((side_px / self.cell_px) as usize).clamp(1, self.columns.min(self.rows));
         let needed = (side * side).div_ceil(2) as u32;
-        let ends = |cells: usize| side..=cells;
-        ends(self.rows).any(|y| {
-            ends(self.columns).any(|x| {
+        let mut covered = vec![false; self.columns * self.rows];
+        for y in side..=self.rows {
+            for x in side..=self.columns {
                 let at = |y: usize, x: usize| sums[y * width + x];
-                at(y, x) + at(y - side, x - side) - at(y - side, x) - at(y, x - side) >= needed
-            })
-        })
+                if at(y, x) + at(y - side, x - side) - at(y - side, x) - at(y, x - side) >= needed {
+                    for row in y - side..y {
+                        covered[row * self.columns..][x - side..x].fill(true);
+                    }
+                }
+            }
+        }
+        self.patches(covered)
+    }
+
+    /// What was seen of a part of a later frame takes the place of what was there.
+    pub fn renew(&mut self, later: &Thumbnail, part: &BBox) {
+        if (self.columns, self.rows) != (later.columns, later.rows) {
+            return self.clone_from(later);
+        }
+        for y in 0..self.rows {
+            for x in 0..self.columns {
+                if self.is_inside(x, y, std::slice::from_ref(part)) {
+                    self.cells[y * self.columns + x] = later.cells[y * self.columns + x];
+                }
+            }
+        }
+    }
+
+    /// Boxes around the patches of cells that are set, each patch of cells side by side.
+    fn patches(&self, mut set: Vec<bool>) -> Vec<BBox> {
+        let mut boxes = Vec::new();
+        while let Some(first) = set.iter().position(|&set| set) {
+            let (mut xs, mut ys) = (first % self.columns..0, first / self.columns..0);
+            let mut open = vec![first];
+            set[first] = false;
+            while let Some(at) = open.pop() {
+                let (x, y) = (at % self.columns, at / self.columns);
+                xs = xs.start.min(x)..xs.end.max(x + 1);
+                ys = ys.start.min(y)..ys.end.max(y + 1);
+                let mut visit = |inside: bool, next: usize| {
+                    if inside && std::mem::take(&mut set[next]) {
+                        open.push(next);
+                    }
+                };
+                visit(x > 0, at.wrapping_sub(1));
+                visit(x + 1 < self.columns, at + 1);
+                visit(y > 0, at.wrapping_sub(self.columns));
+                visit(y + 1 < self.rows, at + self.columns);
+            }
+            boxes.push(self.pixels(xs, ys));
+        }
+        boxes
+    }
+
+    /// The pixels of some cells.
+    fn pixels(&self, xs: Range<usize>, ys: Range<usize>) -> BBox {
+        let px = |cells: usize| cells as f32 * self.cell_px;
+        BBox { x1: px(xs.start), y1: px(ys.start), x2: px(xs.end), y2: px(ys.end) }
     }
 
     fn is_inside(&self, x: usize, y: usize, boxes: &[BBox]) -> bool {
@@ -162,11 +215,34 @@ mod tests {
             full[y * 640 + 200..y * 640 + 250].fill(120);
         }
         let (before, after) = (Thumbnail::new(&empty, 640, 360), Thumbnail::new(&full, 640, 360));
-        assert!(after.changed_from(&before, 40.0, &[]));
-        assert!(!after.changed_from(&before, 120.0, &[]), "too small for a face of 120 pixels");
+        let appeared = BBox { x1: 200.0, y1: 100.0, x2: 250.0, y2: 150.0 };
+        let [found] = after.changed_since(&before, 40.0, &[])[..] else { panic!("one patch changed") };
+        // Squares half of which changed reach half a side beyond.
+        let BBox { x1, y1, x2, y2 } = appeared;
+        assert_eq!(found, BBox { x1: x1 - 20.0, y1: y1 - 20.0, x2: x2 + 20.0, y2: y2 + 20.0 });
+        assert!(after.changed_since(&before, 120.0, &[]).is_empty(), "too small for a face of 120 pixels");
         let known = BBox { x1: 190.0, y1: 90.0, x2: 260.0, y2: 160.0 };
-        assert!(!after.changed_from(&before, 40.0, &[known]), "somebody known moved");
-        assert!(!before.changed_from(&before, 40.0, &[]));
+        assert!(after.changed_since(&before, 40.0, &[known]).is_empty(), "somebody known moved");
+        assert!(before.changed_since(&before, 40.0, &[]).is_empty());
+        let whole = Thumbnail::new(&empty, 360, 640).changed_since(&before, 40.0, &[]);
+        assert!(whole[0].area() >= 360.0 * 640.0, "nothing is known of a frame of another shape");
+    }
+
+    #[test]
+    fn what_changed_in_two_places_is_told_apart_and_seen_once() {
+        let empty = vec![50u8; 640 * 360];
+        let mut full = empty.clone();
+        for y in 100..150 {
+            full[y * 640 + 50..y * 640 + 100].fill(120);
+            full[y * 640 + 590..y * 640 + 640].fill(120);
+        }
+        let (mut before, after) = (Thumbnail::new(&empty, 640, 360), Thumbnail::new(&full, 640, 360));
+        let changed = after.changed_since(&before, 40.0, &[]);
+        assert_eq!(changed.len(), 2, "{changed:?}");
+        before.renew(&after, &changed[0]);
+        assert_eq!(after.changed_since(&before, 40.0, &[]), changed[1..]);
+        before.renew(&after, &changed[1]);
+        assert!(after.changed_since(&before, 40.0, &[]).is_empty());
     }
 
     #[test]
@@ -174,7 +250,7 @@ mod tests {
         for (width, height) in [(1, 1), (3, 200), (127, 2), (1000, 3)] {
             let one = Thumbnail::new(&vec![7; width * height], width, height);
             assert!(one.cells.iter().all(|&cell| cell == 7), "{width}x{height}");
-            assert!(!one.cuts_from(&one) && !one.changed_from(&one, 40.0, &[]));
+            assert!(!one.cuts_from(&one) && one.changed_since(&one, 40.0, &[]).is_empty());
         }
     }
 }
