@@ -1,0 +1,8 @@
+//! Video in and out, on clips made by ffmpeg: frames, times, sound, and inputs that bite.
+#![cfg(feature = "video")]
+
+mod clips;
+mod kept;
+mod pace;
+mod refused;
+mod streams;
