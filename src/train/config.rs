@@ -54,6 +54,8 @@ section! {
     embedding: usize = 512, [long, value_name = "N"];
     /// Order of the colour channels: BGR as the authors, or RGB
     channel_order: String = "BGR".into(), [long, value_name = "ORDER"];
+    /// Learn the biases of the residual convolutions too, which the authors leave at 0
+    residual_biases: bool = false, [long, value_name = "BOOL"];
     @optional
     /// Weights of the same network to start from, instead of random ones
     init: PathBuf, [long, value_name = "FILE"];

@@ -90,6 +90,9 @@ impl Model {
         let loss = config.loss()?;
         let (seed, size) = (config.run.seed, architecture.embedding);
         let mut list = parameters::network(&architecture, seed);
+        if config.network.residual_biases {
+            list.iter_mut().filter(|parameter| parameter.rate == 0.0).for_each(|bias| bias.rate = 2.0);
+        }
         let mut add = |parameter: Parameter| {
             list.push(parameter);
             Some(list.len() - 1)
