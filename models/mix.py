@@ -11,6 +11,7 @@ many different people more than it needs many pictures of each:
 
     sphereface train MIXED --config models/distill.toml --teacher MIXED/teacher.npy \
         --init models/sphereface.safetensors -o DIR
+    mean.py FACES DIR/model.safetensors -o student.safetensors
 
 Needs numpy, pillow and ncnn.
 """
@@ -25,29 +26,10 @@ import ncnn
 import numpy as np
 from PIL import Image
 
-MAGIC, SIZE = 0xCED7230A, 112
+from records import MAGIC, pixels, read_images
+
+SIZE = 112
 shared = {}
-
-
-def read_images(folder):
-    """The JPEG files of a RecordIO pair, in the order of its index."""
-    with open(os.path.join(folder, "train.idx")) as file:
-        index = sorted(tuple(map(int, line.split())) for line in file)
-    images = []
-    with open(os.path.join(folder, "train.rec"), "rb") as file:
-        for number, offset in index:
-            file.seek(offset)
-            _, length = struct.unpack("<II", file.read(8))
-            record = file.read(length & ((1 << 29) - 1))
-            (flag,) = struct.unpack_from("<I", record)
-            image = record[24 + 4 * flag:]
-            if number > 0 and image[:2] == b"\xff\xd8":
-                images.append(image)
-    return images
-
-
-def pixels(image):
-    return np.asarray(Image.open(io.BytesIO(image)).convert("RGB"), np.float32)
 
 
 def mixed(one, other, rng):

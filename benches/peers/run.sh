@@ -5,7 +5,7 @@
 #     benches/peers/run.sh VIDEO STILLS [TRUTH.json]
 #
 # VIDEO shows the people of whom STILLS has a folder each. Python 3.11 or later; PEERS is the
-# folder of the environment (several GB, most of them PyTorch's).
+# folder of the environment (several GB, most of them PyTorch's), ROUNDS the turns of each part.
 set -eu
 [ $# -ge 2 ] || { echo "usage: $0 VIDEO STILLS [TRUTH.json]" >&2; exit 2; }
 video=$(realpath "$1") stills=$(realpath "$2") truth=${3:+$(realpath "$3")}
@@ -22,11 +22,13 @@ fi
 program=$(realpath "$here/../../target/release/sphereface")
 python=$(cd "$peers/bin" && pwd)/python
 cd "$here"
+turns=${ROUNDS:+--rounds $ROUNDS}
+# shellcheck disable=SC2086 # two words or none
 for threads in 1 2; do
-    "$python" embed.py "$program" --threads $threads
-    "$python" detect.py "$program" "$video" --threads $threads
+    "$python" embed.py "$program" --threads $threads $turns
+    "$python" detect.py "$program" "$video" --threads $threads $turns
 done
-"$python" train.py "$program"
-"$python" whole.py "$program" "$video" "$stills" ${truth:+--truth "$truth"}
-"$python" whole.py "$program" "$video" "$stills" --wide
+"$python" train.py "$program" $turns
+"$python" whole.py "$program" "$video" "$stills" ${truth:+--truth "$truth"} $turns
+"$python" whole.py "$program" "$video" "$stills" --wide $turns
 "$program" bench --video "$video"
