@@ -69,7 +69,7 @@ pub struct LabelArgs {
     #[command(flatten)]
     detection: DetectionArgs,
     /// Frames from one search of the whole frame to the next, 1 to 32; in between only known
-    /// faces are followed. auto: at most 8, and sooner where something new may have appeared
+    /// faces are followed. auto: at most 8, and parts that changed are searched in between
     #[arg(long, value_name = "N|auto", default_value_t = DetectEvery::Auto, help_heading = "Detection")]
     detect_every: DetectEvery,
     #[command(flatten)]

@@ -353,4 +353,14 @@ mod tests {
             assert!(text.parse::<DetectEvery>().unwrap_err().to_string().contains("1 (every frame) to 32"));
         }
     }
+
+    #[test]
+    fn parts_that_overlap_are_one() {
+        let bbox = |x1, x2| BBox { x1, y1: 0.0, x2, y2: 10.0 };
+        // The last joins the first two, and the third touches none.
+        let parts = apart(vec![bbox(0.0, 10.0), bbox(15.0, 30.0), bbox(50.0, 60.0), bbox(8.0, 20.0)]);
+        assert_eq!(parts.len(), 2, "{parts:?}");
+        assert!(parts.contains(&bbox(0.0, 30.0)) && parts.contains(&bbox(50.0, 60.0)), "{parts:?}");
+        assert!(apart(Vec::new()).is_empty());
+    }
 }
