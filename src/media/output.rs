@@ -47,7 +47,7 @@ impl Pending {
         self.file.as_file_mut()
     }
 
-    /// Where it is for now.
+    /// The path it has until it is published.
     #[cfg(feature = "video")]
     pub(super) fn temporary_path(&self) -> &Path {
         self.file.path()

@@ -119,3 +119,19 @@ fn a_run_has_the_losses_of_the_kernels_on_every_device_and_goes_on_elsewhere() {
         assert_near(&stayed, &on_kernels.iterations(9..=9), 1e-5);
     }
 }
+
+#[test]
+fn residual_biases_are_learned_only_when_asked_for() {
+    let cpu = Device::open(DeviceChoice::Cpu, Isa::best()).unwrap();
+    let mut config = config();
+    let fixed = |config: &Config| {
+        let model = Model::new(config, CLASSES, None, &cpu).unwrap();
+        let fixed = model.parameters.iter().filter(|parameter| parameter.rate == 0.0);
+        fixed.map(|parameter| parameter.name.clone()).collect::<Vec<_>>()
+    };
+    let names = fixed(&config);
+    assert!(names.contains(&"conv2_2.bias".to_owned()), "{names:?}");
+    assert!(names.iter().all(|name| name.ends_with(".bias") && !name.contains("_1.")), "{names:?}");
+    config.network.residual_biases = true;
+    assert!(fixed(&config).is_empty());
+}
