@@ -20,6 +20,7 @@ import cv2  # noqa: E402
 import face_recognition  # noqa: E402
 
 cv2.setNumThreads(options.threads)
+enrolling = time.perf_counter()
 people, known = [], []
 for folder in sorted(Path(options.stills).iterdir()):
     for still in sorted(folder.iterdir()):
@@ -47,4 +48,5 @@ while True:
     writer.write(frame)
     frames += 1
 writer.release()
-print(json.dumps({"seconds": time.perf_counter() - start, "frames": frames, "faces": faces}))
+seconds = time.perf_counter() - start
+print(json.dumps({"seconds": seconds, "enrolling": start - enrolling, "frames": frames, "faces": faces}))

@@ -66,6 +66,7 @@ def detect(image):
     return [(*face[:2], np.array(face[2], dtype=float)) for face in zip(boxes, scores, points)]
 
 
+enrolling = time.perf_counter()
 people, templates = [], []
 for folder in sorted(Path(options.stills).iterdir()):
     for still in sorted(folder.iterdir()):
@@ -107,4 +108,4 @@ writer.release()
 seconds = time.perf_counter() - start
 if options.jsonl:
     Path(options.jsonl).write_text("".join(json.dumps(line) + "\n" for line in lines))
-print(json.dumps({"seconds": seconds, "frames": frames, "faces": faces}))
+print(json.dumps({"seconds": seconds, "enrolling": start - enrolling, "frames": frames, "faces": faces}))

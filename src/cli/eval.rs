@@ -185,7 +185,7 @@ struct ModelChoice {
 impl ModelChoice {
     /// Checks what can be checked before hours of work.
     fn validate(&self) -> Result<()> {
-        if self.record && BuiltIn::ALL.iter().any(|model| model.name == self.model) {
+        if self.record && BuiltIn::named(&self.model).is_some() {
             let reason = "--record writes into a model file, and built-in models are part of the program";
             return Err(UsageError(format!("{reason}: give --model FILE")).into());
         }

@@ -10,10 +10,11 @@ use clap::Args;
 
 use super::UsageError;
 use crate::detect::{Detector, DetectorConfig, MinFace};
-use crate::embed::{Embedder, Mirror};
+use crate::embed::{EmbedOptions, Embedder, Mirror};
 use crate::gallery::{Gallery, Templates};
 use crate::identify::{Threshold, ThresholdRequest, parse_angle_deg, parse_fmr};
-use crate::nn::{Device, DeviceChoice, DeviceError, Isa, Weights, weights::MTCNN, weights::SPHEREFACE};
+use crate::nn::weights::{BuiltIn, MTCNN, SPHEREFACE};
+use crate::nn::{Device, DeviceChoice, DeviceError, Isa, Weights};
 
 /// The instruction set of the CPU kernels; a wrong `SPHEREFACE_ISA` is a usage error.
 pub fn isa() -> Result<Isa> {
@@ -134,7 +135,10 @@ impl ModelArgs {
 
 /// A model, ready to embed with that many threads a batch.
 pub fn embedder(model: &str, device: &Device, threads: usize) -> Result<Embedder> {
-    let made = Embedder::on(Weights::resolve(model)?, device, threads);
+    let made = match (BuiltIn::named(model), device.tensors()) {
+        (Some(built_in), None) => Embedder::built_in(built_in, EmbedOptions { isa: device.isa(), threads }),
+        _ => Embedder::on(Weights::resolve(model)?, device, threads),
+    };
     made.with_context(|| format!("the model {model} cannot be used"))
 }
 

@@ -94,6 +94,8 @@ pub struct AreaResize {
     /// added as four values.
     narrow: Vec<u16>,
     wide: Vec<u32>,
+    /// For every pixel of that row and one more the sums over all pixels before it.
+    before: Vec<[u32; 4]>,
 }
 
 impl AreaResize {
@@ -140,12 +142,16 @@ impl AreaResize {
         }
     }
 
-    fn average_narrow(&self, isa: Isa, rows: Window, out: &mut [f32]) {
-        simd::run(isa, Average { sums: &self.narrow, columns: &self.columns, rows, out });
+    fn average_narrow(&mut self, isa: Isa, rows: Window, out: &mut [f32]) {
+        let Self { narrow, columns, before, .. } = self;
+        before.resize(narrow.len() / 3 + 1, [0; 4]);
+        simd::run(isa, Average { sums: narrow, before, columns, rows, out });
     }
 
-    fn average_wide(&self, isa: Isa, rows: Window, out: &mut [f32]) {
-        simd::run(isa, Average { sums: &self.wide, columns: &self.columns, rows, out });
+    fn average_wide(&mut self, isa: Isa, rows: Window, out: &mut [f32]) {
+        let Self { wide, columns, before, .. } = self;
+        before.resize(wide.len() / 3 + 1, [0; 4]);
+        simd::run(isa, Average { sums: wide, before, columns, rows, out });
     }
 }
 
@@ -235,6 +241,8 @@ impl<T: Wrapping> Kernel for Difference<'_, T> {
 /// The means of the windows of columns, as (mean - 127.5) / 128.
 struct Average<'a, T> {
     sums: &'a [T],
+    /// Room for the sums over all pixels before each, and before the end.
+    before: &'a mut [[u32; 4]],
     columns: &'a [Window],
     rows: Window,
     out: &'a mut [f32],
@@ -243,21 +251,32 @@ struct Average<'a, T> {
 impl<T: Wrapping> Kernel for Average<'_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let rows = self.rows.inverse / 128.0;
-        for (window, out) in self.columns.iter().zip(self.out.chunks_exact_mut(3)) {
-            let mut total = [0u32; 4];
-            // Four values a pixel (the fourth belongs to the next one) make one vector.
-            if let Some(inside) = self.sums.get(window.start * 3..window.end * 3 + 1) {
-                for x in 0..window.end - window.start {
-                    for channel in 0..4 {
-                        total[channel] = total[channel].wrapping_add(inside[x * 3 + channel].into());
-                    }
-                }
+        let Self { sums, before, columns, rows, out } = self;
+        // Windows have few pixels each and not all the same number: sums over all pixels before
+        // each spare the loops over them. Four values a pixel (the fourth belongs to the next
+        // one) make one vector; like those over rows they may wrap around.
+        let mut sum = [0u32; 4];
+        for (to, pixel) in before.iter_mut().zip(sums.windows(4).step_by(3)) {
+            *to = sum;
+            for (sum, &value) in sum.iter_mut().zip(pixel) {
+                *sum = sum.wrapping_add(value.into());
             }
+        }
+        if let Some(end) = before.last_mut() {
+            *end = sum;
+        }
+        let rows = rows.inverse / 128.0;
+        for (window, out) in columns.iter().zip(out.chunks_exact_mut(3)) {
+            let (Some(start), Some(end)) = (before.get(window.start), before.get(window.end)) else {
+                continue;
+            };
             let scale = rows * window.inverse;
-            for (out, total) in out.iter_mut().zip(total) {
-                *out = total as i32 as f32 * scale - 127.5 / 128.0;
+            let mut means = [0.0; 4];
+            for channel in 0..4 {
+                let total = end[channel].wrapping_sub(start[channel]);
+                means[channel] = total as i32 as f32 * scale - 127.5 / 128.0;
             }
+            out.copy_from_slice(&means[..3]);
         }
     }
 }

@@ -8,7 +8,7 @@ use image::RgbImage;
 use super::area::{AreaResize, Region, RowSums};
 use super::config::{DetectError, DetectorConfig, MinFace};
 use super::kernels::Kernels;
-use super::proposal::{Cell, ProposalNet, ProposalScratch, cells};
+use super::proposal::{Cell, ProposalNet, ProposalScratch, STRIP, cells};
 use super::refine::{RefineNet, RefineScratch};
 use super::tensors::{self, Level};
 use super::{BBox, Face};
@@ -157,7 +157,7 @@ impl Detector {
     /// run the instruction set.
     pub fn new(weights: &Weights, config: DetectorConfig, isa: Isa) -> Result<Self, DetectError> {
         let refine = RefineNet::refine(weights, isa)?;
-        let networks = (ProposalNet::new(weights)?, refine, RefineNet::output(weights, isa)?);
+        let networks = (ProposalNet::new(weights, isa)?, refine, RefineNet::output(weights, isa)?);
         Self::with(Networks::Kernels(Box::new(networks)), config, isa)
     }
 
@@ -472,7 +472,10 @@ impl Detector {
 /// enough parts for more.
 fn bands(sizes: &[(usize, usize)], threads: usize) -> Vec<(usize, Range<usize>)> {
     let rows = |level: usize| cells(sizes[level].1).unwrap_or(0);
-    let band = if threads == 1 { usize::MAX } else { (rows(0) / (2 * threads)).max(BAND_ROWS) };
+    let band = match threads {
+        1 => usize::MAX,
+        _ => (rows(0) / (2 * threads)).max(BAND_ROWS).next_multiple_of(STRIP),
+    };
     let of_level = |level: usize| {
         let rows = rows(level);
         (0..rows)

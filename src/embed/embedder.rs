@@ -10,11 +10,15 @@ use super::{Architecture, ChannelOrder, EmbedError, Embedding, Network, Workspac
 use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
 use crate::nn::tensors::{Place, pictures};
 use crate::nn::together::Together;
+use crate::nn::weights::BuiltIn;
 use crate::nn::{Device, Isa, ModelId, Weights};
 
 /// Crops that go through the network together on a device; its largest maps take about 8 MB
 /// a crop.
 const CROPS_TOGETHER: usize = 64;
+
+/// The tensor [embedding] that is subtracted from every feature, where there is one.
+const MEAN: &str = "mean";
 
 /// Whether the mirror image of a crop has a say in its embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,23 +72,39 @@ enum Backend {
 struct Kernels {
     architecture: Architecture,
     isa: Isa,
-    /// Checked, and taken when the network is laid out.
-    weights: Mutex<Weights>,
+    /// Taken when the network is laid out.
+    weights: Mutex<Option<Source>>,
     network: OnceLock<Network>,
 }
 
+/// Where the weights of a network come from.
+#[derive(Debug)]
+enum Source {
+    /// They are at hand, and checked.
+    Checked(Weights),
+    /// They are part of the program, and still to be read.
+    BuiltIn(BuiltIn),
+}
+
 impl Kernels {
-    fn new(architecture: &Architecture, weights: Weights, isa: Isa) -> Result<Self, EmbedError> {
+    fn new(architecture: &Architecture, weights: Source, isa: Isa) -> Result<Self, EmbedError> {
         let isa = Isa::from_name(&isa.to_string())?;
-        architecture.check(&weights)?;
-        let (weights, network) = (Mutex::new(weights), OnceLock::new());
+        let (weights, network) = (Mutex::new(Some(weights)), OnceLock::new());
         Ok(Self { architecture: *architecture, isa, weights, network })
     }
 
     fn network(&self) -> &Network {
         self.network.get_or_init(|| {
-            let weights = std::mem::take(&mut *self.weights.lock().unwrap_or_else(PoisonError::into_inner));
-            match Network::new(&self.architecture, &weights, self.isa) {
+            let source = self.weights.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let network = match source {
+                Some(Source::Checked(weights)) => Network::new(&self.architecture, &weights, self.isa),
+                Some(Source::BuiltIn(model)) => match model.weights() {
+                    Ok(weights) => Network::new(&self.architecture, &weights, self.isa),
+                    Err(error) => unreachable!("the program was built with a damaged file: {error}"),
+                },
+                None => unreachable!("the network is laid out once"),
+            };
+            match network {
                 Ok(network) => network,
                 Err(error) => unreachable!("weights that were checked: {error}"),
             }
@@ -107,11 +127,24 @@ impl Embedder {
     /// # Errors
     /// When metadata or a tensor is missing or wrong, or the options make no sense.
     pub fn new(weights: Weights, options: EmbedOptions) -> Result<Self, EmbedError> {
-        if !(1..=256).contains(&options.threads) {
-            return Err(EmbedError::Threads(options.threads));
-        }
-        Self::with(weights, options.threads, |architecture, weights| {
-            Ok(Backend::Kernels(Box::new(Kernels::new(architecture, weights, options.isa)?)))
+        let id = weights.id();
+        Self::with(weights, id, options.threads, |architecture, weights| {
+            architecture.check(&weights)?;
+            let kernels = Kernels::new(architecture, Source::Checked(weights), options.isa)?;
+            Ok(Backend::Kernels(Box::new(kernels)))
+        })
+    }
+
+    /// The same for a model that is part of the program. Its weights are read when the first crop
+    /// comes: until then this costs nothing.
+    ///
+    /// # Errors
+    /// When the model is none that embeds, or the options make no sense.
+    pub fn built_in(model: BuiltIn, options: EmbedOptions) -> Result<Self, EmbedError> {
+        let head = model.tensors(|name| name == MEAN)?;
+        Self::with(head, model.id, options.threads, |architecture, _| {
+            let kernels = Kernels::new(architecture, Source::BuiltIn(model), options.isa)?;
+            Ok(Backend::Kernels(Box::new(kernels)))
         })
     }
 
@@ -122,7 +155,8 @@ impl Embedder {
     /// # Errors
     /// As for [`new`](Self::new), and when the device fails.
     pub fn on_tensors(weights: Weights, device: &candle_core::Device) -> Result<Self, EmbedError> {
-        Self::with(weights, 1, |architecture, weights| {
+        let id = weights.id();
+        Self::with(weights, id, 1, |architecture, weights| {
             let place = Place { device: device.clone(), dtype: DType::F32 };
             let network = Reference::new(architecture, &weights, place.dtype, device)?;
             Ok(Backend::Tensors { network, place, together: Together::new() })
@@ -143,19 +177,22 @@ impl Embedder {
 
     fn with(
         mut weights: Weights,
+        model: ModelId,
         threads: usize,
         backend: impl FnOnce(&Architecture, Weights) -> Result<Backend, EmbedError>,
     ) -> Result<Self, EmbedError> {
+        if !(1..=256).contains(&threads) {
+            return Err(EmbedError::Threads(threads));
+        }
         let architecture = Architecture::from_metadata(&weights.metadata)?;
         let order = ChannelOrder::from_metadata(&weights)?;
-        let mean = match weights.tensors.get("mean") {
+        let mean = match weights.tensors.get(MEAN) {
             Some(mean) => {
-                architecture.check_one("mean", mean, &[architecture.embedding])?;
+                architecture.check_one(MEAN, mean, &[architecture.embedding])?;
                 Some(mean.data.clone())
             }
             None => None,
         };
-        let model = weights.id();
         let metadata = std::mem::take(&mut weights.metadata);
         let backend = backend(&architecture, weights)?;
         Ok(Self { architecture, backend, order, mean, model, metadata, threads })

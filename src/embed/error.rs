@@ -1,8 +1,12 @@
 use crate::nn::IsaError;
+use crate::nn::weights::WeightsError;
 
 /// Why a network cannot be built from weights, or a face cannot be embedded.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbedError {
+    /// The weights cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// The metadata describe no network.
     #[error(transparent)]
     Architecture(#[from] super::ArchitectureError),

@@ -5,6 +5,7 @@ use crate::align::{CROP_HEIGHT, CROP_WIDTH};
 use crate::nn::arch::LAST_MAP;
 use crate::nn::conv::{Activation, Dense, Map, Tiles, Winograd, padded};
 use crate::nn::team::Team;
+use crate::nn::weights::all_finite;
 use crate::nn::{Buffer, Isa, Tensor, Weights};
 
 impl Architecture {
@@ -39,7 +40,7 @@ impl Architecture {
                 architecture: self.to_string(),
             });
         }
-        match tensor.data.iter().all(|x| x.is_finite()) {
+        match all_finite(&tensor.data) {
             true => Ok(()),
             false => Err(EmbedError::NotFinite(name.into())),
         }

@@ -7,6 +7,7 @@ use candle_core::{DType, Device};
 use super::reference::Reference;
 use super::{Architecture, ChannelOrder, EmbedError, EmbedOptions, Embedder, Mirror, Network, pixels};
 use crate::align::Crop;
+use crate::nn::weights::{MTCNN, SPHEREFACE};
 use crate::nn::{Isa, Tensor, Weights};
 
 /// A small generator (xorshift64*), the same on every machine.
@@ -205,6 +206,18 @@ fn options_that_make_no_sense_are_refused() {
     for isa in Isa::ALL.into_iter().filter(|isa| !isa.is_available()) {
         assert!(matches!(Embedder::new(weights.clone(), options(isa, 1)), Err(EmbedError::Isa(_))));
     }
+}
+
+#[test]
+fn a_model_of_the_program_embeds_the_same_whenever_its_weights_are_read() {
+    let late = Embedder::built_in(SPHEREFACE, EmbedOptions::default()).unwrap();
+    let early = Embedder::new(SPHEREFACE.weights().unwrap(), EmbedOptions::default()).unwrap();
+    assert_eq!((late.model(), late.metadata()), (early.model(), early.metadata()));
+    let crops = random_crops(2, 3);
+    let embed = |one: &Embedder| one.embed(&crops, Mirror::No, &mut one.scratch()).unwrap();
+    assert_eq!(embed(&late), embed(&early));
+    // The detector embeds nobody.
+    assert!(Embedder::built_in(MTCNN, EmbedOptions::default()).is_err());
 }
 
 #[test]

@@ -56,14 +56,26 @@ pub(crate) trait Kernel {
 
 /// Numbers across a tile for `isa`: channel counts are padded to multiples of it.
 pub(crate) fn panel(isa: Isa) -> usize {
+    sizes(isa)[1]
+}
+
+/// Numbers in a vector of `isa`.
+pub(crate) fn lanes(isa: Isa) -> usize {
+    sizes(isa)[0]
+}
+
+fn sizes(isa: Isa) -> [usize; 2] {
+    fn of<S: Simd>() -> [usize; 2] {
+        [S::LANES, S::PANEL]
+    }
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => Avx2::PANEL,
+        Isa::Avx2 => of::<Avx2>(),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => Avx512::PANEL,
+        Isa::Avx512 => of::<Avx512>(),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => Neon::PANEL,
-        _ => Portable::PANEL,
+        Isa::Neon => of::<Neon>(),
+        _ => of::<Portable>(),
     }
 }
 

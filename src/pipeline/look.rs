@@ -20,7 +20,7 @@ use super::job::{LabelError, LabelJob, Mode};
 use super::recognise;
 use super::search::{DetectEvery, Found, Search, is_among};
 use super::statistics::Work;
-use crate::align::Crop;
+use crate::align::{self, Crop};
 use crate::detect::{DetectError, Detector, Face, Quality};
 use crate::embed::{Embedder, Embedding, Mirror};
 use crate::media::{Frame, Picture, Source};
@@ -94,6 +94,7 @@ pub struct LookedFace {
     pub step: Step,
     /// Its embedding, where it was embedded.
     pub embedding: Option<Embedding>,
+    /// Its aligned crop, once it is cut out and until it is embedded.
     crop: Option<Crop>,
 }
 
@@ -102,6 +103,17 @@ impl Looked {
     pub fn track(&self, tracker: &mut Tracker) -> Vec<TrackId> {
         let faces: Vec<Seen<'_>> = self.faces.iter().map(LookedFace::seen).collect();
         tracker.track(&self.moment, &faces)
+    }
+
+    /// Cuts out the faces to be embedded, as far as that is not done yet.
+    fn cut(&mut self) {
+        let wanted = |one: &LookedFace| one.step.embed && one.crop.is_none();
+        if let Some(picture) = self.picture.as_ref().filter(|_| self.faces.iter().any(wanted)) {
+            let picture = picture.to_rgb();
+            for one in self.faces.iter_mut().filter(|one| wanted(one)) {
+                one.crop = align::align(&picture, &one.face.landmarks);
+            }
+        }
     }
 }
 
@@ -183,7 +195,10 @@ pub fn stages<'scope, 'env>(
     // A worker that remembers what came before must be the only one.
     let remembers = live && every.is_some();
     let searchers = if remembers { 1 } else { threads };
-    let crops = embedder.is_some();
+    let views = if embedder.is_some() { views } else { Views::None };
+    // Where few are embedded they are cut out when it is known which, from the picture they are
+    // in: that costs less than to cut out all while the frame is at hand in RGB.
+    let crops = views == Views::All;
     let new_search = move || Search::new(detector, every.unwrap_or(DetectEvery::Frames(1)));
     let begun = graph.map("begin", if back { threads } else { 1 }, frames, move || {
         let mut search = new_search();
@@ -221,17 +236,21 @@ pub fn stages<'scope, 'env>(
             Ok(found.map_err(recognise::RecogniseError::from)?)
         }
     });
-    let mut follower = Follower::new(if crops { views } else { Views::None });
+    let mut follower = Follower::new(views);
     let followed = graph.in_order("follow", searched, move |stretch: Vec<Searched>| {
         Ok(stretch.into_iter().map(|searched| follow(&mut follower, searched, pictures)).collect::<Vec<_>>())
     });
     let Some(embedder) = embedder else { return followed };
     let to_embed = |stretch: &Vec<Looked>| {
-        stretch.iter().flat_map(|looked| &looked.faces).filter(|face| face.crop.is_some()).count()
+        stretch.iter().flat_map(|looked| &looked.faces).filter(|face| face.step.embed).count()
     };
     graph.batch("embed", threads, BATCH_FACES, to_embed, followed, move || {
         let mut scratch = embedder.scratch();
         move |mut batch: Vec<Vec<Looked>>| {
+            for looked in batch.iter_mut().flatten() {
+                looked.cut();
+                looked.picture.take_if(|_| !pictures);
+            }
             let faces = || batch.iter().flatten().flat_map(|looked| &looked.faces);
             let crops: Vec<Crop> = faces().filter_map(|face| face.crop.clone()).collect();
             if crops.is_empty() {
@@ -308,11 +327,11 @@ fn follow(follower: &mut Follower, searched: Searched, pictures: bool) -> Looked
             crop: crop.filter(|_| step.embed),
         })
         .collect();
-    let embedded = faces.iter().filter(|face| face.crop.is_some()).count() as u64;
+    let embedded = faces.iter().filter(|face| face.step.embed).count() as u64;
     Looked {
         moment,
         duration_ns: frame.duration_ns,
-        picture: pictures.then_some(frame.picture),
+        picture: (pictures || embedded > 0).then_some(frame.picture),
         work: Work { frames: 1, searched: u64::from(found.whole), faces: faces.len() as u64, embedded },
         faces,
     }

@@ -174,7 +174,8 @@ impl Scheme<6, 4> for F4 {
 }
 
 impl Winograd {
-    /// Tiles of `output_tile` x `output_tile` pixels, 2, 3 or 4; `weight` [out, in, 3, 3].
+    /// Tiles of `output_tile` x `output_tile` pixels, 2, 3 or 4; `weight` [out, in, 3, 3]. The
+    /// maps that come in have [`padded`] channels.
     pub(crate) fn new(
         isa: Isa,
         output_tile: usize,
@@ -182,15 +183,28 @@ impl Winograd {
         inputs: usize,
         activation: Activation,
     ) -> Self {
+        Self::of_maps(isa, output_tile, weight, inputs, padded(inputs, isa), activation)
+    }
+
+    /// The same for maps of `stored` channels, a multiple of the vector's length, of which the
+    /// first `inputs` count.
+    pub(crate) fn of_maps(
+        isa: Isa,
+        output_tile: usize,
+        weight: &[f32],
+        inputs: usize,
+        stored: usize,
+        activation: Activation,
+    ) -> Self {
+        assert!(stored >= inputs && stored.is_multiple_of(simd::lanes(isa)));
         let outputs = weight.len() / (9 * inputs);
         let weights = match output_tile {
-            4 => transform::<F4, 6, 4>(isa, weight, inputs, outputs),
-            3 => transform::<F3, 5, 3>(isa, weight, inputs, outputs),
-            2 => transform::<F2, 4, 2>(isa, weight, inputs, outputs),
+            4 => transform::<F4, 6, 4>(isa, weight, [inputs, stored], outputs),
+            3 => transform::<F3, 5, 3>(isa, weight, [inputs, stored], outputs),
+            2 => transform::<F2, 4, 2>(isa, weight, [inputs, stored], outputs),
             _ => panic!("no scheme for tiles of {output_tile} pixels"),
         };
-        let [inputs, outputs] = [inputs, outputs].map(|n| padded(n, isa));
-        Self { isa, output_tile, weights, inputs, outputs, activation }
+        Self { isa, output_tile, weights, inputs: stored, outputs: padded(outputs, isa), activation }
     }
 
     fn points(&self) -> usize {
@@ -270,14 +284,14 @@ impl Winograd {
 fn transform<W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
     isa: Isa,
     weight: &[f32],
-    inputs: usize,
+    [inputs, stored]: [usize; 2],
     outputs: usize,
 ) -> Buffer {
-    let size = padded(inputs, isa) * padded(outputs, isa);
+    let size = stored * padded(outputs, isa);
     let mut all = Buffer::new(IN * IN * size);
     for (point, to) in all.chunks_exact_mut(size).enumerate() {
         let (left, right) = (W::WEIGHTS[point / IN], W::WEIGHTS[point % IN]);
-        let packed = pack(isa, padded(inputs, isa), outputs, |input, output| {
+        let packed = pack(isa, stored, outputs, |input, output| {
             if input >= inputs {
                 return 0.0;
             }

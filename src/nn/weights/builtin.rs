@@ -3,34 +3,56 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::{Weights, WeightsError};
+use super::{ModelId, Weights, WeightsError};
 
 /// A model that is part of the program.
 #[derive(Debug, Clone, Copy)]
 pub struct BuiltIn {
     /// What `--model` calls it.
     pub name: &'static str,
+    /// Identifier of its weights, written down so that they need not be read for it.
+    pub id: ModelId,
     bytes: &'static [u8],
 }
 
 /// The detector: P-Net, R-Net and O-Net.
-pub const MTCNN: BuiltIn =
-    BuiltIn { name: "mtcnn", bytes: include_bytes!("../../../models/mtcnn.safetensors") };
+pub const MTCNN: BuiltIn = BuiltIn {
+    name: "mtcnn",
+    id: ModelId([0x03, 0xc3, 0x2f, 0xd9, 0x63, 0xf5, 0xc3, 0xfc]),
+    bytes: include_bytes!("../../../models/mtcnn.safetensors"),
+};
 
 /// The default embedding model.
-pub const SPHEREFACE: BuiltIn =
-    BuiltIn { name: "sphereface", bytes: include_bytes!("../../../models/sphereface.safetensors") };
+pub const SPHEREFACE: BuiltIn = BuiltIn {
+    name: "sphereface",
+    id: ModelId([0xf6, 0xcc, 0xdc, 0xd2, 0x92, 0xe2, 0x66, 0x6b]),
+    bytes: include_bytes!("../../../models/sphereface.safetensors"),
+};
 
 impl BuiltIn {
     /// Every model that is part of the program.
     pub const ALL: [BuiltIn; 2] = [MTCNN, SPHEREFACE];
+
+    /// The one of that name.
+    pub fn named(name: &str) -> Option<BuiltIn> {
+        Self::ALL.into_iter().find(|model| model.name == name)
+    }
 
     /// Its weights.
     ///
     /// # Errors
     /// When the program was built with a damaged file.
     pub fn weights(&self) -> Result<Weights, WeightsError> {
-        Weights::from_safetensors(self.bytes, &format!("built-in model {}", self.name))
+        self.tensors(|_| true)
+    }
+
+    /// Its metadata and the tensors that are `wanted`.
+    ///
+    /// # Errors
+    /// As for [`weights`](Self::weights).
+    pub fn tensors(&self, wanted: impl Fn(&str) -> bool) -> Result<Weights, WeightsError> {
+        let error = |error: WeightsError| error.in_file(format!("built-in model {}", self.name));
+        Weights::parse_safetensors(self.bytes, wanted).map_err(error)
     }
 }
 
@@ -40,7 +62,7 @@ impl Weights {
     /// # Errors
     /// When it is neither, or the file cannot be used.
     pub fn resolve(name_or_file: &str) -> Result<Self, WeightsError> {
-        match BuiltIn::ALL.iter().find(|model| model.name == name_or_file) {
+        match BuiltIn::named(name_or_file) {
             Some(model) => model.weights(),
             None => Self::load(Path::new(name_or_file)).map_err(|error| match error {
                 WeightsError::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
@@ -51,6 +73,18 @@ impl Weights {
                 }
                 error => error,
             }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_identifiers_written_down_are_those_of_the_weights() {
+        for model in BuiltIn::ALL {
+            assert_eq!(model.id, model.weights().unwrap().id(), "{}: write this one down", model.name);
         }
     }
 }

@@ -92,7 +92,7 @@ pub fn import(sources: &[PathBuf]) -> Result<Weights, WeightsError> {
 
 fn import_bytes(bytes: &[u8]) -> Result<Weights, WeightsError> {
     if is_safetensors(bytes) {
-        let weights = Weights::parse_safetensors(bytes)?;
+        let weights = Weights::parse_safetensors(bytes, |_| true)?;
         return match weights.metadata.get("format") {
             Some(format) if format == FORMAT => Ok(weights),
             _ => from_names(weights.tensors.into_iter().collect()),

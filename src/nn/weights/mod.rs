@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::str::FromStr;
 
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 
@@ -192,10 +193,11 @@ impl Weights {
     /// # Errors
     /// As [`Weights::load`].
     pub fn from_safetensors(bytes: &[u8], origin: &str) -> Result<Self, WeightsError> {
-        Self::parse_safetensors(bytes).map_err(|error| error.in_file(origin))
+        Self::parse_safetensors(bytes, |_| true).map_err(|error| error.in_file(origin))
     }
 
-    fn parse_safetensors(bytes: &[u8]) -> Result<Self, WeightsError> {
+    /// The metadata and those tensors that are `wanted`.
+    fn parse_safetensors(bytes: &[u8], wanted: impl Fn(&str) -> bool) -> Result<Self, WeightsError> {
         let corrupt = |error: safetensors::SafeTensorError| WeightsError::Corrupt {
             format: "safetensors",
             cause: error.to_string(),
@@ -211,7 +213,7 @@ impl Weights {
             metadata: header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
             ..Weights::default()
         };
-        for (name, view) in file.tensors() {
+        for (name, view) in file.tensors().into_iter().filter(|(name, _)| wanted(name)) {
             let data = floats(&name, view.dtype(), view.data())?;
             weights.tensors.insert(name, Tensor { shape: view.shape().to_vec(), data });
         }
@@ -281,8 +283,13 @@ impl Weights {
                 hasher.update(&(size as u64).to_le_bytes());
             });
             for values in tensor.data.chunks(16 * 1024) {
-                bytes.clear();
-                values.iter().for_each(|x| bytes.extend(x.to_le_bytes()));
+                bytes.resize(4 * values.len(), 0);
+                bytes
+                    .as_chunks_mut()
+                    .0
+                    .iter_mut()
+                    .zip(values)
+                    .for_each(|(place, x)| *place = x.to_le_bytes());
                 hasher.update(&bytes);
             }
         }
@@ -328,15 +335,20 @@ impl Weights {
     }
 
     fn check_finite(&self, precision: Precision) -> Result<(), WeightsError> {
-        let finite = |x: &f32| match precision {
-            Precision::F32 => x.is_finite(),
-            Precision::F16 => f16::from_f32(*x).is_finite(),
+        let finite = |values: &[f32]| match precision {
+            Precision::F32 => all_finite(values),
+            Precision::F16 => values.iter().all(|&x| f16::from_f32(x).is_finite()),
         };
-        match self.tensors.iter().find(|(_, tensor)| !tensor.data.iter().all(finite)) {
+        match self.tensors.iter().find(|(_, tensor)| !finite(&tensor.data)) {
             Some((name, _)) => Err(WeightsError::NotFinite { tensor: name.clone(), precision }),
             None => Ok(()),
         }
     }
+}
+
+/// Whether every value is a number. Looks at all of them, which is faster than to stop early.
+pub(crate) fn all_finite(values: &[f32]) -> bool {
+    values.iter().fold(true, |all, x| all & x.is_finite())
 }
 
 /// Little-endian values of a tensor as f32.
@@ -346,7 +358,12 @@ fn floats(tensor: &str, dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, WeightsE
     }
     match dtype {
         Dtype::F32 => Ok(each(bytes, f32::from_le_bytes)),
-        Dtype::F16 => Ok(each(bytes, |x| f16::from_le_bytes(x).to_f32())),
+        Dtype::F16 => {
+            let bits: Vec<u16> = bytes.as_chunks().0.iter().map(|x| u16::from_le_bytes(*x)).collect();
+            let mut values = vec![0.0; bits.len()];
+            bits.reinterpret_cast::<f16>().convert_to_f32_slice(&mut values);
+            Ok(values)
+        }
         Dtype::BF16 => Ok(each(bytes, |x| bf16::from_le_bytes(x).to_f32())),
         Dtype::F64 => Ok(each(bytes, |x| f64::from_le_bytes(x) as f32)),
         other => Err(WeightsError::WrongType { tensor: tensor.to_owned(), found: other.to_string() }),
