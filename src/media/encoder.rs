@@ -210,6 +210,12 @@ fn build(
             set("pass", "quant");
             set("quantizer", &q);
             set("speed-preset", options.speed.of("superfast", "faster", "medium"));
+            // The fast preset searches too little to gain by frames predicted from both sides:
+            // without them real footage comes out no larger, by half a decibel nearer to the
+            // original, and sooner. (Slow pans over stills grow by a fifth.)
+            if options.speed == Speed::Fast {
+                set("bframes", "0");
+            }
             set("key-int-max", &KEY_FRAME_DISTANCE.to_string());
         }
         "openh264enc" => {
