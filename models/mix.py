@@ -6,8 +6,8 @@ r"""Makes more people than there are: mixed faces, and the teacher's word on who
 FACES is a folder with train.rec and train.idx (aligned 112x112 crops, RecordIO) and teacher.npy, the
 teacher's unit embedding of each; TEACHER a folder with the teacher itself (mobilefacenet.param and .bin,
 ncnn). MIXED becomes such a folder too, of the faces as they are and COUNT mixed ones: morphs of two,
-and parts of two along a soft seam. A small network that learns to answer as the teacher does needs
-many different people more than it needs many pictures of each:
+and parts of two along a soft seam, most of them with other proportions. A small network that learns
+to answer as the teacher does needs many different people more than it needs many pictures of each:
 
     sphereface train MIXED --config models/distill.toml --teacher MIXED/teacher.npy \
         --init models/sphereface.safetensors -o DIR
@@ -29,6 +29,11 @@ from PIL import Image
 from records import MAGIC, pixels, read_images
 
 SIZE = 112
+# Shifts that bend a face: knots along a side, and their standard deviation.
+KNOTS = 5
+BENT_PX = 2.0
+# Share of the mixed faces that get other proportions.
+WARPED = 0.7
 shared = {}
 
 
@@ -42,6 +47,29 @@ def mixed(one, other, rng):
         seam = across * math.cos(turn) + down * math.sin(turn) - place
         weight = (1 / (1 + np.exp(-seam * sharpness))).astype(np.float32)[:, :, None]
     return one * weight + other * (1 - weight)
+
+
+def warped(face, rng):
+    """The face [112, 112, 3] with other proportions: longer or wider, and bent a little everywhere."""
+    place = (np.mgrid[0:SIZE, 0:SIZE] - (SIZE - 1) / 2).astype(np.float32)
+    longer = np.exp(np.float32(rng.normal(0, 0.06)))
+    place[0] *= longer
+    place[1] /= longer
+    # Shifts at a few knots, between which they change smoothly; nearly the same on both sides, as faces are.
+    for axis, side in enumerate([1, -1]):
+        one = rng.normal(0, BENT_PX, (KNOTS, KNOTS))
+        knots = 0.65 * (one + side * one[:, ::-1]) + rng.normal(0, 0.3 * BENT_PX, (KNOTS, KNOTS))
+        knots = Image.fromarray(knots.astype(np.float32)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+        place[axis] += np.asarray(knots)
+    place = np.clip(place + (SIZE - 1) / 2, 0, SIZE - 1.001)
+    first = place.astype(np.int32)
+    down, across = (place - first)[..., None]
+    pixels_of, at = face.reshape(-1, 3), first[0] * SIZE + first[1]
+    upper, lower = (
+        pixels_of.take(at + row, axis=0) * (1 - across) + pixels_of.take(at + row + 1, axis=0) * across
+        for row in (0, SIZE)
+    )
+    return upper * (1 - down) + lower * down
 
 
 def start(images, teacher):
@@ -72,7 +100,10 @@ def make(seed):
     one, other = (pixels(images[i]) for i in rng.integers(len(images), size=2))
     if rng.random() < 0.5:
         other = other[:, ::-1]
-    face = np.clip(np.rint(mixed(one, other, rng)), 0, 255).astype(np.uint8)
+    face = mixed(one, other, rng)
+    if rng.random() < WARPED:
+        face = warped(face, rng)
+    face = np.clip(np.rint(face), 0, 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(face).save(file, "JPEG", quality=95, subsampling=0)
     return file.getvalue(), embedding(pixels(file.getvalue()))
