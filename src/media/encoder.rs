@@ -211,8 +211,8 @@ fn build(
             set("quantizer", &q);
             set("speed-preset", options.speed.of("superfast", "faster", "medium"));
             // The fast preset searches too little to gain by frames predicted from both sides:
-            // without them real footage comes out no larger, by half a decibel nearer to the
-            // original, and sooner. (Slow pans over stills grow by a fifth.)
+            // without them moving pictures come out as large or smaller, quiet ones and slow pans a
+            // fifth larger, all of real footage nearer to the original, and sooner.
             if options.speed == Speed::Fast {
                 set("bframes", "0");
             }
