@@ -32,8 +32,6 @@ SIZE = 112
 # Shifts that bend a face: knots along a side, and their standard deviation.
 KNOTS = 5
 BENT_PX = 2.0
-# Share of the mixed faces that get other proportions.
-WARPED = 0.7
 shared = {}
 
 
@@ -72,13 +70,13 @@ def warped(face, rng):
     return upper * (1 - down) + lower * down
 
 
-def start(images, teacher):
+def start(images, teacher, share):
     net = ncnn.Net()
     net.opt.num_threads = 1
     net.opt.use_fp16_storage = net.opt.use_fp16_packed = net.opt.use_fp16_arithmetic = False
     net.load_param(os.path.join(teacher, "mobilefacenet.param"))
     net.load_model(os.path.join(teacher, "mobilefacenet.bin"))
-    shared.update(images=images, net=net)
+    shared.update(images=images, net=net, warped=share)
 
 
 def embedding(face):
@@ -101,7 +99,7 @@ def make(seed):
     if rng.random() < 0.5:
         other = other[:, ::-1]
     face = mixed(one, other, rng)
-    if rng.random() < WARPED:
+    if rng.random() < shared["warped"]:
         face = warped(face, rng)
     face = np.clip(np.rint(face), 0, 255).astype(np.uint8)
     file = io.BytesIO()
@@ -115,6 +113,8 @@ def main():
     parser.add_argument("teacher")
     parser.add_argument("-o", "--output", required=True)
     parser.add_argument("--count", type=int, default=60000, help="mixed faces")
+    parser.add_argument("--warped", type=float, default=0.7,
+                        help="share of them with other proportions; the default model had none")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -141,7 +141,7 @@ def main():
         for number, image in enumerate(images):
             record(number + 1, number, image)
         seeds = ((options.seed, number) for number in range(options.count))
-        with multiprocessing.Pool(options.processes, start, (images, options.teacher)) as pool:
+        with multiprocessing.Pool(options.processes, start, (images, options.teacher, options.warped)) as pool:
             for done, (image, who) in enumerate(pool.imap(make, seeds, 64)):
                 number = len(images) + done
                 record(number + 1, number, image)

@@ -66,7 +66,7 @@ pub struct ProposalNet {
 }
 
 /// Working memory of [`ProposalNet::run`]: a few rows of every layer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ProposalScratch {
     team: Team,
     tiles: Tiles,
@@ -76,21 +76,6 @@ pub struct ProposalScratch {
     middle: Buffer,
     features: Buffer,
     logits: Vec<f32>,
-}
-
-impl Default for ProposalScratch {
-    fn default() -> Self {
-        Self {
-            team: Team::new(1),
-            tiles: Tiles::default(),
-            resize: AreaResize::default(),
-            input: Vec::new(),
-            pooled: Vec::new(),
-            middle: Buffer::default(),
-            features: Buffer::default(),
-            logits: Vec::new(),
-        }
-    }
 }
 
 /// Rows of input that are alive at a time.

@@ -33,7 +33,7 @@ pub struct RefineNet {
 }
 
 /// Working memory of [`RefineNet::run`].
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RefineScratch {
     team: Team,
     tiles: Vec<Tiles>,
@@ -284,22 +284,6 @@ fn cut_patches(map: &[f32], channels: usize, patches: &mut [f32]) {
         let (upper, lower) = patch.split_at_mut(2 * channels);
         upper.copy_from_slice(&map[(y * side + x) * channels..][..2 * channels]);
         lower.copy_from_slice(&map[((y + 1) * side + x) * channels..][..2 * channels]);
-    }
-}
-
-impl Default for RefineScratch {
-    fn default() -> Self {
-        Self {
-            team: Team::new(1),
-            tiles: Vec::new(),
-            ring: Vec::new(),
-            maps: Vec::new(),
-            pooled: Vec::new(),
-            patches: Vec::new(),
-            flat: Vec::new(),
-            hidden: Vec::new(),
-            out: Vec::new(),
-        }
     }
 }
 

@@ -96,17 +96,14 @@ impl Kernels {
     fn network(&self) -> &Network {
         self.network.get_or_init(|| {
             let source = self.weights.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let network = match source {
-                Some(Source::Checked(weights)) => Network::new(&self.architecture, &weights, self.isa),
-                Some(Source::BuiltIn(model)) => match model.weights() {
-                    Ok(weights) => Network::new(&self.architecture, &weights, self.isa),
-                    Err(error) => unreachable!("the program was built with a damaged file: {error}"),
-                },
+            let weights = match source {
+                Some(Source::Checked(weights)) => Ok(weights),
+                Some(Source::BuiltIn(model)) => model.weights().map_err(EmbedError::from),
                 None => unreachable!("the network is laid out once"),
             };
-            match network {
+            match weights.and_then(|weights| Network::new(&self.architecture, &weights, self.isa)) {
                 Ok(network) => network,
-                Err(error) => unreachable!("weights that were checked: {error}"),
+                Err(error) => unreachable!("weights that were checked, or a damaged program: {error}"),
             }
         })
     }

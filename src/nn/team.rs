@@ -203,6 +203,13 @@ impl Shared {
     }
 }
 
+impl Default for Team {
+    /// The calling thread alone.
+    fn default() -> Self {
+        Self::new(1)
+    }
+}
+
 impl Drop for Team {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);

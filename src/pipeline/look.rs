@@ -251,15 +251,16 @@ pub fn stages<'scope, 'env>(
                 looked.cut();
                 looked.picture.take_if(|_| !pictures);
             }
-            let faces = || batch.iter().flatten().flat_map(|looked| &looked.faces);
-            let crops: Vec<Crop> = faces().filter_map(|face| face.crop.clone()).collect();
+            let faces = batch.iter_mut().flatten().flat_map(|looked| &mut looked.faces);
+            let (mut cut, crops): (Vec<_>, Vec<_>) =
+                faces.filter_map(|face| face.crop.take().map(|crop| (face, crop))).unzip();
             if crops.is_empty() {
                 return Ok(batch);
             }
-            let made = embedder.embed(&crops, mirror, &mut scratch);
-            let mut made = made.map_err(recognise::RecogniseError::from)?.into_iter();
-            for face in batch.iter_mut().flatten().flat_map(|looked| &mut looked.faces) {
-                face.embedding = face.crop.take().and_then(|_| made.next());
+            let made =
+                embedder.embed(&crops, mirror, &mut scratch).map_err(recognise::RecogniseError::from)?;
+            for (face, embedding) in cut.iter_mut().zip(made) {
+                face.embedding = Some(embedding);
             }
             Ok(batch)
         }

@@ -139,8 +139,14 @@ pub fn transcode(input: &Path, output: &Path) -> Transcoded {
 
 /// Frames in = frames out, at the same times; returns what is to be looked at further.
 pub fn same_frames(input: &Path, output: &Path) -> Transcoded {
+    same_frames_with(input, output, &SinkOptions::default())
+}
+
+/// The same, written as `options` say.
+pub fn same_frames_with(input: &Path, output: &Path, options: &SinkOptions) -> Transcoded {
     let what = format!("{} -> {}", input.display(), output.display());
-    let done = transcode(input, output);
+    let done = transcode_with(input.to_str().unwrap(), output, options)
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
     let (expected, written) = (frame_times(input), frame_times(output));
     assert_eq!(done.frames.len(), expected.len(), "{what}: frames decoded");
     assert_eq!(done.summary.frames, expected.len() as u64, "{what}: frames written");

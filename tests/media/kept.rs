@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use sphereface::media::{Frame, Input, Source, SourceOptions};
+use sphereface::media::{Frame, Input, SinkOptions, Source, SourceOptions, Speed};
 use tempfile::TempDir;
 
 use crate::clips::{
     H264, PICTURES, assert_same_packets, audio_codecs, ffmpeg, frame_times, output_of, packets, probe,
-    same_frames, sine, tools,
+    same_frames, same_frames_with, sine, tools,
 };
 
 #[test]
@@ -83,6 +83,25 @@ fn every_codec_and_container_keeps_its_frames_and_its_sound() {
                     assert_same_packets(&out, &clip, track);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn frames_written_in_another_order_keep_their_times() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let clip = folder.path().join("clip.mp4");
+    ffmpeg(&format!("{PICTURES} {} {H264} -c:a aac", sine(440)), &clip);
+    // Frames predicted from both sides are decoded after those they lie between.
+    for (speed, reorders) in [(Speed::Fast, false), (Speed::Balanced, true), (Speed::Slow, true)] {
+        for extension in ["mp4", "mkv"] {
+            let output = folder.path().join(format!("{speed:?}.{extension}"));
+            same_frames_with(&clip, &output, &SinkOptions { speed, ..SinkOptions::default() });
+            let delay = probe(&output, "v", "stream=has_b_frames", &[]);
+            assert_eq!(delay.iter().any(|line| line != "0"), reorders, "{speed:?}: {delay:?}");
         }
     }
 }
