@@ -5,7 +5,8 @@
 //! such packets off, and the end of the track with them; mp4mux cannot write them. So the edit
 //! lists of sound are hidden from qtdemux ([`Timeline`]) and written by us ([`repair`]). Those
 //! that mp4mux writes for pictures count in decoding order, and with reordered frames of a
-//! variable rate they hide the last ones; [`repair`] makes them long enough.
+//! variable rate they hide the last ones; [`repair`] makes them long enough. And qtdemux leaves
+//! out pictures that are much shorter than the sound beside them, unless their header says otherwise.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,10 +16,12 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 const LARGEST_INDEX: u64 = 256 << 20;
 /// The longest start of a track that counts as priming; more is a cut that somebody made.
 const LONGEST_PRIMING_S: f64 = 0.5;
+/// qtdemux leaves out pictures that last less than this share of the whole.
+const PREVIEW_SHARE: f64 = 0.2;
 /// How much of the end of a track an edit list may leave out without being a cut.
 const LONGEST_PADDING_S: f64 = 0.2;
 
-/// What the edit lists of the sound of a file say, and how to hide them from qtdemux.
+/// What the edit lists of the sound of a file say, and how to hide from qtdemux what it takes wrongly.
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
     /// By track number: what to add to the times of the track, in nanoseconds.
@@ -72,11 +75,21 @@ impl Timeline {
             }
         }
         if longest > movie_duration && movie_duration > 0 {
-            let patch = match movie.get(8)? {
-                0 => (offset_of(movie) + 24, u32::try_from(longest).ok()?.to_be_bytes().to_vec()),
-                _ => (offset_of(movie) + 32, longest.to_be_bytes().to_vec()),
-            };
-            timeline.patches.push(patch);
+            timeline.patches.push(new_duration(offset_of(movie), movie, longest)?);
+        }
+        // What is much shorter than the whole qtdemux takes for a preview, even the only pictures.
+        let pictures = parts.iter().filter(|(kind, track)| kind == b"trak" && is_of_kind(track, b"vide"));
+        let headers = pictures.filter_map(|(_, track)| inside(track, &[b"mdia", b"mdhd"]));
+        let lengths = headers.filter_map(|header| {
+            let (scale, duration) = scale_and_duration(header)?;
+            Some((duration as f64 / f64::from(scale), scale, header))
+        });
+        if let Some((length_s, scale, header)) = lengths.max_by(|a, b| a.0.total_cmp(&b.0)) {
+            let least_s = longest as f64 / f64::from(movie_scale) * PREVIEW_SHARE;
+            if length_s < least_s {
+                let least = (least_s * f64::from(scale)).ceil() as u64 + 1;
+                timeline.patches.push(new_duration(offset_of(header), header, least)?);
+            }
         }
         Some(timeline)
     }
@@ -211,6 +224,15 @@ fn scale_and_duration(header: &[u8]) -> Option<(u32, u64)> {
         _ => (number_at(header, 28)?, long_at(header, 32)?),
     };
     (scale > 0).then_some((scale, duration))
+}
+
+/// The bytes, and their place in the file, that make an mvhd or mdhd box at `at` last `duration`
+/// ticks; `None` when it has no room for so many.
+fn new_duration(at: u64, header: &[u8], duration: u64) -> Option<(u64, Vec<u8>)> {
+    Some(match header.get(8)? {
+        0 => (at + 24, u32::try_from(duration).ok()?.to_be_bytes().to_vec()),
+        _ => (at + 32, duration.to_be_bytes().to_vec()),
+    })
 }
 
 fn track_number(track: &[u8]) -> Option<u32> {
@@ -459,6 +481,38 @@ mod tests {
                 }
             };
             assert_eq!(after, expected, "{edits:?}");
+        }
+    }
+
+    #[test]
+    fn pictures_much_shorter_than_the_sound_are_no_preview() {
+        let pictures = |number, duration: u32| {
+            let header = make(b"mdhd", &numbers(&[0, 0, 0, 12_000, duration]));
+            let handler = make(b"hdlr", &[&[0; 8][..], b"vide"].concat());
+            let media = make(b"mdia", &[header, handler].concat());
+            make(b"trak", &[make(b"tkhd", &numbers(&[0, 0, 0, number])), media].concat())
+        };
+        let index = |tracks: &[Vec<u8>]| {
+            let index = make(b"moov", &[movie(2000), track(9, 1, None), tracks.concat()].concat());
+            [make(b"ftyp", b"isom"), index].concat()
+        };
+        // A fifth of the 2022 ms of the sound are 4852.8 ticks.
+        for (lengths, shown) in [
+            (&[800][..], &[4854][..]),
+            (&[4852], &[4854]),
+            (&[4853], &[4853]),
+            (&[800, 24_000], &[800, 24_000]),
+            (&[700, 800], &[700, 4854]),
+        ] {
+            let tracks = |lengths: &[u32]| {
+                let tracks = lengths.iter().zip(1..).map(|(&duration, number)| pictures(number, duration));
+                index(&tracks.collect::<Vec<_>>())
+            };
+            let mut before = tracks(lengths);
+            let timeline = Timeline::read(&mut file(&[before.clone()])).unwrap();
+            timeline.apply(0, &mut before);
+            let patched = bytes_replaced(&tracks(shown), &2000u32.to_be_bytes(), &2022u32.to_be_bytes());
+            assert_eq!(before, patched, "{lengths:?}");
         }
     }
 

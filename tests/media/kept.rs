@@ -286,12 +286,18 @@ fn late_and_short_sound_keep_their_place() {
         &format!("-f lavfi -i testsrc2=size=160x120:rate=25:duration=0.4 {} {H264} -c:a aac", sine(440)),
         &at("long.mkv"),
     );
+    // A demuxer may take pictures this short beside such sound for a preview.
+    ffmpeg(
+        &format!("-f lavfi -i testsrc2=size=160x120:rate=25:duration=0.08 {} {H264} -c:a aac", sine(440)),
+        &at("two frames.mp4"),
+    );
     for (name, extension) in [
         ("late.mkv", "mp4"),
         ("late.mp4", "mkv"),
         ("short.mkv", "mp4"),
         ("short.mkv", "mkv"),
         ("long.mkv", "mp4"),
+        ("two frames.mp4", "mp4"),
     ] {
         let out = at(&format!("{name}.out.{extension}"));
         same_frames(&at(name), &out);
