@@ -8,10 +8,11 @@ use image::RgbImage;
 use super::area::{AreaResize, Region, RowSums};
 use super::config::{DetectError, DetectorConfig, MinFace};
 use super::kernels::Kernels;
-use super::proposal::{Cell, ProposalNet, ProposalScratch, STRIP, cells};
+use super::proposal::{Cell, ProposalNet, ProposalScratch, cells};
 use super::refine::{RefineNet, RefineScratch};
 use super::tensors::{self, Level};
 use super::{BBox, Face};
+use crate::nn::conv::STRIP;
 use crate::nn::team::Team;
 use crate::nn::{Isa, Weights};
 
@@ -92,7 +93,7 @@ type OneBatch<'a> = dyn Fn(&mut Worker, &[Candidate], &mut Vec<f32>) + Sync + 'a
 /// Crops that one thread cuts out before another may take over, where a device looks at them.
 const CROPS_CUT: usize = 16;
 
-/// Fewest rows of cells worth a visit by a thread of their own: a band looks at four rows more.
+/// Fewest rows of cells worth a visit by a thread of their own: a band looks at a strip more.
 const BAND_ROWS: usize = 16;
 
 impl Scratch {

@@ -1,32 +1,24 @@
-//! The inner loops of the three networks, compiled once per instruction set.
+//! The inner loops of the networks' dense layers and pools, compiled once per instruction set.
 //!
-//! Feature maps are row-major [rows, columns, channels] without padding, so that the K*C values
-//! under one row of a K-wide kernel lie side by side. A convolution tile keeps 16 output
-//! channels of several pixels in registers and walks over those values once. Each output is
-//! the sum over its inputs in a fixed order, whatever the tile it falls into: results do not
-//! depend on image width or batch.
+//! A tile of a layer keeps 16 outputs of several rows in registers and walks over the inputs once.
+//! Each output is the sum over its inputs in a fixed order, whatever the tile it falls into:
+//! results do not depend on the batch.
 //!
-//! Every store writes a whole vector. Where the channels are no multiple of 16 it spills
-//! over into the next pixel, which is therefore written later: pixels in ascending order, the
-//! blocks of a layer in descending order, and [`LANES`] values of slack behind every map.
+//! Every store writes a whole vector. Where there are no multiple of 16 outputs it spills over
+//! into the next row, which is therefore written later: rows in ascending order, the blocks of a
+//! layer in descending order, and [`LANES`] values of slack behind everything.
 
 use super::lanes::{LANES, Lanes, Portable};
 use crate::nn::Isa;
 
-/// Most rows a kernel has.
-pub const MAX_KERNEL: usize = 3;
-
-/// A convolution (or, with a kernel of 1, a fully connected layer over a row of samples) with
-/// its PReLU, packed for the kernels.
+/// A fully connected layer with its PReLU, packed for the kernels.
 #[derive(Debug)]
-pub struct Conv {
-    /// Input channels.
+pub struct Dense {
+    /// Inputs.
     pub inputs: usize,
-    /// Output channels.
+    /// Outputs.
     pub outputs: usize,
-    /// Rows and columns of the kernel, 1..=[`MAX_KERNEL`].
-    pub kernel: usize,
-    /// [block of 16 outputs][kernel row][kernel column][input][16], zero where there is no output.
+    /// [block of 16 outputs][input][16], zero where there is no output.
     weights: Vec<f32>,
     /// Outputs rounded up to 16.
     bias: Vec<f32>,
@@ -34,26 +26,21 @@ pub struct Conv {
     slope: Vec<f32>,
 }
 
-impl Conv {
-    /// Packs weights given as [outputs, inputs, kernel, kernel], one bias and slope an output.
+impl Dense {
+    /// Packs weights given as [outputs, inputs], one bias and slope an output.
     ///
     /// # Panics
     /// When the lengths do not agree: the caller checks the shapes of what it loads.
-    pub fn pack(weights: &[f32], bias: &[f32], slope: &[f32], inputs: usize, kernel: usize) -> Self {
+    pub fn pack(weights: &[f32], bias: &[f32], slope: &[f32], inputs: usize) -> Self {
         let outputs = bias.len();
-        assert!((1..=MAX_KERNEL).contains(&kernel) && slope.len() == outputs);
-        assert_eq!(weights.len(), outputs * inputs * kernel * kernel);
-        let mut packed = Vec::with_capacity(weights.len().next_multiple_of(LANES));
+        assert_eq!((weights.len(), slope.len()), (outputs * inputs, outputs));
+        let mut packed = Vec::with_capacity(inputs * outputs.next_multiple_of(LANES));
         for block in 0..outputs.div_ceil(LANES) {
-            for row in 0..kernel {
-                for column in 0..kernel {
-                    for input in 0..inputs {
-                        packed.extend((block * LANES..(block + 1) * LANES).map(|output| {
-                            let index = ((output * inputs + input) * kernel + row) * kernel + column;
-                            if output < outputs { weights[index] } else { 0.0 }
-                        }));
-                    }
-                }
+            for input in 0..inputs {
+                packed.extend(
+                    (block * LANES..(block + 1) * LANES)
+                        .map(|output| if output < outputs { weights[output * inputs + input] } else { 0.0 }),
+                );
             }
         }
         let padded = |values: &[f32]| {
@@ -61,40 +48,22 @@ impl Conv {
             padded.resize(outputs.next_multiple_of(LANES), 0.0);
             padded
         };
-        Self { inputs, outputs, kernel, weights: packed, bias: padded(bias), slope: padded(slope) }
+        Self { inputs, outputs, weights: packed, bias: padded(bias), slope: padded(slope) }
     }
 
     /// Blocks of 16 outputs.
-    pub fn blocks(&self) -> usize {
+    fn blocks(&self) -> usize {
         self.bias.len() / LANES
     }
 
-    /// Values under one row of the kernel.
-    fn run(&self) -> usize {
-        self.kernel * self.inputs
-    }
-
     fn block_weights(&self, block: usize) -> &[f32] {
-        let length = self.kernel * self.run() * LANES;
+        let length = self.inputs * LANES;
         &self.weights[block * length..(block + 1) * length]
-    }
-
-    /// Checks what the tiles rely on: the input rows hold `width + kernel - 1` pixels.
-    fn check_rows(&self, rows: &[&[f32]], width: usize) {
-        assert!(width > 0 && rows.len() >= self.kernel);
-        let needed = (width - 1) * self.inputs + self.run();
-        assert!(rows.iter().take(self.kernel).all(|row| row.len() >= needed));
     }
 }
 
-/// The rows of a map under a convolution's kernel, as many as the kernel is high.
-type Rows<'a> = [&'a [f32]; MAX_KERNEL];
-
-/// Convolves the rows under one row of pixels.
-type ConvRow = unsafe fn(&Conv, usize, &Rows<'_>, usize, &mut [f32]);
-
-/// Convolves the rows under two rows of pixels and keeps the largest of each 2x2.
-type ConvPoolRow = unsafe fn(&Conv, &[Rows<'_>; 2], usize, &mut [f32]);
+/// A block of 16 outputs of a dense layer for some rows of inputs.
+type DenseBlock = unsafe fn(&Dense, usize, &[f32], usize, &mut [f32]);
 
 /// Pools one row of maxima: from its rows, their width, channels and the window.
 type MaxPoolRow = unsafe fn(&[&[f32]], usize, usize, usize, &mut [f32]);
@@ -104,8 +73,7 @@ type MaxPoolRow = unsafe fn(&[&[f32]], usize, usize, usize, &mut [f32]);
 pub struct Kernels {
     /// Which one.
     pub isa: Isa,
-    conv_row: ConvRow,
-    conv_pool_row: ConvPoolRow,
+    dense_block: DenseBlock,
     max_pool_row: MaxPoolRow,
     dot_row: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
 }
@@ -129,33 +97,23 @@ impl Kernels {
         }
     }
 
-    /// One row of one block of 16 channels: `width` outputs from `conv.kernel` input rows.
-    /// `out` is [width, conv.outputs] and [`LANES`] values of slack.
-    pub fn conv_row(&self, conv: &Conv, block: usize, rows: &Rows<'_>, width: usize, out: &mut [f32]) {
-        conv.check_rows(rows, width);
-        assert!(block < conv.blocks() && out.len() >= (width - 1) * conv.outputs + (block + 1) * LANES);
-        // SAFETY: the instruction set was checked by `new`, the lengths just now.
-        unsafe { (self.conv_row)(conv, block, rows, width, out) }
+    /// A dense layer on `rows` rows of inputs, [rows, layer.inputs]. `out` is
+    /// [rows, layer.outputs] and [`LANES`] values of slack.
+    pub fn dense(&self, layer: &Dense, from: &[f32], rows: usize, out: &mut [f32]) {
+        assert!(from.len() >= rows * layer.inputs && out.len() >= rows * layer.outputs + LANES);
+        for block in (0..layer.blocks()).rev() {
+            // SAFETY: the instruction set was checked by `new`, the lengths just now: the last
+            // store of a block begins inside its row and spills over by fewer than 16 values.
+            unsafe { (self.dense_block)(layer, block, from, rows, out) }
+        }
     }
 
-    /// One row of a convolution of at most 16 channels, PReLU and 2x2 max-pool of stride 2:
-    /// `rows` are the input rows of the two convolution rows under the pool, `width` the
-    /// width of the convolution, and `out` is [width / 2 rounded up, conv.outputs] and
-    /// [`LANES`] values of slack. Beyond the last column the pool sees nothing, as if padded by
-    /// minus infinity; a caller without a second row gives the first one twice.
-    pub fn conv_pool_row(&self, conv: &Conv, rows: &[Rows<'_>; 2], width: usize, out: &mut [f32]) {
-        rows.iter().for_each(|rows| conv.check_rows(rows, width));
-        assert!(conv.blocks() == 1 && out.len() >= (width.div_ceil(2) - 1) * conv.outputs + LANES);
-        // SAFETY: the instruction set was checked by `new`, the lengths just now.
-        unsafe { (self.conv_pool_row)(conv, rows, width, out) }
-    }
-
-    /// One row of a max-pool of stride 2: `rows` are the input rows under it (fewer than `size`
+    /// One row of a max-pool of stride 2 and `size` 2 or 3: `rows` are the input rows under it (fewer
     /// at the bottom of the map), each [width, channels] and [`LANES`] values of slack; windows
     /// that reach over the right edge are cut off. Writes `(width - size) / 2 + 1` pixels,
     /// the division rounded up.
     pub fn max_pool_row(&self, rows: &[&[f32]], width: usize, channels: usize, size: usize, out: &mut [f32]) {
-        assert!(channels > 0 && width >= size && size >= 2);
+        assert!(channels > 0 && width >= size && (2..=3).contains(&size) && (1..=size).contains(&rows.len()));
         let padded = channels.next_multiple_of(LANES);
         assert!(rows.iter().all(|row| row.len() >= (width - 1) * channels + padded));
         assert!(out.len() >= ((width - size).div_ceil(2)) * channels + padded);
@@ -172,33 +130,52 @@ impl Kernels {
     }
 }
 
-/// `P` neighbouring pixels of one block of channels.
+/// Inputs that a loop takes at once, which spares it computing where each row is.
+const STEP: usize = 4;
+
+/// Adds `N` inputs of `P` rows, the first at `first` and `inputs` values apart, times their weights.
 ///
 /// # Safety
-/// As for [`Lanes`]; `rows` hold the pixels `x .. x + P + kernel - 1`, `block` exists.
+/// As for [`Lanes`]; so many values of every row and vectors of weights must be there.
 #[inline(always)]
-unsafe fn tile<S: Lanes, const P: usize>(conv: &Conv, block: usize, rows: &Rows<'_>, x: usize) -> [S; P] {
-    let (inputs, run) = (conv.inputs, conv.run());
-    let mut weights = conv.block_weights(block).as_ptr();
-    // SAFETY: bias and slope hold a whole vector a block, the weights one for each of the
-    // kernel * run values read from each pixel; the caller vouches for the rows.
-    unsafe {
-        let mut sums = [S::load(conv.bias.as_ptr().add(block * LANES)); P];
-        for row in rows.iter().take(conv.kernel) {
-            let first = row.as_ptr().add(x * inputs);
-            let mut pixels = [first; P];
-            for (p, pixel) in pixels.iter_mut().enumerate() {
-                *pixel = first.add(p * inputs);
-            }
-            for value in 0..run {
-                let weight = S::load(weights);
-                weights = weights.add(LANES);
-                for p in 0..P {
-                    sums[p] = sums[p].add_scaled(pixels[p].add(value), weight);
-                }
+unsafe fn add_values<S: Lanes, const P: usize, const N: usize>(
+    sums: &mut [S; P],
+    first: *const f32,
+    inputs: usize,
+    weights: *const f32,
+) {
+    for value in 0..N {
+        // SAFETY: the caller's.
+        unsafe {
+            let weight = S::load(weights.add(value * LANES));
+            for (p, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.add_scaled(first.add(p * inputs + value), weight);
             }
         }
-        let slope = S::load(conv.slope.as_ptr().add(block * LANES));
+    }
+}
+
+/// `P` rows of one block of outputs, the inputs of the first at `first`.
+///
+/// # Safety
+/// As for [`Lanes`]; `first` is followed by `P` rows of inputs, `block` exists.
+#[inline(always)]
+unsafe fn tile<S: Lanes, const P: usize>(layer: &Dense, block: usize, mut first: *const f32) -> [S; P] {
+    let inputs = layer.inputs;
+    let mut weights = layer.block_weights(block).as_ptr();
+    // SAFETY: bias and slope hold a whole vector a block, the weights one for each input; the
+    // caller vouches for the rows.
+    unsafe {
+        let mut sums = [S::load(layer.bias.as_ptr().add(block * LANES)); P];
+        for _ in 0..inputs / STEP {
+            add_values::<S, P, STEP>(&mut sums, first, inputs, weights);
+            (first, weights) = (first.add(STEP), weights.add(STEP * LANES));
+        }
+        for _ in 0..inputs % STEP {
+            add_values::<S, P, 1>(&mut sums, first, inputs, weights);
+            (first, weights) = (first.add(1), weights.add(LANES));
+        }
+        let slope = S::load(layer.slope.as_ptr().add(block * LANES));
         for sum in &mut sums {
             *sum = sum.prelu(slope);
         }
@@ -207,25 +184,25 @@ unsafe fn tile<S: Lanes, const P: usize>(conv: &Conv, block: usize, rows: &Rows<
 }
 
 /// # Safety
-/// As for [`Lanes`]; lengths as checked by [`Kernels::conv_row`].
+/// As for [`Lanes`]; lengths as checked by [`Kernels::dense`].
 #[inline(always)]
-unsafe fn conv_row<S: Lanes>(conv: &Conv, block: usize, rows: &Rows<'_>, width: usize, out: &mut [f32]) {
-    let tiles = width.div_ceil(S::PIXELS);
-    let mut x = 0;
+unsafe fn dense_block<S: Lanes>(layer: &Dense, block: usize, from: &[f32], rows: usize, out: &mut [f32]) {
+    let tiles = rows.div_ceil(S::ROWS);
+    let mut row = 0;
     for left in (1..=tiles).rev() {
         // Tiles of nearly equal size: a short rest would leave the arithmetic units idle.
-        let pixels = (width - x).div_ceil(left);
+        let together = (rows - row).div_ceil(left);
         macro_rules! tile_of {
             ($($p:literal)*) => {
-                match pixels {
-                    $($p if $p <= S::PIXELS => {
-                        // SAFETY: the tiles lie inside the row, and `out` has slack for a
-                        // whole vector behind its last pixel.
+                match together {
+                    $($p if $p <= S::ROWS => {
+                        // SAFETY: the tiles lie inside the rows, and `out` has slack for a
+                        // whole vector behind the last.
                         unsafe {
-                            let sums = tile::<S, $p>(conv, block, rows, x);
-                            let to = out.as_mut_ptr().add(x * conv.outputs + block * LANES);
+                            let sums = tile::<S, $p>(layer, block, from.as_ptr().add(row * layer.inputs));
+                            let to = out.as_mut_ptr().add(row * layer.outputs + block * LANES);
                             for (p, sum) in sums.into_iter().enumerate() {
-                                sum.store(to.add(p * conv.outputs));
+                                sum.store(to.add(p * layer.outputs));
                             }
                         }
                     })*
@@ -234,76 +211,7 @@ unsafe fn conv_row<S: Lanes>(conv: &Conv, block: usize, rows: &Rows<'_>, width: 
             };
         }
         tile_of!(1 2 3 4 5 6 7 8);
-        x += pixels;
-    }
-}
-
-/// `P` neighbouring pooled pixels: four convolution outputs each. `step` is the distance of the
-/// two columns under a pool, 0 at a lonely last column.
-///
-/// # Safety
-/// As for [`Lanes`]; the rows hold the convolution's pixels from `2 x` on.
-#[inline(always)]
-unsafe fn pooled_tile<S: Lanes, const P: usize>(
-    conv: &Conv,
-    rows: &[Rows<'_>; 2],
-    x: usize,
-    step: usize,
-) -> [S; P] {
-    let (inputs, run) = (conv.inputs, conv.run());
-    let mut weights = conv.block_weights(0).as_ptr();
-    // SAFETY: as for `tile`.
-    unsafe {
-        let mut sums = [[S::load(conv.bias.as_ptr()); 4]; P];
-        for row in 0..conv.kernel {
-            let upper = rows[0][row].as_ptr().add(2 * x * inputs);
-            let lower = rows[1][row].as_ptr().add(2 * x * inputs);
-            for value in 0..run {
-                let weight = S::load(weights);
-                weights = weights.add(LANES);
-                for (p, sum) in sums.iter_mut().enumerate() {
-                    let (left, right) = (2 * p * inputs + value, (2 * p + step) * inputs + value);
-                    sum[0] = sum[0].add_scaled(upper.add(left), weight);
-                    sum[1] = sum[1].add_scaled(upper.add(right), weight);
-                    sum[2] = sum[2].add_scaled(lower.add(left), weight);
-                    sum[3] = sum[3].add_scaled(lower.add(right), weight);
-                }
-            }
-        }
-        let slope = S::load(conv.slope.as_ptr());
-        let mut pooled = [S::zero(); P];
-        for (pooled, sum) in pooled.iter_mut().zip(sums) {
-            let upper = sum[0].prelu(slope).max(sum[1].prelu(slope));
-            *pooled = upper.max(sum[2].prelu(slope).max(sum[3].prelu(slope)));
-        }
-        pooled
-    }
-}
-
-/// # Safety
-/// As for [`Lanes`]; lengths as checked by [`Kernels::conv_pool_row`].
-#[inline(always)]
-unsafe fn conv_pool_row<S: Lanes>(conv: &Conv, rows: &[Rows<'_>; 2], width: usize, out: &mut [f32]) {
-    let pairs = width / 2;
-    let mut x = 0;
-    // SAFETY: whole pairs of convolution columns, then the lonely last one; `out` has slack for
-    // a whole vector behind its last pixel.
-    unsafe {
-        if S::POOLED == 2 {
-            while x + 2 <= pairs {
-                let [first, second] = pooled_tile::<S, 2>(conv, rows, x, 1);
-                let to = out.as_mut_ptr().add(x * conv.outputs);
-                first.store(to);
-                second.store(to.add(conv.outputs));
-                x += 2;
-            }
-        }
-        while x < width.div_ceil(2) {
-            let step = usize::from(x < pairs);
-            let [pooled] = pooled_tile::<S, 1>(conv, rows, x, step);
-            pooled.store(out.as_mut_ptr().add(x * conv.outputs));
-            x += 1;
-        }
+        row += together;
     }
 }
 
@@ -317,23 +225,67 @@ unsafe fn max_pool_row<S: Lanes>(
     size: usize,
     out: &mut [f32],
 ) {
-    let Some((&first, rest)) = rows.split_first() else { return };
-    for x in 0..(width - size).div_ceil(2) + 1 {
-        let columns = 2 * x..(2 * x + size).min(width);
-        for channel in (0..channels).step_by(LANES) {
-            let at = |column: usize| column * channels + channel;
-            // SAFETY: columns inside the row, with slack for a whole vector behind the last.
-            unsafe {
-                let mut largest = S::load(first.as_ptr().add(at(columns.start)));
-                for column in columns.start + 1..columns.end {
-                    largest = largest.max(S::load(first.as_ptr().add(at(column))));
+    // SAFETY: the same contract.
+    unsafe {
+        match (rows, size) {
+            (&[a, b, c], 3) => max_pool_row_of::<S, 3, 3>([a, b, c], width, channels, out),
+            (&[a, b], 3) => max_pool_row_of::<S, 2, 3>([a, b], width, channels, out),
+            (&[a], 3) => max_pool_row_of::<S, 1, 3>([a], width, channels, out),
+            (&[a, b], _) => max_pool_row_of::<S, 2, 2>([a, b], width, channels, out),
+            (&[a], _) => max_pool_row_of::<S, 1, 2>([a], width, channels, out),
+            _ => {}
+        }
+    }
+}
+
+/// The largest of the rows in each lane. No closure: those are not compiled for an instruction set.
+///
+/// # Safety
+/// As for [`Lanes`], for a vector at `at` of every row.
+#[inline(always)]
+unsafe fn largest_of<S: Lanes, const ROWS: usize>(rows: &[&[f32]; ROWS], at: usize) -> S {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut largest = S::load(rows[0].as_ptr().add(at));
+        for row in &rows[1..] {
+            largest = largest.max(S::load(row.as_ptr().add(at)));
+        }
+        largest
+    }
+}
+
+/// # Safety
+/// As for [`max_pool_row`].
+#[inline(always)]
+unsafe fn max_pool_row_of<S: Lanes, const ROWS: usize, const SIZE: usize>(
+    rows: [&[f32]; ROWS],
+    width: usize,
+    channels: usize,
+    out: &mut [f32],
+) {
+    let whole = (width - SIZE) / 2 + 1;
+    for channel in (0..channels).step_by(LANES).rev() {
+        // SAFETY: columns inside the row, with slack for a whole vector behind the last.
+        unsafe {
+            let out = out.as_mut_ptr().add(channel);
+            let mut next = largest_of::<S, ROWS>(&rows, channel);
+            for x in 0..whole {
+                let mut largest = next;
+                for beside in 1..SIZE {
+                    next = largest_of::<S, ROWS>(&rows, (2 * x + beside) * channels + channel);
+                    largest = largest.max(next);
                 }
-                for row in rest {
-                    for column in columns.clone() {
-                        largest = largest.max(S::load(row.as_ptr().add(at(column))));
-                    }
+                largest.store(out.add(x * channels));
+                // The last of three columns is the first of the next three.
+                if SIZE == 2 && 2 * x + 2 < width {
+                    next = largest_of::<S, ROWS>(&rows, (2 * x + 2) * channels + channel);
                 }
-                largest.store(out.as_mut_ptr().add(x * channels + channel));
+            }
+            if 2 * (whole - 1) + SIZE < width {
+                for beside in 2 * whole + 1..width {
+                    next = next.max(largest_of::<S, ROWS>(&rows, beside * channels + channel));
+                }
+                next.store(out.add(whole * channels));
             }
         }
     }
@@ -371,33 +323,20 @@ macro_rules! kernels_for {
             use super::*;
 
             pub const KERNELS: Kernels =
-                Kernels { isa: $isa, conv_row, conv_pool_row, max_pool_row, dot_row };
+                Kernels { isa: $isa, dense_block, max_pool_row, dot_row };
 
             /// # Safety
-            /// As for [`Kernels::conv_row`], on a machine with these features.
+            /// As for [`Kernels::dense`], on a machine with these features.
             $(#[target_feature(enable = $features)])?
-            unsafe fn conv_row(
-                conv: &Conv,
+            unsafe fn dense_block(
+                layer: &Dense,
                 block: usize,
-                rows: &Rows<'_>,
-                width: usize,
+                from: &[f32],
+                rows: usize,
                 out: &mut [f32],
             ) {
                 // SAFETY: the same contract.
-                unsafe { super::conv_row::<$lanes>(conv, block, rows, width, out) }
-            }
-
-            /// # Safety
-            /// As for [`Kernels::conv_pool_row`], on a machine with these features.
-            $(#[target_feature(enable = $features)])?
-            unsafe fn conv_pool_row(
-                conv: &Conv,
-                rows: &[Rows<'_>; 2],
-                width: usize,
-                out: &mut [f32],
-            ) {
-                // SAFETY: the same contract.
-                unsafe { super::conv_pool_row::<$lanes>(conv, rows, width, out) }
+                unsafe { super::dense_block::<$lanes>(layer, block, from, rows, out) }
             }
 
             /// # Safety
@@ -442,76 +381,31 @@ mod tests {
         Isa::available().into_iter().filter_map(Kernels::new)
     }
 
-    /// A layer of noise, as given to [`Conv::pack`] and packed.
-    fn layer(outputs: usize, inputs: usize, kernel: usize) -> (Vec<f32>, Vec<f32>, Vec<f32>, Conv) {
-        let weights = noise(outputs * inputs * kernel * kernel, 1);
-        let (bias, slope) = (noise(outputs, 2), noise(outputs, 3));
-        let conv = Conv::pack(&weights, &bias, &slope, inputs, kernel);
-        (weights, bias, slope, conv)
-    }
-
-    /// Output `x` of a row, by definition.
-    fn expected(
-        (weights, bias, slope, conv): &(Vec<f32>, Vec<f32>, Vec<f32>, Conv),
-        rows: &Rows<'_>,
-        x: usize,
-    ) -> Vec<f32> {
-        let Conv { inputs, kernel, .. } = *conv;
-        let one = |output: usize| {
-            let mut sum = f64::from(bias[output]);
-            for (y, row) in rows.iter().enumerate().take(kernel) {
-                for column in 0..kernel {
-                    for input in 0..inputs {
-                        let weight = weights[((output * inputs + input) * kernel + y) * kernel + column];
-                        sum += f64::from(weight) * f64::from(row[(x + column) * inputs + input]);
-                    }
-                }
-            }
-            (if sum > 0.0 { sum } else { f64::from(slope[output]) * sum }) as f32
-        };
-        (0..conv.outputs).map(one).collect()
-    }
-
     #[test]
-    fn convolutions_of_every_width_and_channel_count() {
+    fn dense_layers_of_every_size_whatever_the_rows_beside() {
         for kernels in every_isa() {
-            for (outputs, inputs, kernel) in [(10, 3, 3), (28, 3, 3), (16, 10, 3), (48, 28, 2), (6, 40, 1)] {
-                let layer = layer(outputs, inputs, kernel);
-                for width in 1..=26 {
-                    let length = (width + kernel - 1) * inputs;
-                    let rows: Vec<_> = (0..MAX_KERNEL).map(|y| noise(length, 10 + y as u64)).collect();
-                    let rows: [&[f32]; MAX_KERNEL] = std::array::from_fn(|y| &rows[y][..]);
-                    let mut out = vec![0.0; width * outputs + LANES];
-                    for block in (0..layer.3.blocks()).rev() {
-                        kernels.conv_row(&layer.3, block, &rows, width, &mut out);
-                    }
-                    let all: Vec<f32> = (0..width).flat_map(|x| expected(&layer, &rows, x)).collect();
-                    close(&out[..width * outputs], &all, 2e-5);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn fused_pools_of_odd_and_even_widths() {
-        for kernels in every_isa() {
-            let layer = layer(10, 3, 3);
-            for width in 1..=15 {
-                let rows: Vec<_> = (0..4).map(|y| noise((width + 2) * 3, 20 + y)).collect();
-                let upper: [&[f32]; MAX_KERNEL] = std::array::from_fn(|y| &rows[y][..]);
-                let lower: [&[f32]; MAX_KERNEL] = std::array::from_fn(|y| &rows[y + 1][..]);
-                let pools = width.div_ceil(2);
-                let mut out = vec![0.0; pools * 10 + LANES];
-                kernels.conv_pool_row(&layer.3, &[upper, lower], width, &mut out);
-                for pool in 0..pools {
-                    let mut all = vec![f32::NEG_INFINITY; 10];
-                    for x in 2 * pool..(2 * pool + 2).min(width) {
-                        for rows in [&upper, &lower] {
-                            let values = expected(&layer, rows, x);
-                            all.iter_mut().zip(values).for_each(|(all, value)| *all = all.max(value));
-                        }
-                    }
-                    close(&out[pool * 10..][..10], &all, 1e-5);
+            for (outputs, inputs) in [(10, 7), (28, 12), (16, 1), (48, 33), (6, 128)] {
+                let (weights, bias) = (noise(outputs * inputs, 1), noise(outputs, 2));
+                let slope = noise(outputs, 3);
+                let layer = Dense::pack(&weights, &bias, &slope, inputs);
+                let from = noise(26 * inputs, 4);
+                let run = |first: usize, rows: usize| {
+                    let mut out = vec![0.0; rows * outputs + LANES];
+                    kernels.dense(&layer, &from[first * inputs..], rows, &mut out);
+                    out.truncate(rows * outputs);
+                    out
+                };
+                let whole = run(0, 26);
+                let one = |at: usize| {
+                    let (row, output) = (&from[at / outputs * inputs..][..inputs], at % outputs);
+                    let products = row.iter().zip(&weights[output * inputs..]);
+                    let sum: f64 = products.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+                    let sum = f64::from(bias[output]) + sum;
+                    (if sum > 0.0 { sum } else { f64::from(slope[output]) * sum }) as f32
+                };
+                close(&whole, &(0..whole.len()).map(one).collect::<Vec<_>>(), 2e-5);
+                for (first, rows) in (1..=26).map(|rows| (26 - rows, rows)) {
+                    assert_eq!(run(first, rows), whole[first * outputs..]);
                 }
             }
         }
@@ -539,25 +433,6 @@ mod tests {
                         }
                     }
                 }
-            }
-        }
-    }
-
-    #[test]
-    fn a_tile_gives_the_same_bits_wherever_it_starts() {
-        for kernels in every_isa() {
-            let (.., conv) = layer(16, 10, 3);
-            let rows: Vec<_> = (0..MAX_KERNEL).map(|y| noise(42 * 10, 40 + y as u64)).collect();
-            let run = |first: usize, width: usize| {
-                let rows: [&[f32]; MAX_KERNEL] = std::array::from_fn(|y| &rows[y][first * 10..]);
-                let mut out = vec![0.0; width * 16 + LANES];
-                kernels.conv_row(&conv, 0, &rows, width, &mut out);
-                out.truncate(width * 16);
-                out
-            };
-            let whole = run(0, 40);
-            for (first, width) in [(0, 1), (3, 7), (11, 23), (39, 1)] {
-                assert_eq!(run(first, width), whole[first * 16..][..width * 16]);
             }
         }
     }

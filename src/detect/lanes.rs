@@ -1,6 +1,6 @@
 //! Sixteen channels at a time: the one vector type the kernels of this room are written in.
 //!
-//! Every layer of MTCNN has about a multiple of 16 output channels, so a block of 16 is two
+//! Most layers of MTCNN have a multiple of 16 outputs, so a block of 16 is two
 //! AVX2 registers, one AVX-512 register or four NEON registers, and one kernel source and one
 //! packing of the weights serve them all.
 
@@ -14,10 +14,8 @@ pub const LANES: usize = 16;
 /// function compiled for it, on a machine that has it. Pointers must be valid for the
 /// number of values named.
 pub trait Lanes: Copy {
-    /// Pixels a convolution tile holds in registers.
-    const PIXELS: usize;
-    /// Pooled pixels (of four convolution outputs each) a fused tile holds.
-    const POOLED: usize;
+    /// Rows that a tile of a dense layer holds in registers.
+    const ROWS: usize;
 
     /// All lanes zero.
     unsafe fn zero() -> Self;
@@ -51,8 +49,7 @@ impl Portable {
 }
 
 impl Lanes for Portable {
-    const PIXELS: usize = 2;
-    const POOLED: usize = 1;
+    const ROWS: usize = 2;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -108,8 +105,7 @@ mod x86 {
 
     // SAFETY (every block below): the caller vouches for AVX2, FMA and the pointers.
     impl Lanes for Avx2 {
-        const PIXELS: usize = 6;
-        const POOLED: usize = 1;
+        const ROWS: usize = 6;
 
         #[inline(always)]
         unsafe fn zero() -> Self {
@@ -170,8 +166,7 @@ mod x86 {
 
     // SAFETY (every block below): the caller vouches for AVX-512 F and the pointers.
     impl Lanes for Avx512 {
-        const PIXELS: usize = 8;
-        const POOLED: usize = 2;
+        const ROWS: usize = 8;
 
         #[inline(always)]
         unsafe fn zero() -> Self {
@@ -235,8 +230,7 @@ mod arm {
 
     // SAFETY (every block below): the caller vouches for NEON and the pointers.
     impl Lanes for Neon {
-        const PIXELS: usize = 6;
-        const POOLED: usize = 1;
+        const ROWS: usize = 6;
 
         #[inline(always)]
         unsafe fn zero() -> Self {

@@ -4,25 +4,22 @@ use std::ops::Range;
 
 use super::area::{AreaResize, RowSums};
 use super::config::DetectError;
-use super::kernels::{Conv, Kernels, MAX_KERNEL};
+use super::kernels::Kernels;
 use super::lanes::LANES;
-use crate::nn::conv::{Activation, Map, Tiles, Winograd};
+use crate::nn::conv::{Activation, Map, STRIP, StripConv, StripOut, StripScratch, Tiles, UNDER, Winograd};
 use crate::nn::team::Team;
 use crate::nn::{Buffer, Isa, Weights};
 
 fn conv(
     weights: &Weights,
-    network: &str,
+    isa: Isa,
     number: usize,
-    outputs: usize,
-    inputs: usize,
-    kernel: usize,
-) -> Result<Conv, DetectError> {
-    let layer = format!("{network}.conv{number}");
-    let kernels = weights.tensor(&format!("{layer}.weight"), &[outputs, inputs, kernel, kernel])?;
-    let bias = weights.tensor(&format!("{layer}.bias"), &[outputs])?;
-    let slope = weights.tensor(&format!("{network}.prelu{number}.weight"), &[outputs])?;
-    Ok(Conv::pack(kernels, bias, slope, inputs, kernel))
+    [outputs, inputs]: [usize; 2],
+) -> Result<StripConv, DetectError> {
+    let kernels = weights.tensor(&format!("pnet.conv{number}.weight"), &[outputs, inputs, 3, 3])?;
+    let bias = weights.tensor(&format!("pnet.conv{number}.bias"), &[outputs])?;
+    let slopes = weights.tensor(&format!("pnet.prelu{number}.weight"), &[outputs])?;
+    Ok(StripConv::new(isa, kernels, bias, slopes, inputs))
 }
 
 /// Values a map needs: its pixels and the slack the kernels write into.
@@ -53,9 +50,8 @@ pub struct Cell {
 /// P-Net: looks at every 12x12 cell of an image, two pixels apart.
 #[derive(Debug)]
 pub struct ProposalNet {
-    conv1: Conv,
-    conv2: Conv,
-    /// Three fifths of the operations if it went pixel by pixel as the others do.
+    conv1: StripConv,
+    conv2: StripConv,
     conv3: Winograd,
     /// Weights of "face" less those of "not a face": the softmax of two is a function of it.
     face: Vec<f32>,
@@ -70,6 +66,7 @@ pub struct ProposalNet {
 pub struct ProposalScratch {
     team: Team,
     tiles: Tiles,
+    strip: StripScratch,
     resize: AreaResize,
     input: Vec<f32>,
     pooled: Vec<f32>,
@@ -78,17 +75,10 @@ pub struct ProposalScratch {
     logits: Vec<f32>,
 }
 
-/// Rows of input that are alive at a time.
-const INPUT_ROWS: usize = 4;
-
-/// Channels of the map before the last 3x3 convolution, and after it.
+/// Channels after the first, the second and the last 3x3 convolution.
+const FIRST: usize = 10;
 const MIDDLE: usize = 16;
 const FEATURES: usize = 32;
-
-/// Rows of cells that come out of the last 3x3 convolution together, and columns in one of its
-/// tiles. The strips begin at multiples of it, wherever a band of rows does, so that a cell does
-/// not depend on the bands.
-pub const STRIP: usize = 4;
 
 impl ProposalNet {
     pub fn new(weights: &Weights, isa: Isa) -> Result<Self, DetectError> {
@@ -100,8 +90,8 @@ impl ProposalNet {
         let face_bias = weights.tensor("pnet.conv4_1.bias", &[2])?;
         let regression_bias = weights.tensor("pnet.conv4_2.bias", &[4])?;
         Ok(Self {
-            conv1: conv(weights, "pnet", 1, 10, 3, 3)?,
-            conv2: conv(weights, "pnet", 2, MIDDLE, 10, 3)?,
+            conv1: conv(weights, isa, 1, [FIRST, 3])?,
+            conv2: conv(weights, isa, 2, [MIDDLE, FIRST])?,
             conv3: Winograd::of_maps(isa, STRIP, kernels, MIDDLE, MIDDLE, activation),
             face: (0..FEATURES).map(|i| face[FEATURES + i] - face[i]).collect(),
             face_bias: face_bias[1] - face_bias[0],
@@ -114,8 +104,9 @@ impl ProposalNet {
     /// least `threshold` in an image resized to `width` x `height`, in row-major order. Nothing
     /// is found in fewer than 12 rows or columns.
     ///
-    /// The layers run row by row behind one another, the last 3x3 convolution a strip of rows at a
-    /// time, so that all of it stays in the cache.
+    /// The layers run behind one another, a strip of rows at a time, so that all of it stays in
+    /// the cache. Strips begin at multiples of their height, wherever the rows asked for do, and
+    /// see whole strips before them, so that a cell does not depend on what else is asked for.
     pub fn run(
         &self,
         kernels: &Kernels,
@@ -128,59 +119,62 @@ impl ProposalNet {
     ) {
         let (Some(cells_x), Some(cells_y)) = (cells(width), cells(height)) else { return };
         let rows = rows.start..rows.end.min(cells_y);
-        let (first, end) = (rows.start / STRIP * STRIP, rows.end.next_multiple_of(STRIP).min(cells_y));
-        let ProposalScratch { team, tiles, resize, input, pooled, middle, features, logits } = scratch;
+        let ProposalScratch { team, tiles, strip, resize, input, pooled, middle, features, logits } = scratch;
         let (conv_width, conv_height) = (width - 2, height - 2);
-        let pooled_width = conv_width.div_ceil(2);
-        let middle_width = pooled_width - 2;
-        let input_row = width * 3;
-        let pooled_row = map_length(pooled_width, self.conv1.outputs);
+        let (pooled_width, pooled_height) = (conv_width.div_ceil(2), conv_height.div_ceil(2));
+        let (middle_width, middle_height) = (cells_x + 2, cells_y + 2);
+        let (input_row, pooled_row) = (width * 3, self.conv1.row_length(pooled_width));
         // A strip's border are pixels like others, beyond which there is nothing.
         let from = Map::new(STRIP, cells_x, MIDDLE, STRIP);
         let to = Map::new(STRIP, cells_x, FEATURES, STRIP);
         let middle_row = from.pitch();
-        grow(input, INPUT_ROWS * input_row);
-        grow(pooled, MAX_KERNEL * pooled_row);
+        grow(input, UNDER * input_row);
+        grow(pooled, UNDER * pooled_row);
         tiles.grow(std::iter::once(&self.conv3));
-        middle.grow(from.len());
-        middle[..from.len()].fill(0.0);
+        let two_strips = 2 * STRIP * middle_row;
+        middle.grow(two_strips + LANES);
+        middle[..two_strips].fill(0.0);
         features.grow(to.len());
         logits.resize(cells_x, 0.0);
 
         resize.prepare(image.size(), width, height);
         // Below this no probability reaches the threshold; the margin covers rounding.
         let least_logit = (f64::from(threshold) / (1.0 - f64::from(threshold))).ln() as f32 - 1e-3;
-        let (mut resized, mut strip) = (2 * first, first);
-        // A cell sees five rows of the pool, the last four of which later cells see as well.
-        for pool in first..end + 4 {
-            let last_input = (2 * pool + 3).min(height - 1);
-            while resized <= last_input {
-                let at = (resized % INPUT_ROWS) * input_row;
-                resize.row_of(kernels.isa, image, resized, &mut input[at..at + input_row]);
-                resized += 1;
+        let strips = rows.start / STRIP..rows.end.div_ceil(STRIP);
+        // Two rows of the pool come out of one strip of the first convolution.
+        let (mut resized, mut pairs) = (2 * STRIP * strips.start, 2 * strips.start);
+        for number in strips.start..=strips.end {
+            // Each layer sees two rows more than come out of it.
+            while pairs < 2 * number + 3 && 2 * pairs < pooled_height {
+                let under = STRIP * pairs..(STRIP * pairs + UNDER).min(height);
+                while resized < under.end {
+                    let at = (resized % UNDER) * input_row;
+                    resize.row_of(kernels.isa, image, resized, &mut input[at..at + input_row]);
+                    resized += 1;
+                }
+                let seen = ring(input, input_row, under);
+                let size = (conv_width, STRIP.min(conv_height - STRIP * pairs));
+                let values = &mut pooled[(2 * pairs % UNDER) * pooled_row..];
+                self.conv1.apply(&seen, size, strip, StripOut { values, pitch: pooled_row, pool: true });
+                pairs += 1;
             }
-            let input_rows = |y: usize| -> [&[f32]; MAX_KERNEL] {
-                std::array::from_fn(|row| &input[((y + row) % INPUT_ROWS) * input_row..][..input_row])
-            };
-            // The pool sees nothing below the last row of the convolution.
-            let lower = (2 * pool + 1).min(conv_height - 1);
-            let at = (pool % MAX_KERNEL) * pooled_row;
-            let pooled_rows = [input_rows(2 * pool), input_rows(lower)];
-            kernels.conv_pool_row(&self.conv1, &pooled_rows, conv_width, &mut pooled[at..at + pooled_row]);
 
-            let Some(y) = pool.checked_sub(2).filter(|&y| y >= first) else { continue };
-            let three = ring(pooled, pooled_row, y);
-            let row = y - strip;
-            kernels.conv_row(&self.conv2, 0, &three, middle_width, &mut middle[row * middle_row..]);
-
-            if row < STRIP + 1 && y < end + 1 {
-                continue;
+            let first = number == strips.start;
+            let values = &mut middle[if first { 0 } else { STRIP * middle_row }..];
+            let here = middle_height.saturating_sub(STRIP * number).min(STRIP);
+            if here > 0 {
+                let seen =
+                    ring(pooled, pooled_row, STRIP * number..(STRIP * number + UNDER).min(pooled_height));
+                let out = StripOut { values, pitch: middle_row, pool: false };
+                self.conv2.apply(&seen, (middle_width, here), strip, out);
             }
-            middle[(row + 1) * middle_row..from.len()].fill(0.0);
+            values[here * middle_row..STRIP * middle_row].fill(0.0);
+            let Some(done) = number.checked_sub(1).filter(|_| !first) else { continue };
+
             let tiles = std::slice::from_mut(&mut *tiles);
             self.conv3.apply(team, tiles, 1, (from, &*middle), (to, &mut *features), false);
-            for y in (strip..(strip + STRIP).min(end)).filter(|y| rows.contains(y)) {
-                let features = &features[to.at(y - strip, 0)..];
+            for y in (STRIP * done..STRIP * (done + 1)).filter(|y| rows.contains(y)) {
+                let features = &features[to.at(y - STRIP * done, 0)..];
                 kernels.dot_row(features, &self.face, self.face_bias, logits);
                 for (x, &logit) in logits.iter().enumerate() {
                     if logit >= least_logit {
@@ -192,9 +186,7 @@ impl ProposalNet {
                     }
                 }
             }
-            // The next strip begins with the last two rows.
-            middle.copy_within(STRIP * middle_row..from.len(), 0);
-            strip += STRIP;
+            middle.copy_within(STRIP * middle_row..two_strips, 0);
         }
     }
 
@@ -212,8 +204,12 @@ pub fn cells(side: usize) -> Option<usize> {
     (side >= 12).then(|| (side - 2).div_ceil(2) - 4)
 }
 
-fn ring(rows: &[f32], row_length: usize, y: usize) -> [&[f32]; MAX_KERNEL] {
-    std::array::from_fn(|row| &rows[((y + row) % MAX_KERNEL) * row_length..][..row_length])
+/// The rows `under` a strip of a map of which [`UNDER`] rows are kept; beyond its last one zeros.
+fn ring(rows: &[f32], row_length: usize, under: Range<usize>) -> [&[f32]; UNDER] {
+    std::array::from_fn(|row| match under.start + row {
+        y if y < under.end => &rows[(y % UNDER) * row_length..][..row_length],
+        _ => &[],
+    })
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! R-Net and O-Net as the kernels want them, and how they run.
 
 use super::config::DetectError;
-use super::kernels::{Conv, Kernels, MAX_KERNEL};
+use super::kernels::{Dense, Kernels};
 use super::proposal::{grow, map_length};
-use crate::nn::conv::{Activation, Map, Tiles, Winograd, padded};
+use crate::nn::conv::{
+    Activation, Map, STRIP, StripConv, StripOut, StripScratch, Tiles, UNDER, Winograd, padded,
+};
 use crate::nn::team::Team;
 use crate::nn::{Buffer, Isa, Weights};
 
@@ -23,13 +25,13 @@ struct Middle {
 pub struct RefineNet {
     /// Side of the crops in pixels.
     pub side: usize,
-    first: Conv,
+    first: StripConv,
     middle: Vec<Middle>,
     /// A 2x2 convolution as a product of the four pixels under it, side by side.
-    last: Conv,
-    dense: Conv,
+    last: Dense,
+    dense: Dense,
     /// All heads side by side: two of the softmax, four sides, and for O-Net ten of landmarks.
-    heads: Conv,
+    heads: Dense,
 }
 
 /// Working memory of [`RefineNet::run`].
@@ -37,6 +39,7 @@ pub struct RefineNet {
 pub struct RefineScratch {
     team: Team,
     tiles: Vec<Tiles>,
+    strip: StripScratch,
     ring: Vec<f32>,
     /// Before and after every convolution in the middle.
     maps: Vec<[Buffer; 2]>,
@@ -50,6 +53,12 @@ pub struct RefineScratch {
 
 /// Size of the max-pool behind the first convolution.
 const FIRST_POOL: usize = 3;
+
+/// Most rows and columns of a max-pool.
+const LARGEST_POOL: usize = 3;
+
+/// Rows of the first convolution that are alive at a time: a strip, and one that pools reach back to.
+const RING: usize = 2 * STRIP;
 
 /// Side of the map before the last convolution, and after it.
 const LAST_SIDES: [usize; 2] = [4, 3];
@@ -123,7 +132,7 @@ impl RefineNet {
             all.resize(padded(channels[0], isa) * per_output, 0.0);
             all
         };
-        let first = Conv::pack(&extend(kernels, 27), &extend(bias, 1), &extend(slopes, 1), 3, 3);
+        let first = StripConv::new(isa, &extend(kernels, 27), &extend(bias, 1), &extend(slopes, 1), 3);
 
         let mut middle = Vec::new();
         let mut map_side = pooled_side(side - 2, FIRST_POOL);
@@ -152,7 +161,7 @@ impl RefineNet {
                 matrix.extend((0..padded(inputs, isa)).map(one));
             }
         }
-        let last = Conv::pack(&matrix, bias, slopes, PATCH * padded(inputs, isa), 1);
+        let last = Dense::pack(&matrix, bias, slopes, PATCH * padded(inputs, isa));
 
         // The last map is stored for [channels, rows, columns], while ours is [rows, columns,
         // channels].
@@ -166,14 +175,14 @@ impl RefineNet {
         }
         let bias = tensor(&format!("dense{dense}.bias"), &[hidden])?;
         let slopes = tensor(&format!("prelu{dense}.weight"), &[hidden])?;
-        let dense = Conv::pack(&flat, bias, slopes, outputs * pixels, 1);
+        let dense = Dense::pack(&flat, bias, slopes, outputs * pixels);
         let (mut matrix, mut biases) = (Vec::new(), Vec::new());
         for (name, outputs) in heads {
             matrix.extend_from_slice(tensor(&format!("{name}.weight"), &[*outputs, hidden])?);
             biases.extend_from_slice(tensor(&format!("{name}.bias"), &[*outputs])?);
         }
         let identity = vec![1.0; biases.len()];
-        let heads = Conv::pack(&matrix, &biases, &identity, hidden, 1);
+        let heads = Dense::pack(&matrix, &biases, &identity, hidden);
         Ok(Self { side, first, middle, last, dense, heads })
     }
 
@@ -196,11 +205,11 @@ impl RefineNet {
             return;
         }
         scratch.grow(self, count);
-        let RefineScratch { team, tiles, ring, maps, pooled, patches, flat, hidden, out } = scratch;
+        let RefineScratch { team, tiles, strip, ring, maps, pooled, patches, flat, hidden, out } = scratch;
         let pooled_len = LAST_SIDES[0] * LAST_SIDES[0] * (self.last.inputs / PATCH);
         for (crop, number) in crops.chunks_exact(self.crop_length()).zip(0..count) {
             let to = &mut maps[0][0][number * self.middle[0].from.len()..];
-            self.run_first(kernels, crop, ring, to);
+            self.run_first(kernels, crop, strip, ring, to);
         }
         for (i, layer) in self.middle.iter().enumerate() {
             let [from, to] = &mut maps[i];
@@ -220,44 +229,42 @@ impl RefineNet {
             let patches = &mut patches[number * pixels * self.last.inputs..];
             cut_patches(&pooled[number * pooled_len..], self.last.inputs / PATCH, patches);
         }
-        let product = |layer: &Conv, from: &[f32], rows: usize, to: &mut [f32]| {
-            for block in (0..layer.blocks()).rev() {
-                kernels.conv_row(layer, block, &[from, &[], &[]], rows, to);
-            }
-        };
-        product(&self.last, patches, count * pixels, flat);
-        product(&self.dense, flat, count, hidden);
-        product(&self.heads, hidden, count, out);
+        kernels.dense(&self.last, patches, count * pixels, flat);
+        kernels.dense(&self.dense, flat, count, hidden);
+        kernels.dense(&self.heads, hidden, count, out);
         out.truncate(count * self.heads.outputs);
     }
 
-    /// The first convolution of a crop and its pool, row by row behind one another.
-    fn run_first(&self, kernels: &Kernels, crop: &[f32], ring: &mut [f32], to: &mut [f32]) {
+    /// The first convolution of a crop and its pool, strip by strip behind one another.
+    fn run_first(
+        &self,
+        kernels: &Kernels,
+        crop: &[f32],
+        strip: &mut StripScratch,
+        ring: &mut [f32],
+        to: &mut [f32],
+    ) {
         let (conv, side) = (&self.first, self.side - 2);
-        let row_length = map_length(side, conv.outputs);
+        let row_length = conv.row_length(side);
         let out_side = pooled_side(side, FIRST_POOL);
-        let mut done = 0;
-        for y in 0..out_side {
-            let under = 2 * y..(2 * y + FIRST_POOL).min(side);
-            while done < under.end {
-                let rows: [&[f32]; MAX_KERNEL] =
-                    std::array::from_fn(|row| &crop[(done + row) * self.side * 3..]);
-                let out = &mut ring[done % FIRST_POOL * row_length..][..row_length];
-                for block in (0..conv.blocks()).rev() {
-                    kernels.conv_row(conv, block, &rows, side, out);
-                }
-                done += 1;
+        let mut pool = 0;
+        for first in (0..side).step_by(STRIP) {
+            let rows: [&[f32]; UNDER] = std::array::from_fn(|row| {
+                crop.chunks_exact(self.side * 3).nth(first + row).unwrap_or_default()
+            });
+            let height = STRIP.min(side - first);
+            let values = &mut ring[first % RING * row_length..];
+            conv.apply(&rows, (side, height), strip, StripOut { values, pitch: row_length, pool: false });
+            let end = first + height;
+            while pool < out_side && (2 * pool + FIRST_POOL).min(side) <= end {
+                let under = 2 * pool..(2 * pool + FIRST_POOL).min(side);
+                let row = |y: usize| &ring[y % RING * row_length..][..row_length];
+                let rows: [&[f32]; FIRST_POOL] =
+                    std::array::from_fn(|i| row((under.start + i).min(under.end - 1)));
+                let to = &mut to[pool * out_side * conv.outputs()..];
+                kernels.max_pool_row(&rows[..under.len()], side, conv.outputs(), FIRST_POOL, to);
+                pool += 1;
             }
-            let row = |y: usize| &ring[y % FIRST_POOL * row_length..][..row_length];
-            let rows: [&[f32]; FIRST_POOL] =
-                std::array::from_fn(|i| row((under.start + i).min(under.end - 1)));
-            kernels.max_pool_row(
-                &rows[..under.len()],
-                side,
-                conv.outputs,
-                FIRST_POOL,
-                &mut to[y * out_side * conv.outputs..],
-            );
         }
     }
 }
@@ -269,7 +276,7 @@ impl Middle {
         let out_side = pooled_side(side, self.pool);
         for y in 0..out_side {
             let row = |row: usize| &map[self.to.at(row.min(side - 1), 0)..];
-            let rows: [&[f32]; MAX_KERNEL] = std::array::from_fn(|i| row(2 * y + i));
+            let rows: [&[f32]; LARGEST_POOL] = std::array::from_fn(|i| row(2 * y + i));
             let rows = &rows[..self.pool.min(side - 2 * y)];
             kernels.max_pool_row(rows, side, channels, self.pool, &mut to[y * out_side * channels..]);
         }
@@ -294,7 +301,7 @@ impl RefineScratch {
         for tiles in &mut self.tiles {
             tiles.grow(network.middle.iter().map(|layer| &layer.conv));
         }
-        grow(&mut self.ring, FIRST_POOL * map_length(network.side - 2, network.first.outputs));
+        grow(&mut self.ring, RING * network.first.row_length(network.side - 2));
         if self.maps.len() < network.middle.len() {
             self.maps.resize_with(network.middle.len(), Default::default);
         }

@@ -8,9 +8,11 @@
 mod dense;
 mod outer;
 mod product;
+mod strip;
 mod winograd;
 
 pub(crate) use dense::Dense;
+pub(crate) use strip::{STRIP, StripConv, StripOut, StripScratch, UNDER};
 pub(crate) use winograd::{Direction, GradientMemory, Tiles, Winograd};
 
 use super::Isa;

@@ -56,7 +56,7 @@ const BLOCK_NUMBERS: usize = 1 << 16;
 const SKEW: usize = 16;
 
 /// F(m x m, 3x3) for tiles of `OUT` = m output pixels across and `IN` = m + 2 input pixels.
-trait Scheme<const IN: usize, const OUT: usize> {
+pub(super) trait Scheme<const IN: usize, const OUT: usize> {
     /// G
     const WEIGHTS: [[f64; 3]; IN];
     /// B' d
@@ -124,7 +124,7 @@ impl Scheme<5, 3> for F3 {
 }
 
 /// F(4x4, 3x3) at the points 0, 1, -1, 2, -2 and infinity.
-struct F4;
+pub(super) struct F4;
 
 impl Scheme<6, 4> for F4 {
     const WEIGHTS: [[f64; 3]; 6] = [
