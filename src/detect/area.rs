@@ -5,12 +5,16 @@
 //! ratio is no integer, and enlarging repeats inputs. Sums are whole numbers and exact.
 //!
 //! A region that is resized once adds up the rows of its windows. The levels of a pyramid share
-//! sums over all rows above each row ([`RowSums`]): a window is then the difference of two.
+//! running sums over the rows, of which a window is the difference of two ([`Pyramid`]).
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use image::RgbImage;
 
 use crate::nn::Isa;
 use crate::nn::simd::{self, Kernel, Simd};
+use crate::nn::team::Team;
 
 /// The inputs that one output averages along one axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,40 +52,152 @@ pub struct Region {
 /// Rows of 255 that a u16 can add up.
 const NARROW_ROWS: usize = 257;
 
-/// For every row of an image and every value in it, the sum over all rows above.
-///
-/// Sums wrap around, which the difference of two does not notice as long as no window has more
-/// rows than the type can add up.
+/// One level of a pyramid.
 #[derive(Debug, Default)]
-pub struct RowSums {
-    width: usize,
-    height: usize,
-    /// In use unless a window may have more than [`NARROW_ROWS`] rows.
-    narrow: Vec<u16>,
-    wide: Vec<u32>,
-    is_wide: bool,
+pub struct Level {
+    /// Rows and columns.
+    pub size: (usize, usize),
+    /// As the networks take them, (mean - 127.5) / 128, [rows, columns, 3].
+    pub pixels: Vec<f32>,
 }
 
-impl RowSums {
-    /// Width and height of the image in pixels.
-    pub fn size(&self) -> (usize, usize) {
-        (self.width, self.height)
+/// An image at several sizes; keeps its buffers for the next one.
+///
+/// All levels are made in one pass over the image: for every row and every value in it, the sum
+/// over all rows above is kept as long as a window may begin there. Sums wrap around, which the
+/// difference of two does not notice as long as no window has more rows than the type can add up.
+#[derive(Debug, Default)]
+pub struct Pyramid {
+    levels: Vec<Level>,
+    /// Rows and columns of each level.
+    windows: Vec<[Vec<Window>; 2]>,
+    /// One for each part of the image.
+    narrow: Vec<Sums<u16>>,
+    /// In use instead where a window may have more than [`NARROW_ROWS`] rows.
+    wide: Vec<Sums<u32>>,
+}
+
+/// Working memory of one part of a pyramid.
+#[derive(Debug, Default)]
+struct Sums<T> {
+    /// The latest rows of running sums, one after the other and round again.
+    running: Vec<T>,
+    window: Vec<T>,
+    before: Vec<[u32; 4]>,
+}
+
+/// The rows of one level that come out of one part of an image.
+struct Strip<'a> {
+    rows: &'a [Window],
+    columns: &'a [Window],
+    out: std::slice::ChunksExactMut<'a, f32>,
+}
+
+impl Pyramid {
+    /// The levels, in the order of their sizes.
+    pub fn levels(&self) -> &[Level] {
+        &self.levels
     }
 
-    /// Adds up an image that will be resized to no fewer than `least_rows` rows, at least 1.
-    pub fn add_up(&mut self, isa: Isa, image: &RgbImage, least_rows: usize) {
-        (self.width, self.height) = (image.width() as usize, image.height() as usize);
-        self.is_wide = self.height.div_ceil(least_rows) + 1 > NARROW_ROWS;
-        let length = self.width * 3;
-        let numbers = (self.height + 1) * length;
-        let pixels = image.as_raw();
-        if self.is_wide {
-            self.wide.resize(numbers, 0);
-            simd::run(isa, AddUp { pixels, length, sums: &mut self.wide });
-        } else {
-            self.narrow.resize(numbers, 0);
-            simd::run(isa, AddUp { pixels, length, sums: &mut self.narrow });
+    /// Takes the levels out.
+    pub fn take(&mut self) -> Vec<Level> {
+        std::mem::take(&mut self.levels)
+    }
+
+    /// Resizes an image to all `sizes`, width and height, at least 1 each. What comes out does not
+    /// depend on the number of threads.
+    pub fn build(&mut self, isa: Isa, image: &RgbImage, sizes: &[(usize, usize)], team: &mut Team) {
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        self.levels.resize_with(sizes.len(), Level::default);
+        self.windows.resize_with(sizes.len(), Default::default);
+        for ((level, [rows, columns]), &size) in self.levels.iter_mut().zip(&mut self.windows).zip(sizes) {
+            level.size = (size.1, size.0);
+            level.pixels.resize(size.0 * size.1 * 3, 0.0);
+            windows(width, size.0, columns);
+            windows(height, size.1, rows);
         }
+        let rows = self.windows.iter().flat_map(|[rows, _]| rows);
+        let Some(most_rows) = rows.map(|window| window.end - window.start).max() else { return };
+
+        let parts = team.threads().min(height);
+        let mut strips: Vec<Vec<Strip<'_>>> = (0..parts).map(|_| Vec::new()).collect();
+        for (Level { size, pixels }, [rows, columns]) in self.levels.iter_mut().zip(&self.windows) {
+            let (mut rows, mut pixels) = (&rows[..], &mut pixels[..]);
+            for (part, strips) in strips.iter_mut().enumerate() {
+                let here = rows.partition_point(|window| window.start < height * (part + 1) / parts);
+                let (of_part, later) = rows.split_at(here);
+                let (out, rest) = pixels.split_at_mut(here * size.1 * 3);
+                let out = out.chunks_exact_mut(size.1 * 3);
+                strips.push(Strip { rows: of_part, columns, out });
+                (rows, pixels) = (later, rest);
+            }
+        }
+        if most_rows <= NARROW_ROWS {
+            in_parts(isa, image, most_rows, strips, &mut self.narrow, team);
+        } else {
+            in_parts(isa, image, most_rows, strips, &mut self.wide, team);
+        }
+    }
+}
+
+/// Fills the strips of every part of an image.
+fn in_parts<T: Wrapping + Send>(
+    isa: Isa,
+    image: &RgbImage,
+    most_rows: usize,
+    strips: Vec<Vec<Strip<'_>>>,
+    memory: &mut Vec<Sums<T>>,
+    team: &mut Team,
+) {
+    let parts = strips.len();
+    memory.resize_with(parts, Sums::default);
+    let all: Vec<_> = strips.into_iter().zip(memory).map(Mutex::new).collect();
+    team.run(parts, &|_, part| {
+        let mut guard = all[part].lock().unwrap_or_else(PoisonError::into_inner);
+        let (strips, memory) = &mut *guard;
+        memory.fill(isa, image, image.height() as usize * part / parts, most_rows, strips);
+    });
+}
+
+impl<T: Wrapping> Sums<T> {
+    /// Fills strips whose windows begin in row `first` or later and have at most `most_rows` rows.
+    fn fill(&mut self, isa: Isa, image: &RgbImage, first: usize, most_rows: usize, strips: &mut [Strip<'_>]) {
+        let length = image.width() as usize * 3;
+        let kept = most_rows + 1;
+        let Self { running, window, before } = self;
+        running.resize(kept * length, T::default());
+        window.resize(length + 1, T::default());
+        before.resize(length / 3 + 1, [0; 4]);
+        let place = |y: usize| y % kept * length..(y % kept + 1) * length;
+        running[place(first)].fill(T::default());
+        for (y, row) in image.as_raw().chunks_exact(length.max(1)).enumerate().skip(first) {
+            if strips.iter().all(|strip| strip.rows.is_empty()) {
+                return;
+            }
+            let (above, sums) = two_rows(running, place(y), place(y + 1));
+            simd::run(isa, Add { above, row, out: sums });
+            for Strip { rows, columns, out } in &mut *strips {
+                while let Some((&now, later)) = rows.split_first().filter(|(now, _)| now.end == y + 1)
+                    && let Some(out) = out.next()
+                {
+                    let (above, below) = (&running[place(now.start)], &running[place(now.end)]);
+                    simd::run(isa, Difference { above, below, out: window });
+                    simd::run(isa, Average { sums: window, before, columns, rows: now, out });
+                    *rows = later;
+                }
+            }
+        }
+    }
+}
+
+/// Two rows of many, which do not overlap; the second to be written.
+fn two_rows<T>(all: &mut [T], read: Range<usize>, write: Range<usize>) -> (&[T], &mut [T]) {
+    if read.start < write.start {
+        let (before, after) = all.split_at_mut(write.start);
+        (&before[read], &mut after[..write.len()])
+    } else {
+        let (before, after) = all.split_at_mut(read.start);
+        (&after[..read.len()], &mut before[write])
     }
 }
 
@@ -121,24 +237,6 @@ impl AreaResize {
             clear(&mut self.wide, length);
             (rows.start..rows.end).for_each(|y| simd::run(isa, AddRow(&mut self.wide, row(y))));
             self.average_wide(isa, rows, out);
-        }
-    }
-
-    /// Row `y` of a whole image, from its sums.
-    pub fn row_of(&mut self, isa: Isa, sums: &RowSums, y: usize, out: &mut [f32]) {
-        let Some(&rows) = self.rows.get(y) else { return };
-        let length = sums.width * 3;
-        let row = |y: usize| y * length..(y + 1) * length;
-        if sums.is_wide {
-            clear(&mut self.wide, length);
-            let (above, below) = (&sums.wide[row(rows.start)], &sums.wide[row(rows.end)]);
-            simd::run(isa, Difference { above, below, out: &mut self.wide });
-            self.average_wide(isa, rows, out);
-        } else {
-            self.narrow.resize(length + 1, 0);
-            let (above, below) = (&sums.narrow[row(rows.start)], &sums.narrow[row(rows.end)]);
-            simd::run(isa, Difference { above, below, out: &mut self.narrow });
-            self.average_narrow(isa, rows, out);
         }
     }
 
@@ -196,28 +294,18 @@ impl<T: Wrapping> Kernel for AddRow<'_, T> {
     }
 }
 
-/// The sums over all rows above each row of `length` bytes.
-struct AddUp<'a, T> {
-    pixels: &'a [u8],
-    length: usize,
-    sums: &'a mut [T],
+/// Adds a row of bytes to sums.
+struct Add<'a, T> {
+    above: &'a [T],
+    row: &'a [u8],
+    out: &'a mut [T],
 }
 
-impl<T: Wrapping> Kernel for AddUp<'_, T> {
+impl<T: Wrapping> Kernel for Add<'_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        if self.length == 0 {
-            return;
-        }
-        let (first, mut rest) = self.sums.split_at_mut(self.length);
-        first.fill(T::default());
-        let mut above = &*first;
-        for row in self.pixels.chunks_exact(self.length) {
-            let (sums, below) = rest.split_at_mut(self.length);
-            for ((sum, &above), &value) in sums.iter_mut().zip(above).zip(row) {
-                *sum = above.plus(value.into());
-            }
-            (above, rest) = (sums, below);
+        for ((out, &above), &value) in self.out.iter_mut().zip(self.above).zip(self.row) {
+            *out = above.plus(value.into());
         }
     }
 }
@@ -286,32 +374,53 @@ mod tests {
     use super::*;
     use crate::detect::golden::{close, noise_image};
 
+    /// A row of an image resized, by definition.
+    fn expected(image: &RgbImage, region: Region, (width, height): (usize, usize), y: usize) -> Vec<f32> {
+        let ys = y * region.height / height..((y + 1) * region.height).div_ceil(height);
+        let mean = |x: usize, channel: usize| {
+            let xs = x * region.width / width..((x + 1) * region.width).div_ceil(width);
+            let inside = ys.clone().flat_map(|y| xs.clone().map(move |x| (x, y)));
+            let values = inside.map(|(x, y)| image.get_pixel((region.x + x) as u32, (region.y + y) as u32));
+            let sum: f64 = values.map(|pixel| f64::from(pixel.0[channel])).sum();
+            ((sum / (xs.len() * ys.len()) as f64 - 127.5) / 128.0) as f32
+        };
+        (0..width).flat_map(|x| [0, 1, 2].map(|channel| mean(x, channel))).collect()
+    }
+
     fn check(isa: Isa, image: &RgbImage, region: Region, width: usize, height: usize) {
         let mut resize = AreaResize::default();
         resize.prepare((region.width, region.height), width, height);
         let mut row = vec![0.0; width * 3];
-        let mut sums = RowSums::default();
-        let is_whole = (region.width, region.height) == (image.width() as usize, image.height() as usize);
-        sums.add_up(isa, image, height);
         for y in 0..height {
             resize.row(isa, image, region, y, &mut row);
-            if is_whole {
-                let mut again = vec![0.0; width * 3];
-                resize.row_of(isa, &sums, y, &mut again);
-                assert_eq!(row, again);
-            }
-            let ys = y * region.height / height..((y + 1) * region.height).div_ceil(height);
-            for x in 0..width {
-                let xs = x * region.width / width..((x + 1) * region.width).div_ceil(width);
-                let expected = [0, 1, 2].map(|channel| {
-                    let inside = ys.clone().flat_map(|y| xs.clone().map(move |x| (x, y)));
-                    let sum: f64 = inside
-                        .map(|(x, y)| (region.x + x, region.y + y))
-                        .map(|(x, y)| f64::from(image.get_pixel(x as u32, y as u32).0[channel]))
-                        .sum();
-                    ((sum / (xs.len() * ys.len()) as f64 - 127.5) / 128.0) as f32
-                });
-                close(&row[x * 3..][..3], &expected, 1e-6);
+            close(&row, &expected(image, region, (width, height), y), 1e-6);
+        }
+    }
+
+    #[test]
+    fn every_level_of_a_pyramid_is_the_image_resized_whatever_the_threads() {
+        let tall = RgbImage::from_fn(3, 1000, |_, y| image::Rgb([255, (y % 256) as u8, 0]));
+        let noise = noise_image(67, 41);
+        for isa in Isa::available() {
+            for threads in [1, 2, 5, 64] {
+                let (mut team, mut pyramid) = (Team::new(threads), Pyramid::default());
+                // Again with the buffers of the one before; the last has more rows than a u16 can add up.
+                for (image, sizes) in [
+                    (&noise, &[(67, 41), (30, 29), (13, 12), (100, 90), (1, 1)][..]),
+                    (&noise, &[(21, 40), (20, 3)]),
+                    (&tall, &[(2, 500), (2, 3)]),
+                    (&noise, &[]),
+                ] {
+                    pyramid.build(isa, image, sizes, &mut team);
+                    assert_eq!(pyramid.levels().len(), sizes.len());
+                    let (width, height) = (image.width() as usize, image.height() as usize);
+                    for (level, &size) in pyramid.levels().iter().zip(sizes) {
+                        assert_eq!(level.size, (size.1, size.0));
+                        let whole = Region { x: 0, y: 0, width, height };
+                        let all: Vec<_> = (0..size.1).flat_map(|y| expected(image, whole, size, y)).collect();
+                        close(&level.pixels, &all, 1e-6);
+                    }
+                }
             }
         }
     }

@@ -5,12 +5,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use image::RgbImage;
 
-use super::area::{AreaResize, Region, RowSums};
+use super::area::{AreaResize, Level, Pyramid, Region};
 use super::config::{DetectError, DetectorConfig, MinFace};
 use super::kernels::Kernels;
 use super::proposal::{Cell, ProposalNet, ProposalScratch, cells};
 use super::refine::{RefineNet, RefineScratch};
-use super::tensors::{self, Level};
+use super::tensors;
 use super::{BBox, Face};
 use crate::nn::conv::STRIP;
 use crate::nn::team::Team;
@@ -73,7 +73,7 @@ impl Refiner {
 #[derive(Debug)]
 pub struct Scratch {
     team: Team,
-    sums: RowSums,
+    pyramid: Pyramid,
     /// One for each thread; locked by nobody else.
     workers: Vec<Mutex<Worker>>,
 }
@@ -102,7 +102,7 @@ impl Scratch {
     pub fn new(threads: usize) -> Self {
         let team = Team::new(threads);
         let workers = (0..team.threads()).map(|_| Mutex::default()).collect();
-        Self { team, sums: RowSums::default(), workers }
+        Self { team, pyramid: Pyramid::default(), workers }
     }
 }
 
@@ -299,11 +299,13 @@ impl Detector {
         let [threshold, ..] = config.thresholds;
         let scales = config.scales(image.width(), image.height());
         let sizes = config.pyramid(image.width(), image.height());
-        let Some(&(_, least_rows)) = sizes.last() else { return Ok(Vec::new()) };
-        scratch.sums.add_up(self.kernels.isa, image, least_rows);
+        if sizes.is_empty() {
+            return Ok(Vec::new());
+        }
+        scratch.pyramid.build(self.kernels.isa, image, &sizes, &mut scratch.team);
         let found = match &self.networks {
-            Networks::Kernels(networks) => self.scan(&networks.0, &sizes, threshold, scratch),
-            Networks::Tensors(networks) => networks.0.run(self.pyramid(&sizes, scratch), threshold)?,
+            Networks::Kernels(networks) => self.scan(&networks.0, threshold, scratch),
+            Networks::Tensors(networks) => networks.0.run(scratch.pyramid.take(), threshold)?,
         };
         let level = |(cells, &scale): (&Vec<Cell>, &f64)| {
             let level = cells.iter().map(|cell| candidate(cell, scale as f32)).collect();
@@ -318,47 +320,22 @@ impl Detector {
     }
 
     /// The likely cells of every level of the pyramid by the kernels, band by band.
-    fn scan(
-        &self,
-        network: &ProposalNet,
-        sizes: &[(usize, usize)],
-        threshold: f32,
-        scratch: &mut Scratch,
-    ) -> Vec<Vec<Cell>> {
-        let Scratch { team, sums, workers } = scratch;
-        let bands = bands(sizes, team.threads());
+    fn scan(&self, network: &ProposalNet, threshold: f32, scratch: &mut Scratch) -> Vec<Vec<Cell>> {
+        let Scratch { team, pyramid, workers } = scratch;
+        let levels = pyramid.levels();
+        let bands = bands(levels, team.threads());
         let found: Vec<Mutex<Vec<Cell>>> = bands.iter().map(|_| Mutex::default()).collect();
         team.run(bands.len(), &|thread, item| {
             let (level, rows) = &bands[item];
             let (memory, mut found) = (&mut lock(&workers[thread]).proposal, lock(&found[item]));
             let push = |cell| found.push(cell);
-            network.run(&self.kernels, sums, sizes[*level], rows.clone(), threshold, memory, push);
+            network.run(&self.kernels, &levels[*level], rows.clone(), threshold, memory, push);
         });
-        let mut levels = vec![Vec::new(); sizes.len()];
+        let mut by_level = vec![Vec::new(); levels.len()];
         for ((level, _), found) in bands.iter().zip(found) {
-            levels[*level].append(&mut lock(&found));
+            by_level[*level].append(&mut lock(&found));
         }
-        levels
-    }
-
-    /// The levels of the pyramid as pictures.
-    fn pyramid(&self, sizes: &[(usize, usize)], scratch: &mut Scratch) -> Vec<Level> {
-        let Scratch { team, sums, workers } = scratch;
-        let levels: Vec<Mutex<Vec<f32>>> = sizes.iter().map(|_| Mutex::default()).collect();
-        team.run(sizes.len(), &|thread, item| {
-            let ((width, height), mut pixels) = (sizes[item], lock(&levels[item]));
-            pixels.resize(width * height * 3, 0.0);
-            let resize = &mut lock(&workers[thread]).resize;
-            resize.prepare(sums.size(), width, height);
-            for (y, row) in pixels.chunks_exact_mut(width * 3).enumerate() {
-                resize.row_of(self.kernels.isa, sums, y, row);
-            }
-        });
-        let level = |(&(width, height), pixels): (&(usize, usize), &Mutex<Vec<f32>>)| Level {
-            size: (height, width),
-            pixels: std::mem::take(&mut lock(pixels)),
-        };
-        sizes.iter().zip(&levels).map(level).collect()
+        by_level
     }
 
     /// Stage 2: R-Net over what P-Net proposed.
@@ -471,8 +448,8 @@ impl Detector {
 
 /// Levels of the pyramid and bands of their rows of cells, in order: whole levels for one thread,
 /// enough parts for more.
-fn bands(sizes: &[(usize, usize)], threads: usize) -> Vec<(usize, Range<usize>)> {
-    let rows = |level: usize| cells(sizes[level].1).unwrap_or(0);
+fn bands(levels: &[Level], threads: usize) -> Vec<(usize, Range<usize>)> {
+    let rows = |level: usize| cells(levels[level].size.0).unwrap_or(0);
     let band = match threads {
         1 => usize::MAX,
         _ => (rows(0) / (2 * threads)).max(BAND_ROWS).next_multiple_of(STRIP),
@@ -483,7 +460,7 @@ fn bands(sizes: &[(usize, usize)], threads: usize) -> Vec<(usize, Range<usize>)>
             .step_by(band.min(rows.max(1)))
             .map(move |first| (level, first..first.saturating_add(band).min(rows)))
     };
-    (0..sizes.len()).flat_map(of_level).collect()
+    (0..levels.len()).flat_map(of_level).collect()
 }
 
 /// The image box of a P-Net cell at that scale.

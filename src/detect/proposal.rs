@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::area::{AreaResize, RowSums};
+use super::area::Level;
 use super::config::DetectError;
 use super::kernels::Kernels;
 use super::lanes::LANES;
@@ -67,8 +67,6 @@ pub struct ProposalScratch {
     team: Team,
     tiles: Tiles,
     strip: StripScratch,
-    resize: AreaResize,
-    input: Vec<f32>,
     pooled: Vec<f32>,
     middle: Buffer,
     features: Buffer,
@@ -101,8 +99,8 @@ impl ProposalNet {
     }
 
     /// Calls `found` for every cell of the rows `rows` (see [`cells`]) with a probability of at
-    /// least `threshold` in an image resized to `width` x `height`, in row-major order. Nothing
-    /// is found in fewer than 12 rows or columns.
+    /// least `threshold` in a level of a pyramid, in row-major order. Nothing is found in fewer
+    /// than 12 rows or columns.
     ///
     /// The layers run behind one another, a strip of rows at a time, so that all of it stays in
     /// the cache. Strips begin at multiples of their height, wherever the rows asked for do, and
@@ -110,25 +108,24 @@ impl ProposalNet {
     pub fn run(
         &self,
         kernels: &Kernels,
-        image: &RowSums,
-        (width, height): (usize, usize),
+        level: &Level,
         rows: Range<usize>,
         threshold: f32,
         scratch: &mut ProposalScratch,
         mut found: impl FnMut(Cell),
     ) {
+        let (height, width) = level.size;
         let (Some(cells_x), Some(cells_y)) = (cells(width), cells(height)) else { return };
         let rows = rows.start..rows.end.min(cells_y);
-        let ProposalScratch { team, tiles, strip, resize, input, pooled, middle, features, logits } = scratch;
+        let ProposalScratch { team, tiles, strip, pooled, middle, features, logits } = scratch;
         let (conv_width, conv_height) = (width - 2, height - 2);
         let (pooled_width, pooled_height) = (conv_width.div_ceil(2), conv_height.div_ceil(2));
         let (middle_width, middle_height) = (cells_x + 2, cells_y + 2);
-        let (input_row, pooled_row) = (width * 3, self.conv1.row_length(pooled_width));
+        let pooled_row = self.conv1.row_length(pooled_width);
         // A strip's border are pixels like others, beyond which there is nothing.
         let from = Map::new(STRIP, cells_x, MIDDLE, STRIP);
         let to = Map::new(STRIP, cells_x, FEATURES, STRIP);
         let middle_row = from.pitch();
-        grow(input, UNDER * input_row);
         grow(pooled, UNDER * pooled_row);
         tiles.grow(std::iter::once(&self.conv3));
         let two_strips = 2 * STRIP * middle_row;
@@ -137,22 +134,16 @@ impl ProposalNet {
         features.grow(to.len());
         logits.resize(cells_x, 0.0);
 
-        resize.prepare(image.size(), width, height);
         // Below this no probability reaches the threshold; the margin covers rounding.
         let least_logit = (f64::from(threshold) / (1.0 - f64::from(threshold))).ln() as f32 - 1e-3;
         let strips = rows.start / STRIP..rows.end.div_ceil(STRIP);
         // Two rows of the pool come out of one strip of the first convolution.
-        let (mut resized, mut pairs) = (2 * STRIP * strips.start, 2 * strips.start);
+        let mut pairs = 2 * strips.start;
         for number in strips.start..=strips.end {
             // Each layer sees two rows more than come out of it.
             while pairs < 2 * number + 3 && 2 * pairs < pooled_height {
-                let under = STRIP * pairs..(STRIP * pairs + UNDER).min(height);
-                while resized < under.end {
-                    let at = (resized % UNDER) * input_row;
-                    resize.row_of(kernels.isa, image, resized, &mut input[at..at + input_row]);
-                    resized += 1;
-                }
-                let seen = ring(input, input_row, under);
+                let mut rows = level.pixels.chunks_exact(3 * width).skip(STRIP * pairs);
+                let seen = std::array::from_fn(|_| rows.next().unwrap_or_default());
                 let size = (conv_width, STRIP.min(conv_height - STRIP * pairs));
                 let values = &mut pooled[(2 * pairs % UNDER) * pooled_row..];
                 self.conv1.apply(&seen, size, strip, StripOut { values, pitch: pooled_row, pool: true });
@@ -215,6 +206,7 @@ fn ring(rows: &[f32], row_length: usize, under: Range<usize>) -> [&[f32]; UNDER]
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::area::Pyramid;
     use crate::detect::golden::{close, noise_image};
     use crate::detect::reference::{self, Map};
     use crate::nn::Isa;
@@ -234,12 +226,12 @@ mod tests {
                 reference::pnet(&weights, &Map { channels: 3, rows, columns, data }).unwrap();
             for kernels in Isa::available().into_iter().filter_map(Kernels::new) {
                 let network = ProposalNet::new(&weights, kernels.isa).unwrap();
-                let mut sums = RowSums::default();
-                sums.add_up(kernels.isa, &image, rows);
+                let mut pyramid = Pyramid::default();
+                pyramid.build(kernels.isa, &image, &[(columns, rows)], &mut Team::default());
                 let look = |band: Range<usize>| {
                     let (mut cells, mut scratch) = (Vec::new(), ProposalScratch::default());
-                    let size = (columns, rows);
-                    network.run(&kernels, &sums, size, band, 0.0, &mut scratch, |cell| cells.push(cell));
+                    let level = &pyramid.levels()[0];
+                    network.run(&kernels, level, band, 0.0, &mut scratch, |cell| cells.push(cell));
                     cells
                 };
                 let cells = look(0..usize::MAX);
@@ -262,9 +254,9 @@ mod tests {
         let network = ProposalNet::new(&MTCNN.weights().unwrap(), Isa::Portable).unwrap();
         let kernels = Kernels::new(Isa::Portable).unwrap();
         for size in [(0, 0), (11, 40), (40, 11)] {
-            let (mut sums, mut scratch) = (RowSums::default(), ProposalScratch::default());
-            sums.add_up(kernels.isa, &noise_image(40, 40), 40);
-            network.run(&kernels, &sums, size, 0..usize::MAX, 0.0, &mut scratch, |_| panic!());
+            let level = Level { size, pixels: vec![0.0; size.0 * size.1 * 3] };
+            let mut scratch = ProposalScratch::default();
+            network.run(&kernels, &level, 0..usize::MAX, 0.0, &mut scratch, |_| panic!());
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::area::Level;
 use super::config::DetectError;
 use super::proposal::Cell;
 use crate::nn::Weights;
@@ -18,14 +19,6 @@ const PIXELS_TOGETHER: usize = 2 << 20;
 const CROPS_TOGETHER: usize = 512;
 /// What P-Net says of a cell: two of the softmax, four sides.
 const CELL: usize = 6;
-
-/// One level of a pyramid.
-pub struct Level {
-    /// Rows and columns.
-    pub size: (usize, usize),
-    /// As the networks take them, [rows, columns, 3].
-    pub pixels: Vec<f32>,
-}
 
 /// P-Net.
 #[derive(Debug)]
