@@ -114,7 +114,7 @@ def main():
     parser.add_argument("-o", "--output", required=True)
     parser.add_argument("--count", type=int, default=60000, help="mixed faces")
     parser.add_argument("--warped", type=float, default=0.7,
-                        help="share of them with other proportions; the default model had none")
+                        help="share of them with other proportions; the default model had none at first")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

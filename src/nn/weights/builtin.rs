@@ -25,7 +25,7 @@ pub const MTCNN: BuiltIn = BuiltIn {
 /// The default embedding model.
 pub const SPHEREFACE: BuiltIn = BuiltIn {
     name: "sphereface",
-    id: ModelId([0xf6, 0xcc, 0xdc, 0xd2, 0x92, 0xe2, 0x66, 0x6b]),
+    id: ModelId([0xe3, 0x96, 0x08, 0xd4, 0xb2, 0x2d, 0xae, 0x33]),
     bytes: include_bytes!("../../../models/sphereface.safetensors"),
 };
 
