@@ -104,7 +104,7 @@ impl ProposalNet {
     ///
     /// The layers run behind one another, a strip of rows at a time, so that all of it stays in
     /// the cache. Strips begin at multiples of their height, wherever the rows asked for do, and
-    /// see whole strips before them, so that a cell does not depend on what else is asked for.
+    /// are computed whole, so that a cell does not depend on what else is asked for.
     pub fn run(
         &self,
         kernels: &Kernels,

@@ -5,7 +5,7 @@
 //! products themselves. So the transformed inputs of two tiles are kept, and for every vector of
 //! output channels the products are taken, transformed back and finished in registers.
 
-use super::winograd::{F4, Scheme};
+use super::winograd::{F4, Scheme, point};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
 use crate::nn::simd::{self, Kernel, Simd};
@@ -87,7 +87,7 @@ impl StripConv {
     pub(crate) fn new(isa: Isa, weight: &[f32], bias: &[f32], slopes: &[f32], inputs: usize) -> Self {
         let outputs = bias.len();
         assert!((1..=MOST_INPUTS).contains(&inputs));
-        assert_eq!(weight.len(), outputs * inputs * 9);
+        assert_eq!((weight.len(), slopes.len()), (outputs * inputs * 9, outputs));
         let lanes = simd::lanes(isa);
         let beside = beside(lanes);
         let vectors = outputs.div_ceil(lanes).next_multiple_of(beside);
@@ -105,10 +105,7 @@ impl StripConv {
             let (row, output) = (part * (UNDER / beside) + row, (block * beside + vector) * lanes + lane);
             if output < outputs {
                 let kernel = &weight[(output * inputs + input) * 9..][..9];
-                let (down, across) = (F4::WEIGHTS[row], F4::WEIGHTS[column]);
-                let terms = kernel.iter().enumerate();
-                let sum: f64 = terms.map(|(i, &g)| down[i / 3] * f64::from(g) * across[i % 3]).sum();
-                *to = sum as f32;
+                *to = point::<F4, UNDER, STRIP>(kernel, row, column);
             }
         }
         let padded = |values| Buffer::padded(values, vectors * lanes);

@@ -280,6 +280,21 @@ impl Winograd {
     }
 }
 
+/// One point of G g G' for a 3x3 kernel.
+pub(super) fn point<W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
+    kernel: &[f32],
+    row: usize,
+    column: usize,
+) -> f32 {
+    let mut sum = 0.0;
+    for (values, left) in kernel.chunks_exact(3).zip(W::WEIGHTS[row]) {
+        for (&value, right) in values.iter().zip(W::WEIGHTS[column]) {
+            sum += left * right * f64::from(value);
+        }
+    }
+    sum as f32
+}
+
 /// Weights `[point][panel][input][PANEL]`: G g G' for every pair of channels.
 fn transform<W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
     isa: Isa,
@@ -289,20 +304,13 @@ fn transform<W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
 ) -> Buffer {
     let size = stored * padded(outputs, isa);
     let mut all = Buffer::new(IN * IN * size);
-    for (point, to) in all.chunks_exact_mut(size).enumerate() {
-        let (left, right) = (W::WEIGHTS[point / IN], W::WEIGHTS[point % IN]);
+    for (n, to) in all.chunks_exact_mut(size).enumerate() {
+        let (row, column) = (n / IN, n % IN);
         let packed = pack(isa, stored, outputs, |input, output| {
             if input >= inputs {
                 return 0.0;
             }
-            let kernel = &weight[(output * inputs + input) * 9..][..9];
-            let mut sum = 0.0;
-            for (row, left) in kernel.chunks_exact(3).zip(left) {
-                for (&value, right) in row.iter().zip(right) {
-                    sum += left * right * f64::from(value);
-                }
-            }
-            sum as f32
+            point::<W, IN, OUT>(&weight[(output * inputs + input) * 9..][..9], row, column)
         });
         to.copy_from_slice(&packed);
     }
