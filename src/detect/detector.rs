@@ -7,7 +7,6 @@ use image::RgbImage;
 
 use super::area::{AreaResize, Level, Pyramid, Region};
 use super::config::{DetectError, DetectorConfig, MinFace};
-use super::kernels::Kernels;
 use super::proposal::{Cell, ProposalNet, ProposalScratch, cells};
 use super::refine::{RefineNet, RefineScratch};
 use super::tensors;
@@ -20,7 +19,7 @@ use crate::nn::{Isa, Weights};
 #[derive(Debug)]
 pub struct Detector {
     config: DetectorConfig,
-    kernels: Kernels,
+    isa: Isa,
     networks: Networks,
 }
 
@@ -182,7 +181,10 @@ impl Detector {
 
     fn with(networks: Networks, config: DetectorConfig, isa: Isa) -> Result<Self, DetectError> {
         config.validate()?;
-        Ok(Self { config, kernels: Kernels::new(isa).ok_or(DetectError::Isa(isa))?, networks })
+        if !isa.is_available() {
+            return Err(DetectError::Isa(isa));
+        }
+        Ok(Self { config, isa, networks })
     }
 
     /// The settings it was made with.
@@ -302,7 +304,7 @@ impl Detector {
         if sizes.is_empty() {
             return Ok(Vec::new());
         }
-        scratch.pyramid.build(self.kernels.isa, image, &sizes, &mut scratch.team);
+        scratch.pyramid.build(self.isa, image, &sizes, &mut scratch.team);
         let found = match &self.networks {
             Networks::Kernels(networks) => self.scan(&networks.0, threshold, scratch),
             Networks::Tensors(networks) => networks.0.run(scratch.pyramid.take(), threshold)?,
@@ -329,7 +331,7 @@ impl Detector {
             let (level, rows) = &bands[item];
             let (memory, mut found) = (&mut lock(&workers[thread]).proposal, lock(&found[item]));
             let push = |cell| found.push(cell);
-            network.run(&self.kernels, &levels[*level], rows.clone(), threshold, memory, push);
+            network.run(&levels[*level], rows.clone(), threshold, memory, push);
         });
         let mut by_level = vec![Vec::new(); levels.len()];
         for ((level, _), found) in bands.iter().zip(found) {
@@ -416,7 +418,7 @@ impl Detector {
                 let Some(region) = region(&candidate.bbox, image) else { continue };
                 resize.prepare((region.width, region.height), network.side(), network.side());
                 for (y, row) in crop.chunks_exact_mut(network.side() * 3).enumerate() {
-                    resize.row(self.kernels.isa, image, region, y, row);
+                    resize.row(self.isa, image, region, y, row);
                 }
             }
         };
@@ -434,7 +436,7 @@ impl Detector {
                 Ok(batched(kernels.batch(), &|worker, batch, answers| {
                     let Worker { refine, resize, crops, .. } = worker;
                     cut(batch, resize, crops);
-                    kernels.run(&self.kernels, crops, batch.len(), refine);
+                    kernels.run(crops, batch.len(), refine);
                     answers.clone_from(&refine.out);
                 }))
             }

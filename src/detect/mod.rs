@@ -29,8 +29,6 @@ mod config;
 mod detector;
 #[cfg(test)]
 mod golden;
-mod kernels;
-mod lanes;
 mod proposal;
 mod quality;
 pub mod reference;

@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use super::area::Level;
 use super::config::DetectError;
-use super::kernels::Kernels;
-use super::lanes::LANES;
 use crate::nn::conv::{Activation, Map, STRIP, StripConv, StripOut, StripScratch, Tiles, UNDER, Winograd};
+use crate::nn::simd::{self, Kernel, Simd};
 use crate::nn::team::Team;
 use crate::nn::{Buffer, Isa, Weights};
 
@@ -20,11 +19,6 @@ fn conv(
     let bias = weights.tensor(&format!("pnet.conv{number}.bias"), &[outputs])?;
     let slopes = weights.tensor(&format!("pnet.prelu{number}.weight"), &[outputs])?;
     Ok(StripConv::new(isa, kernels, bias, slopes, inputs))
-}
-
-/// Values a map needs: its pixels and the slack the kernels write into.
-pub fn map_length(pixels: usize, channels: usize) -> usize {
-    pixels * channels + LANES
 }
 
 /// Makes room for `length` values.
@@ -50,11 +44,12 @@ pub struct Cell {
 /// P-Net: looks at every 12x12 cell of an image, two pixels apart.
 #[derive(Debug)]
 pub struct ProposalNet {
+    isa: Isa,
     conv1: StripConv,
     conv2: StripConv,
     conv3: Winograd,
     /// Weights of "face" less those of "not a face": the softmax of two is a function of it.
-    face: Vec<f32>,
+    face: [f32; FEATURES],
     face_bias: f32,
     /// [4][[`FEATURES`]]
     regression: Vec<f32>,
@@ -88,10 +83,11 @@ impl ProposalNet {
         let face_bias = weights.tensor("pnet.conv4_1.bias", &[2])?;
         let regression_bias = weights.tensor("pnet.conv4_2.bias", &[4])?;
         Ok(Self {
+            isa,
             conv1: conv(weights, isa, 1, [FIRST, 3])?,
             conv2: conv(weights, isa, 2, [MIDDLE, FIRST])?,
             conv3: Winograd::of_maps(isa, STRIP, kernels, MIDDLE, MIDDLE, activation),
-            face: (0..FEATURES).map(|i| face[FEATURES + i] - face[i]).collect(),
+            face: std::array::from_fn(|i| face[FEATURES + i] - face[i]),
             face_bias: face_bias[1] - face_bias[0],
             regression: weights.tensor("pnet.conv4_2.weight", &[4, FEATURES, 1, 1])?.to_vec(),
             regression_bias: std::array::from_fn(|i| regression_bias[i]),
@@ -107,7 +103,6 @@ impl ProposalNet {
     /// are computed whole, so that a cell does not depend on what else is asked for.
     pub fn run(
         &self,
-        kernels: &Kernels,
         level: &Level,
         rows: Range<usize>,
         threshold: f32,
@@ -129,7 +124,8 @@ impl ProposalNet {
         grow(pooled, UNDER * pooled_row);
         tiles.grow(std::iter::once(&self.conv3));
         let two_strips = 2 * STRIP * middle_row;
-        middle.grow(two_strips + LANES);
+        // Behind the last pixel stores may spill over.
+        middle.grow(two_strips + self.conv2.row_length(0));
         middle[..two_strips].fill(0.0);
         features.grow(to.len());
         logits.resize(cells_x, 0.0);
@@ -166,7 +162,8 @@ impl ProposalNet {
             self.conv3.apply(team, tiles, 1, (from, &*middle), (to, &mut *features), false);
             for y in (STRIP * done..STRIP * (done + 1)).filter(|y| rows.contains(y)) {
                 let features = &features[to.at(y - STRIP * done, 0)..];
-                kernels.dot_row(features, &self.face, self.face_bias, logits);
+                let (weights, bias) = (&self.face, self.face_bias);
+                simd::run(self.isa, Dots { features, weights, bias, out: logits });
                 for (x, &logit) in logits.iter().enumerate() {
                     if logit >= least_logit {
                         let score = 1.0 / (1.0 + (-logit).exp());
@@ -187,6 +184,40 @@ impl ProposalNet {
             let sum: f32 = weights.iter().zip(features).map(|(weight, value)| weight * value).sum();
             self.regression_bias[side] + sum
         })
+    }
+}
+
+/// `out[x] = bias + features[x] . weights` for pixels of [`FEATURES`] values.
+struct Dots<'a> {
+    features: &'a [f32],
+    weights: &'a [f32; FEATURES],
+    bias: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Dots<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for (out, pixel) in self.out.iter_mut().zip(self.features.as_chunks::<FEATURES>().0) {
+            let mut lanes = [0.0; FEATURES];
+            // SAFETY: FEATURES is a multiple of every vector's length, and so long is each list.
+            unsafe {
+                let mut sum = S::splat(0.0);
+                for i in (0..FEATURES).step_by(S::LANES) {
+                    let weights = S::load(self.weights.as_ptr().add(i));
+                    sum = S::fma(S::load(pixel.as_ptr().add(i)), weights, sum);
+                }
+                S::store(lanes.as_mut_ptr(), sum);
+            }
+            let mut half = S::LANES / 2;
+            while half > 0 {
+                for lane in 0..half {
+                    lanes[lane] += lanes[lane + half];
+                }
+                half /= 2;
+            }
+            *out = self.bias + lanes[0];
+        }
     }
 }
 
@@ -224,14 +255,14 @@ mod tests {
             let (columns, rows) = (width as usize, height as usize);
             let (regression, probability) =
                 reference::pnet(&weights, &Map { channels: 3, rows, columns, data }).unwrap();
-            for kernels in Isa::available().into_iter().filter_map(Kernels::new) {
-                let network = ProposalNet::new(&weights, kernels.isa).unwrap();
+            for isa in Isa::available() {
+                let network = ProposalNet::new(&weights, isa).unwrap();
                 let mut pyramid = Pyramid::default();
-                pyramid.build(kernels.isa, &image, &[(columns, rows)], &mut Team::default());
+                pyramid.build(isa, &image, &[(columns, rows)], &mut Team::default());
                 let look = |band: Range<usize>| {
                     let (mut cells, mut scratch) = (Vec::new(), ProposalScratch::default());
                     let level = &pyramid.levels()[0];
-                    network.run(&kernels, level, band, 0.0, &mut scratch, |cell| cells.push(cell));
+                    network.run(level, band, 0.0, &mut scratch, |cell| cells.push(cell));
                     cells
                 };
                 let cells = look(0..usize::MAX);
@@ -252,11 +283,10 @@ mod tests {
     #[test]
     fn nothing_smaller_than_a_cell_is_looked_at() {
         let network = ProposalNet::new(&MTCNN.weights().unwrap(), Isa::Portable).unwrap();
-        let kernels = Kernels::new(Isa::Portable).unwrap();
         for size in [(0, 0), (11, 40), (40, 11)] {
             let level = Level { size, pixels: vec![0.0; size.0 * size.1 * 3] };
             let mut scratch = ProposalScratch::default();
-            network.run(&kernels, &level, 0..usize::MAX, 0.0, &mut scratch, |_| panic!());
+            network.run(&level, 0..usize::MAX, 0.0, &mut scratch, |_| panic!());
         }
     }
 }

@@ -1,10 +1,10 @@
 //! R-Net and O-Net as the kernels want them, and how they run.
 
 use super::config::DetectError;
-use super::kernels::{Dense, Kernels};
-use super::proposal::{grow, map_length};
+use super::proposal::grow;
 use crate::nn::conv::{
-    Activation, Map, STRIP, StripConv, StripOut, StripScratch, Tiles, UNDER, Winograd, padded,
+    Activation, Dense, Map, STRIP, StripConv, StripOut, StripScratch, Tiles, UNDER, Winograd, max_pool_row,
+    padded,
 };
 use crate::nn::team::Team;
 use crate::nn::{Buffer, Isa, Weights};
@@ -25,13 +25,17 @@ struct Middle {
 pub struct RefineNet {
     /// Side of the crops in pixels.
     pub side: usize,
+    isa: Isa,
     first: StripConv,
     middle: Vec<Middle>,
-    /// A 2x2 convolution as a product of the four pixels under it, side by side.
+    /// A 2x2 convolution.
     last: Dense,
+    /// What it sees; as for [`Middle`].
+    last_from: Map,
     dense: Dense,
     /// All heads side by side: two of the softmax, four sides, and for O-Net ten of landmarks.
     heads: Dense,
+    outputs: usize,
 }
 
 /// Working memory of [`RefineNet::run`].
@@ -43,11 +47,12 @@ pub struct RefineScratch {
     ring: Vec<f32>,
     /// Before and after every convolution in the middle.
     maps: Vec<[Buffer; 2]>,
-    pooled: Vec<f32>,
-    patches: Vec<f32>,
-    flat: Vec<f32>,
-    hidden: Vec<f32>,
-    /// What the heads say, [crops, [`RefineNet::outputs`]].
+    /// Before the last convolution, after it, after the dense layer and the heads.
+    pooled: Buffer,
+    last: Buffer,
+    hidden: Buffer,
+    heads: Buffer,
+    /// What the heads say, [crops, outputs of all heads].
     pub out: Vec<f32>,
 }
 
@@ -63,8 +68,8 @@ const RING: usize = 2 * STRIP;
 /// Side of the map before the last convolution, and after it.
 const LAST_SIDES: [usize; 2] = [4, 3];
 
-/// Pixels that the last convolution looks at together.
-const PATCH: usize = 4;
+/// Pixels on one side of a border that counts as part of the map.
+const BORDER: usize = 1;
 
 /// Pixels of a map after a pool of that size and stride 2, along one side.
 fn pooled_side(side: usize, size: usize) -> usize {
@@ -153,37 +158,28 @@ impl RefineNet {
 
         let [inputs, outputs] = [channels[tiles.len()], channels[tiles.len() + 1]];
         let (kernels, bias, slopes) = convolution(tiles.len() + 2, outputs, inputs, 2)?;
-        let mut matrix = Vec::new();
-        for output in kernels.chunks_exact(PATCH * inputs) {
-            for pixel in 0..PATCH {
-                let one =
-                    |channel: usize| if channel < inputs { output[channel * PATCH + pixel] } else { 0.0 };
-                matrix.extend((0..padded(inputs, isa)).map(one));
-            }
-        }
-        let last = Dense::pack(&matrix, bias, slopes, PATCH * padded(inputs, isa));
+        let [before, after] = LAST_SIDES;
+        let within = before - 2 * BORDER;
+        let last_from = Map::new(within, within, padded(inputs, isa), 1);
+        let last_to = Map::new(after, after, padded(outputs, isa), 1);
+        let activation = Activation::new(bias, Some(slopes), last_to.channels);
+        let last = Dense::convolution(isa, (kernels, 2), inputs, (last_from, last_to), 1, activation);
 
-        // The last map is stored for [channels, rows, columns], while ours is [rows, columns,
-        // channels].
-        let pixels = LAST_SIDES[1] * LAST_SIDES[1];
-        let stored = tensor(&format!("dense{dense}.weight"), &[hidden, outputs * pixels])?;
-        let mut flat = Vec::with_capacity(stored.len());
-        for output in stored.chunks_exact(outputs * pixels) {
-            for pixel in 0..pixels {
-                flat.extend((0..outputs).map(|channel| output[channel * pixels + pixel]));
-            }
-        }
+        let stored = tensor(&format!("dense{dense}.weight"), &[hidden, outputs * after * after])?;
         let bias = tensor(&format!("dense{dense}.bias"), &[hidden])?;
         let slopes = tensor(&format!("prelu{dense}.weight"), &[hidden])?;
-        let dense = Dense::pack(&flat, bias, slopes, outputs * pixels);
+        let activation = Activation::new(bias, Some(slopes), padded(hidden, isa));
+        let dense = Dense::fully_connected(isa, stored, outputs, last_to, activation);
+
         let (mut matrix, mut biases) = (Vec::new(), Vec::new());
         for (name, outputs) in heads {
             matrix.extend_from_slice(tensor(&format!("{name}.weight"), &[*outputs, hidden])?);
             biases.extend_from_slice(tensor(&format!("{name}.bias"), &[*outputs])?);
         }
-        let identity = vec![1.0; biases.len()];
-        let heads = Dense::pack(&matrix, &biases, &identity, hidden);
-        Ok(Self { side, first, middle, last, dense, heads })
+        let outputs = biases.len();
+        let activation = Activation::new(&biases, None, padded(outputs, isa));
+        let heads = Dense::behind_another(isa, &matrix, hidden, activation);
+        Ok(Self { side, isa, first, middle, last, last_from, dense, heads, outputs })
     }
 
     /// Values of one crop, [side, side, 3].
@@ -199,17 +195,16 @@ impl RefineNet {
 
     /// Runs over `count` crops that lie one after the other; the answer is `scratch.out`, and
     /// that of one crop does not depend on the others.
-    pub fn run(&self, kernels: &Kernels, crops: &[f32], count: usize, scratch: &mut RefineScratch) {
+    pub fn run(&self, crops: &[f32], count: usize, scratch: &mut RefineScratch) {
         scratch.out.clear();
         if count == 0 {
             return;
         }
         scratch.grow(self, count);
-        let RefineScratch { team, tiles, strip, ring, maps, pooled, patches, flat, hidden, out } = scratch;
-        let pooled_len = LAST_SIDES[0] * LAST_SIDES[0] * (self.last.inputs / PATCH);
+        let RefineScratch { team, tiles, strip, ring, maps, pooled, last, hidden, heads, out } = scratch;
         for (crop, number) in crops.chunks_exact(self.crop_length()).zip(0..count) {
             let to = &mut maps[0][0][number * self.middle[0].from.len()..];
-            self.run_first(kernels, crop, strip, ring, to);
+            self.run_first(crop, strip, ring, to);
         }
         for (i, layer) in self.middle.iter().enumerate() {
             let [from, to] = &mut maps[i];
@@ -219,31 +214,21 @@ impl RefineNet {
                 let map = &before[i][1][number * layer.to.len()..];
                 let to = match (after.first_mut(), self.middle.get(i + 1)) {
                     (Some([next, _]), Some(middle)) => &mut next[number * middle.from.len()..],
-                    _ => &mut pooled[number * pooled_len..],
+                    _ => &mut pooled[number * self.last_from.len()..],
                 };
-                layer.pool(kernels, map, to);
+                layer.pool(self.isa, map, to);
             }
         }
-        let pixels = LAST_SIDES[1] * LAST_SIDES[1];
-        for number in 0..count {
-            let patches = &mut patches[number * pixels * self.last.inputs..];
-            cut_patches(&pooled[number * pooled_len..], self.last.inputs / PATCH, patches);
+        self.last.apply(team, count, pooled, last);
+        self.dense.apply(team, count, last, hidden);
+        self.heads.apply(team, count, hidden, heads);
+        for heads in heads.chunks_exact(self.heads.output_len()).take(count) {
+            out.extend_from_slice(&heads[..self.outputs]);
         }
-        kernels.dense(&self.last, patches, count * pixels, flat);
-        kernels.dense(&self.dense, flat, count, hidden);
-        kernels.dense(&self.heads, hidden, count, out);
-        out.truncate(count * self.heads.outputs);
     }
 
     /// The first convolution of a crop and its pool, strip by strip behind one another.
-    fn run_first(
-        &self,
-        kernels: &Kernels,
-        crop: &[f32],
-        strip: &mut StripScratch,
-        ring: &mut [f32],
-        to: &mut [f32],
-    ) {
+    fn run_first(&self, crop: &[f32], strip: &mut StripScratch, ring: &mut [f32], to: &mut [f32]) {
         let (conv, side) = (&self.first, self.side - 2);
         let row_length = conv.row_length(side);
         let out_side = pooled_side(side, FIRST_POOL);
@@ -262,7 +247,7 @@ impl RefineNet {
                 let rows: [&[f32]; FIRST_POOL] =
                     std::array::from_fn(|i| row((under.start + i).min(under.end - 1)));
                 let to = &mut to[pool * out_side * conv.outputs()..];
-                kernels.max_pool_row(&rows[..under.len()], side, conv.outputs(), FIRST_POOL, to);
+                max_pool_row(self.isa, &rows[..under.len()], [side, conv.outputs()], FIRST_POOL, to);
                 pool += 1;
             }
         }
@@ -271,26 +256,15 @@ impl RefineNet {
 
 impl Middle {
     /// The pool over one map.
-    fn pool(&self, kernels: &Kernels, map: &[f32], to: &mut [f32]) {
+    fn pool(&self, isa: Isa, map: &[f32], to: &mut [f32]) {
         let (side, channels) = (self.to.height, self.to.channels);
         let out_side = pooled_side(side, self.pool);
         for y in 0..out_side {
             let row = |row: usize| &map[self.to.at(row.min(side - 1), 0)..];
             let rows: [&[f32]; LARGEST_POOL] = std::array::from_fn(|i| row(2 * y + i));
             let rows = &rows[..self.pool.min(side - 2 * y)];
-            kernels.max_pool_row(rows, side, channels, self.pool, &mut to[y * out_side * channels..]);
+            max_pool_row(isa, rows, [side, channels], self.pool, &mut to[y * out_side * channels..]);
         }
-    }
-}
-
-/// Every 2x2 patch of a 4x4 map, the patches one after the other.
-fn cut_patches(map: &[f32], channels: usize, patches: &mut [f32]) {
-    let [side, out_side] = LAST_SIDES;
-    let places = (0..out_side).flat_map(|y| (0..out_side).map(move |x| (y, x)));
-    for ((y, x), patch) in places.zip(patches.chunks_exact_mut(PATCH * channels)) {
-        let (upper, lower) = patch.split_at_mut(2 * channels);
-        upper.copy_from_slice(&map[(y * side + x) * channels..][..2 * channels]);
-        lower.copy_from_slice(&map[((y + 1) * side + x) * channels..][..2 * channels]);
     }
 }
 
@@ -309,13 +283,10 @@ impl RefineScratch {
             maps[0].grow(count * layer.from.len());
             maps[1].grow(count * layer.to.len());
         }
-        let (last, dense) = (&network.last, &network.dense);
-        let pixels = LAST_SIDES[1] * LAST_SIDES[1];
-        grow(&mut self.pooled, count * LAST_SIDES[0] * LAST_SIDES[0] * (last.inputs / PATCH));
-        grow(&mut self.patches, count * pixels * last.inputs);
-        grow(&mut self.flat, map_length(count * pixels, last.outputs));
-        grow(&mut self.hidden, map_length(count, dense.outputs));
-        self.out.resize(map_length(count, network.heads.outputs), 0.0);
+        self.pooled.grow(count * network.last_from.len());
+        self.last.grow(count * network.last.output_len());
+        self.hidden.grow(count * network.dense.output_len());
+        self.heads.grow(count * network.heads.output_len());
     }
 }
 
@@ -353,24 +324,22 @@ mod tests {
                 })
                 .collect();
             let input: Vec<f32> = crops.iter().flat_map(interleaved).collect();
-            for kernels in Isa::available().into_iter().filter_map(Kernels::new) {
+            for isa in Isa::available() {
                 let network = match side {
-                    24 => RefineNet::refine(&weights, kernels.isa).unwrap(),
-                    _ => RefineNet::output(&weights, kernels.isa).unwrap(),
+                    24 => RefineNet::refine(&weights, isa).unwrap(),
+                    _ => RefineNet::output(&weights, isa).unwrap(),
                 };
                 let mut scratch = RefineScratch::default();
-                network.run(&kernels, &input, count as usize, &mut scratch);
+                network.run(&input, count as usize, &mut scratch);
                 let together = scratch.out.clone();
                 let mut alone = Vec::new();
                 for crop in input.chunks_exact(network.crop_length()) {
-                    network.run(&kernels, crop, 1, &mut scratch);
+                    network.run(crop, 1, &mut scratch);
                     alone.extend_from_slice(&scratch.out);
                 }
                 assert_eq!(together, alone);
-                let (ours, theirs) = (
-                    together.chunks_exact(network.heads.outputs),
-                    expected.chunks_exact(network.heads.outputs),
-                );
+                let (ours, theirs) =
+                    (together.chunks_exact(network.outputs), expected.chunks_exact(network.outputs));
                 for (ours, theirs) in ours.zip(theirs) {
                     let face = 1.0 / (1.0 + (ours[0] - ours[1]).exp());
                     close(&[1.0 - face, face], &theirs[..2], 1e-5);
@@ -387,15 +356,14 @@ mod tests {
             return;
         };
         let weights = MTCNN.weights().unwrap();
-        let kernels = Kernels::new(Isa::best()).unwrap();
         let mut scratch = RefineScratch::default();
         for (network, letter) in [
-            (RefineNet::refine(&weights, kernels.isa).unwrap(), 'r'),
-            (RefineNet::output(&weights, kernels.isa).unwrap(), 'o'),
+            (RefineNet::refine(&weights, Isa::best()).unwrap(), 'r'),
+            (RefineNet::output(&weights, Isa::best()).unwrap(), 'o'),
         ] {
             let (shape, data) = golden[&format!("{letter}net_in")].clone();
             let crop = Map { channels: shape[1], rows: shape[2], columns: shape[3], data };
-            network.run(&kernels, &interleaved(&crop), 1, &mut scratch);
+            network.run(&interleaved(&crop), 1, &mut scratch);
             close(&scratch.out[2..6], &golden[&format!("{letter}net_out0")].1, 1e-5);
             if letter == 'o' {
                 close(&scratch.out[6..], &golden["onet_out1"].1, 1e-5);

@@ -112,7 +112,7 @@ impl Network {
         {
             let map = Map::new(from.height / 2, from.width / 2, padded(channels, isa), TILES[stage]);
             let (weight, inputs, activation) = next()?;
-            let open = Dense::convolution(isa, weight, inputs, (from, map), 2, activation);
+            let open = Dense::convolution(isa, (weight, 3), inputs, (from, map), 2, activation);
             let mut winograd = || {
                 let (weight, inputs, activation) = next()?;
                 Ok::<_, EmbedError>(Winograd::new(isa, TILES[stage], weight, inputs, activation))

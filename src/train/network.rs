@@ -344,7 +344,7 @@ fn opening(
 ) -> (Dense, Option<[Dense; 4]>) {
     let [weight, bias] = &parameters[place(convolution)..][..2] else { unreachable!("two are taken") };
     let activation = Activation::new(&bias.value, None, to.channels);
-    let forward = Dense::convolution(isa, &weight.value, inputs, (from, to), 2, activation);
+    let forward = Dense::convolution(isa, (&weight.value, 3), inputs, (from, to), 2, activation);
     let backward = (convolution > 0).then(|| Dense::input_gradient(isa, &weight.value, inputs, (from, to)));
     (forward, backward)
 }

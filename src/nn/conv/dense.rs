@@ -11,7 +11,7 @@ use crate::nn::buffer::Buffer;
 use crate::nn::simd::{self, Kernel, Simd};
 use crate::nn::team::Team;
 
-/// A strided 3x3 convolution, or a fully connected layer.
+/// A convolution of any size and stride, or a fully connected layer.
 #[derive(Debug)]
 pub(crate) struct Dense {
     isa: Isa,
@@ -31,24 +31,28 @@ pub(crate) struct Dense {
 const BLOCK: usize = 48;
 
 impl Dense {
-    /// A 3x3 convolution with padding 1 from `input` to `output` maps, where output pixel
-    /// (y, x) is centred on input pixel (`stride` y, `stride` x).
+    /// A convolution from `input` to `output` maps, where the kernel of output pixel (y, x) begins
+    /// one pixel up and left of input pixel (`stride` y, `stride` x), in the border for the first.
     ///
-    /// `weight` [out, in, 3, 3]; `input.channels` may be padded, `output.channels` must be.
+    /// `weight` [out, in, `kernel`, `kernel`]; `input.channels` may be padded, `output.channels`
+    /// must be.
+    ///
+    /// # Panics
+    /// When the kernel would reach out of the map and its border.
     pub(crate) fn convolution(
         isa: Isa,
-        weight: &[f32],
+        (weight, kernel): (&[f32], usize),
         inputs: usize,
         (input, output): (Map, Map),
         stride: usize,
         activation: Activation,
     ) -> Self {
-        // The three pixels of a row of the kernel lie side by side in a map.
-        let length = 3 * input.channels;
-        let outputs = weight.len() / (9 * inputs);
-        let weights = pack(isa, 3 * length, outputs, |k, n| {
+        // The pixels of a row of the kernel lie side by side in a map.
+        let length = kernel * input.channels;
+        let outputs = weight.len() / (kernel * kernel * inputs);
+        let weights = pack(isa, kernel * length, outputs, |k, n| {
             let (y, x, c) = (k / length, k % length / input.channels, k % input.channels);
-            if c < inputs { weight[(n * inputs + c) * 9 + y * 3 + x] } else { 0.0 }
+            if c < inputs { weight[((n * inputs + c) * kernel + y) * kernel + x] } else { 0.0 }
         });
         let mut places = Vec::new();
         for y in 0..output.height {
@@ -57,13 +61,14 @@ impl Dense {
                 places.push((corner, output.at(y, x)));
             }
         }
-        assert!(stride * (output.height - 1) <= input.height && stride * (output.width - 1) <= input.width);
+        assert!(stride * (output.height - 1) + kernel <= input.rows);
+        assert!(stride * (output.width - 1) + kernel <= input.columns);
         assert_eq!(output.channels, padded(outputs, isa));
         Self {
             isa,
             weights,
             outputs: output.channels,
-            runs: (0..3).map(|y| y * input.pitch()).collect(),
+            runs: (0..kernel).map(|y| y * input.pitch()).collect(),
             length,
             places,
             input_len: input.len(),
@@ -88,17 +93,30 @@ impl Dense {
             let (pixel, c) = (k / input.channels, k % input.channels);
             if c < channels { weight[(n * channels + c) * pixels + pixel] } else { 0.0 }
         });
-        Self {
-            isa,
-            weights,
-            outputs: padded(outputs, isa),
-            runs: (0..input.height).map(|y| input.at(y, 0)).collect(),
-            length,
-            places: vec![(0, 0)],
-            input_len: input.len(),
-            output_len: padded(outputs, isa),
-            activation,
-        }
+        let runs = (0..input.height).map(|y| input.at(y, 0)).collect();
+        Self::of_rows(isa, weights, outputs, (runs, length), input.len(), activation)
+    }
+
+    /// A fully connected layer on what another one gave, rows of [`padded`] numbers of which the
+    /// first `inputs` count. `weight` [out, `inputs`].
+    pub(crate) fn behind_another(isa: Isa, weight: &[f32], inputs: usize, activation: Activation) -> Self {
+        let outputs = weight.len() / inputs;
+        let weights = pack(isa, inputs, outputs, |k, n| weight[n * inputs + k]);
+        Self::of_rows(isa, weights, outputs, (vec![0], inputs), padded(inputs, isa), activation)
+    }
+
+    /// One row of [`padded`] outputs for every `input_len` numbers.
+    fn of_rows(
+        isa: Isa,
+        weights: Buffer,
+        outputs: usize,
+        (runs, length): (Vec<usize>, usize),
+        input_len: usize,
+        activation: Activation,
+    ) -> Self {
+        let outputs = padded(outputs, isa);
+        let places = vec![(0, 0)];
+        Self { isa, weights, outputs, runs, length, places, input_len, output_len: outputs, activation }
     }
 
     /// Numbers of an output map.

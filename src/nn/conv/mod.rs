@@ -1,4 +1,5 @@
-//! 3x3 convolutions and fully connected layers on the CPU, with bias, PReLU and residual sum.
+//! 3x3 convolutions, max-pools and fully connected layers on the CPU, with bias, PReLU and
+//! residual sum.
 //!
 //! Feature maps are NHWC with a zero border ([`Map`]). A layer is repacked once for one
 //! instruction set and then applied to any number of maps by any number of threads. Every
@@ -7,11 +8,13 @@
 
 mod dense;
 mod outer;
+mod pool;
 mod product;
 mod strip;
 mod winograd;
 
 pub(crate) use dense::Dense;
+pub(crate) use pool::max_pool_row;
 pub(crate) use strip::{STRIP, StripConv, StripOut, StripScratch, UNDER};
 pub(crate) use winograd::{Direction, GradientMemory, Tiles, Winograd};
 
