@@ -38,7 +38,8 @@ pub trait Canvas {
 
 fn mix(sample: &mut u8, value: f32, alpha: f32) {
     let old = f32::from(*sample);
-    *sample = (old + alpha * (value - old)).round().clamp(0.0, 255.0) as u8;
+    // The cast rounds down and keeps to 0..=255.
+    *sample = (old + alpha * (value - old) + 0.5) as u8;
 }
 
 impl Canvas for Picture {
@@ -120,7 +121,8 @@ impl Rounded {
         let radius = self.radius.min(half_x).min(half_y);
         let qx = (x as f32 - (self.x1 + half_x)).abs() - half_x + radius;
         let qy = (y as f32 - (self.y1 + half_y)).abs() - half_y + radius;
-        qx.max(0.0).hypot(qy.max(0.0)) + qx.max(qy).min(0.0) - radius
+        let (beyond_x, beyond_y) = (qx.max(0.0), qy.max(0.0));
+        (beyond_x * beyond_x + beyond_y * beyond_y).sqrt() + qx.max(qy).min(0.0) - radius
     }
 
     /// The pixels it may touch, within a canvas of that size; `None` when there are none.

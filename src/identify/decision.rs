@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Candidate, Evidence, Identification, Identifier, IdentifyError, Rejection};
+use super::through::{Seen, names_through};
+use super::{Candidate, Evidence, Identification, Identifier, IdentifyError, Rejection, Through};
 use crate::embed::Embedding;
 use crate::track::{self, Observation, TrackId, cluster};
 
@@ -71,6 +72,8 @@ pub struct Decision {
     pub runner_up: Option<Candidate>,
     /// Somebody nearer still whose counter-examples say no.
     pub rejected: Option<Rejection>,
+    /// Another track that gave this one its name, for which `nearest` alone is not near enough.
+    pub through: Option<Through>,
     /// The angle in degrees that `nearest` was held to; `None` without a gallery.
     pub threshold_deg: Option<f64>,
     /// What the single views say.
@@ -104,6 +107,9 @@ impl Decision {
 ///   with the gallery.
 /// - Two tracks that share a frame are two people: the farther one of two with the same name
 ///   goes without.
+/// - A track that misses the threshold by at most five degrees gets the name of its nearest person when it is
+///   nearer to a track that was named so far than the threshold less ten degrees, and shares no
+///   frame with any track of that person.
 /// - A [glimpse](track::Track::is_glimpse) without a name is nobody.
 /// - Other tracks without a name that are less than `same_deg` degrees apart on average and share no
 ///   frame are the same stranger.
@@ -131,7 +137,7 @@ pub fn decide(
             None => (Identification::UNKNOWN, Votes { views: evidence.views(), ..Votes::default() }),
         };
         templates.push(evidence.template());
-        found.push((identification, votes, evidence.best_frame()));
+        found.push(Found { identification, votes, best_frame: evidence.best_frame(), through: None });
     }
     let frames: Vec<BTreeSet<u64>> = (tracks.iter())
         .map(|track| track.observations.iter().map(|&at| observations[at].frame).collect())
@@ -142,46 +148,73 @@ pub fn decide(
             && !frames[a].is_disjoint(&frames[b])
     };
     one_place_at_a_time(&mut found, together);
+    let threshold_deg = identifier.map(|identifier| identifier.threshold().angle_deg());
+    if let Some(threshold_deg) = threshold_deg {
+        let seen = |at: usize| Seen {
+            track: tracks[at].id,
+            identification: &found[at].identification,
+            template: templates[at].as_ref(),
+        };
+        let seen: Vec<Seen<'_>> = (0..found.len()).map(seen).collect();
+        for (at, through) in names_through(&seen, together, threshold_deg) {
+            let Identification { name, nearest, .. } = &mut found[at].identification;
+            *name = nearest.as_ref().map(|nearest| nearest.name.clone());
+            found[at].through = Some(through);
+        }
+    }
     let unnamed: Vec<usize> = (0..found.len())
-        .filter(|&at| found[at].0.name.is_none() && !tracks[at].is_glimpse(observations))
+        .filter(|&at| found[at].identification.name.is_none() && !tracks[at].is_glimpse(observations))
         .collect();
     let of_unnamed: Vec<Option<Embedding>> = unnamed.iter().map(|&at| templates[at].clone()).collect();
     // No two templates are less than 0 degrees apart.
     let groups = cluster(&of_unnamed, |a, b| together(unnamed[a], unnamed[b]), same_deg.unwrap_or(0.0));
     let stranger: BTreeMap<usize, u32> =
         unnamed.iter().zip(&groups).map(|(&at, &group)| (at, group as u32 + 1)).collect();
-    let threshold_deg = identifier.map(|identifier| identifier.threshold().angle_deg());
-    let decisions =
-        tracks.iter().zip(found).enumerate().map(|(at, (track, (identification, votes, best)))| {
-            let Identification { name, nearest, runner_up, rejected } = identification;
-            Decision {
-                track: track.id,
-                who: match (name, stranger.get(&at)) {
-                    (Some(name), _) => Who::Named(name),
-                    (None, Some(&number)) => Who::Stranger(number),
-                    (None, None) => Who::Glimpse,
-                },
-                nearest,
-                runner_up,
-                rejected,
-                threshold_deg,
-                votes,
-                best_frame: best,
-            }
-        });
+    let decisions = tracks.iter().zip(found).enumerate().map(|(at, (track, found))| {
+        let Found { identification, votes, best_frame, through } = found;
+        let Identification { name, nearest, runner_up, rejected } = identification;
+        Decision {
+            track: track.id,
+            who: match (name, stranger.get(&at)) {
+                (Some(name), _) => Who::Named(name),
+                (None, Some(&number)) => Who::Stranger(number),
+                (None, None) => Who::Glimpse,
+            },
+            nearest,
+            runner_up,
+            rejected,
+            through,
+            threshold_deg,
+            votes,
+            best_frame,
+        }
+    });
     Ok(decisions.collect())
 }
 
+/// What is found out about a track.
+struct Found {
+    identification: Identification,
+    votes: Votes,
+    best_frame: u64,
+    through: Option<Through>,
+}
+
 /// Takes the name from the farther of two tracks that share a frame and a name.
-fn one_place_at_a_time(found: &mut [(Identification, Votes, u64)], together: impl Fn(usize, usize) -> bool) {
+fn one_place_at_a_time(found: &mut [Found], together: impl Fn(usize, usize) -> bool) {
     let angle =
         |one: &Identification| one.nearest.as_ref().map_or(f32::INFINITY, |nearest| nearest.angle_deg);
-    let mut named: Vec<usize> = (0..found.len()).filter(|&at| found[at].0.name.is_some()).collect();
-    named.sort_by(|&a, &b| angle(&found[a].0).total_cmp(&angle(&found[b].0)).then(a.cmp(&b)));
+    let mut named: Vec<usize> =
+        (0..found.len()).filter(|&at| found[at].identification.name.is_some()).collect();
+    named.sort_by(|&a, &b| {
+        angle(&found[a].identification).total_cmp(&angle(&found[b].identification)).then(a.cmp(&b))
+    });
     let mut kept: Vec<usize> = Vec::new();
     for at in named {
-        if kept.iter().any(|&other| found[other].0.name == found[at].0.name && together(other, at)) {
-            found[at].0.name = None;
+        if kept.iter().any(|&other| {
+            found[other].identification.name == found[at].identification.name && together(other, at)
+        }) {
+            found[at].identification.name = None;
         } else {
             kept.push(at);
         }

@@ -8,6 +8,7 @@ mod decision;
 mod evidence;
 mod online;
 mod threshold;
+mod through;
 
 pub use decision::{Decision, Votes, Who, decide};
 pub use evidence::Evidence;
@@ -16,6 +17,7 @@ pub use threshold::{
     Calibration, CalibrationPoint, DEFAULT_FMR, Threshold, ThresholdError, ThresholdRequest, ThresholdSource,
     parse_angle_deg, parse_fmr,
 };
+pub use through::Through;
 
 use std::collections::BTreeMap;
 

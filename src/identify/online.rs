@@ -82,6 +82,7 @@ impl<'a> Online<'a> {
                 nearest: held.identification.nearest.clone(),
                 runner_up: held.identification.runner_up.clone(),
                 rejected: held.identification.rejected.clone(),
+                through: None,
                 threshold_deg,
                 votes: held.votes,
                 best_frame: held.evidence.best_frame(),

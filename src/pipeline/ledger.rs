@@ -69,7 +69,7 @@ impl Ledger {
         if !self.results.lists_faces() {
             return Ok(());
         }
-        for Sighting { face, quality, identification, track, stranger, votes, .. } in sightings {
+        for Sighting { face, quality, identification, track, stranger, votes, through, .. } in sightings {
             let runner_up = identification.runner_up.as_ref();
             self.results.face(&FaceRecord {
                 frame,
@@ -87,6 +87,7 @@ impl Ledger {
                 runner_up: runner_up.map(|candidate| candidate.name.as_str()),
                 runner_up_angle_deg: runner_up.map(|candidate| candidate.angle_deg),
                 rejected: identification.rejected.as_ref().map(|one| one.candidate.name.as_str()),
+                through: through.map(|through| through.track.0),
                 views: votes.map(|votes| votes.views),
                 votes: votes.map(|votes| votes.nearest),
             })?;

@@ -117,6 +117,7 @@ fn alone(
             stranger: None,
             glimpse: false,
             votes: None,
+            through: None,
         })
     };
     looked.faces.iter().zip(tracks).map(one).collect()

@@ -6,7 +6,7 @@ use image::RgbImage;
 use crate::align::{self, Crop};
 use crate::detect::{self, BBox, DetectError, Detector, Face, Quality};
 use crate::embed::{EmbedError, Embedder, Mirror, Scratch};
-use crate::identify::{Decision, Identification, Identifier, IdentifyError, Votes, Who};
+use crate::identify::{Decision, Identification, Identifier, IdentifyError, Through, Votes, Who};
 use crate::track::TrackId;
 
 /// A face on its way from detection to its name.
@@ -38,6 +38,8 @@ pub struct Sighting {
     pub glimpse: bool,
     /// What the single views of the track say; `None` where there is no track.
     pub votes: Option<Votes>,
+    /// The other track that gave it its name, if it did not get it by itself.
+    pub through: Option<Through>,
 }
 
 impl Sighting {
@@ -54,6 +56,7 @@ impl Sighting {
             }),
             glimpse: decision.is_some_and(|decision| decision.who == Who::Glimpse),
             votes: decision.map(|decision| decision.votes),
+            through: decision.and_then(|decision| decision.through),
         }
     }
 
@@ -147,5 +150,6 @@ fn stranger(Candidate { face, quality, .. }: Candidate) -> Sighting {
         stranger: None,
         glimpse: false,
         votes: None,
+        through: None,
     }
 }

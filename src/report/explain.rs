@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Span;
 use crate::detect::Quality;
-use crate::identify::{Candidate, Decision, Who};
+use crate::identify::{Candidate, Decision, Through, Who};
 use crate::track::{self, Observation};
 
 /// The decision about a track with its circumstances; its text tells them in a line.
@@ -51,11 +51,19 @@ impl fmt::Display for Near<'_> {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Decision { track, who, nearest, runner_up, rejected, threshold_deg, votes, .. } = &self.decision;
+        let Decision { track, who, nearest, runner_up, rejected, through, threshold_deg, votes, .. } =
+            &self.decision;
         write!(f, "track {track}, {}: {who}", self.shown)?;
         match (nearest, threshold_deg) {
             (Some(nearest), Some(threshold)) => {
                 write!(f, "; nearest is {}, named below {threshold:.1}", Near(nearest))?;
+                if let Some(Through { track, angle_deg }) = through {
+                    write!(
+                        f,
+                        "; a little too far, but only {angle_deg:.1} degrees from track {track}, which is {}",
+                        nearest.name
+                    )?;
+                }
                 // Who is near enough and not named was nearer to somebody else in the same frame.
                 if who.name().is_none() && f64::from(nearest.angle_deg) < *threshold {
                     write!(f, ", but another face of the same frame is nearer to them")?;
@@ -128,6 +136,7 @@ mod tests {
             nearest: Some(candidate("Ada", 20.12, "ada-2.jpg")),
             runner_up: Some(candidate("Bo", 81.0, "mean")),
             rejected: None,
+            through: None,
             threshold_deg: Some(67.07),
             votes: Votes { views: 12, nearest: 11, named: 9, share: 0.95 },
             best_frame: 30,
@@ -145,8 +154,15 @@ mod tests {
             best_frame: 26,
             ..decision.clone()
         };
-        let observations = [seen(25, 1), seen(26, 2), seen(30, 1), seen(49, 1)];
-        let all = Explanation::of(&observations, &[decision, stranger]);
+        let through = Decision {
+            track: TrackId(3),
+            nearest: Some(candidate("Ada", 69.0, "mean")),
+            through: Some(Through { track: TrackId(1), angle_deg: 48.61 }),
+            best_frame: 60,
+            ..decision.clone()
+        };
+        let observations = [seen(25, 1), seen(26, 2), seen(30, 1), seen(49, 1), seen(60, 3)];
+        let all = Explanation::of(&observations, &[decision, stranger, through]);
         let lines: Vec<String> = all.iter().map(ToString::to_string).collect();
         assert_eq!(
             lines[0],
@@ -163,5 +179,8 @@ mod tests {
         ] {
             assert!(lines[1].contains(part), "{}", lines[1]);
         }
+        let part =
+            "named below 67.1; a little too far, but only 48.6 degrees from track 1, which is Ada; then Bo";
+        assert!(lines[2].contains(part), "{}", lines[2]);
     }
 }

@@ -45,6 +45,8 @@ pub struct FaceRecord<'a> {
     pub runner_up_angle_deg: Option<f32>,
     /// A nearer person whose counter-examples (`gallery reject`) say that it is not them.
     pub rejected: Option<&'a str>,
+    /// The other track that gave it its name, for which `angle_deg` alone is too large.
+    pub through: Option<u32>,
     /// How many views of the track were compared with the gallery; `null` where the decision
     /// rests on this frame alone.
     pub views: Option<u32>,
@@ -94,6 +96,7 @@ pub(super) mod tests {
             runner_up: None,
             runner_up_angle_deg: None,
             rejected: None,
+            through: None,
             views: Some(9),
             votes: Some(8),
         }

@@ -6,7 +6,7 @@ use super::{Appearance, FaceRecord, Output, ReportError};
 use crate::identify::Who;
 
 /// Columns of [`FaceTable`].
-const FACE_COLUMNS: [&str; 35] = [
+const FACE_COLUMNS: [&str; 36] = [
     "frame",
     "pts_ns",
     "pts_s",
@@ -38,6 +38,7 @@ const FACE_COLUMNS: [&str; 35] = [
     "runner_up",
     "runner_up_angle_deg",
     "rejected",
+    "through",
     "views",
     "votes",
     "known",
@@ -94,6 +95,7 @@ impl FaceTable {
             text(face.runner_up),
             number(face.runner_up_angle_deg),
             text(face.rejected),
+            number(face.through),
             number(face.views),
             number(face.votes),
             face.name.is_some().to_string(),

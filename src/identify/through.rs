@@ -1,0 +1,144 @@
+//! A name through another track: who is not quite near enough to the gallery, and is plainly
+//! somebody named elsewhere in the same video.
+//!
+//! Two views from one video are far more alike than a view and a still: camera, light, hair and
+//! age are the same. A track that misses the threshold by little can be told by them.
+
+use serde::{Deserialize, Serialize};
+
+use super::Identification;
+use crate::embed::Embedding;
+use crate::track::TrackId;
+
+/// Degrees by which a track may miss the threshold. By the default model's calibration that lets
+/// ten times as many strangers by as the threshold does, of whom [`NEARER_DEG`] stops nearly all.
+const BEYOND_DEG: f64 = 5.0;
+
+/// Degrees by which it must be nearer to a named track than the threshold asks: a hundredth of its
+/// rate of false matches.
+const NEARER_DEG: f64 = 10.0;
+
+/// The track that gave another one its name.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Through {
+    /// A track named by the gallery alone.
+    pub track: TrackId,
+    /// The angle between the two tracks as wholes in degrees.
+    pub angle_deg: f32,
+}
+
+/// What is known of one track.
+pub(super) struct Seen<'a> {
+    pub(super) track: TrackId,
+    pub(super) identification: &'a Identification,
+    /// Direction of the sum of its views; `None` without one.
+    pub(super) template: Option<&'a Embedding>,
+}
+
+/// The tracks without a name that get that of their nearest person through one of `tracks` that
+/// has it by itself, with the index of each. Nearer pairs come first; nobody is in two places
+/// at a time.
+pub(super) fn names_through(
+    tracks: &[Seen<'_>],
+    together: impl Fn(usize, usize) -> bool,
+    threshold_deg: f64,
+) -> Vec<(usize, Through)> {
+    let nearest = |at: usize| tracks[at].identification.nearest.as_ref();
+    let named: Vec<usize> =
+        (0..tracks.len()).filter(|&at| tracks[at].identification.name.is_some()).collect();
+    let through = |at: usize| -> Option<(usize, Through)> {
+        let person = nearest(at).filter(|one| f64::from(one.angle_deg) < threshold_deg + BEYOND_DEG)?;
+        let template = tracks[at].template?;
+        let of_them = |other: &&usize| tracks[**other].identification.name.as_ref() == Some(&person.name);
+        let angle = |&other: &usize| {
+            let angle_deg = tracks[other].template?.angle_deg(template)? as f32;
+            Some(Through { track: tracks[other].track, angle_deg })
+        };
+        let best = named
+            .iter()
+            .filter(of_them)
+            .filter_map(angle)
+            .min_by(|a, b| a.angle_deg.total_cmp(&b.angle_deg))?;
+        (f64::from(best.angle_deg) < threshold_deg - NEARER_DEG).then_some((at, best))
+    };
+    let unnamed = (0..tracks.len()).filter(|&at| tracks[at].identification.name.is_none());
+    let mut proposed: Vec<(usize, Through)> = unnamed.filter_map(through).collect();
+    proposed.sort_by(|(a, one), (b, other)| one.angle_deg.total_cmp(&other.angle_deg).then(a.cmp(b)));
+    let mut given: Vec<(usize, Through)> = Vec::new();
+    for (at, through) in proposed {
+        let same = |other: usize| nearest(other).map(|one| &one.name) == nearest(at).map(|one| &one.name);
+        let holders = named.iter().copied().chain(given.iter().map(|&(other, _)| other));
+        if !holders.filter(|&other| same(other)).any(|other| together(at, other)) {
+            given.push((at, through));
+        }
+    }
+    given
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identify::Candidate;
+    use crate::nn::ModelId;
+
+    /// A unit vector at `deg` degrees in the plane of the first two of 40 axes, Ada being at 0.
+    fn at(deg: f64) -> Embedding {
+        let mut vector = vec![0.0; 40];
+        (vector[0], vector[1]) = (deg.to_radians().cos() as f32, deg.to_radians().sin() as f32);
+        Embedding::new(ModelId([1; 8]), vector).unwrap()
+    }
+
+    /// Indices of the tracks at these angles from Ada that get her name through another, and which.
+    fn through(angles: &[f64], together: &[(usize, usize)]) -> Vec<(usize, u32)> {
+        let identification = |&deg: &f64| Identification {
+            name: (deg.abs() < 60.0).then(|| "Ada".to_owned()),
+            nearest: Some(Candidate {
+                name: "Ada".into(),
+                angle_deg: deg.abs() as f32,
+                template: "a".into(),
+            }),
+            ..Identification::UNKNOWN
+        };
+        let all: Vec<_> = angles.iter().map(|deg| (identification(deg), at(*deg))).collect();
+        let seen = |(i, (identification, template)): (usize, &'_ (Identification, Embedding))| {
+            (TrackId(i as u32 + 1), identification.clone(), template.clone())
+        };
+        let all: Vec<_> = all.iter().enumerate().map(seen).collect();
+        let seen: Vec<Seen<'_>> = (all.iter())
+            .map(|(track, identification, template)| Seen {
+                track: *track,
+                identification,
+                template: Some(template),
+            })
+            .collect();
+        let given = names_through(&seen, |a, b| together.contains(&(a.min(b), a.max(b))), 60.0);
+        given.into_iter().map(|(at, through)| (at, through.track.0)).collect()
+    }
+
+    #[test]
+    fn who_misses_the_threshold_by_little_is_named_by_a_near_track() {
+        assert_eq!(through(&[20.0, 64.0], &[]), [(1, 1)]);
+        // The nearest of two; beyond 65 degrees nothing helps.
+        assert_eq!(through(&[15.0, 30.0, 64.0, 66.0], &[]), [(2, 2)]);
+        // Near to the gallery, but far from the track.
+        assert_eq!(through(&[20.0, -40.0, -64.0], &[]), [(2, 2)]);
+        assert_eq!(through(&[20.0, -64.0], &[]), []);
+        assert_eq!(through(&[13.0, 64.0], &[]), []);
+        // A name given so is handed on to nobody.
+        assert_eq!(through(&[15.0, 64.0, 64.5], &[]), [(1, 1), (2, 1)]);
+        assert_eq!(through(&[10.0, 59.9, 64.0], &[(0, 2)]), []);
+    }
+
+    #[test]
+    fn nobody_is_in_two_places_at_a_time() {
+        assert_eq!(through(&[20.0, 64.0], &[(0, 1)]), []);
+        // Of two that share a frame the one nearer to the named track.
+        assert_eq!(through(&[20.0, 64.0, 63.0], &[(1, 2)]), [(2, 1)]);
+    }
+
+    #[test]
+    fn nobody_is_named_where_nobody_is_near() {
+        assert_eq!(through(&[], &[]), []);
+        assert_eq!(through(&[64.0, 64.1], &[]), []);
+    }
+}
