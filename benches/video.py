@@ -2,6 +2,7 @@
 """Markdown tables about identity in videos, with the real program and the clips of the shared data.
 
     python3 benches/video.py modes     # frame by frame, online, two passes: what is right and wrong
+    python3 benches/video.py strangers # one of six people enrolled at a time: who else gets the name
     python3 benches/video.py search    # --detect-every auto against a search of every frame
     python3 benches/video.py relabel   # CPU time of labelling an analysis against that of the video
 
@@ -109,6 +110,30 @@ def modes(folder):
             print(f"| {name} | " + " | ".join(str(line(totals[mode])) for mode in MODES) + " |", flush=True)
 
 
+def strangers(folder):
+    """Every one of the six enrolled alone: the other five, of one age and one light with them, are strangers."""
+    analyses = {}
+    for clip in friends_clips():
+        analyses[clip] = folder / f"{clip}.parquet"
+        run("label", FRIENDS / "clips" / clip, "--no-video", "--gallery", folder / "gallery-ten", "--analysis", analyses[clip])
+    print("| one person enrolled with | identified | stranger faces named | in so many of the pairs of person and clip |\n|---|---|---|---|")
+    people = sorted(path.name for path in (FRIENDS / "stills").iterdir())
+    for title, stills in (("ten stills", "ten"), ("one still", "one")):
+        total, pairs, faces = {}, 0, folder / "faces.jsonl"
+        for person in people:
+            gallery = folder / f"alone-{stills}-{person}"
+            run("enroll", person, folder / stills / person, "--gallery", gallery)
+            for clip, analysis in analyses.items():
+                run("label", analysis, "--no-video", "--gallery", gallery, "--jsonl", faces)
+                judged = run("eval", "video", FRIENDS / "truth.json", faces, "--json", "--clip", clip, "--enrolled", person)[0]
+                score = json.loads(judged)[1]
+                add(total, score)
+                pairs += any(score[group]["strangers_named"] for group in ("easy", "difficult"))
+        both = lambda key: total["easy", key] + total["difficult", key]
+        share = lambda part, whole: f"{both(part)}/{both(whole)} ({100 * both(part) / both(whole):.1f} %)"
+        print(f"| {title} | {share('identified', 'known')} | {share('strangers_named', 'strangers_detected')} | {pairs}/{len(people) * len(analyses)} |", flush=True)
+
+
 def iou(a, b):
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
@@ -177,7 +202,7 @@ def relabel(folder):
 
 if __name__ == "__main__":
     wanted = sys.argv[1:]
-    tables = {"modes": modes, "search": search, "relabel": relabel}
+    tables = {"modes": modes, "strangers": strangers, "search": search, "relabel": relabel}
     if not wanted or any(name not in tables for name in wanted):
         sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as name:
