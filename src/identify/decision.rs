@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::through::{Seen, names_through};
 use super::{Candidate, Evidence, Identification, Identifier, IdentifyError, Rejection, Through};
 use crate::embed::Embedding;
-use crate::track::{self, Observation, TrackId, cluster};
+use crate::track::{self, Observation, Track, TrackId, cluster};
 
 /// Who a person of a track is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -107,9 +107,9 @@ impl Decision {
 ///   with the gallery.
 /// - Two tracks that share a frame are two people: the farther one of two with the same name
 ///   goes without.
-/// - A track that misses the threshold by at most five degrees gets the name of its nearest person when it is
-///   nearer to a track that was named so far than the threshold less ten degrees, and shares no
-///   frame with any track of that person.
+/// - A track that misses the threshold by less than five degrees gets the name of its nearest
+///   person when a track named so far as them is nearer to it than the threshold less ten
+///   degrees, and it shares no frame with any track of theirs.
 /// - A [glimpse](track::Track::is_glimpse) without a name is nobody.
 /// - Other tracks without a name that are less than `same_deg` degrees apart on average and share no
 ///   frame are the same stranger.
@@ -150,17 +150,7 @@ pub fn decide(
     one_place_at_a_time(&mut found, together);
     let threshold_deg = identifier.map(|identifier| identifier.threshold().angle_deg());
     if let Some(threshold_deg) = threshold_deg {
-        let seen = |at: usize| Seen {
-            track: tracks[at].id,
-            identification: &found[at].identification,
-            template: templates[at].as_ref(),
-        };
-        let seen: Vec<Seen<'_>> = (0..found.len()).map(seen).collect();
-        for (at, through) in names_through(&seen, together, threshold_deg) {
-            let Identification { name, nearest, .. } = &mut found[at].identification;
-            *name = nearest.as_ref().map(|nearest| nearest.name.clone());
-            found[at].through = Some(through);
-        }
+        named_elsewhere(&mut found, &tracks, &templates, together, threshold_deg);
     }
     let unnamed: Vec<usize> = (0..found.len())
         .filter(|&at| found[at].identification.name.is_none() && !tracks[at].is_glimpse(observations))
@@ -218,6 +208,27 @@ fn one_place_at_a_time(found: &mut [Found], together: impl Fn(usize, usize) -> b
         } else {
             kept.push(at);
         }
+    }
+}
+
+/// Names tracks through others, see [`names_through`].
+fn named_elsewhere(
+    found: &mut [Found],
+    tracks: &[Track],
+    templates: &[Option<Embedding>],
+    together: impl Fn(usize, usize) -> bool,
+    threshold_deg: f64,
+) {
+    let seen = |((found, track), template): ((&Found, &Track), &Option<Embedding>)| Seen {
+        track: track.id,
+        identification: found.identification.clone(),
+        template: template.clone(),
+    };
+    let seen: Vec<Seen> = found.iter().zip(tracks).zip(templates).map(seen).collect();
+    for (at, through) in names_through(&seen, together, threshold_deg) {
+        let Identification { name, nearest, .. } = &mut found[at].identification;
+        *name = nearest.as_ref().map(|nearest| nearest.name.clone());
+        found[at].through = Some(through);
     }
 }
 
