@@ -25,7 +25,7 @@ pub const MTCNN: BuiltIn = BuiltIn {
 /// The default embedding model.
 pub const SPHEREFACE: BuiltIn = BuiltIn {
     name: "sphereface",
-    id: ModelId([0xe3, 0x96, 0x08, 0xd4, 0xb2, 0x2d, 0xae, 0x33]),
+    id: ModelId([0x9a, 0xa4, 0x64, 0x52, 0x37, 0x51, 0x1d, 0x19]),
     bytes: include_bytes!("../../../models/sphereface.safetensors"),
 };
 
