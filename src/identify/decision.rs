@@ -219,12 +219,10 @@ fn named_elsewhere(
     together: impl Fn(usize, usize) -> bool,
     threshold_deg: f64,
 ) {
-    let seen = |((found, track), template): ((&Found, &Track), &Option<Embedding>)| Seen {
-        track: track.id,
-        identification: found.identification.clone(),
-        template: template.clone(),
-    };
-    let seen: Vec<Seen> = found.iter().zip(tracks).zip(templates).map(seen).collect();
+    fn one<'a>(((found, track), template): ((&'a Found, &Track), &'a Option<Embedding>)) -> Seen<'a> {
+        Seen { track: track.id, identification: &found.identification, template: template.as_ref() }
+    }
+    let seen: Vec<Seen<'_>> = found.iter().zip(tracks).zip(templates).map(one).collect();
     for (at, through) in names_through(&seen, together, threshold_deg) {
         let Identification { name, nearest, .. } = &mut found[at].identification;
         *name = nearest.as_ref().map(|nearest| nearest.name.clone());

@@ -247,10 +247,8 @@ mod tests {
         assert_eq!(see(500, &[(4, 160.0), (5, 100.0)]), ["Unknown 2", "Unknown 3"]);
     }
 
-    #[test]
-    fn a_blurred_profile_does_not_outvote_good_views() {
-        let identifier = identifier(&[("Ann", 0.0), ("Bo", 120.0)]);
-        let seen = |frame: u64, deg: f64, quality: Quality| Observation {
+    fn seen(track: u32, frame: u64, deg: f64, quality: Quality) -> Observation {
+        Observation {
             frame,
             pts_ns: frame * FRAME_NS,
             duration_ns: FRAME_NS,
@@ -261,12 +259,31 @@ mod tests {
             },
             quality,
             embedding: Some(at(deg)),
-            track: TrackId(1),
-        };
+            track: TrackId(track),
+        }
+    }
+
+    #[test]
+    fn with_all_in_view_a_track_gets_its_name_through_another() {
+        let identifier = identifier(&[("Ann", 0.0)]);
+        let good = quality(80.0, 0.0);
+        // The last of them shares a frame with the first.
+        let observations =
+            [seen(1, 0, 20.0, good), seen(2, 1, 64.0, good), seen(3, 2, 66.0, good), seen(4, 0, 63.0, good)];
+        let decisions = decide(&observations, Some(&identifier), None).unwrap();
+        let who: Vec<String> = decisions.iter().map(|one| one.who.to_string()).collect();
+        assert_eq!(who, ["Ann", "Ann", "Unknown 1", "Unknown 2"]);
+        let through: Vec<_> = decisions.iter().map(|one| one.through.map(|through| through.track)).collect();
+        assert_eq!(through, [None, Some(TrackId(1)), None, None]);
+    }
+
+    #[test]
+    fn a_blurred_profile_does_not_outvote_good_views() {
+        let identifier = identifier(&[("Ann", 0.0), ("Bo", 120.0)]);
         let mut bad = quality(40.0, 60.0);
         bad.sharpness = 0.05;
-        let mut observations: Vec<Observation> = (0..20).map(|frame| seen(frame, 120.0, bad)).collect();
-        observations.extend((20..30).map(|frame| seen(frame, 30.0, quality(80.0, 5.0))));
+        let mut observations: Vec<Observation> = (0..20).map(|frame| seen(1, frame, 120.0, bad)).collect();
+        observations.extend((20..30).map(|frame| seen(1, frame, 30.0, quality(80.0, 5.0))));
         let decision = &decide(&observations, Some(&identifier), None).unwrap()[0];
         assert_eq!(decision.who, Who::Named("Ann".into()));
         assert_eq!((decision.votes.views, decision.votes.nearest, decision.votes.named), (30, 10, 10));

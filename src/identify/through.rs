@@ -28,18 +28,18 @@ pub struct Through {
 }
 
 /// What is known of one track.
-pub(super) struct Seen {
+pub(super) struct Seen<'a> {
     pub(super) track: TrackId,
-    pub(super) identification: Identification,
+    pub(super) identification: &'a Identification,
     /// Direction of the sum of its views; `None` without one.
-    pub(super) template: Option<Embedding>,
+    pub(super) template: Option<&'a Embedding>,
 }
 
 /// The tracks without a name that get that of their nearest person through one of `tracks` that
 /// has it by itself, with the index of each. Nearer pairs come first; nobody is in two places
 /// at a time.
 pub(super) fn names_through(
-    tracks: &[Seen],
+    tracks: &[Seen<'_>],
     together: impl Fn(usize, usize) -> bool,
     threshold_deg: f64,
 ) -> Vec<(usize, Through)> {
@@ -48,10 +48,10 @@ pub(super) fn names_through(
         (0..tracks.len()).filter(|&at| tracks[at].identification.name.is_some()).collect();
     let through = |at: usize| -> Option<(usize, Through)> {
         let person = nearest(at).filter(|one| f64::from(one.angle_deg) < threshold_deg + BEYOND_DEG)?;
-        let template = tracks[at].template.as_ref()?;
+        let template = tracks[at].template?;
         let of_them = |other: &&usize| tracks[**other].identification.name.as_ref() == Some(&person.name);
         let angle = |&other: &usize| {
-            let angle_deg = tracks[other].template.as_ref()?.angle_deg(template)? as f32;
+            let angle_deg = tracks[other].template?.angle_deg(template)? as f32;
             Some(Through { track: tracks[other].track, angle_deg })
         };
         let best = named
@@ -99,12 +99,11 @@ mod tests {
             }),
             ..Identification::UNKNOWN
         };
-        let seen = |(i, deg): (usize, &f64)| Seen {
-            track: TrackId(i as u32 + 1),
-            identification: identification(deg),
-            template: Some(at(*deg)),
-        };
-        let seen: Vec<Seen> = angles.iter().enumerate().map(seen).collect();
+        let all: Vec<_> = angles.iter().map(|deg| (identification(deg), at(*deg))).collect();
+        let mut seen = Vec::new();
+        for ((identification, template), number) in all.iter().zip(1..) {
+            seen.push(Seen { track: TrackId(number), identification, template: Some(template) });
+        }
         let given = names_through(&seen, |a, b| together.contains(&(a.min(b), a.max(b))), 60.0);
         given.into_iter().map(|(at, through)| (at, through.track.0)).collect()
     }
