@@ -8,8 +8,9 @@ use super::Isa;
 use super::buffer::Buffer;
 use super::simd::{self, Kernel, Simd};
 
-/// Independent sums, enough to hide the latency of a multiply-add.
-const CHAINS: usize = 16;
+/// Independent sums: enough to hide the latency of a multiply-add, few enough to stay in the 16
+/// registers of AVX2 with what is multiplied and added.
+const CHAINS: usize = 12;
 
 /// Bytes each thread reads in a round: far more than any cache holds of it.
 const READ_BYTES: usize = 256 << 20;

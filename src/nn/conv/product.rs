@@ -5,6 +5,13 @@ use crate::nn::simd::{Simd, Tile};
 /// Most rows of a tile of any instruction set.
 pub(super) const MOST_ROWS: usize = 12;
 
+/// Steps between two looks around: prefetches and counting are instructions too, and where a core
+/// has another thread to serve, it is the number of instructions that bounds this loop.
+const STEPS: usize = 8;
+
+/// Numbers in a cache line.
+const LINE: usize = 16;
+
 /// One tile: rows of the left matrix, given by pointers, times one panel of the right one.
 ///
 /// A row of the left matrix is a number of *runs* of `length` numbers; run `i` starts
@@ -40,33 +47,65 @@ impl<F: Finish> Tile for Product<'_, F> {
             let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
             let mut panel = self.panel;
             let mut ahead = self.ahead;
+            let lines = (STEPS * self.ahead_step).div_ceil(LINE);
             for &run in self.runs {
                 let mut rows = [self.rows[0]; ROWS];
                 for (to, from) in rows.iter_mut().zip(self.rows) {
                     *to = from.add(run);
                 }
-                for k in 0..self.length {
-                    let mut right = [S::splat(0.0); VECTORS];
-                    for (v, right) in right.iter_mut().enumerate() {
-                        *right = S::load(panel.add(v * S::LANES));
-                    }
-                    panel = panel.add(VECTORS * S::LANES);
-                    // Two halves: a step may span two cache lines.
-                    S::prefetch(ahead);
-                    S::prefetch(ahead.wrapping_add(self.ahead_step / 2));
-                    ahead = ahead.wrapping_add(self.ahead_step);
-                    for (row, sums) in rows.iter().zip(&mut sums) {
-                        let left = S::splat(*row.add(k));
-                        for (sum, &right) in sums.iter_mut().zip(&right) {
-                            *sum = S::fma(left, right, *sum);
+                let mut k = 0;
+                while k + STEPS <= self.length {
+                    for (first, end) in [(0, 1), (1, 2), (2, 4), (4, 8), (8, 16)] {
+                        if lines > first {
+                            for line in first..end {
+                                S::prefetch(ahead.wrapping_add(line * LINE));
+                            }
                         }
                     }
+                    ahead = ahead.wrapping_add(STEPS * self.ahead_step);
+                    for i in 0..STEPS {
+                        step::<S, ROWS, VECTORS>(&rows, k + i, panel.add(i * VECTORS * S::LANES), &mut sums);
+                    }
+                    panel = panel.add(STEPS * VECTORS * S::LANES);
+                    k += STEPS;
+                }
+                while k < self.length {
+                    step::<S, ROWS, VECTORS>(&rows, k, panel, &mut sums);
+                    panel = panel.add(VECTORS * S::LANES);
+                    k += 1;
                 }
             }
             for (r, sums) in sums.iter().enumerate() {
                 for (v, &sum) in sums.iter().enumerate() {
                     self.finish.take::<S>(r, v, sum);
                 }
+            }
+        }
+    }
+}
+
+/// Adds number `k` of every row times `VECTORS` vectors of the panel. (A function, since a closure
+/// would be compiled without the instruction set at hand.)
+///
+/// # Safety
+/// Rows and panel must hold them; see [`Simd`].
+#[inline(always)]
+unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    rows: &[*const f32; ROWS],
+    k: usize,
+    panel: *const f32,
+    sums: &mut [[S::V; VECTORS]; ROWS],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut right = [S::splat(0.0); VECTORS];
+        for (v, right) in right.iter_mut().enumerate() {
+            *right = S::load(panel.add(v * S::LANES));
+        }
+        for (row, sums) in rows.iter().zip(sums) {
+            let left = S::splat(*row.add(k));
+            for (sum, &right) in sums.iter_mut().zip(&right) {
+                *sum = S::fma(left, right, *sum);
             }
         }
     }

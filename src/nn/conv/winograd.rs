@@ -1,11 +1,12 @@
-//! 3x3 convolutions of stride 1 by Winograd's minimal filtering (Lavin and Gray, "Fast
-//! Algorithms for Convolutional Neural Networks", CVPR 2016).
+//! 3x3 convolutions by Winograd's minimal filtering (Lavin and Gray, "Fast Algorithms for
+//! Convolutional Neural Networks", CVPR 2016).
 //!
 //! A tile of input pixels is transformed, multiplied with transformed weights in one matrix
 //! product for each of its points, and transformed back into a tile of output pixels:
 //! Y = A' [(G g G') . (B' d B)] A.
 
 mod gradient;
+mod halving;
 
 use std::ops::Range;
 
@@ -17,14 +18,18 @@ use crate::nn::buffer::Buffer;
 use crate::nn::simd::{self, Kernel, Simd};
 use crate::nn::team::Team;
 
+use halving::Halving;
+
 pub(crate) use gradient::{Direction, GradientMemory};
 
-/// A 3x3 convolution of stride 1 and padding 1.
+/// A 3x3 convolution of padding 1.
 #[derive(Debug)]
 pub(crate) struct Winograd {
     isa: Isa,
     output_tile: usize,
-    /// `[point][panel][input][PANEL]`
+    /// 1 or, with tiles of 2, 2.
+    stride: usize,
+    /// `[point][panel][depth of the point][PANEL]`
     weights: Buffer,
     inputs: usize,
     outputs: usize,
@@ -42,14 +47,19 @@ impl Tiles {
     /// Makes room for [`Winograd::apply`] of any of `layers`.
     pub(crate) fn grow<'a>(&mut self, layers: impl Iterator<Item = &'a Winograd>) {
         for layer in layers {
-            self.input.grow(layer.points() * (layer.block() * layer.inputs + SKEW));
+            self.input.grow(layer.points() * (layer.block() * layer.most_depth() + SKEW));
             self.output.grow(layer.points() * (layer.block() * layer.outputs + SKEW));
         }
     }
 }
 
-/// Most numbers of transformed tiles, so that input and output stay in a second-level cache.
+/// Numbers of transformed tiles in a block, so that input and output stay in a second-level cache,
+/// unless that makes less than [`BLOCK_TILES`].
 const BLOCK_NUMBERS: usize = 1 << 16;
+
+/// Tiles in a block of many channels: the weights, which are far more than the tiles then, have to
+/// be of use for several groups of them on each way through the cache.
+const BLOCK_TILES: usize = 48;
 
 /// Numbers between the points of transformed tiles beyond what they need: without them the
 /// points would fall into the same few sets of the cache.
@@ -204,16 +214,36 @@ impl Winograd {
             2 => transform::<F2, 4, 2>(isa, weight, [inputs, stored], outputs),
             _ => panic!("no scheme for tiles of {output_tile} pixels"),
         };
-        Self { isa, output_tile, weights, inputs: stored, outputs: padded(outputs, isa), activation }
+        let outputs = padded(outputs, isa);
+        Self { isa, output_tile, stride: 1, weights, inputs: stored, outputs, activation }
+    }
+
+    /// Points along a side of a transformed tile.
+    fn side(&self) -> usize {
+        self.output_tile + 3 - self.stride
     }
 
     fn points(&self) -> usize {
-        (self.output_tile + 2) * (self.output_tile + 2)
+        self.side() * self.side()
+    }
+
+    /// Numbers of a transformed tile at a point.
+    fn depth(&self, point: usize) -> usize {
+        match self.stride {
+            1 => self.inputs,
+            _ => Halving::runs(point) * self.inputs,
+        }
+    }
+
+    /// The most there are at any point.
+    fn most_depth(&self) -> usize {
+        self.depth(0)
     }
 
     /// Most tiles in one block.
     fn block(&self) -> usize {
-        (BLOCK_NUMBERS / self.points() / self.inputs.max(self.outputs)).next_multiple_of(12)
+        let fit = BLOCK_NUMBERS / self.points() / self.most_depth().max(self.outputs);
+        fit.max(BLOCK_TILES).next_multiple_of(12)
     }
 
     /// Applies the layer to `maps` maps laid out as `from`, writing maps laid out as `to`.
@@ -230,15 +260,16 @@ impl Winograd {
         (to, output): (Map, &mut [f32]),
         residual: bool,
     ) {
-        let down = from.height.div_ceil(self.output_tile);
-        let across = from.width.div_ceil(self.output_tile);
-        assert_eq!((from.height, from.width), (to.height, to.width));
+        let down = to.height.div_ceil(self.output_tile);
+        let across = to.width.div_ceil(self.output_tile);
+        assert_eq!((from.height, from.width), (self.stride * to.height, self.stride * to.width));
         assert_eq!((from.channels, to.channels), (self.inputs, self.outputs));
-        assert!(from.rows >= down * self.output_tile + 2 && from.columns >= across * self.output_tile + 2);
+        let reach = |tiles: usize| self.stride * tiles * self.output_tile + 3 - self.stride;
+        assert!(from.rows >= reach(down) && from.columns >= reach(across));
         assert!(input.len() >= maps * from.len() && output.len() >= maps * to.len());
         assert!(tiles.len() >= team.threads());
         for tiles in tiles.iter() {
-            assert!(tiles.input.len() >= self.points() * (self.block() * self.inputs + SKEW));
+            assert!(tiles.input.len() >= self.points() * (self.block() * self.most_depth() + SKEW));
             assert!(tiles.output.len() >= self.points() * (self.block() * self.outputs + SKEW));
         }
         let threads = team.threads();
@@ -326,7 +357,7 @@ struct Step<'a> {
     residual: bool,
     down: usize,
     across: usize,
-    /// `[point][tile][input]`, points `SKEW` further apart than the block needs.
+    /// `[point][tile][depth of the point]`, points `SKEW` further apart than the deepest needs.
     input_tiles: *mut f32,
     /// `[point][tile][output]`, likewise.
     output_tiles: *mut f32,
@@ -349,10 +380,11 @@ impl Kernel for Transform<'_> {
         let Self(step, tiles) = self;
         // SAFETY: `apply` has checked all sizes and lets no two threads write the same part.
         unsafe {
-            match step.layer.output_tile {
-                4 => step.input::<S, F4, 6, 4>(tiles),
-                3 => step.input::<S, F3, 5, 3>(tiles),
-                _ => step.input::<S, F2, 4, 2>(tiles),
+            match (step.layer.stride, step.layer.output_tile) {
+                (1, 4) => step.input::<S, F4, 6, 4>(tiles),
+                (1, 3) => step.input::<S, F3, 5, 3>(tiles),
+                (1, _) => step.input::<S, F2, 4, 2>(tiles),
+                _ => step.halved_input::<S>(tiles),
             }
         }
     }
@@ -373,10 +405,11 @@ impl Kernel for Restore<'_> {
         let Self(step, tiles, output) = self;
         // SAFETY: as above.
         unsafe {
-            match step.layer.output_tile {
-                4 => step.output::<S, F4, 6, 4>(tiles, output),
-                3 => step.output::<S, F3, 5, 3>(tiles, output),
-                _ => step.output::<S, F2, 4, 2>(tiles, output),
+            match (step.layer.stride, step.layer.output_tile) {
+                (1, 4) => step.output::<S, F4, 6, 4>(tiles, output),
+                (1, 3) => step.output::<S, F3, 5, 3>(tiles, output),
+                (1, _) => step.output::<S, F2, 4, 2>(tiles, output),
+                _ => step.output::<S, Halving, 3, 2>(tiles, output),
             }
         }
     }
@@ -391,7 +424,7 @@ impl Step<'_> {
     }
 
     fn input_point(&self) -> usize {
-        self.tiles.len() * self.layer.inputs + SKEW
+        self.tiles.len() * self.layer.most_depth() + SKEW
     }
 
     fn output_point(&self) -> usize {
@@ -441,9 +474,12 @@ impl Step<'_> {
 
     #[inline(always)]
     unsafe fn product<S: Simd>(&self, points: Range<usize>, panels: Range<usize>) {
-        let Winograd { inputs, outputs, .. } = *self.layer;
+        let outputs = self.layer.outputs;
         let groups = self.tiles.len().div_ceil(S::ROWS);
         for point in points {
+            let depth = self.layer.depth(point);
+            let before: usize = (0..point).map(|point| self.layer.depth(point)).sum();
+            let weights = &self.layer.weights[before * outputs..];
             // SAFETY: as many points are there.
             let (left, to) = unsafe {
                 (
@@ -452,25 +488,25 @@ impl Step<'_> {
                 )
             };
             for p in panels.clone() {
-                let panel = self.layer.weights[(point * outputs + p * S::PANEL) * inputs..].as_ptr();
+                let panel = weights[p * S::PANEL * depth..].as_ptr();
                 for group in 0..groups {
                     let first = group * S::ROWS;
                     let count = S::ROWS.min(self.tiles.len() - first);
                     let mut rows = [left; MOST_ROWS];
                     for (i, row) in rows[..count].iter_mut().enumerate() {
                         // SAFETY: the block has that many tiles.
-                        *row = unsafe { row.add((first + i) * inputs) };
+                        *row = unsafe { row.add((first + i) * depth) };
                     }
-                    // SAFETY: the rows hold `inputs` numbers, the panel as many steps, and the
+                    // SAFETY: the rows hold `depth` numbers, the panel as many steps, and the
                     // output a row for each of the tiles.
                     unsafe {
                         let to = to.add(first * outputs + p * S::PANEL);
                         let product = Product {
                             rows,
                             runs: &[0],
-                            length: inputs,
+                            length: depth,
                             panel,
-                            ahead: panel.wrapping_add(inputs * (S::PANEL + group * S::PANEL / groups)),
+                            ahead: panel.wrapping_add(depth * (S::PANEL + group * S::PANEL / groups)),
                             ahead_step: S::PANEL / groups,
                             finish: Store { to, stride: outputs },
                         };

@@ -34,6 +34,7 @@ impl Winograd {
         Self {
             isa,
             output_tile,
+            stride: 1,
             weights: Buffer::new(points * inputs * outputs),
             inputs,
             outputs,

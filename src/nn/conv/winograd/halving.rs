@@ -1,0 +1,170 @@
+//! Convolutions of stride 2 on tiles of 2 x 2 outputs.
+//!
+//! Along a row the outputs are y[i] = (w[0] d[2i] + w[2] d[2i + 2]) + w[1] d[2i + 1]: a filter of two
+//! taps on the even pixels and one of a single tap on the odd ones. The first is F(2, 2) at the
+//! points 0, 1 and infinity. A single tap has no part at infinity, so that the second needs the
+//! points 0 and 1 only. Both have the same way back, and are added by the matrix product: at a
+//! point it runs over all that comes from even and odd rows and columns. That makes 25 products for
+//! four outputs and every pair of channels, where there were 36.
+
+use std::ops::Range;
+
+use super::super::dense::pack;
+use super::super::{Activation, padded};
+use super::{Scheme, Step, Winograd};
+use crate::nn::Isa;
+use crate::nn::buffer::Buffer;
+use crate::nn::simd::Simd;
+
+/// Even pixels, of which there are three, and what both have in common.
+pub(super) struct Halving;
+
+/// Points along a side of a transformed tile; the last is infinity.
+const SIDE: usize = 3;
+
+/// Output pixels along a side of a tile.
+const OUT: usize = 2;
+
+/// Input pixels along a side of a tile.
+const IN: usize = 5;
+
+/// G for the odd pixels.
+const ODD: [[f64; 3]; OUT] = [[0., 1., 0.]; OUT];
+
+impl Scheme<SIDE, OUT> for Halving {
+    const WEIGHTS: [[f64; 3]; SIDE] = [[1., 0., 0.], [1., 0., 1.], [0., 0., 1.]];
+
+    #[inline(always)]
+    unsafe fn input<S: Simd>([a, b, c]: [S::V; SIDE]) -> [S::V; SIDE] {
+        // SAFETY: see `Simd`.
+        unsafe { [S::sub(a, b), b, S::sub(c, b)] }
+    }
+
+    #[inline(always)]
+    unsafe fn output<S: Simd>([a, b, c]: [S::V; SIDE]) -> [S::V; OUT] {
+        // SAFETY: see `Simd`.
+        unsafe { [S::add(a, b), S::add(b, c)] }
+    }
+}
+
+/// Kinds of rows, or of columns, that have a part at a point: even and odd ones, or even ones only.
+const fn kinds(at: usize) -> usize {
+    if at < OUT { 2 } else { 1 }
+}
+
+/// Steps of the matrix product, in units of the input channels, before those for even or odd rows
+/// and columns (0 and 1) at a point of column `column`.
+const fn run(row_kind: usize, column_kind: usize, column: usize) -> usize {
+    row_kind * kinds(column) + column_kind
+}
+
+impl Halving {
+    /// Steps of the matrix product at a point, in units of the input channels.
+    pub(super) const fn runs(point: usize) -> usize {
+        kinds(point / SIDE) * kinds(point % SIDE)
+    }
+
+    /// B' d of odd pixels.
+    ///
+    /// # Safety
+    /// See [`Simd`].
+    #[inline(always)]
+    unsafe fn odd<S: Simd>([a, b]: [S::V; OUT]) -> [S::V; OUT] {
+        // SAFETY: the caller's.
+        unsafe { [S::sub(a, b), b] }
+    }
+}
+
+/// G of even or odd pixels at a point along a side.
+fn filter(kind: usize, at: usize) -> [f64; 3] {
+    if kind == 0 { Halving::WEIGHTS[at] } else { ODD[at] }
+}
+
+impl Winograd {
+    /// A convolution of stride 2 onto maps of half the height and width; `weight` [out, in, 3, 3].
+    /// The maps that come in have [`padded`] channels.
+    pub(crate) fn halving(isa: Isa, weight: &[f32], inputs: usize, activation: Activation) -> Self {
+        let (stored, outputs) = (padded(inputs, isa), weight.len() / (9 * inputs));
+        let size = stored * padded(outputs, isa);
+        let runs: usize = (0..SIDE * SIDE).map(Halving::runs).sum();
+        let mut weights = Buffer::new(runs * size);
+        let mut rest = &mut weights[..];
+        for point in 0..SIDE * SIDE {
+            let (row, column) = (point / SIDE, point % SIDE);
+            let packed = pack(isa, Halving::runs(point) * stored, outputs, |k, output| {
+                let (run, input) = (k / stored, k % stored);
+                if input >= inputs {
+                    return 0.0;
+                }
+                let left = filter(run / kinds(column), row);
+                let right = filter(run % kinds(column), column);
+                let kernel = &weight[(output * inputs + input) * 9..][..9];
+                let sum: f64 = kernel
+                    .iter()
+                    .enumerate()
+                    .map(|(tap, &value)| left[tap / 3] * right[tap % 3] * f64::from(value))
+                    .sum();
+                sum as f32
+            });
+            let (to, left) = rest.split_at_mut(packed.len());
+            to.copy_from_slice(&packed);
+            rest = left;
+        }
+        let outputs = padded(outputs, isa);
+        Self { isa, output_tile: OUT, stride: 2, weights, inputs: stored, outputs, activation }
+    }
+}
+
+impl Step<'_> {
+    /// Transforms some tiles of the input of a convolution of stride 2.
+    ///
+    /// # Safety
+    /// As checked by [`Winograd::apply`].
+    #[inline(always)]
+    pub(super) unsafe fn halved_input<S: Simd>(&self, tiles: Range<usize>) {
+        let channels = self.layer.inputs;
+        let point = self.input_point();
+        let pitch = self.from.pitch();
+        for tile in tiles {
+            let (map, y, x) = self.place(tile, OUT);
+            let corner = map * self.from.len() + (self.from.at(2 * y, 2 * x) - self.from.at(0, 0));
+            let corner = self.input[corner..].as_ptr();
+            for c in (0..channels).step_by(S::LANES) {
+                // SAFETY: the maps hold whole tiles with their border, the block `tiles` tiles, and
+                // every point `runs` times the channels of each.
+                unsafe {
+                    let zero = S::splat(0.0);
+                    // What comes of the even rows, then of the odd ones.
+                    let mut half = [[zero; IN]; SIDE + OUT];
+                    for x in 0..IN {
+                        let mut d = [zero; IN];
+                        for (y, value) in d.iter_mut().enumerate() {
+                            *value = S::load(corner.add(y * pitch + x * channels + c));
+                        }
+                        let even = Halving::input::<S>([d[0], d[2], d[4]]);
+                        let odd = Halving::odd::<S>([d[1], d[3]]);
+                        for y in 0..SIDE {
+                            half[y][x] = even[y];
+                        }
+                        for y in 0..OUT {
+                            half[SIDE + y][x] = odd[y];
+                        }
+                    }
+                    for (y, d) in half.into_iter().enumerate() {
+                        let (row_kind, row) = (y / SIDE, y % SIDE);
+                        let even = Halving::input::<S>([d[0], d[2], d[4]]);
+                        let odd = Halving::odd::<S>([d[1], d[3]]);
+                        for column in 0..SIDE {
+                            let at = row * SIDE + column;
+                            let to = self.input_tiles.add(at * point + tile * Halving::runs(at) * channels);
+                            S::store(to.add(run(row_kind, 0, column) * channels + c), even[column]);
+                            if column < OUT {
+                                S::store(to.add(run(row_kind, 1, column) * channels + c), odd[column]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
