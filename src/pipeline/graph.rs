@@ -201,6 +201,7 @@ pub struct Graph<'scope, 'env, E> {
     /// an item, handed back by the sink.
     take: Option<Sender<()>>,
     give_back: Option<Receiver<()>>,
+    in_flight: usize,
     consumed: u64,
 }
 
@@ -225,7 +226,8 @@ where
         failure: Mutex::new(None),
         dropped: AtomicU64::new(0),
     });
-    let (take, give_back) = bounded(in_flight.max(1));
+    let in_flight = in_flight.max(1);
+    let (take, give_back) = bounded(in_flight);
     let (meters, items) = thread::scope(|scope| {
         let mut graph = Graph {
             scope,
@@ -233,6 +235,7 @@ where
             meters: Vec::new(),
             take: Some(take),
             give_back: Some(give_back),
+            in_flight,
             consumed: 0,
         };
         build(&mut graph);
@@ -422,7 +425,8 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
     }
 
     /// A stage that sees every item in the order of the source, on one thread, and makes one
-    /// item of each: for what depends on the items before.
+    /// item of each: for what depends on the items before. All that is in flight may wait behind
+    /// it, so that a slow stage of batches finds full ones.
     pub fn in_order<I, O>(
         &mut self,
         name: &'static str,
@@ -434,7 +438,7 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
         O: Send + 'scope,
     {
         let meter = self.meter(name, 1);
-        let (sender, receiver) = bounded(2);
+        let (sender, receiver) = bounded(self.in_flight);
         self.spawn(name, move |shared| {
             let (mut early, mut next) = (BTreeMap::new(), 0);
             loop {

@@ -161,6 +161,17 @@ fn stretch_frames(every: Option<DetectEvery>, live: bool, (width, height): (usiz
     every.stretch().min(room)
 }
 
+/// How many items may be on their way through [`stages`], for frames of that size: enough to keep
+/// every worker busy, and where an item is a single frame of a file, enough faces for batches.
+pub fn in_flight(how: &Look<'_>, live: bool, (width, height): (usize, usize)) -> usize {
+    let batch = (STRETCH_PIXELS / (width * height).max(1)).min(BATCH_FACES);
+    match how.every {
+        _ if live => how.threads + 2,
+        Some(_) => 2 * how.threads + 2,
+        None => 2 * how.threads + 2 + batch,
+    }
+}
+
 /// Adds the stages to a graph, from `source` on. Warnings of the source go to `warn`.
 pub fn stages<'scope, 'env>(
     graph: &mut Graph<'scope, 'env, LabelError>,

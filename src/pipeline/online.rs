@@ -42,7 +42,7 @@ pub(super) fn run(
     let mut recorder = job.analysis.is_some().then(|| Recorder::new(&job, &info));
     let mut ledger = Ledger::new(job.results);
     let (warn, warnings) = crossbeam_channel::unbounded::<String>();
-    let in_flight = if info.live { threads + 2 } else { 2 * threads + 2 };
+    let in_flight = look::in_flight(&how, info.live, (info.width, info.height));
     let from = &mut source;
     let mut statistics = graph::run(in_flight, control, |graph| {
         let looked = look::stages(graph, from, warn, how);

@@ -39,7 +39,8 @@ pub(super) fn run(
     let mut work = Work::default();
     let (warn, warnings) = crossbeam_channel::unbounded::<String>();
     let from = &mut source;
-    let statistics = graph::run(2 * job.threads.max(1) + 2, control, |graph| {
+    let in_flight = look::in_flight(&how, info.live, (info.width, info.height));
+    let statistics = graph::run(in_flight, control, |graph| {
         let looked = look::stages(graph, from, warn, how);
         graph.sink("track", looked, |stretch| {
             for looked in stretch {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::tracker::{ELSEWHERE_DEG, GAP_NS, is_near};
+use super::tracker::{GAP_NS, doubt_deg};
 use super::{Observation, Track, TrackId, template, tracks};
 use crate::embed::Embedding;
 
@@ -76,11 +76,11 @@ fn nearest(groups: &[Group], observations: &[Observation], same_deg: f64) -> Opt
 fn joint_deg(first: &Group, second: &Group, observations: &[Observation]) -> Option<f64> {
     let (last, next) =
         (observations.get(*first.members.last()?)?, observations.get(*second.members.first()?)?);
-    let follows = last.frame < next.frame && next.pts_ns.saturating_sub(last.end_ns()) <= GAP_NS;
+    let gap_ns = next.pts_ns.saturating_sub(last.end_ns());
+    let follows = last.frame < next.frame && gap_ns <= GAP_NS;
     let (a, b) = (first.template.as_ref()?, second.template.as_ref()?);
     let angle = a.angle_deg(b).filter(|_| follows)?;
-    // Who comes back elsewhere must look more alike.
-    Some(angle + if is_near(&last.face.bbox, &next.face.bbox) { 0.0 } else { ELSEWHERE_DEG })
+    Some(angle + doubt_deg(&last.face.bbox, &next.face.bbox, gap_ns))
 }
 
 #[cfg(test)]

@@ -7,7 +7,12 @@ use crate::embed::Embedding;
 /// How long a person may be out of sight and still be the same track, in nanoseconds.
 pub const GAP_NS: u64 = 3_000_000_000;
 /// Someone who comes back elsewhere must look this much more alike, in degrees.
-pub(super) const ELSEWHERE_DEG: f64 = 6.0;
+const ELSEWHERE_DEG: f64 = 6.0;
+/// Boxes of one face in one place differ by this ratio of their areas at most: what the detector
+/// makes of it, and a step to or from the camera.
+const SAME_SIZE: f32 = 0.4;
+/// The ratio of areas that a second out of sight adds to that: half or twice the side.
+const SIZE_A_SECOND: f32 = 0.25;
 /// A face that differs from its chain by this much more than two views of a person may is
 /// somebody else, where its position left a doubt, in degrees.
 const OTHER_DEG: f64 = 20.0;
@@ -129,8 +134,8 @@ impl Tracker {
         let mut best: Option<(f64, usize)> = None;
         for (at, track) in self.tracks.iter().enumerate().filter(|(_, track)| !in_frame(track)) {
             let Some(angle) = angle(track) else { continue };
-            let limit =
-                if is_near(&track.bbox, &seen.face.bbox) { same_deg } else { same_deg - ELSEWHERE_DEG };
+            let gap_ns = moment.pts_ns.saturating_sub(track.pts_ns);
+            let limit = same_deg - doubt_deg(&track.bbox, &seen.face.bbox, gap_ns);
             if angle < limit && best.is_none_or(|(least, _)| angle < least) {
                 best = Some((angle, at));
             }
@@ -139,12 +144,21 @@ impl Tracker {
     }
 }
 
-/// Whether a face that was in one place could be in the other after a short absence.
-pub(super) fn is_near(before: &BBox, now: &BBox) -> bool {
+/// How much more alike a face must look to be who was `before` and out of sight for `gap_ns`: nothing
+/// in about the same place, [`ELSEWHERE_DEG`] elsewhere, and endlessly where nobody comes nearer or
+/// goes away so fast.
+pub(super) fn doubt_deg(before: &BBox, now: &BBox, gap_ns: u64) -> f64 {
     let side = before.area().max(now.area()).sqrt();
     let ([ax, ay], [bx, by]) = (before.centre(), now.centre());
     let ratio = before.area().min(now.area()) / before.area().max(now.area());
-    (ax - bx).hypot(ay - by) < side && ratio > 0.4
+    let gap_s = gap_ns as f32 / 1e9;
+    if ratio <= SAME_SIZE * SIZE_A_SECOND.powf(gap_s) {
+        f64::INFINITY
+    } else if (ax - bx).hypot(ay - by) < side && ratio > SAME_SIZE {
+        0.0
+    } else {
+        ELSEWHERE_DEG
+    }
 }
 
 #[cfg(test)]
@@ -209,6 +223,22 @@ mod tests {
             scene.see(0, false, &[(0, 0.0, Some(0.0))]);
             assert_eq!(scene.see(20, false, &[(1, 400.0, Some(deg))]), [expected], "{deg}");
         }
+    }
+
+    #[test]
+    fn nobody_shrinks_or_grows_at_once() {
+        let square = |x: f32, side: f32| BBox { x1: x, y1: 0.0, x2: x + side, y2: side };
+        let doubt = |side: f32, gap_ms: u64| {
+            let there = doubt_deg(&square(0.0, 200.0), &square(300.0, side), gap_ms * 1_000_000);
+            let back = doubt_deg(&square(300.0, side), &square(0.0, 200.0), gap_ms * 1_000_000);
+            assert_eq!(there, back);
+            there
+        };
+        assert_eq!(doubt(130.0, 0), ELSEWHERE_DEG);
+        assert_eq!(doubt(80.0, 200), f64::INFINITY);
+        assert_eq!(doubt(80.0, 2000), ELSEWHERE_DEG);
+        assert_eq!(doubt(20.0, 2000), f64::INFINITY);
+        assert_eq!(doubt_deg(&square(0.0, 200.0), &square(20.0, 150.0), 0), 0.0);
     }
 
     #[test]

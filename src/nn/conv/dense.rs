@@ -154,8 +154,20 @@ impl Dense {
 
 /// Numbers `at(k, n)` of a matrix in panels `[panel][k][PANEL]`, zeros beyond `columns`.
 pub(super) fn pack(isa: Isa, depth: usize, columns: usize, at: impl Fn(usize, usize) -> f32) -> Buffer {
-    let panel = simd::panel(isa);
     let mut packed = Buffer::new(depth * padded(columns, isa));
+    pack_into(isa, &mut packed, depth, columns, at);
+    packed
+}
+
+/// The same into memory that holds zeros.
+pub(super) fn pack_into(
+    isa: Isa,
+    packed: &mut [f32],
+    depth: usize,
+    columns: usize,
+    at: impl Fn(usize, usize) -> f32,
+) {
+    let panel = simd::panel(isa);
     for (p, values) in packed.chunks_exact_mut(depth * panel).enumerate() {
         for (k, values) in values.chunks_exact_mut(panel).enumerate() {
             for (n, value) in (p * panel..columns).zip(values) {
@@ -163,7 +175,6 @@ pub(super) fn pack(isa: Isa, depth: usize, columns: usize, at: impl Fn(usize, us
             }
         }
     }
-    packed
 }
 
 /// Some rows and panels of [`Dense::apply`].

@@ -10,7 +10,7 @@ mod halving;
 
 use std::ops::Range;
 
-use super::dense::pack;
+use super::dense::pack_into;
 use super::product::{Finish, MOST_ROWS, Product};
 use super::{Activation, Map, Shared, padded, share};
 use crate::nn::Isa;
@@ -337,13 +337,12 @@ fn transform<W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
     let mut all = Buffer::new(IN * IN * size);
     for (n, to) in all.chunks_exact_mut(size).enumerate() {
         let (row, column) = (n / IN, n % IN);
-        let packed = pack(isa, stored, outputs, |input, output| {
+        pack_into(isa, to, stored, outputs, |input, output| {
             if input >= inputs {
                 return 0.0;
             }
             point::<W, IN, OUT>(&weight[(output * inputs + input) * 9..][..9], row, column)
         });
-        to.copy_from_slice(&packed);
     }
     all
 }

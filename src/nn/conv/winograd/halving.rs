@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::super::dense::pack;
+use super::super::dense::pack_into;
 use super::super::{Activation, padded};
 use super::{Scheme, Step, Winograd};
 use crate::nn::Isa;
@@ -91,7 +91,10 @@ impl Winograd {
         let mut rest = &mut weights[..];
         for point in 0..SIDE * SIDE {
             let (row, column) = (point / SIDE, point % SIDE);
-            let packed = pack(isa, Halving::runs(point) * stored, outputs, |k, output| {
+            let depth = Halving::runs(point) * stored;
+            let (to, after) = rest.split_at_mut(Halving::runs(point) * size);
+            rest = after;
+            pack_into(isa, to, depth, outputs, |k, output| {
                 let (run, input) = (k / stored, k % stored);
                 if input >= inputs {
                     return 0.0;
@@ -106,9 +109,6 @@ impl Winograd {
                     .sum();
                 sum as f32
             });
-            let (to, left) = rest.split_at_mut(packed.len());
-            to.copy_from_slice(&packed);
-            rest = left;
         }
         let outputs = padded(outputs, isa);
         Self { isa, output_tile: OUT, stride: 2, weights, inputs: stored, outputs, activation }
