@@ -103,6 +103,39 @@ fn a_batch_holds_what_waits_and_stops_when_it_is_full() {
 }
 
 #[test]
+fn all_that_is_in_flight_may_wait_behind_a_stage_in_order() {
+    let (passed, largest) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    run(32, &Control::new(), |graph| {
+        let items = graph.source("read", Overflow::Wait, count(100));
+        let passed = &passed;
+        let first = graph.in_order("pass", items, move |item| {
+            passed.fetch_add(1, Ordering::SeqCst);
+            Ok(item)
+        });
+        let slow = graph.batch(
+            "gather",
+            1,
+            20,
+            |_| 1,
+            first,
+            || {
+                |batch: Vec<u64>| {
+                    largest.fetch_max(batch.len(), Ordering::SeqCst);
+                    let start = Instant::now();
+                    while passed.load(Ordering::SeqCst) < 30 && start.elapsed() < Duration::from_secs(20) {
+                        thread::yield_now();
+                    }
+                    Ok(batch)
+                }
+            },
+        );
+        graph.sink("write", slow, |_| Ok::<(), Bad>(()));
+    })
+    .unwrap();
+    assert_eq!(largest.into_inner(), 20, "a batch is full where enough is on its way");
+}
+
+#[test]
 fn an_error_in_any_stage_ends_the_run_with_that_error() {
     for culprit in ["read", "square", "add", "write"] {
         let fail = |stage: &str, item: u64| {
