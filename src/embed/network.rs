@@ -92,9 +92,9 @@ const FIRST_STAGE_FACES: usize = 2;
 /// fewer products than tiles of 3, but take 44 % more weights, for which a face alone waits.
 const TILES: [usize; 4] = [4, 4, 4, 3];
 
-/// Which stages begin with a convolution by Winograd's way. The first has too few inputs for it,
-/// and in the last there is one number for every 12 products a face, so that a face alone would
-/// lose more time over three times the weights than it saves.
+/// Which stages begin with a convolution by Winograd's way. The first has too few inputs for it. In
+/// the last a face makes 12 products with each weight, too few for a face alone to make good what
+/// nearly three times the weights cost.
 const HALVING: [bool; 4] = [false, true, true, false];
 
 impl Network {

@@ -24,15 +24,18 @@ impl Tile for Outer<'_> {
         // SAFETY: the caller's.
         unsafe {
             let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
-            // By fours, so that the loop itself takes fewer of the core's instructions.
-            let (fours, rest) = self.at.as_chunks::<4>();
-            for four in fours {
-                for &(a, b) in four {
-                    add::<S, ROWS, VECTORS>(self.a.add(a), self.b.add(b), &mut sums);
+            for &(a, b) in self.at {
+                let (a, b) = (self.a.add(a), self.b.add(b));
+                let mut right = [S::splat(0.0); VECTORS];
+                for (v, right) in right.iter_mut().enumerate() {
+                    *right = S::load(b.add(v * S::LANES));
                 }
-            }
-            for &(a, b) in rest {
-                add::<S, ROWS, VECTORS>(self.a.add(a), self.b.add(b), &mut sums);
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let left = S::splat(*a.add(r));
+                    for (sum, &right) in sums.iter_mut().zip(&right) {
+                        *sum = S::fma(left, right, *sum);
+                    }
+                }
             }
             for (r, sums) in sums.iter().enumerate() {
                 for (v, &sum) in sums.iter().enumerate() {
@@ -40,31 +43,6 @@ impl Tile for Outer<'_> {
                     let sum = if self.add { S::add(sum, S::load(to)) } else { sum };
                     S::store(to, sum);
                 }
-            }
-        }
-    }
-}
-
-/// Adds one outer product.
-///
-/// # Safety
-/// `a` must hold ROWS numbers and `b` a panel; see [`Simd`].
-#[inline(always)]
-unsafe fn add<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    a: *const f32,
-    b: *const f32,
-    sums: &mut [[S::V; VECTORS]; ROWS],
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        let mut right = [S::splat(0.0); VECTORS];
-        for (v, right) in right.iter_mut().enumerate() {
-            *right = S::load(b.add(v * S::LANES));
-        }
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let left = S::splat(*a.add(r));
-            for (sum, &right) in sums.iter_mut().zip(&right) {
-                *sum = S::fma(left, right, *sum);
             }
         }
     }
