@@ -3,6 +3,7 @@
 
     python3 benches/video.py modes     # frame by frame, online, two passes: what is right and wrong
     python3 benches/video.py strangers # one of six people enrolled at a time: who else gets the name
+    python3 benches/video.py numbers  # whether a stranger's number stands for one person
     python3 benches/video.py search    # --detect-every auto against a search of every frame
     python3 benches/video.py relabel   # CPU time of labelling an analysis against that of the video
 
@@ -134,6 +135,53 @@ def strangers(folder):
         print(f"| {title} | {share('identified', 'known')} | {share('strangers_named', 'strangers_detected')} | {pairs}/{len(people) * len(analyses)} |", flush=True)
 
 
+def numbers(folder):
+    """Strangers' numbers in a video, and people found over all clips with nobody enrolled."""
+    analysis, faces = folder / "numbers.parquet", folder / "faces.jsonl"
+    print("| faces with a stranger's number, of which under somebody else's / under another than most of that person's | online | two passes |\n|---|---|---|")
+    of = {gallery: clips for _, gallery, clips in sets()}
+    rows = [
+        ("interview (hamilton)", "hamilton", of["hamilton"]),
+        ("interview, nobody enrolled", None, of["hamilton"]),
+        ("friends, three of six people enrolled", "half", of["half"]),
+        ("bundled sample, nobody enrolled", None, of["sample"]),
+    ]
+    for title, gallery, clips in rows:
+        cells = []
+        for mode in ("online", "two passes"):
+            total = {"numbered": 0, "shared": 0, "split": 0}
+            for clip, truth, more in clips:
+                known = ["--gallery", folder / f"gallery-{gallery}"] if gallery else []
+                # Without a gallery nothing but an analysis makes it embed.
+                run("label", clip, "--no-video", *known, "--analysis", analysis, "--jsonl", faces, *MODES[mode])
+                judged = json.loads(run("eval", "video", truth, faces, "--json", *more)[0])[1]["numbers"]
+                total = {key: total[key] + judged[key] for key in total}
+            cells.append("{numbered}: {shared} / {split}".format(**total))
+        print(f"| {title} | " + " | ".join(cells) + " |", flush=True)
+    truth = json.loads((FRIENDS / "truth.json").read_text())["clips"]
+    people, analyses = {}, []
+    for clip in friends_clips():
+        analyses.append(folder / f"{clip}.parquet")
+        run("label", FRIENDS / "clips" / clip, "--no-video", "--analysis", analyses[-1], "--jsonl", faces)
+        for face in map(json.loads, faces.read_text().splitlines()):
+            for one in truth[clip]["faces"]:
+                places = [place for frame, place in one["frames"] if frame == face["frame"]]
+                if one["name"] and places and max(centred(face["box"], places[0]), iou(face["box"], places[0])) >= 0.4:
+                    people.setdefault(f"{analyses[-1]}#{face['track']}", []).append(one["name"])
+    people = {track: max(sorted(set(names)), key=names.count) for track, names in people.items()}
+    found = [[people[track] for track in person["tracks"] if track in people] for person in json.loads(run("discover", *analyses, "--json")[0])]
+    tracks = [name for person in found for name in person]
+    pairs = lambda names: sum(names.count(name) * (names.count(name) - 1) // 2 for name in set(names))
+    right, joined = sum(map(pairs, found)), sum(len(names) * (len(names) - 1) // 2 for names in found)
+    print(f"\ndiscover, friends' clips: {len(tracks)} tracks of {len(set(tracks))} people; of {pairs(tracks)} pairs of tracks of one person {right} are joined, and {joined - right} pairs of two people")
+
+
+def centred(a, b):
+    """1 when each centre lies in the other box, else 0."""
+    inside = lambda a, b: b[0] <= (a[0] + a[2]) / 2 <= b[2] and b[1] <= (a[1] + a[3]) / 2 <= b[3]
+    return float(inside(a, b) and inside(b, a))
+
+
 def iou(a, b):
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
@@ -202,7 +250,7 @@ def relabel(folder):
 
 if __name__ == "__main__":
     wanted = sys.argv[1:]
-    tables = {"modes": modes, "strangers": strangers, "search": search, "relabel": relabel}
+    tables = {"modes": modes, "strangers": strangers, "numbers": numbers, "search": search, "relabel": relabel}
     if not wanted or any(name not in tables for name in wanted):
         sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as name:

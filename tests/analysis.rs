@@ -4,6 +4,7 @@
 
 mod place;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -51,6 +52,27 @@ fn an_analysis_gives_the_same_answers_as_the_video() {
         "gallery",
     ]);
     assert!(fs::exists(place.path("named.mp4")).unwrap());
+}
+
+#[test]
+fn strangers_are_told_apart_from_an_analysis_as_from_the_video() {
+    let Some(place) = Place::new() else { return };
+    place.clip(130);
+    let label = |input: &str, more: &[&str], list: &str| {
+        let common = ["label", input, "--no-video", "--jsonl", list];
+        place.run(&common.into_iter().chain(more.iter().copied()).collect::<Vec<_>>());
+        fs::read_to_string(place.path(list)).unwrap()
+    };
+    let seen = label("clip.mp4", &["--analysis", "clip.parquet"], "seen.jsonl");
+    assert_eq!(label("clip.parquet", &[], "again.jsonl"), seen);
+    // One of the two is seen in two shots.
+    let mut tracks: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+    for face in seen.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()) {
+        if let Some((number, track)) = face["stranger"].as_u64().zip(face["track"].as_u64()) {
+            tracks.entry(number).or_default().insert(track);
+        }
+    }
+    assert!(tracks.values().any(|tracks| tracks.len() > 1), "{tracks:?}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::annotate::{SheetCell, SheetRow, contact_sheet};
 use crate::discover::{self, Member};
 use crate::identify::{self, Identifier, decide};
 use crate::media::write_still;
+use crate::track::SURE_SCORE;
 
 /// Group the strangers of analysed videos into people, to be named
 ///
@@ -46,7 +47,7 @@ pub struct DiscoverArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     min_views: u16,
     /// Leave out tracks in which the detector was never that sure of a face, 0 to 1
-    #[arg(long, value_name = "SCORE", default_value_t = discover::SURE_SCORE, value_parser = options::parse_share)]
+    #[arg(long, value_name = "SCORE", default_value_t = SURE_SCORE, value_parser = options::parse_share)]
     min_score: f32,
     /// Print JSON
     #[arg(long)]
@@ -93,7 +94,7 @@ impl DiscoverArgs {
             }
             members.retain(|member| !named.contains(&(member.file, member.track)));
         }
-        let mut strangers: Vec<Stranger<'_>> = discover::people(&members, same_deg)
+        let mut strangers: Vec<Stranger<'_>> = discover::people(&members, same_deg, |one| one.distinct)
             .into_iter()
             .map(|person| {
                 let tracks: Vec<&Member> = person.into_iter().map(|index| &members[index]).collect();

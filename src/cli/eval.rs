@@ -18,7 +18,7 @@ use crate::embed::{Embedder, Mirror};
 use crate::eval::calibrate::{self, Calibration, Sample};
 use crate::eval::lfw;
 use crate::eval::people::people;
-use crate::eval::video::{self, Counts, Rule, Score, Truth};
+use crate::eval::video::{self, Counts, NumberCounts, Rule, Score, Truth};
 use crate::nn::Device;
 use crate::nn::weights::{BuiltIn, Precision, Weights};
 
@@ -146,6 +146,14 @@ fn video_table(score: &Score) -> Result<String, std::fmt::Error> {
     writeln!(out, "named in ignored regions: {}", score.named_in_ignored)?;
     if let (Some(faces), Some(named)) = (score.false_detections, score.named_false_detections) {
         writeln!(out, "found where the truth has no face: {faces}, of which named: {named}")?;
+    }
+    let NumberCounts { numbered, shared, split } = score.numbers;
+    if numbered > 0 {
+        writeln!(
+            out,
+            "with a stranger's number: {numbered}, of which under that of somebody else: {shared}, under another \
+             than most of that person's: {split}"
+        )?;
     }
     for (name, counts) in &score.people {
         let identified = share(counts.identified, counts.known);

@@ -19,6 +19,7 @@ use crate::gallery::{
 };
 use crate::identify::{self, Calibration, Identifier, Threshold};
 use crate::media::write_still;
+use crate::track::SURE_SCORE;
 
 /// See, check and change who is enrolled
 #[derive(Debug, Args)]
@@ -124,7 +125,7 @@ struct CalibrateArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     min_views: u16,
     /// Leave out tracks in which the detector was never that sure of a face, 0 to 1
-    #[arg(long, value_name = "SCORE", default_value_t = discover::SURE_SCORE, value_parser = options::parse_share)]
+    #[arg(long, value_name = "SCORE", default_value_t = SURE_SCORE, value_parser = options::parse_share)]
     min_score: f32,
     /// Say what the angle would be, and keep the gallery as it is
     #[arg(long)]
@@ -351,7 +352,9 @@ impl CalibrateArgs {
         // The angle does not depend on the threshold, which is what is looked for.
         let identifier = Identifier::new(&templates, Threshold::from_angle(same_deg)?)?;
         let mut strangers: Vec<(f32, &Member, String)> = Vec::new();
-        for person in discover::people(&members, same_deg) {
+        // Poor views are grouped too: a stranger counted twice would make the measure look surer
+        // than it is.
+        for person in discover::people(&members, same_deg, |_| true) {
             let mut nearest: Option<(f32, &Member, String)> = None;
             for member in person.into_iter().map(|index| &members[index]) {
                 let found = identifier.identify(&member.template)?.nearest;

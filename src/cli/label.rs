@@ -264,11 +264,12 @@ impl LabelArgs {
             true => Some(self.video_of(path, &analysis)?),
             false => None,
         };
-        let embedder = match self.gallery.is_some() {
-            true => Some(self.model.embedder(&self.device()?)?),
-            false => None,
-        };
-        if let Some(embedder) = &embedder {
+        // Without a gallery there are still strangers to tell apart, where the model is the one.
+        let wanted = self.gallery.is_some() || analysis.model.is_some();
+        let mut embedder = wanted.then(|| self.model.embedder(&self.device()?)).transpose()?;
+        if self.gallery.is_none() {
+            embedder = embedder.filter(|embedder| analysis.model == Some(embedder.model()));
+        } else if let Some(embedder) = &embedder {
             analysis.check_model(path, embedder.model())?;
         }
         let (identifier, colours) = self.identifier(embedder.as_ref())?.unzip();

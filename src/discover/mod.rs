@@ -68,6 +68,8 @@ pub struct Member {
     pub end_ns: u64,
     /// Where it lies on the hypersphere, all views together.
     pub template: Embedding,
+    /// Whether it [shows enough](track::is_distinct) to recognise the same person in another track.
+    pub distinct: bool,
     /// Views with an embedding.
     pub views: usize,
     /// Its best view among the observations of its analysis.
@@ -80,10 +82,6 @@ impl Member {
         self.file == other.file && self.start_ns < other.end_ns && other.start_ns < self.end_ns
     }
 }
-
-/// A detector's score that no track of something else reaches in a lasting way: of the tracks of
-/// the clips at hand, faces reached 0.99 and hands or curtains did not.
-pub const SURE_SCORE: f32 = 0.99;
 
 /// The tracks of `analyses` that have at least `min_views` views with an embedding, and one whose
 /// score is at least `min_score`: whatever looks little like a face would be grouped with its
@@ -111,12 +109,21 @@ pub fn members(
             let views = embedded().count();
             let best = embedded().max_by(|(i, a), (j, b)| a.weight().total_cmp(&b.weight()).then(j.cmp(i)));
             let template = track::template(seen().map(|(_, observation)| observation));
-            if let (Some((best, _)), Some(template)) = (best, template)
+            let score = seen().map(|(_, observation)| observation.face.score).fold(0.0, f32::max);
+            if let (Some((best, view)), Some(template)) = (best, template)
                 && views >= min_views
-                && seen().any(|(_, observation)| observation.face.score >= min_score)
+                && score >= min_score
             {
-                let (start_ns, end_ns) = (track.start_ns, track.end_ns);
-                members.push(Member { file, track: track.id, start_ns, end_ns, template, views, best });
+                members.push(Member {
+                    file,
+                    track: track.id,
+                    start_ns: track.start_ns,
+                    end_ns: track.end_ns,
+                    template,
+                    distinct: track::is_distinct(view.weight(), score),
+                    views,
+                    best,
+                });
             }
         }
     }
@@ -124,9 +131,11 @@ pub fn members(
 }
 
 /// Groups tracks into people by [`track::cluster`]; two tracks that are in one picture are two
-/// people. Groups come in the order of their first members, the members of a group in order.
-pub fn people(members: &[Member], same_deg: f64) -> Vec<Vec<usize>> {
-    let templates: Vec<Option<Embedding>> = members.iter().map(|one| Some(one.template.clone())).collect();
+/// people, and one that may not be `grouped` is somebody by itself. Groups come in the order of their
+/// first members, the members of a group in order.
+pub fn people(members: &[Member], same_deg: f64, grouped: impl Fn(&Member) -> bool) -> Vec<Vec<usize>> {
+    let template = |one: &Member| grouped(one).then(|| one.template.clone());
+    let templates: Vec<Option<Embedding>> = members.iter().map(template).collect();
     let groups = track::cluster(&templates, |a, b| members[a].meets(&members[b]), same_deg);
     let mut people = vec![Vec::new(); groups.iter().max().map_or(0, |most| most + 1)];
     for (member, group) in groups.into_iter().enumerate() {
@@ -148,6 +157,7 @@ mod tests {
             start_ns: start,
             end_ns: start + 10,
             template: Embedding::new(ModelId([1; 8]), vector).unwrap(),
+            distinct: true,
             views: 1,
             best: 0,
         }
@@ -163,14 +173,17 @@ mod tests {
             member(2, 5, 180.0),
             member(0, 40, 4.0),
         ];
-        assert_eq!(people(&members, 40.0), [vec![0, 2, 5], vec![1, 3], vec![4]]);
-        assert_eq!(people(&members, 1.0).len(), 6);
-        assert_eq!(people(&[], 40.0), Vec::<Vec<usize>>::new());
+        let all = |_: &Member| true;
+        assert_eq!(people(&members, 40.0, all), [vec![0, 2, 5], vec![1, 3], vec![4]]);
+        assert_eq!(people(&members, 1.0, all).len(), 6);
+        assert_eq!(people(&[], 40.0, all), Vec::<Vec<usize>>::new());
+        let but_the_third = people(&members, 40.0, |one| (one.file, one.start_ns) != (1, 0));
+        assert_eq!(but_the_third, [vec![0, 5], vec![1], vec![2], vec![3], vec![4]]);
     }
 
     #[test]
     fn two_in_the_picture_at_once_are_two_however_alike() {
         let members = [member(0, 0, 0.0), member(0, 9, 1.0), member(1, 9, 0.4)];
-        assert_eq!(people(&members, 60.0), [vec![0, 2], vec![1]], "another video is another time");
+        assert_eq!(people(&members, 60.0, |_| true), [vec![0, 2], vec![1]], "another video is another time");
     }
 }

@@ -3,6 +3,7 @@
 pub mod calibrate;
 mod continuity;
 pub mod lfw;
+mod numbers;
 pub mod openset;
 pub mod people;
 pub mod roc;

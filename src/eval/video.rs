@@ -24,6 +24,9 @@
 //!   under the number of another track than before, *interrupted* where it is missed and found
 //!   again (frames in which it is partial are passed over), and *renamed* where its name changes;
 //!   unknown counts as a name.
+//! - The number of a stranger should stand for one person, and a person should have one: see
+//!   [`NumberCounts`]. A stranger of whom the truth says nothing but an `id` is another one under
+//!   another `id`. Partial faces and undecided ones do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -31,6 +34,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::continuity::{Continuity, Step};
+pub use super::numbers::NumberCounts;
+use super::numbers::{Numbers, Somebody};
 use super::{EvalError, read};
 use crate::detect::BBox;
 
@@ -79,6 +84,8 @@ pub struct TruthFace {
     pub bbox: BBox,
     /// Who.
     pub who: Who,
+    /// The name of the person, to be named or not; `None` where the truth does not say.
+    pub person: Option<String>,
     /// Which continuous face it is a frame of; `None` where the truth does not say.
     pub id: Option<String>,
     /// A detector is not blamed for missing it.
@@ -190,12 +197,16 @@ impl Truth {
         let size_px = file.width.zip(file.height).map(|(width, height)| [width, height]);
         let mut truth = Self { complete: true, size_px, ..Self::default() };
         for frame in file.frames {
-            let faces = frame.faces.into_iter().map(|face| TruthFace {
-                bbox: bbox(face.bbox),
-                id: face.id,
-                who: if same_name(&face.name, "unknown") { Who::Stranger } else { Who::Known(face.name) },
-                difficult: face.difficult,
-                partial: face.partial,
+            let faces = frame.faces.into_iter().map(|face| {
+                let person = Some(face.name).filter(|name| !same_name(name, "unknown"));
+                TruthFace {
+                    bbox: bbox(face.bbox),
+                    id: face.id,
+                    who: person.clone().map_or(Who::Stranger, Who::Known),
+                    person,
+                    difficult: face.difficult,
+                    partial: face.partial,
+                }
             });
             let entry = truth.frames.entry(frame.frame).or_default();
             entry.faces.extend(faces);
@@ -212,6 +223,7 @@ impl Truth {
                 truth.frames.entry(*frame).or_default().faces.push(TruthFace {
                     bbox: bbox(*place),
                     who: track.name.clone().map_or(Who::Undecided, Who::Known),
+                    person: track.name.clone(),
                     id: Some(number.to_string()),
                     difficult: !track.easy,
                     partial: false,
@@ -261,6 +273,9 @@ pub struct Observation {
     pub bbox: [f32; 4],
     /// Who; `None` for unknown.
     pub name: Option<String>,
+    /// The number of a stranger; `None` for people with a name and where strangers are not told
+    /// apart.
+    pub stranger: Option<u32>,
     /// Its track; `None` where nothing was tracked.
     pub track: Option<u32>,
     /// When the frame is shown, in nanoseconds; `None` where that is not known.
@@ -361,6 +376,8 @@ pub struct Score {
     pub difficult: Counts,
     /// All faces, by person; strangers are not listed.
     pub people: BTreeMap<String, Counts>,
+    /// Strangers' numbers.
+    pub numbers: NumberCounts,
     /// Names given to detections in ignored regions.
     pub named_in_ignored: u64,
     /// Detections without a truth face outside ignored regions; `None` where the truth does
@@ -387,6 +404,7 @@ pub fn score(truth: &Truth, observations: &[Observation], rule: Rule) -> Score {
         easy: Counts::default(),
         difficult: Counts::default(),
         people: BTreeMap::new(),
+        numbers: NumberCounts::default(),
         named_in_ignored: 0,
         false_detections: truth.complete.then_some(0),
         named_false_detections: truth.complete.then_some(0),
@@ -406,7 +424,7 @@ pub fn score(truth: &Truth, observations: &[Observation], rule: Rule) -> Score {
             score.outside_truth += seen.len() as u64;
         }
     }
-    let mut continuity = Continuity::default();
+    let (mut continuity, mut numbers) = (Continuity::default(), Numbers::default());
     for (index, frame) in &truth.frames {
         let seen = by_frame.get(index).map_or(&[][..], Vec::as_slice);
         let boxes: Vec<BBox> = seen.iter().map(|o| truth.inside(bbox(o.bbox))).collect();
@@ -416,6 +434,9 @@ pub fn score(truth: &Truth, observations: &[Observation], rule: Rule) -> Score {
             score.count(face, detection.map(|found| found.name.as_deref()));
             if !face.partial && face.who != Who::Undecided {
                 score.follow(face, continuity.see(face, detection));
+                if let Some((somebody, number)) = somebody(face).zip(detection.and_then(|one| one.stranger)) {
+                    numbers.see(somebody, number);
+                }
             }
         }
         for (i, (observation, place)) in seen.iter().zip(&boxes).enumerate() {
@@ -428,10 +449,25 @@ pub fn score(truth: &Truth, observations: &[Observation], rule: Rule) -> Score {
             } else {
                 score.false_detections = score.false_detections.map(|n| n + 1);
                 score.named_false_detections = score.named_false_detections.map(|n| n + named);
+                if let Some((track, number)) = observation.track.zip(observation.stranger)
+                    && truth.complete
+                {
+                    numbers.see(Somebody::Nothing(track), number);
+                }
             }
         }
     }
+    score.numbers = numbers.count();
     score
+}
+
+/// Whom a face of the truth belongs to, as far as it says.
+fn somebody(face: &TruthFace) -> Option<Somebody> {
+    match (&face.person, &face.id) {
+        (Some(name), _) => Some(Somebody::Named(canonical(name))),
+        (None, Some(id)) => Some(Somebody::Unnamed(id.clone())),
+        (None, None) => None,
+    }
 }
 
 impl Score {
@@ -644,6 +680,31 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_those_of_people_and_of_what_is_no_face() {
+        let truth = truth(
+            serde_json::json!([
+                {"name": "ann", "id": "1", "box": [0, 0, 10, 10]},
+                {"name": "unknown", "id": "2", "box": [20, 0, 30, 10]},
+                {"name": "bob", "id": "3", "box": [40, 0, 50, 10], "partial": true},
+            ]),
+            serde_json::json!([[0, 100, 200, 200]]),
+        );
+        let numbered = |bbox, number| Observation { stranger: Some(number), ..seen(bbox, None) };
+        let mut observations = vec![
+            numbered([0.0, 0.0, 10.0, 10.0], 1),
+            numbered([20.0, 0.0, 30.0, 10.0], 1),
+            numbered([40.0, 0.0, 50.0, 10.0], 1),
+            numbered([10.0, 110.0, 20.0, 120.0], 1),
+            Observation { track: Some(9), ..numbered([300.0, 0.0, 310.0, 10.0], 1) },
+        ];
+        let counts = |observations: &[Observation]| score(&truth, observations, Rule::Iou).numbers;
+        assert_eq!(counts(&observations), NumberCounts { numbered: 3, shared: 2, split: 0 });
+        observations[1].stranger = Some(2);
+        observations[4].stranger = None;
+        assert_eq!(counts(&observations), NumberCounts { numbered: 2, shared: 0, split: 0 });
+    }
+
+    #[test]
     fn a_continuous_face_is_switched_interrupted_and_renamed() {
         let face = |frame: u64, difficult: bool| {
             serde_json::json!({"frame": frame, "faces": [
@@ -656,6 +717,7 @@ mod tests {
             frame,
             bbox: [0.0, 0.0, 10.0, 10.0],
             name: name.map(Into::into),
+            stranger: None,
             track: Some(track),
             pts_ns: Some(frame * 500_000_000),
         };

@@ -112,7 +112,8 @@ impl Decision {
 ///   degrees, and it shares no frame with any track of theirs.
 /// - A [glimpse](track::Track::is_glimpse) without a name is nobody.
 /// - Other tracks without a name that are less than `same_deg` degrees apart on average and share no
-///   frame are the same stranger.
+///   frame are the same stranger, as long as each [shows enough](track::is_distinct) to tell; one that
+///   does not has a number of its own.
 ///
 /// # Errors
 /// [`IdentifyError`] when the embeddings cannot be compared with the gallery's.
@@ -124,10 +125,11 @@ pub fn decide(
     let tracks = track::tracks(observations);
     let mut found = Vec::with_capacity(tracks.len());
     let mut templates = Vec::with_capacity(tracks.len());
+    let mut distinct = Vec::with_capacity(tracks.len());
     for track in &tracks {
         let mut evidence = Evidence::default();
         for seen in track.observations.iter().filter_map(|&at| observations.get(at)) {
-            evidence.see(seen.frame, seen.weight());
+            evidence.see(seen.frame, seen.weight(), seen.face.score);
             if let Some(embedding) = &seen.embedding {
                 evidence.add(embedding, seen.weight(), identifier)?;
             }
@@ -137,6 +139,7 @@ pub fn decide(
             None => (Identification::UNKNOWN, Votes { views: evidence.views(), ..Votes::default() }),
         };
         templates.push(evidence.template());
+        distinct.push(evidence.is_distinct());
         found.push(Found { identification, votes, best_frame: evidence.best_frame(), through: None });
     }
     let frames: Vec<BTreeSet<u64>> = (tracks.iter())
@@ -155,7 +158,8 @@ pub fn decide(
     let unnamed: Vec<usize> = (0..found.len())
         .filter(|&at| found[at].identification.name.is_none() && !tracks[at].is_glimpse(observations))
         .collect();
-    let of_unnamed: Vec<Option<Embedding>> = unnamed.iter().map(|&at| templates[at].clone()).collect();
+    let of_unnamed: Vec<Option<Embedding>> =
+        unnamed.iter().map(|&at| templates[at].clone().filter(|_| distinct[at])).collect();
     // No two templates are less than 0 degrees apart.
     let groups = cluster(&of_unnamed, |a, b| together(unnamed[a], unnamed[b]), same_deg.unwrap_or(0.0));
     let stranger: BTreeMap<usize, u32> =

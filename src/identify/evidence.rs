@@ -2,6 +2,7 @@
 
 use super::{Identification, Identifier, IdentifyError, Votes};
 use crate::embed::Embedding;
+use crate::track::is_distinct;
 
 /// Views whose vote is kept; of more, those of the least weight are forgotten.
 const MOST_VOTES: usize = 256;
@@ -15,6 +16,8 @@ pub struct Evidence {
     views: u32,
     votes: Vec<Vote>,
     best: Option<(f32, u64)>,
+    score: f32,
+    embedded: f32,
 }
 
 #[derive(Debug, Clone)]
@@ -25,8 +28,10 @@ struct Vote {
 }
 
 impl Evidence {
-    /// The track was seen in that frame with a view of that weight, embedded or not.
-    pub fn see(&mut self, frame: u64, weight: f32) {
+    /// The track was seen in that frame with a view of that weight, embedded or not, of which the
+    /// detector was that sure.
+    pub fn see(&mut self, frame: u64, weight: f32, score: f32) {
+        self.score = self.score.max(score);
         if self.best.is_none_or(|(most, _)| weight > most) {
             self.best = Some((weight, frame));
         }
@@ -42,6 +47,7 @@ impl Evidence {
         weight: f32,
         identifier: Option<&Identifier>,
     ) -> Result<(), IdentifyError> {
+        self.embedded = self.embedded.max(weight);
         // A view of no weight still says more than nothing where there is no other.
         let weight = weight.max(1e-6);
         let values = embedding.as_slice();
@@ -73,6 +79,11 @@ impl Evidence {
     /// The frame with the best view.
     pub fn best_frame(&self) -> u64 {
         self.best.map_or(0, |(_, frame)| frame)
+    }
+
+    /// Whether it [says enough](is_distinct) to recognise the same person in another track.
+    pub fn is_distinct(&self) -> bool {
+        is_distinct(self.embedded, self.score)
     }
 
     /// The direction of the weighted sum of the views; `None` without one.

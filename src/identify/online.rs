@@ -1,16 +1,16 @@
 //! The decision about tracks while they go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Decision, Evidence, Identification, Identifier, IdentifyError, Votes, Who};
-use crate::detect::Quality;
+use crate::detect::{Face, Quality};
 use crate::embed::Embedding;
-use crate::track::{GAP_NS, Moment, TrackId, weight};
+use crate::track::{GAP_NS, Moment, TrackId, weight_inside};
 
 /// A track keeps its name until it is this much farther than the threshold, and until another
 /// person is this much nearer, in degrees.
 const HOLD_DEG: f32 = 3.0;
-/// Strangers that are remembered, the last ones.
+/// Tracks of strangers that are remembered, the last ones.
 const MOST_STRANGERS: usize = 1000;
 
 /// A face of a track in one frame.
@@ -18,6 +18,8 @@ const MOST_STRANGERS: usize = 1000;
 pub struct View<'a> {
     /// Its track.
     pub track: TrackId,
+    /// Where it is, and how sure the detector is that it is one.
+    pub face: &'a Face,
     /// How good a view it is.
     pub quality: &'a Quality,
     /// Its embedding, if it has one.
@@ -30,8 +32,14 @@ pub struct Online<'a> {
     identifier: Option<&'a Identifier>,
     same_deg: Option<f64>,
     tracks: BTreeMap<TrackId, Held>,
-    strangers: Vec<(u32, Embedding)>,
+    strangers: BTreeMap<TrackId, Stranger>,
     next: u32,
+}
+
+/// A stranger as seen in a track that [shows enough](Evidence::is_distinct) to recognise them.
+struct Stranger {
+    number: u32,
+    template: Embedding,
 }
 
 struct Held {
@@ -39,13 +47,15 @@ struct Held {
     identification: Identification,
     votes: Votes,
     stranger: Option<u32>,
+    /// The number is the last one.
+    settled: bool,
     pts_ns: u64,
 }
 
 impl<'a> Online<'a> {
     /// Knows no track yet. `same_deg` as in [`decide`](super::decide).
     pub fn new(identifier: Option<&'a Identifier>, same_deg: Option<f64>) -> Self {
-        Self { identifier, same_deg, tracks: BTreeMap::new(), strangers: Vec::new(), next: 1 }
+        Self { identifier, same_deg, tracks: BTreeMap::new(), strangers: BTreeMap::new(), next: 1 }
     }
 
     /// The decisions about the faces of the next frame, in their order. Of two with the same
@@ -97,12 +107,14 @@ impl<'a> Online<'a> {
             identification: Identification::UNKNOWN,
             votes: Votes::default(),
             stranger: None,
+            settled: false,
             pts_ns: moment.pts_ns,
         });
         held.pts_ns = moment.pts_ns;
-        held.evidence.see(moment.frame, weight(view.quality));
+        let weight = weight_inside(view.face, view.quality);
+        held.evidence.see(moment.frame, weight, view.face.score);
         let Some(embedding) = view.embedding else { return Ok(()) };
-        held.evidence.add(embedding, weight(view.quality), self.identifier)?;
+        held.evidence.add(embedding, weight, self.identifier)?;
         if let Some(identifier) = self.identifier {
             let (identification, votes) = held.evidence.decide(identifier)?;
             held.identification = keep_name(&held.identification, identification, identifier);
@@ -120,34 +132,33 @@ impl<'a> Online<'a> {
         nearest.map_or(f32::INFINITY, |nearest| nearest.angle_deg)
     }
 
-    /// The number of a stranger: that of the nearest one seen before who is not in the frame,
-    /// else a new one. Kept for the rest of the track.
+    /// The number of a stranger. A track begins with a new one. Once it shows enough to recognise
+    /// somebody it takes that of the nearest stranger seen before who is not in the frame, if
+    /// there is one, and keeps it from then on.
     fn stranger(&mut self, track: TrackId, views: &[View<'_>]) -> u32 {
-        if let Some(number) = self.tracks.get(&track).and_then(|held| held.stranger) {
-            return number;
-        }
-        let template = self.tracks.get(&track).and_then(|held| held.evidence.template());
-        let here: Vec<u32> = views
-            .iter()
-            .filter_map(|view| self.tracks.get(&view.track).and_then(|held| held.stranger))
+        let here: BTreeSet<u32> = (views.iter().filter(|view| view.track != track))
+            .filter_map(|view| self.tracks.get(&view.track)?.stranger)
             .collect();
-        let known = template.as_ref().zip(self.same_deg).and_then(|(template, same_deg)| {
-            let absent = self.strangers.iter().filter(|(number, _)| !here.contains(number));
-            let angles = absent.filter_map(|(number, other)| Some((template.angle_deg(other)?, *number)));
-            angles.filter(|(angle, _)| *angle < same_deg).min_by(|a, b| a.0.total_cmp(&b.0))
-        });
-        let number = known.map_or(self.next, |(_, number)| number);
-        if known.is_none() {
-            self.next += 1;
-        }
-        if let Some(template) = template {
-            self.strangers.push((number, template));
-            if self.strangers.len() > MOST_STRANGERS {
-                self.strangers.remove(0);
+        let Some(held) = self.tracks.get_mut(&track) else { return self.next };
+        let template = held.evidence.template().filter(|_| held.evidence.is_distinct());
+        if let (Some(template), false) = (&template, held.settled) {
+            held.settled = true;
+            let absent = self.strangers.values().filter(|one| !here.contains(&one.number));
+            let angles = absent.filter_map(|one| Some((template.angle_deg(&one.template)?, one.number)));
+            let near = angles.filter(|(deg, _)| self.same_deg.is_some_and(|same_deg| *deg < same_deg));
+            if let Some((_, number)) = near.min_by(|a, b| a.0.total_cmp(&b.0)) {
+                held.stranger = Some(number);
             }
         }
-        if let Some(held) = self.tracks.get_mut(&track) {
-            held.stranger = Some(number);
+        let number = *held.stranger.get_or_insert_with(|| {
+            self.next += 1;
+            self.next - 1
+        });
+        if let Some(template) = template {
+            self.strangers.insert(track, Stranger { number, template });
+            if self.strangers.len() > MOST_STRANGERS {
+                self.strangers.pop_first();
+            }
         }
         number
     }
@@ -171,6 +182,7 @@ fn keep_name(before: &Identification, now: Identification, identifier: &Identifi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::BBox;
     use crate::gallery::{PersonTemplates, Template, Templates};
     use crate::identify::{Threshold, decide};
     use crate::nn::ModelId;
@@ -199,6 +211,10 @@ mod tests {
         Quality { size_px, yaw_deg, pitch_deg: 0.0, roll_deg: 0.0, sharpness: 0.3 }
     }
 
+    fn face(score: f32) -> Face {
+        Face { bbox: BBox { x1: 0.0, y1: 0.0, x2: 80.0, y2: 80.0 }, score, landmarks: [[0.0; 2]; 5] }
+    }
+
     /// The names of one track over frames with these embeddings.
     fn names(identifier: &Identifier, degs: &[f64]) -> Vec<String> {
         let mut online = Online::new(Some(identifier), Some(60.0));
@@ -206,7 +222,8 @@ mod tests {
         let frame = |(frame, &deg): (usize, &f64)| {
             let moment = Moment { frame: frame as u64, pts_ns: frame as u64 * FRAME_NS, cut: false };
             let embedding = at(deg);
-            let view = View { track: TrackId(1), quality: &good, embedding: Some(&embedding) };
+            let view =
+                View { track: TrackId(1), face: &face(1.0), quality: &good, embedding: Some(&embedding) };
             online.decide(&moment, &[view]).unwrap()[0].who.to_string()
         };
         degs.iter().enumerate().map(frame).collect()
@@ -227,7 +244,7 @@ mod tests {
     fn two_in_one_frame_have_two_names_and_a_stranger_keeps_the_number() {
         let identifier = identifier(&[("Ann", 0.0)]);
         let mut online = Online::new(Some(&identifier), Some(30.0));
-        let good = quality(80.0, 0.0);
+        let (good, sure) = (quality(80.0, 0.0), face(1.0));
         let mut see = |frame: u64, faces: &[(u32, f64)]| -> Vec<String> {
             let moment = Moment { frame, pts_ns: frame * FRAME_NS, cut: false };
             let embeddings: Vec<Embedding> = faces.iter().map(|(_, deg)| at(*deg)).collect();
@@ -236,6 +253,7 @@ mod tests {
                 .zip(&embeddings)
                 .map(|((track, _), embedding)| View {
                     track: TrackId(*track),
+                    face: &sure,
                     quality: &good,
                     embedding: Some(embedding),
                 })
@@ -247,16 +265,48 @@ mod tests {
         assert_eq!(see(500, &[(4, 160.0), (5, 100.0)]), ["Unknown 2", "Unknown 3"]);
     }
 
+    #[test]
+    fn a_poor_view_has_its_own_number_until_a_better_one_tells_who_it_is() {
+        let mut online = Online::new(None, Some(30.0));
+        let mut see = |frame: u64, track: u32, deg: f64, yaw_deg: f32, score: f32| {
+            let moment = Moment { frame, pts_ns: frame * FRAME_NS, cut: false };
+            let (face, quality, embedding) = (face(score), quality(80.0, yaw_deg), at(deg));
+            let view =
+                View { track: TrackId(track), face: &face, quality: &quality, embedding: Some(&embedding) };
+            online.decide(&moment, &[view]).unwrap()[0].who.to_string()
+        };
+        assert_eq!(see(0, 1, 0.0, 0.0, 1.0), "Unknown 1");
+        assert_eq!(see(500, 2, 10.0, 60.0, 1.0), "Unknown 2", "from the side");
+        assert_eq!(see(501, 2, 10.0, 60.0, 1.0), "Unknown 2");
+        assert_eq!(see(502, 2, 12.0, 0.0, 1.0), "Unknown 1");
+        assert_eq!(see(503, 2, 170.0, 0.0, 1.0), "Unknown 1", "for the rest of the track");
+        assert_eq!(see(1000, 3, 10.0, 0.0, 0.9), "Unknown 3", "hardly a face");
+        assert_eq!(see(1500, 4, 10.0, 60.0, 1.0), "Unknown 4");
+        assert_eq!(see(2000, 5, 170.0, 0.0, 1.0), "Unknown 5", "whom nobody else was like");
+    }
+
+    #[test]
+    fn with_all_in_view_poor_views_and_what_is_hardly_a_face_have_numbers_of_their_own() {
+        let (good, turned) = (quality(80.0, 0.0), quality(80.0, 60.0));
+        let mut observations = vec![
+            seen(1, 0, 0.0, good),
+            seen(2, 100, 5.0, turned),
+            seen(3, 200, 10.0, good),
+            seen(4, 300, 5.0, turned),
+            seen(5, 400, 5.0, good),
+        ];
+        observations[4].face.score = 0.95;
+        let decisions = decide(&observations, None, Some(30.0)).unwrap();
+        let who: Vec<String> = decisions.iter().map(|one| one.who.to_string()).collect();
+        assert_eq!(who, ["Unknown 1", "Unknown 2", "Unknown 1", "Unknown 3", "Unknown 4"]);
+    }
+
     fn seen(track: u32, frame: u64, deg: f64, quality: Quality) -> Observation {
         Observation {
             frame,
             pts_ns: frame * FRAME_NS,
             duration_ns: FRAME_NS,
-            face: crate::detect::Face {
-                bbox: crate::detect::BBox { x1: 0.0, y1: 0.0, x2: 80.0, y2: 80.0 },
-                score: 1.0,
-                landmarks: [[0.0; 2]; 5],
-            },
+            face: face(1.0),
             quality,
             embedding: Some(at(deg)),
             track: TrackId(track),

@@ -133,7 +133,12 @@ fn together(
         .faces
         .iter()
         .zip(tracks)
-        .map(|(one, &track)| View { track, quality: &one.quality, embedding: one.embedding.as_ref() })
+        .map(|(one, &track)| View {
+            track,
+            face: &one.face,
+            quality: &one.quality,
+            embedding: one.embedding.as_ref(),
+        })
         .collect();
     let decisions = online.decide(&looked.moment, &views)?;
     let by_track: BTreeMap<TrackId, &Decision> = decisions.iter().map(|one| (one.track, one)).collect();

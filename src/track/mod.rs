@@ -73,12 +73,9 @@ impl Observation {
         self.pts_ns.saturating_add(self.duration_ns)
     }
 
-    /// What its embedding counts for among those of its track: its [`weight`], times the square
-    /// of the share of the face that lies in the picture.
+    /// What its embedding counts for among those of its track: its [`weight_inside`].
     pub fn weight(&self) -> f32 {
-        let area = self.face.bbox.area();
-        let visible = if area > 0.0 { (self.quality.size_px.powi(2) / area).min(1.0) } else { 1.0 };
-        weight(&self.quality) * visible.powi(2)
+        weight_inside(&self.face, &self.quality)
     }
 }
 
@@ -114,6 +111,19 @@ impl Track {
         let clear = |&at: &usize| observations.get(at).is_some_and(|one| one.face.score >= CLEAR_SCORE);
         self.observations.len() < SURE_FRAMES && !self.observations.iter().any(clear)
     }
+}
+
+/// A detector's score that no track of something else reaches in a lasting way: of the tracks of
+/// the clips at hand, faces reached 0.99 and hands or curtains did not.
+pub const SURE_SCORE: f32 = 0.99;
+/// Least weight of a view that shows enough of a face to tell it from others. Templates of nothing
+/// but blurred profiles lie near each other, whoever they are of.
+const DISTINCT_WEIGHT: f32 = 0.25;
+
+/// Whether enough was seen of a track to recognise the same person in another one: a view, with an
+/// embedding, of that weight at best, and that score of the detector at best.
+pub fn is_distinct(weight: f32, score: f32) -> bool {
+    weight >= DISTINCT_WEIGHT && score >= SURE_SCORE
 }
 
 /// The tracks of `observations`, which come in the order of frames; by number.
@@ -153,6 +163,13 @@ pub fn weight(quality: &Quality) -> f32 {
     let turned = (yaw_deg.powi(2) + pitch_deg.powi(2)) / HALF_POSE_DEG.powi(2);
     let weight = part(size_px, FULL_SIZE_PX) * part(sharpness, FULL_SHARPNESS) * (-turned).exp2();
     if weight.is_finite() { weight } else { 0.0 }
+}
+
+/// The [`weight`] of a view, times the square of the share of the face that lies in the picture.
+pub fn weight_inside(face: &Face, quality: &Quality) -> f32 {
+    let area = face.bbox.area();
+    let visible = if area > 0.0 { (quality.size_px.powi(2) / area).min(1.0) } else { 1.0 };
+    weight(quality) * visible.powi(2)
 }
 
 /// The direction of the weighted sum of the embeddings of `observations`; `None` when none has
