@@ -326,4 +326,7 @@ fn the_real_clip_has_every_face_found_and_no_stranger_named() {
     for kind in ["easy", "difficult"] {
         assert_eq!(count(kind, "misnamed") + count(kind, "strangers_named"), 0, "nobody is misnamed");
     }
+    // Men and women in profile and a hand are all without a name here.
+    assert!(count("numbers", "numbered") > 250);
+    assert_eq!(count("numbers", "shared"), 0, "a number is one person");
 }

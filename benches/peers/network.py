@@ -35,7 +35,8 @@ def load(path):
 
 
 def random_weights():
-    """Random weights that keep activations near 1 from layer to layer."""
+    """Random weights that keep activations near 1 from layer to layer, of half precision, in which
+    the files of models keep them."""
     weights, drawn = {}, 0
 
     def draw(name, shape):
@@ -45,7 +46,7 @@ def random_weights():
         if not name.startswith("relu") and not name.endswith("bias"):
             scale = math.sqrt(2 / fan_in)
         values = np.float32(offset) + np.float32(scale) * numbers(drawn, count)
-        weights[name] = values.reshape(shape)
+        weights[name] = values.astype(np.float16).astype(np.float32).reshape(shape)
         drawn += count
 
     for name, inputs, channels, _, _ in layers():

@@ -9,7 +9,7 @@ pub enum Isa {
     Portable,
     /// 64-bit Arm with 128-bit vectors.
     Neon,
-    /// x86-64 with AVX2 and FMA, 256-bit vectors.
+    /// x86-64 with AVX2, FMA and F16C, 256-bit vectors.
     Avx2,
     /// x86-64 with AVX-512 F, 512-bit vectors.
     Avx512,
@@ -43,7 +43,11 @@ impl Isa {
         match self {
             Isa::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
                 is_x86_feature_detected!("avx512f")

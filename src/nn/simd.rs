@@ -1,6 +1,8 @@
 //! One kernel source for every instruction set: vectors behind a trait, and a way to run a
 //! kernel compiled for the instruction set at hand.
 
+use half::f16;
+
 use super::Isa;
 
 /// Vectors of `f32` of one instruction set.
@@ -17,9 +19,22 @@ pub(crate) trait Simd: Copy + 'static {
     const PANEL: usize;
     /// Rows of the largest tile of the matrix product.
     const ROWS: usize;
+    /// Whether [`Simd::load_half`] is one instruction.
+    const HALVES: bool;
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;
+    /// Loads numbers of half precision.
+    #[inline(always)]
+    unsafe fn load_half(from: *const f16) -> Self::V {
+        let mut values = [0.0; MOST_LANES];
+        for (i, value) in values.iter_mut().enumerate().take(Self::LANES) {
+            // SAFETY: the caller's pointer.
+            *value = unsafe { from.add(i).read_unaligned() }.to_f32();
+        }
+        // SAFETY: there are at least as many.
+        unsafe { Self::load(values.as_ptr()) }
+    }
     unsafe fn store(to: *mut f32, v: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
@@ -39,6 +54,9 @@ pub(crate) trait Simd: Copy + 'static {
     /// Computes a tile of `rows` (1 to [`Simd::ROWS`]) x [`Simd::PANEL`].
     unsafe fn tile<T: Tile>(rows: usize, tile: T);
 }
+
+/// Numbers in a vector of any instruction set, at most.
+const MOST_LANES: usize = 16;
 
 /// A tile of a matrix product for any number of rows and vectors a row.
 pub(crate) trait Tile {
@@ -64,9 +82,14 @@ pub(crate) fn lanes(isa: Isa) -> usize {
     sizes(isa)[0]
 }
 
-fn sizes(isa: Isa) -> [usize; 2] {
-    fn of<S: Simd>() -> [usize; 2] {
-        [S::LANES, S::PANEL]
+/// Whether `isa` has an instruction that loads numbers of half precision.
+pub(crate) fn reads_halves(isa: Isa) -> bool {
+    sizes(isa)[2] != 0
+}
+
+fn sizes(isa: Isa) -> [usize; 3] {
+    fn of<S: Simd>() -> [usize; 3] {
+        [S::LANES, S::PANEL, usize::from(S::HALVES)]
     }
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -85,9 +108,9 @@ fn sizes(isa: Isa) -> [usize; 2] {
 /// When this machine does not have `isa`.
 pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) {
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn avx2<K: Kernel>(kernel: K) {
-        // SAFETY: the caller has checked for AVX2 and FMA.
+        // SAFETY: the caller has checked for AVX2, FMA and F16C.
         unsafe { kernel.run::<Avx2>() }
     }
     #[cfg(target_arch = "x86_64")]
@@ -148,6 +171,7 @@ impl Simd for Portable {
     const LANES: usize = 4;
     const PANEL: usize = 8;
     const ROWS: usize = 6;
+    const HALVES: bool = false;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> [f32; 4] {
@@ -208,6 +232,8 @@ macro_rules! intrinsics {
 mod x86 {
     use std::arch::x86_64::*;
 
+    use half::f16;
+
     use super::{Simd, Tile};
 
     /// [`Simd::dot`], 32 products at a time.
@@ -245,9 +271,11 @@ mod x86 {
         const LANES: usize = 8;
         const PANEL: usize = 16;
         const ROWS: usize = 6;
+        const HALVES: bool = true;
         intrinsics! {
             splat(x: f32) -> __m256 = _mm256_set1_ps(x);
             load(from: *const f32) -> __m256 = _mm256_loadu_ps(from);
+            load_half(from: *const f16) -> __m256 = _mm256_cvtph_ps(_mm_loadu_si128(from.cast()));
             store(to: *mut f32, v: __m256) = _mm256_storeu_ps(to, v);
             add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
             sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
@@ -270,9 +298,11 @@ mod x86 {
         const LANES: usize = 16;
         const PANEL: usize = 32;
         const ROWS: usize = 12;
+        const HALVES: bool = true;
         intrinsics! {
             splat(x: f32) -> __m512 = _mm512_set1_ps(x);
             load(from: *const f32) -> __m512 = _mm512_loadu_ps(from);
+            load_half(from: *const f16) -> __m512 = _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()));
             store(to: *mut f32, v: __m512) = _mm512_storeu_ps(to, v);
             add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
             sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
@@ -304,6 +334,7 @@ mod arm {
         const LANES: usize = 4;
         const PANEL: usize = 16;
         const ROWS: usize = 6;
+        const HALVES: bool = false;
         intrinsics! {
             splat(x: f32) -> float32x4_t = vdupq_n_f32(x);
             load(from: *const f32) -> float32x4_t = vld1q_f32(from);

@@ -4,7 +4,10 @@ mod gradient;
 
 use std::ops::Range;
 
-use super::product::{Finish, MOST_ROWS, Product};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::product::{Finish, MOST_ROWS, Product, Weight};
 use super::{Activation, ActivationAt, Map, Shared, padded, share};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
@@ -15,8 +18,7 @@ use crate::nn::team::Team;
 #[derive(Debug)]
 pub(crate) struct Dense {
     isa: Isa,
-    /// `[panel][k][PANEL]`
-    weights: Buffer,
+    weights: Matrix,
     outputs: usize,
     runs: Vec<usize>,
     length: usize,
@@ -25,6 +27,15 @@ pub(crate) struct Dense {
     input_len: usize,
     output_len: usize,
     activation: Activation,
+}
+
+/// Weights `[panel][k][PANEL]`.
+#[derive(Debug)]
+enum Matrix {
+    Full(Buffer),
+    /// Of half precision, two to a number of the buffer, where that changes nothing: one row makes one
+    /// product with each weight, and waits for their way through memory.
+    Half(Buffer),
 }
 
 /// Rows that share a pass over the weights.
@@ -66,7 +77,7 @@ impl Dense {
         assert_eq!(output.channels, padded(outputs, isa));
         Self {
             isa,
-            weights,
+            weights: Matrix::Full(weights),
             outputs: output.channels,
             runs: (0..kernel).map(|y| y * input.pitch()).collect(),
             length,
@@ -78,7 +89,8 @@ impl Dense {
     }
 
     /// A fully connected layer on the maps `input`, whose output is a row of [`padded`]
-    /// numbers a map. `weight` [out, channel, row, column] for `channels` of the map's.
+    /// numbers a map. `weight` [out, channel, row, column] for `channels` of the map's; values that
+    /// are all of half precision are kept as such.
     pub(crate) fn fully_connected(
         isa: Isa,
         weight: &[f32],
@@ -89,10 +101,18 @@ impl Dense {
         let pixels = input.height * input.width;
         let length = input.width * input.channels;
         let outputs = weight.len() / (channels * pixels);
-        let weights = pack(isa, input.height * length, outputs, |k, n| {
+        let depth = input.height * length;
+        let place = |k: usize, n: usize| {
             let (pixel, c) = (k / input.channels, k % input.channels);
-            if c < channels { weight[(n * channels + c) * pixels + pixel] } else { 0.0 }
-        });
+            (c < channels).then(|| (n * channels + c) * pixels + pixel)
+        };
+        let halves = if simd::reads_halves(isa) { halves(weight) } else { None };
+        let weights = match halves {
+            Some(halves) => Matrix::Half(pack_halves(isa, depth, outputs, |k, n| {
+                place(k, n).map_or(f16::ZERO, |at| halves[at])
+            })),
+            None => Matrix::Full(pack(isa, depth, outputs, |k, n| place(k, n).map_or(0.0, |at| weight[at]))),
+        };
         let runs = (0..input.height).map(|y| input.at(y, 0)).collect();
         Self::of_rows(isa, weights, outputs, (runs, length), input.len(), activation)
     }
@@ -102,13 +122,14 @@ impl Dense {
     pub(crate) fn behind_another(isa: Isa, weight: &[f32], inputs: usize, activation: Activation) -> Self {
         let outputs = weight.len() / inputs;
         let weights = pack(isa, inputs, outputs, |k, n| weight[n * inputs + k]);
+        let weights = Matrix::Full(weights);
         Self::of_rows(isa, weights, outputs, (vec![0], inputs), padded(inputs, isa), activation)
     }
 
     /// One row of [`padded`] outputs for every `input_len` numbers.
     fn of_rows(
         isa: Isa,
-        weights: Buffer,
+        weights: Matrix,
         outputs: usize,
         (runs, length): (Vec<usize>, usize),
         input_len: usize,
@@ -159,13 +180,23 @@ pub(super) fn pack(isa: Isa, depth: usize, columns: usize, at: impl Fn(usize, us
     packed
 }
 
+/// The same in half precision, two to a number of the buffer.
+fn pack_halves(isa: Isa, depth: usize, columns: usize, at: impl Fn(usize, usize) -> f16) -> Buffer {
+    // A panel's width is even.
+    let mut packed = Buffer::new(depth * padded(columns, isa) / 2);
+    // SAFETY: any bits are an `f16`, which is half as long as an `f32` and less aligned.
+    let (_, halves, _) = unsafe { packed.align_to_mut::<f16>() };
+    pack_into(isa, halves, depth, columns, at);
+    packed
+}
+
 /// The same into memory that holds zeros.
-pub(super) fn pack_into(
+pub(super) fn pack_into<W>(
     isa: Isa,
-    packed: &mut [f32],
+    packed: &mut [W],
     depth: usize,
     columns: usize,
-    at: impl Fn(usize, usize) -> f32,
+    at: impl Fn(usize, usize) -> W,
 ) {
     let panel = simd::panel(isa);
     for (p, values) in packed.chunks_exact_mut(depth * panel).enumerate() {
@@ -175,6 +206,21 @@ pub(super) fn pack_into(
             }
         }
     }
+}
+
+/// The values in half precision; `None` where that would change one.
+fn halves(values: &[f32]) -> Option<Vec<f16>> {
+    let mut halves = vec![f16::ZERO; values.len()];
+    let mut back = [0.0; 4096];
+    for (halves, values) in halves.chunks_mut(back.len()).zip(values.chunks(back.len())) {
+        let back = &mut back[..values.len()];
+        halves.convert_from_f32_slice(values);
+        halves.convert_to_f32_slice(back);
+        if back.iter().zip(values).any(|(back, value)| back.to_bits() != value.to_bits()) {
+            return None;
+        }
+    }
+    Some(halves)
 }
 
 /// Some rows and panels of [`Dense::apply`].
@@ -189,11 +235,29 @@ struct Apply<'a> {
 impl Kernel for Apply<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
+        // SAFETY: the caller's; the pointers are those of the layer's weights.
+        unsafe {
+            match &self.layer.weights {
+                Matrix::Full(weights) => self.all::<S, f32>(weights.as_ptr()),
+                Matrix::Half(weights) => self.all::<S, f16>(weights.as_ptr().cast()),
+            }
+        }
+    }
+}
+
+impl Apply<'_> {
+    /// # Safety
+    /// `weights` must be those of the layer; see [`Simd`].
+    #[inline(always)]
+    unsafe fn all<S: Simd, W: Weight>(&self, weights: *const W) {
         let layer = self.layer;
         let depth = layer.runs.len() * layer.length;
         let groups = self.rows.len().div_ceil(S::ROWS);
-        for p in self.panels {
-            let panel = layer.weights[p * depth * S::PANEL..].as_ptr();
+        // Numbers of a cache line's size to go through with each step.
+        let step = S::PANEL * size_of::<W>() / size_of::<f32>();
+        for p in self.panels.clone() {
+            // SAFETY: the matrix has `outputs` columns, which are `panels` at least.
+            let panel = unsafe { weights.add(p * depth * S::PANEL) };
             for group in 0..groups {
                 let first = self.rows.start + group * S::ROWS;
                 let count = S::ROWS.min(self.rows.end - first);
@@ -214,8 +278,8 @@ impl Kernel for Apply<'_> {
                     runs: &layer.runs,
                     length: layer.length,
                     panel,
-                    ahead: panel.wrapping_add(depth * (S::PANEL + group * S::PANEL / groups)),
-                    ahead_step: S::PANEL / groups,
+                    ahead: panel.cast::<f32>().wrapping_add(depth * (step + group * step / groups)),
+                    ahead_step: step / groups,
                     finish: Activate { to, activation: layer.activation.at(p * S::PANEL) },
                 };
                 // SAFETY: the rows are valid, as above; the panel holds `depth` steps. No other
@@ -240,5 +304,55 @@ impl Finish for Activate {
         let at = vector * S::LANES;
         // SAFETY: the caller's.
         unsafe { S::store(self.to[row].add(at), self.activation.apply::<S>(at, sum)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 37 + seed) % 101) as f32 / 64.0 - 0.75).collect()
+    }
+
+    #[test]
+    fn weights_of_half_precision_give_the_same_bits_in_half_the_memory() {
+        let input = Map::new(3, 2, 5, 1);
+        for isa in Isa::available() {
+            let outputs = 2 * simd::panel(isa) + 3;
+            let weight = numbers(outputs * 5 * 6, 7);
+            let activation = || Activation::new(&numbers(outputs, 3), None, padded(outputs, isa));
+            let layer = Dense::fully_connected(isa, &weight, 5, input, activation());
+            let halved = matches!(layer.weights, Matrix::Half(_));
+            assert_eq!(halved, simd::reads_halves(isa), "{isa}");
+            // What is stored does not depend on one more output, which is no number of half precision.
+            let more = [weight.clone(), vec![1.0 + f32::EPSILON; 5 * 6]].concat();
+            let bias = Activation::new(&numbers(outputs + 1, 3), None, padded(outputs + 1, isa));
+            let full = Dense::fully_connected(isa, &more, 5, input, bias);
+            assert!(matches!(full.weights, Matrix::Full(_)));
+            for (maps, threads) in [(1, 1), (2, 3), (5, 2), (13, 1), (17, 2)] {
+                let maps_in = numbers(maps * input.len(), 11);
+                let run = |layer: &Dense| {
+                    let mut output = vec![0.0; maps * layer.output_len()];
+                    layer.apply(&mut Team::new(threads), maps, &maps_in, &mut output);
+                    let of_map = |row: &[f32]| row[..outputs].iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                    output.chunks_exact(layer.output_len()).map(of_map).collect::<Vec<_>>()
+                };
+                assert_eq!(run(&layer), run(&full), "{isa}, {maps} maps, {threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn half_precision_is_kept_only_where_it_is_exact() {
+        let exact: Vec<f32> = numbers(9001, 1);
+        let packed = halves(&exact).unwrap();
+        assert!(packed.iter().zip(&exact).all(|(half, value)| half.to_f32() == *value));
+        for inexact in [1.0 + f32::EPSILON, 1e-9, 70000.0] {
+            let mut values = exact.clone();
+            values[9000] = inexact;
+            assert!(halves(&values).is_none(), "{inexact}");
+        }
+        assert!(halves(&[-0.0, 65504.0]).is_some());
     }
 }

@@ -1,5 +1,7 @@
 //! Tiles of a matrix product: the inner loop of every layer.
 
+use half::f16;
+
 use crate::nn::simd::{Simd, Tile};
 
 /// Most rows of a tile of any instruction set.
@@ -17,15 +19,40 @@ const LINE: usize = 16;
 /// A row of the left matrix is a number of *runs* of `length` numbers; run `i` starts
 /// `runs[i]` numbers after the row's pointer. The panel holds [`Simd::PANEL`] numbers for
 /// each of them, in the same order.
-pub(super) struct Product<'a, F> {
+pub(super) struct Product<'a, F, W = f32> {
     pub(super) rows: [*const f32; MOST_ROWS],
     pub(super) runs: &'a [usize],
     pub(super) length: usize,
-    pub(super) panel: *const f32,
+    pub(super) panel: *const W,
     /// Memory wanted soon, and how many numbers of it to bring closer with each step.
     pub(super) ahead: *const f32,
     pub(super) ahead_step: usize,
     pub(super) finish: F,
+}
+
+/// A number as weights are kept.
+pub(super) trait Weight: Copy {
+    /// A vector of them.
+    ///
+    /// # Safety
+    /// There must be as many; see [`Simd`].
+    unsafe fn load<S: Simd>(from: *const Self) -> S::V;
+}
+
+impl Weight for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const f32) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::load(from) }
+    }
+}
+
+impl Weight for f16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const f16) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::load_half(from) }
+    }
 }
 
 /// What becomes of the sums of a tile.
@@ -37,7 +64,7 @@ pub(super) trait Finish {
     unsafe fn take<S: Simd>(&self, row: usize, vector: usize, sum: S::V);
 }
 
-impl<F: Finish> Tile for Product<'_, F> {
+impl<F: Finish, W: Weight> Tile for Product<'_, F, W> {
     /// # Safety
     /// `rows` (as many as the tile has) and `panel` must be valid for the runs.
     #[inline(always)]
@@ -64,13 +91,18 @@ impl<F: Finish> Tile for Product<'_, F> {
                     }
                     ahead = ahead.wrapping_add(STEPS * self.ahead_step);
                     for i in 0..STEPS {
-                        step::<S, ROWS, VECTORS>(&rows, k + i, panel.add(i * VECTORS * S::LANES), &mut sums);
+                        step::<S, W, ROWS, VECTORS>(
+                            &rows,
+                            k + i,
+                            panel.add(i * VECTORS * S::LANES),
+                            &mut sums,
+                        );
                     }
                     panel = panel.add(STEPS * VECTORS * S::LANES);
                     k += STEPS;
                 }
                 while k < self.length {
-                    step::<S, ROWS, VECTORS>(&rows, k, panel, &mut sums);
+                    step::<S, W, ROWS, VECTORS>(&rows, k, panel, &mut sums);
                     panel = panel.add(VECTORS * S::LANES);
                     k += 1;
                 }
@@ -90,17 +122,17 @@ impl<F: Finish> Tile for Product<'_, F> {
 /// # Safety
 /// Rows and panel must hold them; see [`Simd`].
 #[inline(always)]
-unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize>(
+unsafe fn step<S: Simd, W: Weight, const ROWS: usize, const VECTORS: usize>(
     rows: &[*const f32; ROWS],
     k: usize,
-    panel: *const f32,
+    panel: *const W,
     sums: &mut [[S::V; VECTORS]; ROWS],
 ) {
     // SAFETY: the caller's.
     unsafe {
         let mut right = [S::splat(0.0); VECTORS];
         for (v, right) in right.iter_mut().enumerate() {
-            *right = S::load(panel.add(v * S::LANES));
+            *right = W::load::<S>(panel.add(v * S::LANES));
         }
         for (row, sums) in rows.iter().zip(sums) {
             let left = S::splat(*row.add(k));

@@ -8,9 +8,9 @@
 mod gradient;
 mod halving;
 
+use std::array;
 use std::ops::Range;
 
-use super::dense::pack_into;
 use super::product::{Finish, MOST_ROWS, Product};
 use super::{Activation, Map, Shared, padded, share};
 use crate::nn::Isa;
@@ -333,18 +333,37 @@ fn transform<W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
     [inputs, stored]: [usize; 2],
     outputs: usize,
 ) -> Buffer {
-    let size = stored * padded(outputs, isa);
+    let (panel, size) = (simd::panel(isa), stored * padded(outputs, isa));
     let mut all = Buffer::new(IN * IN * size);
-    for (n, to) in all.chunks_exact_mut(size).enumerate() {
-        let (row, column) = (n / IN, n % IN);
-        pack_into(isa, to, stored, outputs, |input, output| {
-            if input >= inputs {
-                return 0.0;
+    for first in (0..outputs).step_by(LANES) {
+        let lanes = LANES.min(outputs - first);
+        for input in 0..inputs {
+            let mut kernels = [[0.0; LANES]; 9];
+            for lane in 0..lanes {
+                let kernel = &weight[((first + lane) * inputs + input) * 9..][..9];
+                kernels.iter_mut().zip(kernel).for_each(|(tap, &value)| tap[lane] = f64::from(value));
             }
-            point::<W, IN, OUT>(&weight[(output * inputs + input) * 9..][..9], row, column)
-        });
+            let place = first / panel * stored * panel + input * panel + first % panel;
+            for (row, left) in W::WEIGHTS.iter().enumerate() {
+                let columns: [[f64; LANES]; 3] =
+                    array::from_fn(|x| weighted(left, array::from_fn(|y| &kernels[3 * y + x])));
+                for (column, right) in W::WEIGHTS.iter().enumerate() {
+                    let values = weighted(right, columns.each_ref());
+                    let to = &mut all[(row * IN + column) * size + place..][..lanes];
+                    to.iter_mut().zip(values).for_each(|(to, value)| *to = value as f32);
+                }
+            }
+        }
     }
     all
+}
+
+/// Kernels that are transformed together; divides the width of any panel.
+const LANES: usize = 8;
+
+/// The sum of three lists by their weights.
+fn weighted(weights: &[f64; 3], lists: [&[f64; LANES]; 3]) -> [f64; LANES] {
+    array::from_fn(|i| weights[0] * lists[0][i] + weights[1] * lists[1][i] + weights[2] * lists[2][i])
 }
 
 /// A block of tiles on its way through a layer.

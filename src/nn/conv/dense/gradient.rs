@@ -2,7 +2,7 @@
 
 use super::super::outer::{Outer, outer_products};
 use super::super::{Activation, Map, Shared, padded};
-use super::{Dense, pack};
+use super::{Dense, Matrix, pack};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
 use crate::nn::simd::{self, Kernel, Simd};
@@ -46,7 +46,7 @@ impl Dense {
             assert_eq!(input.channels, padded(inputs, isa));
             Self {
                 isa,
-                weights,
+                weights: Matrix::Full(weights),
                 outputs: input.channels,
                 runs: (0..=odd_y).map(|y| y * output.pitch()).collect(),
                 length,
