@@ -25,7 +25,7 @@ pub const MTCNN: BuiltIn = BuiltIn {
 /// The default embedding model.
 pub const SPHEREFACE: BuiltIn = BuiltIn {
     name: "sphereface",
-    id: ModelId([0x9a, 0xa4, 0x64, 0x52, 0x37, 0x51, 0x1d, 0x19]),
+    id: ModelId([0x58, 0xf0, 0x14, 0xab, 0x28, 0xc7, 0xaf, 0x91]),
     bytes: include_bytes!("../../../models/sphereface.safetensors"),
 };
 
