@@ -18,7 +18,8 @@ use crate::embed::{Embedder, Mirror};
 use crate::eval::calibrate::{self, Calibration, Sample};
 use crate::eval::lfw;
 use crate::eval::people::people;
-use crate::eval::video::{self, Counts, NumberCounts, Rule, Score, Truth};
+use crate::eval::truth::Truth;
+use crate::eval::video::{self, Counts, NumberCounts, Rule, Score};
 use crate::nn::Device;
 use crate::nn::weights::{BuiltIn, Precision, Weights};
 

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::video::{Observation, TruthFace, same_name};
+use super::truth::{TruthFace, same_name};
+use super::video::Observation;
 
 /// What happened to a continuous face from the frame in which it was last found to the next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

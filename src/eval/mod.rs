@@ -7,6 +7,7 @@ mod numbers;
 pub mod openset;
 pub mod people;
 pub mod roc;
+pub mod truth;
 pub mod verification;
 pub mod video;
 

@@ -125,7 +125,6 @@ pub fn decide(
     let tracks = track::tracks(observations);
     let mut found = Vec::with_capacity(tracks.len());
     let mut templates = Vec::with_capacity(tracks.len());
-    let mut distinct = Vec::with_capacity(tracks.len());
     for track in &tracks {
         let mut evidence = Evidence::default();
         for seen in track.observations.iter().filter_map(|&at| observations.get(at)) {
@@ -139,8 +138,13 @@ pub fn decide(
             None => (Identification::UNKNOWN, Votes { views: evidence.views(), ..Votes::default() }),
         };
         templates.push(evidence.template());
-        distinct.push(evidence.is_distinct());
-        found.push(Found { identification, votes, best_frame: evidence.best_frame(), through: None });
+        found.push(Found {
+            identification,
+            votes,
+            best_frame: evidence.best_frame(),
+            through: None,
+            distinct: evidence.is_distinct(),
+        });
     }
     let frames: Vec<BTreeSet<u64>> = (tracks.iter())
         .map(|track| track.observations.iter().map(|&at| observations[at].frame).collect())
@@ -159,13 +163,13 @@ pub fn decide(
         .filter(|&at| found[at].identification.name.is_none() && !tracks[at].is_glimpse(observations))
         .collect();
     let of_unnamed: Vec<Option<Embedding>> =
-        unnamed.iter().map(|&at| templates[at].clone().filter(|_| distinct[at])).collect();
+        unnamed.iter().map(|&at| templates[at].clone().filter(|_| found[at].distinct)).collect();
     // No two templates are less than 0 degrees apart.
     let groups = cluster(&of_unnamed, |a, b| together(unnamed[a], unnamed[b]), same_deg.unwrap_or(0.0));
     let stranger: BTreeMap<usize, u32> =
         unnamed.iter().zip(&groups).map(|(&at, &group)| (at, group as u32 + 1)).collect();
     let decisions = tracks.iter().zip(found).enumerate().map(|(at, (track, found))| {
-        let Found { identification, votes, best_frame, through } = found;
+        let Found { identification, votes, best_frame, through, .. } = found;
         let Identification { name, nearest, runner_up, rejected } = identification;
         Decision {
             track: track.id,
@@ -192,6 +196,8 @@ struct Found {
     votes: Votes,
     best_frame: u64,
     through: Option<Through>,
+    /// It shows enough to recognise the same person elsewhere.
+    distinct: bool,
 }
 
 /// Takes the name from the farther of two tracks that share a frame and a name.

@@ -335,17 +335,17 @@ fn transform<W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
 ) -> Buffer {
     let (panel, size) = (simd::panel(isa), stored * padded(outputs, isa));
     let mut all = Buffer::new(IN * IN * size);
-    for first in (0..outputs).step_by(LANES) {
-        let lanes = LANES.min(outputs - first);
+    for first in (0..outputs).step_by(KERNELS) {
+        let lanes = KERNELS.min(outputs - first);
         for input in 0..inputs {
-            let mut kernels = [[0.0; LANES]; 9];
+            let mut kernels = [[0.0; KERNELS]; 9];
             for lane in 0..lanes {
                 let kernel = &weight[((first + lane) * inputs + input) * 9..][..9];
                 kernels.iter_mut().zip(kernel).for_each(|(tap, &value)| tap[lane] = f64::from(value));
             }
             let place = first / panel * stored * panel + input * panel + first % panel;
             for (row, left) in W::WEIGHTS.iter().enumerate() {
-                let columns: [[f64; LANES]; 3] =
+                let columns: [[f64; KERNELS]; 3] =
                     array::from_fn(|x| weighted(left, array::from_fn(|y| &kernels[3 * y + x])));
                 for (column, right) in W::WEIGHTS.iter().enumerate() {
                     let values = weighted(right, columns.each_ref());
@@ -359,10 +359,10 @@ fn transform<W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
 }
 
 /// Kernels that are transformed together; divides the width of any panel.
-const LANES: usize = 8;
+const KERNELS: usize = 8;
 
 /// The sum of three lists by their weights.
-fn weighted(weights: &[f64; 3], lists: [&[f64; LANES]; 3]) -> [f64; LANES] {
+fn weighted(weights: &[f64; 3], lists: [&[f64; KERNELS]; 3]) -> [f64; KERNELS] {
     array::from_fn(|i| weights[0] * lists[0][i] + weights[1] * lists[1][i] + weights[2] * lists[2][i])
 }
 
