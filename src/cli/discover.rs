@@ -19,7 +19,8 @@ use crate::track::SURE_SCORE;
 /// Group the strangers of analysed videos into people, to be named
 ///
 /// Every person is listed with their tracks, longest on screen first; the line ends with the
-/// command that enrols them. Analyses come from `sphereface label VIDEO --analysis FILE`.
+/// command that enrols them. A track that shows somebody only blurred or from the side is listed by
+/// itself. Analyses come from `sphereface label VIDEO --analysis FILE`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface discover clip.parquet --sheet strangers.png\n  \
