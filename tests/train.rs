@@ -316,6 +316,30 @@ fn what_cannot_be_trained_is_told_in_one_sentence() {
 }
 
 #[test]
+fn weights_that_are_trained_on_see_other_samples() {
+    let (folder, data, config) = setup();
+    // A rate that changes nothing but the last digits: losses differ where the samples do.
+    let losses = |name: &str, further: &[&str]| -> Vec<f64> {
+        let output = folder.path().join(name);
+        ok(train(&data, &output, &config).args(["--rate", "1e-9", "--log-every", "1"]).args(further));
+        metrics(&output).iter().map(|line| line["loss"].as_f64().unwrap()).collect()
+    };
+    let near = |a: f64, b: f64| (a / b - 1.0).abs() < 1e-5;
+    let first = losses("first", &["--iterations", "2"]);
+    let init = folder.path().join("init.safetensors");
+    std::fs::copy(folder.path().join("first/model.safetensors"), &init).unwrap();
+    let from_init = ["--init", init.to_str().unwrap(), "--iterations"];
+    let second = losses("second", &[&from_init[..], &["2"]].concat());
+    assert!(!near(first[0], second[0]) && !near(first[1], second[1]), "{first:?} and {second:?}");
+    // The same order again when it is resumed, whatever has become of the weights it started from.
+    losses("third", &[&from_init[..], &["1"]].concat());
+    losses("first", &["--iterations", "3", "--resume"]);
+    std::fs::copy(folder.path().join("first/model.safetensors"), &init).unwrap();
+    let third = losses("third", &[&from_init[..], &["2", "--resume"]].concat());
+    assert_eq!(third, second);
+}
+
+#[test]
 fn divergence_is_explained_and_the_last_checkpoint_kept() {
     let (folder, data, config) = setup();
     let output = folder.path().join("run");

@@ -15,13 +15,16 @@ use crate::nn::{Precision, Tensor, Weights, WeightsError};
 pub const FILE_NAME: &str = "checkpoint.safetensors";
 
 /// What is kept beside tensors and settings. The order of the images and all that is random
-/// follow from the seed and the iteration.
+/// follow from the seeds and the iteration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Iterations done; lambda and the learning rate depend on it, and the place in the epoch.
     pub iteration: u64,
     /// Identifies images and classes.
     pub dataset: String,
+    /// Seed of the order of the samples and of what is done to them; absent where it is the run's.
+    #[serde(default)]
+    pub sample_seed: Option<u64>,
     /// Sums for the next line of metrics.
     pub window: Window,
     /// What is known about how the run is doing.

@@ -57,7 +57,8 @@ section! {
     /// Learn the biases of the residual convolutions too, which the authors leave at 0
     residual_biases: bool = false, [long, value_name = "BOOL"];
     @optional
-    /// Weights of the same network to start from, instead of random ones
+    /// Weights of the same network to start from, instead of random ones; the samples then come in
+    /// another order than they were trained with, whatever the seed
     init: PathBuf, [long, value_name = "FILE"];
 }
 

@@ -17,13 +17,15 @@ use super::optimiser::Optimiser;
 use super::parameters::{self, BIAS, CLASSES, PROJECTION, Parameter};
 use crate::nn::team::Team;
 use crate::nn::weights::FORMAT;
-use crate::nn::{Device, Tensor, Weights};
+use crate::nn::{Device, ModelId, Tensor, Weights};
 
 /// Everything that is learned, with what it takes to learn it.
 #[derive(Debug)]
 pub struct Model {
     /// The tensors: those of the network, then those of the heads.
     pub parameters: Vec<Parameter>,
+    /// Identifier of the weights that it started from.
+    pub init: Option<ModelId>,
     network: Backend,
     loss: Loss,
     class_weight: f64,
@@ -108,8 +110,10 @@ impl Model {
         if let Some(teacher_size) = teacher_size.filter(|teacher_size| *teacher_size != size) {
             projection = add(Parameter::xavier(PROJECTION, vec![teacher_size, size], seed));
         }
+        let mut init = None;
         if let Some(path) = &config.network.init {
             let weights = Weights::load(path)?;
+            init = Some(weights.id());
             for (name, shape) in architecture.tensors() {
                 let values = weights.tensor(&name, &shape).map_err(|error| error.in_file(path.display()))?;
                 if let Some(parameter) = list.iter_mut().find(|parameter| parameter.name == name) {
@@ -120,6 +124,7 @@ impl Model {
         let network = Backend::new(architecture, &list, device, config.run.threads);
         Ok(Self {
             parameters: list,
+            init,
             network,
             loss,
             class_weight: config.loss.weight,

@@ -17,7 +17,7 @@ use super::optimiser::Optimiser;
 use super::plot;
 use super::validate::Validation;
 use crate::nn::weights::write_whole;
-use crate::nn::{Device, Precision};
+use crate::nn::{Device, ModelId, Precision};
 
 /// The trained weights in the output folder.
 pub const MODEL_NAME: &str = "model.safetensors";
@@ -59,6 +59,13 @@ pub struct Outcome {
     pub validated: Option<Validated>,
     /// The weights.
     pub model: PathBuf,
+}
+
+/// Seed of the samples of a run. With that of the run alone, one that goes on from weights trained
+/// before, with the same settings, would show them the same pictures moved, darkened and blurred the
+/// same way, which they would learn by heart.
+fn sample_seed(seed: u64, init: Option<ModelId>) -> u64 {
+    seed ^ init.map_or(0, |id| u64::from_le_bytes(id.0))
 }
 
 /// A run that is ready to start.
@@ -120,7 +127,10 @@ impl Trainer {
                 saved = Some(state.iteration);
                 state
             }
-            None => State { dataset: fingerprint, ..State::default() },
+            None => {
+                let sample_seed = Some(sample_seed(config.run.seed, model.init));
+                State { dataset: fingerprint, sample_seed, ..State::default() }
+            }
         };
         std::fs::create_dir_all(output).map_err(|error| save_error(output, error.to_string()))?;
         let path = output.join(CONFIG_NAME);
@@ -157,7 +167,7 @@ impl Trainer {
         observe(Event::Started { done: self.state.iteration, dataset: &self.dataset });
         let loader = LoaderConfig {
             batch: self.config.data.batch,
-            seed: self.config.run.seed,
+            seed: self.state.sample_seed.unwrap_or(self.config.run.seed),
             augment: self.config.augment.clone(),
             order: self.config.channel_order()?,
             skip_unreadable: self.config.data.skip_unreadable,
