@@ -25,7 +25,7 @@ pub const MTCNN: BuiltIn = BuiltIn {
 /// The default embedding model.
 pub const SPHEREFACE: BuiltIn = BuiltIn {
     name: "sphereface",
-    id: ModelId([0x58, 0xf0, 0x14, 0xab, 0x28, 0xc7, 0xaf, 0x91]),
+    id: ModelId([0x63, 0xd4, 0x05, 0x8b, 0x9c, 0xfb, 0x01, 0x98]),
     bytes: include_bytes!("../../../models/sphereface.safetensors"),
 };
 
