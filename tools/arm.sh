@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds sphereface for 64-bit ARM on an x86-64 Debian or Ubuntu and runs it, or tests, under emulation:
-#   sudo tools/arm.sh test [TEST...]      tests of the library by (parts of) their names; all take hours
+#   sudo tools/arm.sh test [TEST...]      tests of the library by (parts of) their names
 #   sudo tools/arm.sh run [ARGUMENTS...]  the program, as 'sphereface ARGUMENTS' from the project's folder
 # Compiler, GStreamer and emulator lie in a Debian system of their own under target/arm (3 GB;
 # SPHEREFACE_ARM_ROOT chooses another folder): only mmdebstrap and qemu-user-static are installed here.
@@ -19,12 +19,13 @@ run) shift && set -- run --quiet --bin sphereface -- "$@" ;;
 esac
 
 if [ ! -e "$root/complete" ]; then
+    [ ! -e "$root" ] || die "$root is no complete system: remove it, or choose another with SPHEREFACE_ARM_ROOT"
     say "making a Debian system with an ARM compiler in $root"
     if ! { command -v mmdebstrap && command -v qemu-aarch64-static; } >/dev/null; then
         apt-get -qq update
         apt-get -qq -y install mmdebstrap qemu-user-static >/dev/null
     fi
-    rm -rf "$root"
+    mkdir -p "$(dirname "$root")"
     # Testing: the compiler of the stable one may be too old. Lists of a mirror may be late.
     mmdebstrap --quiet --aptopt='Acquire::Check-Valid-Until "false"' --variant=apt --architectures=amd64,arm64 \
         --include=rustc,cargo,libstd-rust-dev:arm64,gcc,gcc-aarch64-linux-gnu,pkg-config,ca-certificates \
