@@ -1,7 +1,6 @@
 //! `sphereface bench`, and what does not depend on the machine: the same labels on every
 //! instruction set, and bounded memory.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -9,7 +8,7 @@ use image::RgbImage;
 use serde_json::Value;
 use sphereface::bench::inputs;
 use sphereface::nn::arch::Architecture;
-use sphereface::nn::{Isa, Precision};
+use sphereface::nn::{Arithmetic, Isa, Precision};
 
 fn program(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sphereface")).args(arguments).output().unwrap()
@@ -105,11 +104,9 @@ fn what_cannot_be_measured_is_a_usage_error() {
     }
 }
 
-#[test]
-fn every_instruction_set_gives_the_same_labels() {
-    let folder = tempfile::tempdir().unwrap();
-    let gallery = gallery(folder.path());
-    // All people side by side, in pictures that nobody was enrolled with: their mirror images.
+/// All people of the sample side by side, in pictures that nobody was enrolled with: their mirror
+/// images.
+fn group(folder: &Path) -> String {
     let people: Vec<RgbImage> = ["Ada", "Boris", "Chloé"]
         .iter()
         .map(|name| image::open(sample(&format!("people/{name}/2.jpg"))).unwrap().to_rgb8())
@@ -122,31 +119,62 @@ fn every_instruction_set_gives_the_same_labels() {
         image::imageops::replace(&mut group, one, x, 0);
         x += i64::from(one.width());
     }
-    let still = folder.path().join("group.png");
+    let still = folder.join("group.png");
     group.save(&still).unwrap();
-    let mut found = BTreeMap::new();
-    for isa in Isa::available() {
-        let output = Command::new(env!("CARGO_BIN_EXE_sphereface"))
-            .args(["label", still.to_str().unwrap(), "--no-video", "--jsonl", "-", "--gallery", &gallery])
-            .env("SPHEREFACE_ISA", isa.to_string())
-            .output()
-            .unwrap();
-        let faces: Vec<Value> =
-            said(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        found.insert(isa.to_string(), faces);
+    still.to_str().unwrap().to_owned()
+}
+
+fn label(still: &str, gallery: &str, isa: Isa, further: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sphereface"))
+        .args(["label", still, "--no-video", "--jsonl", "-", "--gallery", gallery])
+        .args(further)
+        .env("SPHEREFACE_ISA", isa.to_string())
+        .output()
+        .unwrap()
+}
+
+fn faces(output: &Output) -> Vec<Value> {
+    said(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Panics unless the labels are the same, the boxes to 0.02 px and the angles to so many degrees.
+fn assert_same(found: &[Value], expected: &[Value], angle_deg: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (face, expected) in found.iter().zip(expected) {
+        assert_eq!(face["name"], expected["name"], "{what}");
+        for (a, b) in face["box"].as_array().unwrap().iter().zip(expected["box"].as_array().unwrap()) {
+            assert!((a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 0.02, "{what}: {face}");
+        }
+        let angle = |face: &Value| face["angle_deg"].as_f64().unwrap();
+        assert!((angle(face) - angle(expected)).abs() < angle_deg, "{what}: {face}");
     }
-    let expected = &found["portable"];
-    let names: Vec<_> = expected.iter().filter_map(|face| face["name"].as_str()).collect();
-    assert_eq!(names.len(), people.len(), "{expected:?}");
-    for (isa, faces) in &found {
-        assert_eq!(faces.len(), expected.len(), "{isa}");
-        for (face, expected) in faces.iter().zip(expected) {
-            assert_eq!(face["name"], expected["name"], "{isa}");
-            for (a, b) in face["box"].as_array().unwrap().iter().zip(expected["box"].as_array().unwrap()) {
-                assert!((a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 0.02, "{isa}: {face}");
-            }
-            let angle = |face: &Value| face["angle_deg"].as_f64().unwrap();
-            assert!((angle(face) - angle(expected)).abs() < 0.02, "{isa}: {face}");
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gallery, still) = (gallery(folder.path()), group(folder.path()));
+    let expected = faces(&label(&still, &gallery, Isa::Portable, &[]));
+    assert_eq!(expected.iter().filter(|face| face["name"].is_string()).count(), 3, "{expected:?}");
+    for isa in Isa::available() {
+        assert_same(&faces(&label(&still, &gallery, isa, &[])), &expected, 0.02, &isa.to_string());
+    }
+}
+
+#[test]
+fn bf16_gives_the_same_labels_where_there_is_an_instruction_for_it_and_is_refused_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gallery, still) = (gallery(folder.path()), group(folder.path()));
+    let expected = faces(&label(&still, &gallery, Isa::best(), &[]));
+    for isa in Isa::available() {
+        let output = label(&still, &gallery, isa, &["--precision", "bf16"]);
+        if Arithmetic::Bf16.check(isa).is_ok() {
+            assert_same(&faces(&output), &expected, 1.0, &isa.to_string());
+        } else {
+            println!("{isa} code has no instruction for bf16");
+            assert_eq!(output.status.code(), Some(2));
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains(&format!("{isa} code has no instruction for it")), "{said}");
         }
     }
 }

@@ -5,20 +5,31 @@ import argparse
 import os
 import statistics
 import tempfile
+import time
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("program")
 parser.add_argument("--threads", type=int, default=1)
 parser.add_argument("--rounds", type=int, default=15)
 parser.add_argument("--batches", default="1,4,16")
-parser.add_argument("--peers", default="openvino,ort,torch")
+parser.add_argument("--precision", choices=["f32", "bf16"], default="f32",
+                    help="bf16: ours, OpenVINO and PyTorch in bfloat16, on a CPU that has it")
+parser.add_argument("--peers", help="default: openvino,ort,torch; in bf16 openvino,torch")
 options = parser.parse_args()
+bf16 = options.precision == "bf16"
+names = (options.peers or ("openvino,torch" if bf16 else "openvino,ort,torch")).split(",")
+if bf16 and "ort" in names:
+    parser.error("ONNX Runtime has no bfloat16 on the CPU")
 os.environ["OMP_NUM_THREADS"] = str(options.threads)
 
 import numpy as np  # noqa: E402
 
 import network  # noqa: E402
 from ours import Ours, timed  # noqa: E402
+
+# Threads of some libraries go on spinning for a while when their work is done, and would take a core
+# from whoever comes next.
+PAUSE_S = 0.1
 
 weights = network.random_weights()
 faces = network.pixels(network.random_crops(16))
@@ -28,7 +39,7 @@ def torch_peer():
     import torch
 
     torch.set_num_threads(options.threads)
-    run = network.torch_network(weights)
+    run = network.torch_network(weights, torch.bfloat16 if bf16 else torch.float32)
     return lambda batch: run(faces[:batch])
 
 
@@ -59,31 +70,34 @@ def openvino_peer():
             model = core.read_model(network.onnx_network(weights, batch), b"")
             requests[batch] = core.compile_model(model, "CPU", {
                 "INFERENCE_NUM_THREADS": options.threads, "NUM_STREAMS": "1",
-                "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+                "INFERENCE_PRECISION_HINT": options.precision, "PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
         return list(requests[batch].infer({0: faces[:batch]}).values())[0]
 
     return run
 
 
 makers = {"torch": torch_peer, "ort": ort_peer, "openvino": openvino_peer}
-peers = {name: makers[name]() for name in options.peers.split(",")}
+peers = {name: makers[name]() for name in names}
 with tempfile.TemporaryDirectory() as folder:
     network.save(weights, f"{folder}/sphereface20.safetensors")
-    ours = Ours(options.program, "--model", f"{folder}/sphereface20.safetensors", "--threads", options.threads)
+    ours = Ours(options.program, "--model", f"{folder}/sphereface20.safetensors", "--threads", options.threads,
+                *(["--precision", "bf16"] if bf16 else []))
     expected = np.array(ours.ask("feature")["feature"])
 for name, run in peers.items():
     found = run(1)[0].astype(np.float64)
     cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
     print(f"{name}: 1 - cos = {1 - cosine:.1e}")
 
-print(f"SphereFace-20, {options.threads} threads, {options.rounds} rounds: median ms a face, ratio to ours")
+print(f"SphereFace-20, {options.precision}, {options.threads} threads, {options.rounds} rounds: median ms a face, ratio to ours")
 for batch in map(int, options.batches.split(",")):
     times = {name: [] for name in ["ours", *peers]}
     # The least of a few calls in a row: what ran before leaves cold caches behind.
     repeat = max(2, 4 // batch)
     for round in range(options.rounds + 2):
+        time.sleep(PAUSE_S)
         turn = {"ours": min(ours.ask(f"embed {batch}")["time_ms"] for _ in range(repeat)) / batch}
         for name, run in peers.items():
+            time.sleep(PAUSE_S)
             turn[name] = min(timed(lambda: run(batch))[0] for _ in range(repeat)) / batch
         if round >= 2:
             for name, value in turn.items():

@@ -82,17 +82,18 @@ def random_crops(count):
     return np.floor((numbers(0, count * size) + np.float32(1)) * np.float32(128)).reshape(count, 112, 96, 3)
 
 
-def torch_network(weights):
-    """A function from a batch of pixels to features."""
+def torch_network(weights, dtype=None):
+    """A function from a batch of pixels to features, computed in a type of PyTorch's, else f32."""
     import torch
     import torch.nn.functional as F
 
-    w = {name: torch.from_numpy(values) for name, values in weights.items()}
+    dtype = dtype or torch.float32
+    w = {name: torch.from_numpy(values).to(dtype) for name, values in weights.items()}
     present = list(layers())
 
     def run(batch):
         with torch.inference_mode():
-            return features(F, w, torch.from_numpy(batch), present).numpy()
+            return features(F, w, torch.from_numpy(batch).to(dtype), present).float().numpy()
 
     return run
 

@@ -42,8 +42,8 @@ pub fn copy(video: &Path, to: &Path) -> Result<(u64, Duration), BenchError> {
 pub fn rows(bench: &MachineBench, video: &Path) -> Result<Vec<Row>, BenchError> {
     let folder = tempfile::tempdir().map_err(BenchError::Folder)?;
     let to = folder.path().join("out.mp4");
-    let detector = Detector::new(&bench.detector, bench.detection, bench.isa)?;
-    let embedder = Embedder::new(bench.model.clone(), EmbedOptions { isa: bench.isa, threads: 1 })?;
+    let detector = Detector::new(&bench.detector, bench.detection, bench.embed.isa)?;
+    let embedder = Embedder::new(bench.model.clone(), EmbedOptions { threads: 1, ..bench.embed })?;
     let annotator = Annotator::new(Style::default())?;
     let label = |mode: Mode| -> Result<(u64, Duration), BenchError> {
         let job = LabelJob {
@@ -64,7 +64,7 @@ pub fn rows(bench: &MachineBench, video: &Path) -> Result<Vec<Row>, BenchError> 
             view: false,
             live: None,
             encoding: SinkOptions::default(),
-            threads: bench.threads,
+            threads: bench.embed.threads,
         };
         let start = Instant::now();
         let summary = label::run(job, &Control::new(), &mut |_| {})?;
@@ -77,7 +77,7 @@ pub fn rows(bench: &MachineBench, video: &Path) -> Result<Vec<Row>, BenchError> 
         let seconds = time.as_secs_f64() / frames.max(1) as f64;
         Ok::<_, BenchError>(Row {
             what: name.to_owned(),
-            threads: bench.threads,
+            threads: bench.embed.threads,
             batch: 1,
             ms: 1e3 * seconds,
             per_s: 1.0 / seconds,

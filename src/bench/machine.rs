@@ -8,16 +8,15 @@ use super::{BenchError, inputs, work};
 use crate::detect::{BBox, Detector, DetectorConfig, Refiner, Scratch};
 use crate::embed::{Architecture, EmbedOptions, Embedder, Mirror};
 use crate::nn::arch::DEPTHS;
-use crate::nn::{Isa, Weights, peak};
+use crate::nn::{Arithmetic, Weights, peak};
 use crate::pipeline::peak_memory_bytes;
 
 /// What to measure, and how thoroughly.
 #[derive(Debug, Clone)]
 pub struct MachineBench {
-    /// Instruction set of the kernels.
-    pub isa: Isa,
-    /// Most threads; one thread is measured as well.
-    pub threads: usize,
+    /// Instruction set, most threads (one thread is measured as well), and what the embedder
+    /// computes in.
+    pub embed: EmbedOptions,
     /// Crops that are embedded together.
     pub batches: Vec<usize>,
     /// Sizes of frames in pixels, width and height.
@@ -40,7 +39,7 @@ const SQUARES: usize = 64;
 impl MachineBench {
     /// One thread, and the most.
     fn threads(&self) -> Vec<usize> {
-        if self.threads == 1 { vec![1] } else { vec![1, self.threads] }
+        if self.embed.threads == 1 { vec![1] } else { vec![1, self.embed.threads] }
     }
 }
 
@@ -50,7 +49,7 @@ impl MachineBench {
 /// When weights or settings cannot be used, or a job fails.
 pub fn machine(bench: &MachineBench, on_part: &mut dyn FnMut(&str)) -> Result<Report, BenchError> {
     let mut report = Report {
-        isa: bench.isa.to_string(),
+        isa: bench.embed.isa.to_string(),
         peak: Vec::new(),
         embedding: Vec::new(),
         refinement: Vec::new(),
@@ -62,8 +61,8 @@ pub fn machine(bench: &MachineBench, on_part: &mut dyn FnMut(&str)) -> Result<Re
         on_part(&format!("the peak of {threads} threads"));
         report.peak.push(Peak {
             threads,
-            arithmetic_gflops: peak::arithmetic_gflops(bench.isa, threads, bench.time),
-            memory_gb_per_s: peak::memory_gb_per_s(bench.isa, threads, bench.time),
+            arithmetic_gflops: peak::arithmetic_gflops(bench.embed.isa, threads, bench.time),
+            memory_gb_per_s: peak::memory_gb_per_s(bench.embed.isa, threads, bench.time),
         });
     }
     embedding(bench, &mut report, on_part)?;
@@ -126,8 +125,11 @@ fn embedding(
                 None => bench.model.clone(),
                 Some(architecture) => inputs::weights(architecture),
             };
-            let embedder = Embedder::new(weights, EmbedOptions { isa: bench.isa, threads })?;
-            let name = embedder.architecture().to_string();
+            let embedder = Embedder::new(weights, EmbedOptions { threads, ..bench.embed })?;
+            let mut name = embedder.architecture().to_string();
+            if bench.embed.arithmetic != Arithmetic::F32 {
+                name = format!("{name}, {}", bench.embed.arithmetic);
+            }
             on_part(&name);
             let mut scratch = embedder.scratch();
             for &batch in &bench.batches {
@@ -146,7 +148,7 @@ fn detection(
     report: &mut Report,
     on_part: &mut dyn FnMut(&str),
 ) -> Result<(), BenchError> {
-    let detector = Detector::new(&bench.detector, bench.detection, bench.isa)?;
+    let detector = Detector::new(&bench.detector, bench.detection, bench.embed.isa)?;
     for threads in bench.threads() {
         let mut scratch = Scratch::new(threads);
         let picture = inputs::picture(640, 360);

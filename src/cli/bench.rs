@@ -13,9 +13,9 @@ use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 
 use super::UsageError;
-use super::options::{self, DetectionArgs, ModelArgs, ThreadArgs};
+use super::options::{self, DetectionArgs, ModelArgs, PrecisionArgs, ThreadArgs};
 use crate::bench::{self, MachineBench};
-use crate::embed::{EmbedOptions, Embedder};
+use crate::embed::Embedder;
 use crate::nn::weights::MTCNN;
 use crate::nn::{Device, DeviceChoice, Weights};
 
@@ -56,6 +56,8 @@ pub struct BenchArgs {
     video: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     #[command(flatten)]
     detection: DetectionArgs,
     #[command(flatten)]
@@ -99,7 +101,8 @@ impl BenchArgs {
         let isa = options::isa()?;
         let detector = self.detection.detector(&Device::open(DeviceChoice::Cpu, isa)?)?;
         let threads = self.threads.count();
-        let embedder = Embedder::new(Weights::resolve(&self.model.model)?, EmbedOptions { isa, threads })?;
+        let options = options::embed_options(isa, threads, self.precision.precision)?;
+        let embedder = Embedder::new(Weights::resolve(&self.model.model)?, options)?;
         bench::serve(&embedder, &detector, threads, std::io::stdin().lock(), std::io::stdout().lock())?;
         Ok(())
     }
@@ -113,8 +116,7 @@ impl BenchArgs {
             .into());
         }
         let what = MachineBench {
-            isa: options::isa()?,
-            threads: self.threads.count(),
+            embed: options::embed_options(options::isa()?, self.threads.count(), self.precision.precision)?,
             batches: self.batches.iter().copied().map(usize::from).collect(),
             frames: self.frames.iter().map(|&FrameSize(width, height)| (width, height)).collect(),
             time: Duration::from_secs_f64(self.seconds),

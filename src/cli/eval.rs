@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::UsageError;
-use super::options::{self, DetectionArgs, DeviceArgs, ThreadArgs};
+use super::options::{DetectionArgs, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
 use crate::align::Crop;
 use crate::embed::{Embedder, Mirror};
 use crate::eval::calibrate::{self, Calibration, Sample};
@@ -173,9 +173,10 @@ fn video_table(score: &Score) -> Result<String, std::fmt::Error> {
 /// Which model, and with how many threads.
 #[derive(Debug, Args)]
 struct ModelChoice {
-    /// Embedding model: the name of a built-in model or a safetensors file
-    #[arg(long, value_name = "NAME|FILE", default_value = "sphereface")]
-    model: String,
+    #[command(flatten)]
+    network: ModelArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Write the result into the metadata of the model, which must be a file
     #[arg(long)]
     record: bool,
@@ -194,7 +195,7 @@ struct ModelChoice {
 impl ModelChoice {
     /// Checks what can be checked before hours of work.
     fn validate(&self) -> Result<()> {
-        if self.record && BuiltIn::named(&self.model).is_some() {
+        if self.record && BuiltIn::named(&self.network.model).is_some() {
             let reason = "--record writes into a model file, and built-in models are part of the program";
             return Err(UsageError(format!("{reason}: give --model FILE")).into());
         }
@@ -202,7 +203,7 @@ impl ModelChoice {
     }
 
     fn embedder(&self, device: &Device) -> Result<Embedder> {
-        options::embedder(&self.model, device, self.threads.count())
+        self.network.embedder_in(self.precision.precision, device, self.threads.count())
     }
 
     fn set(&self, path: &Path) -> String {
@@ -215,10 +216,10 @@ impl ModelChoice {
         if !self.record {
             return Ok(());
         }
-        let path = Path::new(&self.model);
+        let path = Path::new(&self.network.model);
         let mut weights = Weights::load(path)?;
         let half = weights.to_safetensors(Precision::F16).ok();
-        let rounded = half.and_then(|bytes| Weights::from_safetensors(&bytes, &self.model).ok());
+        let rounded = half.and_then(|bytes| Weights::from_safetensors(&bytes, &self.network.model).ok());
         let is_half = rounded.is_some_and(|rounded| rounded.tensors == weights.tensors);
         weights.metadata.insert(key.into(), value.to_string());
         Ok(weights.save(path, if is_half { Precision::F16 } else { Precision::F32 })?)

@@ -9,14 +9,14 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::UsageError;
-use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, ThreadArgs, ThresholdArgs};
+use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs};
 use super::results::{RedactArgs, ResultArgs};
 use crate::analysis::Analysis;
 use crate::annotate::{Annotator, Colours, Style};
 use crate::embed::{Embedder, Mirror};
 use crate::identify::{self, Identifier};
 use crate::media::{Input, MediaError};
-use crate::nn::Device;
+use crate::nn::{Arithmetic, Device};
 use crate::pipeline::job::{Event, LabelError, LabelJob, LabelSummary, Mode, Pass, RelabelJob};
 use crate::pipeline::{Control, DetectEvery, label};
 use crate::report::{Appearance, JsonLines};
@@ -56,6 +56,8 @@ pub struct LabelArgs {
     mirror: bool,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     #[command(flatten)]
     threshold: ThresholdArgs,
     /// Decide as the video comes, with what was seen so far, instead of going through a file
@@ -205,9 +207,15 @@ impl LabelArgs {
         let detector = self.detection.detector(&device)?;
         // Without a gallery there is still an analysis to embed for.
         let wanted = self.gallery.is_some() || self.analysis.is_some() || self.results.page();
-        let embedder = wanted.then(|| self.model.embedder(&device)).transpose()?;
+        let arithmetic = self.precision.precision;
+        let embedder = wanted.then(|| self.model.embedder_in(arithmetic, &device, 1)).transpose()?;
         let mirror = if self.mirror { Mirror::Average } else { Mirror::No };
-        let (identifier, colours) = self.identifier(embedder.as_ref())?.unzip();
+        // The gallery keeps what is embedded of it, for runs that may want more precision.
+        let exact = (self.gallery.is_some() && arithmetic != Arithmetic::F32)
+            .then(|| self.model.embedder(&device))
+            .transpose()?;
+        let (identifier, colours) = self.identifier(exact.as_ref().or(embedder.as_ref()))?.unzip();
+        drop(exact);
         let annotator = Annotator::new(self.style.clone())?.with_colours(colours.unwrap_or_default());
         let facts = self.facts(embedder.as_ref(), identifier.as_ref());
         let (output, analysis) = (self.output.as_deref(), self.analysis.as_deref());
@@ -373,9 +381,10 @@ impl LabelArgs {
                 return refuse("--analysis is for video, and the input is a still: leave it out".into());
             }
         }
-        if analysed && (self.analysis.is_some() || self.online || self.per_frame || self.live) {
+        let computes = self.precision.precision != Arithmetic::F32;
+        if analysed && (self.analysis.is_some() || self.online || self.per_frame || self.live || computes) {
             return refuse(format!(
-                "{input} is an analysis already: --analysis, --online, --per-frame and --live are for video"
+                "{input} is an analysis already: --analysis, --online, --per-frame, --live and --precision are for video"
             ));
         }
         if !analysed && self.video.is_some() {

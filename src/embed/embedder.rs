@@ -11,7 +11,7 @@ use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
 use crate::nn::tensors::{Place, pictures};
 use crate::nn::together::Together;
 use crate::nn::weights::BuiltIn;
-use crate::nn::{Device, Isa, ModelId, Weights};
+use crate::nn::{Arithmetic, Device, Isa, ModelId, Weights};
 
 /// Crops that go through the network together on a device; its largest maps take about 8 MB
 /// a crop.
@@ -30,18 +30,20 @@ pub enum Mirror {
     Average,
 }
 
-/// How an [`Embedder`] computes; no option changes what it computes beyond rounding.
+/// How an [`Embedder`] computes on the CPU; no option changes what it computes beyond rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EmbedOptions {
     /// Instruction set of the kernels.
     pub isa: Isa,
     /// Threads that share the work of one call, 1 to 256. Results are the same for any number.
     pub threads: usize,
+    /// What products are computed in.
+    pub arithmetic: Arithmetic,
 }
 
 impl Default for EmbedOptions {
     fn default() -> Self {
-        Self { isa: Isa::best(), threads: 1 }
+        Self { isa: Isa::best(), threads: 1, arithmetic: Arithmetic::F32 }
     }
 }
 
@@ -72,6 +74,7 @@ enum Backend {
 struct Kernels {
     architecture: Architecture,
     isa: Isa,
+    arithmetic: Arithmetic,
     /// Taken when the network is laid out.
     weights: Mutex<Option<Source>>,
     network: OnceLock<Network>,
@@ -87,10 +90,10 @@ enum Source {
 }
 
 impl Kernels {
-    fn new(architecture: &Architecture, weights: Source, isa: Isa) -> Result<Self, EmbedError> {
-        let isa = Isa::from_name(&isa.to_string())?;
+    fn new(architecture: &Architecture, weights: Source, options: EmbedOptions) -> Result<Self, EmbedError> {
+        let isa = Isa::from_name(&options.isa.to_string())?;
         let (weights, network) = (Mutex::new(Some(weights)), OnceLock::new());
-        Ok(Self { architecture: *architecture, isa, weights, network })
+        Ok(Self { architecture: *architecture, isa, arithmetic: options.arithmetic, weights, network })
     }
 
     fn network(&self) -> &Network {
@@ -101,7 +104,9 @@ impl Kernels {
                 Some(Source::BuiltIn(model)) => model.weights().map_err(EmbedError::from),
                 None => unreachable!("the network is laid out once"),
             };
-            match weights.and_then(|weights| Network::new(&self.architecture, &weights, self.isa)) {
+            let laid_out = weights
+                .and_then(|weights| Network::new(&self.architecture, &weights, self.isa, self.arithmetic));
+            match laid_out {
                 Ok(network) => network,
                 Err(error) => unreachable!("weights that were checked, or a damaged program: {error}"),
             }
@@ -127,7 +132,7 @@ impl Embedder {
         let id = weights.id();
         Self::with(weights, id, options.threads, |architecture, weights| {
             architecture.check(&weights)?;
-            let kernels = Kernels::new(architecture, Source::Checked(weights), options.isa)?;
+            let kernels = Kernels::new(architecture, Source::Checked(weights), options)?;
             Ok(Backend::Kernels(Box::new(kernels)))
         })
     }
@@ -140,7 +145,7 @@ impl Embedder {
     pub fn built_in(model: BuiltIn, options: EmbedOptions) -> Result<Self, EmbedError> {
         let head = model.tensors(|name| name == MEAN)?;
         Self::with(head, model.id, options.threads, |architecture, _| {
-            let kernels = Kernels::new(architecture, Source::BuiltIn(model), options.isa)?;
+            let kernels = Kernels::new(architecture, Source::BuiltIn(model), options)?;
             Ok(Backend::Kernels(Box::new(kernels)))
         })
     }
@@ -168,7 +173,7 @@ impl Embedder {
     pub fn on(weights: Weights, device: &Device, threads: usize) -> Result<Self, EmbedError> {
         match device.tensors() {
             Some(tensors) => Self::on_tensors(weights, tensors),
-            None => Self::new(weights, EmbedOptions { isa: device.isa(), threads }),
+            None => Self::new(weights, EmbedOptions { isa: device.isa(), threads, ..Default::default() }),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::nn::arch::LAST_MAP;
 use crate::nn::conv::{Activation, Dense, Map, Tiles, Winograd, padded};
 use crate::nn::team::Team;
 use crate::nn::weights::all_finite;
-use crate::nn::{Buffer, Isa, Tensor, Weights};
+use crate::nn::{Arithmetic, Buffer, Isa, Tensor, Weights};
 
 impl Architecture {
     /// A tensor of the network.
@@ -97,13 +97,25 @@ const TILES: [usize; 4] = [4, 4, 4, 3];
 /// nearly three times the weights cost.
 const HALVING: [bool; 4] = [false, true, true, false];
 
+/// The same in bfloat16, whose weights are half as long.
+const HALVING_BF16: [bool; 4] = [false, true, true, true];
+
+/// Width of every Winograd tile in bfloat16: larger ones need more than its 8 bits.
+const TILE_BF16: usize = 2;
+
 impl Network {
-    /// Checks `weights` and repacks them for `isa`.
+    /// Checks `weights` and repacks them for `isa` and `arithmetic`, which works with every
+    /// instruction set (see [`Arithmetic::check`]).
     ///
     /// # Errors
     /// Names the first tensor that is missing or wrong. Refuses an instruction set that this
     /// machine does not have.
-    pub fn new(architecture: &Architecture, weights: &Weights, isa: Isa) -> Result<Self, EmbedError> {
+    pub fn new(
+        architecture: &Architecture,
+        weights: &Weights,
+        isa: Isa,
+        arithmetic: Arithmetic,
+    ) -> Result<Self, EmbedError> {
         let isa = Isa::from_name(&isa.to_string())?;
         architecture.check(weights)?;
         let values = |name: String| architecture.tensor(weights, &name).map(|t| t.data.as_slice());
@@ -118,21 +130,31 @@ impl Network {
             let activation = Activation::new(bias, Some(slopes), padded(c.output, isa));
             Ok::<_, EmbedError>((values(format!("conv{name}.weight"))?, c.input, activation))
         };
+        // The last tile of a convolution onto half of 14 rows reaches three rows further than they do.
+        let (tiles, stored, halving) = match arithmetic {
+            Arithmetic::F32 => (TILES, TILES, HALVING),
+            Arithmetic::Bf16 => ([TILE_BF16; 4], [2 * TILE_BF16; 4], HALVING_BF16),
+        };
+        let rounded = |layer: Winograd| match arithmetic {
+            Arithmetic::F32 => layer,
+            Arithmetic::Bf16 => layer.in_bf16(),
+        };
         let input = Map::new(CROP_HEIGHT, CROP_WIDTH, 3, 1);
         let mut stages = Vec::new();
         let mut from = input;
         for (stage, (&units, &channels)) in architecture.units.iter().zip(&architecture.channels).enumerate()
         {
-            let map = Map::new(from.height / 2, from.width / 2, padded(channels, isa), TILES[stage]);
+            let map = Map::new(from.height / 2, from.width / 2, padded(channels, isa), stored[stage]);
             let (weight, inputs, activation) = next()?;
-            let open = if HALVING[stage] {
-                Opening::Winograd(Box::new(Winograd::halving(isa, weight, inputs, activation)), from)
+            let open = if halving[stage] {
+                let layer = rounded(Winograd::halving(isa, weight, inputs, activation));
+                Opening::Winograd(Box::new(layer), from)
             } else {
                 Opening::Dense(Dense::convolution(isa, (weight, 3), inputs, (from, map), 2, activation))
             };
             let mut winograd = || {
                 let (weight, inputs, activation) = next()?;
-                Ok::<_, EmbedError>(Winograd::new(isa, TILES[stage], weight, inputs, activation))
+                Ok::<_, EmbedError>(rounded(Winograd::new(isa, tiles[stage], weight, inputs, activation)))
             };
             let units =
                 (0..units).map(|_| Ok([winograd()?, winograd()?])).collect::<Result<_, EmbedError>>()?;

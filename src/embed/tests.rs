@@ -8,7 +8,7 @@ use super::reference::Reference;
 use super::{Architecture, ChannelOrder, EmbedError, EmbedOptions, Embedder, Mirror, Network, pixels};
 use crate::align::Crop;
 use crate::nn::weights::{MTCNN, SPHEREFACE};
-use crate::nn::{Isa, Tensor, Weights};
+use crate::nn::{Arithmetic, Isa, Tensor, Weights};
 
 /// A small generator (xorshift64*), the same on every machine.
 struct Random(u64);
@@ -73,27 +73,53 @@ fn oracle(architecture: &Architecture, weights: &Weights, crops: &[Crop]) -> Vec
 /// Panics unless the two features agree: 1 - cos < 1e-9 and 1e-4 in every component of the
 /// unit vectors.
 fn assert_close(found: &[f32], expected: &[f64], what: &str) {
+    assert_within(found, expected, bounds(Arithmetic::F32), what);
+}
+
+/// The same with other bounds: of 1 - cos, of every component and of the ratio of the norms to 1.
+fn assert_within(found: &[f32], expected: &[f64], bounds: [f64; 3], what: &str) {
     let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
     let a = norm(&mut found.iter().map(|&x| f64::from(x)));
     let b = norm(&mut expected.iter().copied());
-    assert!(a > 0.0 && (a / b - 1.0).abs() < 1e-5, "{what}: norms {a} and {b}");
+    assert!(a > 0.0 && (a / b - 1.0).abs() < bounds[2], "{what}: norms {a} and {b}");
     let pairs = || found.iter().zip(expected).map(|(&x, &y)| (f64::from(x) / a, y / b));
     let distance = pairs().map(|(x, y)| (x - y) * (x - y)).sum::<f64>() / 2.0; // = 1 - cos
     let worst = pairs().map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
-    assert!(distance < 1e-9, "{what}: 1 - cos = {distance:e}");
-    assert!(worst < 1e-4, "{what}: a component is off by {worst:e}");
+    assert!(distance < bounds[0], "{what}: 1 - cos = {distance:e}");
+    assert!(worst < bounds[1], "{what}: a component is off by {worst:e}");
 }
 
 fn options(isa: Isa, threads: usize) -> EmbedOptions {
-    EmbedOptions { isa, threads }
+    EmbedOptions { isa, threads, arithmetic: Arithmetic::F32 }
+}
+
+/// What an arithmetic may be off by; see [`assert_within`].
+fn bounds(arithmetic: Arithmetic) -> [f64; 3] {
+    match arithmetic {
+        Arithmetic::F32 => [1e-9, 1e-4, 1e-5],
+        Arithmetic::Bf16 => [3e-5, 1e-2, 1e-2],
+    }
 }
 
 /// Every instruction set and every pair of batch size and thread count: the features of a batch
 /// of one against the oracle, and those of any other bit for bit against them.
 fn check(architecture: Architecture, runs: &[(usize, usize)]) {
-    let weights = random_weights(&architecture, 7);
+    check_in(Arithmetic::F32, architecture, runs);
+}
+
+fn check_in(arithmetic: Arithmetic, architecture: Architecture, runs: &[(usize, usize)]) {
+    check_weights(arithmetic, architecture, &random_weights(&architecture, 7), runs);
+}
+
+fn check_weights(
+    arithmetic: Arithmetic,
+    architecture: Architecture,
+    weights: &Weights,
+    runs: &[(usize, usize)],
+) {
+    let options = |isa, threads| EmbedOptions { arithmetic, ..options(isa, threads) };
     let crops = random_crops(runs.iter().map(|(batch, _)| *batch).max().unwrap_or(1), 11);
-    let expected = oracle(&architecture, &weights, &crops);
+    let expected = oracle(&architecture, weights, &crops);
     for isa in Isa::available() {
         let alone: Vec<Vec<f32>> = {
             let embedder = Embedder::new(weights.clone(), options(isa, 1)).unwrap();
@@ -104,7 +130,7 @@ fn check(architecture: Architecture, runs: &[(usize, usize)]) {
                 .collect()
         };
         for (found, expected) in alone.iter().zip(&expected) {
-            assert_close(found, expected, &format!("{architecture} {isa}"));
+            assert_within(found, expected, bounds(arithmetic), &format!("{architecture} {isa} {arithmetic}"));
         }
         let counts: BTreeSet<usize> = runs.iter().map(|(_, threads)| *threads).collect();
         for threads in counts {
@@ -178,13 +204,33 @@ fn the_networks_of_the_paper_match_the_reference() {
 }
 
 #[test]
+fn weights_of_half_precision_match_the_reference() {
+    for architecture in [narrow(20), Architecture::of_depth(10).unwrap()] {
+        let mut weights = random_weights(&architecture, 7);
+        for tensor in weights.tensors.values_mut() {
+            tensor.data.iter_mut().for_each(|x| *x = half::f16::from_f32(*x).to_f32());
+        }
+        check_weights(Arithmetic::F32, architecture, &weights, &[(1, 1), (1, 3), (9, 1), (9, 2)]);
+    }
+}
+
+#[test]
+fn bf16_is_near_the_reference_with_any_batch_and_threads() {
+    let few: Vec<_> = [1, 2, 5, 17].into_iter().flat_map(|batch| [(batch, 1), (batch, 3)]).collect();
+    check_in(Arithmetic::Bf16, narrow(20), &few);
+    let sphere10 = Architecture::of_depth(10).unwrap();
+    check_in(Arithmetic::Bf16, sphere10.with_channels([17, 33, 31, 49]).with_embedding(65), &few);
+    check_in(Arithmetic::Bf16, Architecture::of_depth(20).unwrap(), &[(1, 2), (3, 2)]);
+}
+
+#[test]
 fn a_wrong_tensor_is_refused_by_its_name() {
     let architecture = narrow(10);
     let good = random_weights(&architecture, 1);
     let refusal = |change: &dyn Fn(&mut Weights)| -> EmbedError {
         let mut weights = good.clone();
         change(&mut weights);
-        Network::new(&architecture, &weights, Isa::Portable).unwrap_err()
+        Network::new(&architecture, &weights, Isa::Portable, Arithmetic::F32).unwrap_err()
     };
     let missing = refusal(&|w| drop(w.tensors.remove("conv2_2.bias")));
     assert!(missing.to_string().contains("`conv2_2.bias`"), "{missing}");

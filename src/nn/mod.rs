@@ -2,6 +2,7 @@
 //! device choice.
 
 pub mod arch;
+mod arithmetic;
 mod buffer;
 pub(crate) mod conv;
 #[cfg(feature = "cuda")]
@@ -16,6 +17,7 @@ pub(crate) mod tensors;
 pub(crate) mod together;
 pub mod weights;
 
+pub use arithmetic::{Arithmetic, ArithmeticError};
 pub(crate) use buffer::Buffer;
 pub use device::{Device, DeviceChoice, DeviceError};
 pub use isa::{Isa, IsaError};

@@ -1,7 +1,7 @@
 //! One kernel source for every instruction set: vectors behind a trait, and a way to run a
 //! kernel compiled for the instruction set at hand.
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::Isa;
 
@@ -36,6 +36,27 @@ pub(crate) trait Simd: Copy + 'static {
         unsafe { Self::load(values.as_ptr()) }
     }
     unsafe fn store(to: *mut f32, v: Self::V);
+    /// Stores numbers rounded to bfloat16, two to a number of `to`.
+    #[inline(always)]
+    unsafe fn store_pairs(to: *mut f32, v: Self::V) {
+        let mut values = [0.0; MOST_LANES];
+        // SAFETY: room for a vector here, the caller's for half of one there.
+        unsafe {
+            Self::store(values.as_mut_ptr(), v);
+            for (i, value) in values.iter().enumerate().take(Self::LANES) {
+                to.cast::<bf16>().add(i).write_unaligned(bf16::from_f32(*value));
+            }
+        }
+    }
+    /// `c` plus both products of the bfloat16 numbers of which every number of `a` and `b` holds two.
+    #[inline(always)]
+    unsafe fn fma_pairs(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: both parts of a pair are numbers of their own, in lanes like the others.
+        unsafe {
+            let ([a0, a1], [b0, b1]) = (halves_of_pairs::<Self>(a), halves_of_pairs::<Self>(b));
+            Self::fma(a0, b0, Self::fma(a1, b1, c))
+        }
+    }
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -57,6 +78,25 @@ pub(crate) trait Simd: Copy + 'static {
 
 /// Numbers in a vector of any instruction set, at most.
 const MOST_LANES: usize = 16;
+
+/// The first and the second numbers of pairs of bfloat16, widened.
+///
+/// # Safety
+/// See [`Simd`].
+#[inline(always)]
+unsafe fn halves_of_pairs<S: Simd>(pairs: S::V) -> [S::V; 2] {
+    let mut values = [[0.0; MOST_LANES]; 2];
+    // SAFETY: room for a vector each.
+    unsafe {
+        S::store(values[0].as_mut_ptr(), pairs);
+        for i in 0..S::LANES {
+            let bits = values[0][i].to_bits();
+            values[0][i] = f32::from_bits(bits << 16);
+            values[1][i] = f32::from_bits(bits & 0xffff_0000);
+        }
+        values.map(|values| S::load(values.as_ptr()))
+    }
+}
 
 /// A tile of a matrix product for any number of rows and vectors a row.
 pub(crate) trait Tile {
@@ -138,6 +178,35 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) {
             _ => kernel.run::<Portable>(),
         }
     }
+}
+
+/// Whether this machine has an instruction for [`Simd::fma_pairs`] among those of `isa`.
+pub(crate) fn multiplies_pairs(isa: Isa) -> bool {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => is_x86_feature_detected!("avx512bf16"),
+        _ => false,
+    }
+}
+
+/// [`run`], with the instruction for [`Simd::fma_pairs`] where there is one; elsewhere it takes many.
+///
+/// # Panics
+/// When this machine does not have `isa`.
+pub(crate) fn run_pairs<K: Kernel>(isa: Isa, kernel: K) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512bf16,avx2,fma")]
+        unsafe fn avx512_bf16<K: Kernel>(kernel: K) {
+            // SAFETY: the caller has checked for AVX-512 F and BF16.
+            unsafe { kernel.run::<Avx512Bf16>() }
+        }
+        if multiplies_pairs(isa) && isa.is_available() {
+            // SAFETY: as just checked.
+            return unsafe { avx512_bf16(kernel) };
+        }
+    }
+    run(isa, kernel);
 }
 
 /// [`Simd::tile`] for the given numbers of rows.
@@ -231,6 +300,7 @@ macro_rules! intrinsics {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
+    use std::mem::transmute;
 
     use half::f16;
 
@@ -289,35 +359,56 @@ mod x86 {
         tile_of_rows!(2: 1 2 3 4 5 6);
     }
 
-    /// 512-bit vectors; 12 x 32 tiles keep 24 sums in 32 registers.
-    #[derive(Clone, Copy)]
-    pub(crate) struct Avx512;
+    /// [`Simd`] by 512-bit vectors, with more than AVX-512 F where more is said.
+    macro_rules! avx512 {
+        ($(#[$doc:meta])+ $name:ident { $($more:tt)* }) => {
+            $(#[$doc])+
+            #[derive(Clone, Copy)]
+            pub(crate) struct $name;
 
-    impl Simd for Avx512 {
-        type V = __m512;
-        const LANES: usize = 16;
-        const PANEL: usize = 32;
-        const ROWS: usize = 12;
-        const HALVES: bool = true;
-        intrinsics! {
-            splat(x: f32) -> __m512 = _mm512_set1_ps(x);
-            load(from: *const f32) -> __m512 = _mm512_loadu_ps(from);
-            load_half(from: *const f16) -> __m512 = _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()));
-            store(to: *mut f32, v: __m512) = _mm512_storeu_ps(to, v);
-            add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
-            sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
-            mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
-            fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
-            max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
-            min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
-            prefetch(at: *const f32) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
-            dot(a: &[i16], b: &[i8]) -> i32 = dot(a, b);
+            impl Simd for $name {
+                type V = __m512;
+                const LANES: usize = 16;
+                const PANEL: usize = 32;
+                const ROWS: usize = 12;
+                const HALVES: bool = true;
+                intrinsics! {
+                    splat(x: f32) -> __m512 = _mm512_set1_ps(x);
+                    load(from: *const f32) -> __m512 = _mm512_loadu_ps(from);
+                    load_half(from: *const f16) -> __m512 = _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()));
+                    store(to: *mut f32, v: __m512) = _mm512_storeu_ps(to, v);
+                    add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
+                    sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
+                    mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+                    fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+                    max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
+                    min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
+                    prefetch(at: *const f32) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
+                    dot(a: &[i16], b: &[i8]) -> i32 = dot(a, b);
+                    $($more)*
+                }
+                tile_of_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
+            }
+        };
+    }
+
+    avx512! {
+        /// 512-bit vectors; 12 x 32 tiles keep 24 sums in 32 registers.
+        Avx512 {}
+    }
+
+    avx512! {
+        /// The same with the instructions for bfloat16.
+        Avx512Bf16 {
+            store_pairs(to: *mut f32, v: __m512) =
+                _mm256_storeu_si256(to.cast(), transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v)));
+            fma_pairs(a: __m512, b: __m512, c: __m512) -> __m512 =
+                _mm512_dpbf16_ps(c, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b));
         }
-        tile_of_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
     }
 }
 #[cfg(target_arch = "x86_64")]
-use x86::{Avx2, Avx512};
+use x86::{Avx2, Avx512, Avx512Bf16};
 
 #[cfg(target_arch = "aarch64")]
 mod arm {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{BATCH, ImageArgs, UsageError, percent, progress};
 use crate::align::Crop;
-use crate::cli::options::{self, DeviceArgs, ModelArgs, ThreadArgs};
+use crate::cli::options::{DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
 use crate::embed::{Embedder, Embedding, Mirror};
 use crate::eval::openset::{self, Estimate, OpenSet, Search, Split, SplitOptions};
 use crate::eval::people::{Person, people};
@@ -53,6 +53,8 @@ pub struct OpensetArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     threads: ThreadArgs,
@@ -74,7 +76,7 @@ impl OpensetArgs {
         }
         let people = people(&self.people)?;
         let device = self.device.open_and_tell()?;
-        let embedder = options::embedder(&self.model.model, &device, self.threads.count())?;
+        let embedder = self.model.embedder_in(self.precision.precision, &device, self.threads.count())?;
         let paths: Vec<PathBuf> = people.iter().flat_map(|person| person.images.clone()).collect();
         let (crops, already_aligned) = self.input.crops(&paths, &device, self.threads.count())?;
         let (people, crops, without_face) = with_faces(people, crops);

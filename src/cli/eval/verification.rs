@@ -80,7 +80,7 @@ impl LfwArgs {
         let result = verify(&features, &kept.pairs)?;
         let set = self.model.set(&self.pairs);
         if let Some(path) = &self.plot {
-            let title = format!("{set}: {:.2} %, {}", 100.0 * result.accuracy, self.model.model);
+            let title = format!("{set}: {:.2} %, {}", 100.0 * result.accuracy, self.model.network.model);
             write_whole(path, &result.roc.chart(&title).encode_for(path)?)?;
         }
         let summary = json!({

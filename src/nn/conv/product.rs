@@ -1,6 +1,6 @@
 //! Tiles of a matrix product: the inner loop of every layer.
 
-use half::f16;
+use half::{bf16, f16};
 
 use crate::nn::simd::{Simd, Tile};
 
@@ -18,7 +18,7 @@ const LINE: usize = 16;
 ///
 /// A row of the left matrix is a number of *runs* of `length` numbers; run `i` starts
 /// `runs[i]` numbers after the row's pointer. The panel holds [`Simd::PANEL`] numbers for
-/// each of them, in the same order.
+/// each of them, in the same order. Where weights are pairs, so is every number on the left.
 pub(super) struct Product<'a, F, W = f32> {
     pub(super) rows: [*const f32; MOST_ROWS],
     pub(super) runs: &'a [usize],
@@ -30,13 +30,36 @@ pub(super) struct Product<'a, F, W = f32> {
     pub(super) finish: F,
 }
 
-/// A number as weights are kept.
+/// A number as weights are kept, or a pair of them.
 pub(super) trait Weight: Copy {
     /// A vector of them.
     ///
     /// # Safety
     /// There must be as many; see [`Simd`].
     unsafe fn load<S: Simd>(from: *const Self) -> S::V;
+
+    /// `sum` plus the products of what is on the left and vectors of weights.
+    ///
+    /// # Safety
+    /// See [`Simd`].
+    #[inline(always)]
+    unsafe fn fma<S: Simd>(left: S::V, weights: S::V, sum: S::V) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::fma(left, weights, sum) }
+    }
+}
+
+/// Two weights, for a pair of numbers on the left: a step of the product does both.
+#[derive(Clone, Copy)]
+#[repr(C, align(4))]
+pub(super) struct Pair(pub(super) [bf16; 2]);
+
+impl Pair {
+    /// Both as the bits of one number, the first in the lower half.
+    pub(super) fn bits(self) -> f32 {
+        let [low, high] = self.0.map(|half| u32::from(half.to_bits()));
+        f32::from_bits(high << 16 | low)
+    }
 }
 
 impl Weight for f32 {
@@ -52,6 +75,20 @@ impl Weight for f16 {
     unsafe fn load<S: Simd>(from: *const f16) -> S::V {
         // SAFETY: the caller's.
         unsafe { S::load_half(from) }
+    }
+}
+
+impl Weight for Pair {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const Pair) -> S::V {
+        // SAFETY: the caller's; a pair is as long as a number, whose bits nobody looks at.
+        unsafe { S::load(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma<S: Simd>(left: S::V, weights: S::V, sum: S::V) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::fma_pairs(left, weights, sum) }
     }
 }
 
@@ -137,7 +174,7 @@ unsafe fn step<S: Simd, W: Weight, const ROWS: usize, const VECTORS: usize>(
         for (row, sums) in rows.iter().zip(sums) {
             let left = S::splat(*row.add(k));
             for (sum, &right) in sums.iter_mut().zip(&right) {
-                *sum = S::fma(left, right, *sum);
+                *sum = W::fma::<S>(left, right, *sum);
             }
         }
     }

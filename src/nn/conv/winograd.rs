@@ -11,7 +11,9 @@ mod halving;
 use std::array;
 use std::ops::Range;
 
-use super::product::{Finish, MOST_ROWS, Product};
+use half::bf16;
+
+use super::product::{Finish, MOST_ROWS, Pair, Product, Weight};
 use super::{Activation, Map, Shared, padded, share};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
@@ -29,11 +31,18 @@ pub(crate) struct Winograd {
     output_tile: usize,
     /// 1 or, with tiles of 2, 2.
     stride: usize,
-    /// `[point][panel][depth of the point][PANEL]`
-    weights: Buffer,
+    weights: Weights,
     inputs: usize,
     outputs: usize,
     activation: Activation,
+}
+
+#[derive(Debug)]
+enum Weights {
+    /// Transformed, `[point][panel][depth of the point][PANEL]`.
+    Full(Buffer),
+    /// The same in pairs of bfloat16, as the transformed inputs are then.
+    Pairs(Buffer),
 }
 
 /// Memory of one thread for transformed tiles.
@@ -214,8 +223,45 @@ impl Winograd {
             2 => transform::<F2, 4, 2>(isa, weight, [inputs, stored], outputs),
             _ => panic!("no scheme for tiles of {output_tile} pixels"),
         };
-        let outputs = padded(outputs, isa);
+        let (weights, outputs) = (Weights::Full(weights), padded(outputs, isa));
         Self { isa, output_tile, stride: 1, weights, inputs: stored, outputs, activation }
+    }
+
+    /// The same layer with its products in bfloat16, added up in f32: weights and transformed inputs
+    /// are rounded to 8 bits. Tiles of 2 pixels lose least by that, as their points are -1, 0, 1 and
+    /// infinity.
+    pub(crate) fn in_bf16(mut self) -> Self {
+        let Weights::Full(ready) = &self.weights else { panic!("a layer in f32") };
+        let panel = simd::panel(self.isa);
+        let mut weights = Buffer::new(ready.len() / 2);
+        // A panel's depth is the number of stored channels, a multiple of its even width.
+        let both = ready.chunks_exact(2 * panel);
+        for (to, rows) in weights.chunks_exact_mut(panel).zip(both) {
+            let (first, second) = rows.split_at(panel);
+            for (to, (&first, &second)) in to.iter_mut().zip(first.iter().zip(second)) {
+                *to = Pair([first, second].map(bf16::from_f32)).bits();
+            }
+        }
+        self.weights = Weights::Pairs(weights);
+        self
+    }
+
+    fn in_pairs(&self) -> bool {
+        matches!(self.weights, Weights::Pairs(_))
+    }
+
+    /// Input channels in a number of a transformed tile.
+    fn channels_a_number(&self) -> usize {
+        1 + usize::from(self.in_pairs())
+    }
+
+    /// Runs `kernel` with the instructions that the layer wants.
+    fn run<K: Kernel>(&self, kernel: K) {
+        if self.in_pairs() {
+            simd::run_pairs(self.isa, kernel);
+        } else {
+            simd::run(self.isa, kernel);
+        }
     }
 
     /// Points along a side of a transformed tile.
@@ -229,10 +275,8 @@ impl Winograd {
 
     /// Numbers of a transformed tile at a point.
     fn depth(&self, point: usize) -> usize {
-        match self.stride {
-            1 => self.inputs,
-            _ => Halving::runs(point) * self.inputs,
-        }
+        let runs = if self.stride == 1 { 1 } else { Halving::runs(point) };
+        runs * self.inputs / self.channels_a_number()
     }
 
     /// The most there are at any point.
@@ -283,14 +327,13 @@ impl Winograd {
         let output = Shared(output.as_mut_ptr());
         let panels = self.outputs / simd::panel(self.isa);
         let blocks = total.div_ceil(self.block());
-        let isa = self.isa;
         if threads == 1 || blocks >= 2 * threads {
             team.run(blocks, &|thread, block| {
                 let all = share(total, block, blocks);
                 let tiles = 0..all.len();
-                simd::run(isa, Transform(step(thread, all.clone()), tiles.clone()));
-                simd::run(isa, Multiply(step(thread, all.clone()), 0..self.points(), 0..panels));
-                simd::run(isa, Restore(step(thread, all), tiles, output.get()));
+                self.run(Transform(step(thread, all.clone()), tiles.clone()));
+                self.run(Multiply(step(thread, all.clone()), 0..self.points(), 0..panels));
+                self.run(Restore(step(thread, all), tiles, output.get()));
             });
         } else {
             for block in 0..blocks {
@@ -298,13 +341,13 @@ impl Winograd {
                 let parts = all.len().min(4 * threads);
                 let tiles = |part| share(all.len(), part, parts);
                 team.run(parts, &|_, part| {
-                    simd::run(isa, Transform(step(0, all.clone()), tiles(part)));
+                    self.run(Transform(step(0, all.clone()), tiles(part)));
                 });
                 team.run(self.points(), &|_, point| {
-                    simd::run(isa, Multiply(step(0, all.clone()), point..point + 1, 0..panels));
+                    self.run(Multiply(step(0, all.clone()), point..point + 1, 0..panels));
                 });
                 team.run(parts, &|_, part| {
-                    simd::run(isa, Restore(step(0, all.clone()), tiles(part), output.get()));
+                    self.run(Restore(step(0, all.clone()), tiles(part), output.get()));
                 });
             }
         }
@@ -398,11 +441,9 @@ impl Kernel for Transform<'_> {
         let Self(step, tiles) = self;
         // SAFETY: `apply` has checked all sizes and lets no two threads write the same part.
         unsafe {
-            match (step.layer.stride, step.layer.output_tile) {
-                (1, 4) => step.input::<S, F4, 6, 4>(tiles),
-                (1, 3) => step.input::<S, F3, 5, 3>(tiles),
-                (1, _) => step.input::<S, F2, 4, 2>(tiles),
-                _ => step.halved_input::<S>(tiles),
+            match step.layer.weights {
+                Weights::Pairs(_) => step.any_input::<S, Pair>(tiles),
+                Weights::Full(_) => step.any_input::<S, f32>(tiles),
             }
         }
     }
@@ -413,7 +454,12 @@ impl Kernel for Multiply<'_> {
     unsafe fn run<S: Simd>(self) {
         let Self(step, points, panels) = self;
         // SAFETY: as above.
-        unsafe { step.product::<S>(points, panels) }
+        unsafe {
+            match &step.layer.weights {
+                Weights::Full(weights) => step.product::<S, f32>(weights, points, panels),
+                Weights::Pairs(weights) => step.product::<S, Pair>(weights, points, panels),
+            }
+        }
     }
 }
 
@@ -452,7 +498,20 @@ impl Step<'_> {
     /// # Safety
     /// As checked by [`Winograd::apply`]; the same holds for the other phases.
     #[inline(always)]
-    unsafe fn input<S: Simd, W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
+    unsafe fn any_input<S: Simd, N: Number>(&self, tiles: Range<usize>) {
+        // SAFETY: the caller's.
+        unsafe {
+            match (self.layer.stride, self.layer.output_tile) {
+                (1, 4) => self.input::<S, N, F4, 6, 4>(tiles),
+                (1, 3) => self.input::<S, N, F3, 5, 3>(tiles),
+                (1, _) => self.input::<S, N, F2, 4, 2>(tiles),
+                _ => self.halved_input::<S, N>(tiles),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn input<S: Simd, N: Number, W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
         &self,
         tiles: Range<usize>,
     ) {
@@ -466,7 +525,7 @@ impl Step<'_> {
             let corner = self.input[corner..].as_ptr();
             // SAFETY: the maps hold whole tiles with their border, the block `tiles` tiles.
             unsafe {
-                let to = self.input_tiles.add(tile * channels);
+                let to = self.input_tiles.add(tile * channels / N::CHANNELS);
                 for c in (0..channels).step_by(S::LANES) {
                     let zero = S::splat(0.0);
                     let mut half = [[zero; IN]; IN];
@@ -482,7 +541,7 @@ impl Step<'_> {
                     }
                     for (y, row) in half.into_iter().enumerate() {
                         for (x, value) in W::input::<S>(row).into_iter().enumerate() {
-                            S::store(to.add((y * IN + x) * point + c), value);
+                            N::store::<S>(to.add((y * IN + x) * point + c / N::CHANNELS), value);
                         }
                     }
                 }
@@ -491,13 +550,18 @@ impl Step<'_> {
     }
 
     #[inline(always)]
-    unsafe fn product<S: Simd>(&self, points: Range<usize>, panels: Range<usize>) {
+    unsafe fn product<S: Simd, N: Number>(
+        &self,
+        weights: &[f32],
+        points: Range<usize>,
+        panels: Range<usize>,
+    ) {
         let outputs = self.layer.outputs;
         let groups = self.tiles.len().div_ceil(S::ROWS);
         for point in points {
             let depth = self.layer.depth(point);
             let before: usize = (0..point).map(|point| self.layer.depth(point)).sum();
-            let weights = &self.layer.weights[before * outputs..];
+            let weights = &weights[before * outputs..];
             // SAFETY: as many points are there.
             let (left, to) = unsafe {
                 (
@@ -523,7 +587,7 @@ impl Step<'_> {
                             rows,
                             runs: &[0],
                             length: depth,
-                            panel,
+                            panel: panel.cast::<N>(),
                             ahead: panel.wrapping_add(depth * (S::PANEL + group * S::PANEL / groups)),
                             ahead_step: S::PANEL / groups,
                             finish: Store { to, stride: outputs },
@@ -577,6 +641,38 @@ impl Step<'_> {
                 }
             }
         }
+    }
+}
+
+/// What the numbers of transformed tiles are: channels or pairs of them.
+trait Number: Weight {
+    /// Channels in a number.
+    const CHANNELS: usize;
+
+    /// Stores a vector of channels.
+    ///
+    /// # Safety
+    /// There must be room; see [`Simd`].
+    unsafe fn store<S: Simd>(to: *mut f32, v: S::V);
+}
+
+impl Number for f32 {
+    const CHANNELS: usize = 1;
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(to: *mut f32, v: S::V) {
+        // SAFETY: the caller's.
+        unsafe { S::store(to, v) }
+    }
+}
+
+impl Number for Pair {
+    const CHANNELS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(to: *mut f32, v: S::V) {
+        // SAFETY: the caller's.
+        unsafe { S::store_pairs(to, v) }
     }
 }
 

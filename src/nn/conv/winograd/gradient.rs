@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::super::outer::{Outer, outer_products};
 use super::super::{Activation, Map, Shared, share};
-use super::{F2, F4, SKEW, Scheme, Step, Winograd};
+use super::{F2, F4, SKEW, Scheme, Step, Weights, Winograd};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
 use crate::nn::simd::{self, Kernel, Simd};
@@ -35,7 +35,7 @@ impl Winograd {
             isa,
             output_tile,
             stride: 1,
-            weights: Buffer::new(points * inputs * outputs),
+            weights: Weights::Full(Buffer::new(points * inputs * outputs)),
             inputs,
             outputs,
             activation: Activation::new(&[], None, outputs),
@@ -65,8 +65,10 @@ impl Winograd {
         let (isa, tile) = (self.isa, self.output_tile);
         let panels = self.outputs / simd::panel(isa);
         let (padded_depth, padded_lanes) = (self.inputs, self.outputs);
-        assert_eq!(self.weights.len(), self.points() * padded_depth * padded_lanes);
-        let to = Shared(self.weights.as_mut_ptr());
+        let points = self.points();
+        let Weights::Full(weights) = &mut self.weights else { panic!("a layer in f32") };
+        assert_eq!(weights.len(), points * padded_depth * padded_lanes);
+        let to = Shared(weights.as_mut_ptr());
         team.run(panels * depth.div_ceil(DEPTH_BLOCK), &|_, item| {
             let (panel, block) = (item % panels, item / panels);
             let depths = block * DEPTH_BLOCK..depth.min((block + 1) * DEPTH_BLOCK);

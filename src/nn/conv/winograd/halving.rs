@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::super::dense::pack_into;
 use super::super::{Activation, padded};
-use super::{Scheme, Step, Winograd};
+use super::{Number, Scheme, Step, Weights, Winograd};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
 use crate::nn::simd::Simd;
@@ -111,7 +111,15 @@ impl Winograd {
             });
         }
         let outputs = padded(outputs, isa);
-        Self { isa, output_tile: OUT, stride: 2, weights, inputs: stored, outputs, activation }
+        Self {
+            isa,
+            output_tile: OUT,
+            stride: 2,
+            weights: Weights::Full(weights),
+            inputs: stored,
+            outputs,
+            activation,
+        }
     }
 }
 
@@ -121,7 +129,7 @@ impl Step<'_> {
     /// # Safety
     /// As checked by [`Winograd::apply`].
     #[inline(always)]
-    pub(super) unsafe fn halved_input<S: Simd>(&self, tiles: Range<usize>) {
+    pub(super) unsafe fn halved_input<S: Simd, N: Number>(&self, tiles: Range<usize>) {
         let channels = self.layer.inputs;
         let point = self.input_point();
         let pitch = self.from.pitch();
@@ -156,10 +164,12 @@ impl Step<'_> {
                         let odd = Halving::odd::<S>([d[1], d[3]]);
                         for column in 0..SIDE {
                             let at = row * SIDE + column;
-                            let to = self.input_tiles.add(at * point + tile * Halving::runs(at) * channels);
-                            S::store(to.add(run(row_kind, 0, column) * channels + c), even[column]);
+                            let depth = Halving::runs(at) * channels / N::CHANNELS;
+                            let to = self.input_tiles.add(at * point + tile * depth);
+                            let part = |run| (run * channels + c) / N::CHANNELS;
+                            N::store::<S>(to.add(part(run(row_kind, 0, column))), even[column]);
                             if column < OUT {
-                                S::store(to.add(run(row_kind, 1, column) * channels + c), odd[column]);
+                                N::store::<S>(to.add(part(run(row_kind, 1, column))), odd[column]);
                             }
                         }
                     }

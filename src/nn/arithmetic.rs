@@ -1,0 +1,87 @@
+//! What the products of an embedding network are computed in.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Isa, simd};
+
+/// What the products of an embedding network are computed in, on the CPU. Sums are always f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Arithmetic {
+    /// 24 bits of precision.
+    #[default]
+    F32,
+    /// bfloat16, 8 bits of precision and half the memory: faster where there is an instruction for
+    /// it. Embeddings turn by some tenths of a degree.
+    Bf16,
+}
+
+/// Why an arithmetic cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ArithmeticError {
+    /// Not one of the names.
+    #[error("`{0}` is no precision to compute in: write f32 or bf16")]
+    Unknown(String),
+    /// No instruction for it.
+    #[error(
+        "bf16 would be slower than f32 here: {0} code has no instruction for it (AVX-512 BF16 has); leave out --precision bf16"
+    )]
+    Slow(Isa),
+    /// A GPU computes as its library does.
+    #[error("--precision bf16 is for the CPU: leave it out, or choose --device cpu")]
+    OnGpu,
+}
+
+impl Arithmetic {
+    /// Whether it is worth using with `isa` on this machine.
+    ///
+    /// # Errors
+    /// When there is no instruction for it: it works without one, but slowly.
+    pub fn check(self, isa: Isa) -> Result<(), ArithmeticError> {
+        match self {
+            Self::F32 => Ok(()),
+            Self::Bf16 if simd::multiplies_pairs(isa) => Ok(()),
+            Self::Bf16 => Err(ArithmeticError::Slow(isa)),
+        }
+    }
+}
+
+impl FromStr for Arithmetic {
+    type Err = ArithmeticError;
+
+    fn from_str(text: &str) -> Result<Self, ArithmeticError> {
+        [Self::F32, Self::Bf16]
+            .into_iter()
+            .find(|one| one.to_string() == text)
+            .ok_or_else(|| ArithmeticError::Unknown(text.into()))
+    }
+}
+
+impl fmt::Display for Arithmetic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arithmetic_has_a_name_and_is_checked_against_the_machine() {
+        for one in [Arithmetic::F32, Arithmetic::Bf16] {
+            assert_eq!(one.to_string().parse(), Ok(one));
+        }
+        for text in ["", "BF16", "f16", "int8"] {
+            assert_eq!(text.parse::<Arithmetic>(), Err(ArithmeticError::Unknown(text.into())));
+        }
+        for isa in Isa::available() {
+            assert_eq!(Arithmetic::F32.check(isa), Ok(()));
+            let checked = Arithmetic::Bf16.check(isa);
+            assert!(checked == Ok(()) && isa == Isa::Avx512 || checked == Err(ArithmeticError::Slow(isa)));
+        }
+    }
+}
