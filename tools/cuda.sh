@@ -7,12 +7,16 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-root=${SPHEREFACE_CUDA_ROOT:-$PWD/target/cuda}
+own=$PWD/target/cuda
+root=${SPHEREFACE_CUDA_ROOT:-$own}
 toolkit=$root/nvidia/cu13
 say() { printf '%s\n' "cuda: $*"; }
 die() { printf '%s\n' "cuda: $*" >&2; exit 1; }
 
 if [ ! -e "$root/complete" ]; then
+    # What was left half done here is ours to remove, a folder that somebody named is not.
+    [ "$root" = "$own" ] || [ ! -e "$root" ] ||
+        die "$root has no complete compiler: remove it, or choose another with SPHEREFACE_CUDA_ROOT"
     say "loading the CUDA 13.0 compiler into $root"
     rm -rf "$root" && mkdir -p "$root/wheels"
     python3 -m pip download -q --no-deps -d "$root/wheels" nvidia-cuda-nvcc==13.0.88 \

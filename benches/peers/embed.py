@@ -92,7 +92,7 @@ print(f"SphereFace-20, {options.precision}, {options.threads} threads, {options.
 for batch in map(int, options.batches.split(",")):
     times = {name: [] for name in ["ours", *peers]}
     # The least of a few calls in a row: what ran before leaves cold caches behind.
-    repeat = max(2, 4 // batch)
+    repeat = max(2, 12 // batch)
     for round in range(options.rounds + 2):
         time.sleep(PAUSE_S)
         turn = {"ours": min(ours.ask(f"embed {batch}")["time_ms"] for _ in range(repeat)) / batch}
