@@ -162,7 +162,7 @@ impl ModelArgs {
 #[command(next_help_heading = "Recognition")]
 pub struct PrecisionArgs {
     /// What the embedding network multiplies in: f32, or bf16, which is faster, on CPUs with AVX-512
-    /// BF16; angles change by some tenths of a degree
+    /// BF16; angles change by less than a quarter of a degree
     #[arg(long, value_name = "TYPE", default_value_t)]
     pub precision: Arithmetic,
 }

@@ -12,7 +12,7 @@ pub enum Arithmetic {
     #[default]
     F32,
     /// bfloat16, 8 bits of precision and half the memory: faster where there is an instruction for
-    /// it. Embeddings turn by some tenths of a degree.
+    /// it. Embeddings turn by a quarter of a degree; angles between them change by less.
     Bf16,
 }
 
