@@ -124,9 +124,9 @@ fn group(folder: &Path) -> String {
     still.to_str().unwrap().to_owned()
 }
 
-fn label(still: &str, gallery: &str, isa: Isa, further: &[&str]) -> Output {
+fn label(still: &str, isa: Isa, further: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sphereface"))
-        .args(["label", still, "--no-video", "--jsonl", "-", "--gallery", gallery])
+        .args(["label", still, "--no-video", "--jsonl", "-"])
         .args(further)
         .env("SPHEREFACE_ISA", isa.to_string())
         .output()
@@ -154,10 +154,11 @@ fn assert_same(found: &[Value], expected: &[Value], angle_deg: f64, what: &str) 
 fn every_instruction_set_gives_the_same_labels() {
     let folder = tempfile::tempdir().unwrap();
     let (gallery, still) = (gallery(folder.path()), group(folder.path()));
-    let expected = faces(&label(&still, &gallery, Isa::Portable, &[]));
+    let expected = faces(&label(&still, Isa::Portable, &["--gallery", &gallery]));
     assert_eq!(expected.iter().filter(|face| face["name"].is_string()).count(), 3, "{expected:?}");
     for isa in Isa::available() {
-        assert_same(&faces(&label(&still, &gallery, isa, &[])), &expected, 0.02, &isa.to_string());
+        let found = faces(&label(&still, isa, &["--gallery", &gallery]));
+        assert_same(&found, &expected, 0.02, &isa.to_string());
     }
 }
 
@@ -165,18 +166,44 @@ fn every_instruction_set_gives_the_same_labels() {
 fn bf16_gives_the_same_labels_where_there_is_an_instruction_for_it_and_is_refused_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     let (gallery, still) = (gallery(folder.path()), group(folder.path()));
-    let expected = faces(&label(&still, &gallery, Isa::best(), &[]));
+    let expected = faces(&label(&still, Isa::best(), &["--gallery", &gallery]));
     for isa in Isa::available() {
-        let output = label(&still, &gallery, isa, &["--precision", "bf16"]);
-        if Arithmetic::Bf16.check(isa).is_ok() {
-            assert_same(&faces(&output), &expected, 1.0, &isa.to_string());
-        } else {
-            println!("{isa} code has no instruction for bf16");
-            assert_eq!(output.status.code(), Some(2));
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(said.contains(&format!("{isa} code has no instruction for it")), "{said}");
+        // Without a gallery nothing is embedded, and yet it cannot be meant.
+        for further in [&["--precision", "bf16", "--gallery", &gallery][..], &["--precision", "bf16"]] {
+            let output = label(&still, isa, further);
+            if Arithmetic::Bf16.check(isa).is_err() {
+                println!("{isa} code has no instruction for bf16");
+                assert_eq!(output.status.code(), Some(2));
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(said.contains(&format!("{isa} code has no instruction for it")), "{said}");
+            } else if further.contains(&"--gallery") {
+                assert_same(&faces(&output), &expected, 1.0, &isa.to_string());
+            } else {
+                assert_eq!(faces(&output).len(), expected.len());
+            }
         }
     }
+}
+
+#[test]
+fn a_gallery_keeps_what_f32_says_of_its_stills_whoever_asked_first() {
+    if let Err(error) = Arithmetic::Bf16.check(Isa::best()) {
+        return println!("skipped: {error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let still = group(folder.path());
+    let model = folder.path().join("sphereface4.safetensors");
+    inputs::weights(&Architecture::of_depth(4).unwrap()).save(&model, Precision::F32).unwrap();
+    let further = ["--model", model.to_str().unwrap(), "--threshold", "45deg", "--gallery"];
+    let [asked, fresh] = ["asked", "fresh"].map(|name| {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+        gallery(&folder.path().join(name))
+    });
+    // Stills enrolled with another model are embedded by whoever comes first.
+    faces(&label(&still, Isa::best(), &[&further[..], &[&asked, "--precision", "bf16"]].concat()));
+    let [asked, fresh] =
+        [asked, fresh].map(|one| faces(&label(&still, Isa::best(), &[&further[..], &[&one]].concat())));
+    assert_eq!(asked, fresh);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use super::UsageError;
 use super::options::{self, DetectionArgs, ModelArgs, PrecisionArgs, ThreadArgs};
 use crate::bench::{self, MachineBench};
-use crate::embed::Embedder;
+use crate::embed::{EmbedOptions, Embedder};
 use crate::nn::weights::MTCNN;
 use crate::nn::{Device, DeviceChoice, Weights};
 
@@ -97,13 +97,24 @@ impl BenchArgs {
         }
     }
 
-    fn serve(self) -> Result<()> {
+    /// How to embed: on the CPU, with all threads.
+    fn embed_options(&self) -> Result<EmbedOptions> {
         let isa = options::isa()?;
-        let detector = self.detection.detector(&Device::open(DeviceChoice::Cpu, isa)?)?;
-        let threads = self.threads.count();
-        let options = options::embed_options(isa, threads, self.precision.precision)?;
+        let arithmetic = self.precision.on(&Device::open(DeviceChoice::Cpu, isa)?)?;
+        Ok(EmbedOptions { isa, threads: self.threads.count(), arithmetic })
+    }
+
+    fn serve(self) -> Result<()> {
+        let options = self.embed_options()?;
+        let detector = self.detection.detector(&Device::open(DeviceChoice::Cpu, options.isa)?)?;
         let embedder = Embedder::new(Weights::resolve(&self.model.model)?, options)?;
-        bench::serve(&embedder, &detector, threads, std::io::stdin().lock(), std::io::stdout().lock())?;
+        bench::serve(
+            &embedder,
+            &detector,
+            options.threads,
+            std::io::stdin().lock(),
+            std::io::stdout().lock(),
+        )?;
         Ok(())
     }
 
@@ -116,7 +127,7 @@ impl BenchArgs {
             .into());
         }
         let what = MachineBench {
-            embed: options::embed_options(options::isa()?, self.threads.count(), self.precision.precision)?,
+            embed: self.embed_options()?,
             batches: self.batches.iter().copied().map(usize::from).collect(),
             frames: self.frames.iter().map(|&FrameSize(width, height)| (width, height)).collect(),
             time: Duration::from_secs_f64(self.seconds),

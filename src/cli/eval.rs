@@ -203,7 +203,7 @@ impl ModelChoice {
     }
 
     fn embedder(&self, device: &Device) -> Result<Embedder> {
-        self.network.embedder_in(self.precision.precision, device, self.threads.count())
+        self.network.embedder_in(self.precision.on(device)?, device, self.threads.count())
     }
 
     fn set(&self, path: &Path) -> String {

@@ -204,10 +204,10 @@ impl LabelArgs {
         progress: &Progress,
     ) -> Result<Result<LabelSummary, LabelError>> {
         let device = self.device()?;
+        let arithmetic = self.precision.on(&device)?;
         let detector = self.detection.detector(&device)?;
         // Without a gallery there is still an analysis to embed for.
         let wanted = self.gallery.is_some() || self.analysis.is_some() || self.results.page();
-        let arithmetic = self.precision.precision;
         let embedder = wanted.then(|| self.model.embedder_in(arithmetic, &device, 1)).transpose()?;
         let mirror = if self.mirror { Mirror::Average } else { Mirror::No };
         // The gallery keeps what is embedded of it, for runs that may want more precision.

@@ -135,23 +135,17 @@ impl ModelArgs {
         self.embedder_in(Arithmetic::F32, device, 1)
     }
 
-    /// The model, ready to embed with that many threads a batch.
+    /// The model, ready to embed in that arithmetic (on a GPU in its own) with that many threads a batch.
     ///
     /// # Errors
-    /// As for [`embedder`](Self::embedder), and when this device does not compute so.
+    /// As for [`embedder`](Self::embedder).
     pub fn embedder_in(&self, arithmetic: Arithmetic, device: &Device, threads: usize) -> Result<Embedder> {
         let model = self.model.as_str();
-        let made = if let Some(tensors) = device.tensors() {
-            if arithmetic != Arithmetic::F32 {
-                return Err(UsageError(ArithmeticError::OnGpu.to_string()).into());
-            }
-            Embedder::on_tensors(Weights::resolve(model)?, tensors)
-        } else {
-            let options = embed_options(device.isa(), threads, arithmetic)?;
-            match BuiltIn::named(model) {
-                Some(built_in) => Embedder::built_in(built_in, options),
-                None => Embedder::new(Weights::resolve(model)?, options),
-            }
+        let options = EmbedOptions { isa: device.isa(), threads, arithmetic };
+        let made = match (device.tensors(), BuiltIn::named(model)) {
+            (Some(tensors), _) => Embedder::on_tensors(Weights::resolve(model)?, tensors),
+            (None, Some(built_in)) => Embedder::built_in(built_in, options),
+            (None, None) => Embedder::new(Weights::resolve(model)?, options),
         };
         made.with_context(|| format!("the model {model} cannot be used"))
     }
@@ -167,13 +161,20 @@ pub struct PrecisionArgs {
     pub precision: Arithmetic,
 }
 
-/// How to embed on the CPU.
-///
-/// # Errors
-/// When the arithmetic is none for this machine.
-pub fn embed_options(isa: Isa, threads: usize, arithmetic: Arithmetic) -> Result<EmbedOptions> {
-    arithmetic.check(isa).map_err(|error| UsageError(error.to_string()))?;
-    Ok(EmbedOptions { isa, threads, arithmetic })
+impl PrecisionArgs {
+    /// What was asked for, checked.
+    ///
+    /// # Errors
+    /// When it is nothing for this device.
+    pub fn on(self, device: &Device) -> Result<Arithmetic> {
+        let checked = match device.tensors() {
+            Some(_) if self.precision != Arithmetic::F32 => Err(ArithmeticError::OnGpu),
+            Some(_) => Ok(()),
+            None => self.precision.check(device.isa()),
+        };
+        checked.map_err(|error| UsageError(error.to_string()))?;
+        Ok(self.precision)
+    }
 }
 
 /// At which angle a face is somebody.

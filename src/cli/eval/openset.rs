@@ -76,7 +76,7 @@ impl OpensetArgs {
         }
         let people = people(&self.people)?;
         let device = self.device.open_and_tell()?;
-        let embedder = self.model.embedder_in(self.precision.precision, &device, self.threads.count())?;
+        let embedder = self.model.embedder_in(self.precision.on(&device)?, &device, self.threads.count())?;
         let paths: Vec<PathBuf> = people.iter().flat_map(|person| person.images.clone()).collect();
         let (crops, already_aligned) = self.input.crops(&paths, &device, self.threads.count())?;
         let (people, crops, without_face) = with_faces(people, crops);
