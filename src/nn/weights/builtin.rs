@@ -25,7 +25,7 @@ pub const MTCNN: BuiltIn = BuiltIn {
 /// The default embedding model.
 pub const SPHEREFACE: BuiltIn = BuiltIn {
     name: "sphereface",
-    id: ModelId([0x63, 0xd4, 0x05, 0x8b, 0x9c, 0xfb, 0x01, 0x98]),
+    id: ModelId([0x80, 0xcc, 0x7c, 0x61, 0x4a, 0x3e, 0x97, 0xe9]),
     bytes: include_bytes!("../../../models/sphereface.safetensors"),
 };
 
