@@ -196,6 +196,7 @@ fn people_are_found_among_strangers_by_the_real_program() {
     let plot = plots.path().join("openset.svg");
     let said = stdout(&["eval", "openset", &people, "--aligned", "--plot", &text(&plot)]);
     assert!(said.contains("30 people enrolled with 30 images"), "{said}");
+    assert!(said.contains("and 1deg nearer than anybody else") && said.contains("and 0deg nearer"), "{said}");
     assert!(std::fs::read_to_string(&plot).unwrap().contains("false positive identification rate"));
     let json = |threads| -> Value {
         let arguments = ["eval", "openset", &people, "--aligned", "--json", "--threads", threads];
@@ -207,6 +208,12 @@ fn people_are_found_among_strangers_by_the_real_program() {
     let at_a_tenth = &found["result"]["open"][0];
     let dir = at_a_tenth["dir"]["rate"].as_f64().unwrap();
     assert!(rank_1 > 0.7 && dir > 0.4 && dir <= rank_1, "{found}");
+    // The margin takes names away, right, wrong and of strangers.
+    let named = |at: usize, what: &str| found["named"][at][what].as_f64().unwrap();
+    for what in ["right", "wrong", "strangers"] {
+        assert!(named(0, what) <= named(1, what), "{found}");
+    }
+    assert!(named(0, "right") > 0.7 && named(0, "strangers") < 0.2, "{found}");
     assert!(
         at_a_tenth["dir"]["lower"].as_f64() <= Some(dir) && at_a_tenth["dir"]["upper"].as_f64() >= Some(dir)
     );

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::faces;
-use super::options::{self, DeviceArgs, ModelArgs, ThresholdArgs};
+use super::options::{self, DeviceArgs, MarginArgs, ModelArgs, ThresholdArgs};
 use crate::analysis::Analysis;
 use crate::annotate::{SheetCell, SheetRow, contact_sheet};
 use crate::discover::{self, Member};
@@ -59,6 +59,8 @@ pub struct DiscoverArgs {
     device: DeviceArgs,
     #[command(flatten)]
     threshold: ThresholdArgs,
+    #[command(flatten)]
+    margin: MarginArgs,
 }
 
 /// A person without a name.
@@ -86,7 +88,8 @@ impl DiscoverArgs {
         let mut members = discover::members(&analyses, usize::from(self.min_views), self.min_score)?;
         if let Some(gallery) = &self.gallery {
             let threshold = options::threshold(&self.threshold, gallery, &embedder)?;
-            let identifier = Identifier::new(&options::templates(gallery, &embedder)?, threshold)?;
+            let identifier = Identifier::new(&options::templates(gallery, &embedder)?, threshold)?
+                .with_margin_deg(self.margin.margin);
             let mut named = BTreeSet::new();
             for (file, analysis) in analyses.iter().enumerate() {
                 let decisions = decide(&analysis.observations, Some(&identifier), Some(same_deg))?;

@@ -9,7 +9,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::UsageError;
-use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs};
+use super::options::{
+    self, DetectionArgs, DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs,
+};
 use super::results::{RedactArgs, ResultArgs};
 use crate::analysis::Analysis;
 use crate::annotate::{Annotator, Colours, Style};
@@ -60,6 +62,8 @@ pub struct LabelArgs {
     precision: PrecisionArgs,
     #[command(flatten)]
     threshold: ThresholdArgs,
+    #[command(flatten)]
+    margin: MarginArgs,
     /// Decide as the video comes, with what was seen so far, instead of going through a file
     /// twice
     #[arg(long, help_heading = "Recognition")]
@@ -468,7 +472,9 @@ impl LabelArgs {
         if let Some(error) = &templates.not_saved {
             self.say(&format!("warning: {error}; the gallery will be embedded again next time"));
         }
-        let identifier = Identifier::new(&templates, threshold)?.with_threads(self.threads.count());
+        let identifier = Identifier::new(&templates, threshold)?
+            .with_margin_deg(self.margin.margin)
+            .with_threads(self.threads.count());
         self.say(&format!("model {} ({}), {}", self.model.model, embedder.model(), accuracy(embedder)));
         self.say(&format!(
             "gallery {}: {} people, {} templates; a face is named below {}",

@@ -12,7 +12,9 @@ use super::UsageError;
 use crate::detect::{Detector, DetectorConfig, MinFace};
 use crate::embed::{EmbedOptions, Embedder, Mirror};
 use crate::gallery::{Gallery, Templates};
-use crate::identify::{Threshold, ThresholdRequest, parse_angle_deg, parse_fmr};
+use crate::identify::{
+    DEFAULT_MARGIN_DEG, Threshold, ThresholdRequest, parse_angle_deg, parse_fmr, parse_margin_deg,
+};
 use crate::nn::weights::{BuiltIn, MTCNN, SPHEREFACE};
 use crate::nn::{Arithmetic, ArithmeticError, Device, DeviceChoice, DeviceError, Isa, Weights};
 
@@ -200,6 +202,16 @@ impl ThresholdArgs {
             (None, None) => ThresholdRequest::Default,
         }
     }
+}
+
+/// How much nearer than anybody else a face must be to somebody.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Recognition")]
+pub struct MarginArgs {
+    /// Degrees by which the nearest person must be nearer than anybody else to be named, 0 to 90: who
+    /// is as near to two people stays unknown
+    #[arg(long, value_name = "ANGLE", value_parser = parse_margin_deg, default_value_t = DEFAULT_MARGIN_DEG)]
+    pub margin: f64,
 }
 
 /// How many threads work.

@@ -41,6 +41,8 @@ pub struct Search {
     pub person: usize,
     /// The largest score of anybody enrolled.
     pub best: f64,
+    /// The largest score of anybody else; minus infinity where there is nobody else.
+    pub second: f64,
     /// The rank of the right person, from 1; `None` for a stranger's probe.
     pub rank: Option<usize>,
 }
@@ -56,8 +58,51 @@ impl Search {
 
     /// The search of a stranger's probe.
     pub fn of_a_stranger(person: usize, scores: &[f64]) -> Self {
-        let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        Self { person, best, rank: None }
+        let (best, second) =
+            scores.iter().fold((f64::NEG_INFINITY, f64::NEG_INFINITY), |(best, second), &score| {
+                (best.max(score), second.max(score.min(best)))
+            });
+        Self { person, best, second, rank: None }
+    }
+
+    /// Whether it would be named: the nearest person is below `threshold_deg`, and no less than
+    /// `margin_deg` nearer than anybody else.
+    fn is_named(&self, threshold_deg: f64, margin_deg: f64) -> bool {
+        let [best_deg, second_deg] =
+            [self.best, self.second].map(|score| score.clamp(-1.0, 1.0).acos().to_degrees());
+        best_deg < threshold_deg && (self.second == f64::NEG_INFINITY || second_deg - best_deg >= margin_deg)
+    }
+}
+
+/// What becomes of the probes with a threshold and a margin, each probe by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Named {
+    /// The threshold in degrees.
+    pub threshold_deg: f64,
+    /// Degrees by which the nearest person must be nearer than anybody else.
+    pub margin_deg: f64,
+    /// Share of the enrolled people's probes that are named right.
+    pub right: f64,
+    /// Share of the enrolled people's probes that are given a wrong name.
+    pub wrong: f64,
+    /// Share of the strangers' probes that are given a name.
+    pub strangers: f64,
+}
+
+/// Decides about every probe.
+pub fn named(searches: &[Search], threshold_deg: f64, margin_deg: f64) -> Named {
+    let share = |of: &dyn Fn(&Search) -> bool, counts: &dyn Fn(&Search) -> bool| {
+        let all = searches.iter().filter(|search| of(search));
+        let named = all.clone().filter(|s| s.is_named(threshold_deg, margin_deg) && counts(s)).count();
+        named as f64 / all.count().max(1) as f64
+    };
+    let mated = |search: &Search| search.rank.is_some();
+    Named {
+        threshold_deg,
+        margin_deg,
+        right: share(&mated, &|search| search.rank == Some(1)),
+        wrong: share(&mated, &|search| search.rank != Some(1)),
+        strangers: share(&|search| search.rank.is_none(), &|_| true),
     }
 }
 
@@ -389,8 +434,13 @@ mod tests {
         // highest, 0.8, and the probe that scores 0.8 is not named.
         let mut searches: Vec<Search> =
             (0..10).map(|i| Search::of_a_stranger(i, &[i as f64 / 10.0])).collect();
-        searches.extend((0..4).map(|i| Search { person: i, best: 0.7 + i as f64 / 10.0, rank: Some(1) }));
-        searches.push(Search { person: 4, best: 0.95, rank: Some(2) });
+        searches.extend((0..4).map(|i| Search {
+            person: i,
+            best: 0.7 + i as f64 / 10.0,
+            second: 0.0,
+            rank: Some(1),
+        }));
+        searches.push(Search { person: 4, best: 0.95, second: 0.9, rank: Some(2) });
         let result = evaluate(&searches, 50, 1).unwrap();
         let at = result.open[0];
         assert_eq!((result.open.len(), at.false_positives, at.threshold), (1, 1, 0.8));
@@ -405,7 +455,7 @@ mod tests {
     fn a_rate_takes_enough_strangers() {
         let mut searches: Vec<Search> =
             (0..1000).map(|i| Search::of_a_stranger(i, &[i as f64 / 1000.0])).collect();
-        searches.push(Search { person: 0, best: 0.9985, rank: Some(1) });
+        searches.push(Search { person: 0, best: 0.9985, second: 0.0, rank: Some(1) });
         let rates = |searches: &[Search]| {
             evaluate(searches, 10, 1).unwrap().open.iter().map(|at| at.fpir).collect::<Vec<_>>()
         };
@@ -413,6 +463,30 @@ mod tests {
         assert_eq!(rates(&searches[1..]), [1e-1, 1e-2]);
         assert!(evaluate(&searches[..1000], 10, 1).is_err(), "nobody enrolled");
         assert!(evaluate(&searches[1000..], 10, 1).is_err(), "no stranger");
+    }
+
+    #[test]
+    fn a_probe_that_is_as_near_to_two_people_is_not_named() {
+        let cosines = |degrees: &[f64]| degrees.iter().map(|deg| deg.to_radians().cos()).collect::<Vec<_>>();
+        let searches = [
+            Search::mated(0, &cosines(&[50.0, 80.0, 70.0]), 0).unwrap(),
+            Search::mated(1, &cosines(&[50.4, 50.0, 70.0]), 1).unwrap(),
+            Search::mated(2, &cosines(&[50.0, 80.0, 50.6]), 2).unwrap(),
+            Search::mated(2, &cosines(&[50.0, 80.0, 58.0]), 2).unwrap(),
+            Search::of_a_stranger(3, &cosines(&[59.0, 59.1, 59.2])),
+            Search::of_a_stranger(4, &cosines(&[61.0, 90.0, 90.0])),
+        ];
+        assert!((searches[2].second.acos().to_degrees() - 50.6).abs() < 1e-9);
+        let found = |margin_deg| {
+            let Named { right, wrong, strangers, .. } = named(&searches, 60.0, margin_deg);
+            [right, wrong, strangers]
+        };
+        assert_eq!(found(0.0), [0.5, 0.5, 0.5]);
+        assert_eq!(found(1.0), [0.25, 0.25, 0.0]);
+        // One person alone has nobody beside them.
+        let alone = [Search::mated(0, &cosines(&[59.0]), 0).unwrap()];
+        assert_eq!(alone[0].second, f64::NEG_INFINITY);
+        assert_eq!(named(&alone, 60.0, 90.0).right, 1.0);
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub struct Decision {
     pub through: Option<Through>,
     /// The angle in degrees that `nearest` was held to; `None` without a gallery.
     pub threshold_deg: Option<f64>,
+    /// `nearest` is near enough, but somebody else is as near, and no other track says who it is.
+    pub ambiguous: bool,
     /// What the single views say.
     pub votes: Votes,
     /// The frame with the best view of the track, which is the one to show.
@@ -93,6 +95,7 @@ impl Decision {
     pub fn identification(&self) -> Identification {
         Identification {
             name: self.who.name().map(str::to_owned),
+            ambiguous: self.ambiguous,
             nearest: self.nearest.clone(),
             runner_up: self.runner_up.clone(),
             rejected: self.rejected.clone(),
@@ -107,7 +110,7 @@ impl Decision {
 ///   with the gallery.
 /// - Two tracks that share a frame are two people: the farther one of two with the same name
 ///   goes without.
-/// - A track that misses the threshold by less than five degrees gets the name of its nearest
+/// - A track that misses the threshold by less than five degrees, or that is as near to somebody else, gets the name of its nearest
 ///   person when a track named so far as them is nearer to it than the threshold less ten
 ///   degrees, and it shares no frame with any track of theirs.
 /// - A [glimpse](track::Track::is_glimpse) without a name is nobody.
@@ -170,7 +173,7 @@ pub fn decide(
         unnamed.iter().zip(&groups).map(|(&at, &group)| (at, group as u32 + 1)).collect();
     let decisions = tracks.iter().zip(found).enumerate().map(|(at, (track, found))| {
         let Found { identification, votes, best_frame, through, .. } = found;
-        let Identification { name, nearest, runner_up, rejected } = identification;
+        let Identification { name, ambiguous, nearest, runner_up, rejected } = identification;
         Decision {
             track: track.id,
             who: match (name, stranger.get(&at)) {
@@ -183,6 +186,7 @@ pub fn decide(
             rejected,
             through,
             threshold_deg,
+            ambiguous,
             votes,
             best_frame,
         }
@@ -234,8 +238,9 @@ fn named_elsewhere(
     }
     let seen: Vec<Seen<'_>> = found.iter().zip(tracks).zip(templates).map(one).collect();
     for (at, through) in names_through(&seen, together, threshold_deg) {
-        let Identification { name, nearest, .. } = &mut found[at].identification;
+        let Identification { name, ambiguous, nearest, .. } = &mut found[at].identification;
         *name = nearest.as_ref().map(|nearest| nearest.name.clone());
+        *ambiguous = false;
         found[at].through = Some(through);
     }
 }

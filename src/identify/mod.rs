@@ -2,7 +2,7 @@
 //!
 //! A probe is compared with every template of every person; the person whose nearest template
 //! lies at the smallest angle is the candidate, and is named only when that angle is below the
-//! threshold, lowered near that person's counter-examples.
+//! threshold, lowered near that person's counter-examples, and nobody else is as near.
 
 mod decision;
 mod evidence;
@@ -14,8 +14,8 @@ pub use decision::{Decision, Votes, Who, decide};
 pub use evidence::Evidence;
 pub use online::{Online, View};
 pub use threshold::{
-    Calibration, CalibrationPoint, DEFAULT_FMR, Threshold, ThresholdError, ThresholdRequest, ThresholdSource,
-    parse_angle_deg, parse_fmr,
+    Calibration, CalibrationPoint, DEFAULT_FMR, DEFAULT_MARGIN_DEG, Threshold, ThresholdError,
+    ThresholdRequest, ThresholdSource, parse_angle_deg, parse_fmr, parse_margin_deg,
 };
 pub use through::Through;
 
@@ -68,8 +68,10 @@ pub struct Candidate {
 /// The decision about one probe, with what explains it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Identification {
-    /// Who it is; `None` is unknown: the nearest person is not near enough.
+    /// Who it is; `None` is unknown: the nearest person is not near enough, or somebody else is as near.
     pub name: Option<String>,
+    /// The nearest person is near enough, but somebody else is as near.
+    pub ambiguous: bool,
     /// The nearest person, named or not; `None` when the gallery is empty.
     pub nearest: Option<Candidate>,
     /// The nearest other person.
@@ -92,7 +94,7 @@ pub struct Rejection {
 impl Identification {
     /// The decision about a face before a gallery of nobody.
     pub const UNKNOWN: Identification =
-        Identification { name: None, nearest: None, runner_up: None, rejected: None };
+        Identification { name: None, ambiguous: false, nearest: None, runner_up: None, rejected: None };
 }
 
 /// The gallery's templates laid out for search, and the threshold they are held to.
@@ -100,6 +102,7 @@ impl Identification {
 pub struct Identifier {
     model: ModelId,
     threshold: Threshold,
+    margin_deg: f64,
     people: Vec<Known>,
     templates: Search,
     rejected: Search,
@@ -131,10 +134,17 @@ impl Identifier {
         Ok(Self {
             model: templates.model,
             threshold,
+            margin_deg: 0.0,
             people: templates.people.iter().map(known).collect(),
             templates: search(Which::Templates)?,
             rejected: search(Which::Rejected)?,
         })
+    }
+
+    /// Names nobody who is not so many degrees nearer than anybody else; 0 without this.
+    pub fn with_margin_deg(mut self, margin_deg: f64) -> Self {
+        self.margin_deg = margin_deg;
+        self
     }
 
     /// Shares the search of a very large gallery among so many threads; one without this.
@@ -164,7 +174,8 @@ impl Identifier {
     }
 
     /// Who `probe` is: the person with the largest cosine over all of their templates, unknown
-    /// unless the angle is below the bar for that person. Equal cosines go to the person who
+    /// unless the angle is below the bar for that person and nobody else is nearly as near (see
+    /// [`with_margin_deg`](Self::with_margin_deg)). Equal cosines go to the person who
     /// comes first in the gallery, so that the answer never depends on anything else.
     ///
     /// The bar is the threshold. Near a counter-example of a person it is lower, for that
@@ -210,16 +221,19 @@ impl Identifier {
                 second = Some(hit);
             }
         }
-        let nearest = best.map(|hit| self.candidate(hit));
-        let name = nearest
-            .as_ref()
-            .filter(|candidate| f64::from(candidate.angle_deg) < self.threshold.angle_deg())
-            .map(|candidate| candidate.name.clone());
+        let (nearest, runner_up) =
+            (best.map(|hit| self.candidate(hit)), second.map(|hit| self.candidate(hit)));
+        let near =
+            nearest.as_ref().filter(|candidate| f64::from(candidate.angle_deg) < self.threshold.angle_deg());
+        let ambiguous = near.zip(runner_up.as_ref()).is_some_and(|(near, runner_up)| {
+            f64::from(runner_up.angle_deg) - f64::from(near.angle_deg) < self.margin_deg
+        });
+        let name = near.filter(|_| !ambiguous).map(|candidate| candidate.name.clone());
         // Somebody farther than the one named has no part in the decision.
         let rejected = barred
             .filter(|(hit, _)| best.is_none_or(|best| hit.cosine >= best.cosine))
             .map(|(hit, counter)| self.rejection(hit, counter));
-        Ok(Identification { name, nearest, runner_up: second.map(|hit| self.candidate(hit)), rejected })
+        Ok(Identification { name, ambiguous, nearest, runner_up, rejected })
     }
 
     fn candidate(&self, hit: Hit) -> Candidate {
@@ -339,6 +353,30 @@ mod tests {
     }
 
     /// `gallery` with counter-examples.
+    #[test]
+    fn who_is_as_near_to_somebody_else_is_left_open() {
+        let templates = gallery(&[("Ann", &[0.0]), ("Bo", &[50.0])]);
+        let identifier =
+            |margin_deg| Identifier::new(&templates, below(60.0)).unwrap().with_margin_deg(margin_deg);
+        let name = |margin_deg, deg| {
+            let found = identifier(margin_deg).identify(&at(MODEL, deg)).unwrap();
+            assert_eq!(found.nearest.unwrap().name, if deg < 25.0 { "Ann" } else { "Bo" });
+            (found.name, found.ambiguous)
+        };
+        assert_eq!(name(0.0, 24.9), (Some("Ann".into()), false));
+        for deg in [24.6, 24.9, 25.1, 25.4] {
+            assert_eq!(name(1.0, deg), (None, true), "{deg}");
+        }
+        assert_eq!(name(1.0, 24.4), (Some("Ann".into()), false));
+        assert_eq!(name(1.0, 25.6), (Some("Bo".into()), false));
+        // Who is near to nobody is not torn between two.
+        assert_eq!(name(40.0, -70.0), (None, false));
+        // Nor is who has a counter-example between them and the other.
+        let templates = with_rejected(&[("Ann", &[0.0]), ("Bo", &[50.0])], &[("Bo", 30.0)]);
+        let identifier = Identifier::new(&templates, below(60.0)).unwrap().with_margin_deg(1.0);
+        assert_eq!(identifier.identify(&at(MODEL, 24.9)).unwrap().name.unwrap(), "Ann");
+    }
+
     fn with_rejected(people: &[(&str, &[f64])], rejected: &[(&str, f64)]) -> Templates {
         let mut templates = gallery(people);
         for (name, deg) in rejected {

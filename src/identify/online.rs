@@ -94,6 +94,7 @@ impl<'a> Online<'a> {
                 rejected: held.identification.rejected.clone(),
                 through: None,
                 threshold_deg,
+                ambiguous: held.identification.ambiguous,
                 votes: held.votes,
                 best_frame: held.evidence.best_frame(),
             });
@@ -176,7 +177,13 @@ fn keep_name(before: &Identification, now: Identification, identifier: &Identifi
     }
     let others = [now.nearest, now.runner_up].into_iter().flatten();
     let runner_up = others.into_iter().find(|candidate| candidate.name != own.name);
-    Identification { name: before.name.clone(), nearest: Some(own), runner_up, rejected: now.rejected }
+    Identification {
+        name: before.name.clone(),
+        ambiguous: false,
+        nearest: Some(own),
+        runner_up,
+        rejected: now.rejected,
+    }
 }
 
 #[cfg(test)]

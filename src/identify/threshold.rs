@@ -10,6 +10,11 @@ use crate::gallery::Footage;
 /// False match rate of the default threshold: one impostor comparison in a thousand matches.
 pub const DEFAULT_FMR: f64 = 1e-3;
 
+/// Degrees by which the nearest person must be nearer than anybody else to be named. In a gallery of 402
+/// people with one still each (LFW development set) that leaves a third of the wrong names and an eighth of
+/// the names of strangers open, and three in a thousand of the right ones.
+pub const DEFAULT_MARGIN_DEG: f64 = 1.0;
+
 /// Why there is no threshold.
 #[derive(Debug, thiserror::Error)]
 pub enum ThresholdError {
@@ -21,6 +26,9 @@ pub enum ThresholdError {
         "an angular threshold of {0} degrees makes no sense: it lies between 0 (nobody) and 180 (everybody)"
     )]
     AngleRange(f64),
+    /// A margin at which the decision makes no sense.
+    #[error("a margin of {0} degrees makes no sense: it lies between 0 (the nearest is enough) and 90")]
+    MarginRange(f64),
     /// The text is not a rate.
     #[error("`{0}` is not a rate: write a number between 0 and 1, for example 1e-4")]
     FmrSyntax(String),
@@ -297,9 +305,24 @@ impl fmt::Display for Threshold {
 /// [`ThresholdError::AngleSyntax`] for what is no number, [`ThresholdError::AngleRange`] for
 /// one outside of 0..180.
 pub fn parse_angle_deg(text: &str) -> Result<f64, ThresholdError> {
+    Threshold::from_angle(degrees(text)?).map(|threshold| threshold.angle_deg)
+}
+
+/// Reads a margin in degrees, likewise.
+///
+/// # Errors
+/// [`ThresholdError::AngleSyntax`] or [`ThresholdError::MarginRange`].
+pub fn parse_margin_deg(text: &str) -> Result<f64, ThresholdError> {
+    let margin_deg = degrees(text)?;
+    match (0.0..=90.0).contains(&margin_deg) {
+        true => Ok(margin_deg),
+        false => Err(ThresholdError::MarginRange(margin_deg)),
+    }
+}
+
+fn degrees(text: &str) -> Result<f64, ThresholdError> {
     let number = text.trim().trim_end_matches("deg").trim_end_matches('°').trim();
-    let angle: f64 = number.parse().map_err(|_| ThresholdError::AngleSyntax(text.to_owned()))?;
-    Threshold::from_angle(angle).map(|threshold| threshold.angle_deg)
+    number.parse().map_err(|_| ThresholdError::AngleSyntax(text.to_owned()))
 }
 
 /// Reads a false match rate: `1e-4` or `0.0001`.
@@ -403,6 +426,12 @@ mod tests {
         assert!(matches!(parse_angle_deg("NaN"), Err(ThresholdError::AngleRange(_))));
         for outside in ["0", "180", "-5deg", "inf"] {
             assert!(matches!(parse_angle_deg(outside), Err(ThresholdError::AngleRange(_))), "{outside}");
+        }
+        assert_eq!(parse_margin_deg("1.5deg").unwrap(), 1.5);
+        assert_eq!(parse_margin_deg("0").unwrap(), 0.0);
+        assert!(matches!(parse_margin_deg("1%"), Err(ThresholdError::AngleSyntax(_))));
+        for outside in ["-1", "91", "NaN"] {
+            assert!(matches!(parse_margin_deg(outside), Err(ThresholdError::MarginRange(_))), "{outside}");
         }
         assert_eq!(parse_fmr("1e-4").unwrap(), 1e-4);
         for wrong in ["0", "1", "-1e-4", "x", "NaN"] {

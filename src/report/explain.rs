@@ -51,8 +51,8 @@ impl fmt::Display for Near<'_> {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Decision { track, who, nearest, runner_up, rejected, through, threshold_deg, votes, .. } =
-            &self.decision;
+        let Decision { track, who, nearest, runner_up, rejected, .. } = &self.decision;
+        let Decision { through, threshold_deg, ambiguous, votes, .. } = &self.decision;
         write!(f, "track {track}, {}: {who}", self.shown)?;
         match (nearest, threshold_deg) {
             (Some(nearest), Some(threshold)) => {
@@ -64,8 +64,9 @@ impl fmt::Display for Explanation {
                         nearest.name
                     )?;
                 }
-                // Who is near enough and not named was nearer to somebody else in the same frame.
-                if who.name().is_none() && f64::from(nearest.angle_deg) < *threshold {
+                if *ambiguous {
+                    write!(f, ", but somebody else is as near")?;
+                } else if who.name().is_none() && f64::from(nearest.angle_deg) < *threshold {
                     write!(f, ", but another face of the same frame is nearer to them")?;
                 }
                 if let Some(runner_up) = runner_up {
@@ -138,6 +139,7 @@ mod tests {
             rejected: None,
             through: None,
             threshold_deg: Some(67.07),
+            ambiguous: false,
             votes: Votes { views: 12, nearest: 11, named: 9, share: 0.95 },
             best_frame: 30,
         };
@@ -161,8 +163,17 @@ mod tests {
             best_frame: 60,
             ..decision.clone()
         };
-        let observations = [seen(25, 1), seen(26, 2), seen(30, 1), seen(49, 1), seen(60, 3)];
-        let all = Explanation::of(&observations, &[decision, stranger, through]);
+        let torn = Decision {
+            track: TrackId(4),
+            who: Who::Stranger(2),
+            nearest: Some(candidate("Ada", 61.0, "mean")),
+            runner_up: Some(candidate("Bo", 61.5, "mean")),
+            ambiguous: true,
+            best_frame: 61,
+            ..decision.clone()
+        };
+        let observations = [seen(25, 1), seen(26, 2), seen(30, 1), seen(49, 1), seen(60, 3), seen(61, 4)];
+        let all = Explanation::of(&observations, &[decision, stranger, through, torn]);
         let lines: Vec<String> = all.iter().map(ToString::to_string).collect();
         assert_eq!(
             lines[0],
@@ -182,5 +193,7 @@ mod tests {
         let part =
             "named below 67.1; a little too far, but only 48.6 degrees from track 1, which is Ada; then Bo";
         assert!(lines[2].contains(part), "{}", lines[2]);
+        let part = "named below 67.1, but somebody else is as near; then Bo at 61.5 degrees";
+        assert!(lines[3].contains(part), "{}", lines[3]);
     }
 }

@@ -9,10 +9,11 @@ use serde_json::json;
 
 use super::{BATCH, ImageArgs, UsageError, percent, progress};
 use crate::align::Crop;
-use crate::cli::options::{DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
+use crate::cli::options::{DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs};
 use crate::embed::{Embedder, Embedding, Mirror};
-use crate::eval::openset::{self, Estimate, OpenSet, Search, Split, SplitOptions};
+use crate::eval::openset::{self, Estimate, Named, OpenSet, Search, Split, SplitOptions};
 use crate::eval::people::{Person, people};
+use crate::identify::{Threshold, ThresholdError, ThresholdRequest};
 use crate::nn::weights::write_whole;
 use crate::report::chart::Chart;
 
@@ -23,7 +24,8 @@ use crate::report::chart::Chart;
 /// template has its mirror image averaged in, a probe has not; a person's score is that of the
 /// nearest template. Reported are the identification rate by rank (closed set) and, at false
 /// positive identification rates of 1e-1, 1e-2 and 1e-3, the share of probes that are named and
-/// named right (DIR, open set), with 95 % intervals by bootstrap over people.
+/// named right (DIR, open set), with 95 % intervals by bootstrap over people; and what becomes of
+/// them at the threshold and the margin of `label`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface eval openset lfw-112x112 --aligned --plot openset.png\n  \
@@ -55,6 +57,10 @@ pub struct OpensetArgs {
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
+    threshold: ThresholdArgs,
+    #[command(flatten)]
+    margin: MarginArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     threads: ThreadArgs,
@@ -77,6 +83,14 @@ impl OpensetArgs {
         let people = people(&self.people)?;
         let device = self.device.open_and_tell()?;
         let embedder = self.model.embedder_in(self.precision.on(&device)?, &device, self.threads.count())?;
+        let threshold = match Threshold::resolve(self.threshold.request(), embedder.metadata()) {
+            Ok(threshold) => Some(threshold.angle_deg()),
+            // Without a calibration there is no threshold unless it is given.
+            Err(ThresholdError::NotCalibrated) if self.threshold.request() == ThresholdRequest::Default => {
+                None
+            }
+            Err(error) => return Err(UsageError(error.to_string()).into()),
+        };
         let paths: Vec<PathBuf> = people.iter().flat_map(|person| person.images.clone()).collect();
         let (crops, already_aligned) = self.input.crops(&paths, &device, self.threads.count())?;
         let (people, crops, without_face) = with_faces(people, crops);
@@ -88,6 +102,12 @@ impl OpensetArgs {
         let split = openset::split(&people, &split_options)?;
         let searches = self.search(&split, &crops, &embedder)?;
         let result = openset::evaluate(&searches, self.bootstrap as usize, self.seed)?;
+        let named: Vec<Named> = threshold
+            .into_iter()
+            .flat_map(|angle_deg| {
+                [self.margin.margin, 0.0].map(|margin_deg| openset::named(&searches, angle_deg, margin_deg))
+            })
+            .collect();
         if let Some(path) = &self.plot {
             let set = self.people.file_name().unwrap_or(self.people.as_os_str()).to_string_lossy();
             let title = format!("{set}: {} enrolled, {}", split.enrolled.len(), self.model.model);
@@ -97,13 +117,13 @@ impl OpensetArgs {
             println!(
                 "{}",
                 json!({
-                    "model": embedder.model().to_string(), "result": result, "seed": self.seed,
+                    "model": embedder.model().to_string(), "result": result, "named": named, "seed": self.seed,
                     "gallery_images": self.gallery_images, "templates": split.gallery.len(),
                     "without_face": without_face, "already_aligned": already_aligned,
                 })
             );
         } else {
-            print!("{}", table(&result, &split, &without_face)?);
+            print!("{}", table(&result, &named, &split, &without_face)?);
             if already_aligned > 0 {
                 println!("{already_aligned} images were aligned crops already and were taken as they are");
             }
@@ -174,7 +194,12 @@ fn with_faces(people: Vec<Person>, crops: Vec<Option<Crop>>) -> (Vec<Person>, Ve
     (kept, kept_crops, without)
 }
 
-fn table(result: &OpenSet, split: &Split, without_face: &[PathBuf]) -> Result<String, std::fmt::Error> {
+fn table(
+    result: &OpenSet,
+    named: &[Named],
+    split: &Split,
+    without_face: &[PathBuf],
+) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     let rate = |e: &Estimate| {
         format!("{:>8} ({:.1} to {:.1})", percent(Some(e.rate)), 100.0 * e.lower, 100.0 * e.upper)
@@ -201,6 +226,13 @@ fn table(result: &OpenSet, split: &Split, without_face: &[PathBuf]) -> Result<St
         writeln!(out, "lower rates take more images of strangers")?;
     }
     writeln!(out, "intervals: 95 % of {} bootstrap replicates over people", result.replicates)?;
+    for Named { threshold_deg, margin_deg, right, wrong, strangers } in named {
+        let [right, wrong, strangers] = [right, wrong, strangers].map(|&share| percent(Some(share)));
+        writeln!(
+            out,
+            "named below {threshold_deg:.2}deg and {margin_deg}deg nearer than anybody else: {right} right, {wrong} wrong, and {strangers} of the strangers"
+        )?;
+    }
     if !without_face.is_empty() {
         let name = |path: &PathBuf| Path::new(path).display().to_string();
         let names: Vec<String> = without_face.iter().map(name).collect();
