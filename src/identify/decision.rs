@@ -110,8 +110,8 @@ impl Decision {
 ///   with the gallery.
 /// - Two tracks that share a frame are two people: the farther one of two with the same name
 ///   goes without.
-/// - A track that misses the threshold by less than five degrees, or that is as near to somebody else, gets the name of its nearest
-///   person when a track named so far as them is nearer to it than the threshold less ten
+/// - A track that misses the threshold by less than five degrees, or that is as near to somebody
+///   else, gets the name of its nearest person when a track named so far as them is nearer to it than the threshold less ten
 ///   degrees, and it shares no frame with any track of theirs.
 /// - A [glimpse](track::Track::is_glimpse) without a name is nobody.
 /// - Other tracks without a name that are less than `same_deg` degrees apart on average and share no

@@ -335,6 +335,24 @@ mod tests {
     }
 
     #[test]
+    fn with_all_in_view_who_is_as_near_to_two_people_is_named_through_another_track_only() {
+        let identifier = identifier(&[("Ann", 0.0), ("Bo", 50.0)]).with_margin_deg(1.0);
+        let good = quality(80.0, 0.0);
+        let torn = seen(2, 2, 24.8, good);
+        let alone = decide(std::slice::from_ref(&torn), Some(&identifier), Some(10.0)).unwrap();
+        assert!(alone[0].ambiguous && alone[0].who == Who::Stranger(1), "{alone:?}");
+        let both = [seen(1, 1, 10.0, good), torn];
+        let both = decide(&both, Some(&identifier), Some(10.0)).unwrap();
+        assert!(!both[1].ambiguous && both[1].who.name() == Some("Ann"), "{both:?}");
+    }
+
+    #[test]
+    fn a_name_is_kept_when_somebody_else_comes_as_near() {
+        let identifier = identifier(&[("Ann", 0.0), ("Bo", 50.0)]).with_margin_deg(1.0);
+        assert_eq!(names(&identifier, &[24.0, 25.6]), ["Ann", "Ann"], "24.8 degrees together");
+    }
+
+    #[test]
     fn a_blurred_profile_does_not_outvote_good_views() {
         let identifier = identifier(&[("Ann", 0.0), ("Bo", 120.0)]);
         let mut bad = quality(40.0, 60.0);

@@ -49,16 +49,22 @@ pub(super) fn names_through(
     let through = |at: usize| -> Option<(usize, Through)> {
         let person = nearest(at).filter(|one| f64::from(one.angle_deg) < threshold_deg + BEYOND_DEG)?;
         let template = tracks[at].template?;
-        let of_them = |other: &&usize| tracks[**other].identification.name.as_ref() == Some(&person.name);
         let angle = |&other: &usize| {
             let angle_deg = tracks[other].template?.angle_deg(template)? as f32;
             Some(Through { track: tracks[other].track, angle_deg })
         };
-        let best = named
-            .iter()
-            .filter(of_them)
-            .filter_map(angle)
-            .min_by(|a, b| a.angle_deg.total_cmp(&b.angle_deg))?;
+        let best_of = |name: &String| {
+            let of_them = |other: &&usize| tracks[**other].identification.name.as_ref() == Some(name);
+            let all = named.iter().filter(of_them).filter_map(angle);
+            all.min_by(|a, b| a.angle_deg.total_cmp(&b.angle_deg))
+        };
+        let best = best_of(&person.name)?;
+        // Who is as near to two people must be nearer to a track of the one than to any of the other.
+        let Identification { ambiguous, runner_up, .. } = tracks[at].identification;
+        let other = runner_up.as_ref().filter(|_| *ambiguous).and_then(|one| best_of(&one.name));
+        if other.is_some_and(|other| other.angle_deg <= best.angle_deg) {
+            return None;
+        }
         (f64::from(best.angle_deg) < threshold_deg - NEARER_DEG).then_some((at, best))
     };
     let unnamed = (0..tracks.len()).filter(|&at| tracks[at].identification.name.is_none());
@@ -120,6 +126,36 @@ mod tests {
         // A name given so is handed on to nobody.
         assert_eq!(through(&[15.0, 64.0, 64.5], &[]), [(1, 1), (2, 1)]);
         assert_eq!(through(&[10.0, 59.9, 64.0], &[(0, 2)]), []);
+    }
+
+    #[test]
+    fn who_is_as_near_to_two_people_needs_a_track_of_the_one_that_is_nearer_than_those_of_the_other() {
+        let candidate = |name: &str, angle_deg: f32| {
+            Some(Candidate { name: name.into(), angle_deg, template: "a".into() })
+        };
+        let named = |name: &str, angle_deg| Identification {
+            name: Some(name.into()),
+            nearest: candidate(name, angle_deg),
+            ..Identification::UNKNOWN
+        };
+        let given = |ada: f64, bo: f64| {
+            let torn = Identification {
+                ambiguous: true,
+                nearest: candidate("Ada", 25.0),
+                runner_up: candidate("Bo", 25.5),
+                ..Identification::UNKNOWN
+            };
+            let all = [(named("Ada", 1.0), at(ada)), (named("Bo", 1.0), at(bo)), (torn, at(25.0))];
+            let tracks: Vec<Seen<'_>> = (all.iter().zip(1..))
+                .map(|((identification, template), number)| Seen {
+                    track: TrackId(number),
+                    identification,
+                    template: Some(template),
+                })
+                .collect();
+            names_through(&tracks, |_, _| false, 60.0).len()
+        };
+        assert_eq!((given(10.0, 50.0), given(10.0, 35.0)), (1, 0));
     }
 
     #[test]
