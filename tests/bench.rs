@@ -44,8 +44,11 @@ fn a_machine_is_measured_in_full() {
         "161x90",
         "--threads",
         "2",
+        "--device",
+        "cpu",
     ]));
     let report: Value = serde_json::from_str(&text).unwrap();
+    assert!(!report["device"].as_str().unwrap().is_empty());
     assert_eq!(report["peak"].as_array().unwrap().len(), 2);
     // The model and six networks of the paper, two batches, one and two threads.
     assert_eq!(report["embedding"].as_array().unwrap().len(), 7 * 2 * 2);
@@ -95,6 +98,7 @@ fn what_cannot_be_measured_is_a_usage_error() {
         &["bench", "--seconds", "0"][..],
         &["bench", "--batches", "0"],
         &["bench", "--frames", "1280"],
+        &["bench", "--device", "gpu"],
         &["bench", "train", "--depth", "21"],
         &["bench", "train", "--classes", "1"],
     ] {

@@ -7,8 +7,7 @@ use super::BenchError;
 use super::machine::MachineBench;
 use super::report::Row;
 use crate::annotate::{Annotator, Style};
-use crate::detect::Detector;
-use crate::embed::{EmbedOptions, Embedder, Mirror};
+use crate::embed::Mirror;
 use crate::media::{Input, Sink, SinkOptions, Source, SourceOptions};
 use crate::pipeline::job::{LabelJob, Mode};
 use crate::pipeline::label;
@@ -42,8 +41,8 @@ pub fn copy(video: &Path, to: &Path) -> Result<(u64, Duration), BenchError> {
 pub fn rows(bench: &MachineBench, video: &Path) -> Result<Vec<Row>, BenchError> {
     let folder = tempfile::tempdir().map_err(BenchError::Folder)?;
     let to = folder.path().join("out.mp4");
-    let detector = Detector::new(&bench.detector, bench.detection, bench.embed.isa)?;
-    let embedder = Embedder::new(bench.model.clone(), EmbedOptions { threads: 1, ..bench.embed })?;
+    let detector = bench.detector()?;
+    let embedder = bench.embedder(bench.model.clone(), 1)?;
     let annotator = Annotator::new(Style::default())?;
     let label = |mode: Mode| -> Result<(u64, Duration), BenchError> {
         let job = LabelJob {

@@ -8,14 +8,16 @@ use super::{BenchError, inputs, work};
 use crate::detect::{BBox, Detector, DetectorConfig, Refiner, Scratch};
 use crate::embed::{Architecture, EmbedOptions, Embedder, Mirror};
 use crate::nn::arch::DEPTHS;
-use crate::nn::{Arithmetic, Weights, peak};
+use crate::nn::{Arithmetic, Device, Weights, peak};
 use crate::pipeline::peak_memory_bytes;
 
 /// What to measure, and how thoroughly.
 #[derive(Debug, Clone)]
 pub struct MachineBench {
-    /// Instruction set, most threads (one thread is measured as well), and what the embedder
-    /// computes in.
+    /// What the networks run on.
+    pub device: Device,
+    /// Instruction set, most threads (on the CPU, one thread is measured as well), and what the
+    /// embedder computes in there.
     pub embed: EmbedOptions,
     /// Crops that are embedded together.
     pub batches: Vec<usize>,
@@ -37,9 +39,39 @@ pub struct MachineBench {
 const SQUARES: usize = 64;
 
 impl MachineBench {
-    /// One thread, and the most.
+    /// One thread, and the most; on a GPU the most alone, which prepare what the networks take.
     fn threads(&self) -> Vec<usize> {
-        if self.embed.threads == 1 { vec![1] } else { vec![1, self.embed.threads] }
+        match self.device.tensors() {
+            None if self.embed.threads > 1 => vec![1, self.embed.threads],
+            _ => vec![self.embed.threads],
+        }
+    }
+
+    /// The peak of that many threads, or of the GPU.
+    fn peak(&self, threads: usize) -> Result<Peak, BenchError> {
+        let (arithmetic_gflops, memory_gb_per_s) = match self.device.tensors() {
+            Some(device) => peak::of_tensors(device, self.time)?,
+            None => (
+                peak::arithmetic_gflops(self.embed.isa, threads, self.time),
+                peak::memory_gb_per_s(self.embed.isa, threads, self.time),
+            ),
+        };
+        Ok(Peak { threads, arithmetic_gflops, memory_gb_per_s })
+    }
+
+    pub(super) fn embedder(&self, weights: Weights, threads: usize) -> Result<Embedder, BenchError> {
+        Ok(match self.device.tensors() {
+            Some(device) => Embedder::on_tensors(weights, device)?,
+            None => Embedder::new(weights, EmbedOptions { threads, ..self.embed })?,
+        })
+    }
+
+    pub(super) fn detector(&self) -> Result<Detector, BenchError> {
+        let (weights, isa) = (&self.detector, self.embed.isa);
+        Ok(match self.device.tensors() {
+            Some(device) => Detector::on_tensors(weights, self.detection, isa, device)?,
+            None => Detector::new(weights, self.detection, isa)?,
+        })
     }
 }
 
@@ -50,6 +82,7 @@ impl MachineBench {
 pub fn machine(bench: &MachineBench, on_part: &mut dyn FnMut(&str)) -> Result<Report, BenchError> {
     let mut report = Report {
         isa: bench.embed.isa.to_string(),
+        device: bench.device.to_string(),
         peak: Vec::new(),
         embedding: Vec::new(),
         refinement: Vec::new(),
@@ -58,12 +91,8 @@ pub fn machine(bench: &MachineBench, on_part: &mut dyn FnMut(&str)) -> Result<Re
         peak_memory_bytes: None,
     };
     for threads in bench.threads() {
-        on_part(&format!("the peak of {threads} threads"));
-        report.peak.push(Peak {
-            threads,
-            arithmetic_gflops: peak::arithmetic_gflops(bench.embed.isa, threads, bench.time),
-            memory_gb_per_s: peak::memory_gb_per_s(bench.embed.isa, threads, bench.time),
-        });
+        on_part("the peak");
+        report.peak.push(bench.peak(threads)?);
     }
     embedding(bench, &mut report, on_part)?;
     detection(bench, &mut report, on_part)?;
@@ -125,7 +154,7 @@ fn embedding(
                 None => bench.model.clone(),
                 Some(architecture) => inputs::weights(architecture),
             };
-            let embedder = Embedder::new(weights, EmbedOptions { threads, ..bench.embed })?;
+            let embedder = bench.embedder(weights, threads)?;
             let mut name = embedder.architecture().to_string();
             if bench.embed.arithmetic != Arithmetic::F32 {
                 name = format!("{name}, {}", bench.embed.arithmetic);
@@ -148,7 +177,7 @@ fn detection(
     report: &mut Report,
     on_part: &mut dyn FnMut(&str),
 ) -> Result<(), BenchError> {
-    let detector = Detector::new(&bench.detector, bench.detection, bench.embed.isa)?;
+    let detector = bench.detector()?;
     for threads in bench.threads() {
         let mut scratch = Scratch::new(threads);
         let picture = inputs::picture(640, 360);

@@ -25,6 +25,9 @@ pub enum BenchError {
         "cannot make a temporary folder for the video of the job ({0}): set TMPDIR to a folder with room"
     )]
     Folder(std::io::Error),
+    /// The peak of the device cannot be measured.
+    #[error("the device failed ({0}): measure the CPU with --device cpu")]
+    Device(#[from] candle_core::Error),
     /// A network cannot be used.
     #[error(transparent)]
     Embed(#[from] crate::embed::EmbedError),

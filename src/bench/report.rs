@@ -40,6 +40,8 @@ pub struct Row {
 pub struct Report {
     /// Instruction set of the kernels.
     pub isa: String,
+    /// What the networks run on.
+    pub device: String,
     /// What the machine can do.
     pub peak: Vec<Peak>,
     /// Embedding networks, a face.
@@ -91,7 +93,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "instruction set {}", self.isa)?;
+        writeln!(f, "networks run on {}", self.device)?;
         for Peak { threads, arithmetic_gflops, memory_gb_per_s } in &self.peak {
             let plural = if *threads == 1 { "" } else { "s" };
             writeln!(

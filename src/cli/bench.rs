@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 
 use super::UsageError;
-use super::options::{self, DetectionArgs, ModelArgs, PrecisionArgs, ThreadArgs};
+use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
 use crate::bench::{self, MachineBench};
 use crate::embed::{EmbedOptions, Embedder};
 use crate::nn::weights::MTCNN;
@@ -21,7 +21,7 @@ use crate::nn::{Device, DeviceChoice, Weights};
 
 /// Measure this machine: its peak, each network, the detector, and a whole job
 ///
-/// Everything is measured on one thread and on --threads; the figures are medians.
+/// On the CPU everything is measured on one thread and on --threads; the figures are medians.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -29,6 +29,7 @@ use crate::nn::{Device, DeviceChoice, Weights};
     sphereface bench\n  \
     sphereface bench --json > bench.json\n  \
     sphereface bench --video samples/sample.mp4 --threads 2\n  \
+    sphereface bench --device cuda --batches 1,16,256\n  \
     sphereface bench train --depth 20 --batch 64 --threads 2\n  \
     sphereface bench search --templates 100000"
 )]
@@ -60,6 +61,8 @@ pub struct BenchArgs {
     precision: PrecisionArgs,
     #[command(flatten)]
     detection: DetectionArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     threads: ThreadArgs,
 }
@@ -97,16 +100,16 @@ impl BenchArgs {
         }
     }
 
-    /// How to embed: on the CPU, with all threads.
-    fn embed_options(&self) -> Result<EmbedOptions> {
-        let isa = options::isa()?;
-        let arithmetic = self.precision.on(&Device::open(DeviceChoice::Cpu, isa)?)?;
-        Ok(EmbedOptions { isa, threads: self.threads.count(), arithmetic })
+    /// How to embed, with all threads.
+    fn embed_options(&self, device: &Device) -> Result<EmbedOptions> {
+        let arithmetic = self.precision.on(device)?;
+        Ok(EmbedOptions { isa: device.isa(), threads: self.threads.count(), arithmetic })
     }
 
     fn serve(self) -> Result<()> {
-        let options = self.embed_options()?;
-        let detector = self.detection.detector(&Device::open(DeviceChoice::Cpu, options.isa)?)?;
+        let cpu = Device::open(DeviceChoice::Cpu, options::isa()?)?;
+        let options = self.embed_options(&cpu)?;
+        let detector = self.detection.detector(&cpu)?;
         let embedder = Embedder::new(Weights::resolve(&self.model.model)?, options)?;
         bench::serve(
             &embedder,
@@ -126,8 +129,10 @@ impl BenchArgs {
             ))
             .into());
         }
+        let device = self.device.open()?;
         let what = MachineBench {
-            embed: self.embed_options()?,
+            embed: self.embed_options(&device)?,
+            device,
             batches: self.batches.iter().copied().map(usize::from).collect(),
             frames: self.frames.iter().map(|&FrameSize(width, height)| (width, height)).collect(),
             time: Duration::from_secs_f64(self.seconds),

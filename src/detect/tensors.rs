@@ -1,15 +1,13 @@
 //! The three networks through the tensor library, for a GPU: the squares of all workers and the
 //! pyramids of all their frames in one batch.
 
-use std::collections::BTreeMap;
-
-use candle_core::{DType, Device, Tensor};
+use candle_core::Device;
 
 use super::area::Level;
 use super::config::DetectError;
 use super::proposal::Cell;
 use crate::nn::Weights;
-use crate::nn::tensors::{Convolution, Linear, Place, max_pool, pictures};
+use crate::nn::maps::{Convolution, Linear, Maps, Size, max_pool};
 use crate::nn::together::Together;
 
 /// Pixels that go through P-Net together, unless one image has more: its first layers take
@@ -23,7 +21,7 @@ const CELL: usize = 6;
 /// P-Net.
 #[derive(Debug)]
 pub struct ProposalNet {
-    place: Place,
+    device: Device,
     convolutions: [Convolution; 3],
     heads: Convolution,
     together: Together<Vec<Level>, Vec<Vec<f32>>>,
@@ -32,7 +30,7 @@ pub struct ProposalNet {
 /// R-Net or O-Net.
 #[derive(Debug)]
 pub struct RefineNet {
-    place: Place,
+    device: Device,
     side: usize,
     /// Each with the size of the pool behind it, 0 for none.
     convolutions: Vec<(Convolution, usize)>,
@@ -40,10 +38,6 @@ pub struct RefineNet {
     /// All heads side by side: two of the softmax, four sides, and for O-Net ten of landmarks.
     heads: Linear,
     together: Together<Vec<f32>, Vec<f32>>,
-}
-
-fn place(device: &Device) -> Place {
-    Place { device: device.clone(), dtype: DType::F32 }
 }
 
 /// The tensors of some heads, side by side.
@@ -68,22 +62,21 @@ fn convolution(
     network: &str,
     number: usize,
     shape: [usize; 4],
-    place: &Place,
+    device: &Device,
 ) -> Result<Convolution, DetectError> {
     let weight = weights.tensor(&format!("{network}.conv{number}.weight"), &shape)?;
     let bias = weights.tensor(&format!("{network}.conv{number}.bias"), &shape[..1])?;
     let slopes = weights.tensor(&format!("{network}.prelu{number}.weight"), &shape[..1])?;
-    Ok(Convolution::new(place, (weight, shape), bias, Some(slopes), (0, 1))?)
+    Ok(Convolution::new(device, (weight, shape), bias, Some(slopes), (0, 1))?)
 }
 
 impl ProposalNet {
     pub fn new(weights: &Weights, device: &Device) -> Result<Self, DetectError> {
-        let place = place(device);
-        let conv = |number, shape| convolution(weights, "pnet", number, shape, &place);
+        let conv = |number, shape| convolution(weights, "pnet", number, shape, device);
         let convolutions = [conv(1, [10, 3, 3, 3])?, conv(2, [16, 10, 3, 3])?, conv(3, [32, 16, 3, 3])?];
         let (weight, bias) = heads(weights, "pnet", &[("conv4_1", 2), ("conv4_2", 4)], &[32, 1, 1])?;
-        let heads = Convolution::new(&place, (&weight, [CELL, 32, 1, 1]), &bias, None, (0, 1))?;
-        Ok(Self { convolutions, heads, place, together: Together::new() })
+        let heads = Convolution::new(device, (&weight, [CELL, 32, 1, 1]), &bias, None, (0, 1))?;
+        Ok(Self { device: device.clone(), convolutions, heads, together: Together::new() })
     }
 
     /// The cells of every level, of at least 12x12 pixels each, whose probability of a face is at
@@ -94,48 +87,65 @@ impl ProposalNet {
         Ok(sizes.iter().zip(&maps).map(|(&size, map)| cells(size, map, threshold)).collect())
     }
 
-    /// What P-Net says of every level of every request, [CELL, cells].
+    /// What P-Net says of every level of every request, [cells, CELL].
     fn maps(&self, requests: Vec<Vec<Level>>) -> candle_core::Result<Vec<Vec<Vec<f32>>>> {
         let mut answers: Vec<Vec<Vec<f32>>> =
             requests.iter().map(|one| vec![Vec::new(); one.len()]).collect();
-        let mut by_size: BTreeMap<(usize, usize), Vec<_>> = BTreeMap::new();
-        for (request, levels) in requests.into_iter().enumerate() {
-            for (level, Level { size, pixels }) in levels.into_iter().enumerate() {
-                by_size.entry(size).or_default().push((request, level, pixels));
-            }
+        let mut levels: Vec<(usize, usize, Level)> = Vec::new();
+        for (request, one) in requests.into_iter().enumerate() {
+            levels.extend(one.into_iter().enumerate().map(|(number, level)| (request, number, level)));
         }
-        for ((rows, columns), levels) in by_size {
-            for batch in levels.chunks((PIXELS_TOGETHER / (rows * columns)).max(1)) {
-                let values =
-                    batch.iter().flat_map(|(_, _, pixels): &(_, _, Vec<f32>)| pixels).copied().collect();
-                let out = self.forward(&pictures(values, (batch.len(), rows, columns), &self.place)?)?;
-                let out = out.flatten_all()?.to_vec1::<f32>()?;
-                let maps = out.chunks_exact(out.len() / batch.len());
-                for (&(request, level, _), map) in batch.iter().zip(maps) {
-                    answers[request][level] = map.to_vec();
+        // Those of a size together: frames of one video have the same levels.
+        levels.sort_by_key(|(_, _, level)| level.size);
+        let mut rest = &levels[..];
+        while !rest.is_empty() {
+            let mut pixels = 0;
+            let fits = |(_, _, level): &&(usize, usize, Level)| {
+                pixels += level.size.0 * level.size.1;
+                pixels <= PIXELS_TOGETHER
+            };
+            let (batch, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+            rest = others;
+            let mut sizes: Vec<Size> = Vec::new();
+            for (_, _, Level { size: (rows, columns), .. }) in batch {
+                match sizes.last_mut() {
+                    Some(size) if (size.rows, size.columns) == (*rows, *columns) => size.maps += 1,
+                    _ => sizes.push(Size { maps: 1, rows: *rows, columns: *columns }),
                 }
+            }
+            let pixels = batch.iter().flat_map(|(_, _, level)| &level.pixels).copied().collect();
+            let out = self.forward(&Maps::new(pixels, sizes, 3, &self.device)?)?;
+            let cells: Vec<usize> = out
+                .sizes()
+                .iter()
+                .flat_map(|size| std::iter::repeat_n(size.rows * size.columns, size.maps))
+                .collect();
+            let values = out.to_vec()?;
+            let mut values = &values[..];
+            for ((request, level, _), cells) in batch.iter().zip(cells) {
+                let (mine, others) = values.split_at(cells * CELL);
+                answers[*request][*level] = mine.to_vec();
+                values = others;
             }
         }
         Ok(answers)
     }
 
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, x: &Maps) -> candle_core::Result<Maps> {
         let [first, second, third] = &self.convolutions;
-        let pooled = max_pool(&first.forward(x)?, 2)?;
-        self.heads.forward(&third.forward(&second.forward(&pooled)?)?)
+        let x = max_pool(&first.forward(x, None)?, 2)?;
+        self.heads.forward(&third.forward(&second.forward(&x, None)?, None)?, None)
     }
 }
 
-/// Reads a map [CELL, rows, columns] of the answers for an image of that size.
+/// Reads the answers [cells, CELL] for an image of that size.
 fn cells((_, width): (usize, usize), map: &[f32], threshold: f32) -> Vec<Cell> {
     let Some(columns) = super::proposal::cells(width) else { return Vec::new() };
-    let count = map.len() / CELL;
-    let cell = |i: usize| {
-        let [not, face, x1, y1, x2, y2] = std::array::from_fn(|k| map[k * count + i]);
+    let cell = |(i, &[not, face, x1, y1, x2, y2]): (usize, &[f32; CELL])| {
         let score = 1.0 / (1.0 + f32::exp(not - face));
         Cell { row: i / columns, column: i % columns, score, regression: [x1, y1, x2, y2] }
     };
-    (0..count).map(cell).filter(|cell| cell.score >= threshold).collect()
+    map.as_chunks().0.iter().enumerate().map(cell).filter(|cell| cell.score >= threshold).collect()
 }
 
 impl RefineNet {
@@ -161,19 +171,19 @@ impl RefineNet {
         (dense, hidden): (&str, usize),
         outputs: &[(&str, usize)],
     ) -> Result<Self, DetectError> {
-        let place = place(device);
         let convolutions = (1..)
             .zip(layers)
-            .map(|(number, &(shape, pool))| Ok((convolution(weights, network, number, shape, &place)?, pool)))
+            .map(|(number, &(shape, pool))| Ok((convolution(weights, network, number, shape, device)?, pool)))
             .collect::<Result<Vec<_>, DetectError>>()?;
-        let inputs = layers.last().map_or(0, |(shape, _)| shape[0] * 3 * 3);
+        let channels = layers.last().map_or(0, |(shape, _)| shape[0]);
+        let inputs = channels * 3 * 3;
         let weight = weights.tensor(&format!("{network}.dense{dense}.weight"), &[hidden, inputs])?;
         let bias = weights.tensor(&format!("{network}.dense{dense}.bias"), &[hidden])?;
         let slopes = weights.tensor(&format!("{network}.prelu{dense}.weight"), &[hidden])?;
-        let dense = Linear::new(&place, (weight, [hidden, inputs]), bias, Some(slopes))?;
+        let dense = Linear::new(device, weight, bias, Some(slopes), (channels, 3, 3))?;
         let (weight, bias) = heads(weights, network, outputs, &[hidden])?;
-        let heads = Linear::new(&place, (&weight, [bias.len(), hidden]), &bias, None)?;
-        Ok(Self { place, side, convolutions, dense, heads, together: Together::new() })
+        let heads = Linear::new(device, &weight, &bias, None, (hidden, 1, 1))?;
+        Ok(Self { device: device.clone(), side, convolutions, dense, heads, together: Together::new() })
     }
 
     /// What the heads say of `crops` [n, side, side, 3]: two of the softmax, four sides, and for
@@ -191,16 +201,17 @@ impl RefineNet {
         let mut outputs = 0;
         for crops in requests.concat().chunks(CROPS_TOGETHER * length) {
             let count = crops.len() / length;
-            let mut x = pictures(crops.to_vec(), (count, self.side, self.side), &self.place)?;
+            let size = Size { maps: count, rows: self.side, columns: self.side };
+            let mut x = Maps::new(crops.to_vec(), vec![size], 3, &self.device)?;
             for (convolution, pool) in &self.convolutions {
-                x = convolution.forward(&x)?;
+                x = convolution.forward(&x, None)?;
                 if *pool > 0 {
                     x = max_pool(&x, *pool)?;
                 }
             }
-            let said = self.heads.forward(&self.dense.forward(&x)?)?;
-            outputs = said.dim(1)?;
-            out.extend(said.flatten_all()?.to_vec1::<f32>()?);
+            let said = self.heads.forward(&self.dense.forward(&x)?)?.to_vec()?;
+            outputs = said.len() / count;
+            out.extend(said);
         }
         let mut rest = &out[..];
         Ok(requests

@@ -3,12 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use candle_core::DType;
-
-use super::reference::Reference;
+use super::tensors::{CROP_LEN, TensorNetwork};
 use super::{Architecture, ChannelOrder, EmbedError, Embedding, Network, Workspace};
-use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
-use crate::nn::tensors::{Place, pictures};
+use crate::align::Crop;
 use crate::nn::together::Together;
 use crate::nn::weights::BuiltIn;
 use crate::nn::{Arithmetic, Device, Isa, ModelId, Weights};
@@ -65,7 +62,7 @@ enum Backend {
     /// Our kernels.
     Kernels(Box<Kernels>),
     /// The tensor library, with the crops of several workers in one batch.
-    Tensors { network: Reference, place: Place, together: Together<Vec<f32>, Vec<Vec<f32>>> },
+    Tensors { network: Box<TensorNetwork>, together: Together<Vec<f32>, Vec<Vec<f32>>> },
 }
 
 /// A network that is laid out when the first crop comes: who labels an analysis needs to know the
@@ -159,9 +156,8 @@ impl Embedder {
     pub fn on_tensors(weights: Weights, device: &candle_core::Device) -> Result<Self, EmbedError> {
         let id = weights.id();
         Self::with(weights, id, 1, |architecture, weights| {
-            let place = Place { device: device.clone(), dtype: DType::F32 };
-            let network = Reference::new(architecture, &weights, place.dtype, device)?;
-            Ok(Backend::Tensors { network, place, together: Together::new() })
+            let network = Box::new(TensorNetwork::new(architecture, &weights, device)?);
+            Ok(Backend::Tensors { network, together: Together::new() })
         })
     }
 
@@ -265,8 +261,10 @@ impl Embedder {
                 Ok(network.forward(&scratch.pixels, workspace))
             }
             Backend::Tensors { .. } if crops.is_empty() => Ok(Vec::new()),
-            Backend::Tensors { network, place, together } => together
-                .ask(std::mem::take(&mut scratch.pixels), |all| forward(network, place, &all))
+            Backend::Tensors { network, together } => together
+                .ask(std::mem::take(&mut scratch.pixels), |all| {
+                    forward(network, &all, self.architecture.embedding)
+                })
                 .map_err(EmbedError::Device),
         }
     }
@@ -274,18 +272,16 @@ impl Embedder {
 
 /// The features of the crops of every request.
 fn forward(
-    network: &Reference,
-    place: &Place,
+    network: &TensorNetwork,
     requests: &[Vec<f32>],
+    embedding: usize,
 ) -> candle_core::Result<Vec<Vec<Vec<f32>>>> {
-    const LENGTH: usize = CROP_HEIGHT * CROP_WIDTH * 3;
     let mut features = Vec::new();
-    for crops in requests.concat().chunks(CROPS_TOGETHER * LENGTH) {
-        let shape = (crops.len() / LENGTH, CROP_HEIGHT, CROP_WIDTH);
-        features.extend(network.forward(&pictures(crops.to_vec(), shape, place)?)?.to_vec2::<f32>()?);
+    for crops in requests.concat().chunks(CROPS_TOGETHER * CROP_LEN) {
+        features.extend(network.forward(crops.to_vec())?.chunks_exact(embedding).map(<[f32]>::to_vec));
     }
     let mut features = features.into_iter();
-    Ok(requests.iter().map(|crops| features.by_ref().take(crops.len() / LENGTH).collect()).collect())
+    Ok(requests.iter().map(|crops| features.by_ref().take(crops.len() / CROP_LEN).collect()).collect())
 }
 
 /// Appends the pixels of `crop` in the network's range, (x - 127.5) / 128, row by row with the

@@ -6,6 +6,7 @@ mod error;
 mod metadata;
 mod network;
 pub mod reference;
+pub(crate) mod tensors;
 #[cfg(test)]
 mod tests;
 

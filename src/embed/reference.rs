@@ -1,18 +1,35 @@
-//! The network in plain tensor operations: the oracle for the kernels, and the path for any
-//! device that the tensor library knows.
+//! The network in the tensor library's own operations: the oracle for the kernels and for the
+//! layers of a GPU. Maps are [n, channels, rows, columns].
 
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::{Architecture, EmbedError};
 use crate::nn::Weights;
-use crate::nn::tensors::{Convolution, Linear, Place};
 
 /// A SphereFace network on a tensor library's device.
 #[derive(Debug, Clone)]
 pub struct Reference {
     convolutions: Vec<Convolution>,
     units: [usize; 4],
-    fully_connected: Linear,
+    /// Weight [inputs, outputs] and bias [1, outputs].
+    fully_connected: (Tensor, Tensor),
+}
+
+/// A 3x3 convolution and its PReLU.
+#[derive(Debug, Clone)]
+struct Convolution {
+    weight: Tensor,
+    bias: Tensor,
+    slopes: Tensor,
+    stride: usize,
+}
+
+impl Convolution {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let sums = x.conv2d(&self.weight, 1, self.stride, 1, 1)?.broadcast_add(&self.bias)?;
+        let positive = sums.relu()?;
+        (sums - &positive)?.broadcast_mul(&self.slopes)? + positive
+    }
 }
 
 impl Reference {
@@ -27,18 +44,22 @@ impl Reference {
         device: &Device,
     ) -> std::result::Result<Self, EmbedError> {
         architecture.check(weights)?;
-        let place = Place { device: device.clone(), dtype };
-        let tensor = |name: &str| architecture.tensor(weights, name).map(|tensor| tensor.data.as_slice());
+        let tensor = |name: &str, shape: &[usize]| -> std::result::Result<Tensor, EmbedError> {
+            let values = &architecture.tensor(weights, name)?.data;
+            Ok(Tensor::from_slice(values, shape, device)?.to_dtype(dtype)?)
+        };
         let mut convolutions = Vec::new();
         for c in architecture.convolutions() {
             let name = format!("{}_{}", c.stage, c.index);
-            let weight = (tensor(&format!("conv{name}.weight"))?, [c.output, c.input, 3, 3]);
-            let bias = tensor(&format!("conv{name}.bias"))?;
-            let slopes = tensor(&format!("relu{name}.weight"))?;
-            convolutions.push(Convolution::new(&place, weight, bias, Some(slopes), (1, c.stride))?);
+            convolutions.push(Convolution {
+                weight: tensor(&format!("conv{name}.weight"), &[c.output, c.input, 3, 3])?,
+                bias: tensor(&format!("conv{name}.bias"), &[1, c.output, 1, 1])?,
+                slopes: tensor(&format!("relu{name}.weight"), &[1, c.output, 1, 1])?,
+                stride: c.stride,
+            });
         }
-        let weight = (tensor("fc5.weight")?, [architecture.embedding, architecture.flattened()]);
-        let fully_connected = Linear::new(&place, weight, tensor("fc5.bias")?, None)?;
+        let weight = tensor("fc5.weight", &[architecture.embedding, architecture.flattened()])?;
+        let fully_connected = (weight.t()?, tensor("fc5.bias", &[1, architecture.embedding])?);
         Ok(Self { convolutions, units: architecture.units, fully_connected })
     }
 
@@ -61,6 +82,7 @@ impl Reference {
                 x = (next(&inner)? + x)?;
             }
         }
-        self.fully_connected.forward(&x)
+        let (weight, bias) = &self.fully_connected;
+        x.flatten_from(1)?.matmul(weight)?.broadcast_add(bias)
     }
 }

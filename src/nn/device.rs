@@ -131,6 +131,10 @@ fn cuda(number: usize) -> Result<(candle_core::Device, String), DeviceError> {
     let open = || -> candle_core::Result<_> {
         // All threads share one stream, so that what one wrote is there for the next.
         let device = candle_core::Device::new_cuda_with_stream(number)?;
+        // SAFETY: the events, which took longer than many a kernel, keep tensors in order that several
+        // streams use. Here a tensor is made, used and freed on the one stream of its device: the
+        // library lets no operation mix tensors of devices that were opened apart.
+        unsafe { device.as_cuda_device()?.disable_event_tracking() };
         let two = candle_core::Tensor::ones(1, candle_core::DType::F32, &device)?.affine(1.0, 1.0)?;
         Ok((two.to_vec1::<f32>()?, device))
     };

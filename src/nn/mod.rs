@@ -10,10 +10,10 @@ mod cuda;
 mod device;
 pub(crate) mod gemm;
 pub mod isa;
+pub(crate) mod maps;
 pub mod peak;
 pub(crate) mod simd;
 pub(crate) mod team;
-pub(crate) mod tensors;
 pub(crate) mod together;
 pub mod weights;
 

@@ -4,6 +4,8 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use candle_core::{DType, Device, Tensor};
+
 use super::Isa;
 use super::buffer::Buffer;
 use super::simd::{self, Kernel, Simd};
@@ -39,6 +41,40 @@ pub fn memory_gb_per_s(isa: Isa, threads: usize, time: Duration) -> f64 {
         })
     });
     rate / 1e9
+}
+
+/// What a device of the tensor library does: matrix products of f32 in GFLOP/s, and copies with a
+/// sum, bytes read and written, in GB/s.
+///
+/// # Errors
+/// When the device fails, for want of memory for instance.
+pub fn of_tensors(device: &Device, time: Duration) -> candle_core::Result<(f64, f64)> {
+    // Memory that is free when the device has nothing left to do goes back to the driver, and costs
+    // more to get again than a copy: several calls a time.
+    const TOGETHER: u32 = 8;
+    // The CPU of the tensor library would take minutes for what keeps a GPU busy.
+    let side = if device.is_cpu() { 256 } else { 8192 };
+    // Not zeros: on them some devices are faster.
+    let matrix = Tensor::arange(0u32, (side * side) as u32, device)?.to_dtype(DType::F32)?;
+    let matrix = matrix.affine(1e-3, 0.1)?.sin()?.reshape((side, side))?;
+    let repeat = |work: &dyn Fn() -> candle_core::Result<Tensor>| {
+        work()?;
+        device.synchronize()?;
+        let (start, mut done) = (Instant::now(), 0);
+        while done < 3 || start.elapsed() < time {
+            for _ in 0..TOGETHER {
+                work()?;
+            }
+            // The device is told what to do and does it later.
+            device.synchronize()?;
+            done += TOGETHER;
+        }
+        Ok::<_, candle_core::Error>(f64::from(done) / start.elapsed().as_secs_f64())
+    };
+    let products = repeat(&|| matrix.matmul(&matrix))?;
+    let copies = repeat(&|| matrix.affine(0.5, 1.0))?;
+    let numbers = (side * side) as f64;
+    Ok((products * 2.0 * numbers * side as f64 / 1e9, copies * 8.0 * numbers / 1e9))
 }
 
 /// Sum of what `threads` threads reach at the same time.
@@ -112,5 +148,16 @@ impl Kernel for Read<'_> {
             S::store(out.as_mut_ptr(), total);
         }
         std::hint::black_box(out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_of_the_tensor_library_has_a_peak() {
+        let (gflops, gb_per_s) = of_tensors(&Device::Cpu, Duration::ZERO).unwrap();
+        assert!(gflops.is_finite() && gflops > 0.0 && gb_per_s.is_finite() && gb_per_s > 0.0);
     }
 }

@@ -14,7 +14,7 @@ pub enum Backend {
     /// Our kernels, on the CPU.
     Kernels(Box<Network>),
     /// The tensor library.
-    Tensors(TensorNetwork),
+    Tensors(Box<TensorNetwork>),
 }
 
 impl Backend {
@@ -30,7 +30,7 @@ impl Backend {
         threads: usize,
     ) -> Self {
         match device.tensors() {
-            Some(tensors) => Self::Tensors(TensorNetwork::new(architecture, tensors.clone())),
+            Some(tensors) => Self::Tensors(Box::new(TensorNetwork::new(architecture, tensors.clone()))),
             None => Self::Kernels(Box::new(Network::new(architecture, parameters, device.isa(), threads))),
         }
     }
@@ -70,17 +70,37 @@ impl Backend {
         }
     }
 
-    /// Adds the gradients by all parameters to them, given the gradient by the features
-    /// [samples, embedding] of the chunk that went forward last.
+    /// Begins a batch of chunks.
+    pub fn begin(&mut self) {
+        match self {
+            Self::Kernels(_) => {}
+            Self::Tensors(network) => network.begin(),
+        }
+    }
+
+    /// Adds up the gradients by all parameters, given the gradient by the features
+    /// [samples, embedding] of the chunk that went forward last. They are those of the parameters
+    /// after [`collect`](Self::collect).
     ///
     /// # Errors
     /// When the device fails; the gradients are then worth nothing.
     pub fn backward(&mut self, parameters: &mut [Parameter], by_feature: &[f32]) -> Result<(), TrainError> {
         match self {
             Self::Kernels(network) => network.backward(parameters, by_feature),
-            Self::Tensors(network) => network.backward(parameters, by_feature).map_err(failed)?,
+            Self::Tensors(network) => network.backward(by_feature).map_err(failed)?,
         }
         Ok(())
+    }
+
+    /// Adds what the chunks of the batch gave to the gradients of the parameters.
+    ///
+    /// # Errors
+    /// When the device fails; the gradients are then worth nothing.
+    pub fn collect(&mut self, parameters: &mut [Parameter]) -> Result<(), TrainError> {
+        match self {
+            Self::Kernels(_) => Ok(()),
+            Self::Tensors(network) => network.collect(parameters).map_err(failed),
+        }
     }
 }
 

@@ -152,6 +152,7 @@ impl Model {
         let samples = batch.labels.len();
         let scale = 1.0 / samples as f64;
         self.parameters.iter_mut().for_each(|p| p.gradient.fill(0.0));
+        self.network.begin();
         let mut totals = Totals { samples, ..Totals::default() };
         let start = Instant::now();
         if let Some(classes) = self.classes.filter(|_| self.loss.normalises_classes()) {
@@ -219,6 +220,9 @@ impl Model {
             self.network.backward(&mut self.parameters, &by_feature)?;
             totals.backward += start.elapsed();
         }
+        let start = Instant::now();
+        self.network.collect(&mut self.parameters)?;
+        totals.backward += start.elapsed();
         if let Some(place) = self.bias {
             self.parameters[place].gradient[0] = by_bias as f32;
         }
