@@ -167,6 +167,17 @@ fn every_instruction_set_gives_the_same_labels() {
 }
 
 #[test]
+fn the_smaller_model_names_the_same_people_with_the_gallery_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gallery, still) = (gallery(folder.path()), group(folder.path()));
+    let names = |model: &str| -> Vec<Value> {
+        let output = label(&still, Isa::best(), &["--gallery", &gallery, "--model", model]);
+        faces(&output).iter().map(|face| face["name"].clone()).collect()
+    };
+    assert_eq!(names("sphereface20"), names("sphereface"));
+}
+
+#[test]
 fn bf16_gives_the_same_labels_where_there_is_an_instruction_for_it_and_is_refused_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     let (gallery, still) = (gallery(folder.path()), group(folder.path()));

@@ -270,6 +270,10 @@ fn a_model_goes_in_and_out_on_the_command_line() {
     let listed: serde_json::Value = serde_json::from_str(&stdout(&["models", "list", "--json"])).unwrap();
     assert_eq!(listed[0]["model"], "mtcnn");
     assert_eq!(listed[1]["model"], "sphereface");
+    assert_eq!(
+        (&listed[2]["model"], &listed[2]["architecture"]),
+        (&"sphereface20".into(), &"sphereface20".into())
+    );
     assert!(stdout(&["models", "show"]).contains("licence"));
 
     // Our own files come in too: what is known about them stays, and more can be said.

@@ -17,10 +17,15 @@ def numbers(first, count):
     return (z >> np.uint64(40)).astype(np.float32) / np.float32(1 << 23) - np.float32(1)
 
 
-def layers():
-    """Name, input and output channels, stride, and whether the layer ends a residual unit."""
-    inputs = 3
-    for stage, (units, channels) in enumerate(zip(UNITS, CHANNELS), 1):
+def layers(weights=None):
+    """Name, input and output channels, stride, and whether the layer ends a residual unit: of weights,
+    whatever their depth, or of the SphereFace-20 of the paper."""
+    inputs, depths, widths = 3, UNITS, CHANNELS
+    if weights:
+        names = [name for name in weights if name.startswith("conv") and name.endswith(".weight")]
+        depths = [sum(name.startswith(f"conv{stage}_") for name in names) // 2 for stage in range(1, 5)]
+        widths = [len(weights[f"conv{stage}_1.weight"]) for stage in range(1, 5)]
+    for stage, (units, channels) in enumerate(zip(depths, widths), 1):
         for index in range(1, 2 + 2 * units):
             yield f"{stage}_{index}", inputs, channels, 2 if index == 1 else 1, index > 1 and index % 2 == 1
             inputs = channels
@@ -89,7 +94,7 @@ def torch_network(weights, dtype=None):
 
     dtype = dtype or torch.float32
     w = {name: torch.from_numpy(values).to(dtype) for name, values in weights.items()}
-    present = list(layers())
+    present = list(layers(weights))
 
     def run(batch):
         with torch.inference_mode():
@@ -117,7 +122,7 @@ def onnx_network(weights, batch):
     from onnx import TensorProto, helper, numpy_helper
 
     nodes, x, outer = [], "input", None
-    for name, _, _, stride, last in layers():
+    for name, _, _, stride, last in layers(weights):
         if not last:
             outer = x
         nodes.append(helper.make_node(

@@ -123,7 +123,8 @@ impl DetectionArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Recognition")]
 pub struct ModelArgs {
-    /// Embedding model: the name of a built-in model or a safetensors file
+    /// Embedding model: a built-in one (sphereface, or sphereface20, which does half the work and
+    /// misses a few more) or a safetensors file
     #[arg(long, value_name = "FILE", default_value = SPHEREFACE.name)]
     pub model: String,
 }

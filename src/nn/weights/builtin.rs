@@ -25,13 +25,20 @@ pub const MTCNN: BuiltIn = BuiltIn {
 /// The default embedding model.
 pub const SPHEREFACE: BuiltIn = BuiltIn {
     name: "sphereface",
-    id: ModelId([0x80, 0xcc, 0x7c, 0x61, 0x4a, 0x3e, 0x97, 0xe9]),
+    id: ModelId([0xa3, 0xe8, 0x72, 0x5e, 0xc0, 0xcb, 0x91, 0x85]),
     bytes: include_bytes!("../../../models/sphereface.safetensors"),
+};
+
+/// An embedding model of half the work, which misses more.
+pub const SPHEREFACE_20: BuiltIn = BuiltIn {
+    name: "sphereface20",
+    id: ModelId([0x48, 0x6d, 0xfc, 0xea, 0x5c, 0x43, 0xe3, 0x3a]),
+    bytes: include_bytes!("../../../models/sphereface20.safetensors"),
 };
 
 impl BuiltIn {
     /// Every model that is part of the program.
-    pub const ALL: [BuiltIn; 2] = [MTCNN, SPHEREFACE];
+    pub const ALL: [BuiltIn; 3] = [MTCNN, SPHEREFACE, SPHEREFACE_20];
 
     /// The one of that name.
     pub fn named(name: &str) -> Option<BuiltIn> {

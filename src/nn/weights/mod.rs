@@ -18,7 +18,7 @@ mod onnx;
 mod pickle;
 mod torch;
 
-pub use builtin::{BuiltIn, MTCNN, SPHEREFACE};
+pub use builtin::{BuiltIn, MTCNN, SPHEREFACE, SPHEREFACE_20};
 pub use import::{Network, import, mtcnn_tensors};
 pub use onnx::to_onnx;
 
