@@ -182,3 +182,44 @@ fn crops_of_a_data_set_are_enrolled_as_they_are() {
         assert_eq!(image::open(kept.unwrap().path()).unwrap().into_rgb8(), crop, "not aligned once more");
     }
 }
+
+/// Every template is a chance for a stranger, so that the bar falls with their number.
+#[test]
+fn before_many_templates_the_bar_is_stricter_and_an_asked_one_is_not() {
+    let Some(place) = Place::new() else { return };
+    let samples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/people");
+    let check = |more: &[&str]| -> Value {
+        let arguments = [&["gallery", "check", "--gallery", "people", "--json"], more].concat();
+        serde_json::from_str(&place.run(&arguments)).unwrap()
+    };
+    let mut bars = Vec::new();
+    // Darker and darker, and mirrored: as many stills as one likes.
+    for shades in [1, 4] {
+        for name in ["Ada", "Boris"] {
+            let mut stills = Vec::new();
+            for still in ["1.jpg", "2.jpg", "3.jpg"] {
+                let picture = image::open(samples.join(name).join(still)).unwrap().to_rgb8();
+                for shade in 0..shades {
+                    let darker = image::imageops::brighten(&picture, -15 * shade);
+                    let mirrored = image::imageops::flip_horizontal(&darker);
+                    for (side, picture) in [("left", darker), ("right", mirrored)] {
+                        stills.push(place.path(&format!("{name}-{shade}-{side}-{still}")));
+                        picture.save(&stills[stills.len() - 1]).unwrap();
+                    }
+                }
+            }
+            let stills = stills.iter().map(String::as_str);
+            let enroll: Vec<&str> =
+                ["enroll", name, "--gallery", "people"].into_iter().chain(stills).collect();
+            place.run(&enroll);
+        }
+        let found = check(&[]);
+        let expected = found["expected_false_positive_identification_rate"].as_f64().unwrap();
+        assert!(expected <= 0.0201, "{found}");
+        bars.push((found["templates"].as_u64().unwrap(), found["threshold"].as_f64().unwrap()));
+    }
+    assert_eq!(bars.iter().map(|(templates, _)| *templates).collect::<Vec<_>>(), [14, 50]);
+    let asked = check(&["--fmr", "1e-3"])["threshold"].as_f64().unwrap();
+    assert_eq!(bars[0].1, asked);
+    assert!((1.0..4.0).contains(&(asked - bars[1].1)), "{bars:?}");
+}

@@ -185,7 +185,8 @@ impl PrecisionArgs {
 #[command(next_help_heading = "Recognition")]
 pub struct ThresholdArgs {
     /// Angle in degrees below which a face is named, for example 68deg [default: the angle from
-    /// `gallery calibrate`, else the model's calibrated angle for --fmr 1e-3]
+    /// `gallery calibrate`, else the model's calibrated angle for --fmr 1e-3, or before more than 20
+    /// templates for 2e-2 divided by their number]
     #[arg(long, value_name = "ANGLE", value_parser = parse_angle_deg, conflicts_with = "fmr")]
     pub threshold: Option<f64>,
     /// False match rate of one comparison, turned into an angle by the model's calibration, for
@@ -240,15 +241,21 @@ pub fn parse_share(text: &str) -> Result<f32, String> {
     share.ok_or_else(|| format!("`{text}` is not a number from 0 to 1"))
 }
 
-/// The threshold for a gallery: as asked for, else as calibrated on the user's footage, else as
-/// calibrated with the model.
+/// The threshold for a gallery and its templates: as asked for, else as calibrated on the user's
+/// footage, else as calibrated with the model.
 ///
 /// # Errors
 /// When there is no such gallery or its calibration is damaged; when what was asked for makes
 /// no sense to the model.
-pub fn threshold(args: &ThresholdArgs, root: &Path, embedder: &Embedder) -> Result<Threshold> {
+pub fn threshold(
+    args: &ThresholdArgs,
+    root: &Path,
+    embedder: &Embedder,
+    templates: &Templates,
+) -> Result<Threshold> {
+    let count = templates.people.iter().map(|person| person.templates.len()).sum();
     let footage = Gallery::open(root)?.footage(embedder.model())?;
-    Threshold::for_gallery(args.request(), embedder.metadata(), footage.as_ref())
+    Threshold::for_gallery(args.request(), embedder.metadata(), footage.as_ref(), count)
         .map_err(|error| UsageError(error.to_string()).into())
 }
 

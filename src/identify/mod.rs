@@ -14,7 +14,7 @@ pub use decision::{Decision, Votes, Who, decide};
 pub use evidence::Evidence;
 pub use online::{Online, View};
 pub use threshold::{
-    Calibration, CalibrationPoint, DEFAULT_FMR, DEFAULT_MARGIN_DEG, Threshold, ThresholdError,
+    Calibration, CalibrationPoint, DEFAULT_FMR, DEFAULT_FPIR, DEFAULT_MARGIN_DEG, Threshold, ThresholdError,
     ThresholdRequest, ThresholdSource, parse_angle_deg, parse_fmr, parse_margin_deg,
 };
 pub use through::Through;

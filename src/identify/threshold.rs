@@ -10,6 +10,11 @@ use crate::gallery::Footage;
 /// False match rate of the default threshold: one impostor comparison in a thousand matches.
 pub const DEFAULT_FMR: f64 = 1e-3;
 
+/// Share of the views of strangers that a default threshold lets have somebody's name: each template is
+/// a chance, so that before more than [`DEFAULT_FPIR`] / [`DEFAULT_FMR`] of them one comparison has to
+/// match more rarely.
+pub const DEFAULT_FPIR: f64 = 2e-2;
+
 /// Degrees by which the nearest person must be nearer than anybody else to be named. In a gallery of 402
 /// people with one still each (LFW development set, three splits) that leaves a tenth to a third of the
 /// wrong names open, a seventh of the names of strangers, and one in a hundred of the right ones.
@@ -155,8 +160,9 @@ impl Calibration {
 /// What the user asked for, before the model is known.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum ThresholdRequest {
-    /// Nothing: [`DEFAULT_FMR`] by the model's calibration, or the measured rate nearest to it
-    /// where the calibration does not reach there.
+    /// Nothing: [`DEFAULT_FMR`] by the model's calibration, or less before many templates
+    /// ([`DEFAULT_FPIR`]); the measured rate nearest to that where the calibration does not reach
+    /// there.
     #[default]
     Default,
     /// An angle in degrees.
@@ -175,6 +181,9 @@ pub enum ThresholdSource {
     Calibrated {
         /// False match rate of one comparison.
         fmr: f64,
+        /// So many templates are the reason that the rate is below [`DEFAULT_FMR`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        templates: Option<usize>,
         /// Data set of the calibration.
         set: String,
         /// Pairs of different people compared.
@@ -219,10 +228,27 @@ impl Threshold {
     pub fn from_fmr(calibration: &Calibration, fmr: f64) -> Result<Self, ThresholdError> {
         let angle_deg = calibration.angle_at(fmr)?;
         let Calibration { set, impostor_pairs, .. } = calibration.clone();
-        Ok(Self { angle_deg, source: ThresholdSource::Calibrated { fmr, set, impostor_pairs } })
+        let source = ThresholdSource::Calibrated { fmr, templates: None, set, impostor_pairs };
+        Ok(Self { angle_deg, source })
     }
 
-    /// The threshold for a request and a model's metadata.
+    /// The default before so many templates.
+    fn default_before(templates: usize, metadata: &BTreeMap<String, String>) -> Result<Self, ThresholdError> {
+        let calibration = Calibration::from_metadata(metadata)?;
+        let rates = calibration.points.iter().map(|point| point.fmr);
+        let (least, most) =
+            rates.fold((1.0, 0.0), |(least, most): (f64, f64), fmr| (least.min(fmr), most.max(fmr)));
+        let measured = |fmr: f64| fmr.max(least).min(most);
+        let fmr = measured(DEFAULT_FPIR / templates.max(1) as f64);
+        let alone = measured(DEFAULT_FMR);
+        let mut threshold = Self::from_fmr(&calibration, fmr.min(alone))?;
+        if let ThresholdSource::Calibrated { templates: reason, .. } = &mut threshold.source {
+            *reason = (fmr < alone).then_some(templates);
+        }
+        Ok(threshold)
+    }
+
+    /// The threshold for a request and a model's metadata, before one template.
     ///
     /// # Errors
     /// [`ThresholdError`]: the angle makes no sense, or the model has no usable calibration for
@@ -234,19 +260,13 @@ impl Threshold {
         match request {
             ThresholdRequest::AngleDeg(angle_deg) => Self::from_angle(angle_deg),
             ThresholdRequest::Fmr(fmr) => Self::from_fmr(&Calibration::from_metadata(metadata)?, fmr),
-            ThresholdRequest::Default => {
-                let calibration = Calibration::from_metadata(metadata)?;
-                let rates = calibration.points.iter().map(|point| point.fmr);
-                let (least, most) =
-                    rates.fold((1.0, 0.0), |(least, most): (f64, f64), fmr| (least.min(fmr), most.max(fmr)));
-                Self::from_fmr(&calibration, DEFAULT_FMR.max(least).min(most))
-            }
+            ThresholdRequest::Default => Self::default_before(1, metadata),
         }
     }
 
-    /// The threshold for a request before a gallery that may have been calibrated on footage
-    /// ([`crate::gallery::Gallery::footage`]): that calibration is the default where there is
-    /// one.
+    /// The threshold for a request before a gallery of so many templates, which may have been
+    /// calibrated on footage ([`crate::gallery::Gallery::footage`]): that calibration is the
+    /// default where there is one.
     ///
     /// # Errors
     /// As [`Threshold::resolve`].
@@ -254,6 +274,7 @@ impl Threshold {
         request: ThresholdRequest,
         metadata: &BTreeMap<String, String>,
         footage: Option<&Footage>,
+        templates: usize,
     ) -> Result<Self, ThresholdError> {
         match (request, footage) {
             (ThresholdRequest::Default, Some(footage)) => {
@@ -266,6 +287,7 @@ impl Threshold {
                 };
                 Ok(threshold)
             }
+            (ThresholdRequest::Default, None) => Self::default_before(templates, metadata),
             _ => Self::resolve(request, metadata),
         }
     }
@@ -285,11 +307,17 @@ impl fmt::Display for Threshold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
             ThresholdSource::Given => write!(f, "{:.2} degrees, as given", self.angle_deg),
-            ThresholdSource::Calibrated { fmr, set, impostor_pairs } => write!(
-                f,
-                "{:.2} degrees: false match rate {fmr:e} a comparison, measured on {impostor_pairs} impostor pairs of {set}",
-                self.angle_deg
-            ),
+            ThresholdSource::Calibrated { fmr, templates, set, impostor_pairs } => {
+                write!(f, "{:.2} degrees: false match rate ", self.angle_deg)?;
+                match templates {
+                    // A rate that nobody asked for need not be told to the last digit.
+                    Some(templates) => {
+                        write!(f, "{fmr:.1e} a comparison, as there are {templates} templates")?
+                    }
+                    None => write!(f, "{fmr:e} a comparison")?,
+                }
+                write!(f, ", measured on {impostor_pairs} impostor pairs of {set}")
+            }
             ThresholdSource::Footage { fpir, interval: [low, high], strangers, people } => write!(
                 f,
                 "{:.2} degrees: false positive identification rate {fpir:e} (95 % interval {low:.1e} to {high:.1e}), measured on {strangers} strangers of your footage before {people} people",
@@ -386,6 +414,26 @@ mod tests {
         let threshold = Threshold::resolve(ThresholdRequest::Default, &coarse).unwrap();
         assert_eq!(threshold.angle_deg(), 70.0);
         assert!(matches!(threshold.source(), ThresholdSource::Calibrated { fmr, .. } if *fmr == 1e-2));
+    }
+
+    #[test]
+    fn before_many_templates_the_default_is_stricter_and_says_why() {
+        let before = |templates| {
+            Threshold::for_gallery(ThresholdRequest::Default, &measured(), None, templates).unwrap()
+        };
+        let alone = Threshold::resolve(ThresholdRequest::Default, &measured()).unwrap();
+        for few in [0, 1, 20] {
+            assert_eq!(before(few), alone);
+        }
+        assert!((before(200).angle_deg() - 66.0).abs() < 1e-9);
+        assert_eq!(
+            before(200).to_string(),
+            "66.00 degrees: false match rate 1.0e-4 a comparison, as there are 200 templates, measured on 1000000 impostor pairs of LFW"
+        );
+        // As strict as was measured and no stricter.
+        assert_eq!(before(1_000_000).angle_deg(), 60.0);
+        let asked = Threshold::for_gallery(ThresholdRequest::Fmr(1e-2), &measured(), None, 200).unwrap();
+        assert_eq!(asked.angle_deg(), 78.0);
     }
 
     #[test]

@@ -83,14 +83,6 @@ impl OpensetArgs {
         let people = people(&self.people)?;
         let device = self.device.open_and_tell()?;
         let embedder = self.model.embedder_in(self.precision.on(&device)?, &device, self.threads.count())?;
-        let threshold = match Threshold::resolve(self.threshold.request(), embedder.metadata()) {
-            Ok(threshold) => Some(threshold.angle_deg()),
-            // Without a calibration there is no threshold unless it is given.
-            Err(ThresholdError::NotCalibrated) if self.threshold.request() == ThresholdRequest::Default => {
-                None
-            }
-            Err(error) => return Err(UsageError(error.to_string()).into()),
-        };
         let paths: Vec<PathBuf> = people.iter().flat_map(|person| person.images.clone()).collect();
         let (crops, already_aligned) = self.input.crops(&paths, &device, self.threads.count())?;
         let (people, crops, without_face) = with_faces(people, crops);
@@ -100,6 +92,14 @@ impl OpensetArgs {
             seed: self.seed,
         };
         let split = openset::split(&people, &split_options)?;
+        let request = self.threshold.request();
+        let threshold = match Threshold::for_gallery(request, embedder.metadata(), None, split.gallery.len())
+        {
+            Ok(threshold) => Some(threshold.angle_deg()),
+            // Without a calibration there is no threshold unless it is given.
+            Err(ThresholdError::NotCalibrated) if request == ThresholdRequest::Default => None,
+            Err(error) => return Err(UsageError(error.to_string()).into()),
+        };
         let searches = self.search(&split, &crops, &embedder)?;
         let result = openset::evaluate(&searches, self.bootstrap as usize, self.seed)?;
         let named: Vec<Named> = threshold
