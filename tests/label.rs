@@ -93,9 +93,33 @@ fn a_clip_keeps_every_frame_and_its_sound_and_every_face_has_a_line() {
         let angle = face["angle_deg"].as_f64().unwrap();
         assert_eq!(face["name"].is_string(), angle < 66.0, "{face}");
         assert!(face["runner_up_angle_deg"].as_f64().unwrap() >= angle, "{face}");
+        assert_eq!(face["ambiguous"], false, "{face}");
         named += u64::from(face["name"].is_string());
     }
     assert!(said.contains(&format!("{} faces, {named} named", faces.len())), "{said}");
+
+    // Before a margin as wide as that the two are both as near.
+    place.run(&[
+        "label",
+        &clip,
+        "--no-video",
+        "--per-frame",
+        "--gallery",
+        &gallery,
+        "--threshold",
+        "66deg",
+        "--margin",
+        "90",
+        "--jsonl",
+        &list,
+    ]);
+    let left_open = lines(&list);
+    assert_eq!(left_open.len(), faces.len());
+    assert!(left_open.iter().any(|face| face["ambiguous"] == true));
+    for face in &left_open {
+        assert_eq!(face["name"], Value::Null, "{face}");
+        assert_eq!(face["ambiguous"], face["angle_deg"].as_f64().unwrap() < 66.0, "{face}");
+    }
     assert_eq!(place.files(), ["clip.mp4", "gallery", "out.jsonl", "out.mp4"]);
 }
 

@@ -86,6 +86,7 @@ impl Ledger {
                 template: identification.nearest.as_ref().map(|nearest| nearest.template.as_str()),
                 runner_up: runner_up.map(|candidate| candidate.name.as_str()),
                 runner_up_angle_deg: runner_up.map(|candidate| candidate.angle_deg),
+                ambiguous: identification.ambiguous,
                 rejected: identification.rejected.as_ref().map(|one| one.candidate.name.as_str()),
                 through: through.map(|through| through.track.0),
                 views: votes.map(|votes| votes.views),

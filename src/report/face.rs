@@ -43,6 +43,9 @@ pub struct FaceRecord<'a> {
     pub runner_up: Option<&'a str>,
     /// Angle to the second nearest person in degrees.
     pub runner_up_angle_deg: Option<f32>,
+    /// The nearest is near enough to be named, but the second as near (`--margin`), so that nobody
+    /// is.
+    pub ambiguous: bool,
     /// A nearer person whose counter-examples (`gallery reject`) say that it is not them.
     pub rejected: Option<&'a str>,
     /// The other track that gave it its name, for which `angle_deg` alone is too large.
@@ -95,6 +98,7 @@ pub(super) mod tests {
             template: Some("a.jpg"),
             runner_up: None,
             runner_up_angle_deg: None,
+            ambiguous: false,
             rejected: None,
             through: None,
             views: Some(9),

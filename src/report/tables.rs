@@ -6,7 +6,7 @@ use super::{Appearance, FaceRecord, Output, ReportError};
 use crate::identify::Who;
 
 /// Columns of [`FaceTable`].
-const FACE_COLUMNS: [&str; 36] = [
+const FACE_COLUMNS: [&str; 37] = [
     "frame",
     "pts_ns",
     "pts_s",
@@ -37,6 +37,7 @@ const FACE_COLUMNS: [&str; 36] = [
     "template",
     "runner_up",
     "runner_up_angle_deg",
+    "ambiguous",
     "rejected",
     "through",
     "views",
@@ -46,8 +47,8 @@ const FACE_COLUMNS: [&str; 36] = [
 ];
 
 /// Writes one row a face a frame: the fields of [`FaceRecord`], points and boxes in columns of
-/// their own, an empty field where there is nothing to say; `known` (true or false) and `label`
-/// (the name, "Unknown 3" or "unknown") come last.
+/// their own, an empty field where there is nothing to say; `ambiguous` is true or false, and `known`
+/// (likewise) and `label` (the name, "Unknown 3" or "unknown") come last.
 pub struct FaceTable {
     output: Output,
 }
@@ -94,6 +95,7 @@ impl FaceTable {
             text(face.template),
             text(face.runner_up),
             number(face.runner_up_angle_deg),
+            face.ambiguous.to_string(),
             text(face.rejected),
             number(face.through),
             number(face.views),
