@@ -16,8 +16,8 @@ pub const DEFAULT_FMR: f64 = 1e-3;
 pub const DEFAULT_FPIR: f64 = 2e-2;
 
 /// Degrees by which the nearest person must be nearer than anybody else to be named. In a gallery of 402
-/// people with one still each (LFW development set, three splits) that leaves a tenth to a third of the
-/// wrong names open, a seventh of the names of strangers, and one in a hundred of the right ones.
+/// people with one still each (LFW development set), at one false match in a thousand comparisons, that
+/// leaves a seventh of the names of strangers open, and three in a thousand of the right ones.
 pub const DEFAULT_MARGIN_DEG: f64 = 1.0;
 
 /// Why there is no threshold.
