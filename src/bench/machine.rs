@@ -67,11 +67,7 @@ impl MachineBench {
     }
 
     pub(super) fn detector(&self) -> Result<Detector, BenchError> {
-        let (weights, isa) = (&self.detector, self.embed.isa);
-        Ok(match self.device.tensors() {
-            Some(device) => Detector::on_tensors(weights, self.detection, isa, device)?,
-            None => Detector::new(weights, self.detection, isa)?,
-        })
+        Ok(Detector::on(&self.detector, self.detection, &self.device)?)
     }
 }
 

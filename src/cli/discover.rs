@@ -87,8 +87,7 @@ impl DiscoverArgs {
         };
         let mut members = discover::members(&analyses, usize::from(self.min_views), self.min_score)?;
         if let Some(gallery) = &self.gallery {
-            let templates = options::templates(gallery, &embedder)?;
-            let threshold = options::threshold(&self.threshold, gallery, &embedder, &templates)?;
+            let (templates, threshold) = options::known(&self.threshold, gallery, &embedder)?;
             let identifier = Identifier::new(&templates, threshold)?.with_margin_deg(self.margin.margin);
             let mut named = BTreeSet::new();
             for (file, analysis) in analyses.iter().enumerate() {

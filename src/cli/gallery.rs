@@ -225,8 +225,7 @@ impl CheckArgs {
         let gallery = Gallery::open(&self.place.gallery)?;
         let people = gallery.people()?;
         let embedder = self.model.embedder(&self.device.open_and_tell()?)?;
-        let templates = options::templates(&self.place.gallery, &embedder)?;
-        let threshold = options::threshold(&self.threshold, &self.place.gallery, &embedder, &templates)?;
+        let (templates, threshold) = options::known(&self.threshold, &self.place.gallery, &embedder)?;
         let mut findings = check(&people, &templates, threshold.angle_deg());
         // Strays come from the folder, not from the people.
         let strays = gallery.strays()?;

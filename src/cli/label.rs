@@ -467,8 +467,7 @@ impl LabelArgs {
 
     /// The people of the gallery and their colours; says which gallery and which network.
     fn known(&self, gallery: &Path, embedder: &Embedder) -> Result<(Identifier, Colours)> {
-        let templates = options::templates(gallery, embedder)?;
-        let threshold = options::threshold(&self.threshold, gallery, embedder, &templates)?;
+        let (templates, threshold) = options::known(&self.threshold, gallery, embedder)?;
         if let Some(error) = &templates.not_saved {
             self.say(&format!("warning: {error}; the gallery will be embedded again next time"));
         }

@@ -111,11 +111,7 @@ impl DetectionArgs {
 
     /// The built-in detector with these settings.
     pub fn detector(&self, device: &Device) -> Result<Detector> {
-        let (weights, config) = (MTCNN.weights()?, self.config()?);
-        Ok(match device.tensors() {
-            Some(tensors) => Detector::on_tensors(&weights, config, device.isa(), tensors)?,
-            None => Detector::new(&weights, config, device.isa())?,
-        })
+        Ok(Detector::on(&MTCNN.weights()?, self.config()?, device)?)
     }
 }
 
@@ -241,22 +237,22 @@ pub fn parse_share(text: &str) -> Result<f32, String> {
     share.ok_or_else(|| format!("`{text}` is not a number from 0 to 1"))
 }
 
-/// The threshold for a gallery and its templates: as asked for, else as calibrated on the user's
-/// footage, else as calibrated with the model.
+/// The templates of a gallery, and the threshold before so many: as asked for, else as calibrated on
+/// the user's footage, else as calibrated with the model.
 ///
 /// # Errors
 /// When there is no such gallery or its calibration is damaged; when what was asked for makes
-/// no sense to the model.
-pub fn threshold(
-    args: &ThresholdArgs,
-    root: &Path,
-    embedder: &Embedder,
-    templates: &Templates,
-) -> Result<Threshold> {
-    let count = templates.people.iter().map(|person| person.templates.len()).sum();
+/// no sense to the model, which is found out before anything is embedded; as for [`templates`].
+pub fn known(args: &ThresholdArgs, root: &Path, embedder: &Embedder) -> Result<(Templates, Threshold)> {
     let footage = Gallery::open(root)?.footage(embedder.model())?;
-    Threshold::for_gallery(args.request(), embedder.metadata(), footage.as_ref(), count)
-        .map_err(|error| UsageError(error.to_string()).into())
+    let before = |count: usize| {
+        Threshold::for_gallery(args.request(), embedder.metadata(), footage.as_ref(), count)
+            .map_err(|error| UsageError(error.to_string()))
+    };
+    before(0)?;
+    let templates = templates(root, embedder)?;
+    let threshold = before(templates.people.iter().map(|person| person.templates.len()).sum())?;
+    Ok((templates, threshold))
 }
 
 /// The templates of a gallery by that model; embeds what is new in it.

@@ -13,7 +13,7 @@ use super::tensors;
 use super::{BBox, Face};
 use crate::nn::conv::STRIP;
 use crate::nn::team::Team;
-use crate::nn::{Isa, Weights};
+use crate::nn::{Device, Isa, Weights};
 
 /// Finds faces. Shared by any number of threads, each with a [`Scratch`] of its own.
 #[derive(Debug)]
@@ -177,6 +177,18 @@ impl Detector {
         let output = tensors::RefineNet::output(weights, device)?;
         let networks = (tensors::ProposalNet::new(weights, device)?, refine, output);
         Self::with(Networks::Tensors(Box::new(networks)), config, isa)
+    }
+
+    /// The one or the other: on the kernels of the CPU ([`new`](Self::new)), or
+    /// [`on_tensors`](Self::on_tensors).
+    ///
+    /// # Errors
+    /// As for these.
+    pub fn on(weights: &Weights, config: DetectorConfig, device: &Device) -> Result<Self, DetectError> {
+        match device.tensors() {
+            Some(tensors) => Self::on_tensors(weights, config, device.isa(), tensors),
+            None => Self::new(weights, config, device.isa()),
+        }
     }
 
     fn with(networks: Networks, config: DetectorConfig, isa: Isa) -> Result<Self, DetectError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::tensors::{CROP_LEN, TensorNetwork};
+use super::tensors::TensorNetwork;
 use super::{Architecture, ChannelOrder, EmbedError, Embedding, Network, Workspace};
 use crate::align::Crop;
 use crate::nn::together::Together;
@@ -277,11 +277,11 @@ fn forward(
     embedding: usize,
 ) -> candle_core::Result<Vec<Vec<Vec<f32>>>> {
     let mut features = Vec::new();
-    for crops in requests.concat().chunks(CROPS_TOGETHER * CROP_LEN) {
+    for crops in requests.concat().chunks(CROPS_TOGETHER * Crop::LEN_BYTES) {
         features.extend(network.forward(crops.to_vec())?.chunks_exact(embedding).map(<[f32]>::to_vec));
     }
     let mut features = features.into_iter();
-    Ok(requests.iter().map(|crops| features.by_ref().take(crops.len() / CROP_LEN).collect()).collect())
+    Ok(requests.iter().map(|crops| features.by_ref().take(crops.len() / Crop::LEN_BYTES).collect()).collect())
 }
 
 /// Appends the pixels of `crop` in the network's range, (x - 127.5) / 128, row by row with the

@@ -3,13 +3,10 @@
 use candle_core::{Device, Result};
 
 use super::{Architecture, EmbedError};
-use crate::align::{CROP_HEIGHT, CROP_WIDTH};
+use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
 use crate::nn::Weights;
 use crate::nn::arch::LAST_MAP;
 use crate::nn::maps::{Convolution, Linear, Maps, Size};
-
-/// Numbers of a crop.
-pub(super) const CROP_LEN: usize = CROP_HEIGHT * CROP_WIDTH * 3;
 
 /// A SphereFace network with its weights on a device.
 #[derive(Debug)]
@@ -22,7 +19,7 @@ pub(super) struct TensorNetwork {
 
 /// Crops of pixels [n, 112, 96, 3] on a device.
 pub(crate) fn crops(pixels: Vec<f32>, device: &Device) -> Result<Maps> {
-    let size = Size { maps: pixels.len() / CROP_LEN, rows: CROP_HEIGHT, columns: CROP_WIDTH };
+    let size = Size { maps: pixels.len() / Crop::LEN_BYTES, rows: CROP_HEIGHT, columns: CROP_WIDTH };
     Maps::new(pixels, vec![size], 3, device)
 }
 

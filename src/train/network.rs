@@ -6,7 +6,7 @@
 //! in the network looks across samples.
 
 use super::parameters::Parameter;
-use crate::align::{CROP_HEIGHT, CROP_WIDTH};
+use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
 use crate::embed::Architecture;
 use crate::nn::arch::LAST_MAP;
 use crate::nn::conv::{Activation, Dense, Direction, GradientMemory, Map, Tiles, Winograd, padded};
@@ -15,8 +15,8 @@ use crate::nn::simd::{self, Kernel, Simd};
 use crate::nn::team::{Parts, Team};
 use crate::nn::{Buffer, Isa};
 
-/// Numbers of one crop: rows x columns x channels.
-pub const CROP_LEN: usize = CROP_HEIGHT * CROP_WIDTH * 3;
+/// Numbers of one crop: rows x columns x channels, as many as it has bytes.
+pub const CROP_LEN: usize = Crop::LEN_BYTES;
 
 /// Samples that go through the network together.
 pub const CHUNK: usize = 16;

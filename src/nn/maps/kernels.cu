@@ -13,7 +13,7 @@ struct Arguments {
     unsigned quads, with_other;
     unsigned side, stride, padding, spread;
     unsigned runs;
-    Run run[32];
+    Run run[32];  // RUNS there.
 };
 
 // Which map a place of the output belongs to, and where it lies there.

@@ -1,6 +1,6 @@
 //! Layers on a device of the tensor library, forwards and backwards. Maps lie place by place with
 //! their channels together, those of any size one after another, so that every layer is one matrix
-//! product over all of them. Equal to [`super::tensors`], the oracle, but for rounding.
+//! product over all of them. Equal to the tensor library's own layers, but for rounding.
 
 mod operations;
 #[cfg(test)]
@@ -35,8 +35,6 @@ pub(crate) struct Maps {
 /// A convolution, its bias, and its PReLU where it has one.
 #[derive(Debug, Clone)]
 pub(crate) struct Convolution {
-    /// [outputs, inputs, side, side]
-    weight: Tensor,
     /// [side * side * inputs, outputs]
     product: Tensor,
     layer: Layer,
@@ -179,11 +177,13 @@ impl Convolution {
         let [outputs, inputs, side, _] = shape;
         let weight = Tensor::from_slice(weight, &shape, device)?;
         let product = weight.permute((2, 3, 1, 0))?.contiguous()?.reshape((side * side * inputs, outputs))?;
-        Ok(Self { weight, product, layer: Layer::new(bias, slopes, device)?, side, stride, padding })
+        Ok(Self { product, layer: Layer::new(bias, slopes, device)?, side, stride, padding })
     }
 
-    fn window(&self) -> Window {
-        Window { side: self.side as u32, stride: self.stride as u32, padding: self.padding as u32, spread: 1 }
+    /// Inputs and outputs.
+    fn channels(&self) -> Result<(usize, usize)> {
+        let (seen, outputs) = self.product.dims2()?;
+        Ok((seen / (self.side * self.side), outputs))
     }
 
     /// What every place of the output sees, [places, side * side * inputs].
@@ -192,7 +192,8 @@ impl Convolution {
             return Ok(x.clone());
         }
         let sizes = resized(&x.sizes, |n| (n + 2 * self.padding - self.side) / self.stride + 1);
-        x.through(self.window(), sizes, operations::gather)
+        let (side, stride, padding) = (self.side as u32, self.stride as u32, self.padding as u32);
+        x.through(Window { side, stride, padding, spread: 1 }, sizes, operations::gather)
     }
 
     /// The output, and `other` added to it where it is given.
@@ -221,7 +222,7 @@ impl Convolution {
         by_output: &Maps,
     ) -> Result<(LayerGradients, Maps)> {
         let (by_sums, bias, slopes) = self.layer.back(&sums.values, &by_output.values)?;
-        let [outputs, inputs, side, _] = self.weight.dims4()?.into();
+        let ((inputs, outputs), side) = (self.channels()?, self.side);
         let by_product = self.seen(x)?.values.t()?.matmul(&by_sums)?;
         let weight =
             by_product.reshape((side, side, inputs, outputs))?.permute((3, 2, 0, 1))?.contiguous()?;
@@ -238,8 +239,9 @@ impl Convolution {
             spread: self.stride as u32,
         };
         let seen = by_sums.through(window, x.sizes.clone(), operations::gather)?;
-        let [outputs, inputs, side, _] = self.weight.dims4()?.into();
-        let turned = self.weight.flip(&[2, 3])?.permute((2, 3, 0, 1))?.contiguous()?;
+        let ((inputs, outputs), side) = (self.channels()?, self.side);
+        let turned = self.product.reshape((side, side, inputs, outputs))?.flip(&[0, 1])?;
+        let turned = turned.permute((0, 1, 3, 2))?.contiguous()?;
         let values = seen.values.matmul(&turned.reshape((side * side * outputs, inputs))?)?;
         Ok(Maps { values, sizes: seen.sizes })
     }
