@@ -64,10 +64,10 @@ def random_weights():
 
 
 def save(weights, path):
-    """As the file that `sphereface --model` reads."""
+    """As the file that `sphereface --model` reads, in half precision as files of models are."""
     from safetensors.numpy import save_file
 
-    save_file(weights, path, {
+    save_file({name: values.astype(np.float16) for name, values in weights.items()}, path, {
         "architecture": "sphereface20",
         "channels": ",".join(map(str, CHANNELS)),
         "embedding_size": str(EMBEDDING),

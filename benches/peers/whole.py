@@ -20,7 +20,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("program")
 parser.add_argument("video")
 parser.add_argument("stills", help="folder with a folder of stills a person")
-parser.add_argument("--model", help="SphereFace weights (safetensors) [default: the built-in model]")
+parser.add_argument("--model", default="sphereface", help="a built-in model, or SphereFace weights (safetensors)")
 parser.add_argument("--wide", action="store_true", help="SphereFace-20 of the paper's width, with random weights")
 parser.add_argument("--truth", help="who is in the video, to compare the names with")
 parser.add_argument("--threads", type=int, default=2)
@@ -39,7 +39,7 @@ def call(command, **settings):
 
 with tempfile.TemporaryDirectory() as folder:
     folder = Path(folder)
-    model, built_in = options.model, HERE.parent.parent / "models" / "sphereface.safetensors"
+    model = options.model
     threshold = []
     if options.wide:
         import network
@@ -47,14 +47,16 @@ with tempfile.TemporaryDirectory() as folder:
         model = folder / "sphereface20.safetensors"
         network.save(network.random_weights(), model)
         threshold = ["--threshold", "45deg"]
+    built_in = HERE.parent.parent / "models" / f"{model}.safetensors"
+    weights = built_in if built_in.exists() else model
     gallery = folder / "gallery"
     call([options.program, "enroll", "--dir", options.stills, "--gallery", gallery])
     ours = Ours(options.program, "--threads", options.threads)
 
     def label(*mode):
         command = [options.program, "label", options.video, "-o", folder / "out.mp4", "--gallery", gallery,
-                   "--threads", options.threads, "--min-face", options.min_face, "--stats", *threshold, *mode]
-        command += ["--model", model] if model else []
+                   "--threads", options.threads, "--min-face", options.min_face, "--model", model, "--stats",
+                   *threshold, *mode]
         faces = folder / f"ours{''.join(mode)}.jsonl"
         time_ms, done = timed(lambda: call([*command, "--jsonl", faces]))
         return time_ms / 1e3, faces, done.stderr
@@ -73,7 +75,7 @@ with tempfile.TemporaryDirectory() as folder:
         "per-frame": lambda: label("--per-frame"),
         "default": lambda: label(),
         "copy": lambda: (ours.ask(f"copy {options.video} {folder / 'copy.mp4'}")["time_ms"] / 1e3, None, ""),
-        "mtcnn": lambda: script(scripts["mtcnn"], "mtcnn.mp4", python_faces, model or built_in, "--min-face",
+        "mtcnn": lambda: script(scripts["mtcnn"], "mtcnn.mp4", python_faces, weights, "--min-face",
                                 options.min_face, "--jsonl", python_faces),
         "dlib": lambda: script(scripts["dlib"], "dlib.avi", None),
     }

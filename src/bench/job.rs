@@ -63,6 +63,7 @@ pub fn rows(bench: &MachineBench, video: &Path) -> Result<Vec<Row>, BenchError> 
             view: false,
             live: None,
             encoding: SinkOptions::default(),
+            opening: None,
             threads: bench.embed.threads,
         };
         let start = Instant::now();

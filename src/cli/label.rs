@@ -207,6 +207,11 @@ impl LabelArgs {
         control: &Control,
         progress: &Progress,
     ) -> Result<Result<LabelSummary, LabelError>> {
+        #[cfg(feature = "video")]
+        let opening = match self.open(&input, control) {
+            Ok(opening) => opening,
+            Err(error) => return Ok(Err(error)),
+        };
         let device = self.device()?;
         let arithmetic = self.precision.on(&device)?;
         let detector = self.detection.detector(&device)?;
@@ -233,11 +238,7 @@ impl LabelArgs {
             mirror,
             identifier: identifier.as_ref(),
             same_deg: same_deg(embedder.as_ref(), identifier.as_ref()),
-            mode: match (self.per_frame, self.online) {
-                (true, _) => Mode::PerFrame,
-                (false, true) => Mode::Online,
-                (false, false) => Mode::TwoPass,
-            },
+            mode: self.mode(),
             annotator: &annotator,
             results: self.results.results(self.json_lines()?)?,
             redaction: self.redact.redaction(self.gallery.as_deref())?,
@@ -246,6 +247,8 @@ impl LabelArgs {
             live: self.live.then_some(true),
             #[cfg(feature = "video")]
             encoding: self.encoding.options(),
+            #[cfg(feature = "video")]
+            opening,
             threads: self.threads.count(),
         };
         let signals = Signals::watch(control)?;
@@ -253,6 +256,24 @@ impl LabelArgs {
         progress.bar.finish_and_clear();
         signals.close();
         Ok(result)
+    }
+
+    fn mode(&self) -> Mode {
+        match (self.per_frame, self.online) {
+            (true, _) => Mode::PerFrame,
+            (false, true) => Mode::Online,
+            (false, false) => Mode::TwoPass,
+        }
+    }
+
+    /// Begins to open a video.
+    #[cfg(feature = "video")]
+    fn open(&self, input: &Input, control: &Control) -> Result<Option<label::Opening>, LabelError> {
+        if matches!(input, Input::Still(_)) {
+            return Ok(None);
+        }
+        let (output, live) = (self.output.as_deref(), self.live.then_some(true));
+        label::open(input, output, self.mode(), live, &self.encoding.options(), control).map(Some)
     }
 
     /// Where the networks run; told also among what a run took.

@@ -65,7 +65,7 @@ enum Backend {
     Tensors { network: Box<TensorNetwork>, together: Together<Vec<f32>, Vec<Vec<f32>>> },
 }
 
-/// A network that is laid out when the first crop comes: who labels an analysis needs to know the
+/// A network that is laid out when it is first asked for: who labels an analysis needs to know the
 /// model and never asks it.
 #[derive(Debug)]
 struct Kernels {
@@ -209,6 +209,14 @@ impl Embedder {
     /// Metadata of the weights.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// Reads and lays out the network now, for which the first crop would wait otherwise: something for
+    /// a thread to do while nothing else is there to be done.
+    pub fn prepare(&self) {
+        if let Backend::Kernels(kernels) = &self.backend {
+            kernels.network();
+        }
     }
 
     /// Memory and threads for one worker, taken when it first embeds.

@@ -125,23 +125,29 @@ impl VideoCodec {
     }
 }
 
-/// The first encoder that gets through three frames of the real format, and its name.
-pub(super) fn working_encoder(
-    codec: VideoCodec,
-    options: &SinkOptions,
-    caps: &gst::Caps,
-) -> Result<(gst::Element, String), MediaError> {
-    let built_in = codec.candidates().iter().map(|name| (*name).to_owned()).collect();
-    let candidates: Vec<String> =
-        if options.encoders.is_empty() { built_in } else { options.encoders.clone() };
-    let mut tried = Vec::new();
-    for name in candidates {
-        match try_encoder(&name, codec, options, caps)? {
-            Ok(()) => return Ok((build(&name, codec, options, caps)?, name)),
-            Err(reason) => tried.push(format!("{name}: {reason}")),
+/// The name of an encoder that got through three frames of the real format.
+#[derive(Debug, Clone)]
+pub struct WorkingEncoder(pub(super) String);
+
+impl WorkingEncoder {
+    /// The first that does.
+    pub(super) fn find(
+        codec: VideoCodec,
+        options: &SinkOptions,
+        caps: &gst::Caps,
+    ) -> Result<Self, MediaError> {
+        let built_in = codec.candidates().iter().map(|name| (*name).to_owned()).collect();
+        let candidates: Vec<String> =
+            if options.encoders.is_empty() { built_in } else { options.encoders.clone() };
+        let mut tried = Vec::new();
+        for name in candidates {
+            match try_encoder(&name, codec, options, caps)? {
+                Ok(()) => return Ok(Self(name)),
+                Err(reason) => tried.push(format!("{name}: {reason}")),
+            }
         }
+        Err(MediaError::NoEncoder { codec: codec.name(), tried: tried.join("; ") })
     }
-    Err(MediaError::NoEncoder { codec: codec.name(), tried: tried.join("; ") })
 }
 
 /// Runs three frames through an encoder: `Ok(Err(reason))` when it does not work.
@@ -184,7 +190,7 @@ fn run(pipeline: &gst::Pipeline) -> Result<(), String> {
 }
 
 /// Builds an encoder (one element, or a description with `!`) with the options set.
-fn build(
+pub(super) fn build(
     name: &str,
     codec: VideoCodec,
     options: &SinkOptions,

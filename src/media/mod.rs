@@ -34,7 +34,7 @@ pub use still::{read_still, write_still};
 #[cfg(feature = "video")]
 pub use audio::Audio;
 #[cfg(feature = "video")]
-pub use encoder::{Codec, SinkOptions, Speed};
+pub use encoder::{Codec, SinkOptions, Speed, WorkingEncoder};
 #[cfg(feature = "video")]
 pub use sink::{Sink, SinkSummary};
 #[cfg(feature = "video")]

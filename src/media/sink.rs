@@ -8,7 +8,7 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 
 use super::audio::Track;
-use super::encoder::{SinkOptions, VideoCodec, working_encoder};
+use super::encoder::{self, SinkOptions, VideoCodec, WorkingEncoder};
 use super::mp4;
 use super::output::Pending;
 use super::{Audio, Container, Frame, Input, MediaError, Picture, SourceInfo};
@@ -125,8 +125,23 @@ impl Sink {
         Ok(container)
     }
 
+    /// The encoder that [`create`](Self::create) takes for such frames: the first that gets three of
+    /// them through. To be known before there is anything to write.
+    ///
+    /// # Errors
+    /// When none works, or a part of GStreamer is missing.
+    pub fn working_encoder(
+        container: Container,
+        info: &SourceInfo,
+        options: &SinkOptions,
+    ) -> Result<WorkingEncoder, MediaError> {
+        start_gstreamer()?;
+        let codec = VideoCodec::choose(options, container)?;
+        WorkingEncoder::find(codec, options, &coded_caps(info, coded_size(codec, info)))
+    }
+
     /// Starts a file for the frames of a source and its sound. The container is that of the
-    /// extension (.mp4, .mkv, .webm); the encoder is the first that gets three frames through.
+    /// extension (.mp4, .mkv, .webm); the encoder is the [working one](Self::working_encoder).
     ///
     /// The sound must come from a [`Source`](super::Source) that was opened for this container.
     /// With H.264 an odd side is padded to even by repeating the last column or row.
@@ -140,14 +155,29 @@ impl Sink {
         options: &SinkOptions,
     ) -> Result<Self, MediaError> {
         let container = Self::check(path, &info.input, options)?;
+        let encoder = Self::working_encoder(container, info, options)?;
+        Self::create_with(path, info, audio, options, encoder)
+    }
+
+    /// The same with an encoder that was found before, with the same options.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    pub fn create_with(
+        path: &Path,
+        info: &SourceInfo,
+        audio: Audio,
+        options: &SinkOptions,
+        WorkingEncoder(encoder_name): WorkingEncoder,
+    ) -> Result<Self, MediaError> {
+        let container = Self::check(path, &info.input, options)?;
         start_gstreamer()?;
         let codec = VideoCodec::choose(options, container)?;
         let pending = Pending::create(path)?;
 
-        let even = |side: usize| if codec.needs_even_size() { side.next_multiple_of(2) } else { side };
-        let coded = (even(info.width), even(info.height));
+        let coded = coded_size(codec, info);
         let caps = coded_caps(info, coded);
-        let (encoder, encoder_name) = working_encoder(codec, options, &caps)?;
+        let encoder = encoder::build(&encoder_name, codec, options, &caps)?;
 
         let pipeline = gst::Pipeline::new();
         let shared = Arc::new(Shared::default());
@@ -384,6 +414,12 @@ fn padded(picture: &Picture, (width, height): (usize, usize)) -> Arc<Picture> {
     }
     let padded = Picture::from_i420(data, width, height, picture.colorimetry());
     Arc::new(padded.expect("the planes were filled up to the even size"))
+}
+
+/// Width and height of what the encoder gets.
+fn coded_size(codec: VideoCodec, info: &SourceInfo) -> (usize, usize) {
+    let even = |side: usize| if codec.needs_even_size() { side.next_multiple_of(2) } else { side };
+    (even(info.width), even(info.height))
 }
 
 /// Caps of what the encoder gets: those of the source, with pixel aspect, colorimetry and

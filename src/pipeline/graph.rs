@@ -145,6 +145,10 @@ pub enum Overflow {
     DropOldest(usize),
 }
 
+/// A worker that gathers a batch leaves the other workers their share of what waits once it has one
+/// part in so many of a full batch: what all of them wait for at the end is then shared too.
+const LEAST_PART: usize = 4;
+
 /// An item and its place in the order of the source.
 struct Sequenced<T> {
     sequence: u64,
@@ -365,8 +369,8 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
     }
 
     /// A stage that makes as many items as it is given, several at once where several wait:
-    /// a worker takes items until their `weight`s add up to `full` or more, but never waits
-    /// for more than the first. The result must not depend on what came together.
+    /// a worker takes its share of them, until their `weight`s add up to `full` or more, but never
+    /// waits for more than the first. The result must not depend on what came together.
     pub fn batch<I, O, W, M>(
         &mut self,
         name: &'static str,
@@ -394,9 +398,10 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
                 loop {
                     meter.saw_queue(input.len());
                     let Ok(first) = input.recv() else { break };
+                    let share = (1 + input.len()).div_ceil(workers);
                     let mut gathered = weight(&first.item);
                     let (mut places, mut batch) = (vec![first.sequence], vec![first.item]);
-                    while gathered < full {
+                    while gathered < full && (batch.len() < share || gathered < full / LEAST_PART) {
                         let Ok(next) = input.try_recv() else { break };
                         gathered += weight(&next.item);
                         places.push(next.sequence);

@@ -65,6 +65,9 @@ pub struct LabelJob<'a> {
     /// How to encode.
     #[cfg(feature = "video")]
     pub encoding: crate::media::SinkOptions,
+    /// The input where it is being opened already (see [`open`](super::label::open)).
+    #[cfg(feature = "video")]
+    pub opening: Option<super::label::Opening>,
     /// Workers a stage, at least 1.
     pub threads: usize,
 }

@@ -5,6 +5,8 @@
 //! workers. A file is gone through twice, so that every decision is made with the whole of its
 //! track in view; whatever comes only once is decided about as it comes.
 
+#[cfg(feature = "video")]
+use std::path::Path;
 use std::time::Instant;
 
 use super::graph::Control;
@@ -13,7 +15,9 @@ use super::job::Mode;
 use super::job::{Event, LabelError, LabelJob, LabelSummary, Pass, RelabelJob};
 use super::ledger::{Ledger, labels};
 #[cfg(feature = "video")]
-use super::outlet::{open, open_both};
+pub use super::outlet::Opening;
+#[cfg(feature = "video")]
+use super::outlet::{Making, Purpose};
 use super::recognise::{self, RecogniseError};
 use super::statistics::Statistics;
 use crate::detect::Scratch;
@@ -56,10 +60,10 @@ pub fn relabel(
 ) -> Result<LabelSummary, LabelError> {
     #[cfg(feature = "video")]
     {
-        let (video, output, view, encoding) =
-            (job.video.clone(), job.output.clone(), job.view, job.encoding.clone());
+        let making = Making { output: job.output.clone(), encoding: job.encoding.clone(), view: job.view };
+        let video = job.video.clone();
         let open = || match &video {
-            Some(video) => open_both(video, output, view, None, &encoding, control),
+            Some(video) => Ok(making.outlet(making.open(video, None, control)?.finish()?)?),
             None => Err(LabelError::NoVideo("the analysis".into())),
         };
         super::two_pass::relabel(job, open, control, on_event)
@@ -111,21 +115,64 @@ fn video(
     control: &Control,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<LabelSummary, LabelError> {
-    let (input, output, view, live) = (job.input.clone(), job.output.clone(), job.view, job.live);
-    let encoding = job.encoding.clone();
-    // Only a file is there twice.
-    let twice = job.mode == Mode::TwoPass && matches!(input, Input::File(_)) && live != Some(true);
-    if !twice {
-        if job.redaction.is_some() || job.page.is_some() {
-            return Err(LabelError::OnePass);
+    // While the input is opened there is little else to do.
+    std::thread::scope(|scope| {
+        if let Some(embedder) = job.embedder {
+            scope.spawn(|| embedder.prepare());
         }
-        let (source, outlet) = open_both(&input, output, view, live, &encoding, control)?;
-        return super::online::run(job, source, outlet, control, on_event);
+        frames(job, control, on_event)
+    })
+}
+
+#[cfg(feature = "video")]
+fn frames(
+    mut job: LabelJob<'_>,
+    control: &Control,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<LabelSummary, LabelError> {
+    let (mode, live) = (job.mode, job.live);
+    let twice = goes_twice(&job.input, mode, live);
+    if !twice && (job.redaction.is_some() || job.page.is_some()) {
+        return Err(LabelError::OnePass);
     }
-    if let Some(path) = &output {
-        media::Sink::check(path, &input, &encoding)?;
+    let making = Making { output: job.output.clone(), encoding: job.encoding.clone(), view: job.view };
+    let opening = match job.opening.take() {
+        Some(opening) => opening,
+        None => open(&job.input, job.output.as_deref(), mode, live, &job.encoding, control)?,
+    };
+    let opened = opening.finish()?;
+    if twice {
+        return super::two_pass::run(job, opened, making, control, on_event);
     }
-    let source = open(&input, None, live, &media::StopHandle::new(), control)?;
-    let both = || open_both(&input, output, view, live, &encoding, control);
-    super::two_pass::run(job, source, both, control, on_event)
+    let (source, outlet) = making.outlet(opened)?;
+    super::online::run(job, source, outlet, control, on_event)
+}
+
+/// Begins to open a video for the first way through it, for a [`LabelJob`] of the same input,
+/// output, mode and encoding: models can be loaded meanwhile.
+///
+/// # Errors
+/// When the output cannot become one. What is wrong with the input is told when the job runs.
+#[cfg(feature = "video")]
+pub fn open(
+    input: &Input,
+    output: Option<&Path>,
+    mode: Mode,
+    live: Option<bool>,
+    encoding: &media::SinkOptions,
+    control: &Control,
+) -> Result<Opening, LabelError> {
+    let container = output.map(|path| media::Sink::check(path, input, encoding)).transpose()?;
+    let purpose = Purpose {
+        // It is for the way on which the output is written.
+        sound: container.filter(|_| !goes_twice(input, mode, live)),
+        encoding: container.map(|container| (container, encoding.clone())),
+    };
+    Opening::begin(input, purpose, live, control)
+}
+
+/// Whether a video is gone through twice: only a file is there twice.
+#[cfg(feature = "video")]
+fn goes_twice(input: &Input, mode: Mode, live: Option<bool>) -> bool {
+    mode == Mode::TwoPass && matches!(input, Input::File(_)) && live != Some(true)
 }

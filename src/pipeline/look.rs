@@ -172,12 +172,14 @@ pub fn in_flight(how: &Look<'_>, live: bool, (width, height): (usize, usize)) ->
     }
 }
 
-/// Adds the stages to a graph, from `source` on. Warnings of the source go to `warn`.
+/// Adds the stages to a graph, from `source` on. Warnings of the source go to `warn`; `at_end` is
+/// called when its last frame was read.
 pub fn stages<'scope, 'env>(
     graph: &mut Graph<'scope, 'env, LabelError>,
     source: &'env mut Source,
     warn: crossbeam_channel::Sender<String>,
     how: Look<'env>,
+    at_end: impl FnOnce() + Send + 'env,
 ) -> Flow<Vec<Looked>> {
     let Look { detector, embedder, mirror, every, views, pictures, threads } = how;
     let (live, size) = (source.info().live, (source.info().width, source.info().height));
@@ -187,11 +189,14 @@ pub fn stages<'scope, 'env>(
     // Faces that turn up can be followed back where there is anything to go back to.
     let back = every.is_some() && !live && length > 1;
     let (mut before, mut ended): (Option<Thumbnail>, bool) = (None, false);
+    let mut at_end = Some(at_end);
     let frames = graph.source("decode", overflow, move || {
         let mut stretch = Vec::with_capacity(length);
-        while stretch.len() < length
-            && let Some(frame) = source.next_frame()?
-        {
+        while stretch.len() < length {
+            let Some(frame) = source.next_frame()? else {
+                at_end.take().into_iter().for_each(|tell| tell());
+                break;
+            };
             let [luma, ..] = frame.picture.planes();
             let thumbnail = Thumbnail::new(luma, frame.picture.width(), frame.picture.height());
             let cut = before.as_ref().is_some_and(|before| thumbnail.cuts_from(before));
@@ -256,6 +261,8 @@ pub fn stages<'scope, 'env>(
         stretch.iter().flat_map(|looked| &looked.faces).filter(|face| face.step.embed).count()
     };
     graph.batch("embed", threads, BATCH_FACES, to_embed, followed, move || {
+        // Before there is a batch: whoever waits for the network then has taken none yet.
+        embedder.prepare();
         let mut scratch = embedder.scratch();
         move |mut batch: Vec<Vec<Looked>>| {
             for looked in batch.iter_mut().flatten() {

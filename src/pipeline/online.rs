@@ -45,7 +45,7 @@ pub(super) fn run(
     let in_flight = look::in_flight(&how, info.live, (info.width, info.height));
     let from = &mut source;
     let mut statistics = graph::run(in_flight, control, |graph| {
-        let looked = look::stages(graph, from, warn, how);
+        let looked = look::stages(graph, from, warn, how, || {});
         let mut tracker = Tracker::new(job.same_deg);
         let mut online = Online::new(job.identifier, job.same_deg);
         let decided = graph.in_order("decide", looked, move |stretch: Vec<Looked>| {

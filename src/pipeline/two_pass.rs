@@ -6,7 +6,7 @@ use super::graph::{self, Control, Overflow};
 use super::job::{Event, LabelError, LabelJob, LabelSummary, Pass, RelabelJob};
 use super::ledger::{Ledger, labels};
 use super::look::{self, Look};
-use super::outlet::Outlet;
+use super::outlet::{Making, Opened, Outlet};
 use super::recognise::{RecogniseError, Sighting};
 use super::recorder::Recorder;
 use super::redact::{Covered, Redaction};
@@ -21,11 +21,15 @@ use crate::track::{self, Observation, Tracker};
 /// Looks at a video file, decides, and writes.
 pub(super) fn run(
     job: LabelJob<'_>,
-    mut source: Source,
-    outlet: impl FnOnce() -> Result<(Source, Outlet), LabelError>,
+    opened: Opened,
+    making: Making,
     control: &Control,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<LabelSummary, LabelError> {
+    let Opened { mut source, encoder, .. } = opened;
+    let writes = job.output.is_some() || job.view;
+    let again = || making.open(&job.input, job.live, control);
+    let mut early = None;
     let info = source.info().clone();
     on_event(Event::Opened {
         pass: Pass::Look,
@@ -41,7 +45,8 @@ pub(super) fn run(
     let from = &mut source;
     let in_flight = look::in_flight(&how, info.live, (info.width, info.height));
     let statistics = graph::run(in_flight, control, |graph| {
-        let looked = look::stages(graph, from, warn, how);
+        // The end of the first way leaves room for the beginning of the second.
+        let looked = look::stages(graph, from, warn, how, || early = writes.then(again));
         graph.sink("track", looked, |stretch| {
             for looked in stretch {
                 let tracks = looked.track(&mut tracker);
@@ -69,9 +74,12 @@ pub(super) fn run(
         decide(&analysis.observations, job.identifier, job.same_deg).map_err(RecogniseError::from)?;
     let sightings = enter(&mut ledger, &analysis, &decisions)?;
     let covered = job.redaction.as_ref().map(|redaction| redaction.cover(&analysis, &decisions));
-    let (rendered, redacted) = match job.output.is_some() || job.view {
+    let (rendered, redacted) = match writes {
         true => {
-            let (source, outlet) = outlet()?;
+            // What a stop ended must begin anew.
+            let opening = early.transpose()?.filter(|opening| !opening.is_stopped());
+            let opened = opening.map_or_else(again, Ok)?.finish()?;
+            let (source, outlet) = making.outlet(Opened { encoder, ..opened })?;
             let drawing = Drawing {
                 annotator: job.annotator,
                 sightings: &sightings,

@@ -359,9 +359,14 @@ fn floats(tensor: &str, dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, WeightsE
     match dtype {
         Dtype::F32 => Ok(each(bytes, f32::from_le_bytes)),
         Dtype::F16 => {
-            let bits: Vec<u16> = bytes.as_chunks().0.iter().map(|x| u16::from_le_bytes(*x)).collect();
-            let mut values = vec![0.0; bits.len()];
-            bits.reinterpret_cast::<f16>().convert_to_f32_slice(&mut values);
+            let halves = bytes.as_chunks::<2>().0;
+            let mut values = vec![0.0; halves.len()];
+            let mut bits = [0; 1024];
+            for (values, halves) in values.chunks_mut(bits.len()).zip(halves.chunks(bits.len())) {
+                let bits = &mut bits[..halves.len()];
+                bits.iter_mut().zip(halves).for_each(|(bits, half)| *bits = u16::from_le_bytes(*half));
+                bits.reinterpret_cast::<f16>().convert_to_f32_slice(values);
+            }
             Ok(values)
         }
         Dtype::BF16 => Ok(each(bytes, |x| bf16::from_le_bytes(x).to_f32())),
