@@ -226,6 +226,10 @@ fn bad_inputs_and_outputs_fail_with_their_cause_and_leave_nothing() {
         refused(&place, 1, &[&clip, "-o", &out, "--jsonl", &list], &[&out, cause]);
     }
     refused(&place, 1, &[&clip, "--jsonl", &place.path("none/out.jsonl")], &["none/out.jsonl"]);
+    // Before the video is looked at: there is no analysis either.
+    let analysis = place.path("out.parquet");
+    let encoder = [&clip, "-o", &out, "--analysis", &analysis, "--encoder", "nosuchenc"];
+    refused(&place, 1, &encoder, &["no H.264 encoder works", "nosuchenc: not installed"]);
 }
 
 #[test]

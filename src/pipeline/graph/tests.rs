@@ -136,6 +136,41 @@ fn all_that_is_in_flight_may_wait_behind_a_stage_in_order() {
 }
 
 #[test]
+fn a_worker_leaves_the_others_their_share_of_what_waits() {
+    let (passed, largest) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    run(32, &Control::new(), |graph| {
+        let items = graph.source("read", Overflow::Wait, count(100));
+        let passed = &passed;
+        let first = graph.in_order("pass", items, move |item| {
+            passed.fetch_add(1, Ordering::SeqCst);
+            Ok(item)
+        });
+        let slow = graph.batch(
+            "gather",
+            2,
+            24,
+            |_| 1,
+            first,
+            || {
+                |batch: Vec<u64>| {
+                    largest.fetch_max(batch.len(), Ordering::SeqCst);
+                    let start = Instant::now();
+                    while passed.load(Ordering::SeqCst) < 32 && start.elapsed() < Duration::from_secs(20) {
+                        thread::yield_now();
+                    }
+                    Ok(batch)
+                }
+            },
+        );
+        graph.sink("write", slow, |_| Ok::<(), Bad>(()));
+    })
+    .unwrap();
+    // Of at most 32 half, or a quarter of a full batch; the first two batches hold 6 each at most.
+    let largest = largest.into_inner();
+    assert!((10..=16).contains(&largest), "{largest} of 32 that wait");
+}
+
+#[test]
 fn an_error_in_any_stage_ends_the_run_with_that_error() {
     for culprit in ["read", "square", "add", "write"] {
         let fail = |stage: &str, item: u64| {
