@@ -56,7 +56,7 @@ impl Outlet {
 /// An input that is being opened on a thread of its own: a file's decoders take a while to be found
 /// and loaded, and a stream takes a while to answer.
 pub struct Opening {
-    thread: Option<JoinHandle<Result<(media::Source, Option<WorkingEncoder>), MediaError>>>,
+    thread: Option<JoinHandle<Result<Opened, MediaError>>>,
     stop: media::StopHandle,
 }
 
@@ -98,7 +98,7 @@ impl Opening {
             let encoder = encoding
                 .map(|(container, options)| media::Sink::working_encoder(container, source.info(), &options))
                 .transpose()?;
-            Ok((source, encoder))
+            Ok(Opened { source, encoder, stop: options.stop })
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(open);
         let thread = thread.map_err(|source| GraphError::Thread { stage: name, source })?;
@@ -113,8 +113,7 @@ impl Opening {
     /// Waits for the opened input.
     pub(super) fn finish(mut self) -> Result<Opened, MediaError> {
         let Some(thread) = self.thread.take() else { unreachable!("it is waited for once") };
-        let (source, encoder) = thread.join().unwrap_or_else(|payload| resume_unwind(payload))?;
-        Ok(Opened { source, encoder, stop: self.stop.clone() })
+        thread.join().unwrap_or_else(|payload| resume_unwind(payload))
     }
 }
 
