@@ -194,7 +194,9 @@ pub fn stages<'scope, 'env>(
         let mut stretch = Vec::with_capacity(length);
         while stretch.len() < length {
             let Some(frame) = source.next_frame()? else {
-                at_end.take().into_iter().for_each(|tell| tell());
+                if let Some(tell) = at_end.take() {
+                    tell();
+                }
                 break;
             };
             let [luma, ..] = frame.picture.planes();

@@ -165,9 +165,10 @@ fn a_worker_leaves_the_others_their_share_of_what_waits() {
         graph.sink("write", slow, |_| Ok::<(), Bad>(()));
     })
     .unwrap();
-    // Of at most 32 half, or a quarter of a full batch; the first two batches hold 6 each at most.
+    // Half of at most 32. Where the first two batches hold no more than a quarter of a full one, 20 wait
+    // behind them.
     let largest = largest.into_inner();
-    assert!((10..=16).contains(&largest), "{largest} of 32 that wait");
+    assert!((7..=16).contains(&largest), "{largest} of 32 that wait");
 }
 
 #[test]
