@@ -102,8 +102,9 @@ fn a_batch_holds_what_waits_and_stops_when_it_is_full() {
     assert_eq!(largest.into_inner(), 3, "weights of 2 fill a batch of 6 with 3 items");
 }
 
-#[test]
-fn all_that_is_in_flight_may_wait_behind_a_stage_in_order() {
+/// Items of the largest batch that one of `workers` gathers, of 32 in flight behind a stage in order,
+/// where each holds its batch until `enough` have passed that stage.
+fn largest_batch(workers: usize, full: usize, enough: usize) -> usize {
     let (passed, largest) = (AtomicUsize::new(0), AtomicUsize::new(0));
     run(32, &Control::new(), |graph| {
         let items = graph.source("read", Overflow::Wait, count(100));
@@ -114,15 +115,16 @@ fn all_that_is_in_flight_may_wait_behind_a_stage_in_order() {
         });
         let slow = graph.batch(
             "gather",
-            1,
-            20,
+            workers,
+            full,
             |_| 1,
             first,
             || {
                 |batch: Vec<u64>| {
                     largest.fetch_max(batch.len(), Ordering::SeqCst);
                     let start = Instant::now();
-                    while passed.load(Ordering::SeqCst) < 30 && start.elapsed() < Duration::from_secs(20) {
+                    while passed.load(Ordering::SeqCst) < enough && start.elapsed() < Duration::from_secs(20)
+                    {
                         thread::yield_now();
                     }
                     Ok(batch)
@@ -132,42 +134,19 @@ fn all_that_is_in_flight_may_wait_behind_a_stage_in_order() {
         graph.sink("write", slow, |_| Ok::<(), Bad>(()));
     })
     .unwrap();
-    assert_eq!(largest.into_inner(), 20, "a batch is full where enough is on its way");
+    largest.into_inner()
+}
+
+#[test]
+fn all_that_is_in_flight_may_wait_behind_a_stage_in_order() {
+    assert_eq!(largest_batch(1, 20, 30), 20, "a batch is full where enough is on its way");
 }
 
 #[test]
 fn a_worker_leaves_the_others_their_share_of_what_waits() {
-    let (passed, largest) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    run(32, &Control::new(), |graph| {
-        let items = graph.source("read", Overflow::Wait, count(100));
-        let passed = &passed;
-        let first = graph.in_order("pass", items, move |item| {
-            passed.fetch_add(1, Ordering::SeqCst);
-            Ok(item)
-        });
-        let slow = graph.batch(
-            "gather",
-            2,
-            24,
-            |_| 1,
-            first,
-            || {
-                |batch: Vec<u64>| {
-                    largest.fetch_max(batch.len(), Ordering::SeqCst);
-                    let start = Instant::now();
-                    while passed.load(Ordering::SeqCst) < 32 && start.elapsed() < Duration::from_secs(20) {
-                        thread::yield_now();
-                    }
-                    Ok(batch)
-                }
-            },
-        );
-        graph.sink("write", slow, |_| Ok::<(), Bad>(()));
-    })
-    .unwrap();
     // Half of at most 32. Where the first two batches hold no more than a quarter of a full one, 20 wait
     // behind them.
-    let largest = largest.into_inner();
+    let largest = largest_batch(2, 24, 32);
     assert!((7..=16).contains(&largest), "{largest} of 32 that wait");
 }
 
