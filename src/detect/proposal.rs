@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use super::area::Level;
 use super::config::DetectError;
-use crate::nn::conv::{Activation, Map, STRIP, StripConv, StripOut, StripScratch, Tiles, UNDER, Winograd};
+use crate::nn::conv::{
+    Activation, Form, Map, STRIP, StripConv, StripOut, StripScratch, Tiles, UNDER, Winograd,
+};
 use crate::nn::simd::{self, Kernel, Simd};
 use crate::nn::team::Team;
 use crate::nn::{Buffer, Isa, Weights};
@@ -86,7 +88,7 @@ impl ProposalNet {
             isa,
             conv1: conv(weights, isa, 1, [FIRST, 3])?,
             conv2: conv(weights, isa, 2, [MIDDLE, FIRST])?,
-            conv3: Winograd::of_maps(isa, STRIP, kernels, MIDDLE, MIDDLE, activation),
+            conv3: Winograd::of_maps(isa, [STRIP; 2], Form::Full, kernels, [MIDDLE; 2], activation),
             face: std::array::from_fn(|i| face[FEATURES + i] - face[i]),
             face_bias: face_bias[1] - face_bias[0],
             regression: weights.tensor("pnet.conv4_2.weight", &[4, FEATURES, 1, 1])?.to_vec(),
@@ -118,8 +120,8 @@ impl ProposalNet {
         let (middle_width, middle_height) = (cells_x + 2, cells_y + 2);
         let pooled_row = self.conv1.row_length(pooled_width);
         // A strip's border are pixels like others, beyond which there is nothing.
-        let from = Map::new(STRIP, cells_x, MIDDLE, STRIP);
-        let to = Map::new(STRIP, cells_x, FEATURES, STRIP);
+        let from = Map::new(STRIP, cells_x, MIDDLE, [STRIP; 2]);
+        let to = Map::new(STRIP, cells_x, FEATURES, [STRIP; 2]);
         let middle_row = from.pitch();
         grow(pooled, UNDER * pooled_row);
         tiles.grow(std::iter::once(&self.conv3));

@@ -3,8 +3,8 @@
 use super::config::DetectError;
 use super::proposal::grow;
 use crate::nn::conv::{
-    Activation, Dense, Map, STRIP, StripConv, StripOut, StripScratch, Tiles, UNDER, Winograd, max_pool_row,
-    padded,
+    Activation, Dense, Form, Map, STRIP, StripConv, StripOut, StripScratch, Tiles, UNDER, Winograd,
+    max_pool_row, padded,
 };
 use crate::nn::team::Team;
 use crate::nn::{Buffer, Isa, Weights};
@@ -145,9 +145,9 @@ impl RefineNet {
             let (inputs, outputs) = (channels[i], channels[i + 1]);
             let (kernels, bias, slopes) = convolution(i + 2, outputs, inputs, 3)?;
             let activation = Activation::new(bias, Some(slopes), padded(outputs, isa));
-            let map = |channels| Map::new(map_side - 2, map_side - 2, padded(channels, isa), tile);
+            let map = |channels| Map::new(map_side - 2, map_side - 2, padded(channels, isa), [tile; 2]);
             middle.push(Middle {
-                conv: Winograd::new(isa, tile, kernels, inputs, activation),
+                conv: Winograd::new(isa, [tile; 2], Form::Full, kernels, inputs, activation),
                 from: map(inputs),
                 to: map(outputs),
                 pool: pools[i + 1],
@@ -160,8 +160,8 @@ impl RefineNet {
         let (kernels, bias, slopes) = convolution(tiles.len() + 2, outputs, inputs, 2)?;
         let [before, after] = LAST_SIDES;
         let within = before - 2 * BORDER;
-        let last_from = Map::new(within, within, padded(inputs, isa), 1);
-        let last_to = Map::new(after, after, padded(outputs, isa), 1);
+        let last_from = Map::new(within, within, padded(inputs, isa), [1; 2]);
+        let last_to = Map::new(after, after, padded(outputs, isa), [1; 2]);
         let activation = Activation::new(bias, Some(slopes), last_to.channels);
         let last = Dense::convolution(isa, (kernels, 2), inputs, (last_from, last_to), 1, activation);
 

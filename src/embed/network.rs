@@ -3,7 +3,7 @@
 use super::{Architecture, EmbedError};
 use crate::align::{CROP_HEIGHT, CROP_WIDTH};
 use crate::nn::arch::LAST_MAP;
-use crate::nn::conv::{Activation, Dense, Map, Tiles, Winograd, padded};
+use crate::nn::conv::{Activation, Dense, Form, Map, Tiles, Winograd, padded};
 use crate::nn::team::Team;
 use crate::nn::weights::all_finite;
 use crate::nn::{Arithmetic, Buffer, Isa, Tensor, Weights};
@@ -88,9 +88,13 @@ const MOST_FACES: usize = 16;
 /// Faces that go through the first stage together; its maps are large and its weights small.
 const FIRST_STAGE_FACES: usize = 2;
 
-/// Width of the Winograd tiles of each stage. For the last maps, 7 x 6, tiles of 4 would leave 4 %
-/// fewer products than tiles of 3, but take 44 % more weights, for which a face alone waits.
-const TILES: [usize; 4] = [4, 4, 4, 3];
+/// Rows and columns of the Winograd tiles of each stage, whose maps have 56 x 48, 28 x 24, 14 x 12 and
+/// 7 x 6 pixels. Tiles of 5 x 6 in the third stage would leave 11 % fewer products there, but take a
+/// third more weights, for which a face alone waits.
+const TILES: [[usize; 2]; 4] = [[4, 6], [4, 6], [5, 4], [4, 3]];
+
+/// How each stage keeps its weights: those of the last two are what a face alone waits for.
+const FORMS: [Form; 4] = [Form::Full, Form::Full, Form::Packed, Form::Packed];
 
 /// Which stages begin with a convolution by Winograd's way. The first has too few inputs for it. In
 /// the last a face makes 12 products with each weight, too few for a face alone to make good what
@@ -100,8 +104,8 @@ const HALVING: [bool; 4] = [false, true, true, false];
 /// The same in bfloat16, whose weights are half as long.
 const HALVING_BF16: [bool; 4] = [false, true, true, true];
 
-/// Width of every Winograd tile in bfloat16: larger ones need more than its 8 bits.
-const TILE_BF16: usize = 2;
+/// Every Winograd tile in bfloat16: larger ones need more than its 8 bits.
+const TILE_BF16: [usize; 2] = [2, 2];
 
 impl Network {
     /// Checks `weights` and repacks them for `isa` and `arithmetic`, which works with every
@@ -131,15 +135,13 @@ impl Network {
             Ok::<_, EmbedError>((values(format!("conv{name}.weight"))?, c.input, activation))
         };
         // The last tile of a convolution onto half of 14 rows reaches three rows further than they do.
-        let (tiles, stored, halving) = match arithmetic {
-            Arithmetic::F32 => (TILES, TILES, HALVING),
-            Arithmetic::Bf16 => ([TILE_BF16; 4], [2 * TILE_BF16; 4], HALVING_BF16),
+        let (tiles, stored, halving, forms) = match arithmetic {
+            Arithmetic::F32 => (TILES, TILES, HALVING, FORMS),
+            Arithmetic::Bf16 => {
+                ([TILE_BF16; 4], [TILE_BF16.map(|pixels| 2 * pixels); 4], HALVING_BF16, [Form::Pairs; 4])
+            }
         };
-        let rounded = |layer: Winograd| match arithmetic {
-            Arithmetic::F32 => layer,
-            Arithmetic::Bf16 => layer.in_bf16(),
-        };
-        let input = Map::new(CROP_HEIGHT, CROP_WIDTH, 3, 1);
+        let input = Map::new(CROP_HEIGHT, CROP_WIDTH, 3, [1; 2]);
         let mut stages = Vec::new();
         let mut from = input;
         for (stage, (&units, &channels)) in architecture.units.iter().zip(&architecture.channels).enumerate()
@@ -147,14 +149,15 @@ impl Network {
             let map = Map::new(from.height / 2, from.width / 2, padded(channels, isa), stored[stage]);
             let (weight, inputs, activation) = next()?;
             let open = if halving[stage] {
-                let layer = rounded(Winograd::halving(isa, weight, inputs, activation));
+                let layer = Winograd::halving(isa, forms[stage], weight, inputs, activation);
                 Opening::Winograd(Box::new(layer), from)
             } else {
                 Opening::Dense(Dense::convolution(isa, (weight, 3), inputs, (from, map), 2, activation))
             };
             let mut winograd = || {
                 let (weight, inputs, activation) = next()?;
-                Ok::<_, EmbedError>(rounded(Winograd::new(isa, tiles[stage], weight, inputs, activation)))
+                let (tile, form) = (tiles[stage], forms[stage]);
+                Ok::<_, EmbedError>(Winograd::new(isa, tile, form, weight, inputs, activation))
             };
             let units =
                 (0..units).map(|_| Ok([winograd()?, winograd()?])).collect::<Result<_, EmbedError>>()?;

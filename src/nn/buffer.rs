@@ -54,6 +54,13 @@ impl Buffer {
         }
     }
 
+    /// The memory as bytes.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        let numbers = &mut self[..];
+        // SAFETY: the same memory, borrowed for as long; any bytes are numbers.
+        unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), size_of_val(numbers)) }
+    }
+
     fn layout(len: usize) -> Layout {
         match Layout::from_size_align(len.max(1) * size_of::<f32>(), CACHE_LINE) {
             Ok(layout) => layout,

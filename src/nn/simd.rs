@@ -35,6 +35,20 @@ pub(crate) trait Simd: Copy + 'static {
         // SAFETY: there are at least as many.
         unsafe { Self::load(values.as_ptr()) }
     }
+    /// Loads whole numbers of three bytes, the lowest first, times 256 and with their lowest byte once
+    /// more below: no instruction is spent on clearing what is less than their last bit. What is read
+    /// may end up to [`SPILL`] bytes behind them.
+    #[inline(always)]
+    unsafe fn load_packed(from: *const [u8; 3]) -> Self::V {
+        let mut values = [0.0; MOST_LANES];
+        for (i, value) in values.iter_mut().enumerate().take(Self::LANES) {
+            // SAFETY: the caller's pointer.
+            let [low, middle, high] = unsafe { *from.add(i) };
+            *value = i32::from_le_bytes([low, low, middle, high]) as f32;
+        }
+        // SAFETY: there are at least as many.
+        unsafe { Self::load(values.as_ptr()) }
+    }
     unsafe fn store(to: *mut f32, v: Self::V);
     /// Stores numbers rounded to bfloat16, two to a number of `to`.
     #[inline(always)]
@@ -75,6 +89,9 @@ pub(crate) trait Simd: Copy + 'static {
     /// Computes a tile of `rows` (1 to [`Simd::ROWS`]) x [`Simd::PANEL`].
     unsafe fn tile<T: Tile>(rows: usize, tile: T);
 }
+
+/// Bytes that [`Simd::load_packed`] may read beyond what it loads.
+pub(crate) const SPILL: usize = 16;
 
 /// Numbers in a vector of any instruction set, at most.
 const MOST_LANES: usize = 16;
@@ -204,6 +221,37 @@ pub(crate) fn run_pairs<K: Kernel>(isa: Isa, kernel: K) {
         if multiplies_pairs(isa) && isa.is_available() {
             // SAFETY: as just checked.
             return unsafe { avx512_bf16(kernel) };
+        }
+    }
+    run(isa, kernel);
+}
+
+/// Whether [`Simd::load_packed`] takes a few instructions, where [`run_packed`] runs it.
+pub(crate) fn unpacks(isa: Isa) -> bool {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => true,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => is_x86_feature_detected!("avx512vbmi"),
+        _ => false,
+    }
+}
+
+/// [`run`], with the instruction that [`Simd::load_packed`] wants where there is one.
+///
+/// # Panics
+/// When this machine does not have `isa`.
+pub(crate) fn run_packed<K: Kernel>(isa: Isa, kernel: K) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512vbmi,avx2,fma")]
+        unsafe fn avx512_vbmi<K: Kernel>(kernel: K) {
+            // SAFETY: the caller has checked for AVX-512 F and VBMI.
+            unsafe { kernel.run::<Avx512Vbmi>() }
+        }
+        if isa == Isa::Avx512 && unpacks(isa) && isa.is_available() {
+            // SAFETY: as just checked.
+            return unsafe { avx512_vbmi(kernel) };
         }
     }
     run(isa, kernel);
@@ -346,6 +394,16 @@ mod x86 {
             splat(x: f32) -> __m256 = _mm256_set1_ps(x);
             load(from: *const f32) -> __m256 = _mm256_loadu_ps(from);
             load_half(from: *const f16) -> __m256 = _mm256_cvtph_ps(_mm_loadu_si128(from.cast()));
+            load_packed(from: *const [u8; 3]) -> __m256 = {
+                // The upper half from eight bytes on, so that it ends with the numbers.
+                let low = _mm_loadu_si128(from.cast());
+                let high = _mm_loadu_si128(from.cast::<u8>().add(8).cast());
+                let spread = _mm256_setr_epi8(
+                    0, 0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11,
+                    4, 4, 5, 6, 7, 7, 8, 9, 10, 10, 11, 12, 13, 13, 14, 15,
+                );
+                _mm256_cvtepi32_ps(_mm256_shuffle_epi8(_mm256_set_m128i(high, low), spread))
+            };
             store(to: *mut f32, v: __m256) = _mm256_storeu_ps(to, v);
             add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
             sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
@@ -397,6 +455,28 @@ mod x86 {
         Avx512 {}
     }
 
+    /// For each byte of a vector of 32-bit numbers the byte of packed numbers that it comes from.
+    const SPREAD: [u8; 64] = {
+        let mut spread = [0; 64];
+        let mut i = 0;
+        while i < spread.len() {
+            let byte = if i % 4 == 0 { 0 } else { i % 4 - 1 };
+            spread[i] = (i / 4 * 3 + byte) as u8;
+            i += 1;
+        }
+        spread
+    };
+
+    avx512! {
+        /// The same with the instructions for bytes.
+        Avx512Vbmi {
+            load_packed(from: *const [u8; 3]) -> __m512 = {
+                let spread = _mm512_loadu_si512(SPREAD.as_ptr().cast());
+                _mm512_cvtepi32_ps(_mm512_permutexvar_epi8(spread, _mm512_loadu_si512(from.cast())))
+            };
+        }
+    }
+
     avx512! {
         /// The same with the instructions for bfloat16.
         Avx512Bf16 {
@@ -408,7 +488,7 @@ mod x86 {
     }
 }
 #[cfg(target_arch = "x86_64")]
-use x86::{Avx2, Avx512, Avx512Bf16};
+use x86::{Avx2, Avx512, Avx512Bf16, Avx512Vbmi};
 
 #[cfg(target_arch = "aarch64")]
 mod arm {

@@ -278,6 +278,7 @@ impl Apply<'_> {
                     runs: &layer.runs,
                     length: layer.length,
                     panel,
+                    unpacked: None,
                     ahead: panel.cast::<f32>().wrapping_add(depth * (step + group * step / groups)),
                     ahead_step: step / groups,
                     finish: Activate { to, activation: layer.activation.at(p * S::PANEL) },
@@ -317,7 +318,7 @@ mod tests {
 
     #[test]
     fn weights_of_half_precision_give_the_same_bits_in_half_the_memory() {
-        let input = Map::new(3, 2, 5, 1);
+        let input = Map::new(3, 2, 5, [1; 2]);
         for isa in Isa::available() {
             let outputs = 2 * simd::panel(isa) + 3;
             let weight = numbers(outputs * 5 * 6, 7);

@@ -16,7 +16,7 @@ mod winograd;
 pub(crate) use dense::Dense;
 pub(crate) use pool::max_pool_row;
 pub(crate) use strip::{STRIP, StripConv, StripOut, StripScratch, UNDER};
-pub(crate) use winograd::{Direction, GradientMemory, Tiles, Winograd};
+pub(crate) use winograd::{Direction, Form, GradientMemory, Tiles, Winograd};
 
 use super::Isa;
 use super::buffer::Buffer;
@@ -37,10 +37,11 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    /// A map for tiles of `tile` x `tile` pixels.
-    pub(crate) fn new(height: usize, width: usize, channels: usize, tile: usize) -> Self {
-        let stored = |n: usize| n.next_multiple_of(tile) + 2;
-        Self { height, width, channels, rows: stored(height), columns: stored(width) }
+    /// A map for tiles of that many rows and columns of pixels.
+    pub(crate) fn new(height: usize, width: usize, channels: usize, tile: [usize; 2]) -> Self {
+        let [rows, columns] =
+            [(height, tile[0]), (width, tile[1])].map(|(n, tile)| n.next_multiple_of(tile) + 2);
+        Self { height, width, channels, rows, columns }
     }
 
     /// Numbers of a whole map.

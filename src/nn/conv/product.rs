@@ -24,6 +24,8 @@ pub(super) struct Product<'a, F, W = f32> {
     pub(super) runs: &'a [usize],
     pub(super) length: usize,
     pub(super) panel: *const W,
+    /// Where the panel is to go as f32, if it is packed.
+    pub(super) unpacked: Option<*mut f32>,
     /// Memory wanted soon, and how many numbers of it to bring closer with each step.
     pub(super) ahead: *const f32,
     pub(super) ahead_step: usize,
@@ -32,6 +34,9 @@ pub(super) struct Product<'a, F, W = f32> {
 
 /// A number as weights are kept, or a pair of them.
 pub(super) trait Weight: Copy {
+    /// Whether it takes more than a load to have a vector of them.
+    const PACKED: bool = false;
+
     /// A vector of them.
     ///
     /// # Safety
@@ -78,6 +83,22 @@ impl Weight for f16 {
     }
 }
 
+/// A weight in units of its panel's column: a whole number of three bytes, the lowest first. See
+/// [`Simd::load_packed`].
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Packed(pub(super) [u8; 3]);
+
+impl Weight for Packed {
+    const PACKED: bool = true;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const Packed) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::load_packed(from.cast()) }
+    }
+}
+
 impl Weight for Pair {
     #[inline(always)]
     unsafe fn load<S: Simd>(from: *const Pair) -> S::V {
@@ -103,13 +124,14 @@ pub(super) trait Finish {
 
 impl<F: Finish, W: Weight> Tile for Product<'_, F, W> {
     /// # Safety
-    /// `rows` (as many as the tile has) and `panel` must be valid for the runs.
+    /// `rows` (as many as the tile has), `panel` and `unpacked` must be valid for the runs.
     #[inline(always)]
     unsafe fn compute<S: Simd, const ROWS: usize, const VECTORS: usize>(self) {
         // SAFETY: the caller's; `ahead` is only prefetched.
         unsafe {
             let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
             let mut panel = self.panel;
+            let mut unpacked = self.unpacked;
             let mut ahead = self.ahead;
             let lines = (STEPS * self.ahead_step).div_ceil(LINE);
             for &run in self.runs {
@@ -128,19 +150,18 @@ impl<F: Finish, W: Weight> Tile for Product<'_, F, W> {
                     }
                     ahead = ahead.wrapping_add(STEPS * self.ahead_step);
                     for i in 0..STEPS {
-                        step::<S, W, ROWS, VECTORS>(
-                            &rows,
-                            k + i,
-                            panel.add(i * VECTORS * S::LANES),
-                            &mut sums,
-                        );
+                        let at = i * VECTORS * S::LANES;
+                        let unpacked = unpacked.map(|to| to.wrapping_add(at));
+                        step::<S, W, ROWS, VECTORS>(&rows, k + i, panel.add(at), unpacked, &mut sums);
                     }
                     panel = panel.add(STEPS * VECTORS * S::LANES);
+                    unpacked = unpacked.map(|to| to.wrapping_add(STEPS * VECTORS * S::LANES));
                     k += STEPS;
                 }
                 while k < self.length {
-                    step::<S, W, ROWS, VECTORS>(&rows, k, panel, &mut sums);
+                    step::<S, W, ROWS, VECTORS>(&rows, k, panel, unpacked, &mut sums);
                     panel = panel.add(VECTORS * S::LANES);
+                    unpacked = unpacked.map(|to| to.wrapping_add(VECTORS * S::LANES));
                     k += 1;
                 }
             }
@@ -163,6 +184,7 @@ unsafe fn step<S: Simd, W: Weight, const ROWS: usize, const VECTORS: usize>(
     rows: &[*const f32; ROWS],
     k: usize,
     panel: *const W,
+    unpacked: Option<*mut f32>,
     sums: &mut [[S::V; VECTORS]; ROWS],
 ) {
     // SAFETY: the caller's.
@@ -170,6 +192,9 @@ unsafe fn step<S: Simd, W: Weight, const ROWS: usize, const VECTORS: usize>(
         let mut right = [S::splat(0.0); VECTORS];
         for (v, right) in right.iter_mut().enumerate() {
             *right = W::load::<S>(panel.add(v * S::LANES));
+            if let (true, Some(to)) = (W::PACKED, unpacked) {
+                S::store(to.add(v * S::LANES), *right);
+            }
         }
         for (row, sums) in rows.iter().zip(sums) {
             let left = S::splat(*row.add(k));

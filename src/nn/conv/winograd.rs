@@ -7,13 +7,14 @@
 
 mod gradient;
 mod halving;
+mod scheme;
+#[cfg(test)]
+mod tests;
+mod weights;
 
-use std::array;
 use std::ops::Range;
 
-use half::bf16;
-
-use super::product::{Finish, MOST_ROWS, Pair, Product, Weight};
+use super::product::{Finish, MOST_ROWS, Packed, Pair, Product, Weight};
 use super::{Activation, Map, Shared, padded, share};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
@@ -21,15 +22,20 @@ use crate::nn::simd::{self, Kernel, Simd};
 use crate::nn::team::Team;
 
 use halving::Halving;
+use scheme::{F2, F3, F5, F6};
+use weights::{Filters, Weights};
 
 pub(crate) use gradient::{Direction, GradientMemory};
+pub(super) use scheme::{F4, Scheme};
+pub(crate) use weights::Form;
 
 /// A 3x3 convolution of padding 1.
 #[derive(Debug)]
 pub(crate) struct Winograd {
     isa: Isa,
-    output_tile: usize,
-    /// 1 or, with tiles of 2, 2.
+    /// Rows and columns of outputs in a tile.
+    tile: [usize; 2],
+    /// 1 or, with tiles of 2 x 2, 2.
     stride: usize,
     weights: Weights,
     inputs: usize,
@@ -37,26 +43,27 @@ pub(crate) struct Winograd {
     activation: Activation,
 }
 
-#[derive(Debug)]
-enum Weights {
-    /// Transformed, `[point][panel][depth of the point][PANEL]`.
-    Full(Buffer),
-    /// The same in pairs of bfloat16, as the transformed inputs are then.
-    Pairs(Buffer),
-}
-
 /// Memory of one thread for transformed tiles.
 #[derive(Debug, Default)]
 pub(crate) struct Tiles {
     input: Buffer,
     output: Buffer,
+    /// A panel of weights that were packed.
+    panel: Buffer,
 }
 
 impl Tiles {
+    fn pointers(&mut self) -> [*mut f32; 3] {
+        [&mut self.input, &mut self.output, &mut self.panel].map(|buffer| buffer.as_mut_ptr())
+    }
+
     /// Makes room for [`Winograd::apply`] of any of `layers`.
     pub(crate) fn grow<'a>(&mut self, layers: impl Iterator<Item = &'a Winograd>) {
         for layer in layers {
             self.input.grow(layer.points() * (layer.block() * layer.most_depth() + SKEW));
+            if matches!(layer.weights, Weights::Packed(..)) {
+                self.panel.grow(layer.panel_numbers());
+            }
             self.output.grow(layer.points() * (layer.block() * layer.outputs + SKEW));
         }
     }
@@ -70,207 +77,80 @@ const BLOCK_NUMBERS: usize = 1 << 16;
 /// be of use for several groups of them on each way through the cache.
 const BLOCK_TILES: usize = 48;
 
+/// Runs of points for each thread that shares a block, so that one that is interrupted does less.
+const RUNS: usize = 3;
+
 /// Numbers between the points of transformed tiles beyond what they need: without them the
 /// points would fall into the same few sets of the cache.
 const SKEW: usize = 16;
 
-/// F(m x m, 3x3) for tiles of `OUT` = m output pixels across and `IN` = m + 2 input pixels.
-pub(super) trait Scheme<const IN: usize, const OUT: usize> {
-    /// G
-    const WEIGHTS: [[f64; 3]; IN];
-    /// B' d
-    unsafe fn input<S: Simd>(d: [S::V; IN]) -> [S::V; IN];
-    /// A' m
-    unsafe fn output<S: Simd>(m: [S::V; IN]) -> [S::V; OUT];
-}
-
-/// F(2x2, 3x3)
-struct F2;
-
-impl Scheme<4, 2> for F2 {
-    const WEIGHTS: [[f64; 3]; 4] = [[1., 0., 0.], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0., 0., 1.]];
-
-    #[inline(always)]
-    unsafe fn input<S: Simd>([a, b, c, d]: [S::V; 4]) -> [S::V; 4] {
-        // SAFETY: see `Simd`.
-        unsafe { [S::sub(a, c), S::add(b, c), S::sub(c, b), S::sub(b, d)] }
-    }
-
-    #[inline(always)]
-    unsafe fn output<S: Simd>([a, b, c, d]: [S::V; 4]) -> [S::V; 2] {
-        // SAFETY: see `Simd`.
-        unsafe { [S::add(a, S::add(b, c)), S::sub(S::sub(b, c), d)] }
-    }
-}
-
-/// F(3x3, 3x3) at the points 0, 1, -1, 2 and infinity.
-struct F3;
-
-impl Scheme<5, 3> for F3 {
-    const WEIGHTS: [[f64; 3]; 5] = [
-        [1. / 2., 0., 0.],
-        [-1. / 2., -1. / 2., -1. / 2.],
-        [-1. / 6., 1. / 6., -1. / 6.],
-        [1. / 6., 1. / 3., 2. / 3.],
-        [0., 0., 1.],
-    ];
-
-    #[inline(always)]
-    unsafe fn input<S: Simd>([a, b, c, d, e]: [S::V; 5]) -> [S::V; 5] {
-        // SAFETY: see `Simd`.
-        unsafe {
-            let [two, minus_two] = [2.0, -2.0].map(|x| S::splat(x));
-            let (db, dc) = (S::sub(d, b), S::sub(d, c));
-            [
-                S::fma(two, S::sub(a, c), db),
-                S::fma(minus_two, b, dc),
-                S::fma(two, S::sub(b, c), dc),
-                db,
-                S::fma(minus_two, db, S::sub(e, c)),
-            ]
+/// Calls a generic method of a [`Step`] with the schemes for a layer's tiles: for the rows of a
+/// tile, then for its columns.
+macro_rules! by_tile {
+    ($tile:expr, $step:ident.$method:ident::<$($first:ty),+>($($argument:expr),+)) => {
+        match $tile {
+            [2, 2] => $step.$method::<$($first,)+ F2, F2, 4, 2, 4, 2>($($argument),+),
+            [3, 3] => $step.$method::<$($first,)+ F3, F3, 5, 3, 5, 3>($($argument),+),
+            [4, 3] => $step.$method::<$($first,)+ F4, F3, 6, 4, 5, 3>($($argument),+),
+            [4, 4] => $step.$method::<$($first,)+ F4, F4, 6, 4, 6, 4>($($argument),+),
+            [4, 6] => $step.$method::<$($first,)+ F4, F6, 6, 4, 8, 6>($($argument),+),
+            [5, 4] => $step.$method::<$($first,)+ F5, F4, 7, 5, 6, 4>($($argument),+),
+            tile => unreachable!("a layer of tiles {tile:?}"),
         }
-    }
-
-    #[inline(always)]
-    unsafe fn output<S: Simd>([m0, m1, m2, m3, m4]: [S::V; 5]) -> [S::V; 3] {
-        // SAFETY: see `Simd`.
-        unsafe {
-            let [two, four] = [2.0, 4.0].map(|x| S::splat(x));
-            let (sum, difference) = (S::add(m1, m2), S::sub(m1, m2));
-            [S::add(S::add(m0, sum), m3), S::fma(two, m3, difference), S::fma(four, m3, S::add(sum, m4))]
-        }
-    }
-}
-
-/// F(4x4, 3x3) at the points 0, 1, -1, 2, -2 and infinity.
-pub(super) struct F4;
-
-impl Scheme<6, 4> for F4 {
-    const WEIGHTS: [[f64; 3]; 6] = [
-        [1. / 4., 0., 0.],
-        [-1. / 6., -1. / 6., -1. / 6.],
-        [-1. / 6., 1. / 6., -1. / 6.],
-        [1. / 24., 1. / 12., 1. / 6.],
-        [1. / 24., -1. / 12., 1. / 6.],
-        [0., 0., 1.],
-    ];
-
-    #[inline(always)]
-    unsafe fn input<S: Simd>([d0, d1, d2, d3, d4, d5]: [S::V; 6]) -> [S::V; 6] {
-        // SAFETY: see `Simd`.
-        unsafe {
-            let [two, minus4, four, minus5] = [2.0, -4.0, 4.0, -5.0].map(|x| S::splat(x));
-            let even = S::fma(minus4, d2, d4); // d4 - 4 d2
-            let odd = S::fma(minus4, d1, d3); // d3 - 4 d1
-            let near = S::sub(d4, d2);
-            let far = S::mul(two, S::sub(d3, d1));
-            [
-                S::fma(four, d0, S::fma(minus5, d2, d4)),
-                S::add(even, odd),
-                S::sub(even, odd),
-                S::add(near, far),
-                S::sub(near, far),
-                S::fma(four, d1, S::fma(minus5, d3, d5)),
-            ]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn output<S: Simd>([m0, m1, m2, m3, m4, m5]: [S::V; 6]) -> [S::V; 4] {
-        // SAFETY: see `Simd`.
-        unsafe {
-            let [two, four, eight] = [2.0, 4.0, 8.0].map(|x| S::splat(x));
-            let (sum1, difference1) = (S::add(m1, m2), S::sub(m1, m2));
-            let (sum2, difference2) = (S::add(m3, m4), S::sub(m3, m4));
-            [
-                S::add(m0, S::add(sum1, sum2)),
-                S::fma(two, difference2, difference1),
-                S::fma(four, sum2, sum1),
-                S::fma(eight, difference2, S::add(difference1, m5)),
-            ]
-        }
-    }
+    };
 }
 
 impl Winograd {
-    /// Tiles of `output_tile` x `output_tile` pixels, 2, 3 or 4; `weight` [out, in, 3, 3]. The
-    /// maps that come in have [`padded`] channels.
+    /// Tiles of `tile` rows and columns of pixels (see [`by_tile`]); `weight` [out, in, 3, 3]. The
+    /// maps that come in have [`padded`] channels. Of the forms of weights [`Form::Pairs`] is for
+    /// tiles of 2 x 2, which lose least by it, as their points are -1, 0, 1 and infinity.
     pub(crate) fn new(
         isa: Isa,
-        output_tile: usize,
+        tile: [usize; 2],
+        form: Form,
         weight: &[f32],
         inputs: usize,
         activation: Activation,
     ) -> Self {
-        Self::of_maps(isa, output_tile, weight, inputs, padded(inputs, isa), activation)
+        Self::of_maps(isa, tile, form, weight, [inputs, padded(inputs, isa)], activation)
     }
 
     /// The same for maps of `stored` channels, a multiple of the vector's length, of which the
     /// first `inputs` count.
     pub(crate) fn of_maps(
         isa: Isa,
-        output_tile: usize,
+        tile: [usize; 2],
+        form: Form,
         weight: &[f32],
-        inputs: usize,
-        stored: usize,
+        [inputs, stored]: [usize; 2],
         activation: Activation,
     ) -> Self {
         assert!(stored >= inputs && stored.is_multiple_of(simd::lanes(isa)));
-        let outputs = weight.len() / (9 * inputs);
-        let weights = match output_tile {
-            4 => transform::<F4, 6, 4>(isa, weight, [inputs, stored], outputs),
-            3 => transform::<F3, 5, 3>(isa, weight, [inputs, stored], outputs),
-            2 => transform::<F2, 4, 2>(isa, weight, [inputs, stored], outputs),
-            _ => panic!("no scheme for tiles of {output_tile} pixels"),
-        };
-        let (weights, outputs) = (Weights::Full(weights), padded(outputs, isa));
-        Self { isa, output_tile, stride: 1, weights, inputs: stored, outputs, activation }
-    }
-
-    /// The same layer with its products in bfloat16, added up in f32: weights and transformed inputs
-    /// are rounded to 8 bits. Tiles of 2 pixels lose least by that, as their points are -1, 0, 1 and
-    /// infinity.
-    pub(crate) fn in_bf16(mut self) -> Self {
-        let Weights::Full(ready) = &self.weights else { panic!("a layer in f32") };
-        let panel = simd::panel(self.isa);
-        let mut weights = Buffer::new(ready.len() / 2);
-        // A panel's depth is the number of stored channels, a multiple of its even width.
-        let both = ready.chunks_exact(2 * panel);
-        for (to, rows) in weights.chunks_exact_mut(panel).zip(both) {
-            let (first, second) = rows.split_at(panel);
-            for (to, (&first, &second)) in to.iter_mut().zip(first.iter().zip(second)) {
-                *to = Pair([first, second].map(bf16::from_f32)).bits();
-            }
-        }
-        self.weights = Weights::Pairs(weights);
-        self
-    }
-
-    fn in_pairs(&self) -> bool {
-        matches!(self.weights, Weights::Pairs(_))
+        let sides = tile.map(scheme::weights);
+        let points = sides[0].len() * sides[1].len();
+        let filters = Filters { sides, place: &|y, x| (y * sides[1].len() + x, 0), runs: &vec![1; points] };
+        let weights = Weights::new(isa, form, weight, [inputs, stored], &filters);
+        let outputs = padded(weight.len() / (9 * inputs), isa);
+        Self { isa, tile, stride: 1, weights, inputs: stored, outputs, activation }
     }
 
     /// Input channels in a number of a transformed tile.
     fn channels_a_number(&self) -> usize {
-        1 + usize::from(self.in_pairs())
+        1 + usize::from(matches!(self.weights, Weights::Pairs(_)))
     }
 
     /// Runs `kernel` with the instructions that the layer wants.
     fn run<K: Kernel>(&self, kernel: K) {
-        if self.in_pairs() {
-            simd::run_pairs(self.isa, kernel);
-        } else {
-            simd::run(self.isa, kernel);
+        match self.weights {
+            Weights::Full(_) => simd::run(self.isa, kernel),
+            Weights::Packed(..) => simd::run_packed(self.isa, kernel),
+            Weights::Pairs(_) => simd::run_pairs(self.isa, kernel),
         }
     }
 
-    /// Points along a side of a transformed tile.
-    fn side(&self) -> usize {
-        self.output_tile + 3 - self.stride
-    }
-
+    /// Points of a transformed tile.
     fn points(&self) -> usize {
-        self.side() * self.side()
+        self.tile.map(|outputs| outputs + 3 - self.stride).iter().product()
     }
 
     /// Numbers of a transformed tile at a point.
@@ -282,6 +162,11 @@ impl Winograd {
     /// The most there are at any point.
     fn most_depth(&self) -> usize {
         self.depth(0)
+    }
+
+    /// Numbers of the deepest panel of weights.
+    fn panel_numbers(&self) -> usize {
+        self.most_depth() * simd::panel(self.isa)
     }
 
     /// Most tiles in one block.
@@ -304,12 +189,12 @@ impl Winograd {
         (to, output): (Map, &mut [f32]),
         residual: bool,
     ) {
-        let down = to.height.div_ceil(self.output_tile);
-        let across = to.width.div_ceil(self.output_tile);
+        let down = to.height.div_ceil(self.tile[0]);
+        let across = to.width.div_ceil(self.tile[1]);
         assert_eq!((from.height, from.width), (self.stride * to.height, self.stride * to.width));
         assert_eq!((from.channels, to.channels), (self.inputs, self.outputs));
-        let reach = |tiles: usize| self.stride * tiles * self.output_tile + 3 - self.stride;
-        assert!(from.rows >= reach(down) && from.columns >= reach(across));
+        let reach = |tiles: usize, size: usize| self.stride * tiles * size + 3 - self.stride;
+        assert!(from.rows >= reach(down, self.tile[0]) && from.columns >= reach(across, self.tile[1]));
         assert!(input.len() >= maps * from.len() && output.len() >= maps * to.len());
         assert!(tiles.len() >= team.threads());
         for tiles in tiles.iter() {
@@ -318,11 +203,26 @@ impl Winograd {
         }
         let threads = team.threads();
         let total = maps * down * across;
-        let memory: Vec<_> =
-            tiles.iter_mut().map(|t| Shared((t.input.as_mut_ptr(), t.output.as_mut_ptr()))).collect();
-        let step = |thread: usize, tiles: Range<usize>| {
-            let (input_tiles, output_tiles) = memory[thread].get();
-            Step { layer: self, input, from, to, residual, down, across, input_tiles, output_tiles, tiles }
+        let memory: Vec<_> = tiles.iter_mut().map(|tiles| Shared(tiles.pointers())).collect();
+        let packed = matches!(self.weights, Weights::Packed(..));
+        assert!(!packed || tiles.iter().all(|tiles| tiles.panel.len() >= self.panel_numbers()));
+        // Of the memory of one thread for the tiles, and of another for what it unpacks.
+        let step = |tiles_of: usize, thread: usize, tiles: Range<usize>| {
+            let [input_tiles, output_tiles, _] = memory[tiles_of].get();
+            let [.., panel] = memory[thread].get();
+            Step {
+                layer: self,
+                input,
+                from,
+                to,
+                residual,
+                down,
+                across,
+                input_tiles,
+                output_tiles,
+                panel,
+                tiles,
+            }
         };
         let output = Shared(output.as_mut_ptr());
         let panels = self.outputs / simd::panel(self.isa);
@@ -330,24 +230,25 @@ impl Winograd {
         if threads == 1 || blocks >= 2 * threads {
             team.run(blocks, &|thread, block| {
                 let all = share(total, block, blocks);
-                let tiles = 0..all.len();
-                self.run(Transform(step(thread, all.clone()), tiles.clone()));
-                self.run(Multiply(step(thread, all.clone()), 0..self.points(), 0..panels));
-                self.run(Restore(step(thread, all), tiles, output.get()));
+                let step = || step(thread, thread, all.clone());
+                self.run(Transform(step(), 0..all.len()));
+                self.run(Multiply(step(), 0..self.points(), 0..panels));
+                self.run(Restore(step(), 0..all.len(), output.get()));
             });
         } else {
             for block in 0..blocks {
                 let all = share(total, block, blocks);
                 let parts = all.len().min(4 * threads);
                 let tiles = |part| share(all.len(), part, parts);
-                team.run(parts, &|_, part| {
-                    self.run(Transform(step(0, all.clone()), tiles(part)));
+                let step = |thread| step(0, thread, all.clone());
+                team.run(parts, &|thread, part| self.run(Transform(step(thread), tiles(part))));
+                // Each thread some points that follow each other, as their weights do in memory.
+                let runs = self.points().min(RUNS * threads);
+                team.run(runs, &|thread, run| {
+                    self.run(Multiply(step(thread), share(self.points(), run, runs), 0..panels));
                 });
-                team.run(self.points(), &|_, point| {
-                    self.run(Multiply(step(0, all.clone()), point..point + 1, 0..panels));
-                });
-                team.run(parts, &|_, part| {
-                    self.run(Restore(step(0, all.clone()), tiles(part), output.get()));
+                team.run(parts, &|thread, part| {
+                    self.run(Restore(step(thread), tiles(part), output.get()));
                 });
             }
         }
@@ -369,46 +270,6 @@ pub(super) fn point<W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
     sum as f32
 }
 
-/// Weights `[point][panel][input][PANEL]`: G g G' for every pair of channels.
-fn transform<W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
-    isa: Isa,
-    weight: &[f32],
-    [inputs, stored]: [usize; 2],
-    outputs: usize,
-) -> Buffer {
-    let (panel, size) = (simd::panel(isa), stored * padded(outputs, isa));
-    let mut all = Buffer::new(IN * IN * size);
-    for first in (0..outputs).step_by(KERNELS) {
-        let lanes = KERNELS.min(outputs - first);
-        for input in 0..inputs {
-            let mut kernels = [[0.0; KERNELS]; 9];
-            for lane in 0..lanes {
-                let kernel = &weight[((first + lane) * inputs + input) * 9..][..9];
-                kernels.iter_mut().zip(kernel).for_each(|(tap, &value)| tap[lane] = f64::from(value));
-            }
-            let place = first / panel * stored * panel + input * panel + first % panel;
-            for (row, left) in W::WEIGHTS.iter().enumerate() {
-                let columns: [[f64; KERNELS]; 3] =
-                    array::from_fn(|x| weighted(left, array::from_fn(|y| &kernels[3 * y + x])));
-                for (column, right) in W::WEIGHTS.iter().enumerate() {
-                    let values = weighted(right, columns.each_ref());
-                    let to = &mut all[(row * IN + column) * size + place..][..lanes];
-                    to.iter_mut().zip(values).for_each(|(to, value)| *to = value as f32);
-                }
-            }
-        }
-    }
-    all
-}
-
-/// Kernels that are transformed together; divides the width of any panel.
-const KERNELS: usize = 8;
-
-/// The sum of three lists by their weights.
-fn weighted(weights: &[f64; 3], lists: [&[f64; KERNELS]; 3]) -> [f64; KERNELS] {
-    array::from_fn(|i| weights[0] * lists[0][i] + weights[1] * lists[1][i] + weights[2] * lists[2][i])
-}
-
 /// A block of tiles on its way through a layer.
 struct Step<'a> {
     layer: &'a Winograd,
@@ -422,6 +283,8 @@ struct Step<'a> {
     input_tiles: *mut f32,
     /// `[point][tile][output]`, likewise.
     output_tiles: *mut f32,
+    /// The panel of packed weights at hand.
+    panel: *mut f32,
     /// The tiles of the block, counted over all maps.
     tiles: Range<usize>,
 }
@@ -443,7 +306,7 @@ impl Kernel for Transform<'_> {
         unsafe {
             match step.layer.weights {
                 Weights::Pairs(_) => step.any_input::<S, Pair>(tiles),
-                Weights::Full(_) => step.any_input::<S, f32>(tiles),
+                Weights::Full(_) | Weights::Packed(..) => step.any_input::<S, f32>(tiles),
             }
         }
     }
@@ -456,8 +319,11 @@ impl Kernel for Multiply<'_> {
         // SAFETY: as above.
         unsafe {
             match &step.layer.weights {
-                Weights::Full(weights) => step.product::<S, f32>(weights, points, panels),
-                Weights::Pairs(weights) => step.product::<S, Pair>(weights, points, panels),
+                Weights::Full(weights) => step.product::<S, f32>(weights, None, points, panels),
+                Weights::Packed(weights, units) => {
+                    step.product::<S, Packed>(weights, Some(units), points, panels);
+                }
+                Weights::Pairs(weights) => step.product::<S, Pair>(weights, None, points, panels),
             }
         }
     }
@@ -469,11 +335,9 @@ impl Kernel for Restore<'_> {
         let Self(step, tiles, output) = self;
         // SAFETY: as above.
         unsafe {
-            match (step.layer.stride, step.layer.output_tile) {
-                (1, 4) => step.output::<S, F4, 6, 4>(tiles, output),
-                (1, 3) => step.output::<S, F3, 5, 3>(tiles, output),
-                (1, _) => step.output::<S, F2, 4, 2>(tiles, output),
-                _ => step.output::<S, Halving, 3, 2>(tiles, output),
+            match step.layer.stride {
+                1 => by_tile!(step.layer.tile, step.output::<S>(tiles, output)),
+                _ => step.output::<S, Halving, Halving, 3, 2, 3, 2>(tiles, output),
             }
         }
     }
@@ -481,10 +345,11 @@ impl Kernel for Restore<'_> {
 
 impl Step<'_> {
     /// Map, and first row and column of a tile's output.
-    fn place(&self, tile: usize, size: usize) -> (usize, usize, usize) {
+    fn place(&self, tile: usize) -> (usize, usize, usize) {
         let tile = self.tiles.start + tile;
         let (map, tile) = (tile / (self.down * self.across), tile % (self.down * self.across));
-        (map, tile / self.across * size, tile % self.across * size)
+        let [rows, columns] = self.layer.tile;
+        (map, tile / self.across * rows, tile % self.across * columns)
     }
 
     fn input_point(&self) -> usize {
@@ -501,17 +366,24 @@ impl Step<'_> {
     unsafe fn any_input<S: Simd, N: Number>(&self, tiles: Range<usize>) {
         // SAFETY: the caller's.
         unsafe {
-            match (self.layer.stride, self.layer.output_tile) {
-                (1, 4) => self.input::<S, N, F4, 6, 4>(tiles),
-                (1, 3) => self.input::<S, N, F3, 5, 3>(tiles),
-                (1, _) => self.input::<S, N, F2, 4, 2>(tiles),
+            match self.layer.stride {
+                1 => by_tile!(self.layer.tile, self.input::<S, N>(tiles)),
                 _ => self.halved_input::<S, N>(tiles),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn input<S: Simd, N: Number, W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
+    unsafe fn input<
+        S: Simd,
+        N: Number,
+        Y: Scheme<ROWS, DOWN>,
+        X: Scheme<COLUMNS, ACROSS>,
+        const ROWS: usize,
+        const DOWN: usize,
+        const COLUMNS: usize,
+        const ACROSS: usize,
+    >(
         &self,
         tiles: Range<usize>,
     ) {
@@ -519,7 +391,7 @@ impl Step<'_> {
         let point = self.input_point();
         let pitch = self.from.pitch();
         for tile in tiles {
-            let (map, y, x) = self.place(tile, OUT);
+            let (map, y, x) = self.place(tile);
             // The tile starts one pixel up and left of its output: at (y, x) with the border.
             let corner = map * self.from.len() + (self.from.at(y, x) - self.from.at(0, 0));
             let corner = self.input[corner..].as_ptr();
@@ -528,20 +400,20 @@ impl Step<'_> {
                 let to = self.input_tiles.add(tile * channels / N::CHANNELS);
                 for c in (0..channels).step_by(S::LANES) {
                     let zero = S::splat(0.0);
-                    let mut half = [[zero; IN]; IN];
-                    for x in 0..IN {
-                        let mut column = [zero; IN];
+                    let mut half = [[zero; COLUMNS]; ROWS];
+                    for x in 0..COLUMNS {
+                        let mut column = [zero; ROWS];
                         for (y, value) in column.iter_mut().enumerate() {
                             *value = S::load(corner.add(y * pitch + x * channels + c));
                         }
-                        let column = W::input::<S>(column);
-                        for y in 0..IN {
+                        let column = Y::input::<S>(column);
+                        for y in 0..ROWS {
                             half[y][x] = column[y];
                         }
                     }
                     for (y, row) in half.into_iter().enumerate() {
-                        for (x, value) in W::input::<S>(row).into_iter().enumerate() {
-                            N::store::<S>(to.add((y * IN + x) * point + c / N::CHANNELS), value);
+                        for (x, value) in X::input::<S>(row).into_iter().enumerate() {
+                            N::store::<S>(to.add((y * COLUMNS + x) * point + c / N::CHANNELS), value);
                         }
                     }
                 }
@@ -550,9 +422,10 @@ impl Step<'_> {
     }
 
     #[inline(always)]
-    unsafe fn product<S: Simd, N: Number>(
+    unsafe fn product<S: Simd, W: Weight>(
         &self,
         weights: &[f32],
+        units: Option<&Buffer>,
         points: Range<usize>,
         panels: Range<usize>,
     ) {
@@ -561,46 +434,87 @@ impl Step<'_> {
         for point in points {
             let depth = self.layer.depth(point);
             let before: usize = (0..point).map(|point| self.layer.depth(point)).sum();
-            let weights = &weights[before * outputs..];
-            // SAFETY: as many points are there.
-            let (left, to) = unsafe {
+            // SAFETY: as many points are there, of as many weights and tiles.
+            let (weights, left, to) = unsafe {
                 (
+                    weights.as_ptr().cast::<W>().add(before * outputs),
                     self.input_tiles.add(point * self.input_point()).cast_const(),
                     self.output_tiles.add(point * self.output_point()),
                 )
             };
             for p in panels.clone() {
-                let panel = weights[p * S::PANEL * depth..].as_ptr();
-                for group in 0..groups {
-                    let first = group * S::ROWS;
-                    let count = S::ROWS.min(self.tiles.len() - first);
-                    let mut rows = [left; MOST_ROWS];
-                    for (i, row) in rows[..count].iter_mut().enumerate() {
-                        // SAFETY: the block has that many tiles.
-                        *row = unsafe { row.add((first + i) * depth) };
-                    }
-                    // SAFETY: the rows hold `depth` numbers, the panel as many steps, and the
-                    // output a row for each of the tiles.
-                    unsafe {
-                        let to = to.add(first * outputs + p * S::PANEL);
-                        let product = Product {
-                            rows,
-                            runs: &[0],
-                            length: depth,
-                            panel: panel.cast::<N>(),
-                            ahead: panel.wrapping_add(depth * (S::PANEL + group * S::PANEL / groups)),
-                            ahead_step: S::PANEL / groups,
-                            finish: Store { to, stride: outputs },
-                        };
-                        S::tile(count, product);
+                let length = depth * S::PANEL;
+                let step = S::PANEL * size_of::<W>() / size_of::<f32>();
+                // SAFETY: as many panels are there, `self.panel` has room for one.
+                unsafe {
+                    let values = weights.add(p * length);
+                    let unit = units.map(|units| units[point * outputs + p * S::PANEL..].as_ptr());
+                    let panel = Panel { values, unit, depth, next: values.wrapping_add(length).cast(), step };
+                    let to = to.add(p * S::PANEL);
+                    if W::PACKED && groups > 1 {
+                        self.multiply::<S, W>(0..1, left, &panel, Some(self.panel), to);
+                        let values = self.panel.cast_const();
+                        let panel = Panel { values, unit, depth, next: panel.next, step };
+                        self.multiply::<S, f32>(1..groups, left, &panel, None, to);
+                    } else {
+                        self.multiply::<S, W>(0..groups, left, &panel, None, to);
                     }
                 }
             }
         }
     }
 
+    /// Multiplies some groups of tiles, whose transformed inputs at the point at hand begin at `left`
+    /// and outputs at `to`, with a panel of weights, which is unpacked to `unpacked`.
     #[inline(always)]
-    unsafe fn output<S: Simd, W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
+    unsafe fn multiply<S: Simd, W: Weight>(
+        &self,
+        groups: Range<usize>,
+        left: *const f32,
+        panel: &Panel<W>,
+        unpacked: Option<*mut f32>,
+        to: *mut f32,
+    ) {
+        let (outputs, depth) = (self.layer.outputs, panel.depth);
+        let all = self.tiles.len().div_ceil(S::ROWS);
+        // Each group brings its share of the next panel closer.
+        let step = panel.step / all;
+        for group in groups {
+            let tiles = share(self.tiles.len(), group, all);
+            let mut rows = [left; MOST_ROWS];
+            for (row, tile) in rows.iter_mut().zip(tiles.clone()) {
+                // SAFETY: the block has that many tiles.
+                *row = unsafe { row.add(tile * depth) };
+            }
+            // SAFETY: the rows hold `depth` numbers, the panel as many steps, and the output a row
+            // for each of the tiles.
+            unsafe {
+                let to = to.add(tiles.start * outputs);
+                let product = Product {
+                    rows,
+                    runs: &[0],
+                    length: depth,
+                    panel: panel.values,
+                    unpacked,
+                    ahead: panel.next.wrapping_add(depth * group * step),
+                    ahead_step: step,
+                    finish: Store { to, stride: outputs, unit: panel.unit },
+                };
+                S::tile(tiles.len(), product);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn output<
+        S: Simd,
+        Y: Scheme<ROWS, DOWN>,
+        X: Scheme<COLUMNS, ACROSS>,
+        const ROWS: usize,
+        const DOWN: usize,
+        const COLUMNS: usize,
+        const ACROSS: usize,
+    >(
         &self,
         tiles: Range<usize>,
         output: *mut f32,
@@ -609,27 +523,27 @@ impl Step<'_> {
         let point = self.output_point();
         let activation = self.layer.activation.at(0);
         for tile in tiles {
-            let (map, y, x) = self.place(tile, OUT);
-            let (rows, columns) = (OUT.min(self.to.height - y), OUT.min(self.to.width - x));
+            let (map, y, x) = self.place(tile);
+            let (rows, columns) = (DOWN.min(self.to.height - y), ACROSS.min(self.to.width - x));
             // SAFETY: the block holds `tiles` tiles; the pixels lie within the map.
             unsafe {
                 let from = self.output_tiles.add(tile * channels).cast_const();
                 let to = output.add(map * self.to.len() + self.to.at(y, x));
                 for c in (0..channels).step_by(S::LANES) {
                     let zero = S::splat(0.0);
-                    let mut half = [[zero; IN]; OUT];
-                    for x in 0..IN {
-                        let mut column = [zero; IN];
+                    let mut half = [[zero; COLUMNS]; DOWN];
+                    for x in 0..COLUMNS {
+                        let mut column = [zero; ROWS];
                         for (y, value) in column.iter_mut().enumerate() {
-                            *value = S::load(from.add((y * IN + x) * point + c));
+                            *value = S::load(from.add((y * COLUMNS + x) * point + c));
                         }
-                        let column = W::output::<S>(column);
-                        for y in 0..OUT {
+                        let column = Y::output::<S>(column);
+                        for y in 0..DOWN {
                             half[y][x] = column[y];
                         }
                     }
                     for (y, row) in half.into_iter().enumerate().take(rows) {
-                        for (x, value) in W::output::<S>(row).into_iter().enumerate().take(columns) {
+                        for (x, value) in X::output::<S>(row).into_iter().enumerate().take(columns) {
                             let pixel = to.add(y * self.to.pitch() + x * channels + c);
                             let mut value = activation.apply::<S>(c, value);
                             if self.residual {
@@ -676,10 +590,25 @@ impl Number for Pair {
     }
 }
 
+/// A panel of weights at a point.
+#[derive(Clone, Copy)]
+struct Panel<W> {
+    /// `[depth][PANEL]`
+    values: *const W,
+    /// The units that they are in, if they are packed.
+    unit: Option<*const f32>,
+    depth: usize,
+    /// The panel behind it in memory, and numbers of it for each step of depth.
+    next: *const f32,
+    step: usize,
+}
+
 /// Stores sums.
 struct Store {
     to: *mut f32,
     stride: usize,
+    /// The unit of every output, if they are in any.
+    unit: Option<*const f32>,
 }
 
 impl Finish for Store {
@@ -688,6 +617,12 @@ impl Finish for Store {
     #[inline(always)]
     unsafe fn take<S: Simd>(&self, row: usize, vector: usize, sum: S::V) {
         // SAFETY: the caller's.
-        unsafe { S::store(self.to.add(row * self.stride + vector * S::LANES), sum) }
+        unsafe {
+            let sum = match self.unit {
+                Some(unit) => S::mul(sum, S::load(unit.add(vector * S::LANES))),
+                None => sum,
+            };
+            S::store(self.to.add(row * self.stride + vector * S::LANES), sum);
+        }
     }
 }

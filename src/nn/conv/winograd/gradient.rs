@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use super::super::outer::{Outer, outer_products};
 use super::super::{Activation, Map, Shared, share};
-use super::{F2, F4, SKEW, Scheme, Step, Weights, Winograd};
+use super::scheme::{F2, F4, Scheme};
+use super::{SKEW, Step, Weights, Winograd};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
 use crate::nn::simd::{self, Kernel, Simd};
@@ -29,11 +30,11 @@ const MOST_PANEL: usize = 32;
 
 impl Winograd {
     /// A layer for [`Winograd::refresh`] to fill, of `inputs` and `outputs` padded channels.
-    pub(crate) fn empty(isa: Isa, output_tile: usize, inputs: usize, outputs: usize) -> Self {
-        let points = (output_tile + 2) * (output_tile + 2);
+    pub(crate) fn empty(isa: Isa, tile: usize, inputs: usize, outputs: usize) -> Self {
+        let points = (tile + 2) * (tile + 2);
         Self {
             isa,
-            output_tile,
+            tile: [tile; 2],
             stride: 1,
             weights: Weights::Full(Buffer::new(points * inputs * outputs)),
             inputs,
@@ -62,7 +63,7 @@ impl Winograd {
         };
         assert!(depth <= self.inputs && lanes <= self.outputs);
         self.activation = activation;
-        let (isa, tile) = (self.isa, self.output_tile);
+        let (isa, tile) = (self.isa, self.tile[0]);
         let panels = self.outputs / simd::panel(isa);
         let (padded_depth, padded_lanes) = (self.inputs, self.outputs);
         let points = self.points();
@@ -252,8 +253,8 @@ impl Winograd {
         assert_eq!(gradient.len(), outputs * inputs * 9);
         assert!(inputs <= self.inputs && outputs <= self.outputs);
         let (isa, points) = (self.isa, self.points());
-        let down = map.height.div_ceil(self.output_tile);
-        let across = map.width.div_ceil(self.output_tile);
+        let down = map.height.div_ceil(self.tile[0]);
+        let across = map.width.div_ceil(self.tile[1]);
         let total = maps * down * across;
         let blocks = total.div_ceil(block(points, self.inputs + self.outputs));
         let panels = self.outputs / simd::panel(isa);
@@ -275,6 +276,7 @@ impl Winograd {
                 across,
                 input_tiles: input_tiles.get(),
                 output_tiles: output_tiles.get(),
+                panel: std::ptr::null_mut(),
                 tiles: tiles.clone(),
             };
             let parts = tiles.len().min(4 * team.threads());
@@ -309,7 +311,7 @@ impl Kernel for Spread<'_> {
         let Self(step, tiles) = self;
         // SAFETY: `add_weight_gradient` has checked all sizes; no two items share a tile.
         unsafe {
-            match step.layer.output_tile {
+            match step.layer.tile[0] {
                 4 => spread::<S, F4, 6, 4>(&step, tiles),
                 _ => spread::<S, F2, 4, 2>(&step, tiles),
             }
@@ -330,7 +332,7 @@ unsafe fn spread<S: Simd, W: Transposed<IN, OUT>, const IN: usize, const OUT: us
     let point = step.output_point();
     let pitch = step.from.pitch();
     for tile in tiles {
-        let (map, y, x) = step.place(tile, OUT);
+        let (map, y, x) = step.place(tile);
         // What lies beyond the map, up to whole tiles, is zero.
         let corner = step.input[map * step.from.len() + step.from.at(y, x)..].as_ptr();
         // SAFETY: the maps hold whole tiles, the block `tiles` tiles.
@@ -404,7 +406,7 @@ impl Kernel for Gather<'_> {
     unsafe fn run<S: Simd>(self) {
         // SAFETY: `add_weight_gradient` has checked all sizes; no two items share an input.
         unsafe {
-            match self.layer.output_tile {
+            match self.layer.tile[0] {
                 4 => self.gather::<S, F4, 6, 4>(),
                 _ => self.gather::<S, F2, 4, 2>(),
             }

@@ -9,11 +9,9 @@
 
 use std::ops::Range;
 
-use super::super::dense::pack_into;
 use super::super::{Activation, padded};
-use super::{Number, Scheme, Step, Weights, Winograd};
+use super::{Filters, Form, Number, Scheme, Step, Weights, Winograd};
 use crate::nn::Isa;
-use crate::nn::buffer::Buffer;
 use crate::nn::simd::Simd;
 
 /// Even pixels, of which there are three, and what both have in common.
@@ -75,51 +73,29 @@ impl Halving {
     }
 }
 
-/// G of even or odd pixels at a point along a side.
-fn filter(kind: usize, at: usize) -> [f64; 3] {
-    if kind == 0 { Halving::WEIGHTS[at] } else { ODD[at] }
-}
-
 impl Winograd {
     /// A convolution of stride 2 onto maps of half the height and width; `weight` [out, in, 3, 3].
     /// The maps that come in have [`padded`] channels.
-    pub(crate) fn halving(isa: Isa, weight: &[f32], inputs: usize, activation: Activation) -> Self {
-        let (stored, outputs) = (padded(inputs, isa), weight.len() / (9 * inputs));
-        let size = stored * padded(outputs, isa);
-        let runs: usize = (0..SIDE * SIDE).map(Halving::runs).sum();
-        let mut weights = Buffer::new(runs * size);
-        let mut rest = &mut weights[..];
-        for point in 0..SIDE * SIDE {
-            let (row, column) = (point / SIDE, point % SIDE);
-            let depth = Halving::runs(point) * stored;
-            let (to, after) = rest.split_at_mut(Halving::runs(point) * size);
-            rest = after;
-            pack_into(isa, to, depth, outputs, |k, output| {
-                let (run, input) = (k / stored, k % stored);
-                if input >= inputs {
-                    return 0.0;
-                }
-                let left = filter(run / kinds(column), row);
-                let right = filter(run % kinds(column), column);
-                let kernel = &weight[(output * inputs + input) * 9..][..9];
-                let sum: f64 = kernel
-                    .iter()
-                    .enumerate()
-                    .map(|(tap, &value)| left[tap / 3] * right[tap % 3] * f64::from(value))
-                    .sum();
-                sum as f32
-            });
-        }
-        let outputs = padded(outputs, isa);
-        Self {
-            isa,
-            output_tile: OUT,
-            stride: 2,
-            weights: Weights::Full(weights),
-            inputs: stored,
-            outputs,
-            activation,
-        }
+    pub(crate) fn halving(
+        isa: Isa,
+        form: Form,
+        weight: &[f32],
+        inputs: usize,
+        activation: Activation,
+    ) -> Self {
+        let (stored, outputs) = (padded(inputs, isa), padded(weight.len() / (9 * inputs), isa));
+        let filters: [[f64; 3]; SIDE + OUT] = std::array::from_fn(|i| match i.checked_sub(SIDE) {
+            Some(odd) => ODD[odd],
+            None => Halving::WEIGHTS[i],
+        });
+        let place = |y: usize, x: usize| {
+            let [row, column] = [y, x].map(|i| (i / SIDE, i % SIDE));
+            (row.1 * SIDE + column.1, run(row.0, column.0, column.1))
+        };
+        let runs: Vec<usize> = (0..SIDE * SIDE).map(Halving::runs).collect();
+        let filters = Filters { sides: [&filters; 2], place: &place, runs: &runs };
+        let weights = Weights::new(isa, form, weight, [inputs, stored], &filters);
+        Self { isa, tile: [OUT; 2], stride: 2, weights, inputs: stored, outputs, activation }
     }
 }
 
@@ -134,7 +110,7 @@ impl Step<'_> {
         let point = self.input_point();
         let pitch = self.from.pitch();
         for tile in tiles {
-            let (map, y, x) = self.place(tile, OUT);
+            let (map, y, x) = self.place(tile);
             let corner = map * self.from.len() + (self.from.at(2 * y, 2 * x) - self.from.at(0, 0));
             let corner = self.input[corner..].as_ptr();
             for c in (0..channels).step_by(S::LANES) {
