@@ -17,11 +17,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use super::statistics::{Meter, Statistics};
+
+/// How long the sink waits for an item before it looks whether the run has failed.
+const LOOK_AROUND: Duration = Duration::from_millis(50);
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -487,7 +490,14 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
             let mut early = BTreeMap::new();
             loop {
                 meter.saw_queue(input.receiver.len() + early.len());
-                let Ok(Sequenced { sequence, item }) = input.receiver.recv() else { break };
+                // A stage that failed keeps what it held: when that was all that was to come, nobody
+                // but the sink is left to notice.
+                let Sequenced { sequence, item } = match input.receiver.recv_timeout(LOOK_AROUND) {
+                    Ok(next) => next,
+                    Err(RecvTimeoutError::Timeout) if shared.is_cancelled() => break,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                };
                 early.insert(sequence, item);
                 while let Some(item) = early.remove(consumed) {
                     if shared.is_cancelled() {
