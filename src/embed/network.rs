@@ -93,7 +93,7 @@ const FIRST_STAGE_FACES: usize = 2;
 /// third more weights, for which a face alone waits.
 const TILES: [[usize; 2]; 4] = [[4, 6], [4, 6], [5, 4], [4, 3]];
 
-/// How each stage keeps its weights: those of the last two are what a face alone waits for.
+/// How each stage keeps the weights of its convolutions by Winograd's way: those of the last two are what a face alone waits for.
 const FORMS: [Form; 4] = [Form::Full, Form::Full, Form::Packed, Form::Packed];
 
 /// Which stages begin with a convolution by Winograd's way. The first has too few inputs for it. In

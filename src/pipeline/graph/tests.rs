@@ -181,6 +181,36 @@ fn an_error_in_any_stage_ends_the_run_with_that_error() {
 }
 
 #[test]
+fn a_failure_is_noticed_when_nothing_else_is_left_to_come() {
+    const IN_FLIGHT: usize = 4;
+    let (tell, told) = bounded(1);
+    thread::spawn(move || {
+        let others = &AtomicUsize::new(0);
+        let result = run(IN_FLIGHT, &Control::new(), |graph| {
+            let items = graph.source("read", Overflow::Wait, count(1_000));
+            let worked = graph.map("work", 2, items, || {
+                move |item| {
+                    if item > 0 {
+                        others.fetch_add(1, Ordering::SeqCst);
+                        return Ok(item);
+                    }
+                    // All others that may be in flight reach the sink, which then waits for this one.
+                    while others.load(Ordering::SeqCst) < IN_FLIGHT - 1 {
+                        thread::yield_now();
+                    }
+                    thread::sleep(Duration::from_millis(20));
+                    Err(Bad(item))
+                }
+            });
+            graph.sink("write", worked, |_| Ok(()));
+        });
+        let _ = tell.send(result.map(|_| ()));
+    });
+    let result = told.recv_timeout(Duration::from_secs(20)).expect("the run ends");
+    assert!(matches!(result, Err(GraphError::Stage { stage: "work", source: Bad(0) })), "{result:?}");
+}
+
+#[test]
 fn a_panic_in_any_stage_ends_the_run_with_the_name_of_the_stage() {
     for culprit in ["p-read", "p-make", "p-work", "p-write"] {
         let trip = |stage: &str, item: u64| assert!(stage != culprit || item != 20, "item {item} hurts");

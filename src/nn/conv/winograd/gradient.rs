@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::super::outer::{Outer, outer_products};
 use super::super::{Activation, Map, Shared, share};
 use super::scheme::{F2, F4, Scheme};
+use super::weights::MOST_PANEL;
 use super::{SKEW, Step, Weights, Winograd};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
@@ -24,9 +25,6 @@ pub(crate) enum Direction {
     /// exchanged, kernels turned by half a turn.
     Backward,
 }
-
-/// Widest panel of any instruction set.
-const MOST_PANEL: usize = 32;
 
 impl Winograd {
     /// A layer for [`Winograd::refresh`] to fill, of `inputs` and `outputs` padded channels.

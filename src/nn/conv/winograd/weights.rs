@@ -46,7 +46,7 @@ pub(super) struct Filters<'a> {
 const KERNELS: usize = 8;
 
 /// Widest panel of any instruction set.
-const MOST_PANEL: usize = 32;
+pub(super) const MOST_PANEL: usize = 32;
 
 /// The largest packed number: what rounding adds to it must not reach the sign.
 const LARGEST: f64 = (1 << 23) as f64 - 2.0;
