@@ -93,7 +93,8 @@ impl Kernels {
         Ok(Self { architecture: *architecture, isa, arithmetic: options.arithmetic, weights, network })
     }
 
-    fn network(&self) -> &Network {
+    /// The network, laid out on so many `threads` if it is not yet.
+    fn network(&self, threads: usize) -> &Network {
         self.network.get_or_init(|| {
             let source = self.weights.lock().unwrap_or_else(PoisonError::into_inner).take();
             let weights = match source {
@@ -101,8 +102,9 @@ impl Kernels {
                 Some(Source::BuiltIn(model)) => model.weights().map_err(EmbedError::from),
                 None => unreachable!("the network is laid out once"),
             };
-            let laid_out = weights
-                .and_then(|weights| Network::new(&self.architecture, &weights, self.isa, self.arithmetic));
+            let laid_out = weights.and_then(|weights| {
+                Network::new(&self.architecture, &weights, self.isa, self.arithmetic, threads)
+            });
             match laid_out {
                 Ok(network) => network,
                 Err(error) => unreachable!("weights that were checked, or a damaged program: {error}"),
@@ -211,11 +213,11 @@ impl Embedder {
         &self.metadata
     }
 
-    /// Reads and lays out the network now, for which the first crop would wait otherwise: something for
-    /// a thread to do while nothing else is there to be done.
-    pub fn prepare(&self) {
+    /// Reads and lays out the network now, on so many `threads`: the first crop would wait for it
+    /// otherwise, and meanwhile there is little else to be done.
+    pub fn prepare(&self, threads: usize) {
         if let Backend::Kernels(kernels) = &self.backend {
-            kernels.network();
+            kernels.network(threads);
         }
     }
 
@@ -264,7 +266,7 @@ impl Embedder {
         crops.iter().for_each(|crop| pixels(crop, self.order, &mut scratch.pixels));
         match &self.backend {
             Backend::Kernels(kernels) => {
-                let network = kernels.network();
+                let network = kernels.network(self.threads);
                 let workspace = scratch.workspace.get_or_insert_with(|| network.workspace(self.threads));
                 Ok(network.forward(&scratch.pixels, workspace))
             }

@@ -70,6 +70,15 @@ enum Opening {
     Winograd(Box<Winograd>, Map),
 }
 
+/// A layer, once it is laid out.
+enum Layer {
+    Dense(Dense),
+    Winograd(Winograd),
+}
+
+/// Lays one out.
+type Layout<'a> = Box<dyn Fn() -> Layer + Sync + 'a>;
+
 /// Memory of one worker, and the threads that share its work.
 #[derive(Debug)]
 pub struct Workspace {
@@ -109,7 +118,7 @@ const TILE_BF16: [usize; 2] = [2, 2];
 
 impl Network {
     /// Checks `weights` and repacks them for `isa` and `arithmetic`, which works with every
-    /// instruction set (see [`Arithmetic::check`]).
+    /// instruction set (see [`Arithmetic::check`]), on so many `threads`.
     ///
     /// # Errors
     /// Names the first tensor that is missing or wrong. Refuses an instruction set that this
@@ -119,21 +128,11 @@ impl Network {
         weights: &Weights,
         isa: Isa,
         arithmetic: Arithmetic,
+        threads: usize,
     ) -> Result<Self, EmbedError> {
         let isa = Isa::from_name(&isa.to_string())?;
         architecture.check(weights)?;
-        let values = |name: String| architecture.tensor(weights, &name).map(|t| t.data.as_slice());
-        let mut convolutions = architecture.convolutions().into_iter();
-        let mut next = || {
-            let Some(c) = convolutions.next() else {
-                unreachable!("one convolution for every place in the stages")
-            };
-            let name = format!("{}_{}", c.stage, c.index);
-            let bias = values(format!("conv{name}.bias"))?;
-            let slopes = values(format!("relu{name}.weight"))?;
-            let activation = Activation::new(bias, Some(slopes), padded(c.output, isa));
-            Ok::<_, EmbedError>((values(format!("conv{name}.weight"))?, c.input, activation))
-        };
+        let values = |name: &str| architecture.tensor(weights, name).map(|t| t.data.as_slice());
         // The last tile of a convolution onto half of 14 rows reaches three rows further than they do.
         let (tiles, stored, halving, forms) = match arithmetic {
             Arithmetic::F32 => (TILES, TILES, HALVING, FORMS),
@@ -142,33 +141,62 @@ impl Network {
             }
         };
         let input = Map::new(CROP_HEIGHT, CROP_WIDTH, 3, [1; 2]);
-        let mut stages = Vec::new();
+        let mut maps = vec![input];
         let mut from = input;
-        for (stage, (&units, &channels)) in architecture.units.iter().zip(&architecture.channels).enumerate()
-        {
-            let map = Map::new(from.height / 2, from.width / 2, padded(channels, isa), stored[stage]);
-            let (weight, inputs, activation) = next()?;
-            let open = if halving[stage] {
-                let layer = Winograd::halving(isa, forms[stage], weight, inputs, activation);
-                Opening::Winograd(Box::new(layer), from)
-            } else {
-                Opening::Dense(Dense::convolution(isa, (weight, 3), inputs, (from, map), 2, activation))
-            };
-            let mut winograd = || {
-                let (weight, inputs, activation) = next()?;
-                let (tile, form) = (tiles[stage], forms[stage]);
-                Ok::<_, EmbedError>(Winograd::new(isa, tile, form, weight, inputs, activation))
-            };
-            let units =
-                (0..units).map(|_| Ok([winograd()?, winograd()?])).collect::<Result<_, EmbedError>>()?;
-            stages.push(Stage { map, open, units });
-            from = map;
+        for (&channels, &stored) in architecture.channels.iter().zip(&stored) {
+            from = Map::new(from.height / 2, from.width / 2, padded(channels, isa), stored);
+            maps.push(from);
         }
         debug_assert_eq!((from.height, from.width), LAST_MAP);
-        let activation =
-            Activation::new(values("fc5.bias".into())?, None, padded(architecture.embedding, isa));
-        let weight = values("fc5.weight".into())?;
-        let fully_connected = Dense::fully_connected(isa, weight, architecture.channels[3], from, activation);
+        let mut layouts: Vec<Layout<'_>> = Vec::new();
+        for c in architecture.convolutions() {
+            let (name, stage) = (format!("{}_{}", c.stage, c.index), c.stage - 1);
+            let weight = values(&format!("conv{name}.weight"))?;
+            let bias = values(&format!("conv{name}.bias"))?;
+            let slopes = values(&format!("relu{name}.weight"))?;
+            let activation = move || Activation::new(bias, Some(slopes), padded(c.output, isa));
+            let (tile, form, ends) = (tiles[stage], forms[stage], (maps[stage], maps[stage + 1]));
+            layouts.push(match c.stride {
+                1 => Box::new(move || {
+                    Layer::Winograd(Winograd::new(isa, tile, form, weight, c.input, activation()))
+                }),
+                _ if halving[stage] => Box::new(move || {
+                    Layer::Winograd(Winograd::halving(isa, form, weight, c.input, activation()))
+                }),
+                stride => Box::new(move || {
+                    Layer::Dense(Dense::convolution(isa, (weight, 3), c.input, ends, stride, activation()))
+                }),
+            });
+        }
+        let (weight, bias) = (values("fc5.weight")?, values("fc5.bias")?);
+        layouts.push(Box::new(move || {
+            let activation = Activation::new(bias, None, padded(architecture.embedding, isa));
+            Layer::Dense(Dense::fully_connected(isa, weight, architecture.channels[3], from, activation))
+        }));
+        // The last are the largest: whoever begins with them ends with the others.
+        let last = layouts.len() - 1;
+        let mut layers = Team::new(threads).map(layouts.len(), |item| layouts[last - item]());
+        let mut next = || match layers.pop() {
+            Some(layer) => layer,
+            None => unreachable!("a layer for every place in the network"),
+        };
+        let stages = (0..4).map(|stage| {
+            let open = match next() {
+                Layer::Dense(layer) => Opening::Dense(layer),
+                Layer::Winograd(layer) => Opening::Winograd(Box::new(layer), maps[stage]),
+            };
+            let mut convolution = || match next() {
+                Layer::Winograd(layer) => layer,
+                Layer::Dense(_) => unreachable!("convolutions of stride 1 go by Winograd's way"),
+            };
+            let units = (0..architecture.units[stage]).map(|_| [convolution(), convolution()]).collect();
+            Stage { map: maps[stage + 1], open, units }
+        });
+        let stages = stages.collect();
+        let fully_connected = match next() {
+            Layer::Dense(layer) => layer,
+            Layer::Winograd(_) => unreachable!("the last layer is fully connected"),
+        };
         Ok(Self { architecture: *architecture, input, stages, fully_connected })
     }
 

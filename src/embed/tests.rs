@@ -230,7 +230,7 @@ fn a_wrong_tensor_is_refused_by_its_name() {
     let refusal = |change: &dyn Fn(&mut Weights)| -> EmbedError {
         let mut weights = good.clone();
         change(&mut weights);
-        Network::new(&architecture, &weights, Isa::Portable, Arithmetic::F32).unwrap_err()
+        Network::new(&architecture, &weights, Isa::Portable, Arithmetic::F32, 1).unwrap_err()
     };
     let missing = refusal(&|w| drop(w.tensors.remove("conv2_2.bias")));
     assert!(missing.to_string().contains("`conv2_2.bias`"), "{missing}");

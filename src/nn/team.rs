@@ -110,6 +110,13 @@ impl Team {
         // SAFETY: every item takes its own part, once.
         self.run(parts.count(), &|thread, item| job(thread, item, unsafe { parts.get(item) }));
     }
+
+    /// What `make` makes of every number below `items`, in their order.
+    pub(crate) fn map<T: Send>(&mut self, items: usize, make: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        let mut made: Vec<Option<T>> = (0..items).map(|_| None).collect();
+        self.run_parts(&mut made, 1, |_, item, place| place.fill_with(|| Some(make(item))));
+        made.into_iter().flatten().collect()
+    }
 }
 
 /// Memory in equal parts, of which the last may be shorter, that threads write, each its own.
@@ -259,6 +266,14 @@ mod tests {
             });
             assert_eq!(memory, [14, 14, 14, 14, 24, 24, 24, 24, 33, 33, 33]);
             Team::new(threads).run_parts(&mut memory[..0], 4, |_, _, _| panic!("there is no part"));
+        }
+    }
+
+    #[test]
+    fn what_is_made_is_in_the_order_of_its_numbers() {
+        for threads in [1, 3] {
+            let made = Team::new(threads).map(50, |item| vec![item; 2]);
+            assert_eq!(made, (0..50).map(|item| vec![item; 2]).collect::<Vec<_>>());
         }
     }
 

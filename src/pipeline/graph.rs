@@ -11,6 +11,8 @@
 //! - Nothing polls: a stage that has nothing to do sleeps in its channel, and leaves when
 //!   its neighbours do.
 
+mod parts;
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +24,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use super::statistics::{Meter, Statistics};
+
+pub use parts::Worker;
 
 /// How long the sink waits for an item before it looks whether the run has failed.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
@@ -147,10 +151,6 @@ pub enum Overflow {
     /// input, which has not.
     DropOldest(usize),
 }
-
-/// A worker that gathers a batch leaves the other workers their share of what waits once it has one
-/// part in so many of a full batch: what all of them wait for at the end is then shared too.
-const LEAST_PART: usize = 4;
 
 /// An item and its place in the order of the source.
 struct Sequenced<T> {
@@ -358,72 +358,26 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
         W: FnMut(I) -> Result<O, E>,
         M: Fn() -> W + Send + Sync + 'scope,
     {
-        self.batch(
-            name,
-            workers,
-            1,
-            |_| 1,
-            input,
-            move || {
-                let mut work = make();
-                move |batch: Vec<I>| batch.into_iter().map(&mut work).collect()
-            },
-        )
-    }
-
-    /// A stage that makes as many items as it is given, several at once where several wait:
-    /// a worker takes its share of them, until their `weight`s add up to `full` or more, but never
-    /// waits for more than the first. The result must not depend on what came together.
-    pub fn batch<I, O, W, M>(
-        &mut self,
-        name: &'static str,
-        workers: usize,
-        full: usize,
-        weight: impl Fn(&I) -> usize + Send + Sync + 'scope,
-        input: Flow<I>,
-        make: M,
-    ) -> Flow<O>
-    where
-        I: Send + 'scope,
-        O: Send + 'scope,
-        W: FnMut(Vec<I>) -> Result<Vec<O>, E>,
-        M: Fn() -> W + Send + Sync + 'scope,
-    {
         let workers = workers.max(1);
         let meter = self.meter(name, workers);
         let (sender, receiver) = bounded(2 * workers);
-        let (make, weight) = (Arc::new(make), Arc::new(weight));
+        let make = Arc::new(make);
         for _ in 0..workers {
-            let (make, weight, meter) = (Arc::clone(&make), Arc::clone(&weight), Arc::clone(&meter));
+            let (make, meter) = (Arc::clone(&make), Arc::clone(&meter));
             let (input, sender) = (input.receiver.clone(), sender.clone());
             self.spawn(name, move |shared| {
                 let mut work = make();
                 loop {
                     meter.saw_queue(input.len());
-                    let Ok(first) = input.recv() else { break };
-                    let share = (1 + input.len()).div_ceil(workers);
-                    let mut gathered = weight(&first.item);
-                    let (mut places, mut batch) = (vec![first.sequence], vec![first.item]);
-                    while gathered < full && (batch.len() < share || gathered < full / LEAST_PART) {
-                        let Ok(next) = input.try_recv() else { break };
-                        gathered += weight(&next.item);
-                        places.push(next.sequence);
-                        batch.push(next.item);
-                    }
+                    let Ok(Sequenced { sequence, item }) = input.recv() else { break };
                     if shared.is_cancelled() {
                         break;
                     }
-                    let given = batch.len();
                     let start = Instant::now();
-                    let made = work(batch).map_err(|source| GraphError::Stage { stage: name, source })?;
-                    meter.worked(given, start.elapsed());
-                    if made.len() != given {
-                        return Err(GraphError::Uneven { stage: name, given, made: made.len() });
-                    }
-                    for (sequence, item) in places.into_iter().zip(made) {
-                        if sender.send(Sequenced { sequence, item }).is_err() {
-                            return Ok(());
-                        }
+                    let item = work(item).map_err(|source| GraphError::Stage { stage: name, source })?;
+                    meter.worked(1, start.elapsed());
+                    if sender.send(Sequenced { sequence, item }).is_err() {
+                        break;
                     }
                 }
                 Ok(())
@@ -434,7 +388,7 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
 
     /// A stage that sees every item in the order of the source, on one thread, and makes one
     /// item of each: for what depends on the items before. All that is in flight may wait behind
-    /// it, so that a slow stage of batches finds full ones.
+    /// it, so that a slow stage of [`parts`](Self::parts) finds full batches.
     pub fn in_order<I, O>(
         &mut self,
         name: &'static str,

@@ -116,9 +116,10 @@ fn video(
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<LabelSummary, LabelError> {
     // While the input is opened there is little else to do.
+    let threads = job.threads;
     std::thread::scope(|scope| {
         if let Some(embedder) = job.embedder {
-            scope.spawn(|| embedder.prepare());
+            scope.spawn(move || embedder.prepare(threads));
         }
         frames(job, control, on_event)
     })

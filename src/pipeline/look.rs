@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! decode ─▶ begin ─▶ pair ─▶ search ─▶ follow ─▶ embed ─▶
-//!   1        N      1, in      N       1, in    N, batches
+//!   1        N      1, in      N       1, in    N, faces
 //!                   order              order
 //! ```
 //!
@@ -15,14 +15,14 @@ use std::sync::Arc;
 
 use image::RgbImage;
 
-use super::graph::{Flow, Graph, Overflow};
+use super::graph::{Flow, Graph, Overflow, Worker};
 use super::job::{LabelError, LabelJob, Mode};
 use super::recognise;
 use super::search::{DetectEvery, Found, Search, is_among};
 use super::statistics::Work;
 use crate::align::{self, Crop};
 use crate::detect::{DetectError, Detector, Face, Quality};
-use crate::embed::{Embedder, Embedding, Mirror};
+use crate::embed::{self, Embedder, Embedding, Mirror};
 use crate::media::{Frame, Picture, Source};
 use crate::track::{Follower, Moment, Seen, Step, Thumbnail, TrackId, Tracker, Views};
 
@@ -259,32 +259,52 @@ pub fn stages<'scope, 'env>(
         Ok(stretch.into_iter().map(|searched| follow(&mut follower, searched, pictures)).collect::<Vec<_>>())
     });
     let Some(embedder) = embedder else { return followed };
-    let to_embed = |stretch: &Vec<Looked>| {
-        stretch.iter().flat_map(|looked| &looked.faces).filter(|face| face.step.embed).count()
-    };
-    graph.batch("embed", threads, BATCH_FACES, to_embed, followed, move || {
+    graph.parts("embed", threads, BATCH_FACES, followed, move || {
         // Before there is a batch: whoever waits for the network then has taken none yet.
-        embedder.prepare();
-        let mut scratch = embedder.scratch();
-        move |mut batch: Vec<Vec<Looked>>| {
-            for looked in batch.iter_mut().flatten() {
-                looked.cut();
-                looked.picture.take_if(|_| !pictures);
-            }
-            let faces = batch.iter_mut().flatten().flat_map(|looked| &mut looked.faces);
-            let (mut cut, crops): (Vec<_>, Vec<_>) =
-                faces.filter_map(|face| face.crop.take().map(|crop| (face, crop))).unzip();
-            if crops.is_empty() {
-                return Ok(batch);
-            }
-            let made =
-                embedder.embed(&crops, mirror, &mut scratch).map_err(recognise::RecogniseError::from)?;
-            for (face, embedding) in cut.iter_mut().zip(made) {
-                face.embedding = Some(embedding);
-            }
-            Ok(batch)
-        }
+        embedder.prepare(threads);
+        Embed { embedder, mirror, pictures, scratch: embedder.scratch() }
     })
+}
+
+/// Embeds the faces of frames.
+struct Embed<'a> {
+    embedder: &'a Embedder,
+    mirror: Mirror,
+    pictures: bool,
+    scratch: embed::Scratch,
+}
+
+impl Worker<Vec<Looked>, LabelError> for Embed<'_> {
+    /// A face and which it is.
+    type Part = (usize, usize, Crop);
+    type Made = (usize, usize, Embedding);
+
+    fn split(&mut self, frames: &mut Vec<Looked>) -> Result<Vec<Self::Part>, LabelError> {
+        let mut parts = Vec::new();
+        for (frame, looked) in frames.iter_mut().enumerate() {
+            looked.cut();
+            looked.picture.take_if(|_| !self.pictures);
+            let crops = looked.faces.iter_mut().enumerate();
+            parts.extend(crops.filter_map(|(face, one)| Some((frame, face, one.crop.take()?))));
+        }
+        Ok(parts)
+    }
+
+    fn work(&mut self, faces: Vec<Self::Part>) -> Result<Vec<Self::Made>, LabelError> {
+        let (places, crops): (Vec<_>, Vec<_>) =
+            faces.into_iter().map(|(frame, face, crop)| ((frame, face), crop)).unzip();
+        let made = self.embedder.embed(&crops, self.mirror, &mut self.scratch);
+        let made = made.map_err(recognise::RecogniseError::from)?;
+        Ok(places.into_iter().zip(made).map(|((frame, face), made)| (frame, face, made)).collect())
+    }
+
+    fn join(&mut self, frames: &mut Vec<Looked>, made: Vec<Self::Made>) {
+        for (frame, face, embedding) in made {
+            if let Some(one) = frames.get_mut(frame).and_then(|looked| looked.faces.get_mut(face)) {
+                one.embedding = Some(embedding);
+            }
+        }
+    }
 }
 
 /// The faces of every frame of a stretch. A face that turns up when the whole frame is searched

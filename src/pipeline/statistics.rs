@@ -9,7 +9,8 @@ pub(super) struct Meter {
     name: &'static str,
     workers: usize,
     items: AtomicU64,
-    calls: AtomicU64,
+    parts: AtomicU64,
+    batches: AtomicU64,
     busy_ns: AtomicU64,
     depth_sum: AtomicU64,
     depth_samples: AtomicU64,
@@ -23,7 +24,8 @@ impl Meter {
             name,
             workers,
             items: zero(),
-            calls: zero(),
+            parts: zero(),
+            batches: zero(),
             busy_ns: zero(),
             depth_sum: zero(),
             depth_samples: zero(),
@@ -31,11 +33,27 @@ impl Meter {
         }
     }
 
-    /// One call of the stage took `busy` for `items` items.
+    /// The stage took `busy` for `items` items at once.
     pub(super) fn worked(&self, items: usize, busy: Duration) {
-        self.items.fetch_add(items as u64, Relaxed);
-        self.calls.fetch_add(1, Relaxed);
+        self.worked_on_parts(items, busy);
+        self.finished(items);
+    }
+
+    /// It took `busy` for that many parts of items at once.
+    pub(super) fn worked_on_parts(&self, parts: usize, busy: Duration) {
+        self.parts.fetch_add(parts as u64, Relaxed);
+        self.batches.fetch_add(1, Relaxed);
+        self.prepared(busy);
+    }
+
+    /// It took `busy` for what must be done before that.
+    pub(super) fn prepared(&self, busy: Duration) {
         self.busy_ns.fetch_add(busy.as_nanos() as u64, Relaxed);
+    }
+
+    /// It is done with that many items.
+    pub(super) fn finished(&self, items: usize) {
+        self.items.fetch_add(items as u64, Relaxed);
     }
 
     /// `depth` items lay in the input queue when a worker came for the next one.
@@ -47,12 +65,11 @@ impl Meter {
 
     pub(super) fn read(&self) -> StageStatistics {
         let mean = |sum: u64, n: u64| if n == 0 { 0.0 } else { sum as f64 / n as f64 };
-        let items = self.items.load(Relaxed);
         StageStatistics {
             name: self.name,
             workers: self.workers,
-            items,
-            batch_mean: mean(items, self.calls.load(Relaxed)),
+            items: self.items.load(Relaxed),
+            batch_mean: mean(self.parts.load(Relaxed), self.batches.load(Relaxed)),
             busy: Duration::from_nanos(self.busy_ns.load(Relaxed)),
             queue_mean: mean(self.depth_sum.load(Relaxed), self.depth_samples.load(Relaxed)),
             queue_max: self.depth_max.load(Relaxed),
@@ -69,7 +86,7 @@ pub struct StageStatistics {
     pub workers: usize,
     /// Items that went through.
     pub items: u64,
-    /// Mean number of items taken at once.
+    /// Mean number of items taken at once; for a stage that works on the parts of items, of parts.
     pub batch_mean: f64,
     /// Time inside the stage's own code, summed over its workers.
     pub busy: Duration,
@@ -192,8 +209,13 @@ mod tests {
         meter.worked(1, Duration::from_millis(10));
         meter.saw_queue(0);
         meter.saw_queue(5);
+        let items_alone = meter.read();
+        assert_eq!((items_alone.items, items_alone.batch_mean), (4, 2.0));
+        meter.prepared(Duration::from_millis(1));
+        meter.worked_on_parts(8, Duration::from_millis(9));
+        meter.finished(1);
         let stage = meter.read();
-        assert_eq!((stage.items, stage.batch_mean, stage.busy), (4, 2.0, Duration::from_millis(40)));
+        assert_eq!((stage.items, stage.batch_mean, stage.busy), (5, 4.0, Duration::from_millis(50)));
         assert_eq!((stage.queue_mean, stage.queue_max), (2.5, 5));
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use std::sync::Barrier;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
@@ -10,6 +11,38 @@ struct Bad(u64);
 fn count(n: u64) -> impl FnMut() -> Result<Option<u64>, Bad> {
     let mut items = 0..n;
     move || Ok(items.next())
+}
+
+/// Items that have `parts` of themselves as parts; `work` makes of each the number that the item is
+/// then.
+struct Parted<P, W> {
+    parts: P,
+    work: W,
+}
+
+impl<P, W> Worker<u64, Bad> for Parted<P, W>
+where
+    P: Fn(u64) -> usize,
+    W: FnMut(Vec<u64>) -> Result<Vec<u64>, Bad>,
+{
+    type Part = u64;
+    type Made = u64;
+
+    fn split(&mut self, item: &mut u64) -> Result<Vec<u64>, Bad> {
+        Ok(vec![*item; (self.parts)(*item)])
+    }
+
+    fn work(&mut self, parts: Vec<u64>) -> Result<Vec<u64>, Bad> {
+        (self.work)(parts)
+    }
+
+    fn join(&mut self, item: &mut u64, made: Vec<u64>) {
+        assert_eq!(made.len(), (self.parts)(*item));
+        if let Some(first) = made.first() {
+            assert!(made.iter().all(|one| one == first), "{item}: {made:?}");
+            *item = *first;
+        }
+    }
 }
 
 /// Uneven work: some items take much longer than their neighbours.
@@ -37,21 +70,23 @@ fn order_is_kept_and_the_result_is_the_same_for_any_number_of_workers() {
                     Ok(item * item)
                 }
             });
-            let sums = graph.batch(
-                "add",
-                workers,
-                full,
-                |item| *item as usize % 3,
-                squares,
-                || |batch| Ok(batch.into_iter().map(|item| item + 1).collect()),
-            );
+            let sums = graph.parts("add", workers, full, squares, || Parted {
+                parts: |item| item as usize % 4,
+                work: |parts: Vec<u64>| {
+                    assert!((1..=full).contains(&parts.len()));
+                    dawdle(parts[0]);
+                    Ok(parts.into_iter().map(|item| item + 1).collect())
+                },
+            });
             graph.sink("write", sums, |item| {
                 seen.push(item);
                 Ok::<(), Bad>(())
             });
         })
         .unwrap();
-        assert_eq!(seen, (0..200).map(|item| item * item + 1).collect::<Vec<_>>());
+        // Those that have no part stay as they are.
+        let squares = (0..200).map(|item| item * item);
+        assert_eq!(seen, squares.map(|item| item + u64::from(item % 4 > 0)).collect::<Vec<_>>());
         assert_eq!((statistics.items, statistics.dropped), (200, 0));
         let names: Vec<_> = statistics.stages.iter().map(|stage| (stage.name, stage.items)).collect();
         assert_eq!(names, [("read", 200), ("square", 200), ("add", 200), ("write", 200)]);
@@ -68,70 +103,29 @@ fn an_empty_source_is_a_run_of_nothing() {
     assert_eq!(statistics.items, 0);
 }
 
-#[test]
-fn a_batch_holds_what_waits_and_stops_when_it_is_full() {
+/// Parts of the largest batch that one of `workers` takes, of 32 items of `parts` parts in flight behind a
+/// stage in order, where each holds its batch until `enough` items have passed that stage.
+fn largest_batch(workers: usize, full: usize, parts: usize, enough: usize) -> usize {
     let (passed, largest) = (AtomicUsize::new(0), AtomicUsize::new(0));
     run(32, &Control::new(), |graph| {
         let items = graph.source("read", Overflow::Wait, count(100));
-        let fast = graph.map("pass", 4, items, || {
-            |item| {
-                passed.fetch_add(1, Ordering::SeqCst);
-                Ok(item)
-            }
-        });
-        let slow = graph.batch(
-            "gather",
-            1,
-            6,
-            |_| 2,
-            fast,
-            || {
-                |batch: Vec<u64>| {
-                    largest.fetch_max(batch.len(), Ordering::SeqCst);
-                    // Until more wait than a batch holds: 8 fit between the stages.
-                    while passed.load(Ordering::SeqCst) < 12 {
-                        thread::yield_now();
-                    }
-                    Ok(batch)
-                }
-            },
-        );
-        graph.sink("write", slow, |_| Ok::<(), Bad>(()));
-    })
-    .unwrap();
-    assert_eq!(largest.into_inner(), 3, "weights of 2 fill a batch of 6 with 3 items");
-}
-
-/// Items of the largest batch that one of `workers` gathers, of 32 in flight behind a stage in order,
-/// where each holds its batch until `enough` have passed that stage.
-fn largest_batch(workers: usize, full: usize, enough: usize) -> usize {
-    let (passed, largest) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    run(32, &Control::new(), |graph| {
-        let items = graph.source("read", Overflow::Wait, count(100));
-        let passed = &passed;
+        let (passed, largest) = (&passed, &largest);
         let first = graph.in_order("pass", items, move |item| {
             passed.fetch_add(1, Ordering::SeqCst);
             Ok(item)
         });
-        let slow = graph.batch(
-            "gather",
-            workers,
-            full,
-            |_| 1,
-            first,
-            || {
-                |batch: Vec<u64>| {
-                    largest.fetch_max(batch.len(), Ordering::SeqCst);
-                    let start = Instant::now();
-                    while passed.load(Ordering::SeqCst) < enough && start.elapsed() < Duration::from_secs(20)
-                    {
-                        thread::yield_now();
-                    }
-                    Ok(batch)
+        let slow = graph.parts("gather", workers, full, first, move || Parted {
+            parts: move |_| parts,
+            work: move |batch: Vec<u64>| {
+                largest.fetch_max(batch.len(), Ordering::SeqCst);
+                let start = Instant::now();
+                while passed.load(Ordering::SeqCst) < enough && start.elapsed() < Duration::from_secs(20) {
+                    thread::yield_now();
                 }
+                Ok(batch)
             },
-        );
-        graph.sink("write", slow, |_| Ok::<(), Bad>(()));
+        });
+        graph.sink("write", slow, |_| Ok(()));
     })
     .unwrap();
     largest.into_inner()
@@ -139,15 +133,40 @@ fn largest_batch(workers: usize, full: usize, enough: usize) -> usize {
 
 #[test]
 fn all_that_is_in_flight_may_wait_behind_a_stage_in_order() {
-    assert_eq!(largest_batch(1, 20, 30), 20, "a batch is full where enough is on its way");
+    assert_eq!(largest_batch(1, 20, 1, 30), 20, "a batch is full where enough is on its way");
+    assert_eq!(largest_batch(1, 20, 7, 30), 20, "of whosever parts");
 }
 
 #[test]
 fn a_worker_leaves_the_others_their_share_of_what_waits() {
     // Half of at most 32. Where the first two batches hold no more than a quarter of a full one, 20 wait
     // behind them.
-    let largest = largest_batch(2, 24, 32);
+    let largest = largest_batch(2, 24, 1, 32);
     assert!((7..=16).contains(&largest), "{largest} of 32 that wait");
+}
+
+#[test]
+fn the_parts_of_one_item_are_shared_by_all_workers() {
+    const WORKERS: usize = 3;
+    let at_work = &Barrier::new(WORKERS);
+    let result = run(4, &Control::new(), |graph| {
+        let items = graph.source("read", Overflow::Wait, count(1));
+        let worked = graph.parts("share", WORKERS, 16, items, || {
+            let mut came = false;
+            Parted {
+                parts: |_| 30,
+                // Nobody finishes a first batch before all have one: of 10, 7 and 5.
+                work: move |batch: Vec<u64>| {
+                    if !std::mem::replace(&mut came, true) {
+                        at_work.wait();
+                    }
+                    Ok(batch)
+                },
+            }
+        });
+        graph.sink("write", worked, |_| Ok(()));
+    });
+    assert_eq!(result.unwrap().items, 1);
 }
 
 #[test]
@@ -162,14 +181,10 @@ fn an_error_in_any_stage_ends_the_run_with_that_error() {
             let read = move || next()?.map(|item| fail("read", item)).transpose();
             let items = graph.source("read", Overflow::Wait, read);
             let squares = graph.map("square", 3, items, || move |item| fail("square", item));
-            let sums = graph.batch(
-                "add",
-                2,
-                4,
-                |_| 1,
-                squares,
-                || move |batch| batch.into_iter().map(|item| fail("add", item)).collect(),
-            );
+            let sums = graph.parts("add", 2, 4, squares, || Parted {
+                parts: |_| 2,
+                work: move |parts: Vec<u64>| parts.into_iter().map(|item| fail("add", item)).collect(),
+            });
             graph.sink("write", sums, |item| fail("write", item).map(|_| seen += 1));
         });
         match result {
@@ -257,7 +272,7 @@ fn a_panic_in_any_stage_ends_the_run_with_the_name_of_the_stage() {
 fn a_batch_of_the_wrong_size_is_an_error() {
     let result = run(8, &Control::new(), |graph| {
         let items = graph.source("read", Overflow::Wait, count(5));
-        let made = graph.batch("lose", 1, 1, |_| 1, items, || |_| Ok(Vec::<u64>::new()));
+        let made = graph.parts("lose", 1, 1, items, || Parted { parts: |_| 1, work: |_| Ok(Vec::new()) });
         graph.sink("write", made, |_| Ok::<(), Bad>(()));
     });
     assert!(matches!(result, Err(GraphError::Uneven { stage: "lose", given: 1, made: 0 })), "{result:?}");

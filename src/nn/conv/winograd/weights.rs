@@ -1,6 +1,6 @@
 //! Transformed weights, laid out for the matrix products.
 
-use std::array;
+use std::{array, mem};
 
 use half::bf16;
 
@@ -8,7 +8,7 @@ use super::super::padded;
 use super::super::product::{Packed, Pair};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
-use crate::nn::simd;
+use crate::nn::simd::{self, Kernel, Simd};
 
 /// How transformed weights are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,11 +42,16 @@ pub(super) struct Filters<'a> {
     pub(super) runs: &'a [usize],
 }
 
-/// Kernels that are transformed together; divides the width of any panel.
+/// Outputs whose kernels are transformed and laid out together, so that they are in a cache
+/// meanwhile; divides the width of any panel.
 const KERNELS: usize = 8;
 
 /// Widest panel of any instruction set.
 pub(super) const MOST_PANEL: usize = 32;
+
+/// Rows of transformed kernels between the points beyond what they need: without them the points
+/// would fall into the same few sets of the cache.
+const SKEW_ROWS: usize = 2;
 
 /// The largest packed number: what rounding adds to it must not reach the sign.
 const LARGEST: f64 = (1 << 23) as f64 - 2.0;
@@ -65,18 +70,24 @@ impl Weights {
     ) -> Self {
         let panel = simd::panel(isa);
         let outputs = padded(weight.len() / (9 * inputs), isa);
-        let depths = || filters.runs.iter().map(|runs| runs * stored);
-        let depth: usize = depths().sum();
-        let mut weights = Self::zeros(isa, form, depth * outputs, filters.runs.len() * outputs);
-        // One panel of all points, so that it is in a cache when it is packed.
-        let mut one = Buffer::new(depth * panel);
-        for number in 0..outputs / panel {
-            transform(&mut one, panel, weight, [inputs, stored], number * panel, filters);
+        let depths: Vec<usize> = filters.runs.iter().map(|runs| runs * stored).collect();
+        let depth: usize = depths.iter().sum();
+        let mut weights = Self::zeros(isa, form, depth * outputs, depths.len() * outputs);
+        let starts: Vec<usize> =
+            depths.iter().scan(0, |sum, depth| Some(mem::replace(sum, *sum + depth + SKEW_ROWS))).collect();
+        let mut transformed = vec![[0.0; KERNELS]; depth + depths.len() * SKEW_ROWS];
+        for first in (0..outputs).step_by(KERNELS) {
+            let to = &mut transformed[..];
+            simd::run(isa, Transform { to, starts: &starts, weight, inputs, stored, first, filters });
             let mut before = 0;
-            for (point, depth) in depths().enumerate() {
-                let from = &one[before * panel..][..depth * panel];
-                let at = before * outputs + number * panel * depth;
-                weights.fill(at, from, point * outputs + number * panel, panel);
+            for (point, (&start, &depth)) in starts.iter().zip(&depths).enumerate() {
+                // Of a point all panels, of a panel all rows.
+                let at = before * outputs + first / panel * panel * depth + first % panel;
+                let from = &transformed[start..][..depth];
+                simd::run(
+                    isa,
+                    Fill { weights: &mut weights, at, from, unit: point * outputs + first, panel },
+                );
                 before += depth;
             }
         }
@@ -93,22 +104,41 @@ impl Weights {
             Form::Pairs => Self::Pairs(Buffer::new(numbers / 2)),
         }
     }
+}
 
-    /// Writes the depth of a point for one panel, from number `at` on; `unit` is the place of its
-    /// units.
-    fn fill(&mut self, at: usize, from: &[f32], unit: usize, panel: usize) {
-        match self {
-            Self::Full(to) => to[at..][..from.len()].copy_from_slice(from),
-            Self::Packed(to, units) => {
-                pack(from, &mut to.bytes_mut()[at * size_of::<Packed>()..], &mut units[unit..][..panel]);
+/// Writes the depth of a point for some outputs of a panel, the first number to `at`; `unit` is the
+/// place of their units.
+struct Fill<'a> {
+    weights: &'a mut Weights,
+    at: usize,
+    from: &'a [[f32; KERNELS]],
+    unit: usize,
+    panel: usize,
+}
+
+impl Kernel for Fill<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { weights, at, from, unit, panel } = self;
+        match weights {
+            Weights::Full(to) => {
+                for (to, row) in to[at..].chunks_mut(panel).zip(from) {
+                    to[..KERNELS].copy_from_slice(row);
+                }
             }
-            Self::Pairs(to) => {
-                // The depth is a multiple of the number of stored channels, which is even.
-                let both = from.chunks_exact(2 * panel);
-                for (to, rows) in to[at / 2..].chunks_exact_mut(panel).zip(both) {
-                    let (first, second) = rows.split_at(panel);
-                    for (to, (&first, &second)) in to.iter_mut().zip(first.iter().zip(second)) {
-                        *to = Pair([first, second].map(bf16::from_f32)).bits();
+            Weights::Packed(to, units) => {
+                let to = &mut to.bytes_mut()[at * size_of::<Packed>()..];
+                if let Some(units) = units[unit..].first_chunk_mut() {
+                    pack(from, to, panel, units);
+                }
+            }
+            Weights::Pairs(to) => {
+                // The depth is a multiple of the number of stored channels, which is even. A pair
+                // has the place that one number has in f32.
+                let at = at / panel * panel / 2 + at % panel;
+                for (to, rows) in to[at..].chunks_mut(panel).zip(from.as_chunks::<2>().0) {
+                    for (i, to) in to[..KERNELS].iter_mut().enumerate() {
+                        *to = Pair(rows.map(|row| bf16::from_f32(row[i]))).bits();
                     }
                 }
             }
@@ -116,66 +146,73 @@ impl Weights {
     }
 }
 
-/// Packs rows of as many numbers as there are `units`, each column in a unit of its own, in which
-/// its largest number fills the 24 bits.
-fn pack(from: &[f32], to: &mut [u8], units: &mut [f32]) {
-    let panel = units.len();
-    let mut most = [0.0f32; MOST_PANEL];
-    for row in from.chunks_exact(panel) {
-        most.iter_mut().zip(row).for_each(|(most, value)| *most = most.max(value.abs()));
+/// Packs rows of numbers into rows of a `panel`, each column in a unit of its own, in which its
+/// largest number fills the 24 bits.
+#[inline(always)]
+fn pack(from: &[[f32; KERNELS]], to: &mut [u8], panel: usize, units: &mut [f32; KERNELS]) {
+    let mut most = [0.0f32; KERNELS];
+    for row in from {
+        most = array::from_fn(|i| most[i].max(row[i].abs()));
     }
     let scales = most.map(|most| if most > 0.0 { LARGEST / f64::from(most) } else { 0.0 });
-    for (row, to) in from.chunks_exact(panel).zip(to.chunks_mut(panel * size_of::<Packed>())) {
-        for ((&value, scale), to) in row.iter().zip(scales).zip(to.chunks_exact_mut(size_of::<Packed>())) {
-            to.copy_from_slice(&Packed::nearest(f64::from(value) * scale).0);
+    for (row, to) in from.iter().zip(to.chunks_mut(panel * size_of::<Packed>())) {
+        let words = Packed::nearest(array::from_fn(|i| f64::from(row[i]) * scales[i]));
+        for (to, word) in to.as_chunks_mut().0.iter_mut().zip(words) {
+            *to = word.to_le_bytes();
         }
     }
-    for (unit, most) in units.iter_mut().zip(most) {
-        *unit = (f64::from(most) / LARGEST / Packed::UNIT) as f32;
-    }
+    *units = most.map(|most| (f64::from(most) / LARGEST / Packed::UNIT) as f32);
 }
 
 impl Packed {
     /// What [`Simd::load_packed`](simd::Simd::load_packed) makes of 1, but for what is below it.
     const UNIT: f64 = 256.0;
 
-    /// The packed number for `value`. What is read is more than its bits say, by half of the last
-    /// one on average.
-    fn nearest(value: f64) -> Self {
-        let [low, middle, high, ..] = (value - 0.5 + WHOLE).to_bits().to_le_bytes();
-        Self([low, middle, high])
+    /// The bytes of the packed numbers for `values`. What is read is more than their bits say, by half
+    /// of the last one on average.
+    #[inline(always)]
+    fn nearest(values: [f64; KERNELS]) -> [u64; KERNELS * size_of::<Packed>() / size_of::<u64>()] {
+        let [a, b, c, d, e, f, g, h] = values.map(|value| (value - 0.5 + WHOLE).to_bits() & 0xff_ffff);
+        [a | b << 24 | c << 48, c >> 16 | d << 8 | e << 32 | f << 56, f >> 8 | g << 16 | h << 40]
     }
 }
 
-/// G g G' for the outputs of one panel, from `first` on, `[point][depth][PANEL]`.
-fn transform(
-    to: &mut [f32],
-    panel: usize,
-    weight: &[f32],
-    [inputs, stored]: [usize; 2],
+/// G g G' for some outputs, from `first` on.
+struct Transform<'a> {
+    to: &'a mut [[f32; KERNELS]],
+    /// Where the rows of each point start in `to`.
+    starts: &'a [usize],
+    weight: &'a [f32],
+    inputs: usize,
+    stored: usize,
     first: usize,
-    filters: &Filters,
-) {
-    let outputs = weight.len() / (9 * inputs);
-    let [rows, columns] = filters.sides;
-    let before: Vec<usize> =
-        filters.runs.iter().scan(0, |sum, runs| Some(std::mem::replace(sum, *sum + runs * stored))).collect();
-    for lane in (0..panel).step_by(KERNELS) {
-        let count = KERNELS.min(outputs.saturating_sub(first + lane));
+    filters: &'a Filters<'a>,
+}
+
+impl Kernel for Transform<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { to, starts, weight, inputs, stored, first, filters } = self;
+        let [rows, columns] = filters.sides;
+        // Beyond the last output there are zeros.
+        let each: [&[[f32; 9]]; KERNELS] = array::from_fn(|i| {
+            let kernels = weight.as_chunks().0;
+            kernels.get((first + i) * inputs..).and_then(|kernels| kernels.get(..inputs)).unwrap_or(&[])
+        });
         for input in 0..inputs {
             let mut kernels = [[0.0; KERNELS]; 9];
-            for i in 0..count {
-                let kernel = &weight[((first + lane + i) * inputs + input) * 9..][..9];
-                kernels.iter_mut().zip(kernel).for_each(|(tap, &value)| tap[i] = f64::from(value));
+            for (i, each) in each.iter().enumerate() {
+                if let Some(kernel) = each.get(input) {
+                    kernels.iter_mut().zip(kernel).for_each(|(tap, &value)| tap[i] = f64::from(value));
+                }
             }
             for (y, left) in rows.iter().enumerate() {
                 let half: [[f64; KERNELS]; 3] =
                     array::from_fn(|x| weighted(left, array::from_fn(|y| &kernels[3 * y + x])));
                 for (x, right) in columns.iter().enumerate() {
-                    let values = weighted(right, half.each_ref());
                     let (point, run) = (filters.place)(y, x);
-                    let to = &mut to[(before[point] + run * stored + input) * panel + lane..][..KERNELS];
-                    to.iter_mut().zip(values).for_each(|(to, value)| *to = value as f32);
+                    let values = weighted(right, half.each_ref());
+                    to[starts[point] + run * stored + input] = values.map(|value| value as f32);
                 }
             }
         }
@@ -183,6 +220,7 @@ fn transform(
 }
 
 /// The sum of three lists by their weights.
+#[inline(always)]
 fn weighted(weights: &[f64; 3], lists: [&[f64; KERNELS]; 3]) -> [f64; KERNELS] {
     array::from_fn(|i| weights[0] * lists[0][i] + weights[1] * lists[1][i] + weights[2] * lists[2][i])
 }
@@ -190,7 +228,6 @@ fn weighted(weights: &[f64; 3], lists: [&[f64; KERNELS]; 3]) -> [f64; KERNELS] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::simd::{Kernel, Simd};
 
     /// Unpacks a panel and multiplies it with its units.
     struct Unpack<'a>(&'a [u8], &'a [f32], &'a mut [f32]);
@@ -227,7 +264,12 @@ mod tests {
             .collect();
         let mut bytes = vec![0; values.len() * 3 + simd::SPILL];
         let mut units = vec![0.0; panel];
-        pack(&values, &mut bytes, &mut units);
+        for lane in (0..panel).step_by(KERNELS) {
+            let rows: Vec<[f32; KERNELS]> =
+                values.chunks(panel).map(|row| array::from_fn(|i| row[lane + i])).collect();
+            let units = units[lane..].first_chunk_mut().unwrap();
+            pack(&rows, &mut bytes[3 * lane..], panel, units);
+        }
         for isa in Isa::available() {
             let mut found = vec![f32::NAN; values.len()];
             simd::run_packed(isa, Unpack(&bytes, &units, &mut found));

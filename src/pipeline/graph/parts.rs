@@ -1,0 +1,207 @@
+//! A stage whose items have parts: several of these are worked on at once, whoever's they are.
+
+use std::iter::once;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded, unbounded};
+
+use super::{Flow, Graph, GraphError, Sequenced, Shared, lock};
+use crate::pipeline::statistics::Meter;
+
+/// What a worker of [`Graph::parts`] does.
+pub trait Worker<I, E> {
+    /// A part of an item.
+    type Part: Send;
+    /// What is made of a part.
+    type Made: Send;
+
+    /// Takes the parts out of an item.
+    ///
+    /// # Errors
+    /// Ends the run.
+    fn split(&mut self, item: &mut I) -> Result<Vec<Self::Part>, E>;
+
+    /// Makes one thing of each part, in order. None must depend on what it came together with.
+    ///
+    /// # Errors
+    /// Ends the run.
+    fn work(&mut self, parts: Vec<Self::Part>) -> Result<Vec<Self::Made>, E>;
+
+    /// Puts what was made of the parts of an item back into it, in their order.
+    fn join(&mut self, item: &mut I, made: Vec<Self::Made>);
+}
+
+/// A batch has at least one part in so many of a full one, where as many wait, though the other workers
+/// get less than their share then.
+const LEAST: usize = 4;
+
+/// An item some of whose parts are still to be worked on.
+struct Open<I, M> {
+    item: Sequenced<I>,
+    made: Vec<Option<M>>,
+    missing: usize,
+}
+
+/// A part, with its item and its number there.
+struct Waiting<I, P, M> {
+    open: Arc<Mutex<Option<Open<I, M>>>>,
+    number: usize,
+    part: P,
+}
+
+/// One thread of the stage.
+struct Thread<'a, I, P, M, E, W> {
+    name: &'static str,
+    meter: &'a Meter,
+    shared: &'a Shared<E>,
+    worker: W,
+    waiting: Receiver<Waiting<I, P, M>>,
+    leave: Sender<Sequenced<I>>,
+}
+
+impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
+    /// A stage whose items have parts, any number of them, on `workers` (at least 1) threads; each calls
+    /// `make` once. A worker takes its share of the parts that wait, `full` at most, but never waits for
+    /// more than the first. The parts of one item are shared by all workers: at the end none of them is
+    /// left alone with the last item.
+    pub fn parts<I, W, M>(
+        &mut self,
+        name: &'static str,
+        workers: usize,
+        full: usize,
+        input: Flow<I>,
+        make: M,
+    ) -> Flow<I>
+    where
+        I: Send + 'scope,
+        W: Worker<I, E>,
+        W::Part: 'scope,
+        W::Made: 'scope,
+        M: Fn() -> W + Send + Sync + 'scope,
+    {
+        let (workers, full) = (workers.max(1), full.max(1));
+        let meter = self.meter(name, workers);
+        let (leave, receiver) = bounded(2 * workers);
+        // As many as the items in flight have.
+        let (enter, waiting) = unbounded();
+        let make = Arc::new(make);
+        for _ in 0..workers {
+            let (make, meter) = (Arc::clone(&make), Arc::clone(&meter));
+            let (input, enter) = (input.receiver.clone(), enter.clone());
+            let (waiting, leave) = (waiting.clone(), leave.clone());
+            self.spawn(name, move |shared| {
+                let (meter, worker) = (&*meter, make());
+                let mut thread = Thread { name, meter, shared, worker, waiting, leave };
+                thread.run(input, enter, (workers, full))
+            });
+        }
+        Flow { receiver }
+    }
+}
+
+impl<I, E, W: Worker<I, E>> Thread<'_, I, W::Part, W::Made, E, W> {
+    fn run(
+        &mut self,
+        input: Receiver<Sequenced<I>>,
+        enter: Sender<Waiting<I, W::Part, W::Made>>,
+        (workers, full): (usize, usize),
+    ) -> Result<(), GraphError<E>> {
+        let mut entrance = Some((input, enter));
+        loop {
+            if self.shared.is_cancelled() {
+                return Ok(());
+            }
+            // Enough for everybody, as long as there is something to take.
+            while let Some((input, enter)) = &entrance
+                && self.waiting.len() < workers * full
+            {
+                self.meter.saw_queue(input.len());
+                match input.try_recv() {
+                    Ok(item) => self.open(item, enter)?,
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => entrance = None,
+                }
+            }
+            let first = match (self.waiting.try_recv(), &entrance) {
+                (Ok(first), _) => first,
+                (Err(_), Some((input, _))) => {
+                    let mut either = Select::new();
+                    either.recv(input);
+                    either.recv(&self.waiting);
+                    either.ready();
+                    continue;
+                }
+                // Others may still have items to open.
+                (Err(_), None) => match self.waiting.recv() {
+                    Ok(first) => first,
+                    Err(_) => return Ok(()),
+                },
+            };
+            let share = (1 + self.waiting.len()).div_ceil(workers).max(full / LEAST).clamp(1, full);
+            self.batch(once(first).chain(self.waiting.try_iter().take(share - 1)).collect())?;
+        }
+    }
+
+    /// Lets the parts of an item wait for whoever takes them.
+    fn open(
+        &mut self,
+        mut item: Sequenced<I>,
+        enter: &Sender<Waiting<I, W::Part, W::Made>>,
+    ) -> Result<(), GraphError<E>> {
+        let start = Instant::now();
+        let parts = self.worker.split(&mut item.item).map_err(|source| self.failed(source))?;
+        self.meter.prepared(start.elapsed());
+        let missing = parts.len();
+        let made = (0..missing).map(|_| None).collect();
+        let open = Open { item, made, missing };
+        if missing == 0 {
+            self.close(open);
+            return Ok(());
+        }
+        let open = Arc::new(Mutex::new(Some(open)));
+        for (number, part) in parts.into_iter().enumerate() {
+            // Whoever works here holds the other end.
+            let _ = enter.send(Waiting { open: Arc::clone(&open), number, part });
+        }
+        Ok(())
+    }
+
+    /// Works on some parts, and sends the items on that are whole then.
+    fn batch(&mut self, batch: Vec<Waiting<I, W::Part, W::Made>>) -> Result<(), GraphError<E>> {
+        let given = batch.len();
+        let (places, parts): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|Waiting { open, number, part }| ((open, number), part)).unzip();
+        let start = Instant::now();
+        let made = self.worker.work(parts).map_err(|source| self.failed(source))?;
+        self.meter.worked_on_parts(given, start.elapsed());
+        if made.len() != given {
+            return Err(GraphError::Uneven { stage: self.name, given, made: made.len() });
+        }
+        for ((place, number), made) in places.into_iter().zip(made) {
+            let mut open = lock(&place);
+            if let Some(open) = &mut *open {
+                open.made[number] = Some(made);
+                open.missing -= 1;
+            }
+            let whole = open.take_if(|open| open.missing == 0);
+            drop(open);
+            if let Some(open) = whole {
+                self.close(open);
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, open: Open<I, W::Made>) {
+        let Open { mut item, made, .. } = open;
+        self.worker.join(&mut item.item, made.into_iter().flatten().collect());
+        self.meter.finished(1);
+        // Nobody takes it when the run has failed, which the next round notices.
+        let _ = self.leave.send(item);
+    }
+
+    fn failed(&self, source: E) -> GraphError<E> {
+        GraphError::Stage { stage: self.name, source }
+    }
+}
