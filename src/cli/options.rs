@@ -15,7 +15,7 @@ use crate::gallery::{Gallery, Templates};
 use crate::identify::{
     DEFAULT_MARGIN_DEG, Threshold, ThresholdRequest, parse_angle_deg, parse_fmr, parse_margin_deg,
 };
-use crate::nn::weights::{BuiltIn, MTCNN, SPHEREFACE};
+use crate::nn::weights::{BuiltIn, MTCNN, SPHEREFACE, Stored};
 use crate::nn::{Arithmetic, ArithmeticError, Device, DeviceChoice, DeviceError, Isa, Weights};
 
 /// The instruction set of the CPU kernels; a wrong `SPHEREFACE_ISA` is a usage error.
@@ -144,7 +144,7 @@ impl ModelArgs {
         let made = match (device.tensors(), BuiltIn::named(model)) {
             (Some(tensors), _) => Embedder::on_tensors(Weights::resolve(model)?, tensors),
             (None, Some(built_in)) => Embedder::built_in(built_in, options),
-            (None, None) => Embedder::new(Weights::resolve(model)?, options),
+            (None, None) => Embedder::stored(Stored::of_file(model)?, options),
         };
         made.with_context(|| format!("the model {model} cannot be used"))
     }

@@ -1,14 +1,15 @@
 //! Crops in, embeddings out.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::tensors::TensorNetwork;
 use super::{Architecture, ChannelOrder, EmbedError, Embedding, Network, Workspace};
 use crate::align::Crop;
 use crate::nn::together::Together;
-use crate::nn::weights::BuiltIn;
-use crate::nn::{Arithmetic, Device, Isa, ModelId, Weights};
+use crate::nn::weights::{BuiltIn, Source, Stored};
+use crate::nn::{Arithmetic, Device, Isa, ModelId, Tensor, Weights};
 
 /// Crops that go through the network together on a device; its largest maps take about 8 MB
 /// a crop.
@@ -44,6 +45,12 @@ impl Default for EmbedOptions {
     }
 }
 
+/// What is known of a model without its network.
+struct Head {
+    model: ModelId,
+    mean: Option<Tensor>,
+}
+
 /// A SphereFace model ready to embed: one for all workers, with a [`Scratch`] for each.
 #[derive(Debug)]
 pub struct Embedder {
@@ -67,27 +74,21 @@ enum Backend {
 
 /// A network that is laid out when it is first asked for: who labels an analysis needs to know the
 /// model and never asks it.
-#[derive(Debug)]
 struct Kernels {
     architecture: Architecture,
     isa: Isa,
     arithmetic: Arithmetic,
-    /// Taken when the network is laid out.
-    weights: Mutex<Option<Source>>,
+    /// Checked, and taken when the network is laid out.
+    weights: Mutex<Option<Box<dyn Source + Send>>>,
     network: OnceLock<Network>,
 }
 
-/// Where the weights of a network come from.
-#[derive(Debug)]
-enum Source {
-    /// They are at hand, and checked.
-    Checked(Weights),
-    /// They are part of the program, and still to be read.
-    BuiltIn(BuiltIn),
-}
-
 impl Kernels {
-    fn new(architecture: &Architecture, weights: Source, options: EmbedOptions) -> Result<Self, EmbedError> {
+    fn new(
+        architecture: &Architecture,
+        weights: Box<dyn Source + Send>,
+        options: EmbedOptions,
+    ) -> Result<Self, EmbedError> {
         let isa = Isa::from_name(&options.isa.to_string())?;
         let (weights, network) = (Mutex::new(Some(weights)), OnceLock::new());
         Ok(Self { architecture: *architecture, isa, arithmetic: options.arithmetic, weights, network })
@@ -96,20 +97,21 @@ impl Kernels {
     /// The network, laid out on so many `threads` if it is not yet.
     fn network(&self, threads: usize) -> &Network {
         self.network.get_or_init(|| {
-            let source = self.weights.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let weights = match source {
-                Some(Source::Checked(weights)) => Ok(weights),
-                Some(Source::BuiltIn(model)) => model.weights().map_err(EmbedError::from),
-                None => unreachable!("the network is laid out once"),
+            let Some(weights) = self.weights.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+                unreachable!("the network is laid out once")
             };
-            let laid_out = weights.and_then(|weights| {
-                Network::new(&self.architecture, &weights, self.isa, self.arithmetic, threads)
-            });
+            let laid_out = Network::new(&self.architecture, &*weights, self.isa, self.arithmetic, threads);
             match laid_out {
                 Ok(network) => network,
                 Err(error) => unreachable!("weights that were checked, or a damaged program: {error}"),
             }
         })
+    }
+}
+
+impl fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernels").field("network", &self.network).finish_non_exhaustive()
     }
 }
 
@@ -128,23 +130,41 @@ impl Embedder {
     /// # Errors
     /// When metadata or a tensor is missing or wrong, or the options make no sense.
     pub fn new(weights: Weights, options: EmbedOptions) -> Result<Self, EmbedError> {
-        let id = weights.id();
-        Self::with(weights, id, options.threads, |architecture, weights| {
+        let head = Head { model: weights.id(), mean: weights.tensors.get(MEAN).cloned() };
+        Self::with(head, weights.metadata.clone(), options.threads, |architecture| {
             architecture.check(&weights)?;
-            let kernels = Kernels::new(architecture, Source::Checked(weights), options)?;
+            let kernels = Kernels::new(architecture, Box::new(weights), options)?;
             Ok(Backend::Kernels(Box::new(kernels)))
         })
     }
 
-    /// The same for a model that is part of the program. Its weights are read when the first crop
-    /// comes: until then this costs nothing.
+    /// The same for weights as they are stored, which become f32 only when the first crop comes.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn stored(weights: Stored<'static>, options: EmbedOptions) -> Result<Self, EmbedError> {
+        let model = weights.id()?;
+        Self::identified(weights, model, options)
+    }
+
+    /// The same for a model that is part of the program, whose identifier is known: until the first crop
+    /// comes this costs nothing.
     ///
     /// # Errors
     /// When the model is none that embeds, or the options make no sense.
     pub fn built_in(model: BuiltIn, options: EmbedOptions) -> Result<Self, EmbedError> {
-        let head = model.tensors(|name| name == MEAN)?;
-        Self::with(head, model.id, options.threads, |architecture, _| {
-            let kernels = Kernels::new(architecture, Source::BuiltIn(model), options)?;
+        Self::identified(model.stored()?, model.id, options)
+    }
+
+    fn identified(
+        weights: Stored<'static>,
+        model: ModelId,
+        options: EmbedOptions,
+    ) -> Result<Self, EmbedError> {
+        let head = Head { model, mean: weights.tensor(MEAN) };
+        Self::with(head, weights.metadata().clone(), options.threads, |architecture| {
+            architecture.check_shapes(&weights)?;
+            let kernels = Kernels::new(architecture, Box::new(weights), options)?;
             Ok(Backend::Kernels(Box::new(kernels)))
         })
     }
@@ -156,8 +176,8 @@ impl Embedder {
     /// # Errors
     /// As for [`new`](Self::new), and when the device fails.
     pub fn on_tensors(weights: Weights, device: &candle_core::Device) -> Result<Self, EmbedError> {
-        let id = weights.id();
-        Self::with(weights, id, 1, |architecture, weights| {
+        let head = Head { model: weights.id(), mean: weights.tensors.get(MEAN).cloned() };
+        Self::with(head, weights.metadata.clone(), 1, |architecture| {
             let network = Box::new(TensorNetwork::new(architecture, &weights, device)?);
             Ok(Backend::Tensors { network, together: Together::new() })
         })
@@ -176,25 +196,21 @@ impl Embedder {
     }
 
     fn with(
-        mut weights: Weights,
-        model: ModelId,
+        Head { model, mean }: Head,
+        metadata: BTreeMap<String, String>,
         threads: usize,
-        backend: impl FnOnce(&Architecture, Weights) -> Result<Backend, EmbedError>,
+        backend: impl FnOnce(&Architecture) -> Result<Backend, EmbedError>,
     ) -> Result<Self, EmbedError> {
         if !(1..=256).contains(&threads) {
             return Err(EmbedError::Threads(threads));
         }
-        let architecture = Architecture::from_metadata(&weights.metadata)?;
-        let order = ChannelOrder::from_metadata(&weights)?;
-        let mean = match weights.tensors.get(MEAN) {
-            Some(mean) => {
-                architecture.check_one(MEAN, mean, &[architecture.embedding])?;
-                Some(mean.data.clone())
-            }
-            None => None,
-        };
-        let metadata = std::mem::take(&mut weights.metadata);
-        let backend = backend(&architecture, weights)?;
+        let architecture = Architecture::from_metadata(&metadata)?;
+        let order = ChannelOrder::from_metadata(&metadata)?;
+        if let Some(mean) = &mean {
+            architecture.check_one(MEAN, mean, &[architecture.embedding])?;
+        }
+        let mean = mean.map(|mean| mean.data);
+        let backend = backend(&architecture)?;
         Ok(Self { architecture, backend, order, mean, model, metadata, threads })
     }
 

@@ -1,7 +1,8 @@
 //! The channel order that a set of weights says it takes.
 
+use std::collections::BTreeMap;
+
 use super::EmbedError;
-use crate::nn::Weights;
 
 /// Order of the colour channels in the first layer's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,13 +14,13 @@ pub enum ChannelOrder {
 }
 
 impl ChannelOrder {
-    /// The channel order in the metadata of `weights`.
+    /// The channel order in the metadata of weights.
     ///
     /// # Errors
     /// When `channel_order` is missing or neither RGB nor BGR: guessing it wrong costs
     /// accuracy without a sign of it.
-    pub fn from_metadata(weights: &Weights) -> Result<Self, EmbedError> {
-        match weights.metadata.get("channel_order").map(String::as_str) {
+    pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Self, EmbedError> {
+        match metadata.get("channel_order").map(String::as_str) {
             Some("RGB") => Ok(Self::Rgb),
             Some("BGR") => Ok(Self::Bgr),
             Some(other) => Err(EmbedError::Metadata {
@@ -36,9 +37,8 @@ impl ChannelOrder {
 mod tests {
     use super::*;
 
-    fn with(pairs: &[(&str, &str)]) -> Weights {
-        let metadata = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-        Weights { metadata, ..Default::default() }
+    fn with(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
     }
 
     #[test]

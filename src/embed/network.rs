@@ -1,12 +1,14 @@
 //! A SphereFace network on the CPU kernels.
 
+use std::borrow::Cow;
+
 use super::{Architecture, EmbedError};
 use crate::align::{CROP_HEIGHT, CROP_WIDTH};
 use crate::nn::arch::LAST_MAP;
 use crate::nn::conv::{Activation, Dense, Form, Map, Tiles, Winograd, padded};
 use crate::nn::team::Team;
-use crate::nn::weights::all_finite;
-use crate::nn::{Arithmetic, Buffer, Isa, Tensor, Weights};
+use crate::nn::weights::{Source, all_finite, all_finite_halves};
+use crate::nn::{Arithmetic, Buffer, Isa, Tensor, Weights, simd};
 
 impl Architecture {
     /// A tensor of the network.
@@ -22,23 +24,55 @@ impl Architecture {
     /// # Errors
     /// Names the first tensor that is missing or wrong.
     pub fn check(&self, weights: &Weights) -> Result<(), EmbedError> {
+        self.check_shapes(weights)?;
+        self.tensors().iter().try_for_each(|(name, shape)| self.values(weights, name, shape).map(drop))
+    }
+
+    /// Whether there is every tensor of the network, in its shape.
+    pub(super) fn check_shapes(&self, weights: &dyn Source) -> Result<(), EmbedError> {
         if self.channels.contains(&0) || self.embedding == 0 {
             return Err(EmbedError::Empty(self.to_string()));
         }
-        for (name, shape) in self.tensors() {
-            self.check_one(&name, self.tensor(weights, &name)?, &shape)?;
+        for (name, expected) in self.tensors() {
+            match weights.shape(&name) {
+                Some(found) if found == expected => {}
+                Some(found) => return Err(self.misshapen(&name, found, &expected)),
+                None => return Err(EmbedError::MissingTensor { name, architecture: self.to_string() }),
+            }
         }
         Ok(())
     }
 
+    /// The values of a tensor, as many as its shape says and all of them finite.
+    fn values<'w>(
+        &self,
+        weights: &'w dyn Source,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Cow<'w, [f32]>, EmbedError> {
+        let missing = || EmbedError::MissingTensor { name: name.into(), architecture: self.to_string() };
+        let values = weights.values(name).ok_or_else(missing)?;
+        if values.len() != shape.iter().product::<usize>() {
+            return Err(self.misshapen(name, &[values.len()], shape));
+        }
+        match all_finite(&values) {
+            true => Ok(values),
+            false => Err(EmbedError::NotFinite(name.into())),
+        }
+    }
+
+    fn misshapen(&self, name: &str, found: &[usize], expected: &[usize]) -> EmbedError {
+        EmbedError::Shape {
+            name: name.into(),
+            found: found.to_vec(),
+            expected: expected.to_vec(),
+            architecture: self.to_string(),
+        }
+    }
+
     pub(super) fn check_one(&self, name: &str, tensor: &Tensor, shape: &[usize]) -> Result<(), EmbedError> {
         if tensor.shape != shape || tensor.data.len() != shape.iter().product::<usize>() {
-            return Err(EmbedError::Shape {
-                name: name.into(),
-                found: tensor.shape.clone(),
-                expected: shape.to_vec(),
-                architecture: self.to_string(),
-            });
+            return Err(self.misshapen(name, &tensor.shape, shape));
         }
         match all_finite(&tensor.data) {
             true => Ok(()),
@@ -77,7 +111,7 @@ enum Layer {
 }
 
 /// Lays one out.
-type Layout<'a> = Box<dyn Fn() -> Layer + Sync + 'a>;
+type Layout<'a> = Box<dyn Fn() -> Result<Layer, EmbedError> + Sync + 'a>;
 
 /// Memory of one worker, and the threads that share its work.
 #[derive(Debug)]
@@ -125,14 +159,14 @@ impl Network {
     /// machine does not have.
     pub fn new(
         architecture: &Architecture,
-        weights: &Weights,
+        weights: &dyn Source,
         isa: Isa,
         arithmetic: Arithmetic,
         threads: usize,
     ) -> Result<Self, EmbedError> {
         let isa = Isa::from_name(&isa.to_string())?;
-        architecture.check(weights)?;
-        let values = |name: &str| architecture.tensor(weights, name).map(|t| t.data.as_slice());
+        architecture.check_shapes(weights)?;
+        let values = |name: &str, shape: &[usize]| architecture.values(weights, name, shape);
         // The last tile of a convolution onto half of 14 rows reaches three rows further than they do.
         let (tiles, stored, halving, forms) = match arithmetic {
             Arithmetic::F32 => (TILES, TILES, HALVING, FORMS),
@@ -150,32 +184,52 @@ impl Network {
         debug_assert_eq!((from.height, from.width), LAST_MAP);
         let mut layouts: Vec<Layout<'_>> = Vec::new();
         for c in architecture.convolutions() {
-            let (name, stage) = (format!("{}_{}", c.stage, c.index), c.stage - 1);
-            let weight = values(&format!("conv{name}.weight"))?;
-            let bias = values(&format!("conv{name}.bias"))?;
-            let slopes = values(&format!("relu{name}.weight"))?;
-            let activation = move || Activation::new(bias, Some(slopes), padded(c.output, isa));
+            let stage = c.stage - 1;
+            let layer = move |lay_out: &dyn Fn(&[f32], Activation) -> Layer| {
+                let name = format!("{}_{}", c.stage, c.index);
+                let bias = values(&format!("conv{name}.bias"), &[c.output])?;
+                let slopes = values(&format!("relu{name}.weight"), &[c.output])?;
+                let weight = values(&format!("conv{name}.weight"), &[c.output, c.input, 3, 3])?;
+                Ok(lay_out(&weight, Activation::new(&bias, Some(&slopes), padded(c.output, isa))))
+            };
             let (tile, form, ends) = (tiles[stage], forms[stage], (maps[stage], maps[stage + 1]));
             layouts.push(match c.stride {
                 1 => Box::new(move || {
-                    Layer::Winograd(Winograd::new(isa, tile, form, weight, c.input, activation()))
+                    layer(&|weight, activation| {
+                        Layer::Winograd(Winograd::new(isa, tile, form, weight, c.input, activation))
+                    })
                 }),
                 _ if halving[stage] => Box::new(move || {
-                    Layer::Winograd(Winograd::halving(isa, form, weight, c.input, activation()))
+                    layer(&|weight, activation| {
+                        Layer::Winograd(Winograd::halving(isa, form, weight, c.input, activation))
+                    })
                 }),
                 stride => Box::new(move || {
-                    Layer::Dense(Dense::convolution(isa, (weight, 3), c.input, ends, stride, activation()))
+                    layer(&|weight, activation| {
+                        let weight = (weight, 3);
+                        Layer::Dense(Dense::convolution(isa, weight, c.input, ends, stride, activation))
+                    })
                 }),
             });
         }
-        let (weight, bias) = (values("fc5.weight")?, values("fc5.bias")?);
         layouts.push(Box::new(move || {
-            let activation = Activation::new(bias, None, padded(architecture.embedding, isa));
-            Layer::Dense(Dense::fully_connected(isa, weight, architecture.channels[3], from, activation))
+            let (name, channels) = ("fc5.weight", architecture.channels[3]);
+            let bias = values("fc5.bias", &[architecture.embedding])?;
+            let activation = Activation::new(&bias, None, padded(architecture.embedding, isa));
+            let halves = weights.halves(name).filter(|_| simd::reads_halves(isa));
+            Ok(Layer::Dense(match halves {
+                Some(halves) if !all_finite_halves(halves) => return Err(EmbedError::NotFinite(name.into())),
+                Some(halves) => Dense::fully_connected_halves(isa, halves, channels, from, activation),
+                None => {
+                    let weight = values(name, &[architecture.embedding, architecture.flattened()])?;
+                    Dense::fully_connected(isa, &weight, channels, from, activation)
+                }
+            }))
         }));
         // The last are the largest: whoever begins with them ends with the others.
         let last = layouts.len() - 1;
-        let mut layers = Team::new(threads).map(layouts.len(), |item| layouts[last - item]());
+        let layers = Team::new(threads).map(layouts.len(), |item| layouts[last - item]());
+        let mut layers = layers.into_iter().collect::<Result<Vec<Layer>, EmbedError>>()?;
         let mut next = || match layers.pop() {
             Some(layer) => layer,
             None => unreachable!("a layer for every place in the network"),

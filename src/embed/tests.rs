@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use super::reference::Reference;
 use super::{Architecture, ChannelOrder, EmbedError, EmbedOptions, Embedder, Mirror, Network, pixels};
 use crate::align::Crop;
-use crate::nn::weights::{MTCNN, SPHEREFACE};
+use crate::nn::weights::{MTCNN, Precision, SPHEREFACE, Stored};
 use crate::nn::{Arithmetic, Isa, Tensor, Weights};
 
 /// A small generator (xorshift64*), the same on every machine.
@@ -264,6 +264,34 @@ fn a_model_of_the_program_embeds_the_same_whenever_its_weights_are_read() {
     assert_eq!(embed(&late), embed(&early));
     // The detector embeds nobody.
     assert!(Embedder::built_in(MTCNN, EmbedOptions::default()).is_err());
+}
+
+#[test]
+fn stored_weights_embed_as_those_at_hand_in_either_precision() {
+    let architecture = narrow(4);
+    let mut weights = random_weights(&architecture, 3);
+    let mean = Tensor { shape: vec![33], data: (0..33).map(|i| i as f32 / 64.0).collect() };
+    weights.tensors.insert("mean".into(), mean);
+    for tensor in weights.tensors.values_mut() {
+        tensor.data.iter_mut().for_each(|x| *x = half::f16::from_f32(*x).to_f32());
+    }
+    let crops = random_crops(3, 5);
+    let embed = |one: &Embedder| one.embed(&crops, Mirror::No, &mut one.scratch()).unwrap();
+    for isa in Isa::available() {
+        let at_hand = Embedder::new(weights.clone(), options(isa, 1)).unwrap();
+        for precision in [Precision::F32, Precision::F16] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            weights.save(file.path(), precision).unwrap();
+            let stored = Embedder::stored(Stored::load(file.path()).unwrap(), options(isa, 2)).unwrap();
+            assert_eq!(stored.model(), at_hand.model());
+            assert_eq!(embed(&stored), embed(&at_hand), "{isa} {precision}");
+        }
+    }
+    weights.tensors.get_mut("fc5.weight").unwrap().shape.reverse();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    weights.save(file.path(), Precision::F16).unwrap();
+    let refused = Embedder::stored(Stored::load(file.path()).unwrap(), options(Isa::best(), 1));
+    assert!(matches!(refused, Err(EmbedError::Shape { name, .. }) if name == "fc5.weight"));
 }
 
 #[test]

@@ -41,6 +41,10 @@ enum Matrix {
 /// Rows that share a pass over the weights.
 const BLOCK: usize = 48;
 
+/// Channels of a fully connected layer's weights, [out, channel, row, column], that are laid out
+/// together: their lines are in a cache from one pixel to the next.
+const CHANNELS: usize = 32;
+
 impl Dense {
     /// A convolution from `input` to `output` maps, where the kernel of output pixel (y, x) begins
     /// one pixel up and left of input pixel (`stride` y, `stride` x), in the border for the first.
@@ -98,22 +102,42 @@ impl Dense {
         input: Map,
         activation: Activation,
     ) -> Self {
-        let pixels = input.height * input.width;
-        let length = input.width * input.channels;
-        let outputs = weight.len() / (channels * pixels);
-        let depth = input.height * length;
-        let place = |k: usize, n: usize| {
-            let (pixel, c) = (k / input.channels, k % input.channels);
-            (c < channels).then(|| (n * channels + c) * pixels + pixel)
-        };
         let halves = if simd::reads_halves(isa) { halves(weight) } else { None };
-        let weights = match halves {
-            Some(halves) => Matrix::Half(pack_halves(isa, depth, outputs, |k, n| {
-                place(k, n).map_or(f16::ZERO, |at| halves[at])
-            })),
-            None => Matrix::Full(pack(isa, depth, outputs, |k, n| place(k, n).map_or(0.0, |at| weight[at]))),
-        };
+        match halves {
+            Some(halves) => Self::fully_connected_halves(isa, &halves, channels, input, activation),
+            None => {
+                let outputs = weight.len() / (channels * input.height * input.width);
+                let mut numbers =
+                    Buffer::new(input.height * input.width * input.channels * padded(outputs, isa));
+                pack_maps(isa, &mut numbers, [outputs, channels], input, |at| weight[at]);
+                Self::of_maps(isa, Matrix::Full(numbers), outputs, input, activation)
+            }
+        }
+    }
+
+    /// The same of little-endian numbers of half precision, kept as such: for instruction sets that read
+    /// them fast.
+    pub(crate) fn fully_connected_halves(
+        isa: Isa,
+        weight: &[[u8; 2]],
+        channels: usize,
+        input: Map,
+        activation: Activation,
+    ) -> Self {
+        let outputs = weight.len() / (channels * input.height * input.width);
+        // A panel's width is even.
+        let numbers = input.height * input.width * input.channels * padded(outputs, isa) / 2;
+        let mut numbers = Buffer::new(numbers);
+        // SAFETY: any bits are an `f16`, which is half as long as an `f32` and less aligned.
+        let (_, halves, _) = unsafe { numbers.align_to_mut() };
+        pack_maps(isa, halves, [outputs, channels], input, |at| f16::from_le_bytes(weight[at]));
+        Self::of_maps(isa, Matrix::Half(numbers), outputs, input, activation)
+    }
+
+    /// One row of [`padded`] outputs for every map.
+    fn of_maps(isa: Isa, weights: Matrix, outputs: usize, input: Map, activation: Activation) -> Self {
         let runs = (0..input.height).map(|y| input.at(y, 0)).collect();
+        let length = input.width * input.channels;
         Self::of_rows(isa, weights, outputs, (runs, length), input.len(), activation)
     }
 
@@ -180,17 +204,32 @@ pub(super) fn pack(isa: Isa, depth: usize, columns: usize, at: impl Fn(usize, us
     packed
 }
 
-/// The same in half precision, two to a number of the buffer.
-fn pack_halves(isa: Isa, depth: usize, columns: usize, at: impl Fn(usize, usize) -> f16) -> Buffer {
-    // A panel's width is even.
-    let mut packed = Buffer::new(depth * padded(columns, isa) / 2);
-    // SAFETY: any bits are an `f16`, which is half as long as an `f32` and less aligned.
-    let (_, halves, _) = unsafe { packed.align_to_mut::<f16>() };
-    pack_into(isa, halves, depth, columns, at);
-    packed
+/// Weights [out, channel, row, column], of which number i is `at(i)`, in panels for rows of the maps
+/// `input`, into memory that holds zeros.
+fn pack_maps<W>(
+    isa: Isa,
+    packed: &mut [W],
+    [outputs, channels]: [usize; 2],
+    input: Map,
+    at: impl Fn(usize) -> W,
+) {
+    let (panel, pixels) = (simd::panel(isa), input.height * input.width);
+    let panels = packed.chunks_exact_mut(pixels * input.channels * panel);
+    for (first, packed) in (0..).step_by(panel).zip(panels) {
+        for few in (0..channels).step_by(CHANNELS) {
+            for pixel in 0..pixels {
+                for c in few..channels.min(few + CHANNELS) {
+                    let row = &mut packed[(pixel * input.channels + c) * panel..][..panel];
+                    for (value, n) in row.iter_mut().zip(first..outputs) {
+                        *value = at((n * channels + c) * pixels + pixel);
+                    }
+                }
+            }
+        }
+    }
 }
 
-/// The same into memory that holds zeros.
+/// The numbers of [`pack`] into memory that holds zeros.
 pub(super) fn pack_into<W>(
     isa: Isa,
     packed: &mut [W],
@@ -208,8 +247,8 @@ pub(super) fn pack_into<W>(
     }
 }
 
-/// The values in half precision; `None` where that would change one.
-fn halves(values: &[f32]) -> Option<Vec<f16>> {
+/// The values as little-endian numbers of half precision; `None` where that would change one.
+fn halves(values: &[f32]) -> Option<Vec<[u8; 2]>> {
     let mut halves = vec![f16::ZERO; values.len()];
     let mut back = [0.0; 4096];
     for (halves, values) in halves.chunks_mut(back.len()).zip(values.chunks(back.len())) {
@@ -220,7 +259,7 @@ fn halves(values: &[f32]) -> Option<Vec<f16>> {
             return None;
         }
     }
-    Some(halves)
+    Some(halves.into_iter().map(f16::to_le_bytes).collect())
 }
 
 /// Some rows and panels of [`Dense::apply`].
@@ -325,11 +364,10 @@ mod tests {
             let activation = || Activation::new(&numbers(outputs, 3), None, padded(outputs, isa));
             let mut layer = Dense::fully_connected(isa, &weight, 5, input, activation());
             assert_eq!(matches!(layer.weights, Matrix::Half(_)), simd::reads_halves(isa), "{isa}");
-            if let Matrix::Full(weights) = &layer.weights {
+            if let Matrix::Full(_) = &layer.weights {
                 // Not kept so where reading it is slow; the answer would be the same.
-                let (halves, panel, depth) = (halves(weights).unwrap(), simd::panel(isa), 5 * 6);
-                let at = |k, n| halves[(n / panel * depth + k) * panel + n % panel];
-                layer.weights = Matrix::Half(pack_halves(isa, depth, outputs, at));
+                let halves = halves(&weight).unwrap();
+                layer = Dense::fully_connected_halves(isa, &halves, 5, input, activation());
             }
             // What is stored does not depend on one more output, which is no number of half precision.
             let more = [weight.clone(), vec![1.0 + f32::EPSILON; 5 * 6]].concat();
@@ -353,7 +391,7 @@ mod tests {
     fn half_precision_is_kept_only_where_it_is_exact() {
         let exact: Vec<f32> = numbers(9001, 1);
         let packed = halves(&exact).unwrap();
-        assert!(packed.iter().zip(&exact).all(|(half, value)| half.to_f32() == *value));
+        assert!(packed.iter().zip(&exact).all(|(half, value)| f16::from_le_bytes(*half).to_f32() == *value));
         for inexact in [1.0 + f32::EPSILON, 1e-9, 70000.0] {
             let mut values = exact.clone();
             values[9000] = inexact;

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::{ModelId, Weights, WeightsError};
+use super::{ModelId, Stored, Weights, WeightsError};
 
 /// A model that is part of the program.
 #[derive(Debug, Clone, Copy)]
@@ -50,16 +50,19 @@ impl BuiltIn {
     /// # Errors
     /// When the program was built with a damaged file.
     pub fn weights(&self) -> Result<Weights, WeightsError> {
-        self.tensors(|_| true)
+        self.stored().and_then(|stored| stored.weights()).map_err(|error| error.in_file(self.origin()))
     }
 
-    /// Its metadata and the tensors that are `wanted`.
+    /// The same as they are stored.
     ///
     /// # Errors
     /// As for [`weights`](Self::weights).
-    pub fn tensors(&self, wanted: impl Fn(&str) -> bool) -> Result<Weights, WeightsError> {
-        let error = |error: WeightsError| error.in_file(format!("built-in model {}", self.name));
-        Weights::parse_safetensors(self.bytes, wanted).map_err(error)
+    pub fn stored(&self) -> Result<Stored<'static>, WeightsError> {
+        Stored::new(self.bytes).map_err(|error| error.in_file(self.origin()))
+    }
+
+    fn origin(&self) -> String {
+        format!("built-in model {}", self.name)
     }
 }
 
@@ -71,16 +74,29 @@ impl Weights {
     pub fn resolve(name_or_file: &str) -> Result<Self, WeightsError> {
         match BuiltIn::named(name_or_file) {
             Some(model) => model.weights(),
-            None => Self::load(Path::new(name_or_file)).map_err(|error| match error {
-                WeightsError::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
-                    let names = BuiltIn::ALL.map(|model| model.name).join(", ");
-                    WeightsError::Unsupported(format!(
-                        "there is no file '{name_or_file}', and no built-in model of that name: those are {names}"
-                    ))
-                }
-                error => error,
-            }),
+            None => {
+                let stored = Stored::of_file(name_or_file)?;
+                stored.weights().map_err(|error| error.in_file(name_or_file))
+            }
         }
+    }
+}
+
+impl Stored<'static> {
+    /// The safetensors file of a user who could have asked for a [`BuiltIn`] model too.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be used.
+    pub fn of_file(file: &str) -> Result<Self, WeightsError> {
+        Self::load(Path::new(file)).map_err(|error| match error {
+            WeightsError::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
+                let names = BuiltIn::ALL.map(|model| model.name).join(", ");
+                WeightsError::Unsupported(format!(
+                    "there is no file '{file}', and no built-in model of that name: those are {names}"
+                ))
+            }
+            error => error,
+        })
     }
 }
 
@@ -92,6 +108,7 @@ mod tests {
     fn the_identifiers_written_down_are_those_of_the_weights() {
         for model in BuiltIn::ALL {
             assert_eq!(model.id, model.weights().unwrap().id(), "{}: write this one down", model.name);
+            assert_eq!(model.id, model.stored().unwrap().id().unwrap(), "{}", model.name);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::caffe::{self, Layer};
-use super::{FORMAT, Tensor, Weights, WeightsError, torch};
+use super::{FORMAT, Stored, Tensor, Weights, WeightsError, torch};
 use crate::nn::arch::{Architecture, DEPTHS};
 
 /// What a set of weights is for.
@@ -92,7 +92,7 @@ pub fn import(sources: &[PathBuf]) -> Result<Weights, WeightsError> {
 
 fn import_bytes(bytes: &[u8]) -> Result<Weights, WeightsError> {
     if is_safetensors(bytes) {
-        let weights = Weights::parse_safetensors(bytes, |_| true)?;
+        let weights = Stored::new(bytes)?.weights()?;
         return match weights.metadata.get("format") {
             Some(format) if format == FORMAT => Ok(weights),
             _ => from_names(weights.tensors.into_iter().collect()),

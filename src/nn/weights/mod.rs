@@ -7,20 +7,20 @@ use std::io::Write;
 use std::path::Path;
 use std::str::FromStr;
 
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors};
+use half::f16;
 
 mod builtin;
 mod caffe;
 mod import;
 mod onnx;
 mod pickle;
+mod stored;
 mod torch;
 
 pub use builtin::{BuiltIn, MTCNN, SPHEREFACE, SPHEREFACE_20};
 pub use import::{Network, import, mtcnn_tensors};
 pub use onnx::to_onnx;
+pub use stored::{Source, Stored};
 
 /// The value of the metadata key `format` in our own files.
 pub const FORMAT: &str = "sphereface";
@@ -183,9 +183,7 @@ impl Weights {
     /// When the file cannot be read, is no safetensors file, or holds tensors of integers or
     /// values that are not finite. The error names the file.
     pub fn load(path: &Path) -> Result<Self, WeightsError> {
-        let bytes = std::fs::read(path)
-            .map_err(|source| WeightsError::Read { path: path.display().to_string(), source })?;
-        Self::from_safetensors(&bytes, &path.display().to_string())
+        Stored::load(path)?.weights().map_err(|error| error.in_file(path.display()))
     }
 
     /// Reads safetensors from memory; `origin` names them in errors.
@@ -193,32 +191,7 @@ impl Weights {
     /// # Errors
     /// As [`Weights::load`].
     pub fn from_safetensors(bytes: &[u8], origin: &str) -> Result<Self, WeightsError> {
-        Self::parse_safetensors(bytes, |_| true).map_err(|error| error.in_file(origin))
-    }
-
-    /// The metadata and those tensors that are `wanted`.
-    fn parse_safetensors(bytes: &[u8], wanted: impl Fn(&str) -> bool) -> Result<Self, WeightsError> {
-        let corrupt = |error: safetensors::SafeTensorError| WeightsError::Corrupt {
-            format: "safetensors",
-            cause: error.to_string(),
-        };
-        if let Some(format) = import::foreign_format(bytes) {
-            return Err(WeightsError::Unsupported(format!(
-                "this is a {format}: convert it with 'sphereface models import' first"
-            )));
-        }
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(corrupt)?;
-        let file = SafeTensors::deserialize(bytes).map_err(corrupt)?;
-        let mut weights = Weights {
-            metadata: header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
-            ..Weights::default()
-        };
-        for (name, view) in file.tensors().into_iter().filter(|(name, _)| wanted(name)) {
-            let data = floats(&name, view.dtype(), view.data())?;
-            weights.tensors.insert(name, Tensor { shape: view.shape().to_vec(), data });
-        }
-        weights.check_finite(Precision::F32)?;
-        Ok(weights)
+        Stored::new(bytes).and_then(|stored| stored.weights()).map_err(|error| error.in_file(origin))
     }
 
     /// The bytes of a safetensors file: the same for the same weights, always.
@@ -273,29 +246,12 @@ impl Weights {
     /// The identifier of these tensors. Metadata does not count. Weights saved as f16 have
     /// another identifier than the f32 ones they were rounded from, and keep it from then on.
     pub fn id(&self) -> ModelId {
-        let mut hasher = blake3::Hasher::new();
-        let mut bytes = Vec::new();
+        let mut hash = Hash::default();
         for (name, tensor) in &self.tensors {
-            hasher.update(&(name.len() as u64).to_le_bytes());
-            hasher.update(name.as_bytes());
-            hasher.update(&(tensor.shape.len() as u64).to_le_bytes());
-            tensor.shape.iter().for_each(|&size| {
-                hasher.update(&(size as u64).to_le_bytes());
-            });
-            for values in tensor.data.chunks(16 * 1024) {
-                bytes.resize(4 * values.len(), 0);
-                bytes
-                    .as_chunks_mut()
-                    .0
-                    .iter_mut()
-                    .zip(values)
-                    .for_each(|(place, x)| *place = x.to_le_bytes());
-                hasher.update(&bytes);
-            }
+            hash.tensor(name, &tensor.shape);
+            hash.values(&tensor.data);
         }
-        let mut id = [0; 8];
-        hasher.finalize_xof().fill(&mut id);
-        ModelId(id)
+        hash.finish()
     }
 
     /// Checks that every tensor of `expected` is here with its shape, in that order. Further
@@ -351,27 +307,42 @@ pub(crate) fn all_finite(values: &[f32]) -> bool {
     values.iter().fold(true, |all, x| all & x.is_finite())
 }
 
-/// Little-endian values of a tensor as f32.
-fn floats(tensor: &str, dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, WeightsError> {
-    fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        bytes.as_chunks().0.iter().map(|chunk| value(*chunk)).collect()
+/// The same for little-endian numbers of half precision.
+pub(crate) fn all_finite_halves(values: &[[u8; 2]]) -> bool {
+    values.iter().fold(true, |all, x| all & f16::from_le_bytes(*x).is_finite())
+}
+
+/// The hash that [`ModelId`] is of, tensor after tensor by their names.
+#[derive(Default)]
+struct Hash {
+    hasher: blake3::Hasher,
+    bytes: Vec<u8>,
+}
+
+impl Hash {
+    /// The next tensor, whose values follow.
+    fn tensor(&mut self, name: &str, shape: &[usize]) {
+        self.hasher.update(&(name.len() as u64).to_le_bytes());
+        self.hasher.update(name.as_bytes());
+        self.hasher.update(&(shape.len() as u64).to_le_bytes());
+        shape.iter().for_each(|&size| {
+            self.hasher.update(&(size as u64).to_le_bytes());
+        });
     }
-    match dtype {
-        Dtype::F32 => Ok(each(bytes, f32::from_le_bytes)),
-        Dtype::F16 => {
-            let halves = bytes.as_chunks::<2>().0;
-            let mut values = vec![0.0; halves.len()];
-            let mut bits = [0; 1024];
-            for (values, halves) in values.chunks_mut(bits.len()).zip(halves.chunks(bits.len())) {
-                let bits = &mut bits[..halves.len()];
-                bits.iter_mut().zip(halves).for_each(|(bits, half)| *bits = u16::from_le_bytes(*half));
-                bits.reinterpret_cast::<f16>().convert_to_f32_slice(values);
-            }
-            Ok(values)
+
+    fn values(&mut self, values: &[f32]) {
+        for values in values.chunks(16 * 1024) {
+            self.bytes.resize(4 * values.len(), 0);
+            let places = self.bytes.as_chunks_mut().0.iter_mut();
+            places.zip(values).for_each(|(place, x)| *place = x.to_le_bytes());
+            self.hasher.update(&self.bytes);
         }
-        Dtype::BF16 => Ok(each(bytes, |x| bf16::from_le_bytes(x).to_f32())),
-        Dtype::F64 => Ok(each(bytes, |x| f64::from_le_bytes(x) as f32)),
-        other => Err(WeightsError::WrongType { tensor: tensor.to_owned(), found: other.to_string() }),
+    }
+
+    fn finish(&self) -> ModelId {
+        let mut id = [0; 8];
+        self.hasher.finalize_xof().fill(&mut id);
+        ModelId(id)
     }
 }
 
