@@ -59,7 +59,7 @@ impl Refiner {
     }
 
     /// The one of this stage.
-    fn of<'n, N>(self, refine: &'n N, output: &'n N) -> &'n N {
+    fn of<N>(self, refine: N, output: N) -> N {
         match self {
             Refiner::R => refine,
             Refiner::O => output,
@@ -81,7 +81,8 @@ pub struct Scratch {
 #[derive(Debug, Default)]
 struct Worker {
     proposal: ProposalScratch,
-    refine: RefineScratch,
+    /// For R-Net and for O-Net.
+    refine: [RefineScratch; 2],
     resize: AreaResize,
     crops: Vec<f32>,
 }
@@ -448,6 +449,8 @@ impl Detector {
                 Ok(batched(kernels.batch(), &|worker, batch, answers| {
                     let Worker { refine, resize, crops, .. } = worker;
                     cut(batch, resize, crops);
+                    let [rnet, onet] = refine;
+                    let refine = network.of(rnet, onet);
                     kernels.run(crops, batch.len(), refine);
                     answers.clone_from(&refine.out);
                 }))

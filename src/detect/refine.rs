@@ -38,7 +38,8 @@ pub struct RefineNet {
     outputs: usize,
 }
 
-/// Working memory of [`RefineNet::run`].
+/// Working memory of [`RefineNet::run`], for one network: what its maps hold beside those of the layers
+/// is zero from the start.
 #[derive(Debug, Default)]
 pub struct RefineScratch {
     team: Team,
@@ -134,7 +135,7 @@ impl RefineNet {
         // Channels beyond the network's come out as zero, whatever their slope.
         let extend = |values: &[f32], per_output: usize| {
             let mut all = values.to_vec();
-            all.resize(padded(channels[0], isa) * per_output, 0.0);
+            all.resize(Winograd::least_outputs(channels[0], isa) * per_output, 0.0);
             all
         };
         let first = StripConv::new(isa, &extend(kernels, 27), &extend(bias, 1), &extend(slopes, 1), 3);
@@ -144,12 +145,16 @@ impl RefineNet {
         for (i, &tile) in tiles.iter().enumerate() {
             let (inputs, outputs) = (channels[i], channels[i + 1]);
             let (kernels, bias, slopes) = convolution(i + 2, outputs, inputs, 3)?;
-            let activation = Activation::new(bias, Some(slopes), padded(outputs, isa));
-            let map = |channels| Map::new(map_side - 2, map_side - 2, padded(channels, isa), [tile; 2]);
+            let [from, to] = [inputs, outputs].map(|channels| {
+                let stored = Winograd::least_outputs(channels, isa);
+                Map::new(map_side - 2, map_side - 2, stored, [tile; 2])
+            });
+            let activation = Activation::new(bias, Some(slopes), to.channels);
+            let stored = [from.channels, to.channels];
             middle.push(Middle {
-                conv: Winograd::new(isa, [tile; 2], Form::Full, kernels, inputs, activation),
-                from: map(inputs),
-                to: map(outputs),
+                conv: Winograd::of_maps(isa, [tile; 2], Form::Full, kernels, inputs, stored, activation),
+                from,
+                to,
                 pool: pools[i + 1],
             });
             map_side = pooled_side(map_side - 2, pools[i + 1]);
@@ -160,7 +165,7 @@ impl RefineNet {
         let (kernels, bias, slopes) = convolution(tiles.len() + 2, outputs, inputs, 2)?;
         let [before, after] = LAST_SIDES;
         let within = before - 2 * BORDER;
-        let last_from = Map::new(within, within, padded(inputs, isa), [1; 2]);
+        let last_from = Map::new(within, within, Winograd::least_outputs(inputs, isa), [1; 2]);
         let last_to = Map::new(after, after, padded(outputs, isa), [1; 2]);
         let activation = Activation::new(bias, Some(slopes), last_to.channels);
         let last = Dense::convolution(isa, (kernels, 2), inputs, (last_from, last_to), 1, activation);
@@ -212,11 +217,11 @@ impl RefineNet {
             let (before, after) = maps.split_at_mut(i + 1);
             for number in 0..count {
                 let map = &before[i][1][number * layer.to.len()..];
-                let to = match (after.first_mut(), self.middle.get(i + 1)) {
-                    (Some([next, _]), Some(middle)) => &mut next[number * middle.from.len()..],
-                    _ => &mut pooled[number * self.last_from.len()..],
+                let (to, next) = match (after.first_mut(), self.middle.get(i + 1)) {
+                    (Some([next, _]), Some(middle)) => (&mut **next, &middle.from),
+                    _ => (&mut **pooled, &self.last_from),
                 };
-                layer.pool(self.isa, map, to);
+                layer.pool(self.isa, map, &mut to[number * next.len()..], next.pitch());
             }
         }
         self.last.apply(team, count, pooled, last);
@@ -229,6 +234,7 @@ impl RefineNet {
 
     /// The first convolution of a crop and its pool, strip by strip behind one another.
     fn run_first(&self, crop: &[f32], strip: &mut StripScratch, ring: &mut [f32], to: &mut [f32]) {
+        let pitch = self.middle[0].from.pitch();
         let (conv, side) = (&self.first, self.side - 2);
         let row_length = conv.row_length(side);
         let out_side = pooled_side(side, FIRST_POOL);
@@ -246,7 +252,7 @@ impl RefineNet {
                 let row = |y: usize| &ring[y % RING * row_length..][..row_length];
                 let rows: [&[f32]; FIRST_POOL] =
                     std::array::from_fn(|i| row((under.start + i).min(under.end - 1)));
-                let to = &mut to[pool * out_side * conv.outputs()..];
+                let to = &mut to[pool * pitch..];
                 max_pool_row(self.isa, &rows[..under.len()], [side, conv.outputs()], FIRST_POOL, to);
                 pool += 1;
             }
@@ -255,15 +261,15 @@ impl RefineNet {
 }
 
 impl Middle {
-    /// The pool over one map.
-    fn pool(&self, isa: Isa, map: &[f32], to: &mut [f32]) {
+    /// The pool over one map, to rows `pitch` numbers apart.
+    fn pool(&self, isa: Isa, map: &[f32], to: &mut [f32], pitch: usize) {
         let (side, channels) = (self.to.height, self.to.channels);
         let out_side = pooled_side(side, self.pool);
         for y in 0..out_side {
             let row = |row: usize| &map[self.to.at(row.min(side - 1), 0)..];
             let rows: [&[f32]; LARGEST_POOL] = std::array::from_fn(|i| row(2 * y + i));
             let rows = &rows[..self.pool.min(side - 2 * y)];
-            max_pool_row(isa, rows, [side, channels], self.pool, &mut to[y * out_side * channels..]);
+            max_pool_row(isa, rows, [side, channels], self.pool, &mut to[y * pitch..]);
         }
     }
 }

@@ -88,6 +88,8 @@ pub(crate) trait Simd: Copy + 'static {
     }
     /// Computes a tile of `rows` (1 to [`Simd::ROWS`]) x [`Simd::PANEL`].
     unsafe fn tile<T: Tile>(rows: usize, tile: T);
+    /// The same with a tile of half a panel.
+    unsafe fn half_tile<T: Tile>(rows: usize, tile: T);
 }
 
 /// Bytes that [`Simd::load_packed`] may read beyond what it loads.
@@ -259,12 +261,21 @@ pub(crate) fn run_packed<K: Kernel>(isa: Isa, kernel: K) {
 
 /// [`Simd::tile`] for the given numbers of rows.
 macro_rules! tile_of_rows {
-    ($vectors:literal: $($rows:literal)+) => {
+    ($vectors:literal $half:literal: $($rows:literal)+) => {
         #[inline(always)]
         unsafe fn tile<T: Tile>(rows: usize, tile: T) {
             match rows {
                 // SAFETY: the caller's, passed on.
                 $($rows => unsafe { tile.compute::<Self, $rows, $vectors>() },)+
+                _ => unreachable!("a tile of {rows} rows"),
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn half_tile<T: Tile>(rows: usize, tile: T) {
+            match rows {
+                // SAFETY: the caller's, passed on.
+                $($rows => unsafe { tile.compute::<Self, $rows, $half>() },)+
                 _ => unreachable!("a tile of {rows} rows"),
             }
         }
@@ -331,7 +342,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn prefetch(_at: *const f32) {}
-    tile_of_rows!(2: 1 2 3 4 5 6);
+    tile_of_rows!(2 1: 1 2 3 4 5 6);
 }
 
 /// The methods of [`Simd`] that are one intrinsic each.
@@ -414,7 +425,7 @@ mod x86 {
             prefetch(at: *const f32) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
             dot(a: &[i16], b: &[i8]) -> i32 = dot(a, b);
         }
-        tile_of_rows!(2: 1 2 3 4 5 6);
+        tile_of_rows!(2 1: 1 2 3 4 5 6);
     }
 
     /// [`Simd`] by 512-bit vectors, with more than AVX-512 F where more is said.
@@ -445,7 +456,7 @@ mod x86 {
                     dot(a: &[i16], b: &[i8]) -> i32 = dot(a, b);
                     $($more)*
                 }
-                tile_of_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
+                tile_of_rows!(2 1: 1 2 3 4 5 6 7 8 9 10 11 12);
             }
         };
     }
@@ -519,7 +530,7 @@ mod arm {
         }
         #[inline(always)]
         unsafe fn prefetch(_at: *const f32) {}
-        tile_of_rows!(4: 1 2 3 4 5 6);
+        tile_of_rows!(4 2: 1 2 3 4 5 6);
     }
 }
 #[cfg(target_arch = "aarch64")]

@@ -38,8 +38,11 @@ pub(crate) struct Winograd {
     /// 1 or, with tiles of 2 x 2, 2.
     stride: usize,
     weights: Weights,
+    /// Channels of the maps that come in and go out.
     inputs: usize,
     outputs: usize,
+    /// Numbers of a transformed tile that count, at a point and in a run (see [`Filters`]).
+    run: usize,
     activation: Activation,
 }
 
@@ -60,7 +63,7 @@ impl Tiles {
     /// Makes room for [`Winograd::apply`] of any of `layers`.
     pub(crate) fn grow<'a>(&mut self, layers: impl Iterator<Item = &'a Winograd>) {
         for layer in layers {
-            self.input.grow(layer.points() * (layer.block() * layer.most_depth() + SKEW));
+            self.input.grow(layer.points() * (layer.block() * layer.most_pitch() + SKEW));
             if matches!(layer.weights, Weights::Packed(..)) {
                 self.panel.grow(layer.panel_numbers());
             }
@@ -112,26 +115,35 @@ impl Winograd {
         inputs: usize,
         activation: Activation,
     ) -> Self {
-        Self::of_maps(isa, tile, form, weight, [inputs, padded(inputs, isa)], activation)
+        let outputs = weight.len() / (9 * inputs);
+        Self::of_maps(isa, tile, form, weight, inputs, [inputs, outputs].map(|n| padded(n, isa)), activation)
     }
 
-    /// The same for maps of `stored` channels, a multiple of the vector's length, of which the
-    /// first `inputs` count.
+    /// The same for maps of so many channels before and after the layer, of which the first count: a
+    /// multiple of the vector's length there, [`least_outputs`](Self::least_outputs) or more here.
     pub(crate) fn of_maps(
         isa: Isa,
         tile: [usize; 2],
         form: Form,
         weight: &[f32],
-        [inputs, stored]: [usize; 2],
+        inputs: usize,
+        [before, after]: [usize; 2],
         activation: Activation,
     ) -> Self {
-        assert!(stored >= inputs && stored.is_multiple_of(simd::lanes(isa)));
+        assert!(before >= inputs && before.is_multiple_of(simd::lanes(isa)));
+        assert!(after >= weight.len() / (9 * inputs) && after == Self::least_outputs(after, isa));
+        let run = if form == Form::Pairs { before } else { inputs };
         let sides = tile.map(scheme::weights);
         let points = sides[0].len() * sides[1].len();
         let filters = Filters { sides, place: &|y, x| (y * sides[1].len() + x, 0), runs: &vec![1; points] };
-        let weights = Weights::new(isa, form, weight, [inputs, stored], &filters);
-        let outputs = padded(weight.len() / (9 * inputs), isa);
-        Self { isa, tile, stride: 1, weights, inputs: stored, outputs, activation }
+        let weights = Weights::new(isa, form, weight, [inputs, run], after, &filters);
+        Self { isa, tile, stride: 1, weights, inputs: before, outputs: after, run, activation }
+    }
+
+    /// Channels of the maps that a layer of so many outputs gives at least. (Others than these layers
+    /// want [`padded`] ones.)
+    pub(crate) fn least_outputs(outputs: usize, isa: Isa) -> usize {
+        outputs.next_multiple_of((simd::panel(isa) / 2).max(weights::KERNELS))
     }
 
     /// Input channels in a number of a transformed tile.
@@ -153,25 +165,33 @@ impl Winograd {
         self.tile.map(|outputs| outputs + 3 - self.stride).iter().product()
     }
 
-    /// Numbers of a transformed tile at a point.
+    fn runs(&self, point: usize) -> usize {
+        if self.stride == 1 { 1 } else { Halving::runs(point) }
+    }
+
+    /// Numbers of a transformed tile that count at a point.
     fn depth(&self, point: usize) -> usize {
-        let runs = if self.stride == 1 { 1 } else { Halving::runs(point) };
-        runs * self.inputs / self.channels_a_number()
+        self.runs(point) * self.run / self.channels_a_number()
+    }
+
+    /// Numbers from one transformed tile to the next at a point.
+    fn pitch(&self, point: usize) -> usize {
+        self.runs(point) * self.inputs / self.channels_a_number()
     }
 
     /// The most there are at any point.
-    fn most_depth(&self) -> usize {
-        self.depth(0)
+    fn most_pitch(&self) -> usize {
+        self.pitch(0)
     }
 
     /// Numbers of the deepest panel of weights.
     fn panel_numbers(&self) -> usize {
-        self.most_depth() * simd::panel(self.isa)
+        self.depth(0) * simd::panel(self.isa)
     }
 
     /// Most tiles in one block.
     fn block(&self) -> usize {
-        let fit = BLOCK_NUMBERS / self.points() / self.most_depth().max(self.outputs);
+        let fit = BLOCK_NUMBERS / self.points() / self.most_pitch().max(self.outputs);
         fit.max(BLOCK_TILES).next_multiple_of(12)
     }
 
@@ -198,7 +218,7 @@ impl Winograd {
         assert!(input.len() >= maps * from.len() && output.len() >= maps * to.len());
         assert!(tiles.len() >= team.threads());
         for tiles in tiles.iter() {
-            assert!(tiles.input.len() >= self.points() * (self.block() * self.most_depth() + SKEW));
+            assert!(tiles.input.len() >= self.points() * (self.block() * self.most_pitch() + SKEW));
             assert!(tiles.output.len() >= self.points() * (self.block() * self.outputs + SKEW));
         }
         let threads = team.threads();
@@ -225,7 +245,7 @@ impl Winograd {
             }
         };
         let output = Shared(output.as_mut_ptr());
-        let panels = self.outputs / simd::panel(self.isa);
+        let panels = self.outputs.div_ceil(simd::panel(self.isa));
         let blocks = total.div_ceil(self.block());
         if threads == 1 || blocks >= 2 * threads {
             team.run(blocks, &|thread, block| {
@@ -279,7 +299,7 @@ struct Step<'a> {
     residual: bool,
     down: usize,
     across: usize,
-    /// `[point][tile][depth of the point]`, points `SKEW` further apart than the deepest needs.
+    /// `[point][tile][pitch of the point]`, points `SKEW` further apart than the deepest needs.
     input_tiles: *mut f32,
     /// `[point][tile][output]`, likewise.
     output_tiles: *mut f32,
@@ -353,7 +373,7 @@ impl Step<'_> {
     }
 
     fn input_point(&self) -> usize {
-        self.tiles.len() * self.layer.most_depth() + SKEW
+        self.tiles.len() * self.layer.most_pitch() + SKEW
     }
 
     fn output_point(&self) -> usize {
@@ -449,12 +469,16 @@ impl Step<'_> {
                 unsafe {
                     let values = weights.add(p * length);
                     let unit = units.map(|units| units[point * outputs + p * S::PANEL..].as_ptr());
-                    let panel = Panel { values, unit, depth, next: values.wrapping_add(length).cast(), step };
+                    let next = values.wrapping_add(length).cast();
+                    let half = outputs - p * S::PANEL < S::PANEL;
+                    let panel =
+                        Panel { values, unit, depth, pitch: self.layer.pitch(point), next, step, half };
                     let to = to.add(p * S::PANEL);
                     if W::PACKED && groups > 1 {
                         self.multiply::<S, W>(0..1, left, &panel, Some(self.panel), to);
                         let values = self.panel.cast_const();
-                        let panel = Panel { values, unit, depth, next: panel.next, step };
+                        let Panel { unit, depth, pitch, next, step, half, .. } = panel;
+                        let panel = Panel { values, unit, depth, pitch, next, step, half };
                         self.multiply::<S, f32>(1..groups, left, &panel, None, to);
                     } else {
                         self.multiply::<S, W>(0..groups, left, &panel, None, to);
@@ -484,7 +508,7 @@ impl Step<'_> {
             let mut rows = [left; MOST_ROWS];
             for (row, tile) in rows.iter_mut().zip(tiles.clone()) {
                 // SAFETY: the block has that many tiles.
-                *row = unsafe { row.add(tile * depth) };
+                *row = unsafe { row.add(tile * panel.pitch) };
             }
             // SAFETY: the rows hold `depth` numbers, the panel as many steps, and the output a row
             // for each of the tiles.
@@ -500,7 +524,10 @@ impl Step<'_> {
                     ahead_step: step,
                     finish: Store { to, stride: outputs, unit: panel.unit },
                 };
-                S::tile(tiles.len(), product);
+                match panel.half {
+                    false => S::tile(tiles.len(), product),
+                    true => S::half_tile(tiles.len(), product),
+                }
             }
         }
     }
@@ -598,9 +625,13 @@ struct Panel<W> {
     /// The units that they are in, if they are packed.
     unit: Option<*const f32>,
     depth: usize,
+    /// From one tile of the input to the next.
+    pitch: usize,
     /// The panel behind it in memory, and numbers of it for each step of depth.
     next: *const f32,
     step: usize,
+    /// Whether it is the last and half as wide as others.
+    half: bool,
 }
 
 /// Stores sums.

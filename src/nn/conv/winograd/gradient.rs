@@ -37,6 +37,7 @@ impl Winograd {
             weights: Weights::Full(Buffer::new(points * inputs * outputs)),
             inputs,
             outputs,
+            run: inputs,
             activation: Activation::new(&[], None, outputs),
         }
     }

@@ -94,8 +94,8 @@ impl Winograd {
         };
         let runs: Vec<usize> = (0..SIDE * SIDE).map(Halving::runs).collect();
         let filters = Filters { sides: [&filters; 2], place: &place, runs: &runs };
-        let weights = Weights::new(isa, form, weight, [inputs, stored], &filters);
-        Self { isa, tile: [OUT; 2], stride: 2, weights, inputs: stored, outputs, activation }
+        let weights = Weights::new(isa, form, weight, [inputs, stored], outputs, &filters);
+        Self { isa, tile: [OUT; 2], stride: 2, weights, inputs: stored, outputs, run: stored, activation }
     }
 }
 

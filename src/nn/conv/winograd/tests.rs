@@ -33,10 +33,17 @@ impl Case {
         let before = list(maps * height * width * outputs);
 
         let from = Map::new(stride * height, stride * width, padded(inputs, isa), tile.map(|n| stride * n));
-        let to = Map::new(height, width, padded(outputs, isa), tile);
+        let to_channels = match stride {
+            1 => Winograd::least_outputs(outputs, isa),
+            _ => padded(outputs, isa),
+        };
+        let to = Map::new(height, width, to_channels, tile);
         let activation = Activation::new(&bias, Some(&slopes), to.channels);
         let layer = match stride {
-            1 => Winograd::new(isa, tile, form, &weight, inputs, activation),
+            1 => {
+                let channels = [from.channels, to.channels];
+                Winograd::of_maps(isa, tile, form, &weight, inputs, channels, activation)
+            }
             _ => Winograd::halving(isa, form, &weight, inputs, activation),
         };
         let (mut input, mut output) = (Buffer::new(maps * from.len()), Buffer::new(maps * to.len()));

@@ -4,7 +4,6 @@ use std::{array, mem};
 
 use half::bf16;
 
-use super::super::padded;
 use super::super::product::{Packed, Pair};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
@@ -22,7 +21,7 @@ pub(crate) enum Form {
     Pairs,
 }
 
-/// Weights `[point][panel][depth of the point][PANEL]`.
+/// Weights `[point][panel][depth of the point][PANEL]`; the last panel may be half as wide.
 #[derive(Debug)]
 pub(super) enum Weights {
     Full(Buffer),
@@ -43,8 +42,8 @@ pub(super) struct Filters<'a> {
 }
 
 /// Outputs whose kernels are transformed and laid out together, so that they are in a cache
-/// meanwhile; divides the width of any panel.
-const KERNELS: usize = 8;
+/// meanwhile; divides the number of outputs.
+pub(super) const KERNELS: usize = 8;
 
 /// Widest panel of any instruction set.
 pub(super) const MOST_PANEL: usize = 32;
@@ -60,17 +59,17 @@ const LARGEST: f64 = (1 << 23) as f64 - 2.0;
 const WHOLE: f64 = 1.5 * (1u64 << 52) as f64;
 
 impl Weights {
-    /// Those of `weight` [out, `inputs`, 3, 3] for maps of `stored` channels.
+    /// Those of `weight` [out, `inputs`, 3, 3], with zeros up to `run` inputs and so many `outputs`.
     pub(super) fn new(
         isa: Isa,
         form: Form,
         weight: &[f32],
-        [inputs, stored]: [usize; 2],
+        [inputs, run]: [usize; 2],
+        outputs: usize,
         filters: &Filters,
     ) -> Self {
         let panel = simd::panel(isa);
-        let outputs = padded(weight.len() / (9 * inputs), isa);
-        let depths: Vec<usize> = filters.runs.iter().map(|runs| runs * stored).collect();
+        let depths: Vec<usize> = filters.runs.iter().map(|runs| runs * run).collect();
         let depth: usize = depths.iter().sum();
         let mut weights = Self::zeros(isa, form, depth * outputs, depths.len() * outputs);
         let starts: Vec<usize> =
@@ -78,16 +77,15 @@ impl Weights {
         let mut transformed = vec![[0.0; KERNELS]; depth + depths.len() * SKEW_ROWS];
         for first in (0..outputs).step_by(KERNELS) {
             let to = &mut transformed[..];
-            simd::run(isa, Transform { to, starts: &starts, weight, inputs, stored, first, filters });
+            simd::run(isa, Transform { to, starts: &starts, weight, inputs, run, first, filters });
             let mut before = 0;
             for (point, (&start, &depth)) in starts.iter().zip(&depths).enumerate() {
                 // Of a point all panels, of a panel all rows.
-                let at = before * outputs + first / panel * panel * depth + first % panel;
-                let from = &transformed[start..][..depth];
-                simd::run(
-                    isa,
-                    Fill { weights: &mut weights, at, from, unit: point * outputs + first, panel },
-                );
+                let begin = first / panel * panel;
+                let (at, width) =
+                    (before * outputs + begin * depth + first % panel, panel.min(outputs - begin));
+                let (from, unit) = (&transformed[start..][..depth], point * outputs + first);
+                simd::run(isa, Fill { weights: &mut weights, at, from, unit, width });
                 before += depth;
             }
         }
@@ -106,37 +104,37 @@ impl Weights {
     }
 }
 
-/// Writes the depth of a point for some outputs of a panel, the first number to `at`; `unit` is the
-/// place of their units.
+/// Writes the depth of a point for some outputs of a panel of that width, the first number to `at`;
+/// `unit` is the place of their units.
 struct Fill<'a> {
     weights: &'a mut Weights,
     at: usize,
     from: &'a [[f32; KERNELS]],
     unit: usize,
-    panel: usize,
+    width: usize,
 }
 
 impl Kernel for Fill<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Self { weights, at, from, unit, panel } = self;
+        let Self { weights, at, from, unit, width } = self;
         match weights {
             Weights::Full(to) => {
-                for (to, row) in to[at..].chunks_mut(panel).zip(from) {
+                for (to, row) in to[at..].chunks_mut(width).zip(from) {
                     to[..KERNELS].copy_from_slice(row);
                 }
             }
             Weights::Packed(to, units) => {
                 let to = &mut to.bytes_mut()[at * size_of::<Packed>()..];
                 if let Some(units) = units[unit..].first_chunk_mut() {
-                    pack(from, to, panel, units);
+                    pack(from, to, width, units);
                 }
             }
             Weights::Pairs(to) => {
                 // The depth is a multiple of the number of stored channels, which is even. A pair
                 // has the place that one number has in f32.
-                let at = at / panel * panel / 2 + at % panel;
-                for (to, rows) in to[at..].chunks_mut(panel).zip(from.as_chunks::<2>().0) {
+                let at = at / width * width / 2 + at % width;
+                for (to, rows) in to[at..].chunks_mut(width).zip(from.as_chunks::<2>().0) {
                     for (i, to) in to[..KERNELS].iter_mut().enumerate() {
                         *to = Pair(rows.map(|row| bf16::from_f32(row[i]))).bits();
                     }
@@ -184,7 +182,7 @@ struct Transform<'a> {
     starts: &'a [usize],
     weight: &'a [f32],
     inputs: usize,
-    stored: usize,
+    run: usize,
     first: usize,
     filters: &'a Filters<'a>,
 }
@@ -192,7 +190,7 @@ struct Transform<'a> {
 impl Kernel for Transform<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Self { to, starts, weight, inputs, stored, first, filters } = self;
+        let Self { to, starts, weight, inputs, run, first, filters } = self;
         let [rows, columns] = filters.sides;
         // Beyond the last output there are zeros.
         let each: [&[[f32; 9]]; KERNELS] = array::from_fn(|i| {
@@ -210,9 +208,9 @@ impl Kernel for Transform<'_> {
                 let half: [[f64; KERNELS]; 3] =
                     array::from_fn(|x| weighted(left, array::from_fn(|y| &kernels[3 * y + x])));
                 for (x, right) in columns.iter().enumerate() {
-                    let (point, run) = (filters.place)(y, x);
+                    let (point, before) = (filters.place)(y, x);
                     let values = weighted(right, half.each_ref());
-                    to[starts[point] + run * stored + input] = values.map(|value| value as f32);
+                    to[starts[point] + before * run + input] = values.map(|value| value as f32);
                 }
             }
         }
