@@ -139,13 +139,8 @@ const TILES: [[usize; 2]; 4] = [[4, 6], [4, 6], [5, 4], [4, 3]];
 /// How each stage keeps the weights of its convolutions by Winograd's way: those of the last two are what a face alone waits for.
 const FORMS: [Form; 4] = [Form::Full, Form::Full, Form::Packed, Form::Packed];
 
-/// Which stages begin with a convolution by Winograd's way. The first has too few inputs for it. In
-/// the last a face makes 12 products with each weight, too few for a face alone to make good what
-/// nearly three times the weights cost.
-const HALVING: [bool; 4] = [false, true, true, false];
-
-/// The same in bfloat16, whose weights are half as long.
-const HALVING_BF16: [bool; 4] = [false, true, true, true];
+/// Which stages begin with a convolution by Winograd's way. The first has too few inputs for it.
+const HALVING: [bool; 4] = [false, true, true, true];
 
 /// Every Winograd tile in bfloat16: larger ones need more than its 8 bits.
 const TILE_BF16: [usize; 2] = [2, 2];
@@ -168,11 +163,9 @@ impl Network {
         architecture.check_shapes(weights)?;
         let values = |name: &str, shape: &[usize]| architecture.values(weights, name, shape);
         // The last tile of a convolution onto half of 14 rows reaches three rows further than they do.
-        let (tiles, stored, halving, forms) = match arithmetic {
-            Arithmetic::F32 => (TILES, TILES, HALVING, FORMS),
-            Arithmetic::Bf16 => {
-                ([TILE_BF16; 4], [TILE_BF16.map(|pixels| 2 * pixels); 4], HALVING_BF16, [Form::Pairs; 4])
-            }
+        let (tiles, stored, forms) = match arithmetic {
+            Arithmetic::F32 => (TILES, TILES, FORMS),
+            Arithmetic::Bf16 => ([TILE_BF16; 4], [TILE_BF16.map(|pixels| 2 * pixels); 4], [Form::Pairs; 4]),
         };
         let input = Map::new(CROP_HEIGHT, CROP_WIDTH, 3, [1; 2]);
         let mut maps = vec![input];
@@ -199,7 +192,7 @@ impl Network {
                         Layer::Winograd(Winograd::new(isa, tile, form, weight, c.input, activation))
                     })
                 }),
-                _ if halving[stage] => Box::new(move || {
+                _ if HALVING[stage] => Box::new(move || {
                     layer(&|weight, activation| {
                         Layer::Winograd(Winograd::halving(isa, form, weight, c.input, activation))
                     })
