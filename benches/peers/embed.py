@@ -25,7 +25,7 @@ os.environ["OMP_NUM_THREADS"] = str(options.threads)
 import numpy as np  # noqa: E402
 
 import network  # noqa: E402
-from ours import Ours, timed  # noqa: E402
+from ours import Cores, Ours, timed  # noqa: E402
 
 # Threads of some libraries go on spinning for a while when their work is done, and would take a core
 # from whoever comes next.
@@ -88,23 +88,32 @@ for name, run in peers.items():
     cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
     print(f"{name}: 1 - cos = {1 - cosine:.1e}")
 
+# Medians are of the turns in which nobody took a core away, where there are enough.
+ENOUGH = 3
+cores = Cores(ours, options.threads)
 print(f"SphereFace-20, {options.precision}, {options.threads} threads, {options.rounds} rounds: median ms a face, ratio to ours")
 for batch in map(int, options.batches.split(",")):
-    times = {name: [] for name in ["ours", *peers]}
+    turns = []
     # The least of a few calls in a row: what ran before leaves cold caches behind.
     repeat = max(2, 12 // batch)
     for round in range(options.rounds + 2):
         time.sleep(PAUSE_S)
+        before = cores.look()
         turn = {"ours": min(ours.ask(f"embed {batch}")["time_ms"] for _ in range(repeat)) / batch}
         for name, run in peers.items():
             time.sleep(PAUSE_S)
             turn[name] = min(timed(lambda: run(batch))[0] for _ in range(repeat)) / batch
+        time.sleep(PAUSE_S)
+        after = cores.look()
         if round >= 2:
-            for name, value in turn.items():
-                times[name].append(value)
+            turns.append((turn, before and after))
+    quiet = [turn for turn, quiet in turns if quiet]
+    chosen = quiet if len(quiet) >= ENOUGH else [turn for turn, _ in turns]
     print(f"batch {batch:2}:", end="")
-    for name, values in times.items():
-        ratio = statistics.median(b / a for a, b in zip(times["ours"], values))
-        print(f"  {name} {statistics.median(values):.2f}" + (f" x{ratio:.2f}" if name != "ours" else ""), end="")
-    print(flush=True)
+    for name in turns[0][0]:
+        ratio = statistics.median(turn[name] / turn["ours"] for turn in chosen)
+        time_ms = statistics.median(turn[name] for turn in chosen)
+        print(f"  {name} {time_ms:.2f}" + (f" x{ratio:.2f}" if name != "ours" else ""), end="")
+    print(f"  (of {len(chosen)} turns of {len(turns)})", flush=True)
+print(cores)
 ours.close()

@@ -27,3 +27,29 @@ def timed(function):
     start = time.perf_counter()
     result = function()
     return (time.perf_counter() - start) * 1e3, result
+
+
+class Cores:
+    """Whether the cores are ours alone. Those of a virtual machine may share a real one with
+    others, or with each other, for minutes: a loop of multiply-adds on all threads tells."""
+
+    # Of what one thread does, times their number.
+    QUIET = 0.95
+
+    def __init__(self, ours, threads):
+        self.ours, self.threads = ours, threads
+        self.peak = max(self._gflops(1) for _ in range(5))
+        self.shares = []
+
+    def _gflops(self, threads):
+        return self.ours.ask(f"peak {threads}")["gflops"]
+
+    def look(self):
+        """Measures, and says whether they are."""
+        self.shares.append(self._gflops(self.threads) / self.threads / self.peak)
+        return self.shares[-1] >= self.QUIET
+
+    def __str__(self):
+        quiet = sum(share >= self.QUIET for share in self.shares)
+        return (f"{quiet} of {len(self.shares)} times {self.threads} threads had the cores for themselves, "
+                f"at worst {min(self.shares):.0%} of them")

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ours import Ours, timed
+from ours import Cores, Ours, timed
 
 HERE = Path(__file__).parent
 parser = argparse.ArgumentParser(description=__doc__)
@@ -88,14 +88,16 @@ with tempfile.TemporaryDirectory() as folder:
     }
     chosen = options.jobs.split(",")
     times, last = {job: [] for job in chosen}, {}
+    cores = Cores(ours, options.threads)
     for _ in range(options.rounds):
         for job in chosen:
+            cores.look()
             seconds, *last[job] = jobs[job]()
             times[job].append(seconds)
     ours.close()
 
     print(f"{options.video}, {options.threads} threads, smallest face {options.min_face} px, "
-          f"{options.rounds} rounds in turns, median seconds")
+          f"{options.rounds} rounds in turns, median seconds; {cores}")
 
     def show(name, seconds, modes):
         print(f"{name:36} {statistics.median(seconds):7.2f} s", end="")

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use image::RgbImage;
 use serde::Serialize;
@@ -13,6 +13,7 @@ use super::{BenchError, inputs};
 use crate::detect::{self, Detector, Face};
 use crate::embed::{Embedder, Mirror};
 use crate::media;
+use crate::nn::{Isa, peak};
 
 /// One answer, a line of JSON.
 #[derive(Debug, Serialize)]
@@ -27,10 +28,16 @@ struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     faces: Option<Vec<Face>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    gflops: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
-const NOTHING: Answer = Answer { time_ms: None, feature: None, proposals: None, faces: None, error: None };
+const NOTHING: Answer =
+    Answer { time_ms: None, feature: None, proposals: None, faces: None, gflops: None, error: None };
+
+/// How long `peak` computes.
+const PEAK: Duration = Duration::from_millis(20);
 
 /// Answers every line of `requests` with a line of JSON until there are no more:
 ///
@@ -38,6 +45,7 @@ const NOTHING: Answer = Answer { time_ms: None, feature: None, proposals: None, 
 /// - `feature`: the feature of the first of them
 /// - `detect FILE`: finds the faces of a still
 /// - `propose FILE`: runs P-Net over the pyramid of a still
+/// - `peak N`: multiplies and adds on N threads, 1 to 256, for a moment: whether the cores are ours alone
 /// - `copy FILE TO`: decodes a video and encodes it again (paths without spaces)
 ///
 /// # Errors
@@ -79,6 +87,13 @@ pub fn serve(
                 let proposals = Some(proposals.len());
                 Ok(Answer { time_ms: Some(milliseconds(start)), proposals, ..NOTHING })
             }),
+            "peak" => match argument.parse() {
+                Ok(threads @ 1..=256) => {
+                    let gflops = Some(peak::arithmetic_gflops(Isa::best(), threads, PEAK));
+                    Ok(Answer { gflops, ..NOTHING })
+                }
+                _ => Err(format!("'{argument}' is no number of threads")),
+            },
             #[cfg(feature = "video")]
             "copy" => {
                 let (from, to) = argument.split_once(' ').unwrap_or((argument, ""));
@@ -86,7 +101,7 @@ pub fn serve(
                     .map(|(_, time)| Answer { time_ms: Some(1e3 * time.as_secs_f64()), ..NOTHING })
                     .map_err(|error| error.to_string())
             }
-            other => Err(format!("'{other}' is none of embed, feature, detect, propose and copy")),
+            other => Err(format!("'{other}' is none of embed, feature, detect, propose, peak and copy")),
         };
         let answer = answer.unwrap_or_else(|error| Answer { error: Some(error), ..NOTHING });
         serde_json::to_writer(&mut answers, &answer)
