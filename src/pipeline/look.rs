@@ -24,7 +24,7 @@ use crate::align::{self, Crop};
 use crate::detect::{DetectError, Detector, Face, Quality};
 use crate::embed::{self, Embedder, Embedding, Mirror};
 use crate::media::{Frame, Picture, Source};
-use crate::track::{Follower, Moment, Seen, Step, Thumbnail, TrackId, Tracker, Views};
+use crate::track::{Follower, Luma, Moment, Seen, Step, Thumbnail, TrackId, Tracker, Views};
 
 /// Faces embedded together at most: enough to make weight traffic negligible.
 const BATCH_FACES: usize = 16;
@@ -123,6 +123,7 @@ impl LookedFace {
         Seen {
             chain: self.step.chain,
             doubtful: self.step.doubtful,
+            changed: self.step.changed,
             face: &self.face,
             quality: &self.quality,
             embedding: self.embedding.as_ref(),
@@ -356,7 +357,9 @@ fn follow(follower: &mut Follower, searched: Searched, pictures: bool) -> Looked
     let Searched { shown: Shown { frame, cut, .. }, found, candidates } = searched;
     let moment = Moment { frame: frame.index, pts_ns: frame.pts_ns, cut };
     let places: Vec<(Face, Quality)> = candidates.iter().map(|one| (one.face, one.quality)).collect();
-    let steps = follower.follow(&moment, &places);
+    let [bytes, ..] = frame.picture.planes();
+    let luma = Luma { bytes, width: frame.picture.width(), height: frame.picture.height() };
+    let steps = follower.follow(&moment, luma, &places);
     let faces: Vec<LookedFace> = candidates
         .into_iter()
         .zip(steps)

@@ -7,12 +7,14 @@
 mod cluster;
 mod follow;
 mod join;
+mod patch;
 mod shots;
 mod tracker;
 
 pub use cluster::cluster;
 pub use follow::{Follower, Step, Views};
 pub use join::join;
+pub use patch::{FacePatch, Luma};
 pub use shots::Thumbnail;
 pub use tracker::{GAP_NS, Seen, Tracker};
 
