@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::embed::Embedding;
 use crate::gallery::search::{EXACT_UP_TO, Hit, Search, Which};
-use crate::gallery::{PersonTemplates, Template, Templates};
+use crate::gallery::{PersonTemplates, Template, Templates, Viewpoint};
 use crate::nn::{Isa, ModelId};
 
 /// Templates of a person.
@@ -125,7 +125,7 @@ impl SearchBench {
             let mut random = SmallRng::seed_from_u64(person as u64);
             let template = |view: usize, random: &mut SmallRng| {
                 let embedding = Embedding::new(model, self.view(person, random))?;
-                Some(Template { source: view.to_string(), embedding })
+                Some(Template { source: view.to_string(), embedding, view: Viewpoint::FRONTAL })
             };
             PersonTemplates {
                 name: person.to_string(),

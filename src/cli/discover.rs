@@ -12,7 +12,7 @@ use super::options::{self, DeviceArgs, MarginArgs, ModelArgs, ThresholdArgs};
 use crate::analysis::Analysis;
 use crate::annotate::{SheetCell, SheetRow, contact_sheet};
 use crate::discover::{self, Member};
-use crate::identify::{self, Identifier, decide};
+use crate::identify::{self, decide};
 use crate::media::write_still;
 use crate::track::SURE_SCORE;
 
@@ -87,8 +87,8 @@ impl DiscoverArgs {
         };
         let mut members = discover::members(&analyses, usize::from(self.min_views), self.min_score)?;
         if let Some(gallery) = &self.gallery {
-            let (templates, threshold) = options::known(&self.threshold, gallery, &embedder)?;
-            let identifier = Identifier::new(&templates, threshold)?.with_margin_deg(self.margin.margin);
+            let known = options::known(&self.threshold, gallery, &embedder)?;
+            let identifier = known.identifier()?.with_margin_deg(self.margin.margin);
             let mut named = BTreeSet::new();
             for (file, analysis) in analyses.iter().enumerate() {
                 let decisions = decide(&analysis.observations, Some(&identifier), Some(same_deg))?;

@@ -2,6 +2,7 @@
 
 mod openset;
 mod verification;
+mod views;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,7 @@ enum EvalCommand {
     Lfw(verification::LfwArgs),
     Openset(openset::OpensetArgs),
     Calibrate(CalibrateArgs),
+    Views(views::ViewsArgs),
 }
 
 impl EvalArgs {
@@ -51,6 +53,7 @@ impl EvalArgs {
             EvalCommand::Lfw(args) => args.run(),
             EvalCommand::Openset(args) => args.run(),
             EvalCommand::Calibrate(args) => args.run(),
+            EvalCommand::Views(args) => args.run(),
         }
     }
 }

@@ -10,12 +10,13 @@ use serde_json::json;
 
 use super::UsageError;
 use super::faces::{self, Tracks};
-use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, ThresholdArgs};
+use super::options::{self, DetectionArgs, DeviceArgs, Known, ModelArgs, ThresholdArgs};
 use crate::analysis::Analysis;
 use crate::annotate::{SheetCell, SheetRow, contact_sheet};
 use crate::discover::{self, Member};
 use crate::gallery::{
-    Choice, Circumstances, Finding, Footage, Gallery, Person, PersonName, check, expected_false_matches,
+    Choice, Circumstances, Finding, Footage, Gallery, Person, PersonName, Viewpoint, check,
+    expected_false_matches,
 };
 use crate::identify::{self, Calibration, Identifier, Threshold};
 use crate::media::write_still;
@@ -225,11 +226,12 @@ impl CheckArgs {
         let gallery = Gallery::open(&self.place.gallery)?;
         let people = gallery.people()?;
         let embedder = self.model.embedder(&self.device.open_and_tell()?)?;
-        let (templates, threshold) = options::known(&self.threshold, &self.place.gallery, &embedder)?;
+        let Known { templates, threshold, count, .. } =
+            options::known(&self.threshold, &self.place.gallery, &embedder)?;
         let mut findings = check(&people, &templates, threshold.angle_deg());
         // Strays come from the folder, not from the people.
         let strays = gallery.strays()?;
-        let count: usize = templates.people.iter().map(|person| person.templates.len()).sum();
+        let all: usize = templates.people.iter().map(|person| person.templates.len()).sum();
         let calibration = Calibration::from_metadata(embedder.metadata()).ok();
         let fmr = calibration.and_then(|calibration| calibration.fmr_at(threshold.angle_deg()));
         let expected = fmr.map(|fmr| expected_false_matches(fmr, count));
@@ -244,7 +246,8 @@ impl CheckArgs {
                     "findings": texts.collect::<Vec<_>>(),
                     "strays": strays,
                     "threshold": threshold.angle_deg(),
-                    "templates": count,
+                    "templates": all,
+                    "templates_that_say_nothing": all - count,
                     "expected_false_positive_identification_rate": expected,
                 })
             );
@@ -257,10 +260,16 @@ impl CheckArgs {
                 );
             }
             println!(
-                "{} people, {count} templates, {} findings; a face is named below {threshold}",
+                "{} people, {all} templates, {} findings; a face is named below {threshold}",
                 people.len(),
                 findings.len() + strays.len()
             );
+            if count < all {
+                println!(
+                    "{} of the templates are seen so far from the side, or are so unsure to be faces, that this model tells nobody by them",
+                    all - count
+                );
+            }
             match expected {
                 Some(rate) => println!(
                     "of strangers, at most {:.2} % are expected to be given a name (rate of one comparison times templates)",
@@ -356,7 +365,7 @@ impl CalibrateArgs {
         for person in discover::people(&members, same_deg, |_| true) {
             let mut nearest: Option<(f32, &Member, String)> = None;
             for member in person.into_iter().map(|index| &members[index]) {
-                let found = identifier.identify(&member.template)?.nearest;
+                let found = identifier.identify(&member.template, Viewpoint::FRONTAL)?.nearest;
                 if let Some(found) =
                     found.filter(|one| nearest.as_ref().is_none_or(|held| one.angle_deg < held.0))
                 {

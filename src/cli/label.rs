@@ -488,13 +488,15 @@ impl LabelArgs {
 
     /// The people of the gallery and their colours; says which gallery and which network.
     fn known(&self, gallery: &Path, embedder: &Embedder) -> Result<(Identifier, Colours)> {
-        let (templates, threshold) = options::known(&self.threshold, gallery, embedder)?;
-        if let Some(error) = &templates.not_saved {
+        let known = options::known(&self.threshold, gallery, embedder)?;
+        if let Some(error) = &known.templates.not_saved {
             self.say(&format!("warning: {error}; the gallery will be embedded again next time"));
         }
-        let identifier = Identifier::new(&templates, threshold)?
-            .with_margin_deg(self.margin.margin)
-            .with_threads(self.threads.count());
+        let people = known.templates.people.iter();
+        let numbers = people.filter_map(|person| Some((person.name.clone(), person.colour?)));
+        let colours = Colours::new(numbers);
+        let identifier =
+            known.identifier()?.with_margin_deg(self.margin.margin).with_threads(self.threads.count());
         self.say(&format!("model {} ({}), {}", self.model.model, embedder.model(), accuracy(embedder)));
         self.say(&format!(
             "gallery {}: {} people, {} templates; a face is named below {}",
@@ -503,8 +505,7 @@ impl LabelArgs {
             identifier.templates_len(),
             identifier.threshold()
         ));
-        let numbers = templates.people.into_iter().filter_map(|person| Some((person.name, person.colour?)));
-        Ok((identifier, Colours::new(numbers)))
+        Ok((identifier, colours))
     }
 
     fn say(&self, text: &str) {

@@ -173,6 +173,7 @@ fn show(model: &str, json: bool) -> Result<()> {
         ("licence", text(&description, "licence")),
         ("LFW", lfw(&description["lfw"])),
         ("calibration", calibration(&description["calibration"])),
+        ("views", views(&description["views"])),
     ];
     for (name, value) in lines {
         let value = value.trim();
@@ -208,6 +209,12 @@ fn calibration(table: &Value) -> String {
     )
 }
 
+fn views(table: &Value) -> String {
+    let Some(people) = table["people"].as_u64() else { return String::new() };
+    let set = table["set"].as_str().unwrap_or("a set not stated");
+    format!("what strangers look like from the side was measured on {people} people of {set}")
+}
+
 /// Everything known about a model. Metadata that is JSON itself is parsed.
 fn describe(model: &str, weights: &Weights) -> Result<Value> {
     let network = Network::from_metadata(&weights.metadata).with_context(|| model.to_owned())?;
@@ -220,7 +227,9 @@ fn describe(model: &str, weights: &Weights) -> Result<Value> {
     });
     for (key, value) in &weights.metadata {
         description[key] = match key.as_str() {
-            "lfw" | "calibration" => serde_json::from_str(value).unwrap_or_else(|_| value.clone().into()),
+            "lfw" | "calibration" | "views" => {
+                serde_json::from_str(value).unwrap_or_else(|_| value.clone().into())
+            }
             _ => value.clone().into(),
         };
     }
@@ -240,7 +249,7 @@ impl Import {
                     if key == "channel_order" { ", or use --channel-order" } else { "" }
                 )));
             }
-            if matches!(key, "lfw" | "calibration")
+            if matches!(key, "lfw" | "calibration" | "views")
                 && let Err(error) = serde_json::from_str::<Value>(value)
             {
                 bail!(UsageError(format!("--set {key}=...: this must be JSON ({error})")));

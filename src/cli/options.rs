@@ -13,7 +13,8 @@ use crate::detect::{Detector, DetectorConfig, MinFace};
 use crate::embed::{EmbedOptions, Embedder, Mirror};
 use crate::gallery::{Gallery, Templates};
 use crate::identify::{
-    DEFAULT_MARGIN_DEG, Threshold, ThresholdRequest, parse_angle_deg, parse_fmr, parse_margin_deg,
+    DEFAULT_MARGIN_DEG, Identifier, IdentifyError, Threshold, ThresholdRequest, ThresholdSource,
+    ViewCalibration, parse_angle_deg, parse_fmr, parse_margin_deg,
 };
 use crate::nn::weights::{BuiltIn, MTCNN, SPHEREFACE, Stored};
 use crate::nn::{Arithmetic, ArithmeticError, Device, DeviceChoice, DeviceError, Isa, Weights};
@@ -243,7 +244,7 @@ pub fn parse_share(text: &str) -> Result<f32, String> {
 /// # Errors
 /// When there is no such gallery or its calibration is damaged; when what was asked for makes
 /// no sense to the model, which is found out before anything is embedded; as for [`templates`].
-pub fn known(args: &ThresholdArgs, root: &Path, embedder: &Embedder) -> Result<(Templates, Threshold)> {
+pub fn known(args: &ThresholdArgs, root: &Path, embedder: &Embedder) -> Result<Known> {
     let footage = Gallery::open(root)?.footage(embedder.model())?;
     let before = |count: usize| {
         Threshold::for_gallery(args.request(), embedder.metadata(), footage.as_ref(), count)
@@ -251,8 +252,35 @@ pub fn known(args: &ThresholdArgs, root: &Path, embedder: &Embedder) -> Result<(
     };
     before(0)?;
     let templates = templates(root, embedder)?;
-    let threshold = before(templates.people.iter().map(|person| person.templates.len()).sum())?;
-    Ok((templates, threshold))
+    let views = ViewCalibration::from_metadata(embedder.metadata());
+    let all = templates.people.iter().flat_map(|person| &person.templates);
+    let count = all.filter(|one| views.as_ref().is_none_or(|views| views.is_open(one.view))).count();
+    let threshold = before(count)?;
+    // An angle that was given, or measured on the user's own strangers, means what it says.
+    let calibrated = matches!(threshold.source(), ThresholdSource::Calibrated { .. });
+    Ok(Known { templates, threshold, count, views: views.filter(|_| calibrated) })
+}
+
+/// Who is known, and how near a face must be to somebody.
+pub struct Known {
+    /// The gallery as the model sees it.
+    pub templates: Templates,
+    /// The angle below which a face is named.
+    pub threshold: Threshold,
+    /// Templates that can match anything.
+    pub count: usize,
+    /// What the views of faces take off the threshold.
+    pub views: Option<ViewCalibration>,
+}
+
+impl Known {
+    /// The gallery laid out for search.
+    ///
+    /// # Errors
+    /// When its templates are of different models.
+    pub fn identifier(self) -> Result<Identifier, IdentifyError> {
+        Ok(Identifier::new(&self.templates, self.threshold)?.with_views(self.views))
+    }
 }
 
 /// The templates of a gallery by that model; embeds what is new in it.

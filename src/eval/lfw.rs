@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::verification::Pair;
 use super::{EvalError, read};
 use crate::align::{self, CROP_HEIGHT, CROP_WIDTH, Crop};
-use crate::detect::{Detector, Scratch};
+use crate::detect::{Detector, Quality, Scratch};
+use crate::gallery::Viewpoint;
 use crate::media::read_still;
 use crate::prepare::{Subject, subject};
 
@@ -151,10 +152,12 @@ pub fn read_crop(path: &Path) -> Result<Crop, EvalError> {
 }
 
 /// The face of a photo.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Portrait {
     /// The crop of the face nearest to the centre.
     pub crop: Crop,
+    /// How that face is seen.
+    pub view: Viewpoint,
     /// How many faces were found.
     pub faces: usize,
     /// The photo was an aligned crop already and was taken as it is.
@@ -193,10 +196,12 @@ pub fn portraits(
 fn portrait(path: &Path, detector: &Detector, scratch: &mut Scratch) -> Result<Option<Portrait>, EvalError> {
     let image = read_still(path)?;
     let Some(Subject { face, faces }) = subject(&image, detector, scratch)? else { return Ok(None) };
+    let view = Viewpoint::of(&face, &Quality::measure(&face, &image));
     Ok(match align::already_aligned(&image, &face.landmarks) {
-        Some(crop) => Some(Portrait { crop, faces, already_aligned: true }),
+        Some(crop) => Some(Portrait { crop, view, faces, already_aligned: true }),
         None => {
-            align::align(&image, &face.landmarks).map(|crop| Portrait { crop, faces, already_aligned: false })
+            let crop = align::align(&image, &face.landmarks);
+            crop.map(|crop| Portrait { crop, view, faces, already_aligned: false })
         }
     })
 }

@@ -10,6 +10,7 @@ pub mod roc;
 pub mod truth;
 pub mod verification;
 pub mod video;
+pub mod views;
 
 use std::path::PathBuf;
 

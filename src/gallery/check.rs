@@ -254,7 +254,7 @@ pub fn expected_false_matches(fmr: f64, templates: usize) -> f64 {
 mod tests {
     use super::*;
     use crate::detect::{BBox, Face, Quality};
-    use crate::gallery::{PersonName, Still, Template};
+    use crate::gallery::{PersonName, Still, Template, Viewpoint};
     use crate::nn::ModelId;
 
     const MODEL: ModelId = ModelId([1; 8]);
@@ -279,6 +279,7 @@ mod tests {
                 vec![deg.to_radians().cos() as f32, deg.to_radians().sin() as f32],
             )
             .unwrap(),
+            view: Viewpoint::FRONTAL,
         };
         let folders = people.iter().map(|(name, stills)| Person {
             colour: None,

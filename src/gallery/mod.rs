@@ -33,6 +33,7 @@ mod pack;
 mod reject;
 pub mod search;
 mod templates;
+mod viewpoint;
 
 pub use calibration::{CONFIDENCE, CalibrationError, Circumstances, Footage, MIN_STRANGERS};
 pub use check::{Finding, check, expected_false_matches};
@@ -40,6 +41,7 @@ pub use examine::{Choice, Examined, Refusal, examine};
 pub use name::PersonName;
 pub use reject::Rejected;
 pub use templates::{PersonTemplates, Template, Templates};
+pub use viewpoint::Viewpoint;
 
 use std::io;
 use std::path::{Path, PathBuf};

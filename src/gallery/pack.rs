@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
-use super::{GalleryError, INDEX, PersonTemplates, REJECTED, STILLS, Template, disk};
+use super::{GalleryError, INDEX, PersonTemplates, REJECTED, STILLS, Template, Viewpoint, disk};
 use crate::embed::Embedding;
 use crate::nn::ModelId;
 
-const MAGIC: &[u8; 8] = b"SFPACK\x01\n";
+const MAGIC: &[u8; 8] = b"SFPACK\x02\n";
 
 const PREFIX: &str = ".templates-";
 
@@ -75,9 +75,9 @@ struct Entry {
     stamp: Stamp,
     name: String,
     colour: Option<u32>,
-    /// Sources of the templates, then of the counter-examples.
-    templates: Vec<String>,
-    rejected: Vec<String>,
+    /// Sources and views of the templates, then of the counter-examples.
+    templates: Vec<(String, Viewpoint)>,
+    rejected: Vec<(String, Viewpoint)>,
 }
 
 impl Entry {
@@ -151,9 +151,10 @@ impl Pack {
         }
         let bytes = self.map.get(*start..*start + 4 * entry.rows() * self.length)?;
         let mut values = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
-        let mut template = |source: &String| {
+        let mut template = |(source, view): &(String, Viewpoint)| {
             let vector = values.by_ref().take(self.length).collect();
-            Some(Template { source: source.clone(), embedding: Embedding::from_unit(self.model, vector)? })
+            let embedding = Embedding::from_unit(self.model, vector)?;
+            Some(Template { source: source.clone(), embedding, view: *view })
         };
         let templates = entry.templates.iter().map(&mut template).collect::<Option<_>>()?;
         let rejected = entry.rejected.iter().map(&mut template).collect::<Option<_>>()?;
@@ -170,7 +171,8 @@ pub(super) fn write(path: &Path, model: ModelId, people: &[Packed]) -> std::io::
         let all = one.person.templates.iter().chain(&one.person.rejected);
         all.map(|template| template.embedding.clone()).collect()
     };
-    let sources = |templates: &[Template]| templates.iter().map(|one| one.source.clone()).collect();
+    let sources =
+        |templates: &[Template]| templates.iter().map(|one| (one.source.clone(), one.view)).collect();
     let entry = |one: &Packed| Entry {
         folder: one.folder.clone(),
         stamp: one.stamp,

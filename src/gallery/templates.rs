@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::pack::{self, Pack, Packed, Stamp};
-use super::{DERIVED, Gallery, GalleryError, Person, REJECTED, STILLS, Still, disk, read_crop, read_person};
+use super::{
+    DERIVED, Gallery, GalleryError, Person, REJECTED, STILLS, Still, Viewpoint, disk, read_crop, read_person,
+};
 use crate::align::Crop;
+use crate::detect::MAX_YAW_DEG;
 use crate::embed::Embedding;
 use crate::nn::ModelId;
+use crate::track::SURE_SCORE;
 
 /// Most crops handed to the network at once.
 const BATCH: usize = 32;
@@ -25,6 +29,8 @@ pub struct Template {
     pub source: String,
     /// The embedding.
     pub embedding: Embedding,
+    /// How the face is seen in it.
+    pub view: Viewpoint,
 }
 
 /// Everything a person is recognised by.
@@ -34,7 +40,8 @@ pub struct PersonTemplates {
     pub name: String,
     /// See [`Person::colour`].
     pub colour: Option<u32>,
-    /// One a still, in the order of enrolment; then, from two stills on, their mean.
+    /// One for each still, in the order of enrolment; then the mean of those that face the camera, where
+    /// there are two at least.
     pub templates: Vec<Template>,
     /// One a counter-example: faces of others that were taken for this person.
     pub rejected: Vec<Template>,
@@ -160,27 +167,34 @@ impl Templates {
         // Fresh or stored, an embedding comes from the same vector by the same rounding.
         let template = |still: &Still| {
             let embedding = Embedding::new(model, vectors.get(&still.key())?.clone())?;
-            Some(Template { source: still.file.clone(), embedding })
+            Some(Template {
+                source: still.file.clone(),
+                embedding,
+                view: Viewpoint::of(&still.face, &still.quality),
+            })
         };
         let mut all: Vec<Template> = person.stills.iter().filter_map(template).collect();
         let rejected = person.rejected.iter().filter_map(template).collect();
-        if all.len() > 1
-            && let Some(embedding) = mean(model, &all)
-        {
-            all.push(Template { source: MEAN.to_owned(), embedding });
-        }
+        all.extend(mean(model, &all));
         Ok(PersonTemplates { name: person.name.to_string(), colour: person.colour, templates: all, rejected })
     }
 }
 
-/// The direction of the sum of unit vectors; `None` when they cancel out.
-fn mean(model: ModelId, templates: &[Template]) -> Option<Embedding> {
-    let length = templates.first()?.embedding.as_slice().len();
+/// The direction of the sum of the templates that surely face the camera, where there are two at least; `None`
+/// too when they cancel out. What is seen from the side would draw it towards all other profiles.
+fn mean(model: ModelId, templates: &[Template]) -> Option<Template> {
+    let is_facing = |one: &&Template| one.view.yaw_deg <= MAX_YAW_DEG && one.view.score >= SURE_SCORE;
+    let facing: Vec<&Template> = templates.iter().filter(is_facing).collect();
+    let [first, _, ..] = facing[..] else { return None };
+    let length = first.embedding.as_slice().len();
     let mut sum = vec![0.0f64; length];
-    for template in templates {
+    for template in &facing {
         sum.iter_mut().zip(template.embedding.as_slice()).for_each(|(total, &x)| *total += f64::from(x));
     }
-    Embedding::new(model, sum.into_iter().map(|x| x as f32).collect())
+    let embedding = Embedding::new(model, sum.into_iter().map(|x| x as f32).collect())?;
+    let yaw_deg = facing.iter().map(|one| one.view.yaw_deg).sum::<f32>() / facing.len() as f32;
+    let score = facing.iter().fold(0.0, |most: f32, one| most.max(one.view.score));
+    Some(Template { source: MEAN.to_owned(), embedding, view: Viewpoint { yaw_deg, score } })
 }
 
 fn embeddings_path(folder: &Path, model: ModelId) -> PathBuf {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::through::{Seen, names_through};
 use super::{Candidate, Evidence, Identification, Identifier, IdentifyError, Rejection, Through};
 use crate::embed::Embedding;
+use crate::gallery::Viewpoint;
 use crate::track::{self, Observation, Track, TrackId, cluster};
 
 /// Who a person of a track is.
@@ -74,7 +75,8 @@ pub struct Decision {
     pub rejected: Option<Rejection>,
     /// Another track that gave this one its name, for which `nearest` alone is not near enough.
     pub through: Option<Through>,
-    /// The angle in degrees that `nearest` was held to; `None` without a gallery.
+    /// The threshold in degrees, which the [judged](Candidate::judged_deg) angle of `nearest` was held to;
+    /// `None` without a gallery.
     pub threshold_deg: Option<f64>,
     /// `nearest` is near enough, but somebody else is as near, and no other track says who it is.
     pub ambiguous: bool,
@@ -133,7 +135,12 @@ pub fn decide(
         for seen in track.observations.iter().filter_map(|&at| observations.get(at)) {
             evidence.see(seen.frame, seen.weight(), seen.face.score);
             if let Some(embedding) = &seen.embedding {
-                evidence.add(embedding, seen.weight(), identifier)?;
+                evidence.add(
+                    embedding,
+                    seen.weight(),
+                    Viewpoint::of(&seen.face, &seen.quality),
+                    identifier,
+                )?;
             }
         }
         let (identification, votes) = match identifier {
@@ -206,8 +213,7 @@ struct Found {
 
 /// Takes the name from the farther of two tracks that share a frame and a name.
 fn one_place_at_a_time(found: &mut [Found], together: impl Fn(usize, usize) -> bool) {
-    let angle =
-        |one: &Identification| one.nearest.as_ref().map_or(f32::INFINITY, |nearest| nearest.angle_deg);
+    let angle = |one: &Identification| one.nearest.as_ref().map_or(f32::INFINITY, Candidate::judged_deg);
     let mut named: Vec<usize> =
         (0..found.len()).filter(|&at| found[at].identification.name.is_some()).collect();
     named.sort_by(|&a, &b| {

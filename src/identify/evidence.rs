@@ -2,6 +2,7 @@
 
 use super::{Identification, Identifier, IdentifyError, Votes};
 use crate::embed::Embedding;
+use crate::gallery::Viewpoint;
 use crate::track::is_distinct;
 
 /// Views whose vote is kept; of more, those of the least weight are forgotten.
@@ -18,6 +19,8 @@ pub struct Evidence {
     best: Option<(f32, u64)>,
     score: f32,
     embedded: f32,
+    /// Turns of the embedded views, each times its weight.
+    turn: f64,
 }
 
 #[derive(Debug, Clone)]
@@ -37,7 +40,7 @@ impl Evidence {
         }
     }
 
-    /// Adds a view of the track.
+    /// Adds an embedding of the track, of a face seen as `view`.
     ///
     /// # Errors
     /// [`IdentifyError::OtherModel`] when it is of another model than the gallery.
@@ -45,6 +48,7 @@ impl Evidence {
         &mut self,
         embedding: &Embedding,
         weight: f32,
+        view: Viewpoint,
         identifier: Option<&Identifier>,
     ) -> Result<(), IdentifyError> {
         self.embedded = self.embedded.max(weight);
@@ -57,9 +61,10 @@ impl Evidence {
         }
         sum.iter_mut().zip(values).for_each(|(sum, &x)| *sum += f64::from(weight) * f64::from(x));
         self.weight += f64::from(weight);
+        self.turn += f64::from(weight) * f64::from(view.yaw_deg);
         self.views += 1;
         if let Some(identifier) = identifier {
-            let alone = identifier.identify(embedding)?;
+            let alone = identifier.identify(embedding, view)?;
             let nearest = alone.nearest.map(|candidate| candidate.name);
             self.votes.push(Vote { nearest, named: alone.name.is_some(), weight });
             if self.votes.len() > MOST_VOTES {
@@ -69,6 +74,13 @@ impl Evidence {
             }
         }
         Ok(())
+    }
+
+    /// How the track is seen on the whole: its turn is the mean of the views', each with its weight, and it
+    /// is as surely a face as its surest view.
+    pub fn view(&self) -> Viewpoint {
+        let yaw_deg = if self.weight > 0.0 { (self.turn / self.weight) as f32 } else { 0.0 };
+        Viewpoint { yaw_deg, score: self.score }
     }
 
     /// Views with an embedding.
@@ -98,7 +110,7 @@ impl Evidence {
     /// [`IdentifyError::OtherModel`] when the views are of another model than the gallery.
     pub fn decide(&self, identifier: &Identifier) -> Result<(Identification, Votes), IdentifyError> {
         let Some(template) = self.template() else { return Ok((Identification::UNKNOWN, Votes::default())) };
-        let identification = identifier.identify(&template)?;
+        let identification = identifier.identify(&template, self.view())?;
         let nearest = identification.nearest.as_ref().map(|candidate| candidate.name.as_str());
         let (mut votes, mut with, mut all) = (Votes { views: self.views, ..Votes::default() }, 0.0, 0.0);
         for vote in &self.votes {

@@ -9,6 +9,7 @@ mod evidence;
 mod online;
 mod threshold;
 mod through;
+pub(crate) mod views;
 
 pub use decision::{Decision, Votes, Who, decide};
 pub use evidence::Evidence;
@@ -18,6 +19,7 @@ pub use threshold::{
     ThresholdRequest, ThresholdSource, parse_angle_deg, parse_fmr, parse_margin_deg,
 };
 pub use through::Through;
+pub use views::{Spread, ViewCalibration, ViewCell};
 
 use std::collections::BTreeMap;
 
@@ -25,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::embed::Embedding;
 use crate::gallery::search::{Hit, Mixed, Search, Which};
-use crate::gallery::{PersonTemplates, Template, Templates};
+use crate::gallery::{PersonTemplates, Template, Templates, Viewpoint};
 use crate::nn::{Isa, ModelId};
 
 /// How far apart two views of one person are at most, in degrees: the angle of the default
@@ -61,8 +63,18 @@ pub struct Candidate {
     pub name: String,
     /// Angle to the person's nearest template in degrees, 0..=180.
     pub angle_deg: f32,
-    /// That template: the file name of a still, or `mean` for the mean of all stills.
+    /// That template: the file name of a still, or `mean` for the mean of the stills.
     pub template: String,
+    /// Degrees that the views of probe and template take off the threshold, 0 or more.
+    pub handicap_deg: f32,
+}
+
+impl Candidate {
+    /// The angle that is held to the threshold and ranks candidates: a pair of views among which strangers
+    /// look more alike counts as farther.
+    pub fn judged_deg(&self) -> f32 {
+        self.angle_deg + self.handicap_deg
+    }
 }
 
 /// The decision about one probe, with what explains it.
@@ -106,13 +118,14 @@ pub struct Identifier {
     people: Vec<Known>,
     templates: Search,
     rejected: Search,
+    views: Option<ViewCalibration>,
 }
 
 /// A person, with where each template and counter-example comes from.
 #[derive(Debug)]
 struct Known {
     name: String,
-    templates: Vec<String>,
+    templates: Vec<(String, Viewpoint)>,
     rejected: Vec<String>,
 }
 
@@ -126,7 +139,7 @@ impl Identifier {
         let sources = |templates: &[Template]| templates.iter().map(|one| one.source.clone()).collect();
         let known = |person: &PersonTemplates| Known {
             name: person.name.clone(),
-            templates: sources(&person.templates),
+            templates: person.templates.iter().map(|one| (one.source.clone(), one.view)).collect(),
             rejected: sources(&person.rejected),
         };
         let search =
@@ -138,7 +151,15 @@ impl Identifier {
             people: templates.people.iter().map(known).collect(),
             templates: search(Which::Templates)?,
             rejected: search(Which::Rejected)?,
+            views: None,
         })
+    }
+
+    /// Judges a match by what strangers look like for the views of template and probe; without this, all
+    /// views are judged alike.
+    pub fn with_views(mut self, views: Option<ViewCalibration>) -> Self {
+        self.views = views;
+        self
     }
 
     /// Names nobody who is not so many degrees nearer than anybody else; 0 without this.
@@ -173,8 +194,8 @@ impl Identifier {
         self.templates.len()
     }
 
-    /// Who `probe` is: the person with the largest cosine over all of their templates, unknown
-    /// unless the angle is below the bar for that person and nobody else is nearly as near (see
+    /// Who `probe`, seen as `view`, is: the person with the largest cosine over all of their templates, less
+    /// what the views take off (see [`with_views`](Self::with_views)), unknown unless the angle is below the bar for that person and nobody else is nearly as near (see
     /// [`with_margin_deg`](Self::with_margin_deg)). Equal cosines go to the person who
     /// comes first in the gallery, so that the answer never depends on anything else.
     ///
@@ -185,7 +206,7 @@ impl Identifier {
     ///
     /// # Errors
     /// [`IdentifyError::OtherModel`]: angles across models mean nothing.
-    pub fn identify(&self, probe: &Embedding) -> Result<Identification, IdentifyError> {
+    pub fn identify(&self, probe: &Embedding, view: Viewpoint) -> Result<Identification, IdentifyError> {
         let other = IdentifyError::OtherModel { probe: probe.model(), gallery: self.model };
         if probe.model() != self.model {
             return Err(other);
@@ -203,15 +224,15 @@ impl Identifier {
         } else {
             self.rejected.nearest(vector).into_iter().map(|hit| (hit.person, hit)).collect()
         };
-        let (mut best, mut second): (Option<Hit>, Option<Hit>) = (None, None);
-        let mut barred: Option<(Hit, Hit)> = None;
-        for hit in self.templates.nearest(vector) {
-            let beats = |held: Option<Hit>| held.is_none_or(|held| hit.cosine > held.cosine);
-            let near = |hit: &Hit| f64::from(angle_deg(hit.cosine)) < self.threshold.angle_deg();
-            if let Some(counter) = against.get(&hit.person).filter(|counter| near(counter))
-                && counter.cosine >= hit.cosine
+        let (mut best, mut second): (Option<Judged>, Option<Judged>) = (None, None);
+        let mut barred: Option<(Judged, Hit)> = None;
+        for hit in self.judged(vector, view) {
+            let beats = |held: Option<Judged>| held.is_none_or(|held| hit.is_nearer_than(&held));
+            let near = |angle_deg: f32| f64::from(angle_deg) < self.threshold.angle_deg();
+            if let Some(counter) = against.get(&hit.hit.person).filter(|one| near(angle_deg(one.cosine)))
+                && counter.cosine >= hit.hit.cosine
             {
-                if near(&hit) && beats(barred.map(|(held, _)| held)) {
+                if near(hit.judged_deg()) && beats(barred.map(|(held, _)| held)) {
                     barred = Some((hit, *counter));
                 }
             } else if beats(best) {
@@ -223,34 +244,77 @@ impl Identifier {
         }
         let (nearest, runner_up) =
             (best.map(|hit| self.candidate(hit)), second.map(|hit| self.candidate(hit)));
-        let near =
-            nearest.as_ref().filter(|candidate| f64::from(candidate.angle_deg) < self.threshold.angle_deg());
+        let near = nearest
+            .as_ref()
+            .filter(|candidate| f64::from(candidate.judged_deg()) < self.threshold.angle_deg());
         let ambiguous = near.zip(runner_up.as_ref()).is_some_and(|(near, runner_up)| {
-            f64::from(runner_up.angle_deg) - f64::from(near.angle_deg) < self.margin_deg
+            f64::from(runner_up.judged_deg()) - f64::from(near.judged_deg()) < self.margin_deg
         });
         let name = near.filter(|_| !ambiguous).map(|candidate| candidate.name.clone());
         // Somebody farther than the one named has no part in the decision.
         let rejected = barred
-            .filter(|(hit, _)| best.is_none_or(|best| hit.cosine >= best.cosine))
+            .filter(|(hit, _)| best.is_none_or(|best| !best.is_nearer_than(hit)))
             .map(|(hit, counter)| self.rejection(hit, counter));
         Ok(Identification { name, ambiguous, nearest, runner_up, rejected })
     }
 
-    fn candidate(&self, hit: Hit) -> Candidate {
-        let person = &self.people[hit.person];
-        Candidate {
-            name: person.name.clone(),
-            angle_deg: angle_deg(hit.cosine),
-            template: person.templates[hit.template].clone(),
+    /// The template of everybody that comes nearest when the views are counted in, in the order of people.
+    fn judged(&self, probe: &[f32], view: Viewpoint) -> Vec<Judged> {
+        let alike = |hit| Judged { hit, handicap_deg: 0.0 };
+        let Some(views) = &self.views else {
+            return self.templates.nearest(probe).into_iter().map(alike).collect();
+        };
+        let threshold_deg = self.threshold.angle_deg();
+        let mut nearest: Vec<Judged> = Vec::new();
+        for hit in self.templates.near(probe) {
+            let (_, template) = self.people[hit.person].templates[hit.template];
+            let handicap_deg = views.handicap_deg(template, view, threshold_deg) as f32;
+            let judged = Judged { hit, handicap_deg };
+            match nearest.last_mut() {
+                Some(last) if last.hit.person == hit.person => {
+                    if judged.is_nearer_than(last) {
+                        *last = judged;
+                    }
+                }
+                _ => nearest.push(judged),
+            }
         }
+        nearest
     }
 
-    fn rejection(&self, hit: Hit, counter: Hit) -> Rejection {
+    fn candidate(&self, Judged { hit, handicap_deg }: Judged) -> Candidate {
+        let person = &self.people[hit.person];
+        let (template, _) = person.templates[hit.template].clone();
+        Candidate { name: person.name.clone(), angle_deg: angle_deg(hit.cosine), template, handicap_deg }
+    }
+
+    fn rejection(&self, hit: Judged, counter: Hit) -> Rejection {
         Rejection {
             candidate: self.candidate(hit),
             counter_example: self.people[counter.person].rejected[counter.template].clone(),
             counter_angle_deg: angle_deg(counter.cosine),
         }
+    }
+}
+
+/// A template that was found, and what its view and the probe's take off the threshold.
+#[derive(Debug, Clone, Copy)]
+struct Judged {
+    hit: Hit,
+    handicap_deg: f32,
+}
+
+impl Judged {
+    fn judged_deg(&self) -> f32 {
+        angle_deg(self.hit.cosine) + self.handicap_deg
+    }
+
+    /// Compared by cosines where the views are alike, which are finer than angles.
+    fn is_nearer_than(&self, other: &Self) -> bool {
+        if self.handicap_deg == other.handicap_deg {
+            return self.hit.cosine > other.hit.cosine;
+        }
+        self.judged_deg() < other.judged_deg()
     }
 }
 
@@ -279,7 +343,11 @@ mod tests {
             colour: None,
             templates: angles
                 .iter()
-                .map(|&deg| Template { source: format!("{deg}.jpg"), embedding: at(MODEL, deg) })
+                .map(|&deg| Template {
+                    source: format!("{deg}.jpg"),
+                    embedding: at(MODEL, deg),
+                    view: Viewpoint::FRONTAL,
+                })
                 .collect(),
             rejected: Vec::new(),
         });
@@ -296,7 +364,7 @@ mod tests {
         let identifier = Identifier::new(&templates, below(60.0)).unwrap();
         assert_eq!(identifier.templates_len(), 5);
 
-        let found = identifier.identify(&at(MODEL, 45.0)).unwrap();
+        let found = identifier.identify(&at(MODEL, 45.0), Viewpoint::FRONTAL).unwrap();
         assert_eq!(found.name.as_deref(), Some("Ann"));
         let (nearest, runner_up) = (found.nearest.unwrap(), found.runner_up.unwrap());
         assert!((nearest.angle_deg - 5.0).abs() < 0.01 && nearest.template == "50.jpg");
@@ -309,7 +377,7 @@ mod tests {
         {
             let people: Vec<(&str, &[f64])> = people.iter().map(|(n, a)| (*n, a.as_slice())).collect();
             let identifier = Identifier::new(&gallery(&people), below(60.0)).unwrap();
-            let found = identifier.identify(&at(MODEL, 0.0)).unwrap();
+            let found = identifier.identify(&at(MODEL, 0.0), Viewpoint::FRONTAL).unwrap();
             assert_eq!(found.name.as_deref(), Some("A"));
             assert!((found.nearest.unwrap().angle_deg - 10.0).abs() < 0.01);
             assert!((found.runner_up.unwrap().angle_deg - 20.0).abs() < 0.01);
@@ -319,8 +387,11 @@ mod tests {
     #[test]
     fn beyond_the_threshold_it_is_unknown_but_the_nearest_is_still_told() {
         let identifier = Identifier::new(&gallery(&[("Ann", &[0.0])]), below(68.0)).unwrap();
-        assert_eq!(identifier.identify(&at(MODEL, 67.9)).unwrap().name.as_deref(), Some("Ann"));
-        let found = identifier.identify(&at(MODEL, 68.1)).unwrap();
+        assert_eq!(
+            identifier.identify(&at(MODEL, 67.9), Viewpoint::FRONTAL).unwrap().name.as_deref(),
+            Some("Ann")
+        );
+        let found = identifier.identify(&at(MODEL, 68.1), Viewpoint::FRONTAL).unwrap();
         assert_eq!(found.name, None);
         assert_eq!(found.nearest.unwrap().name, "Ann");
         assert_eq!(found.runner_up, None);
@@ -329,26 +400,36 @@ mod tests {
     #[test]
     fn nobody_enrolled_makes_everybody_unknown() {
         let identifier = Identifier::new(&gallery(&[]), below(68.0)).unwrap();
-        assert_eq!(identifier.identify(&at(MODEL, 0.0)).unwrap(), Identification::UNKNOWN);
+        assert_eq!(
+            identifier.identify(&at(MODEL, 0.0), Viewpoint::FRONTAL).unwrap(),
+            Identification::UNKNOWN
+        );
     }
 
     #[test]
     fn equal_angles_go_to_the_first_person() {
         let identifier = Identifier::new(&gallery(&[("A", &[10.0]), ("B", &[10.0])]), below(60.0)).unwrap();
-        assert_eq!(identifier.identify(&at(MODEL, 10.0)).unwrap().name.as_deref(), Some("A"));
+        assert_eq!(
+            identifier.identify(&at(MODEL, 10.0), Viewpoint::FRONTAL).unwrap().name.as_deref(),
+            Some("A")
+        );
     }
 
     #[test]
     fn models_are_never_mixed() {
         let other = ModelId([2; 8]);
         let identifier = Identifier::new(&gallery(&[("A", &[10.0])]), below(60.0)).unwrap();
-        let error = identifier.identify(&at(other, 10.0)).unwrap_err();
+        let error = identifier.identify(&at(other, 10.0), Viewpoint::FRONTAL).unwrap_err();
         assert!(
             matches!(error, IdentifyError::OtherModel { probe, gallery } if probe == other && gallery == MODEL)
         );
 
         let mut mixed = gallery(&[("A", &[10.0])]);
-        mixed.people[0].templates.push(Template { source: "x".to_owned(), embedding: at(other, 1.0) });
+        mixed.people[0].templates.push(Template {
+            source: "x".to_owned(),
+            embedding: at(other, 1.0),
+            view: Viewpoint::FRONTAL,
+        });
         assert!(matches!(Identifier::new(&mixed, below(60.0)), Err(IdentifyError::MixedTemplates)));
     }
 
@@ -359,7 +440,7 @@ mod tests {
         let identifier =
             |margin_deg| Identifier::new(&templates, below(60.0)).unwrap().with_margin_deg(margin_deg);
         let name = |margin_deg, deg| {
-            let found = identifier(margin_deg).identify(&at(MODEL, deg)).unwrap();
+            let found = identifier(margin_deg).identify(&at(MODEL, deg), Viewpoint::FRONTAL).unwrap();
             assert_eq!(found.nearest.unwrap().name, if deg < 25.0 { "Ann" } else { "Bo" });
             (found.name, found.ambiguous)
         };
@@ -374,14 +455,18 @@ mod tests {
         // Nor is who has a counter-example between them and the other.
         let templates = with_rejected(&[("Ann", &[0.0]), ("Bo", &[50.0])], &[("Bo", 30.0)]);
         let identifier = Identifier::new(&templates, below(60.0)).unwrap().with_margin_deg(1.0);
-        assert_eq!(identifier.identify(&at(MODEL, 24.9)).unwrap().name.unwrap(), "Ann");
+        assert_eq!(identifier.identify(&at(MODEL, 24.9), Viewpoint::FRONTAL).unwrap().name.unwrap(), "Ann");
     }
 
     fn with_rejected(people: &[(&str, &[f64])], rejected: &[(&str, f64)]) -> Templates {
         let mut templates = gallery(people);
         for (name, deg) in rejected {
             let person = templates.people.iter_mut().find(|person| person.name == *name).unwrap();
-            person.rejected.push(Template { source: format!("not-{deg}.jpg"), embedding: at(MODEL, *deg) });
+            person.rejected.push(Template {
+                source: format!("not-{deg}.jpg"),
+                embedding: at(MODEL, *deg),
+                view: Viewpoint::FRONTAL,
+            });
         }
         templates
     }
@@ -393,7 +478,8 @@ mod tests {
         let with = Identifier::new(&with_rejected(people, &[("Ann", 50.0)]), below(60.0)).unwrap();
         for deg in -90..=179 {
             let probe = at(MODEL, f64::from(deg));
-            let [before, after] = [&without, &with].map(|one| one.identify(&probe).unwrap());
+            let [before, after] =
+                [&without, &with].map(|one| one.identify(&probe, Viewpoint::FRONTAL).unwrap());
             // Nearer to the counter-example at 50 degrees than to Ann at 0.
             let rejected = before.name.as_deref() == Some("Ann") && deg >= 25;
             if rejected {
@@ -409,14 +495,14 @@ mod tests {
             }
         }
         // Ann's own view at 24 degrees stays hers, though the counter-example is 26 away.
-        assert_eq!(with.identify(&at(MODEL, 24.0)).unwrap().name.as_deref(), Some("Ann"));
+        assert_eq!(with.identify(&at(MODEL, 24.0), Viewpoint::FRONTAL).unwrap().name.as_deref(), Some("Ann"));
     }
 
     #[test]
     fn who_is_next_gets_the_name_when_the_nearest_is_rejected() {
         let people: &[(&str, &[f64])] = &[("Ann", &[0.0]), ("Bo", &[80.0])];
         let identifier = Identifier::new(&with_rejected(people, &[("Ann", 35.0)]), below(60.0)).unwrap();
-        let found = identifier.identify(&at(MODEL, 36.0)).unwrap();
+        let found = identifier.identify(&at(MODEL, 36.0), Viewpoint::FRONTAL).unwrap();
         assert_eq!(found.name.as_deref(), Some("Bo"));
         assert_eq!(found.rejected.unwrap().candidate.name, "Ann");
         assert_eq!(found.runner_up, None, "Ann is out");

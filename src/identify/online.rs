@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Decision, Evidence, Identification, Identifier, IdentifyError, Votes, Who};
+use super::{Candidate, Decision, Evidence, Identification, Identifier, IdentifyError, Votes, Who};
 use crate::detect::{Face, Quality};
 use crate::embed::Embedding;
+use crate::gallery;
 use crate::track::{GAP_NS, Moment, TrackId, weight_inside};
 
 /// A track keeps its name until it is this much farther than the threshold, and until another
@@ -115,7 +116,12 @@ impl<'a> Online<'a> {
         let weight = weight_inside(view.face, view.quality);
         held.evidence.see(moment.frame, weight, view.face.score);
         let Some(embedding) = view.embedding else { return Ok(()) };
-        held.evidence.add(embedding, weight, self.identifier)?;
+        held.evidence.add(
+            embedding,
+            weight,
+            gallery::Viewpoint::of(view.face, view.quality),
+            self.identifier,
+        )?;
         if let Some(identifier) = self.identifier {
             let (identification, votes) = held.evidence.decide(identifier)?;
             held.identification = keep_name(&held.identification, identification, identifier);
@@ -130,7 +136,7 @@ impl<'a> Online<'a> {
 
     fn angle_deg(&self, track: TrackId) -> f32 {
         let nearest = self.tracks.get(&track).and_then(|held| held.identification.nearest.as_ref());
-        nearest.map_or(f32::INFINITY, |nearest| nearest.angle_deg)
+        nearest.map_or(f32::INFINITY, Candidate::judged_deg)
     }
 
     /// The number of a stranger. A track begins with a new one. Once it shows enough to recognise
@@ -171,8 +177,9 @@ fn keep_name(before: &Identification, now: Identification, identifier: &Identifi
     let threshold_deg = identifier.threshold().angle_deg() as f32;
     let own = [&now.nearest, &now.runner_up].into_iter().flatten().find(|candidate| candidate.name == name);
     let Some(own) = own.cloned() else { return now };
-    let nearest_deg = now.nearest.as_ref().map_or(own.angle_deg, |nearest| nearest.angle_deg);
-    if own.angle_deg >= threshold_deg + HOLD_DEG || own.angle_deg >= nearest_deg + HOLD_DEG {
+    let own_deg = own.judged_deg();
+    let nearest_deg = now.nearest.as_ref().map_or(own_deg, Candidate::judged_deg);
+    if own_deg >= threshold_deg + HOLD_DEG || own_deg >= nearest_deg + HOLD_DEG {
         return now;
     }
     let others = [now.nearest, now.runner_up].into_iter().flatten();
@@ -207,7 +214,11 @@ mod tests {
         let people = people.iter().map(|(name, deg)| PersonTemplates {
             name: (*name).to_owned(),
             colour: None,
-            templates: vec![Template { source: "1.jpg".into(), embedding: at(*deg) }],
+            templates: vec![Template {
+                source: "1.jpg".into(),
+                embedding: at(*deg),
+                view: crate::gallery::Viewpoint::FRONTAL,
+            }],
             rejected: Vec::new(),
         });
         let templates = Templates { model: MODEL, people: people.collect(), re_embedded: 0, not_saved: None };

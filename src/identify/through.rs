@@ -47,7 +47,7 @@ pub(super) fn names_through(
     let named: Vec<usize> =
         (0..tracks.len()).filter(|&at| tracks[at].identification.name.is_some()).collect();
     let through = |at: usize| -> Option<(usize, Through)> {
-        let person = nearest(at).filter(|one| f64::from(one.angle_deg) < threshold_deg + BEYOND_DEG)?;
+        let person = nearest(at).filter(|one| f64::from(one.judged_deg()) < threshold_deg + BEYOND_DEG)?;
         let template = tracks[at].template?;
         let angle = |&other: &usize| {
             let angle_deg = tracks[other].template?.angle_deg(template)? as f32;
@@ -102,6 +102,7 @@ mod tests {
                 name: "Ada".into(),
                 angle_deg: deg.abs() as f32,
                 template: "a".into(),
+                handicap_deg: 0.0,
             }),
             ..Identification::UNKNOWN
         };
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn who_is_as_near_to_two_people_needs_a_track_of_the_one_that_is_nearer_than_those_of_the_other() {
         let candidate = |name: &str, angle_deg: f32| {
-            Some(Candidate { name: name.into(), angle_deg, template: "a".into() })
+            Some(Candidate { name: name.into(), angle_deg, template: "a".into(), handicap_deg: 0.0 })
         };
         let named = |name: &str, angle_deg| Identification {
             name: Some(name.into()),

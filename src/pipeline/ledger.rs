@@ -83,6 +83,7 @@ impl Ledger {
                 stranger: *stranger,
                 name: identification.name.as_deref(),
                 angle_deg: identification.nearest.as_ref().map(|nearest| nearest.angle_deg),
+                handicap_deg: identification.nearest.as_ref().map(|nearest| nearest.handicap_deg),
                 template: identification.nearest.as_ref().map(|nearest| nearest.template.as_str()),
                 runner_up: runner_up.map(|candidate| candidate.name.as_str()),
                 runner_up_angle_deg: runner_up.map(|candidate| candidate.angle_deg),

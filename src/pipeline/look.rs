@@ -123,7 +123,7 @@ impl LookedFace {
         Seen {
             chain: self.step.chain,
             doubtful: self.step.doubtful,
-            changed: self.step.changed,
+            change: self.step.change,
             face: &self.face,
             quality: &self.quality,
             embedding: self.embedding.as_ref(),

@@ -10,6 +10,7 @@ use super::look::{self, Look, Looked, LookedFace};
 use super::outlet::Outlet;
 use super::recognise::{RecogniseError, Sighting};
 use super::recorder::Recorder;
+use crate::gallery;
 use crate::identify::{Decision, Identification, Identifier, IdentifyError, Online, View};
 use crate::media::{Frame, Source};
 use crate::track::{Moment, TrackId, Tracker};
@@ -105,7 +106,9 @@ fn alone(
 ) -> Result<Vec<Sighting>, IdentifyError> {
     let one = |(one, &track): (&LookedFace, &TrackId)| {
         let identification = match &one.embedding {
-            Some(embedding) => identifier.identify(embedding)?,
+            Some(embedding) => {
+                identifier.identify(embedding, gallery::Viewpoint::of(&one.face, &one.quality))?
+            }
             None => Identification::UNKNOWN,
         };
         let LookedFace { face, quality, .. } = *one;

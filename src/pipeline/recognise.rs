@@ -6,6 +6,7 @@ use image::RgbImage;
 use crate::align::{self, Crop};
 use crate::detect::{self, BBox, DetectError, Detector, Face, Quality};
 use crate::embed::{EmbedError, Embedder, Mirror, Scratch};
+use crate::gallery::Viewpoint;
 use crate::identify::{Decision, Identification, Identifier, IdentifyError, Through, Votes, Who};
 use crate::track::TrackId;
 
@@ -128,7 +129,9 @@ pub fn name(
     let one = |candidate: Candidate| {
         let embedding = candidate.crop.as_ref().and_then(|_| embeddings.next());
         let identification = match embedding {
-            Some(embedding) => identifier.identify(&embedding)?,
+            Some(embedding) => {
+                identifier.identify(&embedding, Viewpoint::of(&candidate.face, &candidate.quality))?
+            }
             None => Identification::UNKNOWN,
         };
         Ok(Sighting { identification, ..stranger(candidate) })

@@ -41,10 +41,27 @@ struct Near<'a>(&'a Candidate);
 
 impl fmt::Display for Near<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Candidate { name, angle_deg, template } = self.0;
+        let Candidate { name, angle_deg, template, .. } = self.0;
         match template.as_str() {
-            "mean" => write!(f, "{name} at {angle_deg:.1} degrees (the mean of all stills)"),
+            "mean" => write!(f, "{name} at {angle_deg:.1} degrees (the mean of the stills)"),
             still => write!(f, "{name} at {angle_deg:.1} degrees (still {still})"),
+        }
+    }
+}
+
+/// The angle below which a candidate is named, and why it is less than the threshold.
+struct Bar(f64, f32);
+
+impl fmt::Display for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(threshold_deg, handicap_deg) = *self;
+        let bar_deg = threshold_deg - f64::from(handicap_deg);
+        if handicap_deg <= 0.0 {
+            write!(f, "named below {threshold_deg:.1}")
+        } else if bar_deg > 0.0 {
+            write!(f, "named below {bar_deg:.1} for such views ({threshold_deg:.1} from the front)")
+        } else {
+            write!(f, "and such views say nothing (named below {threshold_deg:.1} from the front)")
         }
     }
 }
@@ -56,7 +73,7 @@ impl fmt::Display for Explanation {
         write!(f, "track {track}, {}: {who}", self.shown)?;
         match (nearest, threshold_deg) {
             (Some(nearest), Some(threshold)) => {
-                write!(f, "; nearest is {}, named below {threshold:.1}", Near(nearest))?;
+                write!(f, "; nearest is {}, {}", Near(nearest), Bar(*threshold, nearest.handicap_deg))?;
                 if let Some(Through { track, angle_deg }) = through {
                     write!(
                         f,
@@ -66,7 +83,7 @@ impl fmt::Display for Explanation {
                 }
                 if *ambiguous {
                     write!(f, ", but somebody else is as near")?;
-                } else if who.name().is_none() && f64::from(nearest.angle_deg) < *threshold {
+                } else if who.name().is_none() && f64::from(nearest.judged_deg()) < *threshold {
                     write!(f, ", but another face of the same frame is nearer to them")?;
                 }
                 if let Some(runner_up) = runner_up {
@@ -117,6 +134,7 @@ mod tests {
             name: name.into(),
             angle_deg,
             template: template.into(),
+            handicap_deg: 0.0,
         };
         let seen = |frame: u64, track: u32| Observation {
             frame,
@@ -178,7 +196,7 @@ mod tests {
         assert_eq!(
             lines[0],
             "track 1, 0:01.0-0:02.0: Ada; nearest is Ada at 20.1 degrees (still ada-2.jpg), named below 67.1; \
-             then Bo at 81.0 degrees (the mean of all stills); of 12 views 11 are nearest to Ada, 9 of them \
+             then Bo at 81.0 degrees (the mean of the stills); of 12 views 11 are nearest to Ada, 9 of them \
              near enough alone (95 % by weight); best view at 1.20 s: 80 px, turned 5 degrees to the side and \
              3 up or down, sharpness 0.31"
         );

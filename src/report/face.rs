@@ -37,8 +37,11 @@ pub struct FaceRecord<'a> {
     /// gallery is empty.
     pub angle_deg: Option<f32>,
     /// What of that person it was nearest to: the file name of a still, or `mean` for the mean
-    /// of all stills.
+    /// of the stills.
     pub template: Option<&'a str>,
+    /// Degrees that the views of face and template take off the threshold: `angle_deg` and this together are
+    /// held to it. 180 where such views say nothing.
+    pub handicap_deg: Option<f32>,
     /// The second nearest person.
     pub runner_up: Option<&'a str>,
     /// Angle to the second nearest person in degrees.
@@ -72,7 +75,8 @@ impl FaceRecord<'_> {
         let numbers = self.bbox.iter().chain(self.landmarks.as_flattened());
         let Quality { size_px, yaw_deg, pitch_deg, roll_deg, sharpness } = self.quality;
         let others = [self.score, size_px, yaw_deg, pitch_deg, roll_deg, sharpness];
-        let angles = self.angle_deg.iter().chain(&self.runner_up_angle_deg);
+        let angles = [self.angle_deg, self.handicap_deg, self.runner_up_angle_deg];
+        let angles = angles.iter().flatten();
         let finite = self.pts_s.is_finite() && numbers.chain(&others).chain(angles).all(|x| x.is_finite());
         if finite { Ok(()) } else { Err(ReportError::NotFinite { frame: self.frame }) }
     }
@@ -96,6 +100,7 @@ pub(super) mod tests {
             stranger: None,
             angle_deg: Some(41.5),
             template: Some("a.jpg"),
+            handicap_deg: Some(0.0),
             runner_up: None,
             runner_up_angle_deg: None,
             ambiguous: false,

@@ -6,7 +6,7 @@ use super::{Appearance, FaceRecord, Output, ReportError};
 use crate::identify::Who;
 
 /// Columns of [`FaceTable`].
-const FACE_COLUMNS: [&str; 37] = [
+const FACE_COLUMNS: [&str; 38] = [
     "frame",
     "pts_ns",
     "pts_s",
@@ -35,6 +35,7 @@ const FACE_COLUMNS: [&str; 37] = [
     "sharpness",
     "angle_deg",
     "template",
+    "handicap_deg",
     "runner_up",
     "runner_up_angle_deg",
     "ambiguous",
@@ -93,6 +94,7 @@ impl FaceTable {
         fields.extend([
             number(face.angle_deg),
             text(face.template),
+            number(face.handicap_deg),
             text(face.runner_up),
             number(face.runner_up_angle_deg),
             face.ambiguous.to_string(),

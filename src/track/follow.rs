@@ -1,6 +1,6 @@
 //! Faces followed by position, from frame to frame, and the choice of those worth embedding.
 
-use super::{FacePatch, Luma, Moment, weight};
+use super::{FacePatch, GOOD_WEIGHT, Luma, Moment, weight};
 use crate::detect::{BBox, Face, Quality};
 
 /// How long a face may be unseen and still be followed by position alone, in nanoseconds.
@@ -19,6 +19,8 @@ const SUDDEN: f32 = 2.5;
 /// More than that says no more about how a chain changes: what differs by [`SUDDEN`] times as much is in
 /// doubt whatever came before.
 const MOST_CHANGE: f32 = 0.15;
+/// Views that are embedded at most until a good one tells who it is, after such a change.
+const DOUBTED: u32 = 8;
 /// Share of the newest motion in the motion that is expected, and of the newest change.
 const NEWEST: f32 = 0.5;
 /// Frames over which motion is extrapolated at most.
@@ -57,9 +59,19 @@ pub struct Step {
     pub embed: bool,
     /// Whether its position leaves a doubt that it is the same person.
     pub doubtful: bool,
-    /// Whether it looks all at once unlike the chain did before, as another person in the same place
-    /// does.
-    pub changed: bool,
+    /// How it looks beside the chain before it.
+    pub change: Change,
+}
+
+/// How a face looks beside the one before it in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Like it.
+    None,
+    /// All at once unlike it, as another person may, or the same one in a fast turn.
+    Sudden,
+    /// All at once wholly unlike it; or a later face, while no good view of the chain was seen since.
+    Whole,
 }
 
 /// Follows faces. Frames come in order; the result depends on nothing else.
@@ -82,6 +94,8 @@ struct Chain {
     patch: FacePatch,
     /// How much that changed lately, from one frame to the next.
     change: f32,
+    /// Views that are embedded at most to find a good one, since it changed as a whole.
+    doubt: u32,
     /// Yaw and pitch of the views embedded.
     embedded: Vec<[f32; 2]>,
     best_weight: f32,
@@ -104,6 +118,7 @@ impl Chain {
             motion: [0.0; 4],
             patch: FacePatch::new(luma, &face.bbox),
             change: 0.0,
+            doubt: 0,
             embedded: Vec::new(),
             best_weight: 0.0,
             embedded_frames: (0, 0),
@@ -139,6 +154,7 @@ impl Chain {
             // Whoever this is, what was embedded before says little of them.
             self.embedded.clear();
             self.best_weight = 0.0;
+            self.doubt = DOUBTED;
         }
         (self.bbox, self.frame, self.pts_ns) = (face.bbox, moment.frame, moment.pts_ns);
         sudden
@@ -163,6 +179,7 @@ impl Chain {
         if self.embedded.is_empty() {
             self.embedded_frames.0 = moment.frame;
         }
+        self.doubt = if weight(quality) >= GOOD_WEIGHT { 0 } else { self.doubt.saturating_sub(1) };
         self.embedded.push([quality.yaw_deg, quality.pitch_deg]);
         self.best_weight = self.best_weight.max(weight(quality));
         (self.embedded_frames.1, self.embedded_ns) = (moment.frame, moment.pts_ns);
@@ -209,16 +226,21 @@ impl Follower {
                 (self.chains.len() - 1, false)
             });
             let chain = &mut self.chains[at];
-            let changed = held.is_some() && chain.see(moment, face, luma);
+            let sudden = held.is_some() && chain.see(moment, face, luma);
+            let change = match sudden {
+                _ if chain.doubt > 0 => Change::Whole,
+                true => Change::Sudden,
+                false => Change::None,
+            };
             let embed = match self.views {
                 Views::None => false,
-                Views::Telling => doubtful || changed || chain.is_telling(moment, quality),
+                Views::Telling => doubtful || change != Change::None || chain.is_telling(moment, quality),
                 Views::All => true,
             };
             if embed {
                 chain.embed(moment, quality);
             }
-            steps.push(Step { chain: chain.id, embed, doubtful, changed });
+            steps.push(Step { chain: chain.id, embed, doubtful, change });
         }
         steps
     }

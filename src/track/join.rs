@@ -37,6 +37,10 @@ pub fn join(observations: &mut [Observation], cuts: &[u64], same_deg: Option<f64
     }
 }
 
+/// Degrees by which two tracks must be more alike than two views of a person to be joined, wherever they are:
+/// the later one began although it could have gone on with the earlier one.
+const ANEW_DEG: f64 = 5.0;
+
 struct Group {
     /// Its observations, in order.
     members: Vec<usize>,
@@ -80,7 +84,7 @@ fn joint_deg(first: &Group, second: &Group, observations: &[Observation]) -> Opt
     let follows = last.frame < next.frame && gap_ns <= GAP_NS;
     let (a, b) = (first.template.as_ref()?, second.template.as_ref()?);
     let angle = a.angle_deg(b).filter(|_| follows)?;
-    Some(angle + doubt_deg(&last.face.bbox, &next.face.bbox, gap_ns))
+    Some(angle + doubt_deg(&last.face.bbox, &next.face.bbox, gap_ns).max(ANEW_DEG))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod shots;
 mod tracker;
 
 pub use cluster::cluster;
-pub use follow::{Follower, Step, Views};
+pub use follow::{Change, Follower, Step, Views};
 pub use join::join;
 pub use patch::{FacePatch, Luma};
 pub use shots::Thumbnail;
@@ -166,6 +166,9 @@ pub fn weight(quality: &Quality) -> f32 {
     let weight = part(size_px, FULL_SIZE_PX) * part(sharpness, FULL_SHARPNESS) * (-turned).exp2();
     if weight.is_finite() { weight } else { 0.0 }
 }
+
+/// Least weight of a view that tells two people apart whatever they do.
+const GOOD_WEIGHT: f32 = 0.25;
 
 /// The [`weight`] of a view, times the square of the share of the face that lies in the picture.
 pub fn weight_inside(face: &Face, quality: &Quality) -> f32 {

@@ -1,6 +1,6 @@
 //! Chains of faces joined to tracks by their embeddings.
 
-use super::{Moment, TrackId, weight};
+use super::{Change, GOOD_WEIGHT, Moment, TrackId, weight};
 use crate::detect::{BBox, Face, Quality};
 use crate::embed::Embedding;
 
@@ -17,14 +17,16 @@ const SIZE_A_SECOND: f32 = 0.25;
 /// wherever it is, in degrees. From one view of a track to the next, 385 views of small and turned faces in
 /// real clips differed by 4 degrees more than two views may at most.
 const OTHER_DEG: f64 = 12.0;
-/// A face that looks all at once unlike its chain is somebody else unless it is this much more alike than
-/// two views of a person must be, in degrees. Of 66 such changes to another person the least was at no
-/// degree at all; of 115 that were a turn or a jump, 3 degrees on the other side.
-const CHANGED_DEG: f64 = 5.0;
-/// The same where the view shows too little to ask for more.
-const CHANGED_POOR_DEG: f64 = 0.0;
-/// Least weight of a view that shows enough for [`CHANGED_DEG`].
-const GOOD_WEIGHT: f32 = 0.25;
+/// Degrees by which a face that looks all at once unlike its chain may be farther from who was there before
+/// than two views of a person may, where it is a good view. Of 66 such changes to another person the two nearest
+/// were at no degree at all; turns and jumps of one person reached 0.3 degrees.
+const CHANGED_DEG: f64 = 1.0;
+/// The same where the view shows little, and looks wholly unlike: turns and jumps reached 5.7 degrees.
+const CHANGED_POOR_DEG: f64 = 6.0;
+
+/// Degrees by which who takes the place of somebody else must look more alike to be a third person who was
+/// seen before.
+const REPLACED_DEG: f64 = 5.0;
 
 /// A face of a frame, followed by position and perhaps embedded.
 #[derive(Debug, Clone, Copy)]
@@ -33,8 +35,8 @@ pub struct Seen<'a> {
     pub chain: u32,
     /// Whether its position leaves a doubt that it continues the chain.
     pub doubtful: bool,
-    /// Whether it looks all at once unlike the chain did before.
-    pub changed: bool,
+    /// How it looks beside the chain before it.
+    pub change: Change,
     /// Where it is.
     pub face: &'a Face,
     /// How good a view it is.
@@ -127,8 +129,11 @@ impl Tracker {
             let track = &mut self.tracks[at];
             (track.chain, track.bbox) = (Some(seen.chain), seen.face.bbox);
             (track.frame, track.pts_ns) = (moment.frame, moment.pts_ns);
-            if let Some(embedding) = seen.embedding {
-                track.add(embedding, weight(seen.quality));
+            // A poor view that may be somebody else's is compared, but nobody is compared with it.
+            let weight = weight(seen.quality);
+            let known = seen.change != Change::Whole || weight >= GOOD_WEIGHT || track.sum.is_none();
+            if let Some(embedding) = seen.embedding.filter(|_| known) {
+                track.add(embedding, weight);
             }
             ids.push(track.id);
         }
@@ -139,7 +144,12 @@ impl Tracker {
     fn is_other(&self, track: &Open, seen: &Seen<'_>) -> bool {
         let angle = seen.embedding.and_then(|embedding| track.least_deg(embedding));
         let Some((same_deg, angle)) = self.same_deg.zip(angle) else { return false };
-        angle > if seen.changed { same_deg - changed_deg(seen) } else { same_deg + OTHER_DEG }
+        let beyond_deg = match seen.change {
+            Change::Sudden | Change::Whole if weight(seen.quality) >= GOOD_WEIGHT => CHANGED_DEG,
+            Change::Whole => CHANGED_POOR_DEG,
+            Change::Sudden | Change::None => OTHER_DEG,
+        };
+        angle > same_deg + beyond_deg
     }
 
     /// The open track that a face continues.
@@ -150,8 +160,9 @@ impl Tracker {
                 return Some(at);
             }
         }
-        // Who takes the place of another one has to look more alike as well to be somebody before.
-        let same_deg = self.same_deg? - if seen.changed { changed_deg(seen) } else { 0.0 };
+        // Who takes the place of another one has to look more alike to be somebody before.
+        let replaced_deg = if seen.change == Change::None { 0.0 } else { REPLACED_DEG };
+        let same_deg = self.same_deg? - replaced_deg;
         let in_frame = |track: &Open| {
             track.frame == moment.frame || faces.iter().any(|other| Some(other.chain) == track.chain)
         };
@@ -166,11 +177,6 @@ impl Tracker {
         }
         best.map(|(_, at)| at)
     }
-}
-
-/// How much more alike a view that changed all at once must be to show the same person.
-fn changed_deg(seen: &Seen<'_>) -> f64 {
-    if weight(seen.quality) >= GOOD_WEIGHT { CHANGED_DEG } else { CHANGED_POOR_DEG }
 }
 
 /// How much more alike a face must look to be who was `before` and out of sight for `gap_ns`: nothing
@@ -222,7 +228,7 @@ mod tests {
                 .map(|((chain, ..), (face, embedding))| Seen {
                     chain: *chain,
                     doubtful: true,
-                    changed: false,
+                    change: Change::None,
                     face,
                     quality: &quality,
                     embedding: embedding.as_ref(),

@@ -111,6 +111,22 @@ impl Search {
         }
     }
 
+    /// Every template with its cosine, in order; of more than [`EXACT_UP_TO`] those among the nearest
+    /// [`FOUND`] and few others.
+    pub fn near(&self, probe: &[f32]) -> Vec<Hit> {
+        let Some(codes) = &self.codes else {
+            let mut cosines = vec![0.0; self.len()];
+            exact::cosines(self.isa, probe, &self.matrix, &mut cosines);
+            let people = self.starts.windows(2).enumerate();
+            let rows = people.flat_map(|(person, pair)| (pair[0]..pair[1]).map(move |row| (person, row)));
+            let hit =
+                |(person, row)| Hit { person, template: row - self.starts[person], cosine: cosines[row] };
+            return rows.map(hit).collect();
+        };
+        let rows = codes.propose(self.isa, probe, FOUND, self.threads);
+        rows.into_iter().map(|row| self.exact(probe, row)).collect()
+    }
+
     /// The nearest template of everybody who has any, every template compared.
     pub fn nearest_of_all(&self, probe: &[f32]) -> Vec<Hit> {
         let mut cosines = vec![0.0; self.len()];
@@ -132,14 +148,10 @@ impl Search {
     fn among(&self, probe: &[f32], rows: &[usize]) -> Vec<Hit> {
         let mut hits: Vec<Hit> = Vec::new();
         for &row in rows {
-            let mut cosine = [0.0];
-            exact::cosines(self.isa, probe, &self.matrix[row * self.length..][..self.length], &mut cosine);
-            let [cosine] = cosine;
-            let person = self.starts.partition_point(|&start| start <= row) - 1;
-            let hit = Hit { person, template: row - self.starts[person], cosine };
+            let hit = self.exact(probe, row);
             match hits.last_mut() {
-                Some(last) if last.person == person => {
-                    if cosine > last.cosine {
+                Some(last) if last.person == hit.person => {
+                    if hit.cosine > last.cosine {
                         *last = hit;
                     }
                 }
@@ -147,6 +159,14 @@ impl Search {
             }
         }
         hits
+    }
+
+    /// A row and its cosine.
+    fn exact(&self, probe: &[f32], row: usize) -> Hit {
+        let mut cosine = [0.0];
+        exact::cosines(self.isa, probe, &self.matrix[row * self.length..][..self.length], &mut cosine);
+        let person = self.starts.partition_point(|&start| start <= row) - 1;
+        Hit { person, template: row - self.starts[person], cosine: cosine[0] }
     }
 }
 
@@ -163,7 +183,7 @@ pub enum Which {
 mod tests {
     use super::*;
     use crate::embed::Embedding;
-    use crate::gallery::{PersonTemplates, Template};
+    use crate::gallery::{PersonTemplates, Template, Viewpoint};
     use crate::nn::ModelId;
 
     #[test]
@@ -181,7 +201,11 @@ mod tests {
             name: person.to_string(),
             colour: None,
             templates: (0..person % 4)
-                .map(|still| Template { source: still.to_string(), embedding: embedding() })
+                .map(|still| Template {
+                    source: still.to_string(),
+                    embedding: embedding(),
+                    view: Viewpoint::FRONTAL,
+                })
                 .collect(),
             rejected: Vec::new(),
         };

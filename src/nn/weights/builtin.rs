@@ -13,6 +13,9 @@ pub struct BuiltIn {
     /// Identifier of its weights, written down so that they need not be read for it.
     pub id: ModelId,
     bytes: &'static [u8],
+    /// What strangers look like to it by views, as `sphereface eval views --json` found out; of an embedding
+    /// model.
+    views: Option<&'static str>,
 }
 
 /// The detector: P-Net, R-Net and O-Net.
@@ -20,6 +23,7 @@ pub const MTCNN: BuiltIn = BuiltIn {
     name: "mtcnn",
     id: ModelId([0x03, 0xc3, 0x2f, 0xd9, 0x63, 0xf5, 0xc3, 0xfc]),
     bytes: include_bytes!("../../../models/mtcnn.safetensors"),
+    views: None,
 };
 
 /// The default embedding model.
@@ -27,6 +31,7 @@ pub const SPHEREFACE: BuiltIn = BuiltIn {
     name: "sphereface",
     id: ModelId([0xa3, 0xe8, 0x72, 0x5e, 0xc0, 0xcb, 0x91, 0x85]),
     bytes: include_bytes!("../../../models/sphereface.safetensors"),
+    views: Some(include_str!("../../../models/sphereface.views.json")),
 };
 
 /// An embedding model of half the work, which misses more.
@@ -34,6 +39,7 @@ pub const SPHEREFACE_20: BuiltIn = BuiltIn {
     name: "sphereface20",
     id: ModelId([0x48, 0x6d, 0xfc, 0xea, 0x5c, 0x43, 0xe3, 0x3a]),
     bytes: include_bytes!("../../../models/sphereface20.safetensors"),
+    views: Some(include_str!("../../../models/sphereface20.views.json")),
 };
 
 impl BuiltIn {
@@ -58,7 +64,11 @@ impl BuiltIn {
     /// # Errors
     /// As for [`weights`](Self::weights).
     pub fn stored(&self) -> Result<Stored<'static>, WeightsError> {
-        Stored::new(self.bytes).map_err(|error| error.in_file(self.origin()))
+        let stored = Stored::new(self.bytes).map_err(|error| error.in_file(self.origin()))?;
+        Ok(match self.views {
+            Some(views) => stored.with_metadata("views", views.trim()),
+            None => stored,
+        })
     }
 
     fn origin(&self) -> String {

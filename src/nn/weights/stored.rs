@@ -96,6 +96,12 @@ impl<'a> Stored<'a> {
         Ok(Self { bytes, metadata, tensors })
     }
 
+    /// The same with one more entry of metadata, or another one under that key.
+    pub(super) fn with_metadata(mut self, key: &str, value: &str) -> Self {
+        self.metadata.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
     /// Metadata as stored in the header.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
