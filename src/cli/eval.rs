@@ -6,7 +6,7 @@ mod verification;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -280,6 +280,11 @@ impl ImageArgs {
         bar.finish_and_clear();
         Ok((crops, already_aligned))
     }
+}
+
+/// Writes a drawn plot.
+fn write_plot(path: &Path, bytes: &[u8]) -> Result<()> {
+    crate::file::write(path, bytes).with_context(|| format!("{} cannot be written", path.display()))
 }
 
 fn round(x: f64, digits: i32) -> f64 {

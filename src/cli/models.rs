@@ -8,7 +8,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::UsageError;
-use crate::nn::weights::{BuiltIn, Network, Precision, Weights, import, to_onnx, write_whole};
+use crate::file;
+use crate::nn::weights::{BuiltIn, Network, Precision, Weights, import, to_onnx};
 
 /// Lists, describes, imports and exports models.
 #[derive(Debug, Args)]
@@ -289,7 +290,7 @@ impl Export {
         describe(&self.model, &weights)?;
         if let Some(path) = &self.onnx {
             let bytes = to_onnx(&weights).map_err(|error| error.in_file(&self.model))?;
-            write_whole(path, &bytes)?;
+            file::write(path, &bytes).with_context(|| format!("{} cannot be written", path.display()))?;
             println!(
                 "{}: ONNX, input 'crops' [n, 3, 112, 96] {} 0 to 255, output 'embedding'",
                 path.display(),

@@ -11,7 +11,6 @@ use super::{BATCH, ImageArgs, ModelChoice, UsageError, progress, round};
 use crate::align::Crop;
 use crate::eval::lfw::Pairs;
 use crate::eval::verification::{Verification, verify};
-use crate::nn::weights::write_whole;
 use crate::report::chart::Chart;
 
 /// Verify pairs of images as LFW does
@@ -81,7 +80,7 @@ impl LfwArgs {
         let set = self.model.set(&self.pairs);
         if let Some(path) = &self.plot {
             let title = format!("{set}: {:.2} %, {}", 100.0 * result.accuracy, self.model.network.model);
-            write_whole(path, &result.roc.chart(&title).encode_for(path)?)?;
+            super::write_plot(path, &result.roc.chart(&title).encode_for(path)?)?;
         }
         let summary = json!({
             "set": set, "accuracy": round(result.accuracy, 6), "pairs": result.same + result.different,
