@@ -34,6 +34,8 @@
 //!
 //! Nothing here prints or exits; errors are typed. Only [`cli`] talks to a person.
 #![warn(missing_docs)]
+// The macros panic when the reader of a pipe is gone: the command line has its own.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod align;
 pub mod analysis;

@@ -77,7 +77,7 @@ impl EnrollArgs {
                     }
                     Err(error) => {
                         refused += 1;
-                        eprintln!("{name}: {} is not used: {error:#}", still.display());
+                        errln!("{name}: {} is not used: {error:#}", still.display());
                     }
                 }
             }
@@ -93,7 +93,7 @@ impl EnrollArgs {
         for (name, stills) in examined {
             let done = gallery.enroll(&name, stills)?;
             let (added, all) = (done.added, done.person.stills.len());
-            println!("{name}: {added} new still{}, {all} in all", if added == 1 { "" } else { "s" });
+            outln!("{name}: {added} new still{}, {all} in all", if added == 1 { "" } else { "s" });
         }
         Ok(())
     }
@@ -102,7 +102,7 @@ impl EnrollArgs {
 /// What there is to know about a still that was taken.
 fn report(name: &PersonName, path: &Path, still: &NewStill) {
     if still.examined.faces.len() > 1 {
-        println!(
+        outln!(
             "{name}: {} shows several faces, number {} was taken: {}; choose another with --face",
             path.display(),
             still.examined.number,
@@ -110,7 +110,7 @@ fn report(name: &PersonName, path: &Path, still: &NewStill) {
         );
     }
     for problem in still.examined.problems() {
-        println!("{name}: {}: {problem}", path.display());
+        outln!("{name}: {}: {problem}", path.display());
     }
 }
 

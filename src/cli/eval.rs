@@ -97,13 +97,13 @@ impl VideoArgs {
         let faces = video::read_observations(&self.faces)?;
         let [strict, lax] = [Rule::Iou, Rule::IouOrCentres].map(|rule| video::score(&truth, &faces, rule));
         if self.json {
-            println!("{}", json!([strict, lax]));
+            outln!("{}", json!([strict, lax]));
             return Ok(());
         }
-        print!("{}", video_table(&strict)?);
+        out!("{}", video_table(&strict)?);
         let same = Score { rule: strict.rule, ..lax.clone() } == strict;
         if !same {
-            print!("\n{}", video_table(&lax)?);
+            out!("\n{}", video_table(&lax)?);
         }
         Ok(())
     }
@@ -339,9 +339,9 @@ impl CalibrateArgs {
         let calibration = calibrate::calibrate(&samples, &self.model.set(&self.crops))?;
         self.model.record("calibration", &json!(calibration))?;
         if self.model.json {
-            println!("{}", json!(calibration));
+            outln!("{}", json!(calibration));
         } else {
-            print!("{}", calibration_table(&calibration, people.len(), samples.len())?);
+            out!("{}", calibration_table(&calibration, people.len(), samples.len())?);
         }
         Ok(())
     }

@@ -1,5 +1,9 @@
 //! The command line: one file per subcommand, each raw arguments -> validated config ->
-//! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense.
+//! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense. A
+//! closed pipe is no failure: see [`terminal`].
+
+#[macro_use]
+mod terminal;
 
 mod align;
 mod bench;
@@ -84,10 +88,10 @@ fn sentence(error: &anyhow::Error) -> String {
 
 /// Parses the command line, runs it, and reports a failure in one sentence on standard error.
 pub fn main() -> ExitCode {
-    match Cli::parse().run() {
+    match Cli::parse().run().and_then(|()| terminal::finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sphereface: {}", sentence(&error));
+            errln!("sphereface: {}", sentence(&error));
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }

@@ -113,7 +113,7 @@ impl OpensetArgs {
             super::write_plot(path, &result.chart(&title).encode_for(path)?)?;
         }
         if self.json {
-            println!(
+            outln!(
                 "{}",
                 json!({
                     "model": embedder.model().to_string(), "result": result, "named": named, "seed": self.seed,
@@ -122,9 +122,9 @@ impl OpensetArgs {
                 })
             );
         } else {
-            print!("{}", table(&result, &named, &split, &without_face)?);
+            out!("{}", table(&result, &named, &split, &without_face)?);
             if already_aligned > 0 {
-                println!("{already_aligned} images were aligned crops already and were taken as they are");
+                outln!("{already_aligned} images were aligned crops already and were taken as they are");
             }
         }
         Ok(())

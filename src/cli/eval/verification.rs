@@ -92,7 +92,7 @@ impl LfwArgs {
                 .into_iter()
                 .map(|far| json!({"far": far, "point": result.roc.at_far(far)}))
                 .collect();
-            println!(
+            outln!(
                 "{}",
                 json!({
                     "summary": summary, "model": embedder.model().to_string(), "verification": result,
@@ -101,9 +101,9 @@ impl LfwArgs {
                 })
             );
         } else {
-            print!("{}", lfw_table(&result, &list, lost_pairs, &without_face)?);
+            out!("{}", lfw_table(&result, &list, lost_pairs, &without_face)?);
             if already_aligned > 0 {
-                println!("{already_aligned} images were aligned crops already and were taken as they are");
+                outln!("{already_aligned} images were aligned crops already and were taken as they are");
             }
         }
         Ok(())

@@ -1,0 +1,262 @@
+//! The program as a tool among others: pipes that close, devices and links as outputs, folders of
+//! people as they come, two processes at once. Everything is made here or comes from the sample.
+#![cfg(unix)]
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A picture of somebody of the bundled sample.
+fn picture(person: &str, number: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("samples/people/{person}/{number}.jpg"))
+}
+
+/// Five frames without a face.
+#[cfg(feature = "video")]
+const BARS: &str = "gst:videotestsrc num-buffers=5 ! video/x-raw,width=160,height=120,framerate=25/1";
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sphereface"));
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+    }
+
+    #[track_caller]
+    fn output(&self, arguments: &[&str], code: i32) -> (String, String) {
+        let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
+        let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(status.code(), Some(code), "{arguments:?}: {stdout}{stderr}");
+        (stdout, stderr)
+    }
+
+    #[track_caller]
+    fn run(&self, arguments: &[&str]) -> String {
+        self.output(arguments, 0).0
+    }
+
+    /// Runs with standard output, and standard error too if wanted, whose reader is gone.
+    #[track_caller]
+    fn unread(&self, arguments: &[&str], errors_too: bool, code: i32) -> String {
+        let gone = || {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            Stdio::from(writer)
+        };
+        let errors = if errors_too { gone() } else { Stdio::piped() };
+        let output = self.command(arguments).stdout(gone()).stderr(errors).spawn().unwrap();
+        let output = output.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(!said.contains("panic"), "{said}");
+        said
+    }
+
+    /// Copies a picture, with the folders that lead to it.
+    fn put(&self, from: &Path, to: &str) {
+        let to = self.at(to);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(from, to).unwrap();
+    }
+
+    /// Everybody enrolled, with the number of their stills.
+    fn people(&self, gallery: &str) -> Vec<(String, usize)> {
+        let listed: Value =
+            serde_json::from_str(&self.run(&["gallery", "list", "--json", "--gallery", gallery])).unwrap();
+        let one = |person: &Value| {
+            (person["name"].as_str().unwrap().to_owned(), person["stills"].as_array().unwrap().len())
+        };
+        listed.as_array().unwrap().iter().map(one).collect()
+    }
+
+    /// Everything in the folder, hidden files included.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o777
+}
+
+/// A null device that a mistake cannot do away with for everybody: one of our own for root, who could
+/// replace that of the system, and that for others.
+fn null_device(place: &Place) -> Option<PathBuf> {
+    if Path::new("/proc/self").metadata().map_or(true, |process| process.uid() != 0) {
+        return Some("/dev/null".into());
+    }
+    let null = place.at("null");
+    let made = Command::new("mknod").arg(&null).args(["c", "1", "3"]).status();
+    let works = made.is_ok_and(|status| status.success()) && fs::write(&null, "").is_ok();
+    works.then_some(null)
+}
+
+#[test]
+fn device_replaced_devices_links_and_permissions_of_outputs_stay() {
+    let place = Place::new();
+    let ada = picture("Ada", 1);
+    fs::create_dir(place.at("real")).unwrap();
+    symlink("real/faces.csv", place.at("link.csv")).unwrap();
+    fs::write(place.at("private.png"), "old").unwrap();
+    fs::set_permissions(place.at("private.png"), fs::Permissions::from_mode(0o600)).unwrap();
+    let null = null_device(&place);
+    let mut arguments =
+        vec!["label", text(&ada), "-o", "private.png", "--csv", "link.csv", "--jsonl", "/dev/stdout"];
+    if let Some(null) = &null {
+        arguments.extend(["--chapters", text(null)]);
+    }
+    let faces = place.run(&arguments);
+    assert_eq!(faces.lines().count(), 1, "{faces}");
+    assert!(serde_json::from_str::<Value>(&faces).unwrap()["box"].is_array());
+    if let Some(null) = null {
+        assert!(null.metadata().unwrap().file_type().is_char_device(), "the device stays");
+        let _ = fs::remove_file(place.at("null"));
+    }
+    assert!(place.at("link.csv").is_symlink(), "the link stays");
+    assert!(fs::read_to_string(place.at("real/faces.csv")).unwrap().starts_with("frame,"));
+    assert_eq!(mode(&place.at("private.png")), 0o600);
+    assert!(image::open(place.at("private.png")).is_ok());
+    // What is new is as any new file.
+    fs::write(place.at("usual"), "").unwrap();
+    assert_eq!(mode(&place.at("real/faces.csv")), mode(&place.at("usual")));
+    assert_eq!(place.names(), ["link.csv", "private.png", "real", "usual"]);
+}
+
+#[cfg(feature = "video")]
+#[test]
+fn device_replaced_a_video_goes_through_a_link_and_a_fifo() {
+    let place = Place::new();
+    symlink("real.mkv", place.at("link.mkv")).unwrap();
+    place.run(&["label", BARS, "-o", "link.mkv", "--quiet"]);
+    assert!(place.at("link.mkv").is_symlink());
+    let whole = fs::read(place.at("real.mkv")).unwrap();
+    assert!(whole.len() > 500);
+    assert!(Command::new("mkfifo").arg(place.at("fifo.mp4")).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let fifo = place.at("fifo.mp4");
+        move || fs::read(fifo).unwrap()
+    });
+    place.run(&["label", BARS, "-o", "fifo.mp4", "--quiet"]);
+    let read = reader.join().unwrap();
+    assert!(read.windows(4).any(|part| part == b"moov"), "{} bytes", read.len());
+    assert!(place.at("fifo.mp4").metadata().unwrap().file_type().is_fifo());
+    assert_eq!(place.names(), ["fifo.mp4", "link.mkv", "real.mkv"]);
+}
+
+#[test]
+fn broken_pipe_panic_a_reader_that_is_gone_ends_printing_and_nothing_else() {
+    let place = Place::new();
+    let people = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/people");
+    place.unread(&["enroll", "--dir", text(&people), "--gallery", "g"], true, 0);
+    let enrolled = ["Ada", "Boris", "Chlo\u{e9}"].map(|name| (name.to_owned(), 3));
+    assert_eq!(place.people("g"), enrolled, "nobody is half enrolled");
+    for arguments in [
+        &["gallery", "list", "--gallery", "g"][..],
+        &["gallery", "show", "Ada", "--gallery", "g"],
+        &["models", "list"],
+        &["models", "show", "--json"],
+        &["train", "--print-config"],
+        &["--help"],
+    ] {
+        place.unread(arguments, true, 0);
+    }
+    // What fails still fails as it should, though nobody hears why.
+    place.unread(&["gallery", "list", "--gallery", "none"], true, 1);
+    place.unread(&["label", "x.mp4"], true, 2);
+    place.unread(&["nonsense"], true, 2);
+    let ada = picture("Ada", 1);
+    let label = ["label", text(&ada), "-o", "out.png", "--csv", "out.csv", "--jsonl", "-", "--gallery", "g"];
+    place.unread(&label, true, 0);
+    assert!(image::open(place.at("out.png")).is_ok());
+    assert_eq!(fs::read_to_string(place.at("out.csv")).unwrap().lines().count(), 2);
+}
+
+#[cfg(feature = "video")]
+#[test]
+fn broken_pipe_panic_a_video_is_finished_and_a_list_for_nobody_is_not() {
+    let place = Place::new();
+    place.unread(&["label", BARS, "-o", "out.mkv"], true, 0);
+    assert!(place.at("out.mkv").metadata().unwrap().len() > 500);
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/sample.mp4");
+    let said = place.unread(&["label", text(&sample), "--online", "--jsonl", "-"], false, 0);
+    assert!(said.contains("stopped before the end of the input"), "{said}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn results_that_cannot_be_written_are_a_failure() {
+    let place = Place::new();
+    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap());
+    let output = place.command(&["models", "list"]).stdout(full()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.starts_with("sphereface: standard output cannot be written"), "{said}");
+}
+
+#[test]
+fn csv_dash_is_standard_output_for_every_list_and_for_one_of_them() {
+    let place = Place::new();
+    let ada = picture("Ada", 1);
+    let list = |flag: &str| place.run(&["label", text(&ada), "--no-video", flag, "-"]);
+    assert!(list("--csv").starts_with("frame,"));
+    assert!(list("--appearances").starts_with("label,"));
+    assert!(list("--subtitles").starts_with("WEBVTT"));
+    assert!(list("--chapters").starts_with(";FFMETADATA1"));
+    assert!(list("--jsonl").starts_with('{'));
+    let audit = place.run(&[
+        "label",
+        text(&ada),
+        "-o",
+        "out.png",
+        "--redact",
+        "all",
+        "--redact-audit",
+        "-",
+        "--quiet",
+    ]);
+    assert!(serde_json::from_str::<Value>(&audit).unwrap()["faces"].is_array(), "{audit}");
+    for second in ["-", "/dev/stdout", "/dev/fd/1"] {
+        let both = ["label", text(&ada), "--no-video", "--csv", "-", "--jsonl", second];
+        let (_, said) = place.output(&both, 2);
+        assert!(said.contains("--jsonl and --csv both want standard output"), "{said}");
+    }
+    assert_eq!(place.names(), ["out.png"], "no file called -");
+}
+
+#[test]
+fn srt_holds_subrip_and_other_endings_are_refused() {
+    let place = Place::new();
+    let ada = picture("Ada", 1);
+    place.run(&["label", text(&ada), "--no-video", "--subtitles", "names.srt"]);
+    assert!(!fs::read_to_string(place.at("names.srt")).unwrap().contains("WEBVTT"));
+    place.run(&["label", text(&ada), "--no-video", "--subtitles", "names.vtt"]);
+    assert!(fs::read_to_string(place.at("names.vtt")).unwrap().starts_with("WEBVTT"));
+    for (flag, name) in [("--subtitles", "names.txt"), ("--subtitles", "names"), ("--chapters", "parts.srt")]
+    {
+        let (_, said) = place.output(&["label", text(&ada), "--no-video", flag, name], 2);
+        assert!(said.contains(name) && said.contains(".vtt"), "{said}");
+    }
+    assert_eq!(place.names(), ["names.srt", "names.vtt"]);
+}
