@@ -260,3 +260,86 @@ fn srt_holds_subrip_and_other_endings_are_refused() {
     }
     assert_eq!(place.names(), ["names.srt", "names.vtt"]);
 }
+
+#[test]
+fn dup_aborts_dir_everybody_else_is_enrolled() {
+    let place = Place::new();
+    for (person, number, to) in [
+        ("Ada", 1, "people/Ana/a.jpg"),
+        ("Ada", 1, "people/Bob/double.jpg"),
+        ("Boris", 1, "people/Bob/own.jpg"),
+        ("Ada", 1, "people/Bo too.jpg"),
+        ("Chlo\u{e9}", 1, "people/Cyd/c.jpg"),
+    ] {
+        place.put(&picture(person, number), to);
+    }
+    let (_, said) = place.output(&["enroll", "--dir", "people", "--gallery", "g"], 1);
+    for part in ["people/Bob/double.jpg", "people/Bo too.jpg", "Ana", "Bob", "Bo too is not enrolled"] {
+        assert!(said.contains(part), "{part} is not in: {said}");
+    }
+    let enrolled = ["Ana", "Bob", "Cyd"].map(|name| (name.to_owned(), 1));
+    assert_eq!(place.people("g"), enrolled);
+    // Again nothing is new, and the double is told again.
+    place.output(&["enroll", "--dir", "people", "--gallery", "g"], 1);
+    assert_eq!(place.people("g"), enrolled);
+}
+
+#[test]
+fn dup_aborts_dir_nor_does_a_name_that_is_none() {
+    let place = Place::new();
+    place.put(&picture("Ada", 1), "people/Ana/a.jpg");
+    place.put(&picture("Boris", 1), "people/B\u{7}b/b.jpg");
+    let (_, said) = place.output(&["enroll", "--dir", "people", "--gallery", "g"], 1);
+    assert!(said.contains("control characters"), "{said}");
+    assert_eq!(place.people("g"), [("Ana".to_owned(), 1)]);
+}
+
+#[test]
+fn nested_ignored_deeper_folders_count_and_who_has_no_still_is_named() {
+    let place = Place::new();
+    place.put(&picture("Ada", 1), "people/Ana/2020/summer/a.jpg");
+    place.put(&picture("Ada", 2), "people/Ana/a.jpg");
+    place.put(&picture("Boris", 1), "people/Bob/b.jpg");
+    fs::create_dir_all(place.at("people/Dan/empty")).unwrap();
+    // A link in a circle is not followed for ever.
+    symlink(".", place.at("people/Ana/again")).unwrap();
+    let (told, said) = place.output(&["enroll", "--dir", "people", "--gallery", "g"], 0);
+    assert!(told.contains("Ana: 1 of 2 stills lie in deeper folders"), "{told}");
+    assert!(said.contains("warning: Dan is not enrolled"), "{said}");
+    assert_eq!(place.people("g"), [("Ana".to_owned(), 2), ("Bob".to_owned(), 1)]);
+    place.run(&["enroll", "Eve", "people/Ana", "--gallery", "other"]);
+    assert_eq!(place.people("other"), [("Eve".to_owned(), 2)], "a folder named by hand likewise");
+}
+
+#[test]
+fn two_processes_that_enrol_at_once_lose_nothing() {
+    let place = Place::new();
+    let mut running = Vec::new();
+    for (name, person, number) in [
+        ("Ann", "Ada", 1),
+        ("Ann", "Ada", 2),
+        ("Ann", "Ada", 3),
+        ("Bob", "Boris", 1),
+        ("Bob", "Boris", 2),
+        ("Cyd", "Chlo\u{e9}", 1),
+    ] {
+        let still = picture(person, number);
+        // All with one file name, which has to be made unique.
+        let copy = place.at(&format!("{name}-{number}"));
+        fs::create_dir(&copy).unwrap();
+        fs::copy(still, copy.join("still.jpg")).unwrap();
+        let arguments = ["enroll", name, text(&copy.join("still.jpg")), "--gallery", "g"].map(str::to_owned);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        running.push(place.command(&arguments).stdout(Stdio::null()).spawn().unwrap());
+    }
+    for mut process in running {
+        assert!(process.wait().unwrap().success());
+    }
+    let expected = [("Ann".to_owned(), 3), ("Bob".to_owned(), 2), ("Cyd".to_owned(), 1)];
+    assert_eq!(place.people("g"), expected);
+    let shown: Value =
+        serde_json::from_str(&place.run(&["gallery", "list", "--json", "--gallery", "g"])).unwrap();
+    for still in shown.as_array().unwrap().iter().flat_map(|person| person["stills"].as_array().unwrap()) {
+        assert!(still["blake3"].is_string());
+    }
+}
