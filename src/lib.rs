@@ -12,7 +12,7 @@
 //!
 //! | room | job | may know |
 //! |---|---|---|
-//! | [`file`] | files written whole or not at all | |
+//! | [`file`] | files written whole or not at all; text files read | |
 //! | [`media`] | open any source, hand out frames, write any sink with the audio kept | `file` |
 //! | [`nn`] | CPU kernels and their gradients, weights in and out, device choice | `file`, candle |
 //! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `nn` |

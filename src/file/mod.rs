@@ -1,4 +1,4 @@
-//! Every file that is written: whole or not at all.
+//! Every file that is written: whole or not at all. And text files, whatever wrote them.
 //!
 //! A plain file is written under a temporary name in its own folder and renamed when it is
 //! complete, so that a failure leaves what was there. Symbolic links are followed and stay. A
@@ -9,6 +9,9 @@
 //! Other hard links to a replaced file keep the old content.
 
 mod place;
+mod text;
+
+pub use text::read_text;
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
