@@ -178,6 +178,7 @@ fn broken_pipe_panic_a_reader_that_is_gone_ends_printing_and_nothing_else() {
         &["models", "list"],
         &["models", "show", "--json"],
         &["train", "--print-config"],
+        &["completions", "bash"],
         &["--help"],
     ] {
         place.unread(arguments, true, 0);
@@ -342,4 +343,111 @@ fn two_processes_that_enrol_at_once_lose_nothing() {
     for still in shown.as_array().unwrap().iter().flat_map(|person| person["stills"].as_array().unwrap()) {
         assert!(still["blake3"].is_string());
     }
+}
+
+#[test]
+fn compare_tells_the_same_person_from_another() {
+    let place = Place::new();
+    let [ada, again, boris] = [picture("Ada", 1), picture("Ada", 2), picture("Boris", 1)];
+    let (ada, again, boris) = (text(&ada), text(&again), text(&boris));
+    assert!(place.run(&["compare", ada, again]).starts_with("the same person: "));
+    assert!(place.run(&["compare", ada, boris]).starts_with("different people: "));
+    let told: Value = serde_json::from_str(&place.run(&["compare", ada, boris, "--json"])).unwrap();
+    assert_eq!(told["same"], false);
+    assert!(told["angle_deg"].as_f64().unwrap() > told["threshold_deg"].as_f64().unwrap(), "{told}");
+    assert_eq!(told["b"]["box"].as_array().unwrap().len(), 4);
+    assert_eq!(told["model"].as_str().unwrap().len(), 16);
+    assert!(place.run(&["compare", ada, boris, "--threshold", "179"]).starts_with("the same person"));
+    place.output(&["compare", ada, again, "--exit-code", "--quiet"], 0);
+    assert_eq!(place.output(&["compare", ada, boris, "--exit-code", "--quiet"], 1), Default::default());
+    let (_, said) = place.output(&["compare", ada, "none.jpg"], 1);
+    assert!(said.contains("none.jpg"), "{said}");
+    let (_, said) = place.output(&["compare", ada, boris, "--face-b", "7"], 1);
+    assert!(said.contains("there is no face number 7"), "{said}");
+    place.output(&["compare", ada], 2);
+}
+
+#[test]
+fn embed_tells_every_face_of_a_still() {
+    let place = Place::new();
+    let [ada, boris] = [picture("Ada", 1), picture("Boris", 1)].map(|path| image::open(path).unwrap());
+    let (ada, boris) = (ada.into_rgb8(), boris.into_rgb8());
+    let mut both = image::RgbImage::new(ada.width() + boris.width(), ada.height().max(boris.height()));
+    image::imageops::replace(&mut both, &ada, 0, 0);
+    image::imageops::replace(&mut both, &boris, ada.width().into(), 0);
+    both.save(place.at("both.png")).unwrap();
+    image::RgbImage::new(80, 80).save(place.at("nobody.png")).unwrap();
+    let told = place.run(&["embed", "both.png", "nobody.png", "--json"]);
+    let stills: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let faces = stills[0]["faces"].as_array().unwrap();
+    assert_eq!((stills.len(), faces.len(), &stills[1]["faces"]), (2, 2, &Value::Array(Vec::new())));
+    let vector = |face: &Value| -> Vec<f64> {
+        face["embedding"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+    };
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+    let [left, right] = [&faces[0], &faces[1]].map(vector);
+    assert!((dot(&left, &left) - 1.0).abs() < 1e-4 && dot(&left, &right) < 0.5);
+    for (face, number) in faces.iter().zip(1..) {
+        assert_eq!(face["number"], number);
+        assert_eq!(face["landmarks"].as_array().unwrap().len(), 5);
+        assert!(face["score"].as_f64().unwrap() > 0.7 && face["quality"]["size_px"].is_number());
+    }
+    // The same face by itself lies where it lay beside another.
+    let alone: Value =
+        serde_json::from_str(&place.run(&["embed", text(&picture("Ada", 1)), "--json"])).unwrap();
+    assert!(dot(&vector(&alone["faces"][0]), &left) > 0.9);
+    assert!(place.run(&["embed", "both.png", "--mirror"]).starts_with("both.png: 2 faces"));
+    fs::write(place.at("text.jpg"), "no picture").unwrap();
+    let (told, said) = place.output(&["embed", "text.jpg", "both.png", "--json"], 1);
+    assert!(told.lines().count() == 1 && said.contains("text.jpg"), "{told}{said}");
+}
+
+#[test]
+fn manual_pages_and_completions_are_those_of_the_program() {
+    let place = Place::new();
+    place.run(&["man", "man/man1"]);
+    let page = |name: &str| fs::read_to_string(place.at("man/man1").join(name)).unwrap();
+    assert!(page("sphereface.1").contains("sphereface"));
+    assert!(page("sphereface-label.1").contains("gallery"));
+    assert!(page("sphereface-gallery-check.1").contains("sheet"));
+    for (shell, part) in
+        [("bash", "complete -F"), ("zsh", "#compdef sphereface"), ("fish", "complete -c sphereface")]
+    {
+        let script = place.run(&["completions", shell]);
+        assert!(script.contains(part) && script.contains("compare"), "{shell}");
+    }
+    place.output(&["completions", "none"], 2);
+}
+
+#[test]
+fn make_install_puts_everything_in_its_place() {
+    if Command::new("make").arg("--version").output().is_err() {
+        println!("skipped: make is not installed");
+        return;
+    }
+    let place = Place::new();
+    let make = |target: &str| {
+        let done = Command::new("make")
+            .args(["-s", "-C", env!("CARGO_MANIFEST_DIR"), target, "PREFIX=/usr"])
+            .arg(format!("DESTDIR={}", text(&place.at("root"))))
+            .arg(format!("SPHEREFACE={}", env!("CARGO_BIN_EXE_sphereface")))
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    make("install");
+    for file in [
+        "bin/sphereface",
+        "share/man/man1/sphereface.1",
+        "share/man/man1/sphereface-label.1",
+        "share/bash-completion/completions/sphereface",
+        "share/zsh/site-functions/_sphereface",
+        "share/fish/vendor_completions.d/sphereface.fish",
+    ] {
+        assert!(place.at("root/usr").join(file).metadata().unwrap().len() > 100, "{file}");
+    }
+    assert_eq!(mode(&place.at("root/usr/bin/sphereface")), 0o755);
+    make("uninstall");
+    assert!(!place.at("root/usr/bin/sphereface").exists());
+    assert!(fs::read_dir(place.at("root/usr/share/man/man1")).unwrap().next().is_none());
 }

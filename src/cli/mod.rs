@@ -7,12 +7,15 @@ mod terminal;
 
 mod align;
 mod bench;
+mod compare;
 mod discover;
+mod embed;
 mod enroll;
 mod eval;
 mod faces;
 mod gallery;
 mod label;
+mod manual;
 mod models;
 mod options;
 mod results;
@@ -35,6 +38,18 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+/// Two stills show different people, which was told: exit code 1, and nothing more to say.
+#[derive(Debug)]
+struct Different;
+
+impl fmt::Display for Different {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("different people")
+    }
+}
+
+impl std::error::Error for Different {}
+
 /// Names everyone you enrolled, frame by frame, and leaves strangers as strangers.
 #[derive(Debug, Parser)]
 #[command(name = "sphereface", version, about, propagate_version = true)]
@@ -48,6 +63,8 @@ pub struct Cli {
 enum Command {
     Label(Box<label::LabelArgs>),
     Enroll(enroll::EnrollArgs),
+    Compare(compare::CompareArgs),
+    Embed(embed::EmbedArgs),
     Discover(discover::DiscoverArgs),
     Gallery(gallery::GalleryArgs),
     Align(align::AlignArgs),
@@ -55,6 +72,8 @@ enum Command {
     Train(Box<train::TrainArgs>),
     Models(models::Models),
     Bench(bench::BenchArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
 impl Cli {
@@ -62,6 +81,8 @@ impl Cli {
         match self.command {
             Command::Label(args) => args.run(),
             Command::Enroll(args) => args.run(),
+            Command::Compare(args) => args.run(),
+            Command::Embed(args) => args.run(),
             Command::Discover(args) => args.run(),
             Command::Gallery(args) => args.run(),
             Command::Align(args) => args.run(),
@@ -69,6 +90,8 @@ impl Cli {
             Command::Train(args) => args.run(),
             Command::Models(command) => command.run(),
             Command::Bench(args) => args.run(),
+            Command::Completions(args) => args.run(),
+            Command::Man(args) => args.run(),
         }
     }
 }
@@ -90,6 +113,7 @@ fn sentence(error: &anyhow::Error) -> String {
 pub fn main() -> ExitCode {
     match Cli::parse().run().and_then(|()| terminal::finish()) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Different>() => ExitCode::from(1),
         Err(error) => {
             errln!("sphereface: {}", sentence(&error));
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
