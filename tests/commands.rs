@@ -280,6 +280,8 @@ fn dup_aborts_dir_everybody_else_is_enrolled() {
     }
     let enrolled = ["Ana", "Bob", "Cyd"].map(|name| (name.to_owned(), 1));
     assert_eq!(place.people("g"), enrolled);
+    let (_, said) = place.output(&["enroll", "Eve", "people/Ana/a.jpg", "--gallery", "g"], 1);
+    assert!(said.contains("Eve") && said.contains("Ana") && said.contains("nobody was enrolled"), "{said}");
     // Again nothing is new, and the double is told again.
     place.output(&["enroll", "--dir", "people", "--gallery", "g"], 1);
     assert_eq!(place.people("g"), enrolled);

@@ -115,6 +115,8 @@ impl EnrollArgs {
 /// What was left out; the others are enrolled all the same.
 #[derive(Default)]
 struct Refused {
+    /// Whether somebody was enrolled.
+    others: bool,
     /// Stills in which there is nobody to enrol, or that cannot be read.
     unusable: usize,
     /// Stills of faces that are enrolled under another name.
@@ -138,9 +140,10 @@ impl Refused {
         .into_iter()
         .flatten()
         .collect();
+        let rest = if self.others { "everything else is enrolled" } else { "nobody was enrolled" };
         match left_out.is_empty() {
             true => Ok(()),
-            false => bail!("left out, see above: {}; everything else is enrolled", left_out.join(" and ")),
+            false => bail!("left out, see above: {}; {rest}", left_out.join(" and ")),
         }
     }
 }
@@ -158,7 +161,7 @@ fn enroll(
                 let (path, _) = stills.remove(still);
                 refused.taken += 1;
                 errln!(
-                    "{name}: {} is not used: the same face of the same picture is enrolled as {person}; \
+                    "{name}: {} is not used: the same face of the same picture is already enrolled as {person}; \
                      remove it there (sphereface gallery remove) or here",
                     path.display()
                 );
@@ -166,6 +169,7 @@ fn enroll(
             done => {
                 let done = done?;
                 let (added, all) = (done.added, done.person.stills.len());
+                refused.others = true;
                 outln!("{name}: {added} new still{}, {all} in all", if added == 1 { "" } else { "s" });
                 return Ok(());
             }
