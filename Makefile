@@ -1,9 +1,13 @@
 # The only two commands a newcomer needs: `make demo` and `make test`.
+# `make install` installs the program with its manual pages and completions; PREFIX and DESTDIR
+# say where.
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 SPHEREFACE := target/release/sphereface
+PREFIX ?= /usr/local
+INSTALLED = $(DESTDIR)$(PREFIX)
 
-.PHONY: demo test lint cuda clean
+.PHONY: demo test install uninstall lint cuda clean
 
 # Installs what is missing, builds, enrols the three people of the bundled sample and
 # writes the sample with their names on it.
@@ -20,6 +24,27 @@ build:
 test:
 	@tools/setup.sh test
 	cargo test
+
+# Builds where nothing was built yet; `make build` first brings the program up to date without root.
+$(SPHEREFACE):
+	$(MAKE) build
+
+install: $(SPHEREFACE)
+	install -d "$(INSTALLED)/bin" "$(INSTALLED)/share/man/man1" \
+	    "$(INSTALLED)/share/bash-completion/completions" "$(INSTALLED)/share/zsh/site-functions" \
+	    "$(INSTALLED)/share/fish/vendor_completions.d"
+	install -m 755 $(SPHEREFACE) "$(INSTALLED)/bin/sphereface"
+	$(SPHEREFACE) man "$(INSTALLED)/share/man/man1"
+	$(SPHEREFACE) completions bash >"$(INSTALLED)/share/bash-completion/completions/sphereface"
+	$(SPHEREFACE) completions zsh >"$(INSTALLED)/share/zsh/site-functions/_sphereface"
+	$(SPHEREFACE) completions fish >"$(INSTALLED)/share/fish/vendor_completions.d/sphereface.fish"
+
+uninstall:
+	rm -f "$(INSTALLED)/bin/sphereface" "$(INSTALLED)"/share/man/man1/sphereface.1 \
+	    "$(INSTALLED)"/share/man/man1/sphereface-*.1 \
+	    "$(INSTALLED)/share/bash-completion/completions/sphereface" \
+	    "$(INSTALLED)/share/zsh/site-functions/_sphereface" \
+	    "$(INSTALLED)/share/fish/vendor_completions.d/sphereface.fish"
 
 lint:
 	cargo fmt --check

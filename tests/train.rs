@@ -402,3 +402,29 @@ fn settings_are_printed_and_read_back() {
     let again = ok(program().args(["train", "--print-config", "--config"]).arg(&path));
     assert_eq!(String::from_utf8(again.stdout).unwrap(), text);
 }
+
+/// Each is learned with nothing said about it but its name.
+#[test]
+fn loss_defaults_every_loss_trains_by_its_name_alone() {
+    let (folder, data, config) = setup();
+    for loss in [
+        "a-softmax",
+        "softmax",
+        "normalised-softmax",
+        "sphereface-r-v1",
+        "sphereface-r-v2",
+        "sphereface2",
+        "cosface",
+        "arcface",
+    ] {
+        let output = folder.path().join(loss);
+        let mut command = program();
+        command.arg("train").arg(&data).arg("--output").arg(&output).arg("--config").arg(&config);
+        ok(command.args(["--device", "cpu", "--quiet", "--iterations", "10", "--loss", loss]));
+        assert!(output.join("model.safetensors").is_file(), "{loss}");
+        // And with the settings of the first preset: what a run would be is told.
+        let told = ok(program().args(["train", "--print-config", "--loss", loss]));
+        let told = String::from_utf8(told.stdout).unwrap();
+        assert!(told.contains(&format!("kind = \"{loss}\"")), "{told}");
+    }
+}

@@ -52,4 +52,4 @@ export PATH CUDA_HOME="$toolkit" CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-80}"
 unset CUDA_PATH CUDA_ROOT CUDA_TOOLKIT_ROOT_DIR
 command=${1:-build}
 [ $# -eq 0 ] || shift
-exec cargo "$command" --release --features cuda "$@"
+exec cargo "$command" --release --features cuda-loader "$@"

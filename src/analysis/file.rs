@@ -118,19 +118,8 @@ impl Analysis {
     /// [`AnalysisError::Write`].
     pub fn write(&self, path: &Path) -> Result<(), AnalysisError> {
         let failed = |source: io::Error| AnalysisError::Write { path: path.to_owned(), source };
-        if path.is_dir() {
-            return Err(failed(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")));
-        }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        // As any new file, and as the umask allows: temporary files are private otherwise.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut pending = builder.prefix(".analysis-").suffix(".part").tempfile_in(folder).map_err(failed)?;
-        self.encode(BufWriter::new(pending.as_file_mut())).map_err(|error| failed(io_error(error)))?;
-        pending.as_file().sync_all().map_err(failed)?;
-        pending.persist(path).map_err(|error| failed(error.error))?;
-        Ok(())
+        let content = |file: &mut File| self.encode(BufWriter::new(file)).map_err(io_error);
+        crate::file::write_with(path, content).map_err(failed)
     }
 
     fn encode(&self, to: impl io::Write + Send) -> Result<(), ParquetError> {

@@ -103,9 +103,9 @@ impl AlignArgs {
             other => anyhow::Error::from(other),
         })?;
         if self.json {
-            println!("{}", serde_json::to_string(&report)?);
+            outln!("{}", serde_json::to_string(&report)?);
         } else {
-            print!("{report}");
+            out!("{report}");
         }
         if report.not_done > 0 {
             bail!("stopped with {} images to go: run the same command again to go on", report.not_done);

@@ -150,9 +150,9 @@ impl BenchArgs {
         bar.finish_and_clear();
         let report = report?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            outln!("{}", serde_json::to_string_pretty(&report)?);
         } else {
-            println!("{report}");
+            outln!("{report}");
         }
         Ok(())
     }

@@ -115,15 +115,15 @@ impl DiscoverArgs {
                     "enroll": self.enroll(stranger),
                 })
             });
-            println!("{}", json!(list.collect::<Vec<_>>()));
+            outln!("{}", json!(list.collect::<Vec<_>>()));
         } else {
             for (number, stranger) in (1..).zip(&strangers) {
                 let (tracks, seconds) = (stranger.tracks.len(), stranger.screen_ns as f64 / 1e9);
                 let s = if tracks == 1 { "" } else { "s" };
-                println!("{number}: {seconds:.1} s on screen, {tracks} track{s}: {}", self.enroll(stranger));
+                outln!("{number}: {seconds:.1} s on screen, {tracks} track{s}: {}", self.enroll(stranger));
             }
             if strangers.is_empty() {
-                println!("there is nobody without a name");
+                outln!("there is nobody without a name");
             }
         }
         if let Some(path) = &self.sheet {

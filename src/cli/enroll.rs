@@ -1,5 +1,6 @@
 //! `sphereface enroll`: people into a gallery, from stills.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -8,12 +9,15 @@ use clap::Args;
 use super::UsageError;
 use super::faces::{self, Tracks};
 use super::options::{DetectionArgs, DeviceArgs};
-use crate::gallery::{Choice, Gallery, NewStill, PersonName};
+use crate::detect::Detector;
+use crate::gallery::{Choice, Gallery, GalleryError, NewStill, PersonName};
 
 /// Enrol people from stills
 ///
 /// Of several faces in a still the largest is taken, and the report says where the others are.
-/// All stills of a person are kept, each as a template of its own.
+/// All stills of a person are kept, each as a template of its own. Where the same face of the
+/// same picture is somebody else's already, that still is left out, everybody else is enrolled,
+/// and the exit code is 1.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface enroll \"Ada Lovelace\" ada-1.jpg ada-2.jpg\n  \
@@ -24,7 +28,7 @@ pub struct EnrollArgs {
     /// Name of the person
     #[arg(required_unless_present = "dir", conflicts_with = "dir")]
     name: Option<String>,
-    /// Stills of the person, or folders of them
+    /// Stills of the person, or folders of them; stills in deeper folders count too
     #[arg(required_unless_present_any = ["dir", "from"], conflicts_with = "dir")]
     stills: Vec<PathBuf>,
     /// Tracks of an analysed video that show the person: their best views become stills. The
@@ -34,7 +38,8 @@ pub struct EnrollArgs {
     /// Where the video of --from is, when it is not beside the analysis: the file or its folder
     #[arg(long, value_name = "PATH", requires = "from")]
     video: Option<PathBuf>,
-    /// A folder with a sub-folder of stills a person, or a still a person, each named after them
+    /// A folder with a sub-folder of stills per person, or a still per person, each named after
+    /// them; stills in deeper folders are the person's too
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Where the people are kept
@@ -53,56 +58,131 @@ pub struct EnrollArgs {
 impl EnrollArgs {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
+        let mut refused = Refused::default();
         let people = match (&self.dir, &self.name) {
-            (Some(folder), _) => people_of(folder)?,
-            (None, Some(name)) => vec![(name.clone(), stills_of(&self.stills)?)],
+            (Some(folder), _) => people_of(folder, &mut refused)?,
+            (None, Some(name)) => vec![(PersonName::new(name)?, stills_of(&self.stills)?)],
             (None, None) => return Err(UsageError("give a name and stills, or --dir".into()).into()),
         };
-        let people = people
-            .into_iter()
-            .map(|(name, stills)| Ok((PersonName::new(&name)?, stills)))
-            .collect::<Result<Vec<_>>>()?;
         let detector = self.detection.detector(&self.device.open_and_tell()?)?;
         // --from goes with one name.
         let mut of_tracks = Some(faces::of_tracks(&self.from, self.video.as_deref())?);
         let mut examined = Vec::new();
-        let mut refused = 0;
         for (name, stills) in people {
-            let mut good = Vec::new();
-            for still in stills {
-                match faces::of_still(&still, self.face.unwrap_or_default(), &detector) {
-                    Ok(new) => {
-                        report(&name, &still, &new);
-                        good.push(new);
-                    }
-                    Err(error) => {
-                        refused += 1;
-                        eprintln!("{name}: {} is not used: {error:#}", still.display());
-                    }
-                }
-            }
-            good.extend(of_tracks.take().into_iter().flatten());
-            if !good.is_empty() {
-                examined.push((name, good));
+            let mut good = self.examine(&name, &stills, &detector, &mut refused);
+            let of_tracks = of_tracks.take().into_iter().flatten();
+            good.extend(of_tracks.map(|still| (PathBuf::from(&still.file_name), still)));
+            match good.is_empty() {
+                true => errln!("warning: {name} is not enrolled: there is no still of them that can be used"),
+                false => examined.push((name, good)),
             }
         }
         if examined.is_empty() {
-            bail!("nobody was enrolled: none of {refused} stills could be used");
+            bail!("nobody was enrolled: none of {} stills could be used", refused.unusable);
         }
         let gallery = Gallery::create(&self.gallery)?;
         for (name, stills) in examined {
-            let done = gallery.enroll(&name, stills)?;
-            let (added, all) = (done.added, done.person.stills.len());
-            println!("{name}: {added} new still{}, {all} in all", if added == 1 { "" } else { "s" });
+            enroll(&gallery, &name, stills, &mut refused)?;
         }
-        Ok(())
+        refused.end()
     }
+
+    /// The faces of a person's stills, with their files.
+    fn examine(
+        &self,
+        name: &PersonName,
+        stills: &[PathBuf],
+        detector: &Detector,
+        refused: &mut Refused,
+    ) -> Vec<(PathBuf, NewStill)> {
+        let mut good = Vec::new();
+        for still in stills {
+            match faces::of_still(still, self.face.unwrap_or_default(), detector) {
+                Ok(new) => {
+                    report(name, still, &new);
+                    good.push((still.clone(), new));
+                }
+                Err(error) => {
+                    refused.unusable += 1;
+                    errln!("{name}: {} is not used: {error:#}", still.display());
+                }
+            }
+        }
+        good
+    }
+}
+
+/// What was left out; the others are enrolled all the same.
+#[derive(Default)]
+struct Refused {
+    /// Whether somebody was enrolled.
+    others: bool,
+    /// Stills in which there is nobody to enrol, or that cannot be read.
+    unusable: usize,
+    /// Stills of faces that are enrolled under another name.
+    taken: usize,
+    /// Folders or files whose name is none for a person, or that cannot be listed.
+    people: usize,
+}
+
+impl Refused {
+    /// Fails where something was left out that somebody has to decide about.
+    fn end(&self) -> Result<()> {
+        let counted = |count: usize, one: &str, many: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            count => Some(format!("{count} {many}")),
+        };
+        let left_out: Vec<String> = [
+            counted(self.taken, "still of somebody else", "stills of somebody else"),
+            counted(self.people, "person", "people"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let rest = if self.others { "everything else is enrolled" } else { "nobody was enrolled" };
+        match left_out.is_empty() {
+            true => Ok(()),
+            false => bail!("left out, see above: {}; {rest}", left_out.join(" and ")),
+        }
+    }
+}
+
+/// Enrols a person with all stills but those of faces that are somebody else's already.
+fn enroll(
+    gallery: &Gallery,
+    name: &PersonName,
+    mut stills: Vec<(PathBuf, NewStill)>,
+    refused: &mut Refused,
+) -> Result<()> {
+    while !stills.is_empty() {
+        match gallery.enroll(name, stills.iter().map(|(_, still)| still.clone()).collect()) {
+            Err(GalleryError::EnrolledAs { still, person, .. }) if still < stills.len() => {
+                let (path, _) = stills.remove(still);
+                refused.taken += 1;
+                errln!(
+                    "{name}: {} is not used: the same face of the same picture is already enrolled as {person}; \
+                     remove it there (sphereface gallery remove) or here",
+                    path.display()
+                );
+            }
+            done => {
+                let done = done?;
+                let (added, all) = (done.added, done.person.stills.len());
+                refused.others = true;
+                outln!("{name}: {added} new still{}, {all} in all", if added == 1 { "" } else { "s" });
+                return Ok(());
+            }
+        }
+    }
+    errln!("warning: {name} is not enrolled: all their stills are somebody else's");
+    Ok(())
 }
 
 /// What there is to know about a still that was taken.
 fn report(name: &PersonName, path: &Path, still: &NewStill) {
     if still.examined.faces.len() > 1 {
-        println!(
+        outln!(
             "{name}: {} shows several faces, number {} was taken: {}; choose another with --face",
             path.display(),
             still.examined.number,
@@ -110,7 +190,7 @@ fn report(name: &PersonName, path: &Path, still: &NewStill) {
         );
     }
     for problem in still.examined.problems() {
-        println!("{name}: {}: {problem}", path.display());
+        outln!("{name}: {}: {problem}", path.display());
     }
 }
 
@@ -119,7 +199,7 @@ fn stills_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut stills = Vec::new();
     for path in paths {
         if path.is_dir() {
-            stills.extend(entries(path)?.into_iter().filter(|entry| entry.is_file()));
+            add_files(path, &mut stills, &mut BTreeSet::new())?;
         } else {
             stills.push(path.clone());
         }
@@ -127,25 +207,56 @@ fn stills_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(stills)
 }
 
-/// A sub-folder or a still a person, in the order of their names.
-fn people_of(folder: &Path) -> Result<Vec<(String, Vec<PathBuf>)>> {
-    let mut people = Vec::new();
+/// The files in a folder and in all folders in it, by name; each folder once, whatever links
+/// lead to it.
+fn add_files(folder: &Path, files: &mut Vec<PathBuf>, seen: &mut BTreeSet<PathBuf>) -> Result<()> {
+    if !seen.insert(folder.canonicalize().unwrap_or_else(|_| folder.to_owned())) {
+        return Ok(());
+    }
     for entry in entries(folder)? {
         if entry.is_dir() {
-            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            people.push((name, stills_of(&[entry])?));
+            add_files(&entry, files, seen)?;
         } else {
-            let name = entry.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            people.push((name, vec![entry]));
+            files.push(entry);
         }
     }
-    if people.is_empty() {
+    Ok(())
+}
+
+/// A sub-folder or a still per person, in the order of their names.
+fn people_of(folder: &Path, refused: &mut Refused) -> Result<Vec<(PersonName, Vec<PathBuf>)>> {
+    let all = entries(folder)?;
+    if all.is_empty() {
         bail!(
-            "{} holds nobody: put a folder of stills a person, or a still a person, into it",
+            "{} holds nobody: put a folder of stills per person, or a still per person, into it",
             folder.display()
         );
     }
+    let mut people = Vec::new();
+    for entry in all {
+        match person_of(&entry) {
+            Ok(person) => people.push(person),
+            Err(error) => {
+                refused.people += 1;
+                errln!("{} is left out: {error:#}", entry.display());
+            }
+        }
+    }
     Ok(people)
+}
+
+/// The person whom a folder or a still is named after, with their stills. Those in deeper
+/// folders are theirs too.
+fn person_of(entry: &Path) -> Result<(PersonName, Vec<PathBuf>)> {
+    let is_folder = entry.is_dir();
+    let name = if is_folder { entry.file_name() } else { entry.file_stem() };
+    let name = PersonName::new(&name.unwrap_or_default().to_string_lossy())?;
+    let stills = stills_of(&[entry.to_owned()])?;
+    let deeper = stills.iter().filter(|still| is_folder && still.parent() != Some(entry)).count();
+    if deeper > 0 {
+        outln!("{name}: {deeper} of {} stills lie in deeper folders and count as theirs", stills.len());
+    }
+    Ok((name, stills))
 }
 
 /// What lies in a folder, by name; hidden files do not count.

@@ -7,7 +7,7 @@ mod views;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -100,13 +100,13 @@ impl VideoArgs {
         let faces = video::read_observations(&self.faces)?;
         let [strict, lax] = [Rule::Iou, Rule::IouOrCentres].map(|rule| video::score(&truth, &faces, rule));
         if self.json {
-            println!("{}", json!([strict, lax]));
+            outln!("{}", json!([strict, lax]));
             return Ok(());
         }
-        print!("{}", video_table(&strict)?);
+        out!("{}", video_table(&strict)?);
         let same = Score { rule: strict.rule, ..lax.clone() } == strict;
         if !same {
-            print!("\n{}", video_table(&lax)?);
+            out!("\n{}", video_table(&lax)?);
         }
         Ok(())
     }
@@ -285,6 +285,11 @@ impl ImageArgs {
     }
 }
 
+/// Writes a drawn plot.
+fn write_plot(path: &Path, bytes: &[u8]) -> Result<()> {
+    crate::file::write(path, bytes).with_context(|| format!("{} cannot be written", path.display()))
+}
+
 fn round(x: f64, digits: i32) -> f64 {
     let scale = 10f64.powi(digits);
     (x * scale).round() / scale
@@ -337,9 +342,9 @@ impl CalibrateArgs {
         let calibration = calibrate::calibrate(&samples, &self.model.set(&self.crops))?;
         self.model.record("calibration", &json!(calibration))?;
         if self.model.json {
-            println!("{}", json!(calibration));
+            outln!("{}", json!(calibration));
         } else {
-            print!("{}", calibration_table(&calibration, people.len(), samples.len())?);
+            out!("{}", calibration_table(&calibration, people.len(), samples.len())?);
         }
         Ok(())
     }

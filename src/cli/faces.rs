@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
+use image::RgbImage;
+use serde_json::json;
 
 use crate::analysis::Analysis;
-use crate::detect::{Detector, Scratch};
+use crate::detect::{BBox, Detector, Scratch};
 use crate::discover::{self, MAX_STILLS};
-use crate::gallery::{Choice, NewStill, examine};
+use crate::gallery::{Choice, Examined, NewStill, examine};
 use crate::media::read_still;
 use crate::prepare;
 use crate::track::TrackId;
@@ -38,13 +40,37 @@ impl FromStr for Tracks {
     }
 }
 
-/// The face of a still.
-pub fn of_still(path: &Path, choice: Choice, detector: &Detector) -> Result<NewStill> {
-    let bytes = std::fs::read(path).context("it cannot be read")?;
+/// A face of a picture.
+pub fn in_still(path: &Path, choice: Choice, detector: &Detector) -> Result<Examined> {
     let image = read_still(path)?;
     // Whoever has a data set has crops, not photos.
     let faces = prepare::faces(&image, detector, &mut Scratch::default())?;
-    let examined = examine(&image, faces, choice)?;
+    Ok(examine(&image, faces, choice)?)
+}
+
+/// All faces of a picture that can be cut out, from left to right.
+pub fn all_in_still(image: &RgbImage, detector: &Detector) -> Result<Vec<Examined>> {
+    let faces = prepare::faces(image, detector, &mut Scratch::default())?;
+    let numbers = 1..=faces.len();
+    Ok(numbers.filter_map(|number| examine(image, faces.clone(), Choice::Number(number)).ok()).collect())
+}
+
+/// A face as JSON.
+pub fn describe(Examined { face, quality, number, .. }: &Examined) -> serde_json::Value {
+    let BBox { x1, y1, x2, y2 } = face.bbox;
+    json!({
+        "number": number,
+        "box": [x1, y1, x2, y2],
+        "landmarks": face.landmarks,
+        "score": face.score,
+        "quality": quality,
+    })
+}
+
+/// The face of a still, to be enrolled.
+pub fn of_still(path: &Path, choice: Choice, detector: &Detector) -> Result<NewStill> {
+    let bytes = std::fs::read(path).context("it cannot be read")?;
+    let examined = in_still(path, choice, detector)?;
     let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(NewStill { file_name, bytes, examined })
 }

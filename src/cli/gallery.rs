@@ -146,9 +146,9 @@ impl GalleryArgs {
             GalleryCommand::List(place) => {
                 let people = Gallery::open(&place.gallery)?.people()?;
                 if place.json {
-                    println!("{}", json!(people.iter().map(describe).collect::<Vec<_>>()));
+                    outln!("{}", json!(people.iter().map(describe).collect::<Vec<_>>()));
                 } else {
-                    people.iter().for_each(|p| println!("{}: {} stills", p.name, p.stills.len()));
+                    people.iter().for_each(|p| outln!("{}: {} stills", p.name, p.stills.len()));
                 }
             }
             GalleryCommand::Show(Named { name, place }) => {
@@ -158,9 +158,9 @@ impl GalleryArgs {
             GalleryCommand::Remove(Named { name, place }) => {
                 let person = Gallery::open(&place.gallery)?.remove(&PersonName::new(&name)?)?;
                 if place.json {
-                    println!("{}", describe(&person));
+                    outln!("{}", describe(&person));
                 } else {
-                    println!("{} was removed with {} stills", person.name, person.stills.len());
+                    outln!("{} was removed with {} stills", person.name, person.stills.len());
                 }
             }
             GalleryCommand::Reject(args) => args.run()?,
@@ -183,17 +183,17 @@ fn describe(person: &Person) -> serde_json::Value {
 
 fn show(person: &Person, as_json: bool) {
     if as_json {
-        println!("{}", describe(person));
+        outln!("{}", describe(person));
         return;
     }
-    println!("{} in {}", person.name, person.folder.display());
+    outln!("{} in {}", person.name, person.folder.display());
     for still in &person.stills {
         let problems: Vec<String> = still.quality.verdict().iter().map(ToString::to_string).collect();
         let problems = if problems.is_empty() { "good".into() } else { problems.join("; ") };
-        println!("  {}: face {:.0} pixels high, {problems}", still.file, still.face.bbox.height());
+        outln!("  {}: face {:.0} pixels high, {problems}", still.file, still.face.bbox.height());
     }
-    person.missing.iter().for_each(|file| println!("  {file}: the file is gone and no longer counts"));
-    person.rejected.iter().for_each(|still| println!("  not {}: {}", person.name, still.file));
+    person.missing.iter().for_each(|file| outln!("  {file}: the file is gone and no longer counts"));
+    person.rejected.iter().for_each(|still| outln!("  not {}: {}", person.name, still.file));
 }
 
 impl RejectArgs {
@@ -212,10 +212,10 @@ impl RejectArgs {
         }
         let done = gallery.reject(&name, stills)?;
         if self.place.json {
-            println!("{}", describe(&done.person));
+            outln!("{}", describe(&done.person));
         } else {
             let all = done.person.rejected.len();
-            println!("{name}: {} new counter-examples, {all} in all", done.added);
+            outln!("{name}: {} new counter-examples, {all} in all", done.added);
         }
         Ok(())
     }
@@ -240,7 +240,7 @@ impl CheckArgs {
             let texts = findings.iter().map(|finding| {
                 json!({ "kind": kind(finding), "text": finding.to_string(), "stills": finding.stills() })
             });
-            println!(
+            outln!(
                 "{}",
                 json!({
                     "findings": texts.collect::<Vec<_>>(),
@@ -252,30 +252,30 @@ impl CheckArgs {
                 })
             );
         } else {
-            findings.iter().for_each(|finding| println!("{}: {finding}", kind(finding)));
+            findings.iter().for_each(|finding| outln!("{}: {finding}", kind(finding)));
             for stray in &strays {
-                println!(
+                outln!(
                     "not enrolled: {} holds pictures by hand: enrol them with `sphereface enroll`",
                     stray.display()
                 );
             }
-            println!(
+            outln!(
                 "{} people, {all} templates, {} findings; a face is named below {threshold}",
                 people.len(),
                 findings.len() + strays.len()
             );
             if count < all {
-                println!(
+                outln!(
                     "{} of the templates are seen so far from the side, or are so unsure to be faces, that this model tells nobody by them",
                     all - count
                 );
             }
             match expected {
-                Some(rate) => println!(
+                Some(rate) => outln!(
                     "of strangers, at most {:.2} % are expected to be given a name (rate of one comparison times templates)",
                     rate * 100.0
                 ),
-                None => println!(
+                None => outln!(
                     "how often strangers are given a name is not known: the model is not calibrated at this angle"
                 ),
             }
@@ -387,19 +387,19 @@ impl CalibrateArgs {
             gallery.keep_footage(&footage)?;
         }
         if self.place.json {
-            println!("{}", serde_json::to_string(&footage)?);
+            outln!("{}", serde_json::to_string(&footage)?);
             return Ok(());
         }
-        println!("a face is named below {footage}");
-        println!(
+        outln!("a face is named below {footage}");
+        outln!(
             "the strangers nearest to somebody; if one of them is that person, leave them out with --known:"
         );
         for (angle, member, name) in strangers.iter().take(SHOWN) {
             let analysis = self.analyses[member.file].display();
-            println!("  {angle:.1} degrees from {name}: --known {analysis}#{}", member.track);
+            outln!("  {angle:.1} degrees from {name}: --known {analysis}#{}", member.track);
         }
         if self.dry_run {
-            println!("nothing was changed (--dry-run)");
+            outln!("nothing was changed (--dry-run)");
         }
         Ok(())
     }

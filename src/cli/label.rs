@@ -12,16 +12,17 @@ use super::UsageError;
 use super::options::{
     self, DetectionArgs, DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs,
 };
-use super::results::{RedactArgs, ResultArgs};
+use super::results::{Lists, RedactArgs, ResultArgs, is_standard_output};
 use crate::analysis::Analysis;
 use crate::annotate::{Annotator, Colours, Style};
 use crate::embed::{Embedder, Mirror};
+use crate::file;
 use crate::identify::{self, Identifier};
 use crate::media::{Input, MediaError};
 use crate::nn::{Arithmetic, Device};
 use crate::pipeline::job::{Event, LabelError, LabelJob, LabelSummary, Mode, Pass, RelabelJob};
 use crate::pipeline::{Control, DetectEvery, label};
-use crate::report::{Appearance, JsonLines};
+use crate::report::Appearance;
 
 /// Write a video (or a still) with everyone you enrolled named
 ///
@@ -80,9 +81,6 @@ pub struct LabelArgs {
     detect_every: DetectEvery,
     #[command(flatten)]
     encoding: EncodingArgs,
-    /// List every face as a line of JSON in this file; - for standard output
-    #[arg(long, value_name = "FILE", help_heading = "Results")]
-    jsonl: Option<PathBuf>,
     /// Keep what was seen in this Parquet file: label it again, with another gallery or
     /// threshold, in a moment
     #[arg(long, value_name = "FILE.parquet", help_heading = "Results")]
@@ -111,6 +109,9 @@ pub struct LabelArgs {
     /// the runner-up, what single views say, and how good the best one is
     #[arg(long, conflicts_with = "quiet", help_heading = "Results")]
     explain: bool,
+    /// At the end, list every stranger, and not only the ten who were seen longest
+    #[arg(long, conflicts_with = "quiet", help_heading = "Results")]
+    all: bool,
     /// At the end, say what each stage took
     #[arg(long, help_heading = "Running")]
     stats: bool,
@@ -193,8 +194,8 @@ impl LabelArgs {
             other => other.into(),
         })?;
         if self.stats {
-            eprintln!("{}", summary.statistics);
-            eprintln!("{}", summary.work);
+            errln!("{}", summary.statistics);
+            errln!("{}", summary.work);
         }
         self.tell(&summary);
         Ok(())
@@ -228,8 +229,9 @@ impl LabelArgs {
         let annotator = Annotator::new(self.style.clone())?.with_colours(colours.unwrap_or_default());
         let facts = self.facts(embedder.as_ref(), identifier.as_ref());
         let (output, analysis) = (self.output.as_deref(), self.analysis.as_deref());
+        let lists = self.lists(control);
         let job = LabelJob {
-            page: self.results.page_job(input.path(), output, analysis, facts)?,
+            page: self.results.page_job(input.path(), output, analysis, facts, &lists)?,
             input,
             output: self.output.clone(),
             detector: &detector,
@@ -240,8 +242,8 @@ impl LabelArgs {
             same_deg: same_deg(embedder.as_ref(), identifier.as_ref()),
             mode: self.mode(),
             annotator: &annotator,
-            results: self.results.results(self.json_lines()?)?,
-            redaction: self.redact.redaction(self.gallery.as_deref())?,
+            results: self.results.results(&lists)?,
+            redaction: self.redact.redaction(self.gallery.as_deref(), &lists)?,
             analysis: self.analysis.clone(),
             view: self.view,
             live: self.live.then_some(true),
@@ -308,6 +310,7 @@ impl LabelArgs {
         let (identifier, colours) = self.identifier(embedder.as_ref())?.unzip();
         let annotator = Annotator::new(self.style.clone())?.with_colours(colours.unwrap_or_default());
         let facts = self.facts(embedder.as_ref(), identifier.as_ref());
+        let (lists, output) = (self.lists(control), self.output.as_deref());
         let job = RelabelJob {
             analysis: &analysis,
             video: video.clone().map(Input::File),
@@ -315,9 +318,9 @@ impl LabelArgs {
             identifier: identifier.as_ref(),
             same_deg: same_deg(embedder.as_ref(), identifier.as_ref()),
             annotator: &annotator,
-            results: self.results.results(self.json_lines()?)?,
-            redaction: self.redact.redaction(self.gallery.as_deref())?,
-            page: self.results.page_job(video.as_deref(), self.output.as_deref(), Some(path), facts)?,
+            results: self.results.results(&lists)?,
+            redaction: self.redact.redaction(self.gallery.as_deref(), &lists)?,
+            page: self.results.page_job(video.as_deref(), output, Some(path), facts, &lists)?,
             view: self.view,
             #[cfg(feature = "video")]
             encoding: self.encoding.options(),
@@ -360,14 +363,20 @@ impl LabelArgs {
         model.into_iter().chain(gallery).chain(threshold).collect()
     }
 
-    fn json_lines(&self) -> Result<Option<JsonLines>> {
-        Ok(match self.jsonl.as_deref() {
-            None => None,
-            Some(path) if path == Path::new("-") => {
-                Some(JsonLines::stream(std::io::stdout(), "standard output"))
-            }
-            Some(path) => Some(JsonLines::create(path)?),
-        })
+    /// Where lists go. When they all go to standard output, the run ends with its reader.
+    fn lists(&self, control: &Control) -> Lists {
+        let only = !self.view && self.outputs().all(|(_, path)| is_standard_output(path));
+        Lists::new(only.then(|| control.clone()))
+    }
+
+    /// Every output asked for, with its flag.
+    fn outputs(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let own = [
+            ("-o", self.output.as_deref()),
+            ("--analysis", self.analysis.as_deref()),
+            ("--redact-audit", self.redact.redact_audit.as_deref()),
+        ];
+        own.into_iter().chain(self.results.files()).filter_map(|(flag, path)| Some((flag, path?)))
     }
 
     /// The people of the gallery and their colours, where there is one.
@@ -385,13 +394,7 @@ impl LabelArgs {
     fn refuse_nonsense(&self, input: &Input) -> Result<(), UsageError> {
         let refuse = |reason: String| Err(UsageError(reason));
         let analysed = input.path().is_some_and(is_analysis);
-        if self.output.is_none()
-            && !self.no_video
-            && !self.view
-            && self.jsonl.is_none()
-            && self.analysis.is_none()
-            && self.results.files().iter().all(|(_, path)| path.is_none())
-        {
+        if !self.no_video && !self.view && self.outputs().all(|(flag, _)| flag == "--redact-audit") {
             return refuse(
                 "there is nothing to do with the result: give -o FILE, --jsonl FILE, --analysis FILE, --html FILE, --view or --no-video"
                     .into(),
@@ -415,30 +418,8 @@ impl LabelArgs {
         if !analysed && self.video.is_some() {
             return refuse(format!("--video belongs to an analysis, and {input} is none: leave it out"));
         }
-        let jsonl = self.jsonl.as_deref().filter(|path| *path != Path::new("-"));
-        let audit = self.redact.redact_audit.as_deref();
-        let mut outputs = vec![
-            ("-o", self.output.as_deref()),
-            ("--jsonl", jsonl),
-            ("--analysis", self.analysis.as_deref()),
-            ("--redact-audit", audit),
-        ];
-        outputs.extend(self.results.files());
-        for (index, (flag, path)) in outputs.iter().enumerate() {
-            let Some(path) = *path else { continue };
-            for source in [input.path(), self.video.as_deref()].into_iter().flatten() {
-                if same_file(path, source) {
-                    let path = path.display();
-                    return refuse(format!("{flag} {path} is also the input: choose another name"));
-                }
-            }
-            for (other, before) in &outputs[..index] {
-                if before.is_some_and(|before| same_file(path, before)) {
-                    let path = path.display();
-                    return refuse(format!("{other} and {flag} are both {path}: choose another name"));
-                }
-            }
-        }
+        self.results.refuse_formats()?;
+        self.refuse_shared(input)?;
         if self.gallery.is_none() && (self.threshold.threshold.is_some() || self.threshold.fmr.is_some()) {
             return refuse(
                 "--threshold and --fmr decide who is named, and without --gallery nobody is: give a gallery"
@@ -486,6 +467,32 @@ impl LabelArgs {
         Ok(())
     }
 
+    /// Refuses outputs that would overwrite each other or the input.
+    fn refuse_shared(&self, input: &Input) -> Result<(), UsageError> {
+        let refuse = |reason: String| Err(UsageError(reason));
+        let outputs: Vec<_> = self.outputs().collect();
+        for (index, &(flag, path)) in outputs.iter().enumerate() {
+            for source in [input.path(), self.video.as_deref()].into_iter().flatten() {
+                if file::is_same(path, source) {
+                    let path = path.display();
+                    return refuse(format!("{flag} {path} is also the input: choose another name"));
+                }
+            }
+            for &(other, before) in &outputs[..index] {
+                if is_standard_output(path) && is_standard_output(before) {
+                    return refuse(format!(
+                        "{other} and {flag} both want standard output: give one of them a file"
+                    ));
+                }
+                if file::is_same(path, before) {
+                    let path = path.display();
+                    return refuse(format!("{other} and {flag} are both {path}: choose another name"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The people of the gallery and their colours; says which gallery and which network.
     fn known(&self, gallery: &Path, embedder: &Embedder) -> Result<(Identifier, Colours)> {
         let known = options::known(&self.threshold, gallery, embedder)?;
@@ -510,7 +517,25 @@ impl LabelArgs {
 
     fn say(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            errln!("{text}");
+        }
+    }
+
+    /// A line for each person.
+    fn tell_people(&self, people: &[Appearance]) {
+        let (listed, rest) = listed(people, self.all);
+        let name = |person: &Appearance| person.who.to_string();
+        let width = listed.iter().map(|person| name(person).chars().count()).max().unwrap_or(0);
+        for person in listed {
+            let spans: Vec<String> = person.spans.iter().map(ToString::to_string).collect();
+            let frames = count(person.frames, "frame");
+            self.say(&format!("  {:width$}  {frames}, {}", name(person), spans.join(", ")));
+        }
+        if let Some(most) = rest.first() {
+            let (number, most) = (rest.len(), count(most.frames, "frame"));
+            self.say(&format!(
+                "  and {number} more strangers, none seen for more than {most}: --all lists them"
+            ));
         }
     }
 
@@ -534,13 +559,7 @@ impl LabelArgs {
             text += &format!(", but the lists cover all {listed} frames looked at");
         }
         self.say(&text);
-        let name = |person: &Appearance| person.who.to_string();
-        let width = people.iter().map(|person| name(person).chars().count()).max().unwrap_or(0);
-        for person in people {
-            let spans: Vec<String> = person.spans.iter().map(ToString::to_string).collect();
-            let frames = count(person.frames, "frame");
-            self.say(&format!("  {:width$}  {frames}, {}", name(person), spans.join(", ")));
-        }
+        self.tell_people(people);
         if self.explain {
             summary.explanations.iter().for_each(|explanation| self.say(&explanation.to_string()));
         }
@@ -553,13 +572,28 @@ impl LabelArgs {
                 redacted.faces_left
             ));
         }
-        let files = self.results.files().into_iter().filter_map(|(_, path)| path);
-        let others = self.analysis.iter().chain(&self.redact.redact_audit).map(PathBuf::as_path);
-        for path in self.output.as_deref().into_iter().chain(others).chain(files) {
+        for (_, path) in self.outputs().filter(|(_, path)| !is_standard_output(path)) {
             self.say(&format!("wrote {}", path.display()));
         }
     }
 }
+
+/// Those of the summary who are listed: everybody with a name, and of the strangers those seen
+/// longest. Says how many are left out.
+fn listed(people: &[Appearance], all: bool) -> (Vec<&Appearance>, Vec<&Appearance>) {
+    let is_stranger = |person: &&Appearance| person.who.name().is_none();
+    let mut strangers: Vec<&Appearance> = people.iter().filter(is_stranger).collect();
+    // The sort keeps the order of those seen equally long.
+    strangers.sort_by_key(|person| std::cmp::Reverse(person.frames));
+    // A line that says "and one more" takes as much room as that one.
+    let most = if all || strangers.len() <= STRANGERS + 1 { strangers.len() } else { STRANGERS };
+    let rest = strangers.split_off(most);
+    let kept = |person: &&Appearance| !rest.iter().any(|left| left.who == person.who);
+    (people.iter().filter(kept).collect(), rest)
+}
+
+/// Strangers in the summary, unless all are asked for.
+const STRANGERS: usize = 10;
 
 /// Whether a path is that of an analysis, by its extension.
 fn is_analysis(path: &Path) -> bool {
@@ -584,18 +618,6 @@ fn usage(error: MediaError) -> anyhow::Error {
         | MediaError::BadSetting { .. } => UsageError(error.to_string()).into(),
         other => other.into(),
     }
-}
-
-/// Whether two paths name one file, by whatever way; a file that is not there yet is looked up
-/// in its folder.
-fn same_file(a: &Path, b: &Path) -> bool {
-    let resolve = |path: &Path| {
-        path.canonicalize().ok().or_else(|| {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            Some(folder.unwrap_or(Path::new(".")).canonicalize().ok()?.join(path.file_name()?))
-        })
-    };
-    resolve(a).is_some_and(|a| Some(a) == resolve(b))
 }
 
 /// What the model's metadata say it reaches on LFW.
@@ -664,7 +686,7 @@ impl Progress {
 
     fn say(&self, text: &str) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("{text}"));
+            self.bar.suspend(|| errln!("{text}"));
         }
     }
 }
@@ -707,5 +729,31 @@ impl Signals {
             self.handle.close();
             let _ = self.thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identify::Who;
+    use crate::report::Span;
+
+    #[test]
+    fn a_long_list_of_strangers_is_summed_up() {
+        let person = |who, frames| Appearance { who, frames, spans: vec![Span { start_ns: 0, end_ns: 1 }] };
+        let people = |strangers: u32| -> Vec<Appearance> {
+            let named = person(Who::Named("Ada".into()), 1);
+            let strangers = (1..=strangers).map(|n| person(Who::Stranger(n), u64::from(n)));
+            std::iter::once(named).chain(strangers).collect()
+        };
+        for few in [0, 10, 11] {
+            let people = people(few);
+            assert_eq!(listed(&people, false), (people.iter().collect(), Vec::new()), "{few}");
+        }
+        let people = people(947);
+        assert_eq!(listed(&people, true).0.len(), 948);
+        let (kept, rest) = listed(&people, false);
+        assert_eq!((kept.len(), rest.len(), rest[0].frames), (11, 937, 937), "the longest seen are listed");
+        assert_eq!((kept[0].who.name(), kept[1].frames), (Some("Ada"), 938), "in the order they came");
     }
 }

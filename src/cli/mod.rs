@@ -1,14 +1,21 @@
 //! The command line: one file per subcommand, each raw arguments -> validated config ->
-//! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense.
+//! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense. A
+//! closed pipe is no failure: see [`terminal`].
+
+#[macro_use]
+mod terminal;
 
 mod align;
 mod bench;
+mod compare;
 mod discover;
+mod embed;
 mod enroll;
 mod eval;
 mod faces;
 mod gallery;
 mod label;
+mod manual;
 mod models;
 mod options;
 mod results;
@@ -31,6 +38,18 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+/// Two stills show different people, which was told: exit code 1, and nothing more to say.
+#[derive(Debug)]
+struct Different;
+
+impl fmt::Display for Different {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("different people")
+    }
+}
+
+impl std::error::Error for Different {}
+
 /// Names everyone you enrolled, frame by frame, and leaves strangers as strangers.
 #[derive(Debug, Parser)]
 #[command(name = "sphereface", version, about, propagate_version = true)]
@@ -44,6 +63,8 @@ pub struct Cli {
 enum Command {
     Label(Box<label::LabelArgs>),
     Enroll(enroll::EnrollArgs),
+    Compare(compare::CompareArgs),
+    Embed(embed::EmbedArgs),
     Discover(discover::DiscoverArgs),
     Gallery(gallery::GalleryArgs),
     Align(align::AlignArgs),
@@ -51,6 +72,8 @@ enum Command {
     Train(Box<train::TrainArgs>),
     Models(models::Models),
     Bench(bench::BenchArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
 impl Cli {
@@ -58,6 +81,8 @@ impl Cli {
         match self.command {
             Command::Label(args) => args.run(),
             Command::Enroll(args) => args.run(),
+            Command::Compare(args) => args.run(),
+            Command::Embed(args) => args.run(),
             Command::Discover(args) => args.run(),
             Command::Gallery(args) => args.run(),
             Command::Align(args) => args.run(),
@@ -65,6 +90,8 @@ impl Cli {
             Command::Train(args) => args.run(),
             Command::Models(command) => command.run(),
             Command::Bench(args) => args.run(),
+            Command::Completions(args) => args.run(),
+            Command::Man(args) => args.run(),
         }
     }
 }
@@ -84,10 +111,11 @@ fn sentence(error: &anyhow::Error) -> String {
 
 /// Parses the command line, runs it, and reports a failure in one sentence on standard error.
 pub fn main() -> ExitCode {
-    match Cli::parse().run() {
+    match Cli::parse().run().and_then(|()| terminal::finish()) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Different>() => ExitCode::from(1),
         Err(error) => {
-            eprintln!("sphereface: {}", sentence(&error));
+            errln!("sphereface: {}", sentence(&error));
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }

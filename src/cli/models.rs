@@ -8,7 +8,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::UsageError;
-use crate::nn::weights::{BuiltIn, Network, Precision, Weights, import, to_onnx, write_whole};
+use crate::file;
+use crate::nn::weights::{BuiltIn, Network, Precision, Weights, import, to_onnx};
 
 /// Lists, describes, imports and exports models.
 #[derive(Debug, Args)]
@@ -138,7 +139,7 @@ fn list(json: bool) -> Result<()> {
     for model in BuiltIn::ALL {
         let description = describe(model.name, &model.weights()?)?;
         if !json {
-            println!(
+            outln!(
                 "{:<12} {:<14} {:>10} parameters  {}",
                 model.name,
                 text(&description, "architecture"),
@@ -149,7 +150,7 @@ fn list(json: bool) -> Result<()> {
         models.push(description);
     }
     if json {
-        println!("{:#}", Value::from(models));
+        outln!("{:#}", Value::from(models));
     }
     Ok(())
 }
@@ -157,7 +158,7 @@ fn list(json: bool) -> Result<()> {
 fn show(model: &str, json: bool) -> Result<()> {
     let description = describe(model, &Weights::resolve(model)?)?;
     if json {
-        println!("{description:#}");
+        outln!("{description:#}");
         return Ok(());
     }
     let lines = [
@@ -177,7 +178,7 @@ fn show(model: &str, json: bool) -> Result<()> {
     ];
     for (name, value) in lines {
         let value = value.trim();
-        println!("{name:<14} {}", if value.is_empty() { "not stated" } else { value });
+        outln!("{name:<14} {}", if value.is_empty() { "not stated" } else { value });
     }
     Ok(())
 }
@@ -278,9 +279,9 @@ impl Import {
         let destination = self.destination.display().to_string();
         let description = describe(&destination, &Weights::load(&self.destination)?)?;
         if self.json {
-            println!("{description:#}");
+            outln!("{description:#}");
         } else {
-            println!(
+            outln!(
                 "{destination}: {}, {} parameters, channel order {}, identifier {}",
                 network.name(),
                 description["parameters"],
@@ -298,8 +299,8 @@ impl Export {
         describe(&self.model, &weights)?;
         if let Some(path) = &self.onnx {
             let bytes = to_onnx(&weights).map_err(|error| error.in_file(&self.model))?;
-            write_whole(path, &bytes)?;
-            println!(
+            file::write(path, &bytes).with_context(|| format!("{} cannot be written", path.display()))?;
+            outln!(
                 "{}: ONNX, input 'crops' [n, 3, 112, 96] {} 0 to 255, output 'embedding'",
                 path.display(),
                 weights.metadata.get("channel_order").map_or("RGB", String::as_str)
@@ -308,7 +309,7 @@ impl Export {
         if let Some(path) = &self.safetensors {
             let precision = self.precision.into();
             weights.save(path, precision)?;
-            println!("{}: safetensors, {precision}", path.display());
+            outln!("{}: safetensors, {precision}", path.display());
         }
         Ok(())
     }

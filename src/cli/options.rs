@@ -58,7 +58,7 @@ impl DeviceArgs {
 
 /// Tells where the networks run.
 pub fn tell(device: &Device) {
-    eprintln!("networks run on {device}");
+    errln!("networks run on {device}");
 }
 
 /// How faces are found.

@@ -7,24 +7,70 @@ use anyhow::Result;
 use clap::Args;
 
 use super::UsageError;
+use super::terminal::Data;
 use crate::annotate::{Cover, Redactor, Whom};
+use crate::file;
 use crate::gallery::Gallery;
+use crate::pipeline::Control;
 use crate::pipeline::page::PageJob;
 use crate::pipeline::redact::Redaction;
-use crate::report::{Audit, JsonLines, Output, Results};
+use crate::report::{Audit, ChapterFormat, JsonLines, Output, ReportError, Results, SubtitleFormat};
+
+/// Whether a path stands for standard output.
+pub fn is_standard_output(path: &Path) -> bool {
+    path == Path::new("-") || file::is_standard_output(path)
+}
+
+/// The format of subtitles in that file; `None` when its name promises another one.
+fn subtitle_format(path: &Path) -> Option<SubtitleFormat> {
+    match is_standard_output(path) || file::is_special(path) {
+        true => Some(SubtitleFormat::of_path(path).unwrap_or(SubtitleFormat::WebVtt)),
+        false => SubtitleFormat::of_path(path),
+    }
+}
+
+/// Begins what lists are written to.
+pub struct Lists {
+    /// Ended when standard output has no reader any more, where nothing else is wanted.
+    stop: Option<Control>,
+}
+
+impl Lists {
+    /// Lists of a run that `stop` ends when nobody reads standard output any more.
+    pub fn new(stop: Option<Control>) -> Self {
+        Self { stop }
+    }
+
+    /// Begins a file, or standard output for `-`.
+    ///
+    /// # Errors
+    /// When no file can be made there.
+    pub fn open(&self, path: &Path) -> Result<Output, ReportError> {
+        if !is_standard_output(path) {
+            return Output::create(path);
+        }
+        let stop = self.stop.clone();
+        let on_closed = move || stop.iter().for_each(Control::stop);
+        Ok(Output::stream(Data::new(on_closed), "standard output"))
+    }
+}
 
 /// Lists and pages.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Results")]
 pub struct ResultArgs {
+    /// List every face as a line of JSON in this file; - for standard output, as for the other
+    /// lists and the page
+    #[arg(long, value_name = "FILE.jsonl")]
+    jsonl: Option<PathBuf>,
     /// List every face as a row of this CSV file
     #[arg(long, value_name = "FILE.csv")]
     csv: Option<PathBuf>,
     /// List who appears from when to when in this CSV file
     #[arg(long, value_name = "FILE.csv")]
     appearances: Option<PathBuf>,
-    /// Write the names as WebVTT subtitles
-    #[arg(long, value_name = "FILE.vtt")]
+    /// Write the names as subtitles: WebVTT for .vtt and -, SubRip for .srt
+    #[arg(long, value_name = "FILE.vtt|FILE.srt")]
     subtitles: Option<PathBuf>,
     /// Write chapters that begin where people come and go: WebVTT for .vtt, otherwise the
     /// metadata that ffmpeg puts into a video with -map_metadata
@@ -40,8 +86,9 @@ pub struct ResultArgs {
 
 impl ResultArgs {
     /// Every file asked for, with its flag.
-    pub fn files(&self) -> [(&'static str, Option<&Path>); 5] {
+    pub fn files(&self) -> [(&'static str, Option<&Path>); 6] {
         [
+            ("--jsonl", self.jsonl.as_deref()),
             ("--csv", self.csv.as_deref()),
             ("--appearances", self.appearances.as_deref()),
             ("--subtitles", self.subtitles.as_deref()),
@@ -55,11 +102,42 @@ impl ResultArgs {
         self.html.is_some()
     }
 
-    /// The lists, with the JSON lines.
-    pub fn results(&self, json_lines: Option<JsonLines>) -> Result<Results> {
-        let results = Results::default().json_lines(json_lines).face_table(self.csv.as_deref())?;
-        let results = results.appearances(self.appearances.as_deref())?;
-        Ok(results.subtitles(self.subtitles.as_deref())?.chapters(self.chapters.as_deref())?)
+    /// Refuses names that promise another format.
+    ///
+    /// # Errors
+    /// When there is one.
+    pub fn refuse_formats(&self) -> Result<(), UsageError> {
+        if let Some(path) = &self.subtitles
+            && subtitle_format(path).is_none()
+        {
+            let path = path.display();
+            return Err(UsageError(format!(
+                "--subtitles {path} names no format: let it end in .vtt for WebVTT or .srt for SubRip"
+            )));
+        }
+        if let Some(path) = &self.chapters
+            && SubtitleFormat::of_path(path) == Some(SubtitleFormat::SubRip)
+        {
+            let path = path.display();
+            return Err(UsageError(format!(
+                "--chapters {path}: SubRip holds no chapters: let it end in .vtt for WebVTT, or in .txt for ffmpeg's metadata"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The lists. All files are begun here, so that a folder that is not there is found out before the work.
+    pub fn results(&self, lists: &Lists) -> Result<Results> {
+        let open = |path: &Option<PathBuf>| path.as_deref().map(|path| lists.open(path)).transpose();
+        let subtitles = open(&self.subtitles)?.zip(self.subtitles.as_deref().and_then(subtitle_format));
+        let chapters = open(&self.chapters)?.zip(self.chapters.as_deref().map(ChapterFormat::of_path));
+        let results = Results::default()
+            .json_lines(open(&self.jsonl)?.map(JsonLines::new))
+            .face_table(open(&self.csv)?)?
+            .appearances(open(&self.appearances)?)
+            .subtitles(subtitles)
+            .chapters(chapters);
+        Ok(results)
     }
 
     /// The page about `video`, which plays `output` where that is written.
@@ -69,10 +147,11 @@ impl ResultArgs {
         output: Option<&Path>,
         analysis: Option<&Path>,
         facts: Vec<(String, String)>,
+        lists: &Lists,
     ) -> Result<Option<PageJob>> {
         let (Some(path), Some(video)) = (&self.html, video) else { return Ok(None) };
         Ok(Some(PageJob {
-            output: Output::create(path)?,
+            output: lists.open(path)?,
             path: path.clone(),
             video: video.to_owned(),
             play: output.unwrap_or(video).to_owned(),
@@ -101,7 +180,8 @@ pub struct RedactArgs {
     /// covered too, 0 to 1000; gaps in between are always covered
     #[arg(long, value_name = "FRAMES", default_value_t = 12, value_parser = clap::value_parser!(u16).range(0..=1000), requires = "redact")]
     redact_hold: u16,
-    /// List every frame in which a face was found, and that it is covered, as JSON lines
+    /// List every frame in which a face was found, and that it is covered, as JSON lines; - for
+    /// standard output
     #[arg(long, value_name = "FILE", requires = "redact")]
     pub redact_audit: Option<PathBuf>,
 }
@@ -115,7 +195,7 @@ enum CoverName {
 
 impl RedactArgs {
     /// What was asked for, checked against the people of the gallery.
-    pub fn redaction(&self, gallery: Option<&Path>) -> Result<Option<Redaction>> {
+    pub fn redaction(&self, gallery: Option<&Path>, lists: &Lists) -> Result<Option<Redaction>> {
         let Some(whom) = &self.redact else { return Ok(None) };
         let people = match gallery {
             Some(gallery) => Gallery::open(gallery)?.people()?,
@@ -140,7 +220,7 @@ impl RedactArgs {
             whom: whom.clone(),
             redactor,
             hold_frames: u64::from(self.redact_hold),
-            audit: Audit::new(self.redact_audit.as_deref())?,
+            audit: Audit::new(self.redact_audit.as_deref().map(|path| lists.open(path)).transpose()?),
         }))
     }
 }

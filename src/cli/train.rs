@@ -78,7 +78,7 @@ impl TrainArgs {
         };
         let config = self.config(checkpoint.as_ref()).map_err(told)?;
         let Some(path) = self.dataset.as_ref().filter(|_| !self.print_config) else {
-            print!("{}", config.to_toml());
+            out!("{}", config.to_toml());
             return Ok(());
         };
         let device = self.device.open()?;
@@ -102,24 +102,23 @@ impl TrainArgs {
         let outcome = result.map_err(told)?;
         let folder = self.output.display();
         if let Some(line) = &outcome.last {
-            println!(
+            outln!(
                 "iteration {}, loss {:.4}, {:.1} images/s",
-                outcome.iteration, line.loss, line.images_per_s
+                outcome.iteration,
+                line.loss,
+                line.images_per_s
             );
         }
         if let Some(validated) = &outcome.validated {
             let accuracy = 100.0 * validated.validation_accuracy;
-            println!(
-                "{accuracy:.2} % of {} pairs right at iteration {}",
-                validated.pairs, validated.iteration
-            );
+            outln!("{accuracy:.2} % of {} pairs right at iteration {}", validated.pairs, validated.iteration);
         }
-        println!(
+        outln!(
             "weights: {}; curves: {folder}/{CURVES_NAME}; metrics: {folder}/{METRICS_NAME}",
             outcome.model.display()
         );
         if !outcome.finished {
-            println!("stopped after {} of {iterations} iterations: go on with --resume", outcome.iteration);
+            outln!("stopped after {} of {iterations} iterations: go on with --resume", outcome.iteration);
         }
         Ok(())
     }
@@ -162,7 +161,7 @@ impl Progress {
 
     fn say(&self, text: &str) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("{text}"));
+            self.bar.suspend(|| errln!("{text}"));
         }
     }
 

@@ -51,6 +51,7 @@ impl Pairs {
     /// `folds<TAB>count`, then each fold has `count` pairs of the same person and `count` of
     /// different people; that of view 1 is `count`, and there is one such block: it is cut into
     /// 10 folds, the first pair of each kind to the first fold, the second to the second, ...
+    /// Between the fields there are tabs as in LFW's own files, or commas, or spaces.
     ///
     /// # Errors
     /// When the file cannot be read or a line is not what it should be; with its number.
@@ -66,7 +67,7 @@ impl Pairs {
             cause: cause.into(),
         };
         let (index, header) = lines.next().ok_or_else(|| error(0, "the file is empty"))?;
-        let numbers: Option<Vec<usize>> = header.split_whitespace().map(|n| n.parse().ok()).collect();
+        let numbers: Option<Vec<usize>> = fields(header).into_iter().map(|n| n.parse().ok()).collect();
         let (folds, count, folded) = match numbers.as_deref() {
             Some(&[count]) => (1, count, false),
             Some(&[folds, count]) => (folds, count, true),
@@ -121,14 +122,20 @@ impl Pairs {
     }
 }
 
+/// The fields of a line: names may hold spaces where there are tabs or commas between them.
+fn fields(line: &str) -> Vec<&str> {
+    let separator = ['\t', ',', ';'].into_iter().find(|separator| line.contains(*separator));
+    let is_between = |c: char| separator.map_or(c.is_whitespace(), |separator| c == separator);
+    line.split(is_between).map(str::trim).filter(|field| !field.is_empty()).collect()
+}
+
 fn pair(line: &str, same: bool) -> Option<(ImageName, ImageName)> {
     let image = |person: &str, number: &str| {
         // A name is one folder: it must not lead elsewhere.
         let plain = !person.is_empty() && !person.contains(['/', '\\']) && person != "." && person != "..";
         Some(ImageName { person: plain.then(|| person.into())?, number: number.parse().ok()? })
     };
-    let fields: Vec<&str> = line.trim_end().split('\t').collect();
-    match (fields.as_slice(), same) {
+    match (fields(line).as_slice(), same) {
         ([name, i, j], true) => Some((image(name, i)?, image(name, j)?)),
         ([a, i, b, j], false) => Some((image(a, i)?, image(b, j)?)),
         _ => None,
@@ -233,6 +240,33 @@ mod tests {
         let folds: Vec<usize> = one.pairs.iter().map(|p| p.fold).collect();
         assert_eq!(folds[..12], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
         assert_eq!(folds[..12], folds[12..]);
+    }
+
+    #[test]
+    fn tabs_commas_spaces_and_line_ends_of_any_system_make_no_difference() {
+        let text = "2\t1\nA\t1\t2\nA\t1\tB\t1\nC\t3\t4\nC\t3\tA\t2\n";
+        let expected = parse(text).unwrap();
+        let variants = [
+            text.replace('\n', "\r\n"),
+            text.replace('\t', " "),
+            text.replace('\t', ","),
+            text.replace('\t', ", "),
+            text.replace('\t', ";"),
+            text.replace('\t', " \t"),
+            text.replace('\t', "   "),
+            text.replace('\t', ",").replace('\n', ",\r\n"),
+            format!("\n{}\n\n", text.trim_end()),
+        ];
+        for variant in variants {
+            let read = parse(&variant).unwrap_or_else(|error| panic!("{variant:?}: {error}"));
+            assert_eq!((&read.images, &read.pairs), (&expected.images, &expected.pairs), "{variant:?}");
+        }
+        let spaced = parse("1\nAda Lovelace\t1\t2\nAda Lovelace\t1\tBo\t1\n").unwrap();
+        assert_eq!(spaced.images[0].person, "Ada Lovelace");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pairs.txt");
+        std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
+        assert_eq!(Pairs::read(&path).unwrap().pairs, expected.pairs, "a byte-order mark");
     }
 
     #[test]

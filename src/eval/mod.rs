@@ -64,7 +64,7 @@ pub enum EvalError {
     },
     /// A pairs file is not in LFW's form.
     #[error(
-        "line {line} of {path} does not belong in a list of pairs ({cause}): it takes `folds count` or `count`, then lines `name i j` and `name i name j` separated by tabs",
+        "line {line} of {path} does not belong in a list of pairs ({cause}): it takes `folds count` or `count`, then lines `name i j` and `name i name j` with tabs, commas or spaces",
         path = path.display()
     )]
     Pairs {
@@ -105,5 +105,5 @@ pub enum EvalError {
 }
 
 fn read(path: &std::path::Path) -> Result<String, EvalError> {
-    std::fs::read_to_string(path).map_err(|source| EvalError::Read { path: path.to_owned(), source })
+    crate::file::read_text(path).map_err(|source| EvalError::Read { path: path.to_owned(), source })
 }

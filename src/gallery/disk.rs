@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::GalleryError;
+use crate::file;
 
 /// Names in the gallery folder that begin with a dot are the gallery's own.
 const LOCK: &str = ".lock";
@@ -51,19 +52,8 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), GalleryError> {
 
 /// The same with whatever `content` writes.
 pub(super) fn replace(path: &Path, content: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    // `tempfile` makes files for the owner only; these get the modes of any other file.
-    let mut pending = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        pending.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let mut pending = pending.prefix(".part-").tempfile_in(folder)?;
-    content(pending.as_file_mut())?;
-    pending.as_file().sync_all()?;
-    pending.persist(path).map_err(|error| error.error)?;
-    sync_folder(folder)
+    file::write_with(path, content)?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// Makes renames and new names in a folder durable.

@@ -50,6 +50,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::align::{self, Crop};
 use crate::detect::{Face, Landmarks, Quality};
+use crate::file;
 
 /// The index of a person's folder.
 const INDEX: &str = "person.json";
@@ -110,9 +111,16 @@ pub enum GalleryError {
     /// Nobody of that name.
     #[error("nobody named {0} is enrolled: see `sphereface gallery list`")]
     Unknown(String),
-    /// The same face of the same picture under two names.
-    #[error("this face is already enrolled as {0}: remove it there first")]
-    EnrolledAs(String),
+    /// The same face of the same picture under two names, or as a counter-example of its own.
+    #[error("{file} shows a face that is already enrolled as {person}: remove it there first")]
+    EnrolledAs {
+        /// Place of the still in the list that was given.
+        still: usize,
+        /// Its file name.
+        file: String,
+        /// Whose the face is.
+        person: String,
+    },
     /// A still and its index disagree.
     #[error("{} is not the picture that was enrolled: remove the person and enrol it again", .0.display())]
     StillChanged(PathBuf),
@@ -342,12 +350,13 @@ impl Gallery {
         let is_taken = |colour: &u32| people.iter().any(|person| person.colour == Some(*colour));
         index.colour = index.colour.or_else(|| (0..).find(|colour| !is_taken(colour)));
         let (mut added, mut repeated, mut files) = (0, 0, Vec::new());
-        for still in stills {
+        for (place, still) in stills.into_iter().enumerate() {
             let digest = blake3::hash(&still.bytes).to_hex().to_string();
             let same_face = |other: &Still| other.shows(&digest, &still.examined.face);
             let others = people.iter().filter(|person| person.name != *name);
             if let Some(person) = others.into_iter().find(|person| person.stills.iter().any(same_face)) {
-                return Err(GalleryError::EnrolledAs(person.name.to_string()));
+                let (file, person) = (still.file_name, person.name.to_string());
+                return Err(GalleryError::EnrolledAs { still: place, file, person });
             }
             // Whoever was rejected before and is enrolled now is them after all.
             index.rejected.retain(|other| !same_face(other));
@@ -500,6 +509,7 @@ fn remove_unmentioned(folder: &Path, index: &Index) -> Result<(), GalleryError> 
         }
         Ok(())
     };
+    remove(folder, &|name| !file::is_temporary(name))?;
     remove(&folder.join(STILLS), &|name| index.stills.iter().any(|still| still.file == name))?;
     remove(&folder.join(REJECTED), &|name| index.rejected.iter().any(|still| still.file == name))?;
     remove(&folder.join(DERIVED).join(CROPS), &|name| {

@@ -3,7 +3,8 @@
 //!
 //! The file is derived like everything else in `derived`, and may be deleted. It is mapped into
 //! memory, and a person is taken from it as long as their folder is what it was; only people
-//! who changed are read anew, and the file is replaced as a whole when there were any.
+//! who changed are read anew, and the file is replaced as a whole when there were any. A
+//! file that somebody else cuts short while it is mapped ends the program (SIGBUS).
 //!
 //! Layout: [`MAGIC`], the length of the header (u64), the header (JSON), zeros up to a multiple
 //! of 4, then the unit vectors (f32) of everybody, templates before counter-examples. Numbers are

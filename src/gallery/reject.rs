@@ -28,10 +28,11 @@ impl Gallery {
         let person = self.person(name)?;
         let mut index = Index::of(&person);
         let (mut added, mut known, mut files) = (0, 0, Vec::new());
-        for still in stills {
+        for (place, still) in stills.into_iter().enumerate() {
             let digest = blake3::hash(&still.bytes).to_hex().to_string();
             if index.stills.iter().any(|own| own.shows(&digest, &still.examined.face)) {
-                return Err(GalleryError::EnrolledAs(name.to_string()));
+                let (file, person) = (still.file_name, name.to_string());
+                return Err(GalleryError::EnrolledAs { still: place, file, person });
             }
             let (entry, is_new) = enter(&mut index.rejected, &digest, &still);
             *(if is_new { &mut added } else { &mut known }) += 1;

@@ -118,7 +118,10 @@ fn one_face_is_not_two_people() {
     gallery.enroll(&name("Ann"), vec![still("a.png", 1)]).unwrap();
     let before = tree(gallery.root());
     let error = gallery.enroll(&name("Bo"), vec![still("x.png", 2), still("b.png", 1)]).unwrap_err();
-    assert!(matches!(error, GalleryError::EnrolledAs(ref who) if who == "Ann"), "{error}");
+    assert!(
+        matches!(&error, GalleryError::EnrolledAs { still: 1, person, .. } if person == "Ann"),
+        "{error}"
+    );
     assert_eq!(tree(gallery.root()), before);
     // Another face of the same picture may well be somebody else.
     let mut neighbour = still("b.png", 1);
@@ -166,12 +169,15 @@ fn what_a_crash_leaves_does_not_count_and_is_cleared_away() {
         fs::copy(ann.folder.join(INDEX), gallery.root().join(leftover).join(INDEX)).unwrap();
     }
     fs::write(ann.folder.join("stills/half.png"), b"half").unwrap();
-    fs::write(ann.folder.join("stills/.part-x"), b"half").unwrap();
+    for half in ["stills/.a.png.x1.part", ".person.json.x1.part", "derived/crops/.a.png.x1.part"] {
+        fs::write(ann.folder.join(half), b"half").unwrap();
+    }
     assert_eq!(gallery.people().unwrap(), std::slice::from_ref(&ann));
     assert_eq!(gallery.templates(MODEL, embed_as(MODEL)).unwrap().people[0].templates.len(), 1);
 
     gallery.enroll(&name("Ann"), vec![still("c.png", 3)]).unwrap();
     assert_eq!(disk::names(&ann.folder.join(STILLS)).unwrap(), ["a.png", "c.png"]);
+    assert_eq!(disk::names(&ann.folder).unwrap(), ["derived", "person.json", "stills"]);
     assert_eq!(disk::names(gallery.root()).unwrap(), [".lock", "Ann"]);
 }
 

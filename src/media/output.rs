@@ -1,64 +1,57 @@
-//! An output file under a temporary name in its own folder, renamed once it is complete.
+//! An output file that appears under its name once it is complete.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
 use super::MediaError;
+use crate::file::PendingFile;
 
 /// A file being written. Dropped before [`Pending::publish`], it is removed.
 pub(super) struct Pending {
-    file: NamedTempFile,
+    file: PendingFile,
     path: PathBuf,
 }
 
 impl Pending {
-    /// Creates `.NAME.RANDOM.part` beside `path`, which also proves that the folder can be
-    /// written to.
+    /// Begins the file; see [`PendingFile::create_seekable`].
     pub(super) fn create(path: &Path) -> Result<Self, MediaError> {
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        if !folder.is_dir() {
-            return Err(MediaError::NoOutputFolder { path: path.to_owned(), folder: folder.to_owned() });
-        }
-        if path.is_dir() {
-            return Err(MediaError::IsFolder(path.to_owned()));
-        }
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let prefix = format!(".{name}.");
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".part");
-        // Temporary files are private by default; this one becomes the user's own output.
-        #[cfg(unix)]
-        let permissions = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666);
-        #[cfg(unix)]
-        builder.permissions(permissions);
-        match builder.tempfile_in(folder) {
-            Ok(file) => Ok(Self { file, path: path.to_owned() }),
-            Err(source) => Err(MediaError::OutputNotWritable { path: path.to_owned(), source }),
-        }
+        let file = refused(path, PendingFile::create_seekable)?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Whether the file could be begun.
+    #[cfg(feature = "video")]
+    pub(super) fn check(path: &Path) -> Result<(), MediaError> {
+        refused(path, crate::file::check)
     }
 
     /// The open file.
     pub(super) fn file(&mut self) -> &mut File {
-        self.file.as_file_mut()
+        self.file.file()
     }
 
     /// The path it has until it is published.
     #[cfg(feature = "video")]
     pub(super) fn temporary_path(&self) -> &Path {
-        self.file.path()
+        self.file.temporary_path().unwrap_or(&self.path)
     }
 
     /// Flushes to disk and gives the file its name, replacing what had it.
     pub(super) fn publish(self) -> Result<(), MediaError> {
         let Self { file, path } = self;
-        let failed = |source| MediaError::OutputNotWritable { path: path.clone(), source };
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(&path).map_err(|error| failed(error.error))?;
-        Ok(())
+        file.publish().map_err(|source| MediaError::OutputNotWritable { path, source })
     }
+}
+
+/// Tells a folder in the place of the file, or none for it, from other failures.
+fn refused<T>(path: &Path, begin: impl FnOnce(&Path) -> io::Result<T>) -> Result<T, MediaError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(MediaError::NoOutputFolder { path: path.to_owned(), folder: folder.to_owned() });
+    }
+    begin(path).map_err(|source| match source.kind() {
+        io::ErrorKind::IsADirectory => MediaError::IsFolder(path.to_owned()),
+        _ => MediaError::OutputNotWritable { path: path.to_owned(), source },
+    })
 }

@@ -121,7 +121,7 @@ impl Sink {
         if same == Some(true) {
             return Err(MediaError::OutputIsInput(path.to_owned()));
         }
-        Pending::create(path)?;
+        Pending::check(path)?;
         Ok(container)
     }
 

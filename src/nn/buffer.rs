@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use half::f16;
 use memmap2::MmapMut;
 
 /// Zeroed `f32` memory on a cache line boundary; large buffers ask for huge pages, which spare
@@ -54,6 +55,25 @@ impl Buffer {
         }
     }
 
+    /// How many numbers there are. (Unlike the length of the slice, it makes no reference to
+    /// memory that threads may be writing through [`as_mut_ptr`](Self::as_mut_ptr).)
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Where the numbers lie, for threads that share them.
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.data.as_ptr()
+    }
+
+    /// The memory as numbers of half precision, two for each of its own.
+    pub(crate) fn halves_mut(&mut self) -> &mut [f16] {
+        let numbers = &mut self[..];
+        // SAFETY: the same memory, borrowed for as long; any bits are a number, and halves want
+        // less alignment.
+        unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), 2 * numbers.len()) }
+    }
+
     /// The memory as bytes.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let numbers = &mut self[..];
@@ -62,7 +82,7 @@ impl Buffer {
     }
 
     fn layout(len: usize) -> Layout {
-        match Layout::from_size_align(len.max(1) * size_of::<f32>(), CACHE_LINE) {
+        match Layout::array::<f32>(len.max(1)).and_then(|layout| layout.align_to(CACHE_LINE)) {
             Ok(layout) => layout,
             Err(_) => panic!("{len} numbers do not fit into memory"),
         }
@@ -119,5 +139,29 @@ impl DerefMut for Buffer {
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Buffer({})", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_beyond_all_memory_is_refused_and_not_wrapped() {
+        for len in [usize::MAX, usize::MAX / 4 + 2, isize::MAX as usize / 4 + 1] {
+            assert!(std::panic::catch_unwind(|| Buffer::layout(len)).is_err(), "{len}");
+        }
+        assert_eq!(Buffer::layout(0).size(), 4);
+        assert_eq!(Buffer::layout(3).align(), CACHE_LINE);
+    }
+
+    #[test]
+    fn all_memory_is_halves_and_bytes() {
+        for len in [0, 1, 3, HUGE / 4 + 1] {
+            let mut buffer = Buffer::new(len);
+            assert_eq!((buffer.halves_mut().len(), buffer.bytes_mut().len()), (2 * len, 4 * len));
+            buffer.halves_mut().fill(f16::ONE);
+            assert!(buffer.iter().all(|number| number.to_bits() == 0x3c00_3c00));
+        }
     }
 }

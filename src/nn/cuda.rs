@@ -3,7 +3,8 @@
 //!
 //! The tensor library is linked against them. The functions that it may call are defined here, each
 //! as a jump to where the opened library has it; no library is left for the linker to need, and it
-//! drops those that nothing calls.
+//! drops those that nothing calls. That holds for the whole program, which is why the feature
+//! `cuda-loader` has to be chosen: a program that links the libraries itself leaves it out.
 
 use std::arch::naked_asm;
 use std::error::Error as _;

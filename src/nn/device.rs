@@ -127,6 +127,7 @@ impl fmt::Display for Device {
 #[cfg(feature = "cuda")]
 fn cuda(number: usize) -> Result<(candle_core::Device, String), DeviceError> {
     let failed = |cause: String| DeviceError::Cuda { number, cause };
+    #[cfg(feature = "cuda-loader")]
     super::cuda::load().map_err(|error| failed(error.to_string()))?;
     let open = || -> candle_core::Result<_> {
         // All threads share one stream, so that what one wrote is there for the next.

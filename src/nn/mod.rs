@@ -5,7 +5,7 @@ pub mod arch;
 mod arithmetic;
 mod buffer;
 pub(crate) mod conv;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cuda-loader")]
 mod cuda;
 mod device;
 pub(crate) mod gemm;

@@ -131,6 +131,37 @@ pub(crate) trait Kernel {
     unsafe fn run<S: Simd>(self);
 }
 
+/// Like [`Kernel`], for code that trusts its fields: it follows pointers, or does not look again
+/// at sizes that were checked before. Nothing runs it but through [`Vouched`].
+pub(crate) trait RawKernel {
+    /// # Safety
+    /// The instruction set of `S` must be available, and the fields must be as the
+    /// implementation says.
+    unsafe fn run<S: Simd>(self);
+}
+
+/// A [`RawKernel`] that somebody has answered for.
+pub(crate) struct Vouched<K>(K);
+
+impl<K: RawKernel> Vouched<K> {
+    /// A kernel to run.
+    ///
+    /// # Safety
+    /// Its fields must be as its implementation of [`RawKernel`] says, for as long as it runs:
+    /// pointers valid for what it reads and writes, and no other thread at what it writes.
+    pub(crate) unsafe fn new(kernel: K) -> Self {
+        Self(kernel)
+    }
+}
+
+impl<K: RawKernel> Kernel for Vouched<K> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the caller's instruction set; the rest was promised to `new`.
+        unsafe { self.0.run::<S>() }
+    }
+}
+
 /// Numbers across a tile for `isa`: channel counts are padded to multiples of it.
 pub(crate) fn panel(isa: Isa) -> usize {
     sizes(isa)[1]

@@ -181,7 +181,12 @@ impl Shared {
             }
         }));
         if let Err(panic) = result {
-            *self.panic.lock().unwrap_or_else(|e| e.into_inner()) = Some(panic);
+            let mut kept = self.panic.lock().unwrap_or_else(|e| e.into_inner());
+            match &*kept {
+                None => *kept = Some(panic),
+                // Whatever its destructor may do, it must not keep `busy` from being lowered.
+                Some(_) => std::mem::forget(panic),
+            }
         }
     }
 
@@ -287,6 +292,31 @@ mod tests {
             count.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(count.into_inner(), 4);
+    }
+
+    #[test]
+    fn what_several_threads_panic_with_may_panic_itself() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                // The one that the caller gets is dropped below, without a panic under way.
+                panic!("dropped");
+            }
+        }
+        let mut team = Team::new(3);
+        let everywhere = std::sync::Barrier::new(3);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            team.run(3, &|_, _| {
+                everywhere.wait();
+                std::panic::panic_any(Bomb);
+            });
+        }));
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(result))).is_err(), "the first one arrives");
+        let sum = AtomicUsize::new(0);
+        team.run(10, &|_, item| {
+            sum.fetch_add(item, Ordering::Relaxed);
+        });
+        assert_eq!(sum.into_inner(), 45);
     }
 
     #[test]

@@ -47,9 +47,12 @@ impl<Q, A> Together<Q, A> {
         match answer(requests) {
             // A thread that is gone needs no answer.
             Ok(answers) => {
-                replies.iter().zip(answers).for_each(|(reply, answer)| drop(reply.send(Ok(answer))))
+                // Where there are too few, the replies that are left are dropped, which is an answer too.
+                replies.into_iter().zip(answers).for_each(|(reply, answer)| drop(reply.send(Ok(answer))))
             }
-            Err(error) => replies.iter().for_each(|reply| drop(reply.send(Err(error.to_string())))),
+            Err(error) => {
+                replies.into_iter().for_each(|reply| drop(reply.send(Err(error.to_string()))));
+            }
         }
         mine.recv().unwrap_or_else(|_| Err("a request was left without an answer".into()))
     }
@@ -64,4 +67,19 @@ impl<Q, A> fmt::Debug for Together<Q, A> {
 /// What the mutexes guard is whole after every call.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_left_without_an_answer_is_told_and_nobody_waits_for_ever() {
+        let together: Together<u32, u32> = Together::new();
+        let left = together.ask(1, |_| Ok(Vec::new()));
+        assert!(left.unwrap_err().contains("without an answer"));
+        assert_eq!(together.ask(2, |asked| Ok(asked.iter().map(|n| n * 10).collect())), Ok(20));
+        let failed = together.ask(3, |_| Err(candle_core::Error::msg("no more")));
+        assert!(failed.unwrap_err().contains("no more"));
+    }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Image, JOURNAL, Outcome, PrepareError, Record, Settings};
+use crate::file;
 
 /// Version of the form of the file.
 const VERSION: u32 = 1;
@@ -111,19 +112,7 @@ fn text(header: &str, records: &BTreeMap<String, Record>) -> io::Result<Vec<u8>>
     Ok(text)
 }
 
-/// Writes a file under a temporary name and renames it: it is there whole or not at all.
+/// Writes a file; see [`crate::file`].
 pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), PrepareError> {
-    let write = || -> io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".align.").suffix(".part");
-        // Temporary files are private; these are the user's.
-        #[cfg(unix)]
-        builder.permissions(<std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666));
-        let mut file = builder.tempfile_in(path.parent().unwrap_or(Path::new(".")))?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(|source| PrepareError::Write { path: path.into(), source })
+    file::write(path, bytes).map_err(|source| PrepareError::Write { path: path.into(), source })
 }

@@ -109,7 +109,7 @@ impl Source {
     }
 
     fn read_list(&mut self) -> Result<(), PrepareError> {
-        let text = std::fs::read_to_string(&self.path)
+        let text = crate::file::read_text(&self.path)
             .map_err(|source| PrepareError::Read { path: self.path.clone(), source })?;
         let folder = self.path.parent().unwrap_or(Path::new("")).to_owned();
         let mut seen = HashMap::new();

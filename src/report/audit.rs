@@ -1,7 +1,5 @@
 //! Proof of a redaction: every frame in which a face was found, and that it is covered.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use super::{Output, ReportError, json_lines};
@@ -63,12 +61,9 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// An audit written to `path`, or one that only checks and counts.
-    ///
-    /// # Errors
-    /// When no file can be made there.
-    pub fn new(path: Option<&Path>) -> Result<Self, ReportError> {
-        Ok(Self { output: path.map(Output::create).transpose()?, summary: AuditSummary::default() })
+    /// An audit written to `output`, or one that only checks and counts.
+    pub fn new(output: Option<Output>) -> Self {
+        Self { output, summary: AuditSummary::default() }
     }
 
     /// Enters a frame of `width` x `height` pixels: the faces found in it and the areas that
@@ -151,7 +146,7 @@ mod tests {
     #[test]
     fn what_the_redactor_covers_passes_wherever_the_face_is() {
         let redactor = Redactor::new(Cover::Solid, 0.0).unwrap();
-        let mut audit = Audit::new(None).unwrap();
+        let mut audit = Audit::new(None);
         for step in -120..420 {
             let face = face(true, step as f32 / 3.3);
             let areas: Vec<Region> = redactor.area(face.bbox, SIZE.0, SIZE.1).into_iter().collect();
@@ -164,7 +159,7 @@ mod tests {
     fn a_face_left_uncovered_stops_everything() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
-        let mut audit = Audit::new(Some(&path)).unwrap();
+        let mut audit = Audit::new(Some(Output::create(&path).unwrap()));
         let area = Region { x0: 0, y0: 0, x1: 30, y1: 50 };
         audit.enter((4, 160), SIZE, &[face(true, 5.0), face(false, 60.0)], &[area]).unwrap();
         audit.enter((5, 200), SIZE, &[], &[]).unwrap();

@@ -22,6 +22,11 @@ impl JsonLines {
         Ok(Self { output: Output::create(path)? })
     }
 
+    /// Lines that go to `output`.
+    pub fn new(output: Output) -> Self {
+        Self { output }
+    }
+
     /// Any writer, see [`Output::stream`].
     pub fn stream(writer: impl Write + Send + 'static, target: &str) -> Self {
         Self { output: Output::stream(writer, target) }

@@ -5,7 +5,7 @@
 //! | [`JsonLines`] | one JSON object a face a frame |
 //! | [`FaceTable`] | the same as CSV |
 //! | [`write_appearances`] | CSV: who, from when, to when |
-//! | [`write_subtitles`] | WebVTT: the names while they are in the picture |
+//! | [`write_subtitles`] | WebVTT or SubRip: the names while they are in the picture |
 //! | [`write_chapters`] | WebVTT or FFmpeg metadata: chapters by who is there |
 //! | [`Page`] | one HTML file, no network: timelines, thumbnails, click to seek |
 //! | [`Audit`] | JSON lines: what a redaction covered, frame by frame |
@@ -40,7 +40,7 @@ pub use json_lines::JsonLines;
 pub use output::Output;
 pub use page::{Page, PagePerson, PageVideo};
 pub use results::Results;
-pub use scenes::{ChapterFormat, MIN_CHAPTER_NS, write_chapters, write_subtitles};
+pub use scenes::{ChapterFormat, MIN_CHAPTER_NS, SubtitleFormat, write_chapters, write_subtitles};
 pub use tables::{FaceTable, write_appearances};
 
 use std::path::PathBuf;

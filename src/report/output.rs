@@ -1,11 +1,10 @@
 //! Where results go: a file that appears under its name only when it is complete, or a stream.
 
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
-
-use tempfile::NamedTempFile;
+use std::path::Path;
 
 use super::ReportError;
+use crate::file::PendingFile;
 
 /// A file under construction, or any writer.
 pub struct Output {
@@ -14,31 +13,20 @@ pub struct Output {
 }
 
 enum Place {
-    File { file: BufWriter<NamedTempFile>, path: PathBuf },
+    File(BufWriter<PendingFile>),
     Stream(Box<dyn Write + Send>),
 }
 
 impl Output {
-    /// A file at `path`, written under a temporary name in the same folder until
-    /// [`Output::finish`]; an earlier file of that name stays until then.
+    /// A file at `path`, which appears there with [`Output::finish`]; an earlier file of that
+    /// name stays until then. See [`crate::file`].
     ///
     /// # Errors
     /// When no file can be made there.
     pub fn create(path: &Path) -> Result<Self, ReportError> {
-        let error = |source| ReportError::Create { path: path.to_owned(), source };
-        if path.is_dir() {
-            return Err(error(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")));
-        }
-        let name = path.file_name().ok_or_else(|| error(io::Error::from(io::ErrorKind::InvalidInput)))?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        let prefix = format!(".{}.", name.to_string_lossy());
-        builder.prefix(&prefix).suffix(".part");
-        // As any new file, and as the umask allows: temporary files are private otherwise.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = BufWriter::new(builder.tempfile_in(folder).map_err(error)?);
-        Ok(Self { place: Place::File { file, path: path.to_owned() }, target: path.display().to_string() })
+        let file = PendingFile::create(path)
+            .map_err(|source| ReportError::Create { path: path.to_owned(), source })?;
+        Ok(Self { place: Place::File(BufWriter::new(file)), target: path.display().to_string() })
     }
 
     /// Any writer, for example standard output; `target` names it in errors. Nothing is held
@@ -53,7 +41,7 @@ impl Output {
     /// When the disk is full or the reader of a pipe is gone.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), ReportError> {
         let written = match &mut self.place {
-            Place::File { file, .. } => file.write_all(bytes),
+            Place::File(file) => file.write_all(bytes),
             Place::Stream(writer) => writer.write_all(bytes),
         };
         written.map_err(|source| ReportError::Write { target: self.target.clone(), source })
@@ -66,12 +54,8 @@ impl Output {
     pub fn finish(self) -> Result<(), ReportError> {
         let target = self.target;
         let finished = match self.place {
-            Place::File { file, path } => {
-                file.into_inner().map_err(|error| error.into_error()).and_then(|file| {
-                    file.as_file().sync_all()?;
-                    file.persist(path).map_err(|error| error.error)?;
-                    Ok(())
-                })
+            Place::File(file) => {
+                file.into_inner().map_err(io::IntoInnerError::into_error).and_then(PendingFile::publish)
             }
             Place::Stream(mut writer) => writer.flush(),
         };

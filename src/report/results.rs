@@ -1,19 +1,16 @@
 //! Everything a run may leave behind, as one.
 
-use std::path::Path;
-
-use super::scenes::{ChapterFormat, write_chapters, write_subtitles};
+use super::scenes::{ChapterFormat, SubtitleFormat, write_chapters, write_subtitles};
 use super::tables::write_appearances;
 use super::{Appearance, FaceRecord, FaceTable, JsonLines, Output, ReportError};
 
-/// Where results go; nothing by default. All files are made when the run begins, so that a
-/// folder that is not there is found out then.
+/// Where results go; nothing by default.
 #[derive(Default)]
 pub struct Results {
     json_lines: Option<JsonLines>,
     faces: Option<FaceTable>,
     appearances: Option<Output>,
-    subtitles: Option<Output>,
+    subtitles: Option<(Output, SubtitleFormat)>,
     chapters: Option<(Output, ChapterFormat)>,
 }
 
@@ -24,41 +21,31 @@ impl Results {
         self
     }
 
-    /// Lists every face in this CSV file.
+    /// Lists every face as CSV.
     ///
     /// # Errors
-    /// When no file can be made there; likewise for the others.
-    pub fn face_table(mut self, path: Option<&Path>) -> Result<Self, ReportError> {
-        self.faces = path.map(FaceTable::create).transpose()?;
+    /// When the line of headings cannot be written.
+    pub fn face_table(mut self, output: Option<Output>) -> Result<Self, ReportError> {
+        self.faces = output.map(FaceTable::new).transpose()?;
         Ok(self)
     }
 
-    /// Lists who appears from when to when in this CSV file.
-    ///
-    /// # Errors
-    /// As [`Results::face_table`].
-    pub fn appearances(mut self, path: Option<&Path>) -> Result<Self, ReportError> {
-        self.appearances = path.map(Output::create).transpose()?;
-        Ok(self)
+    /// Lists who appears from when to when as CSV.
+    pub fn appearances(mut self, output: Option<Output>) -> Self {
+        self.appearances = output;
+        self
     }
 
-    /// Writes the names as WebVTT subtitles.
-    ///
-    /// # Errors
-    /// As [`Results::face_table`].
-    pub fn subtitles(mut self, path: Option<&Path>) -> Result<Self, ReportError> {
-        self.subtitles = path.map(Output::create).transpose()?;
-        Ok(self)
+    /// Writes the names as subtitles.
+    pub fn subtitles(mut self, subtitles: Option<(Output, SubtitleFormat)>) -> Self {
+        self.subtitles = subtitles;
+        self
     }
 
-    /// Writes chapters, in the format that [`ChapterFormat::of_path`] says.
-    ///
-    /// # Errors
-    /// As [`Results::face_table`].
-    pub fn chapters(mut self, path: Option<&Path>) -> Result<Self, ReportError> {
-        let chapters = |path| Ok((Output::create(path)?, ChapterFormat::of_path(path)));
-        self.chapters = path.map(chapters).transpose()?;
-        Ok(self)
+    /// Writes chapters.
+    pub fn chapters(mut self, chapters: Option<(Output, ChapterFormat)>) -> Self {
+        self.chapters = chapters;
+        self
     }
 
     /// Whether single faces are listed.
@@ -88,7 +75,7 @@ impl Results {
         self.json_lines.map(JsonLines::finish).transpose()?;
         self.faces.map(FaceTable::finish).transpose()?;
         self.appearances.map(|output| write_appearances(output, people)).transpose()?;
-        self.subtitles.map(|output| write_subtitles(output, people)).transpose()?;
+        self.subtitles.map(|(output, format)| write_subtitles(output, format, people)).transpose()?;
         self.chapters.map(|(output, format)| write_chapters(output, format, people, end_ns)).transpose()?;
         Ok(())
     }

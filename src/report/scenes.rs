@@ -56,13 +56,41 @@ fn chapters(people: &[Appearance], end_ns: u64) -> Vec<Scene> {
     chapters
 }
 
-/// Writes WebVTT subtitles: while somebody with a name is in the picture, the names.
+/// In which format subtitles are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubtitleFormat {
+    /// WebVTT (.vtt), for browsers.
+    WebVtt,
+    /// SubRip (.srt), for players and editors.
+    SubRip,
+}
+
+impl SubtitleFormat {
+    /// The format that the name of a file ends in; `None` for other endings.
+    pub fn of_path(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "vtt" => Some(Self::WebVtt),
+            "srt" => Some(Self::SubRip),
+            _ => None,
+        }
+    }
+}
+
+/// Writes subtitles: while somebody with a name is in the picture, the names.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_subtitles(mut output: Output, people: &[Appearance]) -> Result<(), ReportError> {
+pub fn write_subtitles(
+    mut output: Output,
+    format: SubtitleFormat,
+    people: &[Appearance],
+) -> Result<(), ReportError> {
     let named = scenes(people, 0).into_iter().filter(|scene| !scene.names.is_empty());
-    output.write(webvtt(named).as_bytes())?;
+    let text = match format {
+        SubtitleFormat::WebVtt => webvtt(named),
+        SubtitleFormat::SubRip => subrip(named),
+    };
+    output.write(text.as_bytes())?;
     output.finish()
 }
 
@@ -105,6 +133,12 @@ pub fn write_chapters(
 }
 
 impl Scene {
+    /// Start and end in milliseconds, which are all that subtitles hold; no cue may be empty.
+    fn times_ms(&self) -> [u64; 2] {
+        let start = self.start_ns / 1_000_000;
+        [start, self.end_ns.div_ceil(1_000_000).max(start + 1)]
+    }
+
     fn title(&self) -> String {
         if self.names.is_empty() { "nobody known".to_owned() } else { self.names.join(", ") }
     }
@@ -113,18 +147,28 @@ impl Scene {
 fn webvtt(scenes: impl Iterator<Item = Scene>) -> String {
     let mut text = String::from("WEBVTT\n");
     for scene in scenes {
-        // Milliseconds are all the format holds; no cue may be empty.
-        let (start, end) = (scene.start_ns / 1_000_000, scene.end_ns.div_ceil(1_000_000));
+        let [start, end] = scene.times_ms().map(|ms| clock(ms, '.'));
         let title = scene.title().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        text += &format!("\n{} --> {}\n{title}\n", clock(start), clock(end.max(start + 1)));
+        text += &format!("\n{start} --> {end}\n{title}\n");
     }
     text
 }
 
-/// Milliseconds as WebVTT writes them.
-fn clock(ms: u64) -> String {
+/// SubRip knows no escapes: names stand as they are.
+fn subrip(scenes: impl Iterator<Item = Scene>) -> String {
+    let mut text = String::new();
+    for (number, scene) in (1..).zip(scenes) {
+        let [start, end] = scene.times_ms().map(|ms| clock(ms, ','));
+        let gap = if number == 1 { "" } else { "\n" };
+        text += &format!("{gap}{number}\n{start} --> {end}\n{}\n", scene.title());
+    }
+    text
+}
+
+/// Milliseconds as WebVTT (with a point) and SubRip (with a comma) write them.
+fn clock(ms: u64, point: char) -> String {
     let (hours, minutes) = (ms / 3_600_000, ms / 60_000 % 60);
-    format!("{hours:02}:{minutes:02}:{:02}.{:03}", ms / 1000 % 60, ms % 1000)
+    format!("{hours:02}:{minutes:02}:{:02}{point}{:03}", ms / 1000 % 60, ms % 1000)
 }
 
 fn ffmetadata(scenes: impl Iterator<Item = Scene>) -> String {
@@ -168,12 +212,27 @@ mod tests {
     fn subtitles_say_who_is_there_together() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("who.vtt");
-        write_subtitles(Output::create(&path).unwrap(), &people()).unwrap();
+        write_subtitles(Output::create(&path).unwrap(), SubtitleFormat::WebVtt, &people()).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let expected = "WEBVTT\n\n00:00:01.000 --> 00:00:08.001\nAnn &lt;1&gt;\n\n\
             00:00:08.000 --> 00:00:14.000\nAnn &lt;1&gt;, B=o\n\n\
             00:00:14.000 --> 00:00:20.000\nAnn &lt;1&gt;\n\n00:00:30.000 --> 00:00:31.000\nAnn &lt;1&gt;\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn subrip_has_numbers_and_commas() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("who.srt");
+        write_subtitles(Output::create(&path).unwrap(), SubtitleFormat::SubRip, &people()).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let expected = "1\n00:00:01,000 --> 00:00:08,001\nAnn <1>\n\n\
+            2\n00:00:08,000 --> 00:00:14,000\nAnn <1>, B=o\n\n\
+            3\n00:00:14,000 --> 00:00:20,000\nAnn <1>\n\n4\n00:00:30,000 --> 00:00:31,000\nAnn <1>\n";
+        assert_eq!(text, expected);
+        let of = |name| SubtitleFormat::of_path(Path::new(name));
+        assert_eq!([of("a.SRT"), of("a.vtt")], [SubtitleFormat::SubRip, SubtitleFormat::WebVtt].map(Some));
+        assert_eq!([of("a.txt"), of("srt"), of("-")], [None; 3]);
     }
 
     #[test]

@@ -60,7 +60,14 @@ impl FaceTable {
     /// # Errors
     /// When no file can be made there.
     pub fn create(path: &Path) -> Result<Self, ReportError> {
-        let mut output = Output::create(path)?;
+        Self::new(Output::create(path)?)
+    }
+
+    /// A table that goes to `output`.
+    ///
+    /// # Errors
+    /// When the line of headings cannot be written.
+    pub fn new(mut output: Output) -> Result<Self, ReportError> {
         output.write(&row(&FACE_COLUMNS.map(str::to_owned)))?;
         Ok(Self { output })
     }

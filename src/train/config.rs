@@ -349,7 +349,7 @@ impl Layers {
         // Checked on its own first, so that errors know the line.
         toml::from_str::<Config>(text).map_err(error)?;
         let table = toml::from_str(text).map_err(error)?;
-        merge(&mut self.0, table);
+        lay(&mut self.0, table);
         Ok(self)
     }
 
@@ -358,7 +358,7 @@ impl Layers {
     /// # Errors
     /// As [`Layers::over`], or when it cannot be read.
     pub fn over_file(self, path: &Path) -> Result<Self, TrainError> {
-        let text = std::fs::read_to_string(path)
+        let text = crate::file::read_text(path)
             .map_err(|source| TrainError::Read { path: path.to_owned(), source })?;
         self.over(&text, &path.display().to_string())
     }
@@ -373,11 +373,24 @@ impl Layers {
             cause: error.to_string().trim().replace('\n', ", "),
         };
         let table = toml::Table::try_from(flags).map_err(|error| flags_error(&error))?;
-        merge(&mut self.0, table);
+        lay(&mut self.0, table);
         let config: Config = self.0.try_into().map_err(|error: toml::de::Error| flags_error(&error))?;
         config.validate()?;
         Ok(config)
     }
+}
+
+/// Lays the settings `over` on those `under`. Margin and scale mean something else for every
+/// loss: where another loss is chosen, those that were given for the one before are forgotten.
+fn lay(under: &mut toml::Table, over: toml::Table) {
+    let kind = |table: &toml::Table| Some(table.get("loss")?.get("kind")?.as_str()?.to_owned());
+    let before = kind(under).or_else(|| kind(&toml::Table::try_from(Config::default()).ok()?));
+    if kind(&over).is_some_and(|chosen| Some(chosen) != before)
+        && let Some(toml::Value::Table(loss)) = under.get_mut("loss")
+    {
+        loss.retain(|key, _| !["margin", "scale"].contains(&key));
+    }
+    merge(under, over);
 }
 
 /// Replaces what `over` has, table by table.
@@ -593,6 +606,45 @@ mod tests {
             config.loss().unwrap(),
             Loss::SphereFaceR { version: Version::V2, m: 1.7, s: Some(30.0), detach: true }
         );
+    }
+
+    #[test]
+    fn each_loss_has_its_own_default_margin_and_scale() {
+        use clap::ValueEnum;
+        let chosen = |kind: LossKind| {
+            let mut flags = Flags::default();
+            flags.loss.kind = Some(kind);
+            let config = Layers::preset(PRESETS[0].0).unwrap().finish(&flags).unwrap();
+            // A run that goes on reads its settings again.
+            let again = Layers::default().over(&config.to_toml(), "itself").unwrap();
+            assert_eq!(again.finish(&Flags::default()).unwrap(), config);
+            config.loss().unwrap()
+        };
+        let r = |version| Loss::SphereFaceR { version, m: 1.5, s: Some(30.0), detach: true };
+        for (kind, expected) in [
+            (LossKind::ASoftmax, Loss::ASoftmax { m: 4, gradient: Gradient::Authors }),
+            (LossKind::Softmax, Loss::Softmax),
+            (LossKind::NormalisedSoftmax, Loss::NormalisedSoftmax { s: 30.0 }),
+            (LossKind::SphereFaceRV1, r(Version::V1)),
+            (LossKind::SphereFaceRV2, r(Version::V2)),
+            (LossKind::SphereFace2, Loss::SphereFace2 { alpha: 0.7, r: 40.0, m: 0.4, t: 3.0 }),
+            (LossKind::CosFace, Loss::CosFace { s: 64.0, m: 0.35 }),
+            (LossKind::ArcFace, Loss::ArcFace { s: 64.0, m: 0.5 }),
+        ] {
+            assert_eq!(chosen(kind), expected);
+        }
+        assert_eq!(LossKind::value_variants().len(), 8, "each is in the list above");
+        // A margin that goes with the loss stays, in one layer or in two.
+        let text = "[loss]\nkind = \"arcface\"\nmargin = 0.3\nscale = 32\n";
+        let layers = Layers::preset(PRESETS[0].0).unwrap().over(text, "file").unwrap();
+        let mut flags = Flags::default();
+        let arcface = Loss::ArcFace { s: 32.0, m: 0.3 };
+        assert_eq!(layers.clone().finish(&flags).unwrap().loss().unwrap(), arcface);
+        flags.loss.kind = Some(LossKind::ArcFace);
+        assert_eq!(layers.clone().finish(&flags).unwrap().loss().unwrap(), arcface);
+        flags.loss.kind = Some(LossKind::CosFace);
+        let cosface = layers.finish(&flags).unwrap().loss().unwrap();
+        assert_eq!(cosface, Loss::CosFace { s: 64.0, m: 0.35 });
     }
 
     #[test]

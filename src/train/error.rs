@@ -106,6 +106,11 @@ pub enum TrainError {
         /// What is wrong.
         cause: String,
     },
+    /// A thread that reads images has ended before its time.
+    #[error(
+        "a thread that reads images has failed, see above: this is a defect of sphereface, please report it; the last checkpoint is still there"
+    )]
+    LoaderEnded,
     /// Nobody of an exclusion list is in the data set.
     #[error("none of the {count} identities in {path} is in the data set: check that they are written as there", path = path.display())]
     NobodyExcluded {

@@ -4,9 +4,8 @@
 //! Which image stands at a place, and what is done to it, depends on the seed and the place
 //! alone, so that a run can go on at any place, and any number of threads gives the same.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -48,13 +47,20 @@ pub struct LoaderConfig {
     pub threads: usize,
 }
 
+/// Batches that a thread may have ready before their turn.
+const READY: usize = 2;
+
 /// Batches in order, made by threads that stop when this is dropped.
+///
+/// Thread i of n makes every n-th batch, from the i-th on, and hands them over by a channel of
+/// its own. So no batch is made long before its turn, and the end of a thread is seen when it is
+/// that one's turn.
 #[derive(Debug)]
 pub struct Loader {
-    finished: Option<Receiver<(u64, Result<Batch, TrainError>)>>,
-    /// Batches that came before their turn.
-    early: BTreeMap<u64, Result<Batch, TrainError>>,
-    next: u64,
+    /// Of each thread.
+    finished: Vec<Receiver<Result<Batch, TrainError>>>,
+    /// The thread whose turn it is.
+    turn: usize,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -85,11 +91,9 @@ impl Loader {
     /// # Errors
     /// When a RecordIO file cannot be opened, or no thread can be started.
     pub fn start(dataset: &Arc<Dataset>, config: LoaderConfig, first: u64) -> Result<Self, TrainError> {
-        let (sender, finished) = bounded(config.threads);
         let stop = Arc::new(AtomicBool::new(false));
-        let number = Arc::new(AtomicU64::new(first));
-        let mut threads = Vec::new();
-        for _ in 0..config.threads {
+        let mut loader = Self { finished: Vec::new(), turn: 0, stop, threads: Vec::new() };
+        for number in 0..config.threads as u64 {
             let reader = dataset.reader()?;
             let epoch = Epoch::new(0, dataset.items.len(), config.seed);
             let worker = Worker {
@@ -97,35 +101,28 @@ impl Loader {
                 config: config.clone(),
                 reader,
                 epoch,
-                number: Arc::clone(&number),
-                stop: Arc::clone(&stop),
+                number: first + number,
+                stop: Arc::clone(&loader.stop),
             };
-            let sender = sender.clone();
+            let (sender, finished) = bounded(READY);
             let thread = std::thread::Builder::new().name("loader".into()).spawn(move || worker.run(&sender));
-            threads
-                .push(thread.map_err(|source| TrainError::Read { path: dataset.path().to_owned(), source })?);
+            let thread =
+                thread.map_err(|source| TrainError::Read { path: dataset.path().to_owned(), source })?;
+            loader.threads.push(thread);
+            loader.finished.push(finished);
         }
-        Ok(Self { finished: Some(finished), early: BTreeMap::new(), next: first, stop, threads })
+        Ok(loader)
     }
 
     /// The next batch; waits for it.
     ///
     /// # Errors
-    /// When an image cannot be used.
-    ///
-    /// # Panics
-    /// When a loader thread panicked.
+    /// When an image cannot be used, or the thread that reads it has ended.
     pub fn next_batch(&mut self) -> Result<Batch, TrainError> {
-        loop {
-            if let Some(batch) = self.early.remove(&self.next) {
-                self.next += 1;
-                return batch;
-            }
-            match self.finished.as_ref().map(Receiver::recv) {
-                Some(Ok((number, batch))) => drop(self.early.insert(number, batch)),
-                _ => panic!("the threads that read images have ended"),
-            }
-        }
+        let finished = self.finished.get(self.turn).ok_or(TrainError::LoaderEnded)?;
+        let batch = finished.recv().map_err(|_| TrainError::LoaderEnded)?;
+        self.turn = (self.turn + 1) % self.finished.len();
+        batch
     }
 }
 
@@ -133,7 +130,7 @@ impl Drop for Loader {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         // Whoever waits to hand over a batch finds nobody.
-        self.finished = None;
+        self.finished.clear();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -146,16 +143,17 @@ struct Worker {
     config: LoaderConfig,
     reader: Reader,
     epoch: Epoch,
-    number: Arc<AtomicU64>,
+    /// The batch to make next.
+    number: u64,
     stop: Arc<AtomicBool>,
 }
 
 impl Worker {
-    fn run(mut self, sender: &Sender<(u64, Result<Batch, TrainError>)>) {
+    fn run(mut self, sender: &Sender<Result<Batch, TrainError>>) {
         while !self.stop.load(Ordering::Relaxed) {
-            let number = self.number.fetch_add(1, Ordering::Relaxed);
-            let batch = self.batch(number);
-            if sender.send((number, batch)).is_err() {
+            let batch = self.batch(self.number);
+            self.number += self.config.threads as u64;
+            if sender.send(batch).is_err() {
                 return;
             }
         }
@@ -241,6 +239,20 @@ mod tests {
             sorted.sort_unstable();
             assert_eq!(sorted, (0..9).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn no_batch_is_made_long_before_its_turn_and_a_thread_that_ends_is_told() {
+        let (_folder, set) = dataset();
+        let mut loader = Loader::start(&set, config(3), 0).unwrap();
+        loader.next_batch().unwrap();
+        // Whatever the threads do meanwhile, no more than these wait.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert!(loader.finished.iter().all(|finished| finished.len() <= READY));
+        // As if the thread whose turn it is had panicked: the others stand still and do not go on for ever.
+        loader.finished[1] = bounded(READY).1;
+        assert!(matches!(loader.next_batch(), Err(TrainError::LoaderEnded)));
+        assert!(matches!(loader.next_batch(), Err(TrainError::LoaderEnded)));
     }
 
     #[test]

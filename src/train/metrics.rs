@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 use super::model::Totals;
-use crate::nn::weights::write_whole;
+use crate::file;
 
 /// A line of the metrics file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,7 +94,7 @@ impl Metrics {
             .filter(|line: &Line| line.iteration() <= iteration)
             .collect();
         let kept: String = lines.iter().map(|line| json(line) + "\n").collect();
-        write_whole(path, kept.as_bytes()).map_err(|error| save_error(path, error.to_string()))?;
+        file::write(path, kept.as_bytes()).map_err(|error| save_error(path, error.to_string()))?;
         let file = OpenOptions::new()
             .append(true)
             .open(path)

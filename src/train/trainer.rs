@@ -16,7 +16,7 @@ use super::model::{Model, Pass};
 use super::optimiser::Optimiser;
 use super::plot;
 use super::validate::Validation;
-use crate::nn::weights::write_whole;
+use crate::file;
 use crate::nn::{Device, ModelId, Precision};
 
 /// The trained weights in the output folder.
@@ -134,7 +134,7 @@ impl Trainer {
         };
         std::fs::create_dir_all(output).map_err(|error| save_error(output, error.to_string()))?;
         let path = output.join(CONFIG_NAME);
-        write_whole(&path, config.to_toml().as_bytes()).map_err(|e| save_error(&path, e.to_string()))?;
+        file::write(&path, config.to_toml().as_bytes()).map_err(|e| save_error(&path, e.to_string()))?;
         let metrics = Metrics::open(&output.join(METRICS_NAME), state.iteration)?;
         let (dataset, output) = (Arc::new(dataset), output.to_owned());
         Ok(Self {
@@ -317,7 +317,7 @@ impl Trainer {
         let kind = if loss.weight > 0.0 { format!("{:?}", loss.kind) } else { "teacher alone".into() };
         let title = format!("{}, {kind}, {} images", self.config.architecture()?, self.dataset.items.len());
         let svg = plot::curves(&title, &self.metrics.lines);
-        write_whole(&path, svg.as_bytes()).map_err(|error| save_error(&path, error.to_string()))
+        file::write(&path, svg.as_bytes()).map_err(|error| save_error(&path, error.to_string()))
     }
 
     /// Writes curves and weights.

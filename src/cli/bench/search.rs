@@ -52,7 +52,7 @@ impl SearchArgs {
         let report = bench.run(&|doing| bar.set_message(doing.to_owned()));
         bar.finish_and_clear();
         if self.json {
-            println!("{}", serde_json::to_string(&report)?);
+            outln!("{}", serde_json::to_string(&report)?);
         } else {
             tell(&report);
         }
@@ -61,21 +61,19 @@ impl SearchArgs {
 }
 
 fn tell(report: &SearchReport) {
-    println!(
-        "{} templates, laid out in {:.2} s; {} probes",
-        report.templates, report.lay_out_s, report.probes
-    );
+    outln!("{} templates, laid out in {:.2} s; {} probes", report.templates, report.lay_out_s, report.probes);
     let line = |what: &str, Speed { median_ms, p99_ms }: &Speed| {
-        println!("{what}: {median_ms:.2} ms a probe (99 %: {p99_ms:.2} ms)");
+        outln!("{what}: {median_ms:.2} ms a probe (99 %: {p99_ms:.2} ms)");
     };
     line("every template compared, one thread", &report.exact);
     if report.small {
-        return println!("a gallery of this size is searched that way");
+        return outln!("a gallery of this size is searched that way");
     }
     line("search, one thread", &report.one_thread);
     line(&format!("search, {} threads", report.threads), &report.all_threads);
-    println!(
+    outln!(
         "recall: {:.4} for people of the gallery, {:.4} for strangers",
-        report.recall_known, report.recall_strangers
+        report.recall_known,
+        report.recall_strangers
     );
 }

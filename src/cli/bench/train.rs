@@ -57,9 +57,9 @@ impl TrainBenchArgs {
         let (classes, batches) = (self.classes as usize, self.batches as usize);
         let report = bench::bench(&config, classes, dataset, batches, &device).map_err(train::told)?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            outln!("{}", serde_json::to_string_pretty(&report)?);
         } else {
-            println!("{report}");
+            outln!("{report}");
         }
         Ok(())
     }

@@ -14,7 +14,6 @@ use crate::embed::{Embedder, Embedding, Mirror};
 use crate::eval::openset::{self, Estimate, Named, OpenSet, Search, Split, SplitOptions};
 use crate::eval::people::{Person, people};
 use crate::identify::{Threshold, ThresholdError, ThresholdRequest};
-use crate::nn::weights::write_whole;
 use crate::report::chart::Chart;
 
 /// Find enrolled people among strangers
@@ -111,10 +110,10 @@ impl OpensetArgs {
         if let Some(path) = &self.plot {
             let set = self.people.file_name().unwrap_or(self.people.as_os_str()).to_string_lossy();
             let title = format!("{set}: {} enrolled, {}", split.enrolled.len(), self.model.model);
-            write_whole(path, &result.chart(&title).encode_for(path)?)?;
+            super::write_plot(path, &result.chart(&title).encode_for(path)?)?;
         }
         if self.json {
-            println!(
+            outln!(
                 "{}",
                 json!({
                     "model": embedder.model().to_string(), "result": result, "named": named, "seed": self.seed,
@@ -123,9 +122,9 @@ impl OpensetArgs {
                 })
             );
         } else {
-            print!("{}", table(&result, &named, &split, &without_face)?);
+            out!("{}", table(&result, &named, &split, &without_face)?);
             if already_aligned > 0 {
-                println!("{already_aligned} images were aligned crops already and were taken as they are");
+                outln!("{already_aligned} images were aligned crops already and were taken as they are");
             }
         }
         Ok(())

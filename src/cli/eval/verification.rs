@@ -11,7 +11,6 @@ use super::{BATCH, ImageArgs, ModelChoice, UsageError, progress, round};
 use crate::align::Crop;
 use crate::eval::lfw::Pairs;
 use crate::eval::verification::{Verification, verify};
-use crate::nn::weights::write_whole;
 use crate::report::chart::Chart;
 
 /// Verify pairs of images as LFW does
@@ -81,7 +80,7 @@ impl LfwArgs {
         let set = self.model.set(&self.pairs);
         if let Some(path) = &self.plot {
             let title = format!("{set}: {:.2} %, {}", 100.0 * result.accuracy, self.model.network.model);
-            write_whole(path, &result.roc.chart(&title).encode_for(path)?)?;
+            super::write_plot(path, &result.roc.chart(&title).encode_for(path)?)?;
         }
         let summary = json!({
             "set": set, "accuracy": round(result.accuracy, 6), "pairs": result.same + result.different,
@@ -93,7 +92,7 @@ impl LfwArgs {
                 .into_iter()
                 .map(|far| json!({"far": far, "point": result.roc.at_far(far)}))
                 .collect();
-            println!(
+            outln!(
                 "{}",
                 json!({
                     "summary": summary, "model": embedder.model().to_string(), "verification": result,
@@ -102,9 +101,9 @@ impl LfwArgs {
                 })
             );
         } else {
-            print!("{}", lfw_table(&result, &list, lost_pairs, &without_face)?);
+            out!("{}", lfw_table(&result, &list, lost_pairs, &without_face)?);
             if already_aligned > 0 {
-                println!("{already_aligned} images were aligned crops already and were taken as they are");
+                outln!("{already_aligned} images were aligned crops already and were taken as they are");
             }
         }
         Ok(())

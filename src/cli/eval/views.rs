@@ -77,9 +77,9 @@ impl ViewsArgs {
         let found = measure(&samples, numbers.len(), frontal, &set)?;
         self.model.record("views", &json!(found))?;
         if self.model.json {
-            println!("{}", json!(found));
+            outln!("{}", json!(found));
         } else {
-            print!("{}", table(&found, samples.len())?);
+            out!("{}", table(&found, samples.len())?);
         }
         Ok(())
     }

@@ -8,10 +8,10 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::product::{Finish, MOST_ROWS, Product, Weight};
-use super::{Activation, ActivationAt, Map, Shared, padded, share};
+use super::{Activation, ActivationAt, Map, SharedPointer, padded, share};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
-use crate::nn::simd::{self, Kernel, Simd};
+use crate::nn::simd::{self, RawKernel, Simd, Vouched};
 use crate::nn::team::Team;
 
 /// A convolution of any size and stride, or a fully connected layer.
@@ -36,6 +36,16 @@ enum Matrix {
     /// Of half precision, two to a number of the buffer, where that changes nothing: one row makes one
     /// product with each weight, and waits for their way through memory.
     Half(Buffer),
+}
+
+impl Matrix {
+    /// How many weights there are.
+    fn numbers(&self) -> usize {
+        match self {
+            Self::Full(weights) => weights.len(),
+            Self::Half(weights) => 2 * weights.len(),
+        }
+    }
 }
 
 /// Rows that share a pass over the weights.
@@ -79,6 +89,7 @@ impl Dense {
         assert!(stride * (output.height - 1) + kernel <= input.rows);
         assert!(stride * (output.width - 1) + kernel <= input.columns);
         assert_eq!(output.channels, padded(outputs, isa));
+        assert!(activation.len() >= output.channels);
         Self {
             isa,
             weights: Matrix::Full(weights),
@@ -128,9 +139,7 @@ impl Dense {
         // A panel's width is even.
         let numbers = input.height * input.width * input.channels * padded(outputs, isa) / 2;
         let mut numbers = Buffer::new(numbers);
-        // SAFETY: any bits are an `f16`, which is half as long as an `f32` and less aligned.
-        let (_, halves, _) = unsafe { numbers.align_to_mut() };
-        pack_maps(isa, halves, [outputs, channels], input, |at| f16::from_le_bytes(weight[at]));
+        pack_maps(isa, numbers.halves_mut(), [outputs, channels], input, |at| f16::from_le_bytes(weight[at]));
         Self::of_maps(isa, Matrix::Half(numbers), outputs, input, activation)
     }
 
@@ -160,6 +169,8 @@ impl Dense {
         activation: Activation,
     ) -> Self {
         let outputs = padded(outputs, isa);
+        assert!(activation.len() >= outputs && weights.numbers() >= runs.len() * length * outputs);
+        assert!(runs.iter().all(|run| run + length <= input_len));
         let places = vec![(0, 0)];
         Self { isa, weights, outputs, runs, length, places, input_len, output_len: outputs, activation }
     }
@@ -180,19 +191,18 @@ impl Dense {
         let blocks = rows.div_ceil(BLOCK);
         // Whole panels are shared where blocks of rows are too few to go round.
         let parts = if blocks >= 2 * team.threads() { 1 } else { panels.min(4 * team.threads()) };
-        let output = Shared(output.as_mut_ptr());
+        let output = SharedPointer(output.as_mut_ptr());
         team.run(blocks * parts, &|_, item| {
             let (part, block) = (item / blocks, item % blocks);
-            simd::run(
-                self.isa,
-                Apply {
-                    layer: self,
-                    input,
-                    output: output.get(),
-                    rows: share(rows, block, blocks),
-                    panels: share(panels, part, parts),
-                },
-            );
+            let apply = Apply {
+                layer: self,
+                input,
+                output: output.get(),
+                rows: share(rows, block, blocks),
+                panels: share(panels, part, parts),
+            };
+            // SAFETY: the maps are there, as checked above; no two items share rows and panels.
+            simd::run(self.isa, unsafe { Vouched::new(apply) });
         });
     }
 }
@@ -271,7 +281,7 @@ struct Apply<'a> {
     panels: Range<usize>,
 }
 
-impl Kernel for Apply<'_> {
+impl RawKernel for Apply<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: the caller's; the pointers are those of the layer's weights.
@@ -385,6 +395,24 @@ mod tests {
                 assert_eq!(run(&layer), run(&full), "{isa}, {maps} maps, {threads} threads");
             }
         }
+    }
+
+    #[test]
+    fn layers_with_too_few_biases_are_refused() {
+        let isa = Isa::best();
+        let (input, output) = (Map::new(4, 4, 3, [1; 2]), Map::new(2, 2, padded(5, isa), [1; 2]));
+        let short = || Activation::new(&[], None, padded(5, isa) - 1);
+        let refused = |make: &dyn Fn() -> Dense| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(make()))).is_err()
+        };
+        let (kernel, whole) = (vec![0.5; 5 * 3 * 9], vec![0.3; 5 * 3 * 16]);
+        assert!(refused(&|| Dense::convolution(isa, (&kernel, 3), 3, (input, output), 2, short())));
+        assert!(refused(&|| Dense::fully_connected(isa, &whole, 3, input, short())));
+        assert!(refused(&|| Dense::behind_another(isa, &[0.3; 5 * 7], 7, short())));
+        let enough = || Activation::new(&[], None, padded(5, isa));
+        assert!(!refused(&|| Dense::convolution(isa, (&kernel, 3), 3, (input, output), 2, enough())));
+        assert!(!refused(&|| Dense::fully_connected(isa, &whole, 3, input, enough())));
+        assert!(!refused(&|| Dense::behind_another(isa, &[0.3; 5 * 7], 7, enough())));
     }
 
     #[test]

@@ -83,6 +83,11 @@ impl Activation {
         Self { bias: Buffer::padded(bias, padded), slopes: all }
     }
 
+    /// Output channels that it knows.
+    fn len(&self) -> usize {
+        self.bias.len().min(self.slopes.len())
+    }
+
     fn at(&self, channel: usize) -> ActivationAt {
         ActivationAt { bias: self.bias[channel..].as_ptr(), slopes: self.slopes[channel..].as_ptr() }
     }
@@ -111,16 +116,21 @@ impl ActivationAt {
     }
 }
 
-/// A pointer that the threads of a team may share, each writing its own part.
+/// Pointers that the threads of a team may share, each writing its own part: one or, with the
+/// memory of a thread, three.
 #[derive(Clone, Copy)]
-struct Shared<T>(T);
+struct SharedPointer<T = *mut f32>(T);
 
 // SAFETY: a plain address; whoever dereferences it answers for the parts not overlapping.
-unsafe impl<T> Send for Shared<T> {}
+unsafe impl Send for SharedPointer<*mut f32> {}
 // SAFETY: as above.
-unsafe impl<T> Sync for Shared<T> {}
+unsafe impl Sync for SharedPointer<*mut f32> {}
+// SAFETY: as above, thrice.
+unsafe impl Send for SharedPointer<[*mut f32; 3]> {}
+// SAFETY: as above.
+unsafe impl Sync for SharedPointer<[*mut f32; 3]> {}
 
-impl<T: Copy> Shared<T> {
+impl<T: Copy> SharedPointer<T> {
     /// A method, so that closures capture the whole and not the field.
     fn get(&self) -> T {
         self.0

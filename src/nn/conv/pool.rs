@@ -1,7 +1,7 @@
 //! Max-pools of stride 2.
 
 use crate::nn::Isa;
-use crate::nn::simd::{self, Kernel, Simd};
+use crate::nn::simd::{self, RawKernel, Simd, Vouched};
 
 /// One row of a max-pool of stride 2 and `size` 2 or 3: `rows` are the input rows under it (fewer
 /// at the bottom of the map), each [width, channels]; windows that reach over the right edge are
@@ -19,13 +19,16 @@ pub(crate) fn max_pool_row(
     assert!(width >= size && channels > 0 && channels.is_multiple_of(simd::lanes(isa)));
     assert!(rows.iter().all(|row| row.len() >= width * channels));
     assert!(out.len() >= ((width - size).div_ceil(2) + 1) * channels);
-    match (rows, size) {
-        (&[a, b, c], 3) => simd::run(isa, Row::<3, 3> { rows: [a, b, c], width, channels, out }),
-        (&[a, b], 3) => simd::run(isa, Row::<2, 3> { rows: [a, b], width, channels, out }),
-        (&[a], 3) => simd::run(isa, Row::<1, 3> { rows: [a], width, channels, out }),
-        (&[a, b], 2) => simd::run(isa, Row::<2, 2> { rows: [a, b], width, channels, out }),
-        (&[a], 2) => simd::run(isa, Row::<1, 2> { rows: [a], width, channels, out }),
-        _ => panic!("a pool of {} rows, {size} pixels across", rows.len()),
+    // SAFETY: the sizes are checked above.
+    unsafe {
+        match (rows, size) {
+            (&[a, b, c], 3) => Row::<3, 3> { rows: [a, b, c], width, channels, out }.run_for(isa),
+            (&[a, b], 3) => Row::<2, 3> { rows: [a, b], width, channels, out }.run_for(isa),
+            (&[a], 3) => Row::<1, 3> { rows: [a], width, channels, out }.run_for(isa),
+            (&[a, b], 2) => Row::<2, 2> { rows: [a, b], width, channels, out }.run_for(isa),
+            (&[a], 2) => Row::<1, 2> { rows: [a], width, channels, out }.run_for(isa),
+            _ => panic!("a pool of {} rows, {size} pixels across", rows.len()),
+        }
     }
 }
 
@@ -38,6 +41,13 @@ struct Row<'a, const ROWS: usize, const SIZE: usize> {
 }
 
 impl<const ROWS: usize, const SIZE: usize> Row<'_, ROWS, SIZE> {
+    /// # Safety
+    /// The sizes must be as [`max_pool_row`] checks them.
+    unsafe fn run_for(self, isa: Isa) {
+        // SAFETY: the caller's.
+        simd::run(isa, unsafe { Vouched::new(self) });
+    }
+
     /// The largest of the rows in each channel. No closure: those are not compiled for an
     /// instruction set.
     ///
@@ -56,7 +66,7 @@ impl<const ROWS: usize, const SIZE: usize> Row<'_, ROWS, SIZE> {
     }
 }
 
-impl<const ROWS: usize, const SIZE: usize> Kernel for Row<'_, ROWS, SIZE> {
+impl<const ROWS: usize, const SIZE: usize> RawKernel for Row<'_, ROWS, SIZE> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let (width, channels) = (self.width, self.channels);

@@ -8,7 +8,7 @@
 use super::winograd::{F4, Scheme, point};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
-use crate::nn::simd::{self, Kernel, Simd};
+use crate::nn::simd::{self, RawKernel, Simd, Vouched};
 
 /// Rows of outputs in a strip, and rows and columns in a tile.
 pub(crate) const STRIP: usize = 4;
@@ -170,7 +170,8 @@ impl StripConv {
             pair,
             out,
         };
-        simd::run(self.isa, strip);
+        // SAFETY: the sizes are checked above.
+        simd::run(self.isa, unsafe { Vouched::new(strip) });
     }
 }
 
@@ -188,7 +189,7 @@ struct Strip<'a> {
     out: StripOut<'a>,
 }
 
-impl Kernel for Strip<'_> {
+impl RawKernel for Strip<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
         // SAFETY: `apply` has checked the sizes.

@@ -15,10 +15,10 @@ mod weights;
 use std::ops::Range;
 
 use super::product::{Finish, MOST_ROWS, Packed, Pair, Product, Weight};
-use super::{Activation, Map, Shared, padded, share};
+use super::{Activation, Map, SharedPointer, padded, share};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
-use crate::nn::simd::{self, Kernel, Simd};
+use crate::nn::simd::{self, Kernel, RawKernel, Simd, Vouched};
 use crate::nn::team::Team;
 
 use halving::Halving;
@@ -56,6 +56,14 @@ pub(crate) struct Tiles {
 }
 
 impl Tiles {
+    /// Whether there is room for [`Winograd::apply`] of a layer.
+    fn fit(&self, layer: &Winograd) -> bool {
+        let packed = matches!(layer.weights, Weights::Packed(..));
+        self.input.len() >= layer.points() * (layer.block() * layer.most_pitch() + SKEW)
+            && self.output.len() >= layer.points() * (layer.block() * layer.outputs + SKEW)
+            && (!packed || self.panel.len() >= layer.panel_numbers())
+    }
+
     fn pointers(&mut self) -> [*mut f32; 3] {
         [&mut self.input, &mut self.output, &mut self.panel].map(|buffer| buffer.as_mut_ptr())
     }
@@ -132,6 +140,7 @@ impl Winograd {
     ) -> Self {
         assert!(before >= inputs && before.is_multiple_of(simd::lanes(isa)));
         assert!(after >= weight.len() / (9 * inputs) && after == Self::least_outputs(after, isa));
+        assert!(activation.len() >= after);
         let run = if form == Form::Pairs { before } else { inputs };
         let sides = tile.map(scheme::weights);
         let points = sides[0].len() * sides[1].len();
@@ -158,6 +167,27 @@ impl Winograd {
             Weights::Packed(..) => simd::run_packed(self.isa, kernel),
             Weights::Pairs(_) => simd::run_pairs(self.isa, kernel),
         }
+    }
+
+    /// The same for a phase of the layer.
+    ///
+    /// # Safety
+    /// As [`Vouched::new`].
+    unsafe fn run_raw<K: RawKernel>(&self, kernel: K) {
+        // SAFETY: the caller's.
+        self.run(unsafe { Vouched::new(kernel) });
+    }
+
+    /// How many tiles lie below and beside each other on a map of outputs `to`.
+    ///
+    /// # Panics
+    /// When they would reach out of the map `from` they are read from, its border included.
+    fn tiles_within(&self, from: Map, to: Map) -> [usize; 2] {
+        let [down, across] =
+            [(to.height, self.tile[0]), (to.width, self.tile[1])].map(|(n, tile)| n.div_ceil(tile));
+        let reach = |tiles: usize, size: usize| self.stride * tiles * size + 3 - self.stride;
+        assert!(from.rows >= reach(down, self.tile[0]) && from.columns >= reach(across, self.tile[1]));
+        [down, across]
     }
 
     /// Points of a transformed tile.
@@ -209,23 +239,14 @@ impl Winograd {
         (to, output): (Map, &mut [f32]),
         residual: bool,
     ) {
-        let down = to.height.div_ceil(self.tile[0]);
-        let across = to.width.div_ceil(self.tile[1]);
         assert_eq!((from.height, from.width), (self.stride * to.height, self.stride * to.width));
         assert_eq!((from.channels, to.channels), (self.inputs, self.outputs));
-        let reach = |tiles: usize, size: usize| self.stride * tiles * size + 3 - self.stride;
-        assert!(from.rows >= reach(down, self.tile[0]) && from.columns >= reach(across, self.tile[1]));
+        let [down, across] = self.tiles_within(from, to);
         assert!(input.len() >= maps * from.len() && output.len() >= maps * to.len());
-        assert!(tiles.len() >= team.threads());
-        for tiles in tiles.iter() {
-            assert!(tiles.input.len() >= self.points() * (self.block() * self.most_pitch() + SKEW));
-            assert!(tiles.output.len() >= self.points() * (self.block() * self.outputs + SKEW));
-        }
+        assert!(tiles.len() >= team.threads() && tiles.iter().all(|tiles| tiles.fit(self)));
         let threads = team.threads();
         let total = maps * down * across;
-        let memory: Vec<_> = tiles.iter_mut().map(|tiles| Shared(tiles.pointers())).collect();
-        let packed = matches!(self.weights, Weights::Packed(..));
-        assert!(!packed || tiles.iter().all(|tiles| tiles.panel.len() >= self.panel_numbers()));
+        let memory: Vec<_> = tiles.iter_mut().map(|tiles| SharedPointer(tiles.pointers())).collect();
         // Of the memory of one thread for the tiles, and of another for what it unpacks.
         let step = |tiles_of: usize, thread: usize, tiles: Range<usize>| {
             let [input_tiles, output_tiles, _] = memory[tiles_of].get();
@@ -244,16 +265,20 @@ impl Winograd {
                 tiles,
             }
         };
-        let output = Shared(output.as_mut_ptr());
+        let output = SharedPointer(output.as_mut_ptr());
         let panels = self.outputs.div_ceil(simd::panel(self.isa));
         let blocks = total.div_ceil(self.block());
         if threads == 1 || blocks >= 2 * threads {
             team.run(blocks, &|thread, block| {
                 let all = share(total, block, blocks);
                 let step = || step(thread, thread, all.clone());
-                self.run(Transform(step(), 0..all.len()));
-                self.run(Multiply(step(), 0..self.points(), 0..panels));
-                self.run(Restore(step(), 0..all.len(), output.get()));
+                // SAFETY: sizes are checked above; the memory is this thread's, and no other has
+                // these tiles of the output.
+                unsafe {
+                    self.run_raw(Transform(step(), 0..all.len()));
+                    self.run_raw(Multiply(step(), 0..self.points(), 0..panels));
+                    self.run_raw(Restore(step(), 0..all.len(), output.get()));
+                }
             });
         } else {
             for block in 0..blocks {
@@ -261,14 +286,21 @@ impl Winograd {
                 let parts = all.len().min(4 * threads);
                 let tiles = |part| share(all.len(), part, parts);
                 let step = |thread| step(0, thread, all.clone());
-                team.run(parts, &|thread, part| self.run(Transform(step(thread), tiles(part))));
+                team.run(parts, &|thread, part| {
+                    // SAFETY: sizes are checked above; no two parts have a tile in common, here
+                    // and below, nor two runs a point.
+                    unsafe { self.run_raw(Transform(step(thread), tiles(part))) };
+                });
                 // Each thread some points that follow each other, as their weights do in memory.
                 let runs = self.points().min(RUNS * threads);
                 team.run(runs, &|thread, run| {
-                    self.run(Multiply(step(thread), share(self.points(), run, runs), 0..panels));
+                    let points = share(self.points(), run, runs);
+                    // SAFETY: as above; what is unpacked goes to this thread's memory.
+                    unsafe { self.run_raw(Multiply(step(thread), points, 0..panels)) };
                 });
                 team.run(parts, &|thread, part| {
-                    self.run(Restore(step(thread), tiles(part), output.get()));
+                    // SAFETY: as above.
+                    unsafe { self.run_raw(Restore(step(thread), tiles(part), output.get())) };
                 });
             }
         }
@@ -318,7 +350,7 @@ struct Multiply<'a>(Step<'a>, Range<usize>, Range<usize>);
 /// Transforms some tiles back and finishes them into the output maps.
 struct Restore<'a>(Step<'a>, Range<usize>, *mut f32);
 
-impl Kernel for Transform<'_> {
+impl RawKernel for Transform<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self(step, tiles) = self;
@@ -332,7 +364,7 @@ impl Kernel for Transform<'_> {
     }
 }
 
-impl Kernel for Multiply<'_> {
+impl RawKernel for Multiply<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self(step, points, panels) = self;
@@ -349,7 +381,7 @@ impl Kernel for Multiply<'_> {
     }
 }
 
-impl Kernel for Restore<'_> {
+impl RawKernel for Restore<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self(step, tiles, output) = self;

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Write;
 use std::path::Path;
 use std::str::FromStr;
 
 use half::f16;
+
+use crate::file;
 
 mod builtin;
 mod caffe;
@@ -240,7 +241,8 @@ impl Weights {
     /// When the file cannot be written, or a value is not finite in that precision.
     pub fn save(&self, path: &Path, precision: Precision) -> Result<(), WeightsError> {
         let bytes = self.to_safetensors(precision).map_err(|error| error.in_file(path.display()))?;
-        write_whole(path, &bytes)
+        file::write(path, &bytes)
+            .map_err(|source| WeightsError::Write { path: path.display().to_string(), source })
     }
 
     /// The identifier of these tensors. Metadata does not count. Weights saved as f16 have
@@ -344,26 +346,4 @@ impl Hash {
         self.hasher.finalize_xof().fill(&mut id);
         ModelId(id)
     }
-}
-
-/// Writes a file under a temporary name in the same folder, syncs it and renames it.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WeightsError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let write = || {
-        let mut file = tempfile::Builder::new().prefix(".sphereface-").suffix(".part").tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        // Temporary files are private; models are not.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        }
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(|source| WeightsError::Write { path: path.display().to_string(), source })
 }

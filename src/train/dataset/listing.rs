@@ -57,7 +57,7 @@ pub(super) fn folder(path: &Path) -> Result<Vec<Identity>, TrainError> {
 /// last space or tab. When all are numbers, they are classes from 0 on.
 pub(super) fn list(path: &Path) -> Result<Vec<Identity>, TrainError> {
     let text =
-        std::fs::read_to_string(path).map_err(|source| TrainError::Read { path: path.to_owned(), source })?;
+        crate::file::read_text(path).map_err(|source| TrainError::Read { path: path.to_owned(), source })?;
     let base = path.parent().unwrap_or(Path::new(""));
     let mut classes: BTreeMap<String, Vec<Image>> = BTreeMap::new();
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());

@@ -1,11 +1,11 @@
 //! The backward pass of a stride-2 convolution.
 
 use super::super::outer::{Outer, outer_products};
-use super::super::{Activation, Map, Shared, padded};
+use super::super::{Activation, Map, SharedPointer, padded};
 use super::{Dense, Matrix, pack};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
-use crate::nn::simd::{self, Kernel, Simd};
+use crate::nn::simd::{self, RawKernel, Simd, Vouched};
 use crate::nn::team::Team;
 
 /// Output pixels whose outer products are summed in registers before they are added up.
@@ -82,10 +82,12 @@ impl Dense {
             })
             .collect();
         let panels = self.outputs / simd::panel(self.isa);
-        let to = Shared(sums.as_mut_ptr());
+        let to = SharedPointer(sums.as_mut_ptr());
         team.run(self.runs.len() * panels, &|_, item| {
             let (run, panel) = (item / panels, item % panels);
-            simd::run(self.isa, Sums { layer: self, run, panel, input, by_output, at: &at, to: to.get() });
+            let sums = Sums { layer: self, run, panel, input, by_output, at: &at, to: to.get() };
+            // SAFETY: the maps are there, as checked above; no two items share a run's panel.
+            simd::run(self.isa, unsafe { Vouched::new(sums) });
         });
         let channels = self.length / 3;
         for (k, row) in sums.chunks_exact(self.outputs).enumerate() {
@@ -110,7 +112,7 @@ struct Sums<'a> {
     to: *mut f32,
 }
 
-impl Kernel for Sums<'_> {
+impl RawKernel for Sums<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let layer = self.layer;

@@ -7,13 +7,13 @@
 use std::ops::Range;
 
 use super::super::outer::{Outer, outer_products};
-use super::super::{Activation, Map, Shared, share};
+use super::super::{Activation, Map, SharedPointer, share};
 use super::scheme::{F2, F4, Scheme};
 use super::weights::MOST_PANEL;
 use super::{SKEW, Step, Weights, Winograd};
 use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
-use crate::nn::simd::{self, Kernel, Simd};
+use crate::nn::simd::{self, RawKernel, Simd, Vouched};
 use crate::nn::team::Team;
 
 /// How a layer reads a weight [out, in, 3, 3].
@@ -27,8 +27,14 @@ pub(crate) enum Direction {
 }
 
 impl Winograd {
-    /// A layer for [`Winograd::refresh`] to fill, of `inputs` and `outputs` padded channels.
+    /// A layer for [`Winograd::refresh`] to fill, of `inputs` and `outputs` padded channels and
+    /// tiles of 2 x 2 or 4 x 4.
+    ///
+    /// # Panics
+    /// For other tiles, or channels that are no whole panels.
     pub(crate) fn empty(isa: Isa, tile: usize, inputs: usize, outputs: usize) -> Self {
+        assert!(SQUARES.contains(&[tile; 2]), "a trained layer of tiles {tile}");
+        assert!([inputs, outputs].iter().all(|channels| channels.is_multiple_of(simd::panel(isa))));
         let points = (tile + 2) * (tile + 2);
         Self {
             isa,
@@ -61,14 +67,16 @@ impl Winograd {
             Direction::Backward => (outputs, inputs, (9 * inputs, 9)),
         };
         assert!(depth <= self.inputs && lanes <= self.outputs);
+        assert!(activation.len() >= self.outputs);
+        assert!(SQUARES.contains(&self.tile) && self.stride == 1, "a layer for training");
         self.activation = activation;
-        let (isa, tile) = (self.isa, self.tile[0]);
+        let (isa, tile) = (self.isa, self.tile);
         let panels = self.outputs / simd::panel(isa);
         let (padded_depth, padded_lanes) = (self.inputs, self.outputs);
         let points = self.points();
         let Weights::Full(weights) = &mut self.weights else { panic!("a layer in f32") };
         assert_eq!(weights.len(), points * padded_depth * padded_lanes);
-        let to = Shared(weights.as_mut_ptr());
+        let to = SharedPointer(weights.as_mut_ptr());
         team.run(panels * depth.div_ceil(DEPTH_BLOCK), &|_, item| {
             let (panel, block) = (item % panels, item / panels);
             let depths = block * DEPTH_BLOCK..depth.min((block + 1) * DEPTH_BLOCK);
@@ -84,9 +92,24 @@ impl Winograd {
                 turned: direction == Direction::Backward,
                 tile,
             };
-            simd::run(isa, repack);
+            // SAFETY: the sizes are checked above; no two items share a panel and depths.
+            simd::run(isa, unsafe { Vouched::new(repack) });
         });
     }
+}
+
+/// The tiles of layers that are trained.
+const SQUARES: [[usize; 2]; 2] = [[2; 2], [4; 2]];
+
+/// Calls a generic method with the scheme for a square tile.
+macro_rules! by_square {
+    ($tile:expr, $call:ident$(.$method:ident)?::<S>($($argument:expr),*)) => {
+        match $tile {
+            [2, 2] => $call$(.$method)?::<S, F2, 4, 2>($($argument),*),
+            [4, 4] => $call$(.$method)?::<S, F4, 6, 4>($($argument),*),
+            tile => unreachable!("a trained layer of tiles {tile:?}"),
+        }
+    };
 }
 
 /// Input channels that one item of [`Winograd::refresh`] repacks.
@@ -104,19 +127,14 @@ struct Repack<'a> {
     /// Numbers from a depth to the next, and from a lane to the next.
     steps: (usize, usize),
     turned: bool,
-    tile: usize,
+    tile: [usize; 2],
 }
 
-impl Kernel for Repack<'_> {
+impl RawKernel for Repack<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: `refresh` has checked the sizes; each item writes its own panel and depths.
-        unsafe {
-            match self.tile {
-                4 => self.transform::<S, F4, 6, 4>(),
-                _ => self.transform::<S, F2, 4, 2>(),
-            }
-        }
+        unsafe { by_square!(self.tile, self.transform::<S>()) }
     }
 }
 
@@ -251,16 +269,17 @@ impl Winograd {
         assert!(input.len() >= maps * map.len() && by_output.len() >= maps * map.len());
         assert_eq!(gradient.len(), outputs * inputs * 9);
         assert!(inputs <= self.inputs && outputs <= self.outputs);
+        assert!(SQUARES.contains(&self.tile) && self.stride == 1, "a layer for training");
+        assert!(matches!(self.weights, Weights::Full(_)), "a layer in f32");
+        let [down, across] = self.tiles_within(map, map);
         let (isa, points) = (self.isa, self.points());
-        let down = map.height.div_ceil(self.tile[0]);
-        let across = map.width.div_ceil(self.tile[1]);
         let total = maps * down * across;
         let blocks = total.div_ceil(block(points, self.inputs + self.outputs));
         let panels = self.outputs / simd::panel(isa);
         assert!(memory.sums.len() >= points * self.inputs * self.outputs);
         let (input_tiles, output_tiles) =
-            (Shared(memory.input.as_mut_ptr()), Shared(memory.output.as_mut_ptr()));
-        let sums = Shared(memory.sums.as_mut_ptr());
+            (SharedPointer(memory.input.as_mut_ptr()), SharedPointer(memory.output.as_mut_ptr()));
+        let sums = SharedPointer(memory.sums.as_mut_ptr());
         for number in 0..blocks {
             let tiles = share(total, number, blocks);
             assert!(memory.input.len() >= points * (tiles.len() * self.inputs + SKEW));
@@ -281,22 +300,27 @@ impl Winograd {
             let parts = tiles.len().min(4 * team.threads());
             team.run(parts, &|_, part| {
                 let part = share(tiles.len(), part, parts);
-                simd::run(isa, super::Transform(step(input), part.clone()));
-                simd::run(isa, Spread(step(by_output), part));
+                // SAFETY: sizes are checked above; no two parts share a tile.
+                unsafe {
+                    simd::run(isa, Vouched::new(super::Transform(step(input), part.clone())));
+                    simd::run(isa, Vouched::new(Spread(step(by_output), part)));
+                }
             });
             let at: Vec<(usize, usize)> =
                 (0..tiles.len()).map(|t| (t * self.inputs, t * self.outputs)).collect();
             team.run(points * panels, &|_, item| {
                 let (point, panel) = (item / panels, item % panels);
                 let sum = Sum { step: step(input), point, panel, at: &at, sums: sums.get(), add: number > 0 };
-                simd::run(isa, sum);
+                // SAFETY: sizes are checked above; no two items share a point and panel.
+                simd::run(isa, unsafe { Vouched::new(sum) });
             });
         }
-        let gradient = Shared(gradient.as_mut_ptr());
+        let gradient = SharedPointer(gradient.as_mut_ptr());
         let sums = &memory.sums[..];
         team.run(inputs, &|_, input| {
             let gather = Gather { layer: self, sums, input, outputs, inputs, gradient: gradient.get() };
-            simd::run(isa, gather);
+            // SAFETY: sizes are checked above; no two items share an input.
+            simd::run(isa, unsafe { Vouched::new(gather) });
         });
     }
 }
@@ -304,17 +328,12 @@ impl Winograd {
 /// Transforms some tiles (counted within the block) of the gradient by the output.
 struct Spread<'a>(Step<'a>, Range<usize>);
 
-impl Kernel for Spread<'_> {
+impl RawKernel for Spread<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self(step, tiles) = self;
         // SAFETY: `add_weight_gradient` has checked all sizes; no two items share a tile.
-        unsafe {
-            match step.layer.tile[0] {
-                4 => spread::<S, F4, 6, 4>(&step, tiles),
-                _ => spread::<S, F2, 4, 2>(&step, tiles),
-            }
-        }
+        unsafe { by_square!(step.layer.tile, spread::<S>(&step, tiles)) }
     }
 }
 
@@ -370,7 +389,7 @@ struct Sum<'a> {
     add: bool,
 }
 
-impl Kernel for Sum<'_> {
+impl RawKernel for Sum<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Winograd { inputs, outputs, .. } = *self.step.layer;
@@ -400,16 +419,11 @@ struct Gather<'a> {
     gradient: *mut f32,
 }
 
-impl Kernel for Gather<'_> {
+impl RawKernel for Gather<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: `add_weight_gradient` has checked all sizes; no two items share an input.
-        unsafe {
-            match self.layer.tile[0] {
-                4 => self.gather::<S, F4, 6, 4>(),
-                _ => self.gather::<S, F2, 4, 2>(),
-            }
-        }
+        unsafe { by_square!(self.layer.tile, self.gather::<S>()) }
     }
 }
 

@@ -84,6 +84,7 @@ impl Winograd {
         activation: Activation,
     ) -> Self {
         let (stored, outputs) = (padded(inputs, isa), padded(weight.len() / (9 * inputs), isa));
+        assert!(activation.len() >= outputs);
         let filters: [[f64; 3]; SIDE + OUT] = std::array::from_fn(|i| match i.checked_sub(SIDE) {
             Some(odd) => ODD[odd],
             None => Halving::WEIGHTS[i],

@@ -104,3 +104,50 @@ fn layers_of_every_tile_and_form_are_the_convolution() {
         }
     }
 }
+
+/// Whether `work` panics, as it must before anything out of bounds is touched.
+fn refused(work: impl FnOnce()) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err()
+}
+
+#[test]
+fn layers_with_too_few_biases_are_refused() {
+    let isa = Isa::best();
+    let (inputs, outputs) = (padded(3, isa), padded(40, isa));
+    let weight = vec![0.5; 40 * 3 * 9];
+    let short = || Activation::new(&[], None, outputs - 1);
+    let channels = [inputs, outputs];
+    assert!(refused(|| drop(Winograd::of_maps(isa, [4, 4], Form::Full, &weight, 3, channels, short()))));
+    assert!(refused(|| drop(Winograd::halving(isa, Form::Full, &weight, 3, short()))));
+    let refresh = |activation: Activation| {
+        let mut layer = Winograd::empty(isa, 4, inputs, outputs);
+        layer.refresh(&mut Team::new(1), &weight, (40, 3), Direction::Forward, activation);
+    };
+    refresh(Activation::new(&[], None, outputs));
+    assert!(refused(|| refresh(short())));
+}
+
+#[test]
+fn gradients_of_other_tiles_or_maps_are_refused() {
+    let isa = Isa::best();
+    let channels = padded(1, isa);
+    assert!(refused(|| drop(Winograd::empty(isa, 3, channels, channels))));
+    assert!(refused(|| drop(Winograd::empty(isa, 4, channels + 1, channels))));
+    let gradient = |layer: &Winograd, tile: usize| {
+        let map = Map::new(6, 6, channels, [tile; 2]);
+        let maps = Buffer::new(2 * map.len());
+        let mut memory = GradientMemory::new(&[(4, channels)]);
+        let mut sums = vec![0.0; channels * channels * 9];
+        let sizes = (channels, channels);
+        layer.add_weight_gradient(&mut Team::new(2), &mut memory, 2, map, (&maps, &maps), sizes, &mut sums);
+    };
+    let trained = |tile: usize| Winograd::empty(isa, tile, channels, channels);
+    gradient(&trained(4), 4);
+    gradient(&trained(2), 2);
+    // Six rows are three tiles of two and one and a half of four: the last would reach out of the map.
+    assert!(refused(|| gradient(&trained(4), 2)));
+    let weight = vec![0.5; channels * channels * 9];
+    let activation = Activation::new(&[], None, channels);
+    let inference = Winograd::new(isa, [4, 6], Form::Full, &weight, channels, activation);
+    assert!(refused(|| gradient(&inference, 4)));
+}

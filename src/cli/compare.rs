@@ -1,0 +1,128 @@
+//! `sphereface compare`: whether two stills show one person.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::options::{DetectionArgs, DeviceArgs, ModelArgs, ThresholdArgs};
+use super::{Different, UsageError, faces};
+use crate::embed::Mirror;
+use crate::gallery::{Choice, Examined};
+use crate::identify::{Calibration, Threshold};
+
+/// Tell whether two stills show the same person
+///
+/// Of several faces in a still the largest is taken. The angle between the two faces is told,
+/// and whether it is below the threshold. The exit code is 0 for both answers, unless --exit-code is
+/// given.
+#[derive(Debug, Args)]
+#[command(
+    mut_arg("threshold", |arg| arg.help("Angle in degrees below which it is the same person, for example 68deg [default: the model's calibrated angle for --fmr 1e-3]")),
+    after_help = "Examples:\n  \
+    sphereface compare passport.jpg selfie.jpg\n  \
+    sphereface compare group.jpg ada.jpg --face-a 2 --json\n  \
+    sphereface compare a.jpg b.jpg --exit-code --quiet && echo same"
+)]
+pub struct CompareArgs {
+    /// A still
+    #[arg(value_name = "A")]
+    a: PathBuf,
+    /// Another still
+    #[arg(value_name = "B")]
+    b: PathBuf,
+    /// Which face of A: its number from the left, or a point x,y on it [default: the largest]
+    #[arg(long, value_name = "N|X,Y")]
+    face_a: Option<Choice>,
+    /// Which face of B, likewise
+    #[arg(long, value_name = "N|X,Y")]
+    face_b: Option<Choice>,
+    /// End with exit code 1 when they are different people, as diff and cmp do (a failure says why
+    /// on standard error)
+    #[arg(long)]
+    exit_code: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Say nothing unless something goes wrong; for --exit-code
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    threshold: ThresholdArgs,
+    #[command(flatten)]
+    detection: DetectionArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+impl CompareArgs {
+    /// Runs the command.
+    pub fn run(self) -> Result<()> {
+        let device = self.device.open()?;
+        let embedder = self.model.embedder(&device)?;
+        let threshold = Threshold::resolve(self.threshold.request(), embedder.metadata())
+            .map_err(|error| UsageError(error.to_string()))?;
+        let detector = self.detection.detector(&device)?;
+        let face = |path: &Path, choice: Option<Choice>| {
+            faces::in_still(path, choice.unwrap_or_default(), &detector)
+                .map_err(|error| error.context(format!("{} cannot be compared", path.display())))
+        };
+        let (a, b) = (face(&self.a, self.face_a)?, face(&self.b, self.face_b)?);
+        let crops = [a.crop.clone(), b.crop.clone()];
+        let embeddings = embedder.embed(&crops, Mirror::Average, &mut embedder.scratch())?;
+        let angle_deg = match embeddings.as_slice() {
+            [a, b] => a.angle_deg(b),
+            _ => None,
+        };
+        let angle_deg = angle_deg.ok_or_else(|| anyhow!("the model gave no embedding for each face"))?;
+        let same = angle_deg < threshold.angle_deg();
+        if self.json {
+            let calibration = Calibration::from_metadata(embedder.metadata()).ok();
+            outln!(
+                "{}",
+                json!({
+                    "same": same,
+                    "angle_deg": angle_deg,
+                    "threshold_deg": threshold.angle_deg(),
+                    "false_match_rate": calibration.and_then(|table| table.fmr_at(angle_deg)),
+                    "model": embedder.model().to_string(),
+                    "a": side(&self.a, &a),
+                    "b": side(&self.b, &b),
+                })
+            );
+        } else if !self.quiet {
+            self.tell(&a, &b);
+            let (answer, relation) =
+                if same { ("the same person", "below") } else { ("different people", "not below") };
+            outln!("{answer}: {angle_deg:.2} degrees apart, {relation} {threshold}");
+        }
+        if self.exit_code && !same { Err(Different.into()) } else { Ok(()) }
+    }
+
+    /// What there is to know about the faces that were taken.
+    fn tell(&self, a: &Examined, b: &Examined) {
+        for (path, face, flag) in [(&self.a, a, "--face-a"), (&self.b, b, "--face-b")] {
+            let path = path.display();
+            if face.faces.len() > 1 {
+                let (number, places) = (face.number, face.places());
+                errln!(
+                    "{path} shows several faces, number {number} was taken: {places}; choose another with {flag}"
+                );
+            }
+            for problem in face.problems() {
+                errln!("{path}: {problem}");
+            }
+        }
+    }
+}
+
+/// What JSON says about a still.
+fn side(path: &Path, face: &Examined) -> Value {
+    let mut value = faces::describe(face);
+    value["file"] = path.to_string_lossy().into();
+    value["faces"] = face.faces.len().into();
+    value
+}

@@ -1,0 +1,238 @@
+//! Every file that is written: whole or not at all. And text files, whatever wrote them.
+//!
+//! A plain file is written under a temporary name in its own folder and renamed when it is
+//! complete, so that a failure leaves what was there. Symbolic links are followed and stay. A
+//! file that is replaced keeps its permissions (and its owner, where the system allows that), a
+//! new one gets those that the umask leaves. Devices, FIFOs and the program's own descriptors
+//! (`/dev/stdout`, `/dev/fd/3`) are written through and never replaced.
+//!
+//! Other hard links to a replaced file keep the old content.
+
+mod place;
+mod text;
+
+pub use text::read_text;
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use place::Place;
+use tempfile::NamedTempFile;
+
+/// A file under construction. Dropped before [`PendingFile::publish`], it leaves a plain file as
+/// it was.
+#[derive(Debug)]
+pub struct PendingFile {
+    under: Under,
+}
+
+/// What is written into until the file is published.
+#[derive(Debug)]
+enum Under {
+    /// A temporary file beside the plain file it becomes.
+    Beside { file: NamedTempFile, target: PathBuf },
+    /// What is no plain file, as it is.
+    Through(File),
+    /// A temporary file elsewhere, whose content goes to what is no plain file at the end.
+    Apart { file: NamedTempFile, target: Place },
+}
+
+impl PendingFile {
+    /// Begins the file at `path`. What is no plain file is opened and written as the bytes come;
+    /// a FIFO is waited for until somebody reads it.
+    ///
+    /// # Errors
+    /// When `path` is a folder or cannot be written, or its folder takes no new file.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let under = match Place::of(path)? {
+            Place::Plain(target) => beside(target)?,
+            special => Under::Through(special.open()?),
+        };
+        Ok(Self { under })
+    }
+
+    /// The same for a writer that goes back and forth in the file: what goes to something that
+    /// is no plain file waits in the system's folder for temporary files until it is complete.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    pub fn create_seekable(path: &Path) -> io::Result<Self> {
+        let under = match Place::of(path)? {
+            Place::Plain(target) => beside(target)?,
+            target => Under::Apart { file: NamedTempFile::new()?, target },
+        };
+        Ok(Self { under })
+    }
+
+    /// The open file.
+    pub fn file(&mut self) -> &mut File {
+        match &mut self.under {
+            Under::Beside { file, .. } | Under::Apart { file, .. } => file.as_file_mut(),
+            Under::Through(file) => file,
+        }
+    }
+
+    /// Where a seekable file lies until it is published; `None` for what is written through.
+    pub fn temporary_path(&self) -> Option<&Path> {
+        match &self.under {
+            Under::Beside { file, .. } | Under::Apart { file, .. } => Some(file.path()),
+            Under::Through(_) => None,
+        }
+    }
+
+    /// Completes the file: a plain one is on disk under its name when this returns.
+    ///
+    /// # Errors
+    /// When the rest cannot be written, or the file cannot take its name; a plain file that was
+    /// there is then untouched.
+    pub fn publish(self) -> io::Result<()> {
+        match self.under {
+            Under::Beside { file, target } => {
+                keep_permissions(file.as_file(), &target)?;
+                file.as_file().sync_all()?;
+                file.persist(&target).map_err(|error| error.error)?;
+                Ok(())
+            }
+            Under::Through(mut file) => file.flush(),
+            Under::Apart { mut file, target } => {
+                file.seek(SeekFrom::Start(0))?;
+                let mut through = target.open()?;
+                io::copy(file.as_file_mut(), &mut through)?;
+                through.flush()
+            }
+        }
+    }
+}
+
+impl Write for PendingFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file().flush()
+    }
+}
+
+/// Writes `bytes` as the whole content of a file.
+///
+/// # Errors
+/// As for [`PendingFile::create`] and [`PendingFile::publish`].
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with(path, |file| file.write_all(bytes))
+}
+
+/// Writes whatever `content` writes as the whole content of a file.
+///
+/// # Errors
+/// What `content` fails with; otherwise as for [`write`].
+pub fn write_with(path: &Path, content: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut pending = PendingFile::create(path)?;
+    content(pending.file())?;
+    pending.publish()
+}
+
+/// Whether a file can be written at `path`, as far as that can be seen without writing it.
+///
+/// # Errors
+/// As for [`PendingFile::create`].
+pub fn check(path: &Path) -> io::Result<()> {
+    match Place::of(path)? {
+        Place::Plain(target) => beside(target).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Whether two paths lead to one place, by whatever way. Files that are not there yet are looked up in
+/// their folders. The null device takes everything and is nobody's place.
+pub fn is_same(a: &Path, b: &Path) -> bool {
+    match (Place::of(a), Place::of(b)) {
+        (Ok(a), Ok(b)) => a.is_same(&b),
+        _ => false,
+    }
+}
+
+/// Whether a path leads to the program's standard output, like `/dev/stdout`.
+pub fn is_standard_output(path: &Path) -> bool {
+    matches!(Place::of(path), Ok(Place::Descriptor(1)))
+}
+
+/// Whether a path leads to something that is there and is no plain file, like a FIFO.
+pub fn is_special(path: &Path) -> bool {
+    matches!(Place::of(path), Ok(Place::Descriptor(_) | Place::Special(_)))
+}
+
+/// Whether a file's name is that of a file under construction: what a killed program leaves.
+pub fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(SUFFIX)
+}
+
+/// What the name of a file under construction ends in.
+const SUFFIX: &str = ".part";
+
+/// Longest part of a file's name that its temporary name repeats, in bytes: file systems take 255 in all.
+const MOST_OF_NAME: usize = 120;
+
+/// A temporary file in the folder of the plain file that it becomes.
+fn beside(target: PathBuf) -> io::Result<Under> {
+    let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    let end = (0..=name.len().min(MOST_OF_NAME)).rev().find(|&end| name.is_char_boundary(end));
+    let name = &name[..end.unwrap_or(0)];
+    let folder = folder_of(&target);
+    let mut builder = tempfile::Builder::new();
+    let prefix = format!(".{name}.");
+    builder.prefix(&prefix).suffix(SUFFIX);
+    // Temporary files are for their owner alone, outputs as their folder's other files. What is
+    // to replace a file is never open to more than that was.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = existing(&target)?.map_or(0o666, |metadata| metadata.permissions().mode() & 0o777);
+        builder.permissions(std::fs::Permissions::from_mode(mode | 0o200));
+    }
+    #[cfg(not(unix))]
+    existing(&target)?;
+    Ok(Under::Beside { file: builder.tempfile_in(folder)?, target })
+}
+
+/// The folder of a file.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What is known about the file that is to be replaced, if there is one.
+///
+/// # Errors
+/// When it may not be written: whoever protected it meant that.
+fn existing(target: &Path) -> io::Result<Option<std::fs::Metadata>> {
+    match File::options().write(true).open(target) {
+        Ok(file) => file.metadata().map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // A program that runs cannot be written into, but replaced.
+        Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => target.metadata().map(Some),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives a new file the permissions, and where possible the owner, of the one it replaces.
+fn keep_permissions(file: &File, target: &Path) -> io::Result<()> {
+    let Ok(metadata) = target.metadata() else { return Ok(()) };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, fchown};
+        let ours = file.metadata()?;
+        if (ours.uid(), ours.gid()) != (metadata.uid(), metadata.gid()) {
+            // Only the administrator may give files away.
+            let _ = fchown(file, Some(metadata.uid()), Some(metadata.gid()));
+        }
+    }
+    // Some file systems know no permissions and refuse to set any; then there is nothing to keep.
+    match file.set_permissions(metadata.permissions()) {
+        Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

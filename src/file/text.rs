@@ -1,0 +1,47 @@
+//! Text files that people write by hand or save from a spreadsheet.
+
+use std::io;
+use std::path::Path;
+
+/// Reads a text file: UTF-8 with or without a byte-order mark, or UTF-16 with one.
+///
+/// # Errors
+/// When it cannot be read, or is no text in one of these encodings.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    decode(std::fs::read(path)?)
+}
+
+fn decode(mut bytes: Vec<u8>) -> io::Result<String> {
+    let not_text = || io::Error::new(io::ErrorKind::InvalidData, "it is no text in UTF-8 or UTF-16");
+    let utf16 = |unit: fn([u8; 2]) -> u16, bytes: &[u8]| {
+        let (units, rest) = bytes.as_chunks::<2>();
+        let units: Vec<u16> = units.iter().map(|two| unit(*two)).collect();
+        String::from_utf16(&units).ok().filter(|_| rest.is_empty()).ok_or_else(not_text)
+    };
+    match bytes.as_slice() {
+        [0xff, 0xfe, text @ ..] => utf16(u16::from_le_bytes, text),
+        [0xfe, 0xff, text @ ..] => utf16(u16::from_be_bytes, text),
+        [0xef, 0xbb, 0xbf, ..] => String::from_utf8(bytes.split_off(3)).map_err(|_| not_text()),
+        _ => String::from_utf8(bytes).map_err(|_| not_text()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_order_mark_is_taken_off() {
+        let text = "Zoë\t1\n";
+        let utf16 = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(bytes).collect()
+        };
+        let marked = [b"\xef\xbb\xbf", text.as_bytes()].concat();
+        for bytes in [text.into(), marked, utf16(u16::to_le_bytes), utf16(u16::to_be_bytes)] {
+            assert_eq!(decode(bytes).unwrap(), text);
+        }
+        for bytes in [b"\xff\xfea".to_vec(), b"Zo\xeb".to_vec(), b"\xff\xfe\x00\xd8".to_vec()] {
+            assert!(decode(bytes).is_err());
+        }
+    }
+}
