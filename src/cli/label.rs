@@ -1,5 +1,7 @@
 //! `sphereface label`: a video or a still with names on it.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -621,12 +623,15 @@ fn count(number: u64, what: &str) -> String {
 struct Progress {
     bar: ProgressBar,
     quiet: bool,
+    /// Warnings that were shown: the second way through a video meets those of the first again.
+    warned: RefCell<HashSet<String>>,
 }
 
 impl Progress {
     fn new(quiet: bool) -> Self {
         let visible = !quiet && std::io::stderr().is_terminal();
-        Self { bar: if visible { ProgressBar::no_length() } else { ProgressBar::hidden() }, quiet }
+        let bar = if visible { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        Self { bar, quiet, warned: RefCell::default() }
     }
 
     fn show(&self, event: Event<'_>) {
@@ -657,7 +662,11 @@ impl Progress {
                 self.bar.enable_steady_tick(Duration::from_millis(250));
             }
             Event::Frame => self.bar.inc(1),
-            Event::Warning(text) => self.say(&format!("warning: {text}")),
+            Event::Warning(text) => {
+                if self.warned.borrow_mut().insert(text.to_owned()) {
+                    self.say(&format!("warning: {text}"));
+                }
+            }
         }
     }
 

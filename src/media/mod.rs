@@ -16,6 +16,8 @@ mod audio;
 #[cfg(feature = "video")]
 mod encoder;
 #[cfg(feature = "video")]
+mod matroska;
+#[cfg(feature = "video")]
 mod mp4;
 #[cfg(feature = "video")]
 mod sink;

@@ -4,5 +4,6 @@
 mod clips;
 mod kept;
 mod pace;
+mod pictures;
 mod refused;
 mod streams;
