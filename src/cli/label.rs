@@ -210,6 +210,8 @@ impl LabelArgs {
         progress: &Progress,
     ) -> Result<Result<LabelSummary, LabelError>> {
         #[cfg(feature = "video")]
+        self.check_view()?;
+        #[cfg(feature = "video")]
         let opening = match self.open(&input, control) {
             Ok(opening) => opening,
             Err(error) => return Ok(Err(error)),
@@ -278,6 +280,12 @@ impl LabelArgs {
         label::open(input, output, self.mode(), live, &self.encoding.options(), control).map(Some)
     }
 
+    /// Refuses a window where there is no display, before any work is done.
+    #[cfg(feature = "video")]
+    fn check_view(&self) -> Result<(), MediaError> {
+        if self.view { crate::media::View::check() } else { Ok(()) }
+    }
+
     /// Where the networks run; told also among what a run took.
     fn device(&self) -> Result<Device> {
         let device = self.device.open()?;
@@ -294,6 +302,8 @@ impl LabelArgs {
         control: &Control,
         progress: &Progress,
     ) -> Result<Result<LabelSummary, LabelError>> {
+        #[cfg(feature = "video")]
+        self.check_view()?;
         let analysis = Analysis::read(path)?;
         let video = match self.output.is_some() || self.view || self.results.page() {
             true => Some(self.video_of(path, &analysis)?),

@@ -20,6 +20,8 @@ mod matroska;
 #[cfg(feature = "video")]
 mod mp4;
 #[cfg(feature = "video")]
+mod screen;
+#[cfg(feature = "video")]
 mod sink;
 #[cfg(feature = "video")]
 mod source;
