@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,7 +46,7 @@ use crate::report::{Appearance, JsonLines};
 pub struct LabelArgs {
     /// What to label: a video or image file, rtsp://..., http(s)://..., webcam, /dev/video0,
     /// gst:PIPELINE, or the .parquet file that --analysis wrote, which takes a moment
-    input: String,
+    input: OsString,
     /// Where to write the annotated video (.mp4, .mkv, .webm) or still (.jpg, .png, ...)
     #[arg(short, long, value_name = "FILE", conflicts_with = "no_video")]
     output: Option<PathBuf>,
@@ -181,7 +182,7 @@ impl EncodingArgs {
 impl LabelArgs {
     /// Labels, tells how it goes, and says who was seen when.
     pub fn run(self) -> Result<()> {
-        let input = Input::parse(&self.input).map_err(usage)?;
+        let input = Input::parse_argument(&self.input).map_err(usage)?;
         self.refuse_nonsense(&input)?;
         let analysed = input.path().filter(|path| is_analysis(path)).map(Path::to_owned);
         let control = Control::new();
@@ -487,7 +488,7 @@ impl LabelArgs {
                 );
             }
             if let Some(output) = &self.output
-                && !matches!(Input::of_path(output), Input::Still(_))
+                && !Input::names_still(output)
             {
                 let output = output.display();
                 return refuse(format!(

@@ -6,4 +6,5 @@ mod kept;
 mod pace;
 mod pictures;
 mod refused;
+mod stills;
 mod streams;
