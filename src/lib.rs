@@ -19,7 +19,7 @@
 //! | [`align`] | landmarks -> similarity transform -> 112x96 crop | |
 //! | [`embed`] | SphereFace networks: crop -> embedding | `nn`, `align` |
 //! | [`prepare`] | a data set of photos -> a data set of crops | `file`, `media`, `detect`, `align` |
-//! | [`gallery`] | people, stills, templates, storage, search, counter-examples, the doctor | `file`, `detect`, `align`, `embed` |
+//! | [`gallery`] | people, stills, templates, storage, search, counter-examples, the doctor | `file`, `media`, `detect`, `align`, `embed` |
 //! | [`track`] | which faces of a video are one person, and what each view is worth | `detect`, `embed` |
 //! | [`identify`] | the open-set decision about a face or a track; its threshold | `gallery`, `track` |
 //! | [`analysis`] | what was seen in a video, as a Parquet file | `file`, `track` |

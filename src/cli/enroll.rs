@@ -33,7 +33,7 @@ pub struct EnrollArgs {
     stills: Vec<PathBuf>,
     /// Tracks of an analysed video that show the person: their best views become stills. The
     /// video must lie beside the analysis
-    #[arg(long, value_name = "ANALYSIS#TRACK,...", conflicts_with = "dir")]
+    #[arg(long, value_name = "ANALYSIS#TRACK,...", value_parser = Tracks::parser(), conflicts_with = "dir")]
     from: Vec<Tracks>,
     /// Where the video of --from is, when it is not beside the analysis: the file or its folder
     #[arg(long, value_name = "PATH", requires = "from")]

@@ -1,18 +1,20 @@
 //! Faces for the gallery: out of stills, and out of tracks of analysed videos.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use image::RgbImage;
 use serde_json::json;
 
 use crate::analysis::Analysis;
-use crate::detect::{BBox, Detector, Scratch};
+use crate::detect::{BBox, Detector, Scratch, Turned};
 use crate::discover::{self, MAX_STILLS};
-use crate::gallery::{Choice, Examined, NewStill, examine};
-use crate::media::read_still;
+use crate::gallery::{Choice, Examined, NewStill, Refusal, examine};
+use crate::media::open_still;
 use crate::prepare;
 use crate::track::TrackId;
 
@@ -29,23 +31,65 @@ impl FromStr for Tracks {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refused = || {
-            format!("`{text}` names no track: write the analysis and the number, for example clip.parquet#7")
-        };
-        let (analysis, numbers) = text.rsplit_once('#').ok_or_else(refused)?;
+        let (analysis, numbers) = text.rsplit_once('#').ok_or_else(|| refused(text))?;
+        Self::of(Path::new(analysis), numbers).ok_or_else(|| refused(text))
+    }
+}
+
+fn refused(text: &str) -> String {
+    format!("`{text}` names no track: write the analysis and the number, for example clip.parquet#7")
+}
+
+impl Tracks {
+    /// Reads tracks out of arguments, in which the name of the analysis may hold any bytes.
+    pub fn parser() -> impl TypedValueParser<Value = Self> {
+        OsStringValueParser::new().try_map(|argument: OsString| Self::of_argument(&argument))
+    }
+
+    #[cfg(unix)]
+    fn of_argument(argument: &OsStr) -> Result<Self, String> {
+        use std::os::unix::ffi::OsStrExt;
+        let bytes = argument.as_bytes();
+        let hash = bytes.iter().rposition(|byte| *byte == b'#');
+        let tracks = hash.and_then(|hash| {
+            let numbers = std::str::from_utf8(&bytes[hash + 1..]).ok()?;
+            Self::of(Path::new(OsStr::from_bytes(&bytes[..hash])), numbers)
+        });
+        tracks.ok_or_else(|| refused(&argument.to_string_lossy()))
+    }
+
+    #[cfg(not(unix))]
+    fn of_argument(argument: &OsStr) -> Result<Self, String> {
+        argument.to_string_lossy().parse()
+    }
+
+    fn of(analysis: &Path, numbers: &str) -> Option<Self> {
         let number = |part: &str| part.trim().parse().ok().filter(|&n| n > 0).map(TrackId);
         let tracks: Option<Vec<TrackId>> = numbers.split(',').map(number).collect();
-        let tracks = tracks.filter(|_| !analysis.is_empty()).ok_or_else(refused)?;
-        Ok(Self { analysis: analysis.into(), tracks })
+        let tracks = tracks.filter(|_| !analysis.as_os_str().is_empty())?;
+        Some(Self { analysis: analysis.into(), tracks })
     }
 }
 
 /// A face of a picture.
 pub fn in_still(path: &Path, choice: Choice, detector: &Detector) -> Result<Examined> {
-    let image = read_still(path)?;
+    let still = open_still(path)?;
+    if let Some(damage) = still.damage {
+        bail!("{damage}: copy it again, or give another still");
+    }
+    let image = still.picture;
+    let mut scratch = Scratch::default();
     // Whoever has a data set has crops, not photos.
-    let faces = prepare::faces(&image, detector, &mut Scratch::default())?;
-    Ok(examine(&image, faces, choice)?)
+    let faces = prepare::faces(&image, detector, &mut scratch)?;
+    match examine(&image, faces, choice) {
+        Err(Refusal::NoFace) => match Turned::find(&image, detector, &mut scratch)? {
+            Some(turned) => {
+                bail!("no face found as it is, but there is one when it is turned by {turned}: turn it")
+            }
+            None => Err(Refusal::NoFace.into()),
+        },
+        examined => Ok(examined?),
+    }
 }
 
 /// All faces of a picture that can be cut out, from left to right.

@@ -78,7 +78,7 @@ struct RejectArgs {
     #[arg(required_unless_present = "from")]
     stills: Vec<PathBuf>,
     /// Tracks of an analysed video that show somebody else
-    #[arg(long, value_name = "ANALYSIS#TRACK,...")]
+    #[arg(long, value_name = "ANALYSIS#TRACK,...", value_parser = Tracks::parser())]
     from: Vec<Tracks>,
     /// Where the video of --from is, when it is not beside the analysis: the file or its folder
     #[arg(long, value_name = "PATH", requires = "from")]
@@ -120,7 +120,7 @@ struct CalibrateArgs {
     #[arg(long, value_name = "RATE", value_parser = identify::parse_fmr)]
     fpir: f64,
     /// Tracks that show people of the gallery: they are no strangers and are left out
-    #[arg(long, value_name = "ANALYSIS#TRACK,...")]
+    #[arg(long, value_name = "ANALYSIS#TRACK,...", value_parser = Tracks::parser())]
     known: Vec<Tracks>,
     /// Leave out tracks with fewer views that were embedded, 1 or more
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]

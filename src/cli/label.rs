@@ -1,5 +1,8 @@
 //! `sphereface label`: a video or a still with names on it.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,7 +47,7 @@ use crate::report::Appearance;
 pub struct LabelArgs {
     /// What to label: a video or image file, rtsp://..., http(s)://..., webcam, /dev/video0,
     /// gst:PIPELINE, or the .parquet file that --analysis wrote, which takes a moment
-    input: String,
+    input: OsString,
     /// Where to write the annotated video (.mp4, .mkv, .webm) or still (.jpg, .png, ...)
     #[arg(short, long, value_name = "FILE", conflicts_with = "no_video")]
     output: Option<PathBuf>,
@@ -180,7 +183,7 @@ impl EncodingArgs {
 impl LabelArgs {
     /// Labels, tells how it goes, and says who was seen when.
     pub fn run(self) -> Result<()> {
-        let input = Input::parse(&self.input).map_err(usage)?;
+        let input = Input::parse_argument(&self.input).map_err(usage)?;
         self.refuse_nonsense(&input)?;
         let analysed = input.path().filter(|path| is_analysis(path)).map(Path::to_owned);
         let control = Control::new();
@@ -208,6 +211,8 @@ impl LabelArgs {
         control: &Control,
         progress: &Progress,
     ) -> Result<Result<LabelSummary, LabelError>> {
+        #[cfg(feature = "video")]
+        self.check_view()?;
         #[cfg(feature = "video")]
         let opening = match self.open(&input, control) {
             Ok(opening) => opening,
@@ -278,6 +283,12 @@ impl LabelArgs {
         label::open(input, output, self.mode(), live, &self.encoding.options(), control).map(Some)
     }
 
+    /// Refuses a window where there is no display, before any work is done.
+    #[cfg(feature = "video")]
+    fn check_view(&self) -> Result<(), MediaError> {
+        if self.view { crate::media::View::check() } else { Ok(()) }
+    }
+
     /// Where the networks run; told also among what a run took.
     fn device(&self) -> Result<Device> {
         let device = self.device.open()?;
@@ -294,6 +305,8 @@ impl LabelArgs {
         control: &Control,
         progress: &Progress,
     ) -> Result<Result<LabelSummary, LabelError>> {
+        #[cfg(feature = "video")]
+        self.check_view()?;
         let analysis = Analysis::read(path)?;
         let video = match self.output.is_some() || self.view || self.results.page() {
             true => Some(self.video_of(path, &analysis)?),
@@ -456,7 +469,7 @@ impl LabelArgs {
                 );
             }
             if let Some(output) = &self.output
-                && !matches!(Input::of_path(output), Input::Still(_))
+                && !Input::names_still(output)
             {
                 let output = output.display();
                 return refuse(format!(
@@ -644,12 +657,15 @@ fn count(number: u64, what: &str) -> String {
 struct Progress {
     bar: ProgressBar,
     quiet: bool,
+    /// Warnings that were shown: the second way through a video meets those of the first again.
+    warned: RefCell<HashSet<String>>,
 }
 
 impl Progress {
     fn new(quiet: bool) -> Self {
         let visible = !quiet && std::io::stderr().is_terminal();
-        Self { bar: if visible { ProgressBar::no_length() } else { ProgressBar::hidden() }, quiet }
+        let bar = if visible { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        Self { bar, quiet, warned: RefCell::default() }
     }
 
     fn show(&self, event: Event<'_>) {
@@ -680,7 +696,11 @@ impl Progress {
                 self.bar.enable_steady_tick(Duration::from_millis(250));
             }
             Event::Frame => self.bar.inc(1),
-            Event::Warning(text) => self.say(&format!("warning: {text}")),
+            Event::Warning(text) => {
+                if self.warned.borrow_mut().insert(text.to_owned()) {
+                    self.say(&format!("warning: {text}"));
+                }
+            }
         }
     }
 

@@ -34,10 +34,12 @@ mod quality;
 pub mod reference;
 mod refine;
 mod tensors;
+mod turned;
 
 pub use config::{DetectError, DetectorConfig, MinFace, SMALLEST_FACE_PX};
 pub use detector::{Detector, Refiner, Scratch};
 pub use quality::{MAX_PITCH_DEG, MAX_YAW_DEG, MIN_SHARPNESS, MIN_SIZE_PX, Quality, QualityIssue};
+pub use turned::Turned;
 
 use serde::{Deserialize, Serialize};
 

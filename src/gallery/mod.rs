@@ -51,6 +51,7 @@ use serde::{Deserialize, Serialize};
 use crate::align::{self, Crop};
 use crate::detect::{Face, Landmarks, Quality};
 use crate::file;
+use crate::media::read_still;
 
 /// The index of a person's folder.
 const INDEX: &str = "person.json";
@@ -531,9 +532,7 @@ fn read_crop(folder: &Path, place: &str, still: &Still) -> Result<Crop, GalleryE
         return Err(GalleryError::StillChanged(path));
     }
     let unusable = |reason: String| GalleryError::Still { path: path.clone(), reason };
-    let image = image::open(&path)
-        .map(image::DynamicImage::into_rgb8)
-        .map_err(|error| unusable(error.to_string()))?;
+    let image = read_still(&path).map_err(|error| unusable(error.to_string()))?;
     let landmarks: &Landmarks = &still.face.landmarks;
     let crop = if still.already_aligned {
         align::already_aligned(&image, landmarks)

@@ -1,5 +1,6 @@
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use gstreamer_video::{VideoColorMatrix, VideoColorimetry};
 
 use super::{Container, MediaError, element, error_text};
 
@@ -88,6 +89,23 @@ impl VideoCodec {
             Self::Vp8 => None,
             Self::Vp9 => Some("vp9parse"),
         }
+    }
+
+    /// What gives the encoder the only colours that the codec knows; `None` where it knows those that
+    /// come. VP8 has BT.601 alone, and decoders take it for that whatever the container says.
+    pub(super) fn colour_filter(self, caps: &gst::Caps) -> Result<Option<gst::Element>, MediaError> {
+        let come = gstreamer_video::VideoInfo::from_caps(caps).map(|video| video.colorimetry());
+        let Some(come) =
+            come.ok().filter(|come| self == Self::Vp8 && come.matrix() != VideoColorMatrix::Bt601)
+        else {
+            return Ok(None);
+        };
+        let known =
+            VideoColorimetry::new(come.range(), VideoColorMatrix::Bt601, come.transfer(), come.primaries());
+        let caps = gst::Caps::builder("video/x-raw").field("colorimetry", known.to_string());
+        let filter = element("capsfilter")?;
+        filter.set_property("caps", caps.build());
+        Ok(Some(filter))
     }
 
     /// Whether both sides of the picture must be even.

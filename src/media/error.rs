@@ -31,12 +31,24 @@ pub enum MediaError {
         source: io::Error,
     },
     /// An image file could not be decoded.
-    #[error("{path} is not a readable image ({reason}): give a jpg, png, webp, bmp, tiff or gif file")]
+    #[error(
+        "{path} is not a readable image ({reason}): give a jpg, png, webp, bmp, tiff, gif, heic or avif file"
+    )]
     BadImage {
         /// The file.
         path: PathBuf,
         /// What the decoder said.
         reason: String,
+    },
+    /// An image of a format that no installed decoder reads.
+    #[error("{path} is a {format} image, and GStreamer has no decoder for those: install {package}")]
+    NoStillDecoder {
+        /// The file.
+        path: PathBuf,
+        /// Name of the format.
+        format: &'static str,
+        /// The Debian package that brings a decoder.
+        package: &'static str,
     },
     /// An image could not be encoded.
     #[error("{path} cannot be written as an image ({reason})")]

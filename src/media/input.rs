@@ -1,10 +1,15 @@
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::MediaError;
+use super::content::{Content, Still};
 
-/// Extensions (lower case) that are read as one still image; of a gif the first picture.
-const STILL_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"];
+/// Extensions (lower case) that name one still image; of a gif the first picture.
+const STILL_EXTENSIONS: [&str; 13] =
+    ["jpg", "jpeg", "jfif", "jpe", "png", "webp", "bmp", "tif", "tiff", "gif", "heic", "heif", "avif"];
+/// Extensions of videos that are nothing but JPEG pictures.
+const MOTION_JPEG_EXTENSIONS: [&str; 2] = ["mjpeg", "mjpg"];
 
 /// Where pictures come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,10 +29,8 @@ pub enum Input {
 
 impl Input {
     /// Reads what a person types: `rtsp://…`, `http(s)://…`, `webcam`, `webcam:N`,
-    /// `/dev/videoN`, `gst:PIPELINE`, `file://…`, else a path, taken as a still image when its
-    /// extension is jpg, jpeg, png, webp, bmp, tif, tiff or gif.
-    ///
-    /// Does not look at the disk: a missing file is found when it is opened.
+    /// `/dev/videoN`, `gst:PIPELINE`, `file://…` (percent-decoded), else a path, as
+    /// [`Input::of_path`] takes it. A missing file is found when it is opened.
     ///
     /// # Errors
     /// [`MediaError::BadInput`] for an empty text, an unknown scheme or a bad camera number.
@@ -57,20 +60,43 @@ impl Input {
             return match scheme.as_str() {
                 "rtsp" | "rtsps" | "http" | "https" if rest.is_empty() => Err(bad("there is no host in it")),
                 "rtsp" | "rtsps" | "http" | "https" => Ok(Self::Url(format!("{scheme}://{rest}"))),
-                "file" => Ok(Self::of_path(Path::new(rest))),
+                "file" => {
+                    let path = path_of_url(rest).ok_or_else(|| bad("it is no address of a local file"))?;
+                    Ok(Self::of_path(&path))
+                }
                 _ => Err(bad("the schemes read are rtsp, http, https and file")),
             };
         }
         Ok(Self::of_path(Path::new(text)))
     }
 
-    /// The input a path names: [`Input::Still`] by extension, else [`Input::File`].
-    pub fn of_path(path: &Path) -> Self {
-        if has_extension(path, &STILL_EXTENSIONS) {
-            Self::Still(path.to_owned())
-        } else {
-            Self::File(path.to_owned())
+    /// As [`Input::parse`], of an argument in which a file name may hold any bytes.
+    ///
+    /// # Errors
+    /// As [`Input::parse`].
+    pub fn parse_argument(argument: &OsStr) -> Result<Self, MediaError> {
+        match argument.to_str() {
+            Some(text) => Self::parse(text),
+            None => Ok(Self::of_path(Path::new(argument))),
         }
+    }
+
+    /// The input a path names: [`Input::Still`] or [`Input::File`] by what the file holds; where
+    /// that does not tell, or there is no file, a still by its extension: jpg, jpeg, jfif, png, webp,
+    /// bmp, tif, tiff, gif, heic, heif or avif.
+    pub fn of_path(path: &Path) -> Self {
+        let still = match Content::of_file(path) {
+            Content::Still(Still::Jpeg) => !has_extension(path, &MOTION_JPEG_EXTENSIONS),
+            Content::Still(_) => true,
+            Content::Video => false,
+            Content::Unknown => Self::names_still(path),
+        };
+        if still { Self::Still(path.to_owned()) } else { Self::File(path.to_owned()) }
+    }
+
+    /// Whether the extension of a path is that of a still, whatever is there.
+    pub fn names_still(path: &Path) -> bool {
+        has_extension(path, &STILL_EXTENSIONS)
     }
 
     /// Whether pictures come at their own pace (a camera or an RTSP stream), so that a slow
@@ -109,6 +135,38 @@ impl fmt::Display for Input {
             Self::Webcam(number) => write!(f, "webcam:{number}"),
             Self::Pipeline(description) => write!(f, "gst:{description}"),
         }
+    }
+}
+
+/// The path in a file:// address, after the two slashes: of this machine, and percent-decoded.
+fn path_of_url(rest: &str) -> Option<PathBuf> {
+    let path = rest.strip_prefix("localhost").filter(|path| path.starts_with('/')).unwrap_or(rest);
+    // What follows a name in an address is no part of it.
+    let mut bytes = path.split(['?', '#']).next()?.bytes();
+    let mut decoded = Vec::new();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| Some(char::from(byte?).to_digit(16)? as u8);
+                digit(bytes.next())? << 4 | digit(bytes.next())?
+            }
+            byte => byte,
+        });
+    }
+    if decoded.is_empty() || decoded.contains(&0) {
+        return None;
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStringExt;
+        Some(std::ffi::OsString::from_vec(decoded).into())
+    }
+    #[cfg(not(unix))]
+    {
+        // A drive letter comes after the slash.
+        let text = String::from_utf8(decoded).ok()?;
+        let drive = text.strip_prefix('/').filter(|rest| rest.as_bytes().get(1) == Some(&b':'));
+        Some(drive.unwrap_or(&text).into())
     }
 }
 
@@ -172,7 +230,11 @@ mod tests {
             ("clip.mp4", file("clip.mp4"), false),
             ("a folder/no extension", file("a folder/no extension"), false),
             ("file:///tmp/a.mkv", file("/tmp/a.mkv"), false),
+            ("file:///home/me/my%20clip%c3%A9.mp4", file("/home/me/my clip\u{e9}.mp4"), false),
+            ("file://localhost/tmp/a.mkv", file("/tmp/a.mkv"), false),
             ("me.JPG", still("me.JPG"), false),
+            ("me.heic", still("me.heic"), false),
+            ("me.jfif", still("me.jfif"), false),
             ("dance.gif", still("dance.gif"), false),
             ("rtsp://cam/1", Input::Url("rtsp://cam/1".into()), true),
             ("HTTPS://host/a.mp4", Input::Url("https://host/a.mp4".into()), false),
@@ -186,10 +248,50 @@ mod tests {
             assert_eq!(parsed, input, "{text}");
             assert_eq!(parsed.is_live(), live, "{text}");
         }
-        for text in ["", "  ", "webcam:x", "webcam:-1", "gst:", "ftp://host/a", "rtsp://"] {
+        for text in [
+            "",
+            "  ",
+            "webcam:x",
+            "webcam:-1",
+            "gst:",
+            "ftp://host/a",
+            "rtsp://",
+            "file://",
+            "file:///a%2",
+            "file:///%00",
+        ] {
             let message = Input::parse(text).unwrap_err().to_string();
             assert!(message.contains("is not an input"), "{text}: {message}");
         }
+    }
+
+    #[test]
+    fn what_a_file_holds_counts_more_than_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let jpeg = b"\xff\xd8\xff\xe0\0\x10JFIF\0";
+        for (name, content, still) in [
+            ("ada.jfif", &jpeg[..], true),
+            ("ada", jpeg, true),
+            ("ada.mp4", jpeg, true),
+            ("ada.mjpeg", jpeg, false),
+            ("ada.heic.mp4", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", true),
+            ("clip.jpg", b"\0\0\0\x18ftypisom\0\0\0\0isomavc1", false),
+            ("text.jpg", b"no picture at all", true),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(matches!(Input::of_path(&path), Input::Still(_)), still, "{name}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_name_may_hold_any_bytes() {
+        use std::os::unix::ffi::OsStrExt;
+        let name = OsStr::from_bytes(b"J\xf6rg.mp4");
+        assert_eq!(Input::parse_argument(name).unwrap(), Input::File(name.into()));
+        let of_url = Input::parse("file:///tmp/J%F6rg.mp4").unwrap();
+        assert_eq!(of_url, Input::File(OsStr::from_bytes(b"/tmp/J\xf6rg.mp4").into()));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! [`Sink`], which encodes the frames and multiplexes both into `.mp4`, `.mkv` or `.webm`. Two
 //! separate pipelines: an end, an error or a tag of the one never leaks into the other.
 
+mod content;
 mod error;
 mod input;
 mod output;
@@ -16,7 +17,15 @@ mod audio;
 #[cfg(feature = "video")]
 mod encoder;
 #[cfg(feature = "video")]
+mod heif;
+#[cfg(feature = "video")]
+mod heif_decoder;
+#[cfg(feature = "video")]
+mod matroska;
+#[cfg(feature = "video")]
 mod mp4;
+#[cfg(feature = "video")]
+mod screen;
 #[cfg(feature = "video")]
 mod sink;
 #[cfg(feature = "video")]
@@ -29,7 +38,7 @@ mod view;
 pub use error::MediaError;
 pub use input::{Container, Input};
 pub use picture::{Colorimetry, Matrix, Picture};
-pub use still::{read_still, write_still};
+pub use still::{Still, open_still, read_still, write_still};
 
 #[cfg(feature = "video")]
 pub use audio::Audio;

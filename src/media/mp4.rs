@@ -26,6 +26,8 @@ const LONGEST_PADDING_S: f64 = 0.2;
 pub(super) struct Timeline {
     /// By track number: what to add to the times of the track, in nanoseconds.
     pub(super) shift_ns: HashMap<u32, i64>,
+    /// Whether the luma of the pictures spans all values, which qtdemux does not tell.
+    pub(super) full_range: bool,
     /// Bytes to put over those of the file, by their offset in it.
     patches: Vec<(u64, Vec<u8>)>,
 }
@@ -50,6 +52,10 @@ impl Timeline {
         let offset_of = |part: &[u8]| at + (part.as_ptr() as usize - index.as_ptr() as usize) as u64;
         let mut timeline = Self::default();
         let mut longest = movie_duration;
+        let mut tracks = parts.iter().filter(|(kind, _)| kind == b"trak");
+        timeline.full_range = tracks
+            .find(|(_, track)| is_of_kind(track, b"vide"))
+            .is_some_and(|(_, track)| is_full_range(track));
         for (_, track) in parts.iter().filter(|(kind, _)| kind == b"trak") {
             let Some((scale, duration)) = inside(track, &[b"mdia", b"mdhd"]).and_then(scale_and_duration)
             else {
@@ -192,7 +198,7 @@ fn box_head(bytes: &[u8], available: u64) -> Option<([u8; 4], u64)> {
 }
 
 /// The boxes inside `bytes`, each with its header.
-fn boxes(mut bytes: &[u8]) -> Vec<([u8; 4], &[u8])> {
+pub(super) fn boxes(mut bytes: &[u8]) -> Vec<([u8; 4], &[u8])> {
     let mut found = Vec::new();
     while let Some((kind, size)) = box_head(bytes, bytes.len() as u64) {
         let (whole, rest) = bytes.split_at(size as usize);
@@ -203,13 +209,13 @@ fn boxes(mut bytes: &[u8]) -> Vec<([u8; 4], &[u8])> {
 }
 
 /// The box at the end of a path of kinds inside `outer`, with its header.
-fn inside<'a>(outer: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
+pub(super) fn inside<'a>(outer: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
     path.iter().try_fold(outer, |outer, wanted| {
         Some(boxes(outer.get(8..)?).into_iter().find(|(kind, _)| kind == *wanted)?.1)
     })
 }
 
-fn number_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn number_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
@@ -243,6 +249,18 @@ fn track_number(track: &[u8]) -> Option<u32> {
 /// Whether the handler of a track is for sound (soun) or pictures (vide).
 fn is_of_kind(track: &[u8], kind: &[u8; 4]) -> bool {
     inside(track, &[b"mdia", b"hdlr"]).and_then(|handler| handler.get(16..20)) == Some(kind)
+}
+
+/// Whether the colour description of a track's pictures (ISO/IEC 14496-12, 12.1.5) says so.
+fn is_full_range(track: &[u8]) -> bool {
+    /// Bytes of a visual sample entry before the boxes in it.
+    const ENTRY: usize = 86;
+    let colour = inside(track, &[b"mdia", b"minf", b"stbl", b"stsd"])
+        .and_then(|list| boxes(list.get(16..)?).first().map(|(_, entry)| *entry))
+        .and_then(|entry| boxes(entry.get(ENTRY..)?).into_iter().find(|(kind, _)| kind == b"colr"));
+    colour.is_some_and(|(_, colour)| {
+        colour.get(8..12) == Some(b"nclx") && colour.get(18).is_some_and(|flags| flags & 0x80 != 0)
+    })
 }
 
 /// A plain edit list: nothing for a while, then the track from some place on.

@@ -195,7 +195,9 @@ impl Sink {
 
         let video = gst_app::AppSrc::builder().caps(&caps).format(gst::Format::Time).max_buffers(0).build();
         count_out(&video, &shared);
-        let mut chain = vec![video.clone().upcast(), element("queue")?, element("videoconvert")?, encoder];
+        let mut chain = vec![video.clone().upcast(), element("queue")?, element("videoconvert")?];
+        chain.extend(codec.colour_filter(&caps)?);
+        chain.push(encoder);
         if let Some(parser) = codec.parser() {
             chain.push(element(parser)?);
         }

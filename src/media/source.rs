@@ -1,18 +1,27 @@
 //! The source: an opened input, its state and its reconnection.
 
 mod connection;
+mod demuxed;
+mod packets;
+mod refusal;
+mod shown;
+mod tone;
 
 use std::collections::VecDeque;
 use std::io::Read;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 
 use connection::Connection;
+pub(super) use demuxed::on_caps;
+use packets::Numbering;
+use tone::ToneMap;
 
 use super::audio::Track;
+use super::matroska::{self, Turn};
 use super::mp4::{self, Timeline};
 use super::start_gstreamer;
 use super::still::open_input;
@@ -109,6 +118,12 @@ struct Shared {
     changed: Condvar,
     /// What the index of an MP4 file says of its sound.
     timeline: Timeline,
+    /// How the pictures become upright where no tag says so.
+    turn: Option<Turn>,
+    /// The packets of a transport stream.
+    numbering: Mutex<Numbering>,
+    /// What maps pictures of high dynamic range, once there is one.
+    tone_map: OnceLock<ToneMap>,
 }
 
 /// What the streaming threads and the consumer share.
@@ -133,6 +148,10 @@ struct State {
     heard: Instant,
     connection: ConnectionState,
     warnings: Vec<String>,
+    /// What an output will lack of what the pictures have.
+    lacking: Vec<String>,
+    /// Frames that have no picture, as far as a nominal rate tells.
+    left_out: u64,
 }
 
 /// The part of the state that starts anew with each connection.
@@ -164,6 +183,20 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn numbering(&self) -> MutexGuard<'_, Numbering> {
+        self.numbering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Numbers the packets anew that a buffer of a transport stream holds.
+    fn number_packets(&self, buffer: &mut gst::Buffer) {
+        let offset = buffer.offset();
+        let mut numbering = self.numbering();
+        let begins = buffer.map_readable().is_ok_and(|bytes| numbering.touches(offset, &bytes));
+        if begins && let Ok(mut bytes) = buffer.make_mut().map_writable() {
+            numbering.apply(offset, &mut bytes);
+        }
+    }
+
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed.wait_timeout(state, SLICE).unwrap_or_else(PoisonError::into_inner).0
     }
@@ -187,9 +220,9 @@ impl Source {
     /// within 20 s; when a part of GStreamer is missing; when stopped meanwhile. An
     /// [`Input::Still`] is refused: [`read_still`](super::read_still) reads those.
     pub fn open(input: &Input, options: &SourceOptions) -> Result<Self, MediaError> {
-        let mut timeline = Timeline::default();
+        let (mut timeline, mut turn) = (Timeline::default(), None);
         match input {
-            Input::File(path) => timeline = examine(path)?,
+            Input::File(path) => (timeline, turn) = examine(path)?,
             Input::Still(_) => {
                 let reason = "it is a still image, not a video".to_owned();
                 return Err(MediaError::BadInput { input: input.to_string(), reason });
@@ -213,16 +246,31 @@ impl Source {
             heard: Instant::now(),
             connection: ConnectionState::default(),
             warnings: Vec::new(),
+            lacking: Vec::new(),
+            left_out: 0,
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), timeline });
-        let connection = Connection::start(input, options, &shared)?;
-        wait_for_picture(&shared, input, &options.stop, OPEN_LIMIT)?;
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            timeline,
+            turn,
+            numbering: Mutex::default(),
+            tone_map: OnceLock::new(),
+        });
+        let opened = Connection::start(input, options, &shared).and_then(|connection| {
+            wait_for_picture(&shared, input, &options.stop, OPEN_LIMIT).map(|()| connection)
+        });
+        let connection = opened.map_err(|error| refusal::explained(input, error))?;
 
         let duration_ns = connection.duration_ns();
         let mut state = shared.state();
         let Some(format) = state.format.clone() else { return Err(MediaError::NoVideo(input.to_string())) };
         if let Some(missing) = state.connection.missing.take() {
             state.warnings.push(format!("{input}: a stream is left out, GStreamer lacks {missing}"));
+        }
+        if options.container.is_some() {
+            let lacking = std::mem::take(&mut state.lacking);
+            state.warnings.extend(lacking.into_iter().map(|what| format!("{input}: {what}")));
         }
         let frames = duration_ns.zip(format.fps).map(|(duration_ns, (n, d))| {
             (duration_ns as f64 * f64::from(n) / (f64::from(d) * 1e9)).round() as u64
@@ -307,6 +355,7 @@ impl Source {
                 continue;
             }
             self.warn_of_early_end(failure);
+            self.warn_of_loss();
             self.end(false);
         }
         Ok(None)
@@ -353,6 +402,18 @@ impl Source {
                     end_ns as f64 / 1e9
                 ));
             }
+        }
+    }
+
+    /// Says how many pictures of a transport stream that lost packets are not there.
+    fn warn_of_loss(&self) {
+        let lost = self.shared.numbering().lost();
+        if lost > 0 {
+            let mut state = self.shared.state();
+            let (input, left_out) = (&self.info.input, state.left_out);
+            state.warnings.push(format!(
+                "{input} lacks {lost} packets that were lost before: {left_out} pictures are left out, others show damage"
+            ));
         }
     }
 
@@ -445,22 +506,23 @@ fn wait_for_picture(
 }
 
 /// Looks at a file before GStreamer does, which says little of what is wrong with one.
-fn examine(path: &Path) -> Result<Timeline, MediaError> {
+fn examine(path: &Path) -> Result<(Timeline, Option<Turn>), MediaError> {
     let unreadable = |source| MediaError::Unreadable { path: path.to_owned(), source };
     let mut file = open_input(path)?;
     if !file.metadata().map_err(unreadable)?.is_file() {
-        return Ok(Timeline::default());
+        return Ok(Default::default());
     }
     let mut start = Vec::new();
     (&mut file).take(6).read_to_end(&mut start).map_err(unreadable)?;
     if start == b"GIF87a" || start == b"GIF89a" {
-        let reason = "it is a gif image, not a video: give it the extension .gif".to_owned();
+        let reason = "it is a gif image, not a video".to_owned();
         return Err(MediaError::BadInput { input: path.display().to_string(), reason });
     }
     if mp4::lacks_index(&mut file).map_err(unreadable)? {
         return Err(MediaError::NoIndex(path.to_owned()));
     }
-    Timeline::read(&mut file).map_err(unreadable)
+    let timeline = Timeline::read(&mut file).map_err(unreadable)?;
+    Ok((timeline, matroska::turn(&mut file).map_err(unreadable)?))
 }
 
 /// Whether an error only means that no stream was wanted: when a decoder is really missing,

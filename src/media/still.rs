@@ -1,33 +1,121 @@
 use std::fs;
-use std::io::{self, BufReader, Cursor, Write};
+use std::io::{self, Cursor, Read, Write};
 use std::path::Path;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
 
 use super::MediaError;
+use super::content::{Content, Cut, Still as Format, cut_jpeg};
 use super::output::Pending;
 
 /// Quality of written JPEG files, of 100.
 const JPEG_QUALITY: u8 = 92;
 
+/// Larger files are no stills.
+const LARGEST_FILE: u64 = 1 << 30;
+
+/// A still as it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Still {
+    /// Its pixels, upright.
+    pub picture: RgbImage,
+    /// What is missing of it, in words, when its file ends too early.
+    pub damage: Option<String>,
+}
+
 /// Reads an image file as 8-bit RGB, upright (its EXIF orientation is applied). The format is
 /// recognised by content; of an animation the first picture is taken; transparency is laid on black.
 ///
 /// # Errors
-/// When the file is missing, empty, a folder, unreadable, or not a jpg, png, webp, bmp, tiff or
-/// gif image.
+/// When the file is missing, empty, a folder, unreadable, or not a jpg, png, webp, bmp, tiff, gif,
+/// HEIC or AVIF image; when GStreamer lacks a decoder for the last two.
 pub fn read_still(path: &Path) -> Result<RgbImage, MediaError> {
-    let file = open_input(path)?;
-    let bad = |error: ImageError| MediaError::BadImage { path: path.to_owned(), reason: error.to_string() };
-    let mut decoder = ImageReader::new(BufReader::new(file))
-        .with_guessed_format()
-        .and_then(|reader| reader.into_decoder().map_err(io::Error::other))
-        .map_err(|error| MediaError::BadImage { path: path.to_owned(), reason: error.to_string() })?;
-    let orientation = decoder.orientation().map_err(bad)?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(bad)?;
+    open_still(path).map(|still| still.picture)
+}
+
+/// As [`read_still`], and tells what is missing of a JPEG file that ends too early.
+///
+/// # Errors
+/// As [`read_still`].
+pub fn open_still(path: &Path) -> Result<Still, MediaError> {
+    let mut bytes = Vec::new();
+    let unreadable = |source| MediaError::Unreadable { path: path.to_owned(), source };
+    open_input(path)?.take(LARGEST_FILE).read_to_end(&mut bytes).map_err(unreadable)?;
+    let bad = |reason: String| MediaError::BadImage { path: path.to_owned(), reason };
+    let whole = |picture| Still { picture, damage: None };
+    match Content::of(&bytes) {
+        Content::Still(Format::Heif) => read_heif(path, &bytes).map(whole),
+        Content::Still(Format::Foreign(name)) => Err(bad(format!("{name} is not read"))),
+        Content::Still(Format::Jpeg) => {
+            let (picture, rows) = decode(&bytes).map_err(|error| bad(error.to_string()))?;
+            Ok(Still { picture, damage: damage(cut_jpeg(&bytes), rows) })
+        }
+        _ => decode(&bytes).map(|(picture, _)| whole(picture)).map_err(|error| bad(error.to_string())),
+    }
+}
+
+/// What is missing, in words; `empty` is the share of rows at the end of one colour.
+fn damage(cut: Option<Cut>, empty: f64) -> Option<String> {
+    match cut? {
+        Cut::Detail => Some("it is cut short, and coarser than it was".to_owned()),
+        // Some programs leave out the last two bytes.
+        Cut::Rows if empty == 0.0 => None,
+        Cut::Rows => {
+            Some(format!("it is cut short, the last {:.0} % of its rows are missing", 100.0 * empty))
+        }
+    }
+}
+
+/// HEIC and AVIF.
+fn read_heif(path: &Path, bytes: &[u8]) -> Result<RgbImage, MediaError> {
+    #[cfg(feature = "video")]
+    {
+        use super::heif::Main;
+        use super::heif_decoder::{Failure, decode};
+        let bad = |reason: String| MediaError::BadImage { path: path.to_owned(), reason };
+        let main = Main::read(bytes).map_err(bad)?;
+        decode(&main).map_err(|failure| match failure {
+            Failure::NoDecoder => MediaError::NoStillDecoder {
+                path: path.to_owned(),
+                format: main.coding.name(),
+                package: main.coding.package(),
+            },
+            Failure::Refused(reason) => bad(reason),
+        })
+    }
+    #[cfg(not(feature = "video"))]
+    {
+        let _ = bytes;
+        let reason = "HEIC and AVIF take the feature `video` of this program".to_owned();
+        Err(MediaError::BadImage { path: path.to_owned(), reason })
+    }
+}
+
+/// The picture, and which share of its rows, as they are stored, is of one colour at the end.
+fn decode(bytes: &[u8]) -> Result<(RgbImage, f64), ImageError> {
+    let mut decoder = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?.into_decoder()?;
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    let empty = empty_rows(&image);
     image.apply_orientation(orientation);
-    Ok(match image {
+    Ok((opaque(image), empty))
+}
+
+fn empty_rows(image: &DynamicImage) -> f64 {
+    let height = image.height().max(1);
+    let bytes = image.as_bytes();
+    let row = bytes.len() / height as usize;
+    let pixel = usize::from(image.color().bytes_per_pixel());
+    let Some(last) = bytes.get(bytes.len().saturating_sub(pixel)..) else { return 0.0 };
+    let mut rows = bytes.rchunks_exact(row.max(1));
+    let empty = rows.by_ref().take_while(|row| row.chunks_exact(pixel).all(|one| one == last)).count();
+    empty as f64 / f64::from(height)
+}
+
+/// Without transparency.
+fn opaque(image: DynamicImage) -> RgbImage {
+    match image {
         DynamicImage::ImageRgb8(rgb) => rgb,
         other if other.color().has_alpha() => {
             let rgba = other.into_rgba8();
@@ -37,7 +125,7 @@ pub fn read_still(path: &Path) -> Result<RgbImage, MediaError> {
             })
         }
         other => other.into_rgb8(),
-    })
+    }
 }
 
 /// Writes an image in the format its extension names (jpg, jpeg, png, webp, bmp, tif, tiff, gif),

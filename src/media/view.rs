@@ -5,6 +5,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
+use super::screen::{self, Screen};
 use super::sink::{Layout, Pixels};
 use super::{Frame, MediaError, SourceInfo};
 use super::{element, error_text, start_gstreamer};
@@ -27,6 +28,7 @@ impl View {
     /// # Errors
     /// When there is no display or no element that can show video.
     pub fn open(info: &SourceInfo) -> Result<Self, MediaError> {
+        let screen = Screen::find()?;
         start_gstreamer()?;
         let pipeline = gst::Pipeline::new();
         let video = gst_app::AppSrc::builder()
@@ -40,7 +42,7 @@ impl View {
             .build();
         let convert = element("videoconvert")?;
         let scale = element("videoscale")?;
-        let window = element("autovideosink")?;
+        let window = screen::window(screen)?;
         window.set_property("sync", false);
         let elements = [video.upcast_ref::<gst::Element>(), &convert, &scale, &window];
         let failed = |_| MediaError::MissingElement("a part of the preview".to_owned());
@@ -66,6 +68,17 @@ impl View {
             gst::BusSyncReply::Drop
         });
         Ok(Self { pipeline, video, layout: Layout::new((info.width, info.height)), closed })
+    }
+
+    /// Whether a window could be opened, before any work is done.
+    ///
+    /// # Errors
+    /// When there is no display, or it does not answer.
+    pub fn check() -> Result<(), MediaError> {
+        let screen = Screen::find()?;
+        start_gstreamer()?;
+        let _ = screen::window(screen)?.set_state(gst::State::Null);
+        Ok(())
     }
 
     /// Shows a frame, of the size of the source, unless the window was closed.

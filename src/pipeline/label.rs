@@ -20,7 +20,7 @@ pub use super::outlet::Opening;
 use super::outlet::{Making, Purpose};
 use super::recognise::{self, RecogniseError};
 use super::statistics::Statistics;
-use crate::detect::Scratch;
+use crate::detect::{Scratch, Turned};
 use crate::media::{self, Input};
 
 /// Labels the input of `job`. Events are told as they happen, on the calling thread.
@@ -78,11 +78,21 @@ pub fn relabel(
 fn still(job: LabelJob<'_>, on_event: &mut dyn FnMut(Event<'_>)) -> Result<LabelSummary, LabelError> {
     let start = Instant::now();
     let Some(path) = job.input.path() else { return Err(LabelError::NoVideo(job.input.to_string())) };
-    let mut picture = media::read_still(path)?;
+    let media::Still { mut picture, damage } = media::open_still(path)?;
+    if let Some(damage) = damage {
+        on_event(Event::Warning(&format!("{}: {damage}", job.input)));
+    }
     let size = (picture.width() as usize, picture.height() as usize);
     on_event(Event::Opened { pass: Pass::Only, size, frames: Some(1), encoder: None });
-    let faces = recognise::find(job.detector, &picture, &mut Scratch::default());
-    let faces = faces.map_err(RecogniseError::from)?;
+    let mut scratch = Scratch::default();
+    let faces = recognise::find(job.detector, &picture, &mut scratch).map_err(RecogniseError::from)?;
+    if faces.is_empty() {
+        let turned = Turned::find(&picture, job.detector, &mut scratch).map_err(RecogniseError::from)?;
+        if let Some(turned) = turned {
+            let hint = format!("{} shows a face only when it is turned by {turned}: turn it", job.input);
+            on_event(Event::Warning(&hint));
+        }
+    }
     let candidates = recognise::cut(&picture, faces, job.embedder.is_some());
     let sightings = match (job.embedder, job.identifier) {
         (Some(embedder), Some(identifier)) => {

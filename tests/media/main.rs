@@ -4,5 +4,7 @@
 mod clips;
 mod kept;
 mod pace;
+mod pictures;
 mod refused;
+mod stills;
 mod streams;

@@ -17,6 +17,8 @@ fn bad_input_is_refused_in_one_sentence_and_soon() {
     let folder = TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::write(at("empty.mp4"), b"").unwrap();
+    let page = "<!DOCTYPE html><html><head><title>Sign in</title></head><body>Sign in</body></html>";
+    fs::write(at("page.mp4"), page).unwrap();
     fs::write(at("text.mp4"), "hello, this is no video\n".repeat(100)).unwrap();
     fs::write(
         at("noise.mkv"),
@@ -35,6 +37,7 @@ fn bad_input_is_refused_in_one_sentence_and_soon() {
         ("empty.mp4", "zero bytes"),
         ("text.mp4", "cannot be decoded"),
         ("noise.mkv", "cannot be decoded"),
+        ("page.mp4", "web page"),
         ("sound.m4a", "no video stream"),
         ("sound.mp3", "no video stream"),
         ("no_index.mp4", "has no index"),
@@ -57,8 +60,9 @@ fn bad_input_is_refused_in_one_sentence_and_soon() {
     for (input, cause) in [
         ("gst:nosuchelement", "does not take the pipeline"),
         ("gst:videotestsrc ! fakesink", "does not take the pipeline"),
-        ("rtsp://127.0.0.1:9/none", "cannot be decoded"),
-        ("http://127.0.0.1:9/none.mp4", "cannot be decoded"),
+        ("rtsp://127.0.0.1:9/none", "cannot be decoded: connection refused by 127.0.0.1:9"),
+        ("http://127.0.0.1:9/none.mp4", "cannot be decoded: connection refused by 127.0.0.1:9"),
+        ("http://nowhere.invalid/none.mp4", "cannot be decoded: the host nowhere.invalid is not known"),
         ("webcam:97", "cannot be decoded"),
         ("still.png", "still image"),
     ] {

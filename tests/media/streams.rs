@@ -163,6 +163,29 @@ fn a_lost_stream_ends_after_its_last_attempt_and_a_stop_interrupts_the_pause() {
 }
 
 #[test]
+fn an_address_that_answers_with_a_web_page_is_told_as_such() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let page = "<!DOCTYPE html><html><head><title>Sign in</title></head><body>Sign in</body></html>";
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                page.len()
+            );
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(page.as_bytes()));
+        }
+    });
+    let input = Input::parse(&format!("http://{address}/video.mp4")).unwrap();
+    let Err(error) = Source::open(&input, &SourceOptions::default()) else { panic!("a page was opened") };
+    let message = error.to_string();
+    assert!(message.contains("answered with a web page"), "{message}");
+}
+
+#[test]
 fn http_is_read_without_range_requests() {
     if !tools() {
         return;

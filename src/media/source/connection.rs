@@ -10,8 +10,12 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use gstreamer_video::VideoFrameExt;
 
+use super::demuxed::{self, KeptBack};
+use super::shown;
+use super::tone::Hdr;
 use super::{FALLBACK_FRAME_NS, Format, Shared, SourceOptions};
 use crate::media::audio::{Copyable, Track};
+use crate::media::matroska::Turn;
 use crate::media::{Colorimetry, Container, Frame, Input, Matrix, MediaError, Picture};
 use crate::media::{element, error_text};
 
@@ -42,7 +46,11 @@ impl Connection {
         let generation = shared.state().generation;
 
         connection.watch(generation)?;
-        let video_pad = video_branch(&pipeline, shared, generation)?;
+        let kept = Arc::new(KeptBack::default());
+        demuxed::leave_out_transparency();
+        demuxed::correct(&pipeline, &kept);
+        let (video_pad, filter) = video_branch(&pipeline, shared, generation)?;
+        shown::settle(&video_pad, &filter, shared, generation, kept);
         let decoder = decoder(&pipeline, input, options.container, shared)?;
 
         let weak = pipeline.downgrade();
@@ -206,6 +214,7 @@ fn retouch(source: &gst::Element, shared: &Arc<Shared>) {
     let reads = gst::PadProbeType::BUFFER | gst::PadProbeType::PULL | gst::PadProbeType::PUSH;
     pad.add_probe(reads, move |_, info| {
         if let Some(buffer) = info.buffer_mut() {
+            shared.number_packets(buffer);
             let (offset, length) = (buffer.offset(), buffer.size());
             if shared.timeline.touches(offset, length)
                 && let Ok(mut bytes) = buffer.make_mut().map_writable()
@@ -217,24 +226,25 @@ fn retouch(source: &gst::Element, shared: &Arc<Shared>) {
     });
 }
 
-/// Adds the elements that turn decoded video into upright I420 of one size; returns their input.
+/// Adds the elements that turn decoded video into upright I420 of one size; returns their input, and
+/// what says how the pictures come out.
 fn video_branch(
     pipeline: &gst::Pipeline,
     shared: &Arc<Shared>,
     generation: u64,
-) -> Result<gst::Pad, MediaError> {
+) -> Result<(gst::Pad, gst::Element), MediaError> {
     let queue = element("queue")?;
     queue.set_property("max-size-buffers", 2u32);
     queue.set_property("max-size-bytes", 0u32);
     queue.set_property("max-size-time", 0u64);
     let convert = element("videoconvert")?;
     let flip = element("videoflip")?;
-    flip.set_property_from_str("video-direction", "auto");
+    flip.set_property_from_str("video-direction", shared.turn.map_or("auto", Turn::direction));
     let scale = element("videoscale")?;
     scale.set_property("add-borders", true);
     let filter = element("capsfilter")?;
     let format = shared.state().format.clone();
-    filter.set_property("caps", pinned(format.as_ref()));
+    filter.set_property("caps", pinned(format.as_ref(), None));
     let sink = gst_app::AppSink::builder().sync(false).async_(false).max_buffers(1).build();
 
     let shared = Arc::clone(shared);
@@ -260,13 +270,16 @@ fn video_branch(
     let failed = |_| MediaError::MissingElement("a part of the video conversion".to_owned());
     pipeline.add_many(elements).map_err(failed)?;
     gst::Element::link_many(elements).map_err(failed)?;
-    queue.static_pad("sink").ok_or_else(|| MediaError::MissingElement("a queue with an input".to_owned()))
+    let input = queue.static_pad("sink");
+    let input = input.ok_or_else(|| MediaError::MissingElement("a queue with an input".to_owned()))?;
+    Ok((input, filter))
 }
 
-/// I420 in system memory, and once there was a picture its size and pixel aspect: what comes in
-/// another size later is letterboxed.
-fn pinned(format: Option<&Format>) -> gst::Caps {
-    let caps = gst::Caps::builder("video/x-raw").field("format", "I420");
+/// I420 in system memory, of 10 bits what is to be mapped; once there was a picture its size and
+/// pixel aspect: what comes in another size later is letterboxed.
+pub(super) fn pinned(format: Option<&Format>, hdr: Option<Hdr>) -> gst::Caps {
+    let samples = if hdr.is_some() { "I420_10LE" } else { "I420" };
+    let caps = gst::Caps::builder("video/x-raw").field("format", samples);
     match format {
         None => caps.build(),
         Some(format) => {
@@ -289,7 +302,9 @@ fn take_picture(
     let buffer = sample.buffer().ok_or(gst::FlowError::Error)?;
     let caps = sample.caps().ok_or(gst::FlowError::Error)?;
     let video = gst_video::VideoInfo::from_caps(caps).map_err(|_| gst::FlowError::NotNegotiated)?;
-    let picture = picture(buffer, &video).ok_or(gst::FlowError::Error)?;
+    let mapped = shown::mapped(buffer, &video, shared);
+    let hdr = mapped.is_some().then(|| shown::hdr(&video)).flatten();
+    let picture = mapped.or_else(|| picture(buffer, &video)).ok_or(gst::FlowError::Error)?;
     let running_ns = buffer.pts().and_then(|pts| {
         let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
         i64::try_from(segment.to_running_time(pts)?.nseconds()).ok()
@@ -312,9 +327,9 @@ fn take_picture(
             pixel_aspect: (video.par().numer().max(1) as u32, video.par().denom().max(1) as u32),
             fps,
             colorimetry: picture.colorimetry(),
-            caps: caps.to_owned(),
+            caps: shown::settled(caps, &video, buffer),
         };
-        let caps = pinned(Some(&format));
+        let caps = pinned(Some(&format), hdr);
         state.format = Some(format);
         // Not under the lock: it reconfigures the elements before this one.
         drop(state);
@@ -351,6 +366,7 @@ fn take_picture(
     };
     if let Some(last_ns) = state.last_pts_ns {
         state.last_step_ns = Some(pts_ns - last_ns);
+        state.left_out += nominal_ns.map_or(0, |frame_ns| missing(pts_ns - last_ns, frame_ns));
     }
     if let Some(mut held) = state.held.take() {
         held.duration_ns = pts_ns - held.pts_ns;
@@ -376,8 +392,16 @@ fn take_picture(
     Ok(gst::FlowSuccess::Ok)
 }
 
+/// Frames that have no place in a step from one to the next, by the nominal rate.
+fn missing(step_ns: u64, frame_ns: u64) -> u64 {
+    ((step_ns + frame_ns / 2) / frame_ns.max(1)).saturating_sub(1)
+}
+
 /// Copies a decoded I420 buffer into a tightly packed picture.
 fn picture(buffer: &gst::BufferRef, video: &gst_video::VideoInfo) -> Option<Picture> {
+    if video.format() != gst_video::VideoFormat::I420 {
+        return None;
+    }
     let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, video).ok()?;
     let (width, height) = (frame.width() as usize, frame.height() as usize);
     let mut data = Vec::with_capacity(Picture::len_bytes(width, height));
@@ -397,7 +421,7 @@ fn picture(buffer: &gst::BufferRef, video: &gst_video::VideoInfo) -> Option<Pict
 }
 
 /// What the caps say of colour; unknown matrices are guessed by height, as players do.
-fn colorimetry(video: &gst_video::VideoInfo) -> Colorimetry {
+pub(super) fn colorimetry(video: &gst_video::VideoInfo) -> Colorimetry {
     use gst_video::VideoColorMatrix as M;
     let matrix = match video.colorimetry().matrix() {
         M::Bt601 | M::Fcc => Matrix::Bt601,

@@ -1,0 +1,198 @@
+//! What a file holds, by its first bytes. Names lie: browsers save JPEG as .jfif, chats as nothing.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Bytes that are enough to tell.
+const HEAD: u64 = 64;
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// One picture, or the first of several.
+    Still(Still),
+    /// A container of video or sound.
+    Video,
+    /// Something else, or nothing that could be read.
+    Unknown,
+}
+
+/// Formats of stills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Still {
+    Jpeg,
+    /// png, webp, bmp, tiff or gif.
+    Other,
+    /// HEIC or AVIF; which one, and whether it can be read, the boxes in it tell.
+    Heif,
+    /// One that is not read, by its name.
+    Foreign(&'static str),
+}
+
+impl Content {
+    /// Of a file; of what is no plain file nothing is known, since reading may take from it.
+    pub(super) fn of_file(path: &Path) -> Self {
+        let head = || {
+            let mut head = Vec::new();
+            let plain = path.metadata().is_ok_and(|metadata| metadata.is_file());
+            File::open(path).ok().filter(|_| plain)?.take(HEAD).read_to_end(&mut head).ok()?;
+            Some(head)
+        };
+        head().map_or(Self::Unknown, |head| Self::of(&head))
+    }
+
+    /// Of the first bytes of a file.
+    pub(super) fn of(head: &[u8]) -> Self {
+        let at = |place: usize, wanted: &[u8]| head.get(place..place + wanted.len()) == Some(wanted);
+        let begins = |wanted: &[u8]| at(0, wanted);
+        if begins(b"\xff\xd8\xff") {
+            return Self::Still(Still::Jpeg);
+        }
+        let other = begins(b"\x89PNG\r\n\x1a\n")
+            || begins(b"GIF87a")
+            || begins(b"GIF89a")
+            || begins(b"II*\0")
+            || begins(b"MM\0*")
+            || (begins(b"RIFF") && at(8, b"WEBP"))
+            || is_bmp(head);
+        if other {
+            return Self::Still(Still::Other);
+        }
+        if at(4, b"ftyp") {
+            return of_brands(head);
+        }
+        let foreign: [(&[u8], &str); 7] = [
+            (b"\xff\x0a", "JPEG XL"),
+            (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+            (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+            (b"\xff\x4f\xff\x51", "JPEG 2000"),
+            (b"8BPS", "Photoshop"),
+            (b"v/1\x01", "OpenEXR"),
+            (b"FUJIFILMCCD-RAW", "camera raw"),
+        ];
+        if let Some((_, name)) = foreign.iter().find(|(magic, _)| begins(magic)) {
+            return Self::Still(Still::Foreign(name));
+        }
+        let video = begins(b"\x1a\x45\xdf\xa3")
+            || (begins(b"RIFF") && at(8, b"AVI "))
+            || begins(b"FLV")
+            || begins(b"OggS")
+            || begins(b"\0\0\x01\xba")
+            || at(4, b"moov")
+            || at(4, b"mdat");
+        if video { Self::Video } else { Self::Unknown }
+    }
+}
+
+fn is_bmp(head: &[u8]) -> bool {
+    let size = head.get(14..18).and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)));
+    head.starts_with(b"BM")
+        && size.is_some_and(|size| matches!(size, 12 | 16 | 40 | 52 | 56 | 64 | 108 | 124))
+}
+
+/// Files of ISO base media are videos, unless they are meant for stills first.
+fn of_brands(head: &[u8]) -> Content {
+    let brand = |at: usize| head.get(at..at + 4);
+    let length =
+        head.get(..4).map_or(0, |bytes| bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)));
+    let still = |brand: &[u8]| matches!(brand, b"heic" | b"heix" | b"heim" | b"heis" | b"avif" | b"mif1");
+    match brand(8) {
+        Some(major) if still(major) => Content::Still(Still::Heif),
+        Some(b"crx ") => Content::Still(Still::Foreign("camera raw")),
+        // Sequences, which have a main picture as well.
+        Some(b"hevc" | b"hevx" | b"msf1" | b"avis")
+            if (16..length.min(head.len())).step_by(4).filter_map(brand).any(still) =>
+        {
+            Content::Still(Still::Heif)
+        }
+        _ => Content::Video,
+    }
+}
+
+/// What is missing of a JPEG file that ends too early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Its rows come one after the other: the last ones are missing.
+    Rows,
+    /// All of it is there, but coarse.
+    Detail,
+}
+
+/// Whether a JPEG file ends before its picture does.
+pub(super) fn cut_jpeg(bytes: &[u8]) -> Option<Cut> {
+    let mut at = 2;
+    let mut progressive = false;
+    let mut scans = 0;
+    loop {
+        // Any number of 0xff may precede a marker.
+        let found = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == 0xff));
+        let Some(place) = found else { break };
+        at += place + 1;
+        match bytes.get(at) {
+            Some(0xd9) => return None,
+            // Stuffed bytes and restarts belong to the picture, further ff to the marker.
+            Some(0x00 | 0x01 | 0xd0..=0xd8) => at += 1,
+            Some(0xff) => {}
+            Some(marker) => {
+                progressive |= matches!(marker, 0xc2 | 0xc6 | 0xca | 0xce);
+                scans += usize::from(*marker == 0xda);
+                let length =
+                    bytes.get(at + 1..at + 3).map(|two| usize::from(two[0]) << 8 | usize::from(two[1]));
+                let Some(length) = length else { break };
+                at += 1 + length.max(2);
+            }
+            None => break,
+        }
+    }
+    Some(if progressive && scans > 0 { Cut::Detail } else { Cut::Rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_tell_stills_from_videos() {
+        let brands = |brands: &str| {
+            let mut head = vec![0, 0, 0, 8 + brands.len() as u8];
+            head.extend(b"ftyp");
+            head.extend(brands.as_bytes());
+            head
+        };
+        let bmp = [&b"BM"[..], &[0; 12], &[40, 0, 0, 0]].concat();
+        for (head, content) in [
+            (&b"\xff\xd8\xff\xe0"[..], Content::Still(Still::Jpeg)),
+            (b"\x89PNG\r\n\x1a\n", Content::Still(Still::Other)),
+            (b"RIFF\x10\0\0\0WEBPVP8 ", Content::Still(Still::Other)),
+            (b"RIFF\x10\0\0\0AVI LIST", Content::Video),
+            (b"GIF89a", Content::Still(Still::Other)),
+            (&bmp, Content::Still(Still::Other)),
+            (b"BMused about it", Content::Unknown),
+            (b"\xff\x0a\0", Content::Still(Still::Foreign("JPEG XL"))),
+            (&brands("heic\0\0\0\0mif1heic"), Content::Still(Still::Heif)),
+            (&brands("mif1\0\0\0\0mif1avif"), Content::Still(Still::Heif)),
+            (&brands("avis\0\0\0\0avisavif"), Content::Still(Still::Heif)),
+            (&brands("isom\0\0\0\0isommif1"), Content::Video),
+            (&brands("qt  \0\0\0\0qt  "), Content::Video),
+            (b"\x1a\x45\xdf\xa3", Content::Video),
+            (b"hello", Content::Unknown),
+            (b"", Content::Unknown),
+        ] {
+            assert_eq!(Content::of(head), content, "{}", head.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_jpeg_is_whole_up_to_its_last_byte() {
+        let mut whole = Vec::new();
+        let picture = image::RgbImage::from_fn(40, 40, |x, y| image::Rgb([(x * y) as u8, x as u8, 9]));
+        let mut encoder = image::codecs::jpeg::JpegEncoder::new(&mut whole);
+        encoder.encode_image(&picture).unwrap();
+        assert_eq!(cut_jpeg(&whole), None);
+        for end in 2..whole.len() - 1 {
+            assert_eq!(cut_jpeg(&whole[..end]), Some(Cut::Rows), "{end}");
+        }
+        assert_eq!(cut_jpeg(&[&whole[..], b"and a trailer"].concat()), None);
+    }
+}

@@ -1,0 +1,301 @@
+//! Stills in a HEIF file (ISO/IEC 23008-12): HEIC and AVIF, as phones write them.
+//!
+//! The boxes say which coded pictures belong together and how they are turned; GStreamer decodes
+//! them. The main picture is read, whole or of tiles; what else is in the file is not.
+
+use image::{RgbImage, imageops};
+
+use super::mp4::{boxes, inside, number_at};
+
+/// Files with a larger main picture are refused.
+const MOST_PIXELS: u64 = 96 << 20;
+/// So are files with more tiles.
+const MOST_TILES: usize = 1024;
+
+/// How the pictures of a file are coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coding {
+    /// HEVC, in HEIC files.
+    Hevc,
+    /// AV1, in AVIF files.
+    Av1,
+}
+
+/// The main picture of a file, not yet decoded.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Main {
+    pub(super) coding: Coding,
+    /// The decoder's configuration, the same for all tiles.
+    pub(super) configuration: Vec<u8>,
+    /// Range, matrix, transfer and primaries, when the file says so.
+    pub(super) colour: Option<[u16; 4]>,
+    /// Coded pictures, row by row.
+    pub(super) tiles: Vec<Vec<u8>>,
+    columns: usize,
+    width: u32,
+    height: u32,
+    changes: Vec<Change>,
+}
+
+/// What is done to the picture to make it upright.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// Quarter turns counterclockwise.
+    Turn(u8),
+    /// Top and bottom change places.
+    Vertical,
+    /// Left and right do.
+    Horizontal,
+}
+
+/// The items that a picture is made of, row by row.
+struct Grid {
+    tiles: Vec<u32>,
+    columns: usize,
+    /// Width and height, where they are told here.
+    size: Option<(u32, u32)>,
+}
+
+/// A property of an item: its kind and the whole box.
+type Property<'a> = ([u8; 4], &'a [u8]);
+
+/// What the meta box says of the items in the file.
+struct Items<'a> {
+    file: &'a [u8],
+    meta: Vec<([u8; 4], &'a [u8])>,
+}
+
+impl Main {
+    /// Reads the boxes of a file; the error says what is wrong with it.
+    pub(super) fn read(file: &[u8]) -> Result<Self, String> {
+        let meta = boxes(file).into_iter().find(|(kind, _)| kind == b"meta");
+        let meta = meta.and_then(|(_, meta)| meta.get(12..)).ok_or("it lists no pictures")?;
+        let items = Items { file, meta: boxes(meta) };
+        let main = items.main().ok_or("it names no main picture")?;
+        let kind = items.kind(main).ok_or("its main picture is not listed")?;
+        let Grid { tiles, columns, size } = match &kind {
+            b"grid" => items.grid(main).ok_or("its tiles are not listed as they should be")?,
+            _ => Grid { tiles: vec![main], columns: 1, size: None },
+        };
+        let first = *tiles.first().ok_or("it has no tiles")?;
+        let properties = items.properties(first).ok_or("its main picture is not described")?;
+        let coding = match items.kind(first).as_ref() {
+            Some(b"hvc1" | b"hev1") => Coding::Hevc,
+            Some(b"av01") => Coding::Av1,
+            Some(kind) => return Err(format!("pictures coded as {} are not read", kind.escape_ascii())),
+            None => return Err("its main picture is not listed".to_owned()),
+        };
+        let (width, height) = size.or_else(|| extent(&properties)).ok_or("its size is not told")?;
+        if width == 0 || height == 0 || u64::from(width) * u64::from(height) > MOST_PIXELS {
+            return Err(format!("{width}x{height} pixels are not read"));
+        }
+        let wanted = if coding == Coding::Hevc { b"hvcC" } else { b"av1C" };
+        let configuration = |properties: &[Property<'_>]| {
+            let found = properties.iter().find(|(kind, _)| kind == wanted);
+            found.and_then(|(_, whole)| whole.get(8..)).map(<[u8]>::to_vec)
+        };
+        let told = configuration(&properties).ok_or("its coding is not described")?;
+        let mut coded = Vec::new();
+        for tile in &tiles {
+            let properties = items.properties(*tile).unwrap_or_default();
+            if configuration(&properties).as_ref() != Some(&told) {
+                return Err("its tiles are coded in different ways".to_owned());
+            }
+            coded.push(items.data(*tile).ok_or("a part of it is missing: it was cut short")?);
+        }
+        let whole = items.properties(main).unwrap_or_default();
+        let colour = colour(&whole).or_else(|| colour(&properties));
+        let changes = whole.iter().filter_map(change).collect();
+        Ok(Self { coding, configuration: told, colour, tiles: coded, columns, width, height, changes })
+    }
+
+    /// A black picture of the size told.
+    pub(super) fn canvas(&self) -> RgbImage {
+        RgbImage::new(self.width, self.height)
+    }
+
+    /// Lays a decoded tile onto the canvas. All are of one size.
+    pub(super) fn lay(&self, canvas: &mut RgbImage, number: usize, tile: &RgbImage) {
+        let (column, row) = ((number % self.columns) as i64, (number / self.columns) as i64);
+        let (x, y) = (column * i64::from(tile.width()), row * i64::from(tile.height()));
+        imageops::replace(canvas, tile, x, y);
+    }
+
+    /// The picture as it is to be seen.
+    pub(super) fn upright(&self, canvas: RgbImage) -> RgbImage {
+        self.changes.iter().fold(canvas, |picture, change| match change {
+            Change::Turn(1) => imageops::rotate270(&picture),
+            Change::Turn(2) => imageops::rotate180(&picture),
+            Change::Turn(3) => imageops::rotate90(&picture),
+            Change::Turn(_) => picture,
+            Change::Vertical => imageops::flip_vertical(&picture),
+            Change::Horizontal => imageops::flip_horizontal(&picture),
+        })
+    }
+}
+
+impl<'a> Items<'a> {
+    /// The whole of a box of the meta box.
+    fn part(&self, wanted: &[u8; 4]) -> Option<&'a [u8]> {
+        self.meta.iter().find(|(kind, _)| kind == wanted).map(|(_, whole)| *whole)
+    }
+
+    /// The number of the main picture.
+    fn main(&self) -> Option<u32> {
+        let part = self.part(b"pitm")?;
+        if *part.get(8)? == 0 { short_at(part, 12) } else { number_at(part, 12) }
+    }
+
+    /// How an item is coded.
+    fn kind(&self, item: u32) -> Option<[u8; 4]> {
+        let part = self.part(b"iinf")?;
+        let entries = boxes(part.get(if *part.get(8)? == 0 { 14 } else { 16 }..)?);
+        entries.into_iter().find_map(|(_, entry)| {
+            let (number, at) = match *entry.get(8)? {
+                2 => (short_at(entry, 12)?, 16),
+                3 => (number_at(entry, 12)?, 18),
+                _ => return None,
+            };
+            (number == item).then(|| entry.get(at..at + 4)?.try_into().ok())?
+        })
+    }
+
+    /// The items that an item is made of, in order.
+    fn made_of(&self, item: u32) -> Option<Vec<u32>> {
+        let part = self.part(b"iref")?;
+        let width = if *part.get(8)? == 0 { 2 } else { 4 };
+        let number =
+            |bytes: &[u8], at: usize| if width == 2 { short_at(bytes, at) } else { number_at(bytes, at) };
+        boxes(part.get(12..)?).into_iter().find_map(|(kind, entry)| {
+            if kind != *b"dimg" || number(entry, 8)? != item {
+                return None;
+            }
+            let count = short_at(entry, 8 + width)? as usize;
+            (0..count).map(|n| number(entry, 10 + width + n * width)).collect()
+        })
+    }
+
+    /// What a picture of tiles is made of.
+    fn grid(&self, item: u32) -> Option<Grid> {
+        let grid = self.data(item)?;
+        let (rows, columns) = (usize::from(*grid.get(2)?) + 1, usize::from(*grid.get(3)?) + 1);
+        let size = match grid.get(1)? & 1 {
+            0 => (short_at(&grid, 4)?, short_at(&grid, 6)?),
+            _ => (number_at(&grid, 4)?, number_at(&grid, 8)?),
+        };
+        let tiles = self.made_of(item).filter(|tiles| tiles.len() <= MOST_TILES)?;
+        (tiles.len() == rows * columns).then_some(Grid { tiles, columns, size: Some(size) })
+    }
+
+    /// The properties of an item, in order.
+    fn properties(&self, item: u32) -> Option<Vec<Property<'a>>> {
+        let part = self.part(b"iprp")?;
+        let known = boxes(inside(part, &[b"ipco"])?.get(8..)?);
+        let list = inside(part, &[b"ipma"])?;
+        let (version, wide) = (*list.get(8)?, list.get(11)? & 1 == 1);
+        let mut at = 16;
+        for _ in 0..number_at(list, 12)? {
+            let number = if version == 0 { short_at(list, at)? } else { number_at(list, at)? };
+            at += if version == 0 { 2 } else { 4 };
+            let count = usize::from(*list.get(at)?);
+            at += 1;
+            let size = if wide { 2 } else { 1 };
+            let indices = list.get(at..at + count * size)?;
+            at += count * size;
+            if number != item {
+                continue;
+            }
+            let index = |bytes: &[u8]| match *bytes {
+                [one] => usize::from(one & 0x7f),
+                [high, low] => usize::from(high & 0x7f) << 8 | usize::from(low),
+                _ => 0,
+            };
+            let wanted = indices.chunks(size).filter_map(|bytes| known.get(index(bytes).checked_sub(1)?));
+            return Some(wanted.copied().collect());
+        }
+        None
+    }
+
+    /// The bytes of an item.
+    fn data(&self, item: u32) -> Option<Vec<u8>> {
+        let part = self.part(b"iloc")?;
+        let version = *part.get(8)?;
+        let sizes = [part.get(12)? >> 4, part.get(12)? & 15, part.get(13)? >> 4, part.get(13)? & 15];
+        let [offset_size, length_size, base_size, index_size] = sizes.map(usize::from);
+        let index_size = if version == 0 { 0 } else { index_size };
+        let mut reader = Reader { bytes: part, at: 14 };
+        for _ in 0..reader.number(if version < 2 { 2 } else { 4 })? {
+            let number = reader.number(if version < 2 { 2 } else { 4 })?;
+            let place = if version == 0 { 0 } else { reader.number(2)? & 15 };
+            let elsewhere = reader.number(2)?;
+            let base = reader.number(base_size)?;
+            let extents = reader.number(2)?;
+            if number != u64::from(item) {
+                reader.at += extents as usize * (index_size + offset_size + length_size);
+                continue;
+            }
+            let mut data = Vec::new();
+            for _ in 0..extents {
+                reader.number(index_size)?;
+                let (offset, length) = (reader.number(offset_size)?, reader.number(length_size)?);
+                let from = match (place, elsewhere) {
+                    (0, 0) => self.file,
+                    (1, 0) => self.part(b"idat")?.get(8..)?,
+                    _ => return None,
+                };
+                let start = usize::try_from(base.checked_add(offset)?).ok()?;
+                let length = usize::try_from(length).ok()?;
+                let rest = from.get(start..)?;
+                let extent = if length == 0 { rest } else { rest.get(..length)? };
+                if data.len() + extent.len() > self.file.len() {
+                    return None;
+                }
+                data.extend_from_slice(extent);
+            }
+            return Some(data);
+        }
+        None
+    }
+}
+
+/// Numbers of varying size, one after the other.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn number(&mut self, size: usize) -> Option<u64> {
+        let bytes = self.bytes.get(self.at..self.at + size).filter(|bytes| bytes.len() <= 8)?;
+        self.at += size;
+        Some(bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+    }
+}
+
+fn short_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?)))
+}
+
+/// Width and height.
+fn extent(properties: &[Property<'_>]) -> Option<(u32, u32)> {
+    let (_, whole) = properties.iter().find(|(kind, _)| kind == b"ispe")?;
+    Some((number_at(whole, 12)?, number_at(whole, 16)?))
+}
+
+/// Range (1 for full), matrix, transfer and primaries, as ISO/IEC 23091-2 numbers them.
+fn colour(properties: &[Property<'_>]) -> Option<[u16; 4]> {
+    let (_, whole) =
+        properties.iter().find(|(kind, whole)| kind == b"colr" && whole.get(8..12) == Some(b"nclx"))?;
+    let [primaries, transfer, matrix] = [12, 14, 16].map(|at| short_at(whole, at).unwrap_or(2) as u16);
+    Some([u16::from(whole.get(18)? >> 7), matrix, transfer, primaries])
+}
+
+fn change((kind, whole): &Property<'_>) -> Option<Change> {
+    let value = *whole.get(8)?;
+    match kind {
+        b"irot" => Some(Change::Turn(value & 3)),
+        b"imir" if value & 1 == 0 => Some(Change::Vertical),
+        b"imir" => Some(Change::Horizontal),
+        _ => None,
+    }
+}

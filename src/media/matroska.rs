@@ -1,0 +1,245 @@
+//! What matroskademux does not tell of a Matroska file: which way up its pictures are.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+
+/// Elements that are looked at before the tracks, at most.
+const MOST_ELEMENTS: usize = 4096;
+/// Larger descriptions of tracks are left alone.
+const LARGEST_TRACKS: u64 = 16 << 20;
+
+const HEADER: u64 = 0x1a45_dfa3;
+const SEGMENT: u64 = 0x1853_8067;
+const TRACKS: u64 = 0x1654_ae6b;
+const TRACK: u64 = 0xae;
+const VIDEO: u64 = 0xe0;
+const PROJECTION: u64 = 0x7670;
+const YAW: u64 = 0x7673;
+const PITCH: u64 = 0x7674;
+const ROLL: u64 = 0x7675;
+
+/// How stored pictures become upright.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Turn {
+    /// Left and right change places first.
+    mirrored: bool,
+    /// Then quarter turns counterclockwise, 0 to 3.
+    quarters: u8,
+}
+
+impl Turn {
+    /// The name of it among the directions of videoflip.
+    pub(super) fn direction(self) -> &'static str {
+        match (self.mirrored, self.quarters) {
+            (false, 1) => "90l",
+            (false, 2) => "180",
+            (false, 3) => "90r",
+            (true, 0) => "horiz",
+            (true, 1) => "ul-lr",
+            (true, 2) => "vert",
+            (true, 3) => "ur-ll",
+            _ => "identity",
+        }
+    }
+
+    /// Of a flat picture's pose in degrees; `None` when it is upright, or no flat picture's.
+    fn of_pose(pose: &Pose) -> Option<Self> {
+        let near = |angle: f64, wanted: f64| (angle - wanted).abs() < 0.5;
+        let mirrored = near(pose.yaw.abs(), 180.0);
+        if !near(pose.pitch, 0.0) || !(mirrored || near(pose.yaw, 0.0)) {
+            return None;
+        }
+        let quarters = (pose.roll / 90.0).round();
+        if !near(pose.roll, quarters * 90.0) {
+            return None;
+        }
+        let turn = Self { mirrored, quarters: quarters.rem_euclid(4.0) as u8 };
+        (turn.mirrored || turn.quarters != 0).then_some(turn)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Pose {
+    yaw: f64,
+    pitch: f64,
+    roll: f64,
+}
+
+/// How the pictures of a file are to be turned; `None` when they are upright, and for what is no
+/// Matroska file.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn turn(file: &mut File) -> io::Result<Option<Turn>> {
+    Ok(tracks(file)?.and_then(|tracks| turn_of(&tracks)))
+}
+
+/// The description of the tracks.
+fn tracks(file: &mut File) -> io::Result<Option<Vec<u8>>> {
+    let length = file.metadata()?.len();
+    let mut at = 0;
+    for number in 0..MOST_ELEMENTS {
+        file.seek(SeekFrom::Start(at))?;
+        let mut head = Vec::new();
+        file.by_ref().take(12).read_to_end(&mut head)?;
+        let Some(Head { id, size, length: head }) = Head::read(&head) else { return Ok(None) };
+        if (number == 0) != (id == HEADER) {
+            return Ok(None);
+        }
+        at += head as u64;
+        match (id, size) {
+            // What is inside comes next.
+            (SEGMENT, _) => {}
+            (TRACKS, Some(size)) if size <= LARGEST_TRACKS => {
+                let mut tracks = Vec::new();
+                file.seek(SeekFrom::Start(at))?;
+                file.by_ref().take(size).read_to_end(&mut tracks)?;
+                return Ok(Some(tracks));
+            }
+            (_, Some(size)) if size < length - at.min(length) => at += size,
+            _ => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// The turn of the first track with pictures.
+fn turn_of(tracks: &[u8]) -> Option<Turn> {
+    let video = elements(tracks)
+        .filter(|(id, _)| *id == TRACK)
+        .find_map(|(_, track)| elements(track).find(|(id, _)| *id == VIDEO))?
+        .1;
+    let projection = elements(video).find(|(id, _)| *id == PROJECTION)?.1;
+    let mut pose = Pose::default();
+    for (id, value) in elements(projection) {
+        match id {
+            YAW => pose.yaw = float(value)?,
+            PITCH => pose.pitch = float(value)?,
+            ROLL => pose.roll = float(value)?,
+            _ => {}
+        }
+    }
+    Turn::of_pose(&pose)
+}
+
+/// The elements in `bytes`, as far as they are whole.
+fn elements(bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let Head { id, size, length } = Head::read(rest)?;
+        let size = usize::try_from(size?).ok()?;
+        let value = rest.get(length..)?.get(..size)?;
+        rest = &rest[length + size..];
+        Some((id, value))
+    })
+}
+
+/// Number and size of an element.
+struct Head {
+    id: u64,
+    /// `None` when it is not known, as in a live recording.
+    size: Option<u64>,
+    /// Bytes that both take.
+    length: usize,
+}
+
+impl Head {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let id_length = bytes.first()?.leading_zeros() as usize + 1;
+        let id = number(bytes.get(..id_length.min(9))?).filter(|_| id_length <= 4)?;
+        let rest = bytes.get(id_length..)?;
+        let size_length = rest.first()?.leading_zeros() as usize + 1;
+        if size_length > 8 {
+            return None;
+        }
+        let all = (1u64 << (7 * size_length)) - 1;
+        let size = number(rest.get(..size_length)?)? & all;
+        Some(Self { id, size: (size != all).then_some(size), length: id_length + size_length })
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    (bytes.len() <= 8).then(|| bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+}
+
+fn float(bytes: &[u8]) -> Option<f64> {
+    let value = match bytes.len() {
+        0 => 0.0,
+        4 => f64::from(f32::from_be_bytes(bytes.try_into().ok()?)),
+        8 => f64::from_be_bytes(bytes.try_into().ok()?),
+        _ => return None,
+    };
+    value.is_finite().then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn element(id: u64, content: &[u8]) -> Vec<u8> {
+        let mut bytes: Vec<u8> = id.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
+        bytes.push(0x08);
+        bytes.extend((content.len() as u32).to_be_bytes());
+        bytes.extend(content);
+        bytes
+    }
+
+    fn posed(yaw: f64, roll: f64) -> Vec<u8> {
+        let pose = [element(YAW, &yaw.to_be_bytes()), element(ROLL, &(roll as f32).to_be_bytes())].concat();
+        let video = element(VIDEO, &element(PROJECTION, &pose));
+        let sound = element(TRACK, &element(0x83, &[2]));
+        let tracks = element(TRACKS, &[sound, element(TRACK, &video)].concat());
+        [element(HEADER, b""), element(SEGMENT, &[element(0xec, &[0; 300]), tracks].concat())].concat()
+    }
+
+    fn turn_in(bytes: &[u8]) -> Option<Turn> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        turn(&mut file).unwrap()
+    }
+
+    #[test]
+    fn the_pose_of_the_pictures_is_a_turn() {
+        for (yaw, roll, direction) in [
+            (0.0, 90.0, Some("90l")),
+            (0.0, -90.0, Some("90r")),
+            (0.0, 270.0, Some("90r")),
+            (0.0, 180.0, Some("180")),
+            (0.0, -180.0, Some("180")),
+            (180.0, 0.0, Some("horiz")),
+            (-180.0, 90.0, Some("ul-lr")),
+            (180.0, 180.0, Some("vert")),
+            (180.0, -90.0, Some("ur-ll")),
+            (0.0, 0.0, None),
+            (0.0, 360.0, None),
+            (0.0, 45.0, None),
+            (30.0, 90.0, None),
+            (0.0, f64::NAN, None),
+        ] {
+            let turn = turn_in(&posed(yaw, roll));
+            assert_eq!(turn.map(Turn::direction), direction, "{yaw} {roll}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_matroska_are_no_turn_and_no_fault() {
+        let whole = posed(0.0, 90.0);
+        for end in 0..whole.len() {
+            turn_in(&whole[..end]);
+        }
+        let mut state = 1u32;
+        for _ in 0..2000 {
+            let mut wrong = whole.clone();
+            for _ in 0..4 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let at = (state >> 8) as usize % wrong.len();
+                wrong[at] = (state >> 24) as u8;
+            }
+            turn_in(&wrong);
+        }
+        assert_eq!(turn_in(&[0xff; 64]), None);
+        assert_eq!(turn_in(b""), None);
+    }
+}
