@@ -1,10 +1,14 @@
 //! The source: an opened input, its state and its reconnection.
 
 mod connection;
+mod feed;
+mod streams;
+mod ts;
 
 use std::collections::VecDeque;
 use std::io::Read;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,14 +16,20 @@ use gstreamer as gst;
 
 use connection::Connection;
 
-use super::audio::Track;
+use super::audio::{Kind, Track};
 use super::mp4::{self, Timeline};
-use super::start_gstreamer;
 use super::still::open_input;
-use super::{Audio, Colorimetry, Container, Frame, Input, MediaError, StopHandle};
+use super::{About, Audio, Colorimetry, Container, Frame, Input, MediaError, StopHandle};
+use super::{input, start_gstreamer};
 
 /// How long the first picture may take.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
+/// How long an input may be silent before it counts as stuck, unless [`SourceOptions::patience`]
+/// says otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait for the beginning of all sound once there is a picture and all streams are
+/// known.
+const SOUND_LIMIT: Duration = Duration::from_secs(2);
 /// How long an RTSP stream may be silent before it counts as lost.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait for further streams once there is a picture.
@@ -58,6 +68,9 @@ pub struct SourceOptions {
     pub container: Option<Container>,
     /// What to do when an RTSP stream is lost.
     pub reconnect: Reconnect,
+    /// How long the input may give nothing at all before the source ends there, as
+    /// [`Source::cut_off`] then tells; `None` for 30 s. An RTSP stream is connected to again instead.
+    pub patience: Option<Duration>,
     /// Ends the source from another thread.
     pub stop: StopHandle,
 }
@@ -86,6 +99,8 @@ pub struct SourceInfo {
     pub live: bool,
     /// Sound tracks that were found.
     pub audio_tracks: usize,
+    /// Title and chapters.
+    pub(super) about: About,
     /// Caps of the pictures, system memory, I420.
     pub(super) caps: gst::Caps,
 }
@@ -102,6 +117,7 @@ pub struct Source {
     connection: Option<Connection>,
     audio: Option<Audio>,
     ended: bool,
+    cut_off: Option<String>,
 }
 
 struct Shared {
@@ -109,6 +125,13 @@ struct Shared {
     changed: Condvar,
     /// What the index of an MP4 file says of its sound.
     timeline: Timeline,
+    /// Whether the input is a file that is read by ourselves, and only once.
+    fed: bool,
+    /// When this began, and how many milliseconds later something last came.
+    began: Instant,
+    touched_ms: AtomicU64,
+    /// Where sound ends that nobody wanted, in nanoseconds.
+    sound_end_ns: AtomicU64,
 }
 
 /// What the streaming threads and the consumer share.
@@ -128,6 +151,13 @@ struct State {
     started: Option<Instant>,
     /// What to add to running times, once known for this connection.
     offset_ns: Option<i64>,
+    /// How much later all running times are than they are in the file.
+    headroom_ns: i64,
+    /// Whether all tracks are known and handed out.
+    opened: bool,
+    about: About,
+    /// Warnings that do not name the input yet.
+    notes: Vec<String>,
     dropped: u64,
     /// When the last picture came.
     heard: Instant,
@@ -140,6 +170,12 @@ struct State {
 struct ConnectionState {
     video_found: bool,
     pads_done: bool,
+    /// Streams that have not ended.
+    running: usize,
+    /// Decoders that have not handed out anything yet.
+    undecided: usize,
+    /// Why the input cannot be followed further.
+    cut_off: Option<String>,
     audio_pads: usize,
     pictures: u64,
     video_ended: bool,
@@ -159,9 +195,30 @@ struct Format {
     caps: gst::Caps,
 }
 
+impl State {
+    /// A stream of this connection has ended; the last ends the whole.
+    fn end_one(&mut self) {
+        let now = &mut self.connection;
+        now.running = now.running.saturating_sub(1);
+        now.ended |= now.running == 0 && now.pads_done && now.undecided == 0;
+    }
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that something came.
+    fn touch(&self) {
+        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.touched_ms.fetch_max(now_ms, Ordering::AcqRel);
+    }
+
+    /// How long nothing came.
+    fn silent_for(&self) -> Duration {
+        let touched = Duration::from_millis(self.touched_ms.load(Ordering::Acquire));
+        self.began.elapsed().saturating_sub(touched)
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -187,9 +244,9 @@ impl Source {
     /// within 20 s; when a part of GStreamer is missing; when stopped meanwhile. An
     /// [`Input::Still`] is refused: [`read_still`](super::read_still) reads those.
     pub fn open(input: &Input, options: &SourceOptions) -> Result<Self, MediaError> {
-        let mut timeline = Timeline::default();
+        let (mut timeline, mut fed) = (Timeline::default(), false);
         match input {
-            Input::File(path) => timeline = examine(path)?,
+            Input::File(path) => (timeline, fed) = examine(path)?,
             Input::Still(_) => {
                 let reason = "it is a still image, not a video".to_owned();
                 return Err(MediaError::BadInput { input: input.to_string(), reason });
@@ -209,12 +266,24 @@ impl Source {
             last_step_ns: None,
             started: None,
             offset_ns: None,
+            headroom_ns: 0,
+            opened: false,
+            about: About { title: None, chapters: timeline.chapters.clone() },
+            notes: Vec::new(),
             dropped: 0,
             heard: Instant::now(),
             connection: ConnectionState::default(),
             warnings: Vec::new(),
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), timeline });
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            timeline,
+            fed,
+            began: Instant::now(),
+            touched_ms: AtomicU64::new(0),
+            sound_end_ns: AtomicU64::new(0),
+        });
         let connection = Connection::start(input, options, &shared)?;
         wait_for_picture(&shared, input, &options.stop, OPEN_LIMIT)?;
 
@@ -237,13 +306,15 @@ impl Source {
             frames,
             colorimetry: format.colorimetry,
             live: state.live,
-            audio_tracks: state.tracks.len(),
+            audio_tracks: state.tracks.iter().filter(|track| track.kind != Kind::Text).count(),
+            about: state.about.clone(),
             caps: format.caps,
         };
         // Streams are exposed decoded ones first; their names sort as they lie in the file.
         let mut tracks = state.tracks.clone();
         tracks.sort_by(|a, b| a.stream.cmp(&b.stream));
         let audio = Audio { tracks };
+        state.opened = true;
         drop(state);
         Ok(Self {
             shared,
@@ -252,6 +323,7 @@ impl Source {
             connection: Some(connection),
             audio: Some(audio),
             ended: false,
+            cut_off: None,
         })
     }
 
@@ -276,6 +348,7 @@ impl Source {
     /// When decoding failed before any frame was handed out.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, MediaError> {
         self.audio = None;
+        let asked = Instant::now();
         while !self.ended {
             if self.options.stop.is_stopped() {
                 self.end(true);
@@ -292,6 +365,13 @@ impl Source {
                 (Some(error), _) => Some(error.clone()),
                 (None, true) => None,
                 (None, false) if silent => Some(format!("no picture for {} s", SILENCE_LIMIT.as_secs())),
+                (None, false) if self.is_stuck(asked) => {
+                    let patience = self.patience().as_secs_f64();
+                    let waited = format!("nothing came for {patience} s while waiting for its next picture");
+                    state.connection.cut_off.get_or_insert(waited);
+                    state.connection.ended = true;
+                    None
+                }
                 (None, false) => {
                     drop(self.shared.wait(state));
                     continue;
@@ -301,7 +381,12 @@ impl Source {
                 state.ready.push_back(frame);
                 continue;
             }
+            let cut_off = state.connection.cut_off.take();
             drop(state);
+            if let Some(reason) = cut_off {
+                self.give_up(&reason);
+                break;
+            }
             if self.info.input.is_rtsp() && self.info.duration_ns.is_none() {
                 self.connect_again(failure.as_deref().unwrap_or("the server ended it"));
                 continue;
@@ -312,6 +397,36 @@ impl Source {
         Ok(None)
     }
 
+    /// Why the source ended before its input did, in one sentence; `None` when it did not.
+    pub fn cut_off(&self) -> Option<&str> {
+        self.cut_off.as_deref()
+    }
+
+    fn patience(&self) -> Duration {
+        self.options.patience.unwrap_or(PATIENCE)
+    }
+
+    /// Whether nothing came for too long, of pictures or sound, although somebody waits.
+    fn is_stuck(&self, asked: Instant) -> bool {
+        !self.info.input.is_rtsp() && self.shared.silent_for().min(asked.elapsed()) > self.patience()
+    }
+
+    /// Ends here what cannot be followed further.
+    fn give_up(&mut self, reason: &str) {
+        let end_s = self.end_ns() as f64 / 1e9;
+        self.cut_off = Some(format!("{} cannot be followed beyond {end_s:.2} s: {reason}", self.info.input));
+        self.end(false);
+    }
+
+    /// Where pictures and sound end, as far as they came.
+    fn end_ns(&self) -> u64 {
+        let state = self.shared.state();
+        let step_ns = state.last_step_ns.unwrap_or(FALLBACK_FRAME_NS);
+        let video_end_ns = state.last_pts_ns.map_or(0, |pts_ns| pts_ns + step_ns);
+        let ignored_ns = self.shared.sound_end_ns.load(Ordering::Acquire);
+        state.tracks.iter().map(|track| track.last_end_ns()).fold(video_end_ns.max(ignored_ns), u64::max)
+    }
+
     /// Live frames that were dropped because the consumer was slow.
     pub fn dropped(&self) -> u64 {
         self.shared.state().dropped
@@ -319,7 +434,12 @@ impl Source {
 
     /// What a person should know: one sentence each, since the last call.
     pub fn take_warnings(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.shared.state().warnings)
+        let mut state = self.shared.state();
+        let notes = std::mem::take(&mut state.notes);
+        let tracks = state.tracks.iter().flat_map(|track| track.take_notes()).collect::<Vec<_>>();
+        let input = &self.info.input;
+        let named = notes.into_iter().chain(tracks).map(|note| format!("{input}: {note}"));
+        std::mem::take(&mut state.warnings).into_iter().chain(named).collect()
     }
 
     /// Ends the tracks and shuts the pipeline down.
@@ -336,11 +456,9 @@ impl Source {
 
     /// Warns when what was decoded is shorter than the container said.
     fn warn_of_early_end(&self, failure: Option<String>) {
+        let end_ns = self.end_ns();
         let mut state = self.shared.state();
         let input = &self.info.input;
-        let step_ns = state.last_step_ns.unwrap_or(FALLBACK_FRAME_NS);
-        let video_end_ns = state.last_pts_ns.map_or(0, |pts_ns| pts_ns + step_ns);
-        let end_ns = state.tracks.iter().map(|track| track.last_end_ns()).fold(video_end_ns, u64::max);
         if let Some(failure) = failure {
             state.warnings.push(format!("{input} breaks off after {:.2} s: {failure}", end_ns as f64 / 1e9));
         } else if let Some(duration_ns) = self.info.duration_ns {
@@ -425,10 +543,20 @@ fn wait_for_picture(
         let now = &state.connection;
         if now.pictures > 0 {
             let since: Instant = *pictured.get_or_insert_with(Instant::now);
-            if now.pads_done || now.ended || now.error.is_some() || since.elapsed() > PADS_LIMIT {
+            let known = now.pads_done && now.undecided == 0;
+            let heard = state.tracks.iter().all(|track| track.has_begun());
+            if now.ended
+                || now.error.is_some()
+                || (known && (heard || state.live || since.elapsed() > SOUND_LIMIT))
+                || since.elapsed() > PADS_LIMIT
+            {
                 return Ok(());
             }
-        } else if now.error.is_some() || now.video_ended || now.ended || (now.pads_done && !now.video_found) {
+        } else if now.error.is_some()
+            || now.video_ended
+            || now.ended
+            || (now.pads_done && now.undecided == 0 && !now.video_found)
+        {
             return Err(match (&now.missing, &now.error) {
                 (Some(missing), _) => MediaError::MissingElement(missing.clone()),
                 (None, Some(reason)) if !no_stream(reason) => {
@@ -444,23 +572,27 @@ fn wait_for_picture(
     }
 }
 
-/// Looks at a file before GStreamer does, which says little of what is wrong with one.
-fn examine(path: &Path) -> Result<Timeline, MediaError> {
+/// Looks at a file before GStreamer does, which says little of what is wrong with one. Also says
+/// whether it is to be read by ourselves: what can be read only once, and transport streams.
+fn examine(path: &Path) -> Result<(Timeline, bool), MediaError> {
     let unreadable = |source| MediaError::Unreadable { path: path.to_owned(), source };
-    let mut file = open_input(path)?;
-    if !file.metadata().map_err(unreadable)?.is_file() {
-        return Ok(Timeline::default());
+    if !input::is_read_twice(path) && path.exists() && !path.is_dir() {
+        return Ok((Timeline::default(), true));
     }
+    let mut file = open_input(path)?;
     let mut start = Vec::new();
-    (&mut file).take(6).read_to_end(&mut start).map_err(unreadable)?;
-    if start == b"GIF87a" || start == b"GIF89a" {
+    (&mut file).take(feed::TELLING).read_to_end(&mut start).map_err(unreadable)?;
+    if start.starts_with(b"GIF87a") || start.starts_with(b"GIF89a") {
         let reason = "it is a gif image, not a video: give it the extension .gif".to_owned();
         return Err(MediaError::BadInput { input: path.display().to_string(), reason });
+    }
+    if ts::layout(&start).is_some() {
+        return Ok((Timeline::default(), true));
     }
     if mp4::lacks_index(&mut file).map_err(unreadable)? {
         return Err(MediaError::NoIndex(path.to_owned()));
     }
-    Timeline::read(&mut file).map_err(unreadable)
+    Ok((Timeline::read(&mut file).map_err(unreadable)?, false))
 }
 
 /// Whether an error only means that no stream was wanted: when a decoder is really missing,

@@ -5,4 +5,6 @@ mod clips;
 mod kept;
 mod pace;
 mod refused;
+mod sound;
 mod streams;
+mod stuck;
