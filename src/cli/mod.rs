@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, each raw arguments -> validated config ->
-//! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense.
+//! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense, 3 done up
+//! to where the input could not be followed further.
 
 mod align;
 mod bench;
@@ -88,7 +89,11 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sphereface: {}", sentence(&error));
-            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+            ExitCode::from(match () {
+                () if error.is::<UsageError>() => 2,
+                () if error.is::<label::CutOff>() => 3,
+                () => 1,
+            })
         }
     }
 }

@@ -119,6 +119,7 @@ impl Ledger {
             work: self.work,
             statistics,
             stopped,
+            cut_off: None,
         })
     }
 }
