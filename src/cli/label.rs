@@ -33,7 +33,9 @@ use crate::report::Appearance;
 /// right from the first frame on; what comes only once, like a camera, is named as it comes.
 /// Ctrl-C finishes the file and stops; a second one stops at once and leaves nothing. When it
 /// comes while the video is being written, all of it was looked at before: the video ends there,
-/// the lists and the analysis are whole.
+/// the lists and the analysis are whole. Where nothing more comes of the input for 30 s, or its
+/// pictures turn into what cannot follow in one video, the outputs end there, complete, and the exit
+/// code is 3.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface label party.mp4 -o named.mp4 --gallery friends\n  \
@@ -46,7 +48,8 @@ use crate::report::Appearance;
     sphereface label webcam --view --gallery family")]
 pub struct LabelArgs {
     /// What to label: a video or image file, rtsp://..., http(s)://..., webcam, /dev/video0,
-    /// gst:PIPELINE, or the .parquet file that --analysis wrote, which takes a moment
+    /// gst:PIPELINE, - or a FIFO (read once, as with --online), or the .parquet file that --analysis wrote, which
+    /// takes a moment
     input: OsString,
     /// Where to write the annotated video (.mp4, .mkv, .webm) or still (.jpg, .png, ...)
     #[arg(short, long, value_name = "FILE", conflicts_with = "no_video")]
@@ -180,6 +183,11 @@ impl EncodingArgs {
     }
 }
 
+/// The input could not be followed to its end; the outputs are complete up to there: exit code 3.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; what came before is complete")]
+pub struct CutOff(String);
+
 impl LabelArgs {
     /// Labels, tells how it goes, and says who was seen when.
     pub fn run(self) -> Result<()> {
@@ -201,7 +209,10 @@ impl LabelArgs {
             errln!("{}", summary.work);
         }
         self.tell(&summary);
-        Ok(())
+        match summary.cut_off {
+            Some(reason) => Err(CutOff(reason).into()),
+            None => Ok(()),
+        }
     }
 
     /// Looks at the input and labels it.
@@ -447,7 +458,8 @@ impl LabelArgs {
                 "--html plays the video, which --redact covers only in the output: give -o FILE".into(),
             );
         }
-        let once = self.online || self.per_frame || self.live || (!analysed && input.is_live());
+        let pipe = matches!(input, Input::File(path) if path.exists()) && !input.is_read_twice();
+        let once = pipe || self.online || self.per_frame || self.live || (!analysed && input.is_live());
         let still = matches!(input, Input::Still(_));
         if (once && self.redact.redact.is_some()) || ((once || still) && self.results.page()) {
             return refuse(

@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand, each raw arguments -> validated config ->
-//! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense. A
-//! closed pipe is no failure: see [`terminal`].
+//! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense, 3 done up
+//! to where the input could not be followed further. A closed pipe is no failure: see [`terminal`].
 
 #[macro_use]
 mod terminal;
@@ -116,7 +116,11 @@ pub fn main() -> ExitCode {
         Err(error) if error.is::<Different>() => ExitCode::from(1),
         Err(error) => {
             errln!("sphereface: {}", sentence(&error));
-            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+            ExitCode::from(match () {
+                () if error.is::<UsageError>() => 2,
+                () if error.is::<label::CutOff>() => 3,
+                () => 1,
+            })
         }
     }
 }

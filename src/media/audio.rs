@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gstreamer as gst;
+use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 use super::Container;
+use super::remake::Remake;
 
 /// Compressed sound that some container takes as it is.
 pub(super) struct Copyable {
@@ -20,7 +22,7 @@ pub(super) struct Copyable {
     containers: &'static [Container],
 }
 
-const COPYABLE: [Copyable; 8] = [
+const COPYABLE: [Copyable; 9] = [
     Copyable {
         caps: "audio/mpeg,mpegversion=(int)4,stream-format=(string){raw,adts}",
         parser: "aacparse",
@@ -28,7 +30,7 @@ const COPYABLE: [Copyable; 8] = [
         containers: &[Container::Mp4, Container::Matroska],
     },
     Copyable {
-        caps: "audio/mpeg,mpegversion=(int)1,layer=(int)3",
+        caps: "audio/mpeg,mpegversion=(int)1,layer=(int)[1,3]",
         parser: "mpegaudioparse",
         framed: "audio/mpeg,mpegversion=(int)1,parsed=(boolean)true",
         containers: &[Container::Mp4, Container::Matroska],
@@ -64,6 +66,12 @@ const COPYABLE: [Copyable; 8] = [
         containers: &[Container::Matroska],
     },
     Copyable {
+        caps: "audio/x-alac",
+        parser: "identity",
+        framed: "audio/x-alac",
+        containers: &[Container::Mp4],
+    },
+    Copyable {
         caps: "audio/x-dts",
         parser: "dcaparse",
         framed: "audio/x-dts,framed=(boolean)true",
@@ -90,9 +98,9 @@ impl Audio {
         Self { tracks: Vec::new() }
     }
 
-    /// Number of tracks.
+    /// Number of tracks of sound.
     pub fn tracks(&self) -> usize {
-        self.tracks.len()
+        self.tracks.iter().filter(|track| track.kind != Kind::Text).count()
     }
 
     /// Takes the tracks out, so that dropping `self` no longer discards them.
@@ -122,72 +130,151 @@ enum End {
 pub(super) struct Track {
     /// Name of the stream it comes from.
     pub(super) stream: String,
-    /// Compressed sound goes through as it is; raw samples may have to be encoded.
-    pub(super) compressed: bool,
-    /// Added to the running times of this track alone. Where it is negative, compressed sound
-    /// before time 0 is priming, which the container has to hide.
-    shift_ns: i64,
+    pub(super) kind: Kind,
     state: Mutex<TrackState>,
 }
 
+/// What a track holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Compressed sound, which goes through as it is.
+    Packets,
+    /// Samples, which may have to be encoded.
+    Samples,
+    /// Subtitles.
+    Text,
+}
+
+/// What a track is called.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Description {
+    /// ISO 639 code.
+    pub(super) language: Option<String>,
+    pub(super) title: Option<String>,
+}
+
+/// When a track begins, and how.
+#[derive(Debug, Clone)]
+pub(super) struct Start {
+    /// The time of its first packet; negative before the start of the file.
+    pub(super) first_ns: i64,
+    /// How much of its beginning is not to be heard.
+    pub(super) priming_ns: u64,
+    /// What it is at first.
+    pub(super) caps: gst::Caps,
+}
+
 struct TrackState {
+    description: Description,
     /// Added to the running time of what is pushed; `None` until the first picture of a live
     /// connection tells where zero is.
     offset_ns: Option<i64>,
+    /// Added to the times of this track alone. Where it is negative, sound before time 0 is priming.
+    shift_ns: i64,
+    /// Whether a first packet of Opus at 0 belongs before it, by what decoders leave out.
+    counts_skip: bool,
     held: VecDeque<Held>,
     last_end_ns: u64,
     gate_ns: u64,
     out: Option<gst_app::AppSrc>,
-    /// Whether priming is wanted, then how much of it there is.
-    keeps_priming: bool,
-    lead_ns: Option<u64>,
+    /// How much later everything is written, and the earliest time that is.
+    later_ns: i64,
+    floor_ns: i64,
+    /// What the sink was told that it gets.
+    caps: Option<gst::Caps>,
+    /// Makes that of what is something else now.
+    remake: Option<Remake>,
+    /// What it cannot be made of: nothing is passed on while it comes.
+    refused: Option<gst::Caps>,
     /// When the last packet was passed on, and how much later than the one before.
     last_written_ns: Option<u64>,
     step_ns: Option<u64>,
+    begun: bool,
     end: End,
     discarded: bool,
+    notes: Vec<String>,
 }
 
 struct Held {
     /// Running time, `None` for stream headers.
-    running_ns: Option<u64>,
+    running_ns: Option<i64>,
     sample: gst::Sample,
 }
 
 impl Track {
-    pub(super) fn new(stream: &str, compressed: bool, offset_ns: Option<i64>, shift_ns: i64) -> Arc<Self> {
+    pub(super) fn new(stream: &str, kind: Kind, offset_ns: Option<i64>, shift_ns: i64) -> Arc<Self> {
         let state = TrackState {
-            offset_ns: offset_ns.map(|offset_ns| offset_ns + shift_ns),
+            description: Description::default(),
+            offset_ns,
+            shift_ns,
+            counts_skip: false,
             held: VecDeque::new(),
             last_end_ns: 0,
             gate_ns: 0,
             out: None,
-            keeps_priming: false,
-            lead_ns: None,
+            later_ns: 0,
+            floor_ns: 0,
+            caps: None,
+            remake: None,
+            refused: None,
             last_written_ns: None,
             step_ns: None,
+            begun: false,
             end: End::Open,
             discarded: false,
+            notes: Vec::new(),
         };
-        Arc::new(Self { stream: stream.to_owned(), compressed, shift_ns, state: Mutex::new(state) })
+        Arc::new(Self { stream: stream.to_owned(), kind, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, TrackState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From the source: one packet (or block of samples).
-    pub(super) fn push(&self, sample: gst::Sample) {
+    /// From the source: the first packet of Opus has the time 0 where it should have one before.
+    pub(super) fn count_skip(&self) {
+        self.state().counts_skip = true;
+    }
+
+    /// From the source: what the track is called, as far as it is known.
+    pub(super) fn describe(&self, language: Option<&str>, title: Option<&str>) {
+        let description = &mut self.state().description;
+        let said = language.filter(|code| !matches!(*code, "" | "und"));
+        description.language = said.map(str::to_owned).or_else(|| description.language.take());
+        description.title = title.map(str::to_owned).or_else(|| description.title.take());
+    }
+
+    /// From the source: one packet (or block of samples); says whether it was the first.
+    pub(super) fn push(&self, sample: gst::Sample) -> bool {
         let mut state = self.state();
+        let first = !std::mem::replace(&mut state.begun, true);
         if state.discarded || state.end != End::Open {
-            return;
+            return first;
         }
         let running_ns = sample.buffer().and_then(gst::BufferRef::pts).and_then(|pts| {
             let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
-            Some(segment.to_running_time(pts)?.nseconds())
+            match segment.to_running_time_full(pts)? {
+                gst::Signed::Positive(time) => i64::try_from(time.nseconds()).ok(),
+                gst::Signed::Negative(time) => i64::try_from(time.nseconds()).ok().map(|ns| -ns),
+            }
         });
+        let clamped = std::mem::take(&mut state.counts_skip) && state.zero_ns() == running_ns.map(|ns| -ns);
+        let skip_ns = sample.caps().filter(|_| clamped).and_then(opus_skip_ns);
+        let running_ns = running_ns.map(|ns| ns - skip_ns.unwrap_or(0) as i64);
+        let sample = if self.kind == Kind::Text { plain_text(sample) } else { sample };
         state.held.push_back(Held { running_ns, sample });
         state.flush();
+        first
+    }
+
+    /// From the source: nothing follows for now.
+    pub(super) fn run_dry(&self) {
+        self.state().begun = true;
+    }
+
+    /// Whether anything came, or nothing will.
+    pub(super) fn has_begun(&self) -> bool {
+        self.kind == Kind::Text || self.state().begun
     }
 
     /// From the source: the connection was lost; times start anew.
@@ -200,7 +287,7 @@ impl Track {
     /// From the source: what to add to running times.
     pub(super) fn set_offset(&self, offset_ns: i64) {
         let mut state = self.state();
-        state.offset_ns = Some(offset_ns + self.shift_ns);
+        state.offset_ns = Some(offset_ns);
         state.flush();
     }
 
@@ -212,20 +299,49 @@ impl Track {
         }
     }
 
+    /// From the source: what a person should know, since the last call.
+    pub(super) fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().notes)
+    }
+
     /// End of the last packet that was passed on, in nanoseconds.
     pub(super) fn last_end_ns(&self) -> u64 {
         let state = self.state();
-        let offset_ns = state.offset_ns.unwrap_or(0);
-        let held = state.held.iter().filter_map(|held| held.end_ns(offset_ns)).max();
+        let held = state.held.iter().filter_map(|held| held.end_ns(state.zero_ns()?)).max();
         held.unwrap_or(0).max(state.last_end_ns)
     }
 
-    /// From the sink: where packets go. Priming is passed on if `keeps_priming`, and then the
-    /// whole track comes later by its length, [`Track::lead_ns`].
-    pub(super) fn connect(&self, out: gst_app::AppSrc, keeps_priming: bool) {
+    /// For the sink: what the track is called.
+    pub(super) fn description(&self) -> Description {
+        self.state().description.clone()
+    }
+
+    /// For the sink: how the track begins, where that is known already.
+    pub(super) fn start(&self) -> Option<Start> {
+        let state = self.state();
+        let zero_ns = state.zero_ns()?;
+        let held = state.held.iter().find(|held| held.running_ns.is_some())?;
+        let caps = held.sample.caps_owned()?;
+        let priming_ns = match opus_skip_ns(&caps) {
+            Some(skip_ns) => skip_ns,
+            None => u64::try_from(-state.shift_ns).unwrap_or(0),
+        };
+        let first_ns = held.pts_ns(zero_ns)?;
+        Some(match self.kind {
+            Kind::Packets | Kind::Text => Start { first_ns, priming_ns, caps },
+            // Samples of priming are cut off.
+            Kind::Samples => Start { first_ns: first_ns.max(state.least_ns(0)), priming_ns: 0, caps },
+        })
+    }
+
+    /// From the sink: where packets go, and how much later they are written; what would then lie
+    /// before 0 by up to `clamped_ns` is written at 0.
+    pub(super) fn connect(&self, out: gst_app::AppSrc, later_ns: u64, clamped_ns: u64) {
         let mut state = self.state();
         state.out = Some(out);
-        state.keeps_priming = keeps_priming && self.compressed && self.shift_ns < 0;
+        state.later_ns = later_ns as i64;
+        let primed = self.kind == Kind::Samples && state.shift_ns < 0;
+        state.floor_ns = if primed { 0 } else { -state.later_ns - clamped_ns as i64 };
         state.flush();
     }
 
@@ -243,15 +359,13 @@ impl Track {
         state.flush();
         state.discarded = true;
         state.held.clear();
+        if let Some(remake) = state.remake.take() {
+            remake.finish();
+        }
         if let Some(out) = state.out.take() {
             // Fails only when the pipeline has already failed, which is reported as such.
             let _ = out.end_of_stream();
         }
-    }
-
-    /// How much priming was passed on, in nanoseconds.
-    pub(super) fn lead_ns(&self) -> u64 {
-        self.state().lead_ns.unwrap_or(0)
     }
 
     /// Throws away what is here and what comes.
@@ -259,70 +373,193 @@ impl Track {
         let mut state = self.state();
         state.discarded = true;
         state.held.clear();
+        state.remake = None;
     }
 }
 
 impl Held {
-    fn pts_ns(&self, offset_ns: i64) -> Option<i64> {
-        Some(i64::try_from(self.running_ns?).ok()?.saturating_add(offset_ns))
+    fn pts_ns(&self, zero_ns: i64) -> Option<i64> {
+        Some(self.running_ns?.saturating_add(zero_ns))
     }
 
-    fn end_ns(&self, offset_ns: i64) -> Option<u64> {
+    fn end_ns(&self, zero_ns: i64) -> Option<u64> {
         let duration = self.sample.buffer()?.duration().map_or(0, |d| d.nseconds());
-        Some(u64::try_from(self.pts_ns(offset_ns)?).unwrap_or(0) + duration)
+        Some(u64::try_from(self.pts_ns(zero_ns)?).unwrap_or(0) + duration)
+    }
+
+    /// Whether it is a header and no sound.
+    fn is_header(&self) -> bool {
+        self.sample.buffer().is_some_and(|buffer| buffer.flags().contains(gst::BufferFlags::HEADER))
     }
 }
 
 impl TrackState {
+    /// What to add to the running times of this track.
+    fn zero_ns(&self) -> Option<i64> {
+        Some(self.offset_ns?.saturating_add(self.shift_ns))
+    }
+
+    /// The earliest time of samples that are not priming.
+    fn least_ns(&self, heard_ns: i64) -> i64 {
+        if self.shift_ns < 0 { heard_ns } else { i64::MIN }
+    }
+
     /// Passes on what the gate allows.
     fn flush(&mut self) {
-        let (Some(offset_ns), Some(out)) = (self.offset_ns, self.out.clone()) else { return };
-        while let Some(held) = self.held.front() {
-            let pts_ns = held.pts_ns(offset_ns);
+        let Some(zero_ns) = self.zero_ns() else { return };
+        while self.out.is_some()
+            && let Some(held) = self.held.front()
+        {
+            let pts_ns = held.pts_ns(zero_ns);
             if pts_ns.is_some_and(|pts| pts >= 0 && pts as u64 > self.gate_ns) {
                 return;
             }
             let Some(held) = self.held.pop_front() else { return };
+            // What has no time follows what came before.
+            let after = self.last_written_ns.is_some() && !held.is_header();
+            let pts_ns = pts_ns.or(after.then_some(self.last_end_ns as i64));
+            let end_ns = held.end_ns(zero_ns).unwrap_or(self.last_end_ns);
             let (Some(buffer), Some(caps)) = (held.sample.buffer_owned(), held.sample.caps_owned()) else {
                 continue;
             };
-            let mut buffer = buffer;
-            let mut written_ns = None;
-            if let Some(pts_ns) = pts_ns {
-                let early_ns = u64::try_from(-pts_ns).unwrap_or(0);
-                let lead_ns = match self.lead_ns {
-                    Some(lead_ns) => lead_ns,
-                    None if early_ns > 0 && !self.keeps_priming => 0,
-                    None => *self.lead_ns.insert(early_ns),
-                };
-                written_ns = u64::try_from(pts_ns.saturating_add_unsigned(lead_ns)).ok();
-                if written_ns.is_none() {
-                    // Sound from before the first picture, of which a block of samples may have
-                    // to be cut in two.
-                    match without_start(&buffer, &caps, early_ns) {
-                        Some(rest) => buffer = rest,
-                        None => continue,
-                    }
-                    written_ns = Some(0);
-                }
+            if let Some((buffer, written_ns)) = self.timed(buffer, &caps, pts_ns) {
+                self.last_end_ns = end_ns;
+                self.pass(buffer, caps, written_ns);
             }
-            self.last_end_ns = held.end_ns(offset_ns).unwrap_or(self.last_end_ns);
-            let fields = buffer.make_mut();
-            fields.set_pts(written_ns.map(gst::ClockTime::from_nseconds));
-            if let (Some(written_ns), Some(last_ns)) = (written_ns, self.last_written_ns) {
-                self.step_ns = written_ns.checked_sub(last_ns).filter(|&ns| ns > 0).or(self.step_ns);
-            }
-            self.last_written_ns = written_ns.or(self.last_written_ns);
-            // matroskademux gives none, and mp4mux hides a last packet of no length.
-            if fields.duration().is_none() {
-                fields.set_duration(self.step_ns.map(gst::ClockTime::from_nseconds));
-            }
-            fields.set_dts(gst::ClockTime::NONE);
-            let sample = gst::Sample::builder().buffer(&buffer).caps(&caps).build();
-            // A refused packet means that the sink has failed, which its next write reports.
-            let _ = out.push_sample(&sample);
         }
     }
+
+    /// A buffer and when it is written; `None` when nothing of it is to be.
+    fn timed(
+        &self,
+        buffer: gst::Buffer,
+        caps: &gst::Caps,
+        pts_ns: Option<i64>,
+    ) -> Option<(gst::Buffer, Option<u64>)> {
+        let Some(pts_ns) = pts_ns else { return Some((buffer, None)) };
+        let early_ns = self.floor_ns.saturating_sub(pts_ns);
+        if early_ns <= 0 {
+            return Some((buffer, Some(u64::try_from(pts_ns.saturating_add(self.later_ns)).unwrap_or(0))));
+        }
+        // Samples from before what is to be heard, of which a block may have to be cut in two.
+        let rest = without_start(&buffer, caps, early_ns.unsigned_abs())?;
+        Some((rest, Some(u64::try_from(self.floor_ns.saturating_add(self.later_ns)).unwrap_or(0))))
+    }
+
+    /// Passes a buffer on to the sink, made anew where it is not what the sink gets.
+    fn pass(&mut self, mut buffer: gst::Buffer, caps: gst::Caps, written_ns: Option<u64>) {
+        let Some(out) = self.out.clone() else { return };
+        let fields = buffer.make_mut();
+        fields.set_pts(written_ns.map(gst::ClockTime::from_nseconds));
+        if let (Some(written_ns), Some(last_ns)) = (written_ns, self.last_written_ns) {
+            self.step_ns = written_ns.checked_sub(last_ns).filter(|&ns| ns > 0).or(self.step_ns);
+        }
+        self.last_written_ns = written_ns.or(self.last_written_ns);
+        // matroskademux gives none, and mp4mux hides a last packet of no length.
+        if fields.duration().is_none() {
+            fields.set_duration(self.step_ns.map(gst::ClockTime::from_nseconds));
+        }
+        fields.set_dts(gst::ClockTime::NONE);
+        let told = self.caps.get_or_insert_with(|| caps.clone()).clone();
+        if goes_on(&told, &caps) {
+            if let Some(remake) = self.remake.take() {
+                remake.finish();
+            }
+            // Samples are converted by what follows, which has to know what they are.
+            let sent = if is_samples(&caps) { &caps } else { &told };
+            let sample = gst::Sample::builder().buffer(&buffer).caps(sent).build();
+            // A refused packet means that the sink has failed, which its next write reports.
+            let _ = out.push_sample(&sample);
+            return;
+        }
+        if self.refused.as_ref() == Some(&caps) {
+            return;
+        }
+        let begun = match self.remake.take().filter(|remake| remake.takes(&caps)) {
+            Some(remake) => Ok(remake),
+            None => Remake::start(&caps, &told, &out),
+        };
+        match begun {
+            Ok(remake) => {
+                remake.push(&buffer, &caps);
+                self.remake = Some(remake);
+            }
+            Err(reason) => {
+                let at_s = self.last_end_ns as f64 / 1e9;
+                self.notes.push(format!("a sound track is left out from {at_s:.2} s on: {reason}"));
+                self.refused = Some(caps);
+            }
+        }
+    }
+}
+
+/// Whether sound of these caps can follow in a track that was begun with others: every packet
+/// says what it is, or nothing has changed that a decoder has to know.
+fn goes_on(told: &gst::Caps, caps: &gst::Caps) -> bool {
+    let (Some(told), Some(new)) = (told.structure(0), caps.structure(0)) else { return false };
+    let same = |field: &str| match (told.value(field), new.value(field)) {
+        (Ok(a), Ok(b)) => a.compare(b) == Some(std::cmp::Ordering::Equal),
+        (Err(_), Err(_)) => true,
+        _ => false,
+    };
+    if told.name() != new.name() {
+        return false;
+    }
+    match told.name().as_str() {
+        // Every packet of these says what it is.
+        "audio/x-ac3" | "audio/x-eac3" | "audio/x-dts" => true,
+        "audio/mpeg" if told.get::<i32>("mpegversion") == Ok(1) => same("mpegversion") && same("layer"),
+        "audio/x-opus" => same("channel-mapping-family") && (same("channels") || !maps_channels(told)),
+        // The chain that follows converts these.
+        "audio/x-raw" => true,
+        _ => ["rate", "channels", "mpegversion", "codec_data", "streamheader"].into_iter().all(same),
+    }
+}
+
+fn is_samples(caps: &gst::CapsRef) -> bool {
+    caps.structure(0).is_some_and(|format| format.name() == "audio/x-raw")
+}
+
+/// Whether more than two channels are mapped.
+fn maps_channels(format: &gst::StructureRef) -> bool {
+    format.get::<i32>("channel-mapping-family").is_ok_and(|family| family > 0)
+}
+
+/// Subtitles with entities for some letters as they are written otherwise.
+fn plain_text(sample: gst::Sample) -> gst::Sample {
+    plain(&sample).unwrap_or(sample)
+}
+
+/// The same without entities; `None` where there are none.
+fn plain(sample: &gst::Sample) -> Option<gst::Sample> {
+    let format = sample.caps()?.structure(0)?;
+    if format.get::<&str>("format") != Ok("pango-markup") {
+        return None;
+    }
+    let buffer = sample.buffer()?;
+    let mut text = String::from_utf8_lossy(&buffer.map_readable().ok()?).into_owned();
+    let entities =
+        [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&#39;", "'"), ("&amp;", "&")];
+    for (entity, letter) in entities {
+        text = text.replace(entity, letter);
+    }
+    let mut plain = gst::Buffer::from_slice(text.into_bytes());
+    let what = gst::BufferCopyFlags::TIMESTAMPS | gst::BufferCopyFlags::FLAGS;
+    buffer.copy_into(plain.make_mut(), what, ..).ok()?;
+    let caps = gst::Caps::builder("text/x-raw").field("format", "utf8").build();
+    Some(gst::Sample::builder().buffer(&plain).caps(&caps).segment_if_some(sample.segment()).build())
+}
+
+/// How much of the beginning of Opus sound its decoders leave out.
+fn opus_skip_ns(caps: &gst::CapsRef) -> Option<u64> {
+    let format = caps.structure(0).filter(|format| format.name() == "audio/x-opus")?;
+    let header = match format.get::<gst::Array>("streamheader") {
+        Ok(headers) => headers.first()?.get::<gst::Buffer>().ok()?,
+        Err(_) => format.get::<gst::Buffer>("codec_data").ok()?,
+    };
+    let bytes = header.map_readable().ok()?;
+    let skip = bytes.get(10..12).filter(|_| bytes.starts_with(b"OpusHead"))?;
+    Some(u64::from(u16::from_le_bytes([skip[0], skip[1]])) * 1_000_000_000 / 48_000)
 }
 
 /// What is left of a block of samples without its first `early_ns`; `None` for nothing, and for

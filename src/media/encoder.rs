@@ -291,6 +291,102 @@ impl Speed {
     }
 }
 
+/// How sound is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SoundEncoder {
+    /// Encoders, best first, each with the samples that it puts before the first; none for samples
+    /// that stay as they are.
+    encoders: &'static [(&'static str, u64)],
+    parser: Option<&'static str>,
+}
+
+impl SoundEncoder {
+    /// Advanced Audio Coding, which every MP4 player knows.
+    pub(super) const AAC: Self = Self {
+        encoders: &[("fdkaacenc", 2048), ("avenc_aac", 1024), ("voaacenc", 1600)],
+        parser: Some("aacparse"),
+    };
+    /// Opus. What it puts before the first sample is in its header.
+    pub(super) const OPUS: Self = Self { encoders: &[("opusenc", 0)], parser: None };
+    /// Samples.
+    pub(super) const NONE: Self = Self { encoders: &[], parser: None };
+
+    /// One that makes such sound, so that it can follow in a track.
+    pub(super) fn of(format: &gst::StructureRef) -> Option<Self> {
+        let version = format.get::<i32>("mpegversion").unwrap_or(0);
+        Some(match format.name().as_str() {
+            "audio/x-raw" => Self::NONE,
+            "audio/x-opus" => Self::OPUS,
+            "audio/mpeg" if version == 4 => Self::AAC,
+            "audio/mpeg" if format.get::<i32>("layer") == Ok(3) => {
+                Self { encoders: &[("lamemp3enc", 1105)], parser: Some("mpegaudioparse") }
+            }
+            "audio/mpeg" => Self {
+                encoders: &[("avenc_mp2", 481), ("twolamemp2enc", 481)],
+                parser: Some("mpegaudioparse"),
+            },
+            "audio/x-ac3" => Self { encoders: &[("avenc_ac3", 256)], parser: Some("ac3parse") },
+            "audio/x-eac3" => Self { encoders: &[("avenc_eac3", 256)], parser: Some("ac3parse") },
+            _ => return None,
+        })
+    }
+
+    /// The first of its encoders that is here, with its delay.
+    fn found(self) -> Option<(gst::Element, u64)> {
+        self.encoders.iter().find_map(|(name, delay)| Some((element(name).ok()?, *delay)))
+    }
+
+    /// How much it puts before the first sample, for sound of that rate.
+    pub(super) fn delay_ns(self, format: &gst::StructureRef) -> u64 {
+        let rate =
+            format.get::<i32>("rate").ok().and_then(|rate| u64::try_from(rate).ok()).filter(|&rate| rate > 0);
+        let delay = self.found().map_or(0, |(_, delay)| delay);
+        rate.map_or(0, |rate| delay * 1_000_000_000 / rate)
+    }
+
+    /// The elements that make it of samples. What comes later with another rate or other channels
+    /// than `format` comes out with those of `format`; samples alike in every respect where `exactly`.
+    pub(super) fn chain(
+        self,
+        format: &gst::StructureRef,
+        exactly: bool,
+    ) -> Result<Vec<gst::Element>, MediaError> {
+        let mut chain = vec![element("audioconvert")?, element("audioresample")?];
+        let encoder = match self == Self::NONE {
+            true => None,
+            false => {
+                let missing = || MediaError::MissingElement("an encoder for the sound".to_owned());
+                Some(self.found().ok_or_else(missing)?.0)
+            }
+        };
+        let filter = element("capsfilter")?;
+        filter.set_property("caps", fixed(format, encoder.as_ref(), exactly && self == Self::NONE));
+        chain.push(filter);
+        chain.extend(encoder);
+        chain.extend(self.parser.map(element).transpose()?);
+        Ok(chain)
+    }
+}
+
+/// What samples are to keep of their format, as far as the encoder takes it.
+fn fixed(format: &gst::StructureRef, encoder: Option<&gst::Element>, exactly: bool) -> gst::Caps {
+    let all = &["format", "layout", "rate", "channels", "channel-mask"][..];
+    let kept = if exactly { all } else { &["rate", "channels"] };
+    let mut caps = gst::Caps::new_empty_simple("audio/x-raw");
+    let taken = encoder.and_then(|encoder| encoder.static_pad("sink")).map(|pad| pad.pad_template_caps());
+    for &field in kept {
+        let Ok(value) = format.value(field) else { continue };
+        let mut more = caps.clone();
+        if let Some(structure) = more.make_mut().structure_mut(0) {
+            structure.set_value(field, value.to_owned());
+        }
+        if taken.as_ref().is_none_or(|taken| taken.can_intersect(&more)) {
+            caps = more;
+        }
+    }
+    caps
+}
+
 /// A ceiling for encoders that must be told a bit rate: 0.2 bits a pixel at the middle of the
 /// quantizer range, halved or doubled for each sixth of it.
 fn bits_per_second(caps: &gst::Caps, most: u8, quantizer: u8) -> u64 {

@@ -27,9 +27,12 @@ pub enum Input {
     Pipeline(String),
 }
 
+/// What `-` means.
+const STANDARD_INPUT: &str = "/dev/stdin";
+
 impl Input {
     /// Reads what a person types: `rtsp://…`, `http(s)://…`, `webcam`, `webcam:N`,
-    /// `/dev/videoN`, `gst:PIPELINE`, `file://…` (percent-decoded), else a path, as
+    /// `/dev/videoN`, `gst:PIPELINE`, `file://…` (percent-decoded), `-` for standard input, else a path, as
     /// [`Input::of_path`] takes it. A missing file is found when it is opened.
     ///
     /// # Errors
@@ -44,6 +47,9 @@ impl Input {
                 return Err(bad("there is no pipeline after gst:"));
             }
             return Ok(Self::Pipeline(description.trim().to_owned()));
+        }
+        if text == "-" {
+            return Ok(Self::File(STANDARD_INPUT.into()));
         }
         if text == "webcam" {
             return Ok(Self::Webcam(0));
@@ -118,6 +124,12 @@ impl Input {
         matches!(self, Self::Url(url) if url.starts_with("rtsp"))
     }
 
+    /// Whether it can be read from its beginning again: a file on a disk, but no FIFO, no pipe and no
+    /// standard input that is one.
+    pub fn is_read_twice(&self) -> bool {
+        matches!(self, Self::File(path) | Self::Still(path) if is_read_twice(path))
+    }
+
     /// The file it reads, if it is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -168,6 +180,11 @@ fn path_of_url(rest: &str) -> Option<PathBuf> {
         let drive = text.strip_prefix('/').filter(|rest| rest.as_bytes().get(1) == Some(&b':'));
         Some(drive.unwrap_or(&text).into())
     }
+}
+
+/// Whether a path names a file whose bytes stay, without opening it.
+pub(super) fn is_read_twice(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| file.is_file())
 }
 
 /// An address as it may be shown: `user:password@` is left out.
@@ -228,6 +245,7 @@ mod tests {
         let still = |path: &str| Input::Still(path.into());
         for (text, input, live) in [
             ("clip.mp4", file("clip.mp4"), false),
+            ("-", file("/dev/stdin"), false),
             ("a folder/no extension", file("a folder/no extension"), false),
             ("file:///tmp/a.mkv", file("/tmp/a.mkv"), false),
             ("file:///home/me/my%20clip%c3%A9.mp4", file("/home/me/my clip\u{e9}.mp4"), false),

@@ -25,6 +25,8 @@ mod matroska;
 #[cfg(feature = "video")]
 mod mp4;
 #[cfg(feature = "video")]
+mod remake;
+#[cfg(feature = "video")]
 mod screen;
 #[cfg(feature = "video")]
 mod sink;
@@ -66,6 +68,23 @@ pub struct Frame {
     pub duration_ns: u64,
     /// The pixels. Stages that draw use [`Arc::make_mut`] once they hold the only reference.
     pub picture: Arc<Picture>,
+}
+
+/// What a file says about itself as a whole.
+#[cfg(feature = "video")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct About {
+    title: Option<String>,
+    chapters: Vec<Chapter>,
+}
+
+/// A chapter of a file.
+#[cfg(feature = "video")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Chapter {
+    start_ns: u64,
+    end_ns: Option<u64>,
+    title: String,
 }
 
 /// Starts GStreamer (at most once a process).

@@ -12,6 +12,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use super::Chapter;
+
 /// Larger indexes are left alone: that of a day of video has some 10 MB.
 const LARGEST_INDEX: u64 = 256 << 20;
 /// The longest start of a track that counts as priming; more is a cut that somebody made.
@@ -28,6 +30,8 @@ pub(super) struct Timeline {
     pub(super) shift_ns: HashMap<u32, i64>,
     /// Whether the luma of the pictures spans all values, which qtdemux does not tell.
     pub(super) full_range: bool,
+    /// Chapters, as Nero's players and FFmpeg keep them.
+    pub(super) chapters: Vec<Chapter>,
     /// Bytes to put over those of the file, by their offset in it.
     patches: Vec<(u64, Vec<u8>)>,
 }
@@ -50,7 +54,7 @@ impl Timeline {
         let movie = parts.iter().find(|(kind, _)| kind == b"mvhd")?.1;
         let (movie_scale, movie_duration) = scale_and_duration(movie)?;
         let offset_of = |part: &[u8]| at + (part.as_ptr() as usize - index.as_ptr() as usize) as u64;
-        let mut timeline = Self::default();
+        let mut timeline = Self { chapters: read_chapters(index), ..Self::default() };
         let mut longest = movie_duration;
         let mut tracks = parts.iter().filter(|(kind, _)| kind == b"trak");
         timeline.full_range = tracks
@@ -124,21 +128,44 @@ pub(super) fn lacks_index(file: &mut File) -> io::Result<bool> {
     Ok(matches!(find_index(file)?, Search::Missing))
 }
 
-/// Completes a file that mp4mux has finished: shows `video_ns` of the pictures, hides the first
-/// `leads_ns` of each sound track (0 for nothing), and removes tracks that never got a sample,
-/// which would make it unreadable.
+/// What a file lacks that mp4mux has finished.
+#[derive(Debug, Default)]
+pub(super) struct Repairs<'a> {
+    /// How much of the pictures is shown.
+    pub(super) video_ns: u64,
+    /// How much of the beginning of each sound track is hidden.
+    pub(super) hidden_ns: &'a [u64],
+    pub(super) chapters: &'a [Chapter],
+    /// How much later the chapters are.
+    pub(super) chapters_later_ns: u64,
+}
+
+/// Completes a file that mp4mux has finished, and removes tracks that never got a sample, which
+/// would make it unreadable.
 ///
 /// # Errors
 /// When it cannot be read or written, or its index is not where mp4mux puts it.
-pub(super) fn repair(file: &mut File, video_ns: u64, leads_ns: &[u64]) -> io::Result<()> {
-    let Search::Found { at, index, at_end: true } = find_index(file)? else {
-        return Err(io::Error::other("the index of the finished file is not at its end"));
+pub(super) fn repair(file: &mut File, repairs: &Repairs<'_>) -> io::Result<()> {
+    let Search::Found { at, index, at_end } = find_index(file)? else {
+        return Err(io::Error::other("the finished file has no index"));
     };
-    let repaired = repaired(&index, video_ns, leads_ns)
+    // Behind the index there may be the tags once more, as XMP, which nobody needs.
+    if !at_end && !is_of_kind_at(file, at + index.len() as u64, b"uuid")? {
+        return Err(io::Error::other("the index of the finished file is not at its end"));
+    }
+    let repaired = repaired(&index, repairs)
         .ok_or_else(|| io::Error::other("the index of the finished file is not built as expected"))?;
     file.seek(SeekFrom::Start(at))?;
     file.write_all(&repaired)?;
     file.set_len(at + repaired.len() as u64)
+}
+
+/// Whether a box of this kind begins there.
+fn is_of_kind_at(file: &mut File, at: u64, kind: &[u8; 4]) -> io::Result<bool> {
+    let mut head = [0; 8];
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(&mut head)?;
+    Ok(head[4..] == *kind)
 }
 
 enum Search {
@@ -301,13 +328,23 @@ fn edit(track: &[u8]) -> Option<Edit> {
 }
 
 /// The index again, with all pictures shown, leads hidden, and without empty tracks.
-fn repaired(index: &[u8], video_ns: u64, leads_ns: &[u64]) -> Option<Vec<u8>> {
+fn repaired(index: &[u8], repairs: &Repairs<'_>) -> Option<Vec<u8>> {
+    let video_ns = repairs.video_ns;
     let parts = boxes(index.get(8..)?);
     let (movie_scale, _) =
         parts.iter().find(|(kind, _)| kind == b"mvhd").and_then(|(_, movie)| scale_and_duration(movie))?;
-    let mut leads = leads_ns.iter();
+    let mut leads = repairs.hidden_ns.iter();
+    let mut chapters = chapter_list(repairs);
     let mut kept = index[..8].to_vec();
     for (kind, whole) in parts {
+        if kind == *b"udta"
+            && let Some(list) = chapters.take()
+        {
+            let mut more = [whole, &list].concat();
+            set_size(&mut more);
+            kept.extend(more);
+            continue;
+        }
         if kind != *b"trak" {
             kept.extend_from_slice(whole);
             continue;
@@ -316,6 +353,8 @@ fn repaired(index: &[u8], video_ns: u64, leads_ns: &[u64]) -> Option<Vec<u8>> {
         if has_samples(whole) == Some(false) {
             continue;
         }
+        let mended = with_opus_mended(whole);
+        let whole = mended.as_deref().unwrap_or(whole);
         if is_of_kind(whole, b"vide") {
             let length = (video_ns as f64 * f64::from(movie_scale) / 1e9).ceil() as u64;
             kept.extend(with_length(whole, length));
@@ -325,8 +364,49 @@ fn repaired(index: &[u8], video_ns: u64, leads_ns: &[u64]) -> Option<Vec<u8>> {
             kept.extend(with_lead(whole, lead_ns, movie_scale)?);
         }
     }
+    if let Some(list) = chapters {
+        let mut more = [&b"\0\0\0\0udta"[..], &list].concat();
+        set_size(&mut more);
+        kept.extend(more);
+    }
     set_size(&mut kept);
     Some(kept)
+}
+
+/// A list of chapters (chpl); `None` without any.
+fn chapter_list(repairs: &Repairs<'_>) -> Option<Vec<u8>> {
+    let chapters = repairs.chapters.get(..repairs.chapters.len().min(255))?;
+    let mut list = b"\0\0\0\0chpl\x01\0\0\0\0\0\0\0".to_vec();
+    list.push(u8::try_from(chapters.len()).ok().filter(|&count| count > 0)?);
+    for chapter in chapters {
+        let start_ns = chapter.start_ns.saturating_add(repairs.chapters_later_ns);
+        let mut end = chapter.title.len().min(255);
+        while !chapter.title.is_char_boundary(end) {
+            end -= 1;
+        }
+        list.extend((start_ns / 100).to_be_bytes());
+        list.push(end as u8);
+        list.extend(&chapter.title.as_bytes()[..end]);
+    }
+    set_size(&mut list);
+    Some(list)
+}
+
+/// The chapters in a list (chpl) of an index.
+fn read_chapters(index: &[u8]) -> Vec<Chapter> {
+    let mut chapters = Vec::new();
+    let Some(list) = inside(index, &[b"udta", b"chpl"]) else { return chapters };
+    // The first version has no reserved bytes before the number.
+    let mut at = if list.get(8) == Some(&0) { 13 } else { 17 };
+    while let Some(start) = long_at(list, at)
+        && let Some(&length) = list.get(at + 8)
+        && let Some(title) = list.get(at + 9..at + 9 + usize::from(length))
+    {
+        let title = String::from_utf8_lossy(title).into_owned();
+        chapters.push(Chapter { start_ns: start.saturating_mul(100), end_ns: None, title });
+        at += 9 + usize::from(length);
+    }
+    chapters
 }
 
 /// A track whose last edit shows `length` ticks of the movie or more; unchanged when it has no
@@ -351,14 +431,43 @@ fn with_length(track: &[u8], length: u64) -> Vec<u8> {
     made
 }
 
+/// A track of Opus with the numbers of its header (dOps) the right way round: mp4mux of GStreamer
+/// 1.22 writes them with the lowest byte first. `None` for any other.
+fn with_opus_mended(track: &[u8]) -> Option<Vec<u8>> {
+    /// The longest beginning that a decoder leaves out, in samples, that is taken for real.
+    const LONGEST_SKIP: u16 = 4_800;
+    let table = inside(track, &[b"mdia", b"minf", b"stbl", b"stsd"])?;
+    // The first entry, behind version, flags and count, has a head of its own before its boxes.
+    let (_, entry) = boxes(table.get(16..)?).into_iter().find(|(kind, _)| kind == b"Opus")?;
+    let (_, header) = boxes(entry.get(36..)?).into_iter().find(|(kind, _)| kind == b"dOps")?;
+    let skip = header.get(10..12)?;
+    let skips = [u16::from_be_bytes(skip.try_into().ok()?), u16::from_le_bytes(skip.try_into().ok()?)];
+    let rate = number_at(header, 12)?;
+    let turned = rate > 192_000 || (rate == 0 && skips[0] > LONGEST_SKIP && skips[1] <= LONGEST_SKIP);
+    let start = header.as_ptr() as usize - track.as_ptr() as usize;
+    let mut made = track.to_vec();
+    for part in [10..12, 12..16, 16..18].into_iter().filter(|_| turned) {
+        made.get_mut(start + part.start..start + part.end)?.reverse();
+    }
+    turned.then_some(made)
+}
+
 /// A track with an edit list that hides its first `lead_ns`.
 fn with_lead(track: &[u8], lead_ns: u64, movie_scale: u32) -> Option<Vec<u8>> {
     let (scale, duration) = inside(track, &[b"mdia", b"mdhd"]).and_then(scale_and_duration)?;
     let lead = (lead_ns as f64 * f64::from(scale) / 1e9).round() as u64;
     let heard_s = duration.saturating_sub(lead) as f64 / f64::from(scale);
     let length = (heard_s * f64::from(movie_scale)).ceil() as u64;
-    // Version 1, one entry: 64-bit length and start, speed 1.
-    let mut list = [0, 0, 0, 0, b'e', b'l', b's', b't', 1, 0, 0, 0, 0, 0, 0, 1].to_vec();
+    // What mp4mux writes for a track that begins late is kept.
+    let delay = edit(track).map_or(0, |edit| edit.delay);
+    let count = if delay > 0 { 2 } else { 1 };
+    // Version 1, one or two entries: 64-bit length and start, speed 1.
+    let mut list = [0, 0, 0, 0, b'e', b'l', b's', b't', 1, 0, 0, 0, 0, 0, 0, count].to_vec();
+    if delay > 0 {
+        list.extend(delay.to_be_bytes());
+        list.extend(u64::MAX.to_be_bytes());
+        list.extend([0, 1, 0, 0]);
+    }
     list.extend(length.to_be_bytes());
     list.extend(lead.to_be_bytes());
     list.extend([0, 1, 0, 0]);
@@ -445,13 +554,46 @@ mod tests {
         let before =
             index(&[track(1, 1, None), track(2, 0, None), track(3, 2, Some(&[0, 1, 0, 0, 1 << 16]))]);
         let mut made = file(&[data.clone(), before]);
-        repair(&mut made, 0, &[0, 0, 21_333_333]).unwrap();
+        let hidden_ns = &[0, 0, 21_333_333];
+        repair(&mut made, &Repairs { hidden_ns, ..Repairs::default() }).unwrap();
         let mut hidden = track(3, 2, None);
         let edits = make(b"edts", &make(b"elst", &numbers(&[1 << 24, 1, 0, 2000, 0, 1024, 1 << 16])));
         let header = 8 + make(b"tkhd", &numbers(&[0, 0, 0, 3])).len();
         hidden.splice(header..header, edits);
         set_size(&mut hidden);
         assert_eq!(bytes(&mut made), [data, index(&[track(1, 1, None), hidden])].concat());
+    }
+
+    #[test]
+    fn the_numbers_of_opus_are_turned_where_they_are_the_wrong_way_round() {
+        let header = |skip: [u8; 2], rate: [u8; 4]| {
+            let header = [&[0, 2][..], &skip, &rate, &[0, 0, 0]].concat();
+            let entry = make(b"Opus", &[&[0; 28][..], &make(b"dOps", &header)].concat());
+            let table = make(b"stsd", &[&numbers(&[0, 1])[..], &entry].concat());
+            let inside = make(b"minf", &make(b"stbl", &table));
+            make(b"trak", &make(b"mdia", &inside))
+        };
+        let (skip, rate) = ([0x01, 0x38], [0, 0, 0xbb, 0x80]);
+        let right = header(skip, rate);
+        assert_eq!(with_opus_mended(&right), None);
+        assert_eq!(with_opus_mended(&header([0x38, 0x01], [0x80, 0xbb, 0, 0])), Some(right));
+        assert_eq!(with_opus_mended(&header([0x38, 0x01], [0; 4])), Some(header(skip, [0; 4])));
+        assert_eq!(with_opus_mended(&track(1, 1, None)), None);
+    }
+
+    #[test]
+    fn chapters_come_back() {
+        let chapter = |start_ns, title: &str| Chapter { start_ns, end_ns: None, title: title.to_owned() };
+        let chapters = [chapter(0, "one"), chapter(1_500_000_000, "zwölf")];
+        for more in [Vec::new(), make(b"udta", &make(b"meta", &[1]))] {
+            let mut made = file(&[
+                make(b"ftyp", b"isom"),
+                make(b"moov", &[movie(2000), track(1, 1, None), more].concat()),
+            ]);
+            repair(&mut made, &Repairs { chapters: &chapters, ..Repairs::default() }).unwrap();
+            assert_eq!(Timeline::read(&mut made).unwrap().chapters, chapters);
+        }
+        assert_eq!(read_chapters(b"\0\0\0\x20moov\0\0\0\x18udta\0\0\0\x10chpl\0\0\0\0\0\0\0\0"), []);
     }
 
     #[test]
@@ -466,7 +608,7 @@ mod tests {
             (&[1 << 24, 1, 0, 800, 0, 5, ONE], &[1 << 24, 1, 0, 934, 0, 5, ONE]),
         ] {
             let mut made = file(&[index(pictures(before))]);
-            repair(&mut made, 933_333_333, &[]).unwrap();
+            repair(&mut made, &Repairs { video_ns: 933_333_333, ..Repairs::default() }).unwrap();
             assert_eq!(bytes(&mut made), index(pictures(after)), "{before:?}");
         }
     }

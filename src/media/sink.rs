@@ -1,3 +1,5 @@
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,11 +9,11 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 
-use super::audio::Track;
-use super::encoder::{self, SinkOptions, VideoCodec, WorkingEncoder};
+use super::audio::{Description, Kind, Track};
+use super::encoder::{self, SinkOptions, SoundEncoder, VideoCodec, WorkingEncoder};
 use super::mp4;
 use super::output::Pending;
-use super::{Audio, Container, Frame, Input, MediaError, Picture, SourceInfo};
+use super::{Audio, Chapter, Container, Frame, Input, MediaError, Picture, SourceInfo};
 use super::{element, error_text, start_gstreamer};
 
 /// Frames waiting for the encoder.
@@ -22,8 +24,6 @@ const STALL_LIMIT: Duration = Duration::from_secs(60);
 const SLICE: Duration = Duration::from_millis(50);
 /// Ticks a second of the video track in MP4, exact for the usual frame rates.
 const MP4_TIMESCALE: u32 = 90_000;
-/// AAC encoders, best first.
-const AAC_ENCODERS: [&str; 3] = ["fdkaacenc", "avenc_aac", "voaacenc"];
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,12 @@ pub struct Sink {
     size: (usize, usize),
     coded: (usize, usize),
     meta: Layout,
+    /// How much later everything is written than it comes.
+    lead_ns: u64,
+    /// How much of the beginning of each sound track is not to be heard.
+    hidden_ns: Vec<u64>,
+    chapters: Vec<Chapter>,
+    title: Option<String>,
     first_pts_ns: Option<u64>,
     last_pts_ns: Option<u64>,
     end_ns: u64,
@@ -208,27 +214,15 @@ impl Sink {
         }
 
         let tracks = audio.into_tracks();
-        let mut outs = Vec::new();
-        let mut encoded = 0;
+        let mut sounds = Vec::new();
         for track in &tracks {
-            let out =
-                gst_app::AppSrc::builder().format(gst::Format::Time).max_bytes(0).max_buffers(0).build();
-            let mut chain = vec![out.clone().upcast()];
-            if !track.compressed {
-                chain.push(element("audioconvert")?);
-                chain.push(element("audioresample")?);
-                match container {
-                    Container::Mp4 => chain.extend([aac_encoder()?, element("aacparse")?]),
-                    Container::WebM => chain.push(element("opusenc")?),
-                    // Matroska takes uncompressed sound.
-                    Container::Matroska => {}
-                }
-                encoded += usize::from(container != Container::Matroska);
-            }
-            chain.push(unlimited_queue()?);
-            link_to(&pipeline, &chain, &muxer, "audio_%u")?;
-            outs.push(out);
+            sounds.push(Sound::add(track, container, &pipeline, &muxer)?);
         }
+        let encoded = sounds.iter().filter(|sound| sound.encoded).count();
+        let copied = tracks.iter().filter(|track| track.kind != Kind::Text).count() - encoded;
+        // Everything comes later by what lies before the first picture and cannot be hidden.
+        let lead_ns = sounds.iter().map(|sound| sound.early_ns).max().unwrap_or(0);
+        entitle(&muxer, info, lead_ns);
 
         if pipeline.set_state(gst::State::Playing).is_err() {
             let reason =
@@ -236,15 +230,17 @@ impl Sink {
             let _ = pipeline.set_state(gst::State::Null);
             return Err(MediaError::NotWritten { path: path.to_owned(), reason });
         }
-        // Only MP4 can say that a track starts with sound that is not to be heard.
-        let keeps_priming = container == Container::Mp4;
-        tracks.iter().zip(outs).for_each(|(track, out)| track.connect(out, keeps_priming));
+        let mut hidden_ns = Vec::new();
+        for (track, sound) in tracks.iter().zip(sounds) {
+            hidden_ns.push(sound.hidden_ns);
+            track.connect(sound.out, lead_ns + sound.later_ns, sound.clamped_ns);
+        }
         let summary = SinkSummary {
             path: path.to_owned(),
             frames: 0,
             bytes: 0,
             encoder: encoder_name,
-            audio_copied: tracks.len() - encoded,
+            audio_copied: copied,
             audio_encoded: encoded,
         };
         Ok(Self {
@@ -258,6 +254,10 @@ impl Sink {
             size: (info.width, info.height),
             coded,
             meta: Layout::new(coded),
+            lead_ns,
+            hidden_ns,
+            chapters: info.about.chapters.clone(),
+            title: info.about.title.clone(),
             first_pts_ns: None,
             last_pts_ns: None,
             end_ns: 0,
@@ -296,7 +296,7 @@ impl Sink {
         let picture = if self.coded == size { frame.picture } else { padded(&frame.picture, self.coded) };
         let mut buffer = gst::Buffer::from_slice(Pixels(picture));
         let fields = buffer.make_mut();
-        fields.set_pts(gst::ClockTime::from_nseconds(frame.pts_ns));
+        fields.set_pts(gst::ClockTime::from_nseconds(frame.pts_ns + self.lead_ns));
         fields.set_duration(gst::ClockTime::from_nseconds(frame.duration_ns));
         self.meta.add_to(fields);
         if self.video.push_buffer(buffer).is_err() {
@@ -335,10 +335,16 @@ impl Sink {
         let _ = self.pipeline.set_state(gst::State::Null);
         if let Some(mut pending) = self.pending.take() {
             if self.container == Container::Mp4 {
-                let leads_ns: Vec<u64> = self.tracks.iter().map(|track| track.lead_ns()).collect();
                 let video_ns = self.end_ns - self.first_pts_ns.unwrap_or(0);
-                mp4::repair(pending.file(), video_ns, &leads_ns)
-                    .map_err(|error| self.failed(error.to_string()))?;
+                let repairs = mp4::Repairs {
+                    video_ns,
+                    hidden_ns: &self.hidden_ns,
+                    chapters: &self.chapters,
+                    chapters_later_ns: self.lead_ns,
+                };
+                mp4::repair(pending.file(), &repairs).map_err(|error| self.failed(error.to_string()))?;
+            } else if let Some(title) = &self.title {
+                mend_title(pending.file(), title).map_err(|error| self.failed(error.to_string()))?;
             }
             pending.publish()?;
         }
@@ -447,11 +453,155 @@ fn unlimited_queue() -> Result<gst::Element, MediaError> {
     Ok(queue)
 }
 
-fn aac_encoder() -> Result<gst::Element, MediaError> {
-    AAC_ENCODERS
-        .iter()
-        .find_map(|name| element(name).ok())
-        .ok_or_else(|| MediaError::MissingElement("an AAC encoder".to_owned()))
+/// The way of one sound track into the file.
+struct Sound {
+    out: gst_app::AppSrc,
+    encoded: bool,
+    /// How much of it lies before the first picture and cannot be hidden.
+    early_ns: u64,
+    /// How much later it is written for what is hidden, and how much that is.
+    later_ns: u64,
+    hidden_ns: u64,
+    /// How much before the beginning of the file packets may lie that are written at it.
+    clamped_ns: u64,
+}
+
+impl Sound {
+    fn add(
+        track: &Track,
+        container: Container,
+        pipeline: &gst::Pipeline,
+        muxer: &gst::Element,
+    ) -> Result<Self, MediaError> {
+        let out = gst_app::AppSrc::builder().format(gst::Format::Time).max_bytes(0).max_buffers(0).build();
+        let mut chain = vec![out.clone().upcast()];
+        let start = track.start();
+        let format = start.as_ref().and_then(|start| start.caps.structure(0));
+        let encoder = match container {
+            Container::Mp4 => SoundEncoder::AAC,
+            Container::WebM => SoundEncoder::OPUS,
+            Container::Matroska => SoundEncoder::NONE,
+        };
+        let mut delay_ns = 0;
+        if track.kind == Kind::Samples {
+            let unknown = gst::Structure::new_empty("audio/x-raw");
+            chain.extend(encoder.chain(format.unwrap_or(&unknown), false)?);
+            delay_ns = format.map_or(0, |format| encoder.delay_ns(format));
+        }
+        chain.extend(names(&track.description())?);
+        chain.push(unlimited_queue()?);
+        if track.kind == Kind::Text {
+            make_sparse(&out);
+        }
+        link_to(pipeline, &chain, muxer, if track.kind == Kind::Text { "subtitle_%u" } else { "audio_%u" })?;
+        let first_ns = start.as_ref().map_or(0, |start| start.first_ns);
+        let priming_ns = start.as_ref().map_or(0, |start| start.priming_ns);
+        let is_opus = format.is_some_and(|format| format.name() == "audio/x-opus");
+        // MP4 hides a beginning by an edit list; matroskamux itself writes Opus later by what its
+        // codec delay hides.
+        let (later_ns, clamped_ns) = match container {
+            Container::Mp4 => (priming_ns, 0),
+            _ if is_opus => (0, priming_ns),
+            _ => (0, 0),
+        };
+        let early_ns = u64::try_from(-first_ns).unwrap_or(0).saturating_sub(later_ns + clamped_ns);
+        Ok(Self {
+            out,
+            encoded: track.kind == Kind::Samples && encoder != SoundEncoder::NONE,
+            early_ns,
+            later_ns,
+            clamped_ns,
+            hidden_ns: later_ns + delay_ns,
+        })
+    }
+}
+
+/// Tells the muxer not to wait for a stream that has something only now and then.
+fn make_sparse(out: &gst_app::AppSrc) {
+    let Some(pad) = out.static_pad("src") else { return };
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| {
+        let sparse = match info.event().map(|event| event.view()) {
+            Some(gst::EventView::StreamStart(start)) => {
+                let flags = start.stream_flags() | gst::StreamFlags::SPARSE;
+                Some(gst::event::StreamStart::builder(start.stream_id()).flags(flags).build())
+            }
+            _ => None,
+        };
+        if let Some(event) = sparse {
+            info.data = Some(gst::PadProbeData::Event(event));
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// What tells the muxer how the whole is called, and its chapters, which come `later_ns`.
+fn entitle(muxer: &gst::Element, info: &SourceInfo, later_ns: u64) {
+    if let (Some(title), Some(setter)) = (&info.about.title, muxer.dynamic_cast_ref::<gst::TagSetter>()) {
+        setter.add_tag::<gst::tags::Title>(&title.as_str(), gst::TagMergeMode::Replace);
+    }
+    let Some(setter) = muxer.dynamic_cast_ref::<gst::TocSetter>() else { return };
+    let mut toc = gst::Toc::new(gst::TocScope::Global);
+    let mut edition = gst::TocEntry::new(gst::TocEntryType::Edition, "edition");
+    for (number, chapter) in (1..).zip(&info.about.chapters) {
+        let mut entry = gst::TocEntry::new(gst::TocEntryType::Chapter, &format!("{number}"));
+        let mut tags = gst::TagList::new();
+        tags.make_mut().add::<gst::tags::Title>(&chapter.title.as_str(), gst::TagMergeMode::Replace);
+        let made = entry.make_mut();
+        let time = |ns: u64| ns.saturating_add(later_ns) as i64;
+        // Where no end is stated, the next one begins there.
+        let next = info.about.chapters.get(number).map(|next| next.start_ns);
+        let end_ns = chapter.end_ns.or(next).or(info.duration_ns).unwrap_or(chapter.start_ns);
+        made.set_start_stop_times(time(chapter.start_ns), time(end_ns.max(chapter.start_ns)));
+        made.set_tags(tags);
+        edition.make_mut().append_sub_entry(entry);
+    }
+    if !info.about.chapters.is_empty() {
+        toc.make_mut().append_entry(edition);
+        setter.set_toc(Some(&toc));
+    }
+}
+
+/// Puts the title itself where matroskamux of GStreamer 1.22 writes it as in a program, with
+/// backslashes before spaces; what is left of the room for it is filled with zeros, as Matroska
+/// allows.
+fn mend_title(file: &mut File, title: &str) -> io::Result<()> {
+    /// How far from the end the tags may lie.
+    const TAIL: u64 = 1 << 20;
+    let Ok(written) = title.to_value().serialize() else { return Ok(()) };
+    let (written, mut right) = (written.as_bytes(), title.as_bytes().to_vec());
+    if written == right || written.len() < right.len() {
+        return Ok(());
+    }
+    right.resize(written.len(), 0);
+    let begin = file.metadata()?.len().saturating_sub(TAIL);
+    let mut tail = Vec::new();
+    file.seek(SeekFrom::Start(begin))?;
+    file.read_to_end(&mut tail)?;
+    if let Some(at) = tail.windows(written.len()).rposition(|window| window == written) {
+        file.seek(SeekFrom::Start(begin + at as u64))?;
+        file.write_all(&right)?;
+    }
+    Ok(())
+}
+
+/// What tells the muxer how a track is called.
+fn names(description: &Description) -> Result<Option<gst::Element>, MediaError> {
+    let mut tags = gst::TagList::new();
+    let list = tags.make_mut();
+    if let Some(language) = &description.language {
+        list.add::<gst::tags::LanguageCode>(&language.as_str(), gst::TagMergeMode::Replace);
+    }
+    if let Some(title) = &description.title {
+        list.add::<gst::tags::Title>(&title.as_str(), gst::TagMergeMode::Replace);
+    }
+    if list.n_tags() == 0 {
+        return Ok(None);
+    }
+    let naming = element("taginject")?;
+    let text = tags.to_string();
+    let text = text.trim_start_matches("taglist").trim_start_matches(',').trim_end_matches(';').trim();
+    naming.set_property("tags", text);
+    Ok(Some(naming))
 }
 
 /// Adds a chain of elements and links its end to a new pad of the muxer.

@@ -2,14 +2,18 @@
 
 mod connection;
 mod demuxed;
+mod feed;
 mod packets;
 mod refusal;
 mod shown;
+mod streams;
 mod tone;
+mod ts;
 
 use std::collections::VecDeque;
 use std::io::Read;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,15 +24,21 @@ pub(super) use demuxed::on_caps;
 use packets::Numbering;
 use tone::ToneMap;
 
-use super::audio::Track;
+use super::audio::{Kind, Track};
 use super::matroska::{self, Turn};
 use super::mp4::{self, Timeline};
-use super::start_gstreamer;
 use super::still::open_input;
-use super::{Audio, Colorimetry, Container, Frame, Input, MediaError, StopHandle};
+use super::{About, Audio, Colorimetry, Container, Frame, Input, MediaError, StopHandle};
+use super::{input, start_gstreamer};
 
 /// How long the first picture may take.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
+/// How long an input may be silent before it counts as stuck, unless [`SourceOptions::patience`]
+/// says otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait for the beginning of all sound once there is a picture and all streams are
+/// known.
+const SOUND_LIMIT: Duration = Duration::from_secs(2);
 /// How long an RTSP stream may be silent before it counts as lost.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait for further streams once there is a picture.
@@ -67,6 +77,9 @@ pub struct SourceOptions {
     pub container: Option<Container>,
     /// What to do when an RTSP stream is lost.
     pub reconnect: Reconnect,
+    /// How long the input may give nothing at all before the source ends there, as
+    /// [`Source::cut_off`] then tells; `None` for 30 s. An RTSP stream is connected to again instead.
+    pub patience: Option<Duration>,
     /// Ends the source from another thread.
     pub stop: StopHandle,
 }
@@ -95,6 +108,8 @@ pub struct SourceInfo {
     pub live: bool,
     /// Sound tracks that were found.
     pub audio_tracks: usize,
+    /// Title and chapters.
+    pub(super) about: About,
     /// Caps of the pictures, system memory, I420.
     pub(super) caps: gst::Caps,
 }
@@ -111,6 +126,7 @@ pub struct Source {
     connection: Option<Connection>,
     audio: Option<Audio>,
     ended: bool,
+    cut_off: Option<String>,
 }
 
 struct Shared {
@@ -124,6 +140,13 @@ struct Shared {
     numbering: Mutex<Numbering>,
     /// What maps pictures of high dynamic range, once there is one.
     tone_map: OnceLock<ToneMap>,
+    /// Whether the input is a file that is read by ourselves, and only once.
+    fed: bool,
+    /// When this began, and how many milliseconds later something last came.
+    began: Instant,
+    touched_ms: AtomicU64,
+    /// Where sound ends that nobody wanted, in nanoseconds.
+    sound_end_ns: AtomicU64,
 }
 
 /// What the streaming threads and the consumer share.
@@ -143,6 +166,13 @@ struct State {
     started: Option<Instant>,
     /// What to add to running times, once known for this connection.
     offset_ns: Option<i64>,
+    /// How much later all running times are than they are in the file.
+    headroom_ns: i64,
+    /// Whether all tracks are known and handed out.
+    opened: bool,
+    about: About,
+    /// Warnings that do not name the input yet.
+    notes: Vec<String>,
     dropped: u64,
     /// When the last picture came.
     heard: Instant,
@@ -159,6 +189,12 @@ struct State {
 struct ConnectionState {
     video_found: bool,
     pads_done: bool,
+    /// Streams that have not ended.
+    running: usize,
+    /// Decoders that have not handed out anything yet.
+    undecided: usize,
+    /// Why the input cannot be followed further.
+    cut_off: Option<String>,
     audio_pads: usize,
     pictures: u64,
     video_ended: bool,
@@ -178,6 +214,15 @@ struct Format {
     caps: gst::Caps,
 }
 
+impl State {
+    /// A stream of this connection has ended; the last ends the whole.
+    fn end_one(&mut self) {
+        let now = &mut self.connection;
+        now.running = now.running.saturating_sub(1);
+        now.ended |= now.running == 0 && now.pads_done && now.undecided == 0;
+    }
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -195,6 +240,18 @@ impl Shared {
         if begins && let Ok(mut bytes) = buffer.make_mut().map_writable() {
             numbering.apply(offset, &mut bytes);
         }
+    }
+
+    /// Notes that something came.
+    fn touch(&self) {
+        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.touched_ms.fetch_max(now_ms, Ordering::AcqRel);
+    }
+
+    /// How long nothing came.
+    fn silent_for(&self) -> Duration {
+        let touched = Duration::from_millis(self.touched_ms.load(Ordering::Acquire));
+        self.began.elapsed().saturating_sub(touched)
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -220,9 +277,9 @@ impl Source {
     /// within 20 s; when a part of GStreamer is missing; when stopped meanwhile. An
     /// [`Input::Still`] is refused: [`read_still`](super::read_still) reads those.
     pub fn open(input: &Input, options: &SourceOptions) -> Result<Self, MediaError> {
-        let (mut timeline, mut turn) = (Timeline::default(), None);
+        let (mut timeline, mut turn, mut fed) = (Timeline::default(), None, false);
         match input {
-            Input::File(path) => (timeline, turn) = examine(path)?,
+            Input::File(path) => (timeline, turn, fed) = examine(path)?,
             Input::Still(_) => {
                 let reason = "it is a still image, not a video".to_owned();
                 return Err(MediaError::BadInput { input: input.to_string(), reason });
@@ -242,6 +299,10 @@ impl Source {
             last_step_ns: None,
             started: None,
             offset_ns: None,
+            headroom_ns: 0,
+            opened: false,
+            about: About { title: None, chapters: timeline.chapters.clone() },
+            notes: Vec::new(),
             dropped: 0,
             heard: Instant::now(),
             connection: ConnectionState::default(),
@@ -256,6 +317,10 @@ impl Source {
             turn,
             numbering: Mutex::default(),
             tone_map: OnceLock::new(),
+            fed,
+            began: Instant::now(),
+            touched_ms: AtomicU64::new(0),
+            sound_end_ns: AtomicU64::new(0),
         });
         let opened = Connection::start(input, options, &shared).and_then(|connection| {
             wait_for_picture(&shared, input, &options.stop, OPEN_LIMIT).map(|()| connection)
@@ -285,13 +350,15 @@ impl Source {
             frames,
             colorimetry: format.colorimetry,
             live: state.live,
-            audio_tracks: state.tracks.len(),
+            audio_tracks: state.tracks.iter().filter(|track| track.kind != Kind::Text).count(),
+            about: state.about.clone(),
             caps: format.caps,
         };
         // Streams are exposed decoded ones first; their names sort as they lie in the file.
         let mut tracks = state.tracks.clone();
         tracks.sort_by(|a, b| a.stream.cmp(&b.stream));
         let audio = Audio { tracks };
+        state.opened = true;
         drop(state);
         Ok(Self {
             shared,
@@ -300,6 +367,7 @@ impl Source {
             connection: Some(connection),
             audio: Some(audio),
             ended: false,
+            cut_off: None,
         })
     }
 
@@ -324,6 +392,7 @@ impl Source {
     /// When decoding failed before any frame was handed out.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, MediaError> {
         self.audio = None;
+        let asked = Instant::now();
         while !self.ended {
             if self.options.stop.is_stopped() {
                 self.end(true);
@@ -340,6 +409,13 @@ impl Source {
                 (Some(error), _) => Some(error.clone()),
                 (None, true) => None,
                 (None, false) if silent => Some(format!("no picture for {} s", SILENCE_LIMIT.as_secs())),
+                (None, false) if self.is_stuck(asked) => {
+                    let patience = self.patience().as_secs_f64();
+                    let waited = format!("nothing came for {patience} s while waiting for its next picture");
+                    state.connection.cut_off.get_or_insert(waited);
+                    state.connection.ended = true;
+                    None
+                }
                 (None, false) => {
                     drop(self.shared.wait(state));
                     continue;
@@ -349,7 +425,12 @@ impl Source {
                 state.ready.push_back(frame);
                 continue;
             }
+            let cut_off = state.connection.cut_off.take();
             drop(state);
+            if let Some(reason) = cut_off {
+                self.give_up(&reason);
+                break;
+            }
             if self.info.input.is_rtsp() && self.info.duration_ns.is_none() {
                 self.connect_again(failure.as_deref().unwrap_or("the server ended it"));
                 continue;
@@ -361,6 +442,36 @@ impl Source {
         Ok(None)
     }
 
+    /// Why the source ended before its input did, in one sentence; `None` when it did not.
+    pub fn cut_off(&self) -> Option<&str> {
+        self.cut_off.as_deref()
+    }
+
+    fn patience(&self) -> Duration {
+        self.options.patience.unwrap_or(PATIENCE)
+    }
+
+    /// Whether nothing came for too long, of pictures or sound, although somebody waits.
+    fn is_stuck(&self, asked: Instant) -> bool {
+        !self.info.input.is_rtsp() && self.shared.silent_for().min(asked.elapsed()) > self.patience()
+    }
+
+    /// Ends here what cannot be followed further.
+    fn give_up(&mut self, reason: &str) {
+        let end_s = self.end_ns() as f64 / 1e9;
+        self.cut_off = Some(format!("{} cannot be followed beyond {end_s:.2} s: {reason}", self.info.input));
+        self.end(false);
+    }
+
+    /// Where pictures and sound end, as far as they came.
+    fn end_ns(&self) -> u64 {
+        let state = self.shared.state();
+        let step_ns = state.last_step_ns.unwrap_or(FALLBACK_FRAME_NS);
+        let video_end_ns = state.last_pts_ns.map_or(0, |pts_ns| pts_ns + step_ns);
+        let ignored_ns = self.shared.sound_end_ns.load(Ordering::Acquire);
+        state.tracks.iter().map(|track| track.last_end_ns()).fold(video_end_ns.max(ignored_ns), u64::max)
+    }
+
     /// Live frames that were dropped because the consumer was slow.
     pub fn dropped(&self) -> u64 {
         self.shared.state().dropped
@@ -368,7 +479,12 @@ impl Source {
 
     /// What a person should know: one sentence each, since the last call.
     pub fn take_warnings(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.shared.state().warnings)
+        let mut state = self.shared.state();
+        let notes = std::mem::take(&mut state.notes);
+        let tracks = state.tracks.iter().flat_map(|track| track.take_notes()).collect::<Vec<_>>();
+        let input = &self.info.input;
+        let named = notes.into_iter().chain(tracks).map(|note| format!("{input}: {note}"));
+        std::mem::take(&mut state.warnings).into_iter().chain(named).collect()
     }
 
     /// Ends the tracks and shuts the pipeline down.
@@ -385,11 +501,9 @@ impl Source {
 
     /// Warns when what was decoded is shorter than the container said.
     fn warn_of_early_end(&self, failure: Option<String>) {
+        let end_ns = self.end_ns();
         let mut state = self.shared.state();
         let input = &self.info.input;
-        let step_ns = state.last_step_ns.unwrap_or(FALLBACK_FRAME_NS);
-        let video_end_ns = state.last_pts_ns.map_or(0, |pts_ns| pts_ns + step_ns);
-        let end_ns = state.tracks.iter().map(|track| track.last_end_ns()).fold(video_end_ns, u64::max);
         if let Some(failure) = failure {
             state.warnings.push(format!("{input} breaks off after {:.2} s: {failure}", end_ns as f64 / 1e9));
         } else if let Some(duration_ns) = self.info.duration_ns {
@@ -486,10 +600,20 @@ fn wait_for_picture(
         let now = &state.connection;
         if now.pictures > 0 {
             let since: Instant = *pictured.get_or_insert_with(Instant::now);
-            if now.pads_done || now.ended || now.error.is_some() || since.elapsed() > PADS_LIMIT {
+            let known = now.pads_done && now.undecided == 0;
+            let heard = state.tracks.iter().all(|track| track.has_begun());
+            if now.ended
+                || now.error.is_some()
+                || (known && (heard || state.live || since.elapsed() > SOUND_LIMIT))
+                || since.elapsed() > PADS_LIMIT
+            {
                 return Ok(());
             }
-        } else if now.error.is_some() || now.video_ended || now.ended || (now.pads_done && !now.video_found) {
+        } else if now.error.is_some()
+            || now.video_ended
+            || now.ended
+            || (now.pads_done && now.undecided == 0 && !now.video_found)
+        {
             return Err(match (&now.missing, &now.error) {
                 (Some(missing), _) => MediaError::MissingElement(missing.clone()),
                 (None, Some(reason)) if !no_stream(reason) => {
@@ -505,24 +629,29 @@ fn wait_for_picture(
     }
 }
 
-/// Looks at a file before GStreamer does, which says little of what is wrong with one.
-fn examine(path: &Path) -> Result<(Timeline, Option<Turn>), MediaError> {
+/// Looks at a file before GStreamer does, which says little of what is wrong with one. Also says how its
+/// pictures become upright where no tag does, and whether it is to be read by ourselves: what can be read
+/// only once, and transport streams.
+fn examine(path: &Path) -> Result<(Timeline, Option<Turn>, bool), MediaError> {
     let unreadable = |source| MediaError::Unreadable { path: path.to_owned(), source };
-    let mut file = open_input(path)?;
-    if !file.metadata().map_err(unreadable)?.is_file() {
-        return Ok(Default::default());
+    if !input::is_read_twice(path) && path.exists() && !path.is_dir() {
+        return Ok((Timeline::default(), None, true));
     }
+    let mut file = open_input(path)?;
     let mut start = Vec::new();
-    (&mut file).take(6).read_to_end(&mut start).map_err(unreadable)?;
-    if start == b"GIF87a" || start == b"GIF89a" {
+    (&mut file).take(feed::TELLING).read_to_end(&mut start).map_err(unreadable)?;
+    if start.starts_with(b"GIF87a") || start.starts_with(b"GIF89a") {
         let reason = "it is a gif image, not a video".to_owned();
         return Err(MediaError::BadInput { input: path.display().to_string(), reason });
+    }
+    if ts::layout(&start).is_some() {
+        return Ok((Timeline::default(), None, true));
     }
     if mp4::lacks_index(&mut file).map_err(unreadable)? {
         return Err(MediaError::NoIndex(path.to_owned()));
     }
     let timeline = Timeline::read(&mut file).map_err(unreadable)?;
-    Ok((timeline, matroska::turn(&mut file).map_err(unreadable)?))
+    Ok((timeline, matroska::turn(&mut file).map_err(unreadable)?, false))
 }
 
 /// Whether an error only means that no stream was wanted: when a decoder is really missing,

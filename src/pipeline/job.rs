@@ -157,6 +157,9 @@ pub struct LabelSummary {
     pub statistics: Statistics,
     /// Whether it was stopped before the end of the input.
     pub stopped: bool,
+    /// Why the input could not be followed to its end, where that was so; the outputs are complete up
+    /// to there.
+    pub cut_off: Option<String>,
 }
 
 /// Why a job failed.

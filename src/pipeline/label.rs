@@ -182,8 +182,8 @@ pub fn open(
     Opening::begin(input, purpose, live, control)
 }
 
-/// Whether a video is gone through twice: only a file is there twice.
+/// Whether a video is gone through twice: only a file on a disk is there twice.
 #[cfg(feature = "video")]
 fn goes_twice(input: &Input, mode: Mode, live: Option<bool>) -> bool {
-    mode == Mode::TwoPass && matches!(input, Input::File(_)) && live != Some(true)
+    mode == Mode::TwoPass && matches!(input, Input::File(_)) && input.is_read_twice() && live != Some(true)
 }

@@ -120,6 +120,7 @@ impl Ledger {
             work: self.work,
             statistics,
             stopped,
+            cut_off: None,
         })
     }
 }

@@ -95,7 +95,9 @@ pub(super) fn run(
     if let (Some(recorder), Some(path)) = (recorder, &job.analysis) {
         recorder.finish().write(path)?;
     }
-    Ok(ledger.close(statistics, source.dropped(), control.is_stopping())?)
+    let cut_off = source.cut_off().map(str::to_owned);
+    let summary = ledger.close(statistics, source.dropped(), control.is_stopping())?;
+    Ok(LabelSummary { cut_off, ..summary })
 }
 
 /// Decides about each face by itself, as if there were no time.

@@ -28,7 +28,10 @@ impl Recorder {
             frames: 0,
             duration_ns: 0,
             // What cannot be read will fail where it is opened.
-            fingerprint: path.and_then(|path| fingerprint(path).ok()).unwrap_or_default(),
+            fingerprint: path
+                .filter(|path| path.is_file())
+                .and_then(|path| fingerprint(path).ok())
+                .unwrap_or_default(),
         };
         Self {
             analysis: Analysis {

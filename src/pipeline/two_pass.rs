@@ -59,6 +59,7 @@ pub(super) fn run(
         });
     })?;
     warnings.try_iter().for_each(|text| on_event(Event::Warning(&text)));
+    let mut cut_off = source.cut_off().map(str::to_owned);
     drop(source);
     let stopped = control.is_stopping();
     // What was seen until then is still written.
@@ -85,9 +86,11 @@ pub(super) fn run(
                 sightings: &sightings,
                 redaction: job.redaction.zip(covered.as_ref()),
                 threads: job.threads,
+                cut_off: cut_off.take(),
             };
-            let (statistics, redacted) = render(source, outlet, drawing, control, on_event)?;
-            (Some(statistics), redacted)
+            let rendered = render(source, outlet, drawing, control, on_event)?;
+            cut_off = rendered.cut_off;
+            (Some(rendered.statistics), rendered.redacted)
         }
         false => (None, None),
     };
@@ -99,6 +102,7 @@ pub(super) fn run(
     let mut summary = ledger.close(together(statistics, rendered), 0, stopped)?;
     (summary.frames, summary.listed) = (frames, analysis.video.frames);
     summary.redacted = redacted;
+    summary.cut_off = cut_off;
     summary.explanations = Explanation::of(&analysis.observations, &decisions);
     Ok(summary)
 }
@@ -117,7 +121,7 @@ pub(super) fn relabel(
     let sightings = enter(&mut ledger, job.analysis, &decisions)?;
     let mut statistics = Statistics { wall: start.elapsed(), ..Statistics::default() };
     let covered = job.redaction.as_ref().map(|redaction| redaction.cover(job.analysis, &decisions));
-    let mut redacted = None;
+    let (mut redacted, mut cut_off) = (None, None);
     let mut frames = job.analysis.video.frames;
     if job.output.is_some() || job.view {
         let (source, outlet) = outlet()?;
@@ -126,11 +130,12 @@ pub(super) fn relabel(
             sightings: &sightings,
             redaction: job.redaction.zip(covered.as_ref()),
             threads: job.threads,
+            cut_off: None,
         };
-        let (rendered, audit) = render(source, outlet, drawing, control, on_event)?;
-        frames = rendered.items;
-        statistics = together(statistics, Some(rendered));
-        redacted = audit;
+        let rendered = render(source, outlet, drawing, control, on_event)?;
+        frames = rendered.statistics.items;
+        statistics = together(statistics, Some(rendered.statistics));
+        (redacted, cut_off) = (rendered.redacted, rendered.cut_off);
     }
     if let Some(page) = job.page {
         page.write(job.analysis, &decisions, &ledger.people(), covered.as_ref(), job.annotator.colours())?;
@@ -138,7 +143,7 @@ pub(super) fn relabel(
     statistics.items = job.analysis.video.frames;
     let explanations = Explanation::of(&job.analysis.observations, &decisions);
     let summary = ledger.close(statistics, 0, control.is_stopping())?;
-    Ok(LabelSummary { redacted, explanations, frames, ..summary })
+    Ok(LabelSummary { redacted, explanations, frames, cut_off, ..summary })
 }
 
 /// What two runs took, one after the other.
@@ -182,6 +187,16 @@ struct Drawing<'a> {
     /// What is covered, and where.
     redaction: Option<(Redaction, &'a Covered)>,
     threads: usize,
+    /// Why the video could not be followed to its end when it was looked at.
+    cut_off: Option<String>,
+}
+
+/// What was written.
+struct Rendered {
+    statistics: Statistics,
+    redacted: Option<AuditSummary>,
+    /// Why the video could not be followed to its end.
+    cut_off: Option<String>,
 }
 
 /// Draws what was decided and writes it.
@@ -191,8 +206,9 @@ fn render(
     drawing: Drawing<'_>,
     control: &Control,
     on_event: &mut dyn FnMut(Event<'_>),
-) -> Result<(Statistics, Option<AuditSummary>), LabelError> {
-    let Drawing { annotator, sightings, redaction, threads } = drawing;
+) -> Result<Rendered, LabelError> {
+    let Drawing { annotator, sightings, redaction, threads, cut_off } = drawing;
+    let was_cut_off = cut_off.is_some();
     let (info, threads) = (source.info().clone(), threads.max(1));
     let (mut redaction, covered) = redaction.unzip();
     on_event(Event::Opened {
@@ -208,7 +224,7 @@ fn render(
         let frames = graph.source("decode", Overflow::Wait, move || {
             // An analysis that was stopped early has fewer frames than the video.
             if left == 0 {
-                if from.next_frame()?.is_some() {
+                if was_cut_off || from.next_frame()?.is_some() {
                     stop.stop();
                 }
                 return Ok(None);
@@ -244,7 +260,8 @@ fn render(
         });
     })?;
     source.take_warnings().iter().for_each(|text| on_event(Event::Warning(text)));
+    let cut_off = cut_off.or_else(|| source.cut_off().map(str::to_owned));
     let redacted = redaction.map(|redaction| redaction.audit.finish()).transpose()?;
     statistics.wall += outlet.finish(control)?;
-    Ok((statistics, redacted))
+    Ok(Rendered { statistics, redacted, cut_off })
 }

@@ -6,5 +6,7 @@ mod kept;
 mod pace;
 mod pictures;
 mod refused;
+mod sound;
 mod stills;
 mod streams;
+mod stuck;

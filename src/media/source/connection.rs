@@ -11,10 +11,12 @@ use gstreamer_video as gst_video;
 use gstreamer_video::VideoFrameExt;
 
 use super::demuxed::{self, KeptBack};
+use super::feed::{self, Opener};
 use super::shown;
+use super::streams::{HEADROOM_NS, Origin, SOUND_DECODER, Streams, Times};
 use super::tone::Hdr;
 use super::{FALLBACK_FRAME_NS, Format, Shared, SourceOptions};
-use crate::media::audio::{Copyable, Track};
+use crate::media::audio::{Copyable, Kind, Track};
 use crate::media::matroska::Turn;
 use crate::media::{Colorimetry, Container, Frame, Input, Matrix, MediaError, Picture};
 use crate::media::{element, error_text};
@@ -51,25 +53,23 @@ impl Connection {
         demuxed::correct(&pipeline, &kept);
         let (video_pad, filter) = video_branch(&pipeline, shared, generation)?;
         shown::settle(&video_pad, &filter, shared, generation, kept);
-        let decoder = decoder(&pipeline, input, options.container, shared)?;
-
-        let weak = pipeline.downgrade();
-        let pads = Arc::clone(shared);
-        let container = options.container;
-        decoder.connect_pad_added(move |_, pad| {
-            let Some(pipeline) = weak.upgrade() else { return };
-            if let Err(error) = attach(&pipeline, pad, &video_pad, &pads, generation, container) {
-                pads.update(generation, |state| {
-                    state.connection.error.get_or_insert(error.to_string());
-                });
+        let streams = Arc::new(Streams {
+            pipeline: pipeline.downgrade(),
+            shared: Arc::clone(shared),
+            generation,
+            container: options.container,
+            video_pad,
+        });
+        let opener = match input {
+            Input::File(path) => front(&pipeline, path, shared, &streams)?,
+            _ => {
+                decoder(&pipeline, input, &streams)?;
+                None
             }
-        });
-        let pads = Arc::clone(shared);
-        decoder.connect_no_more_pads(move |_| {
-            pads.update(generation, |state| state.connection.pads_done = true);
-        });
+        };
 
         shared.state().heard = Instant::now();
+        shared.touch();
         let started = pipeline.set_state(gst::State::Paused).and_then(|paused| {
             // Live elements give nothing while paused, and say so: nothing has flowed yet.
             if paused == gst::StateChangeSuccess::NoPreroll && options.live.is_none() {
@@ -82,6 +82,9 @@ impl Connection {
             let reason = reason.unwrap_or_else(|| "its source does not start".to_owned());
             return Err(MediaError::NotDecodable { input: input.to_string(), reason });
         }
+        if let Some(opener) = opener {
+            feed::start(opener, streams)?;
+        }
         Ok(connection)
     }
 
@@ -93,7 +96,12 @@ impl Connection {
         bus.set_sync_handler(move |_, message| {
             match message.view() {
                 gst::MessageView::Error(error) => shared.update(generation, |state| {
-                    state.connection.error.get_or_insert_with(|| error_text(error));
+                    let from = error.src().map(|from| from.path_string().to_string());
+                    if from.is_some_and(|from| from.contains(SOUND_DECODER)) {
+                        state.notes.push(format!("a sound track is left out: {}", error_text(error)));
+                    } else {
+                        state.connection.error.get_or_insert_with(|| error_text(error));
+                    }
                 }),
                 gst::MessageView::Eos(_) => shared.update(generation, |state| state.connection.ended = true),
                 gst::MessageView::Element(message) => {
@@ -126,6 +134,9 @@ impl Drop for Connection {
         self.shared.state().generation += 1;
         self.shared.changed.notify_all();
         let pipeline = self.pipeline.clone();
+        pipeline.iterate_sinks().into_iter().flatten().for_each(|sink| {
+            sink.set_locked_state(false);
+        });
         let (done, finished) = mpsc::channel();
         std::thread::spawn(move || {
             let _ = pipeline.set_state(gst::State::Null);
@@ -135,42 +146,55 @@ impl Drop for Connection {
     }
 }
 
-/// The element whose pads appear with decoded video and sound.
-fn decoder(
-    pipeline: &gst::Pipeline,
-    input: &Input,
-    container: Option<Container>,
-    shared: &Arc<Shared>,
-) -> Result<gst::Element, MediaError> {
-    let mut caps = gst::Caps::builder("video/x-raw").any_features().build();
+/// What a decoder is to hand out: pictures, if wanted, and sound decoded or as the container of the
+/// output takes it.
+pub(super) fn wanted_caps(container: Option<Container>, pictures: bool) -> Result<gst::Caps, MediaError> {
+    let mut caps = gst::Caps::new_empty();
+    let wanted = caps.make_mut();
+    if pictures {
+        wanted.append(gst::Caps::builder("video/x-raw").any_features().build());
+    }
     if let Some(container) = container {
-        let wanted = caps.make_mut();
         wanted.append(gst::Caps::builder("audio/x-raw").any_features().build());
         for kind in Copyable::of(container) {
             wanted.append(parse_caps(kind.caps)?);
         }
     }
+    Ok(caps)
+}
+
+/// Begins to read a file; what can be read only once, and transport streams, are fed by ourselves
+/// once the pipeline runs.
+fn front(
+    pipeline: &gst::Pipeline,
+    path: &std::path::Path,
+    shared: &Arc<Shared>,
+    streams: &Arc<Streams>,
+) -> Result<Option<Opener>, MediaError> {
+    shared.state().headroom_ns = HEADROOM_NS;
+    if shared.fed {
+        let path = path.to_owned();
+        return Ok(Some(Box::new(move || Ok(Box::new(std::fs::File::open(path)?)))));
+    }
+    let source = element("filesrc")?;
+    source.set_property("location", path);
+    retouch(&source, shared);
+    pipeline.add(&source).map_err(|_| MediaError::MissingElement("a reader of files".to_owned()))?;
+    streams.identify(&source)?;
+    Ok(None)
+}
+
+/// Adds the elements whose pads appear with decoded video and sound.
+fn decoder(pipeline: &gst::Pipeline, input: &Input, streams: &Arc<Streams>) -> Result<(), MediaError> {
     let failed = |_| MediaError::MissingElement("a part of the decoder".to_owned());
-    let uri = match input {
-        Input::File(path) => {
-            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            Some(glib::filename_to_uri(&path, None).map_err(|error| MediaError::NotDecodable {
-                input: input.to_string(),
-                reason: error.to_string(),
-            })?)
-        }
-        Input::Url(url) => Some(url.into()),
-        _ => None,
-    };
-    if let Some(uri) = uri {
+    let caps = wanted_caps(streams.container, true)?;
+    if let Input::Url(url) = input {
         let decoder = element("uridecodebin")?;
-        decoder.set_property("uri", uri);
+        decoder.set_property("uri", url);
         decoder.set_property("caps", caps);
         decoder.set_property("expose-all-streams", false);
-        let shared = Arc::clone(shared);
         decoder.connect("source-setup", false, move |values| {
             let source = values.get(1)?.get::<gst::Element>().ok()?;
-            retouch(&source, &shared);
             if source.has_property("protocols") && source.has_property("latency") {
                 source.set_property_from_str("protocols", "tcp");
                 source.set_property("latency", RTSP_LATENCY_MS);
@@ -179,7 +203,8 @@ fn decoder(
             None
         });
         pipeline.add(&decoder).map_err(failed)?;
-        return Ok(decoder);
+        streams.follow(&decoder);
+        return Ok(());
     }
     let source = match input {
         Input::Webcam(number) => {
@@ -204,7 +229,8 @@ fn decoder(
     decoder.set_property("expose-all-streams", false);
     pipeline.add_many([&source, &decoder]).map_err(failed)?;
     source.link(&decoder).map_err(failed)?;
-    Ok(decoder)
+    streams.follow(&decoder);
+    Ok(())
 }
 
 /// Lets the demuxer see the index of an MP4 file as [`Timeline`] wants it seen.
@@ -247,6 +273,7 @@ fn video_branch(
     filter.set_property("caps", pinned(format.as_ref(), None));
     let sink = gst_app::AppSink::builder().sync(false).async_(false).max_buffers(1).build();
 
+    shared.update(generation, |state| state.connection.running += 1);
     let shared = Arc::clone(shared);
     let ended = Arc::clone(&shared);
     let pin = filter.downgrade();
@@ -261,6 +288,7 @@ fn video_branch(
                     state.connection.video_ended = true;
                     let held = state.held.take();
                     state.ready.extend(held);
+                    state.end_one();
                 });
             })
             .build(),
@@ -270,9 +298,18 @@ fn video_branch(
     let failed = |_| MediaError::MissingElement("a part of the video conversion".to_owned());
     pipeline.add_many(elements).map_err(failed)?;
     gst::Element::link_many(elements).map_err(failed)?;
+    start_sink(sink.upcast_ref());
     let input = queue.static_pad("sink");
     let input = input.ok_or_else(|| MediaError::MissingElement("a queue with an input".to_owned()))?;
     Ok((input, filter))
+}
+
+/// Starts a sink before the pipeline: a decoder that has not got enough yet keeps the whole in the
+/// state in which sinks take one buffer and wait, and then nothing more would come.
+pub(super) fn start_sink(sink: &gst::Element) {
+    sink.set_locked_state(true);
+    // Fails only where the first buffer fails too.
+    let _ = sink.set_state(gst::State::Playing);
 }
 
 /// I420 in system memory, of 10 bits what is to be mapped; once there was a picture its size and
@@ -347,7 +384,7 @@ fn take_picture(
             // A file keeps its times; a live source starts at 0, and after a loss goes on where
             // the wall clock is.
             let offset_ns = match (state.live, state.started) {
-                (false, None) => 0,
+                (false, None) => -state.headroom_ns,
                 (_, started) => {
                     let elapsed_ns = started.map_or(0, |at| at.elapsed().as_nanos() as u64);
                     elapsed_ns.max(next_ns) as i64 - running_ns.unwrap_or(0)
@@ -378,6 +415,7 @@ fn take_picture(
     state.last_pts_ns = Some(pts_ns);
     state.connection.pictures += 1;
     state.heard = Instant::now();
+    shared.touch();
     if state.live {
         while state.ready.len() >= AHEAD {
             state.ready.pop_front();
@@ -435,40 +473,47 @@ pub(super) fn colorimetry(video: &gst_video::VideoInfo) -> Colorimetry {
 }
 
 /// Connects a new decoded pad: the first video one, every sound one; others run dry.
-fn attach(
-    pipeline: &gst::Pipeline,
+pub(super) fn attach(
     pad: &gst::Pad,
-    video_pad: &gst::Pad,
-    shared: &Arc<Shared>,
-    generation: u64,
-    container: Option<Container>,
+    origin: &Origin,
+    pipeline: &gst::Pipeline,
+    streams: &Streams,
 ) -> Result<(), MediaError> {
     let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+    let caps = origin.caps.clone().filter(|_| caps.is_any()).unwrap_or(caps);
     let media = caps.structure(0).map_or(String::new(), |s| s.name().to_string());
     let refused = |what: &str| MediaError::MissingElement(format!("a way to take its {what}"));
-    if media.starts_with("video/") && !video_pad.is_linked() {
-        shared.update(generation, |state| state.connection.video_found = true);
-        return pad.link(video_pad).map(drop).map_err(|_| refused("video"));
+    if media.starts_with("video/") && !streams.video_pad.is_linked() {
+        streams.shared.update(streams.generation, |state| state.connection.video_found = true);
+        return pad.link(&streams.video_pad).map(drop).map_err(|_| refused("video"));
     }
-    let elements = match container {
+    let elements = match streams.container {
         Some(container) if media.starts_with("audio/") => {
-            audio_branch(&caps, &stream_name(pad), shared, generation, container)?
+            audio_branch(pad, &caps, origin, streams, container)?
         }
         _ => {
-            let sink = element("fakesink")?;
-            sink.set_property("sync", false);
-            sink.set_property("async", false);
-            vec![sink]
+            vec![dry_sink()?]
         }
     };
+    if let Some(sink) = elements.last() {
+        start_sink(sink);
+    }
     pipeline.add_many(&elements).map_err(|_| refused("sound"))?;
     gst::Element::link_many(&elements).map_err(|_| refused("sound"))?;
-    for element in elements.iter().rev() {
+    for element in elements.iter().rev().filter(|element| !element.is_locked_state()) {
         element.sync_state_with_parent().map_err(|_| refused("sound"))?;
     }
     let input =
         elements.first().and_then(|first| first.static_pad("sink")).ok_or_else(|| refused("sound"))?;
     pad.link(&input).map(drop).map_err(|_| refused("sound"))
+}
+
+/// Takes what nobody wants.
+pub(super) fn dry_sink() -> Result<gst::Element, MediaError> {
+    let sink = element("fakesink")?;
+    sink.set_property("sync", false);
+    sink.set_property("async", false);
+    Ok(sink)
 }
 
 /// The name that the demuxer gave the stream of a pad.
@@ -479,10 +524,10 @@ fn stream_name(pad: &gst::Pad) -> String {
 
 /// Elements that frame compressed sound, or pass decoded sound, into a track.
 fn audio_branch(
+    pad: &gst::Pad,
     caps: &gst::Caps,
-    stream: &str,
-    shared: &Arc<Shared>,
-    generation: u64,
+    origin: &Origin,
+    streams: &Streams,
     container: Container,
 ) -> Result<Vec<gst::Element>, MediaError> {
     let compressed = caps.structure(0).is_none_or(|format| format.name() != "audio/x-raw");
@@ -491,46 +536,118 @@ fn audio_branch(
     if compressed {
         for kind in Copyable::of(container) {
             if parse_caps(kind.caps)?.can_intersect(caps) {
-                elements.push(element(kind.parser)?);
+                // vorbisparse counts times from 0, and all that it adds may be there already.
+                let headed = caps.structure(0).is_some_and(|format| format.has_field("streamheader"));
+                let needless = headed && kind.parser == "vorbisparse";
+                elements.push(element(if needless { "identity" } else { kind.parser })?);
                 wanted = parse_caps(kind.framed)?;
             }
         }
     }
-    let track = {
-        let mut state = shared.state();
-        let number = state.connection.audio_pads;
-        state.connection.audio_pads += 1;
-        match state.tracks.get(number) {
-            Some(track) if track.compressed == compressed => Some(Arc::clone(track)),
-            Some(_) => None,
-            None if generation == 0 => {
-                let offset_ns = if state.live { state.offset_ns } else { Some(0) };
-                // qtdemux ends the names of its streams with the number of the track.
-                let number = stream.rsplit_once('/').and_then(|(_, number)| number.parse().ok());
-                let shift_ns = number.and_then(|number: u32| shared.timeline.shift_ns.get(&number));
-                let track = Track::new(stream, compressed, offset_ns, *shift_ns.unwrap_or(&0));
-                state.tracks.push(Arc::clone(&track));
-                Some(track)
-            }
-            None => None,
-        }
-    };
-    let sink = gst_app::AppSink::builder().sync(false).async_(false).caps(&wanted).build();
+    let name = origin.name.clone().unwrap_or_else(|| stream_name(pad));
+    let kind = if compressed { Kind::Packets } else { Kind::Samples };
+    let track = track(&name, kind, origin, streams);
+    if let Some(track) = &track {
+        follow_tags(pad, track);
+    }
+    elements.push(into_track(track, &wanted, streams));
+    Ok(elements)
+}
+
+/// What passes on all that comes to a track.
+fn into_track(track: Option<Arc<Track>>, wanted: &gst::Caps, streams: &Streams) -> gst::Element {
+    let sink = gst_app::AppSink::builder().sync(false).async_(false).caps(wanted).build();
+    let (shared, dry) = (Arc::clone(&streams.shared), track.clone());
+    let (ended, generation) = (Arc::clone(&streams.shared), streams.generation);
+    ended.update(generation, |state| state.connection.running += 1);
     sink.set_callbacks(
         gst_app::AppSinkCallbacks::builder()
             .new_sample(move |sink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-                if let Some(track) = &track {
-                    track.push(sample);
+                shared.touch();
+                if let Some(track) = &track
+                    && track.push(sample)
+                {
+                    shared.changed.notify_all();
                 }
                 Ok(gst::FlowSuccess::Ok)
             })
+            .eos(move |_| {
+                if let Some(track) = &dry {
+                    track.run_dry();
+                }
+                ended.update(generation, |state| state.end_one());
+            })
             .build(),
     );
-    elements.push(sink.upcast());
-    Ok(elements)
+    sink.upcast()
 }
 
-fn parse_caps(text: &str) -> Result<gst::Caps, MediaError> {
+/// A way into a track for subtitles, which the container takes as they are.
+pub(super) fn text_branch(pad: &gst::Pad, origin: &Origin, streams: &Streams) -> gst::Element {
+    let track = track(&stream_name(pad), Kind::Text, origin, streams);
+    if let Some(track) = &track {
+        follow_tags(pad, track);
+    }
+    into_track(track, &gst::Caps::new_any(), streams)
+}
+
+/// The track of a stream: a new one while the input is being opened, else one that goes on.
+fn track(name: &str, kind: Kind, origin: &Origin, streams: &Streams) -> Option<Arc<Track>> {
+    let mut state = streams.shared.state();
+    if state.generation != streams.generation {
+        return None;
+    }
+    let number = state.connection.audio_pads;
+    state.connection.audio_pads += 1;
+    let named = origin.name.as_ref().and_then(|name| state.tracks.iter().find(|track| track.stream == *name));
+    let again = state.tracks.get(number).filter(|_| streams.generation > 0);
+    if let Some(track) = named.or(again) {
+        return Some(Arc::clone(track)).filter(|track| origin.name.is_some() || track.kind == kind);
+    }
+    if streams.generation > 0 {
+        return None;
+    }
+    if state.opened {
+        let what = if kind == Kind::Text { "subtitle" } else { "sound" };
+        state.notes.push(format!("a {what} track that begins later is left out"));
+        return None;
+    }
+    let offset_ns = if state.live { state.offset_ns } else { Some(-state.headroom_ns) };
+    // qtdemux ends the names of its streams with the number of the track.
+    let number = name.rsplit_once('/').and_then(|(_, number)| number.parse().ok());
+    let number = number.filter(|_| origin.times != Times::Ours);
+    let shift_ns = number.and_then(|number: u32| streams.shared.timeline.shift_ns.get(&number));
+    let new = Track::new(name, kind, offset_ns, *shift_ns.unwrap_or(&0));
+    if origin.times == Times::Matroska {
+        new.count_skip();
+    }
+    if let Some(language) = &origin.language {
+        new.describe(Some(language), None);
+    }
+    state.tracks.push(Arc::clone(&new));
+    Some(new)
+}
+
+/// Notes what the tags of a stream say of it.
+fn follow_tags(pad: &gst::Pad, track: &Arc<Track>) {
+    let track = Arc::clone(track);
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        if let Some(gst::EventView::Tag(event)) = info.event().map(|event| event.view()) {
+            let tags = event.tag();
+            if tags.scope() == gst::TagScope::Stream {
+                let language = tags.get::<gst::tags::LanguageCode>();
+                let title = tags.get::<gst::tags::Title>();
+                track.describe(
+                    language.as_ref().map(|code| code.get()),
+                    title.as_ref().map(|title| title.get()),
+                );
+            }
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+pub(super) fn parse_caps(text: &str) -> Result<gst::Caps, MediaError> {
     text.parse().map_err(|_| MediaError::MissingElement(format!("the caps {text}")))
 }

@@ -1,0 +1,366 @@
+//! Bytes on their way into a pipeline: of transport streams, which are taken apart here, and of
+//! what can be read only once, such as a FIFO.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+
+use super::streams::{HEADROOM_NS, Origin, Streams, Times};
+use super::ts::{self, Clock, Demuxer, Found, Stream, Unit, Wrapping};
+use crate::media::MediaError;
+
+/// Bytes that tell a transport stream from anything else.
+pub(super) const TELLING: u64 = 20 * 204;
+/// Bytes read at a time.
+const PIECE: usize = 64 << 10;
+/// How much is looked at before the streams are chosen and the first time is known.
+const LOOK_AHEAD: usize = 8 << 20;
+/// The same in units: some seconds.
+const UNITS_AHEAD: usize = 600;
+/// Bytes that wait for the pipeline.
+const WAITING: u64 = 4 << 20;
+/// How long the last of one codec may take before the next begins.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
+/// Where the bytes come from, opened in the thread that reads them.
+pub(super) type Opener = Box<dyn FnOnce() -> io::Result<Box<dyn Read + Send>> + Send>;
+
+/// Reads in a thread of its own and feeds the pipeline, until the end or until the pipeline wants
+/// no more.
+pub(super) fn start(open: Opener, streams: Arc<Streams>) -> Result<(), MediaError> {
+    let named = std::thread::Builder::new().name("read".to_owned());
+    let run = move || {
+        let failed = |error: &dyn std::fmt::Display| {
+            streams.shared.update(streams.generation, |state| {
+                state.connection.error.get_or_insert(error.to_string());
+            });
+        };
+        match open() {
+            Ok(source) => {
+                if let Err(error) = feed(source, &streams) {
+                    failed(&error);
+                }
+            }
+            Err(error) => failed(&error),
+        }
+    };
+    named.spawn(run).map(drop).map_err(|error| MediaError::MissingElement(format!("a thread ({error})")))
+}
+
+/// Begins with what tells what it is.
+fn feed(mut source: Box<dyn Read + Send>, streams: &Arc<Streams>) -> Result<(), MediaError> {
+    let mut start = Vec::new();
+    let read = (&mut source).take(TELLING).read_to_end(&mut start);
+    read.map_err(|error| MediaError::MissingElement(format!("a readable input ({error})")))?;
+    let layout = ts::layout(&start);
+    let source = io::Cursor::new(start).chain(source);
+    match layout {
+        Some(layout) => Program::new(streams).run(source, layout),
+        None => bytes(source, streams),
+    }
+}
+
+/// Feeds plain bytes.
+fn bytes(mut source: impl Read, streams: &Arc<Streams>) -> Result<(), MediaError> {
+    let out = gst_app::AppSrc::builder().format(gst::Format::Bytes).max_bytes(WAITING).block(true).build();
+    add(streams, &out)?;
+    streams.identify(out.upcast_ref())?;
+    start_element(&out)?;
+    let mut piece = vec![0; PIECE];
+    loop {
+        match source.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => {
+                streams.shared.touch();
+                if out.push_buffer(gst::Buffer::from_slice(piece[..count].to_vec())).is_err() {
+                    return Ok(());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                warn(streams, &format!("reading failed: {error}"));
+                break;
+            }
+        }
+    }
+    let _ = out.end_of_stream();
+    Ok(())
+}
+
+fn add(streams: &Streams, out: &gst_app::AppSrc) -> Result<(), MediaError> {
+    let pipeline = streams.pipeline.upgrade();
+    let pipeline = pipeline.ok_or_else(|| MediaError::MissingElement("a pipeline".to_owned()))?;
+    pipeline.add(out).map_err(|_| MediaError::MissingElement("a way in".to_owned()))
+}
+
+fn start_element(out: &gst_app::AppSrc) -> Result<(), MediaError> {
+    out.sync_state_with_parent().map_err(|_| MediaError::MissingElement("a source that starts".to_owned()))
+}
+
+fn warn(streams: &Streams, what: &str) {
+    streams.shared.update(streams.generation, |state| state.notes.push(what.to_owned()));
+}
+
+/// The streams of a program that go into the pipeline.
+struct Program<'a> {
+    streams: &'a Arc<Streams>,
+    clock: Clock,
+    /// The time of the first unit of all.
+    zero: i64,
+    outs: Vec<Out>,
+}
+
+/// One of them.
+struct Out {
+    /// What it is at present; `None` while the program has none of its kind.
+    stream: Option<Stream>,
+    /// The identifier that it has or had.
+    last_pid: u16,
+    source: gst_app::AppSrc,
+    is_video: bool,
+}
+
+/// Whether more is wanted.
+type Wanted = Result<bool, MediaError>;
+
+impl<'a> Program<'a> {
+    fn new(streams: &'a Arc<Streams>) -> Self {
+        Self { streams, clock: Clock::default(), zero: 0, outs: Vec::new() }
+    }
+
+    fn run(mut self, mut source: impl Read, layout: (usize, usize)) -> Result<(), MediaError> {
+        let mut demuxer = Demuxer::new(layout);
+        let (mut waiting, mut looked, mut begun) = (VecDeque::new(), 0, false);
+        let mut piece = vec![0; PIECE];
+        loop {
+            let count = match source.read(&mut piece) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    warn(self.streams, &format!("reading failed: {error}"));
+                    0
+                }
+            };
+            self.streams.shared.touch();
+            waiting.extend(if count == 0 { demuxer.finish() } else { demuxer.read(&piece[..count]) });
+            looked += count;
+            begun = begun
+                || count == 0
+                || looked >= LOOK_AHEAD
+                || waiting.len() >= UNITS_AHEAD
+                || all_begun(&waiting);
+            if begun && self.outs.is_empty() {
+                self.begin(&waiting)?;
+            }
+            let ready = if begun { waiting.len() } else { 0 };
+            for found in waiting.drain(..ready) {
+                if !self.pass_on(found)? {
+                    self.end();
+                    return Ok(());
+                }
+            }
+            if count == 0 {
+                self.end();
+                return Ok(());
+            }
+        }
+    }
+
+    fn end(&self) {
+        for out in &self.outs {
+            let _ = out.source.end_of_stream();
+        }
+        self.streams.complete();
+        if self.outs.is_empty() {
+            self.streams.shared.update(self.streams.generation, |state| state.connection.ended = true);
+        }
+    }
+
+    /// Chooses the streams, and the time that counts as 0.
+    fn begin(&mut self, waiting: &VecDeque<Found>) -> Result<(), MediaError> {
+        let mut chosen: Vec<Stream> = Vec::new();
+        for found in waiting {
+            if let Found::Streams(list) = found {
+                let video = list.iter().find(|stream| stream.is_video());
+                let sound = list.iter().filter(|stream| !stream.is_video());
+                chosen = video.into_iter().chain(sound).cloned().collect();
+                break;
+            }
+        }
+        let mut clock = Clock::default();
+        let mut firsts: Vec<(u16, i64)> = Vec::new();
+        for found in waiting {
+            if let Found::Unit(unit) = found
+                && chosen.iter().any(|stream| stream.pid == unit.pid)
+                && let Some((time, _)) = clock.time(unit)
+                && firsts.iter().all(|(pid, _)| *pid != unit.pid)
+            {
+                firsts.push((unit.pid, time));
+            }
+        }
+        self.zero = firsts.iter().map(|(_, time)| *time).min().unwrap_or(0);
+        for stream in chosen {
+            let source = self.open(&stream, self.outs.len())?;
+            let (is_video, last_pid) = (stream.is_video(), stream.pid);
+            self.outs.push(Out { is_video, last_pid, stream: Some(stream), source });
+        }
+        self.streams.complete();
+        Ok(())
+    }
+
+    /// Begins a stream in the pipeline, which goes on with what had this number.
+    fn open(&self, stream: &Stream, number: usize) -> Result<gst_app::AppSrc, MediaError> {
+        let mut caps: gst::Caps = stream
+            .caps
+            .parse()
+            .map_err(|_| MediaError::MissingElement(format!("the caps {}", stream.caps)))?;
+        if let Wrapping::Opus(channels) = stream.wrapping
+            && let Some(format) = caps.make_mut().structure_mut(0)
+        {
+            format.set("channels", i32::from(channels));
+            format.set("rate", 48_000i32);
+            format.set("channel-mapping-family", i32::from(channels > 2));
+        }
+        let is_video = stream.is_video();
+        let source = gst_app::AppSrc::builder()
+            .caps(&caps)
+            .format(gst::Format::Time)
+            .max_buffers(0)
+            .max_bytes(if is_video { WAITING } else { 0 })
+            .block(is_video)
+            .build();
+        add(self.streams, &source)?;
+        let pad =
+            source.static_pad("src").ok_or_else(|| MediaError::MissingElement("a way in".to_owned()))?;
+        let origin = Origin {
+            name: Some(format!("program/{number:03}")),
+            language: stream.language.clone(),
+            caps: Some(caps),
+            ..Origin::new(Times::Ours)
+        };
+        self.streams.stream(&pad, &origin)?;
+        start_element(&source)?;
+        Ok(source)
+    }
+
+    fn pass_on(&mut self, found: Found) -> Wanted {
+        match found {
+            Found::Streams(streams) => self.change(streams),
+            Found::Unit(unit) => Ok(self.push(unit)),
+        }
+    }
+
+    /// Hands a unit over; `false` when the pipeline wants no more.
+    fn push(&mut self, unit: Unit) -> bool {
+        let is_of = |out: &&Out| out.stream.as_ref().is_some_and(|stream| stream.pid == unit.pid);
+        let Some(out) = self.outs.iter().find(is_of) else { return true };
+        let times = self.clock.time(&unit);
+        let stamp = |ticks: i64| {
+            let ns = ts::ticks_ns(ticks - self.zero).saturating_add(HEADROOM_NS);
+            u64::try_from(ns).ok().map(gst::ClockTime::from_nseconds)
+        };
+        let mut buffer = gst::Buffer::from_slice(unit.data);
+        let fields = buffer.make_mut();
+        fields.set_pts(times.and_then(|(pts, _)| stamp(pts)));
+        fields.set_dts(times.and_then(|(_, dts)| stamp(dts)));
+        out.source.push_buffer(buffer).is_ok()
+    }
+
+    /// The streams of the program are others now: what goes on is followed.
+    fn change(&mut self, new: Vec<Stream>) -> Wanted {
+        let same = |a: &Stream, b: &Stream| a.pid == b.pid && a.caps == b.caps && a.wrapping == b.wrapping;
+        let mut left: Vec<Stream> = new;
+        let mut lost: Vec<usize> = Vec::new();
+        for (number, out) in self.outs.iter().enumerate() {
+            let found =
+                left.iter().position(|stream| out.stream.as_ref().is_some_and(|old| same(old, stream)));
+            match found {
+                Some(at) => drop(left.remove(at)),
+                None => lost.push(number),
+            }
+        }
+        for number in lost {
+            let Some(out) = self.outs.get(number) else { continue };
+            let is_video = out.is_video;
+            let language = out.stream.as_ref().and_then(|stream| stream.language.clone());
+            let caps = out.source.caps();
+            // The more it is like the one before, the better.
+            let likeness = |stream: &Stream| {
+                let known: Option<gst::Caps> = stream.caps.parse().ok();
+                let codec =
+                    known.is_some_and(|known| caps.as_ref().is_some_and(|caps| caps.can_intersect(&known)));
+                2 * u8::from(codec) + u8::from(stream.language == language)
+            };
+            let candidates = left.iter().enumerate().filter(|(_, stream)| stream.is_video() == is_video);
+            // Of two that are alike the first.
+            let best = candidates.rev().max_by_key(|(_, stream)| likeness(stream));
+            let best = best.map(|(at, stream)| (at, likeness(stream) >= 2));
+            let next = best.map(|(at, like)| (left.remove(at), like));
+            if !self.continue_with(number, next)? {
+                return Ok(false);
+            }
+        }
+        for stream in left.iter().filter(|stream| !stream.is_video()) {
+            let language = stream.language.as_deref().map_or(String::new(), |code| format!(" ({code})"));
+            warn(
+                self.streams,
+                &format!("a sound track in {}{language} that begins later is left out", stream.codec()),
+            );
+        }
+        Ok(true)
+    }
+
+    /// Lets another stream (and whether it is of the same codec) take the place of a lost one.
+    fn continue_with(&mut self, number: usize, next: Option<(Stream, bool)>) -> Wanted {
+        let Some(out) = self.outs.get_mut(number) else { return Ok(true) };
+        let before = out.stream.take();
+        if let Some((stream, _)) = &next {
+            self.clock.rename(out.last_pid, stream.pid);
+            out.last_pid = stream.pid;
+        }
+        match next {
+            None => {}
+            Some((stream, true)) => out.stream = Some(stream),
+            Some((stream, false)) if out.is_video => {
+                let from = before.map_or("another codec", |before| before.codec());
+                let reason = format!("its pictures change from {from} to {}", stream.codec());
+                self.streams.shared.update(self.streams.generation, |state| {
+                    state.connection.cut_off.get_or_insert(reason);
+                });
+                return Ok(false);
+            }
+            Some((stream, false)) => {
+                let began = Instant::now();
+                let _ = out.source.end_of_stream();
+                while out.source.current_level_buffers() > 0 && began.elapsed() < DRAIN_LIMIT {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                let source = self.open(&stream, number)?;
+                if let Some(out) = self.outs.get_mut(number) {
+                    (out.stream, out.source) = (Some(stream), source);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Whether every stream has begun.
+fn all_begun(waiting: &VecDeque<Found>) -> bool {
+    let list = waiting.iter().find_map(|found| match found {
+        Found::Streams(list) => Some(list),
+        Found::Unit(_) => None,
+    });
+    list.is_some_and(|list| {
+        list.iter().all(|stream| {
+            waiting.iter().any(
+                |found| matches!(found, Found::Unit(unit) if unit.pid == stream.pid && unit.pts.is_some()),
+            )
+        })
+    })
+}

@@ -1,0 +1,400 @@
+//! From a file to its streams: the demuxer and what follows each of its pads.
+//!
+//! GStreamer's decodebin waits for all streams of a group, clips what lies before the start of a
+//! segment, and hangs where a stream comes later than the others. So the demuxer is ours to
+//! watch, and each of its streams has a decoder of its own.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer::prelude::*;
+
+use super::Shared;
+use super::connection::{attach, dry_sink, parse_caps, start_sink, text_branch, wanted_caps};
+use crate::media::audio::Copyable;
+use crate::media::{Chapter, Container, MediaError, element};
+
+/// What is added to all times of a file, so that sound from before its first picture has a time
+/// that GStreamer can express.
+pub(super) const HEADROOM_NS: i64 = 3_600_000_000_000;
+/// How many bytes and how much time of compressed pictures are read ahead, so that sound that is
+/// stored after them is found in time.
+const READ_AHEAD: (u32, u64) = (64 << 20, 10_000_000_000);
+/// Begins the names of decoders of sound: what goes wrong there costs a track, not the pictures.
+pub(super) const SOUND_DECODER: &str = "sound-decoder";
+const PICTURE_DECODER: &str = "picture-decoder";
+
+/// What takes the streams of one connection.
+pub(super) struct Streams {
+    pub(super) pipeline: glib::WeakRef<gst::Pipeline>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) generation: u64,
+    pub(super) container: Option<Container>,
+    pub(super) video_pad: gst::Pad,
+}
+
+/// Who sets the times of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Times {
+    /// A demuxer whose segments say what is to be left out.
+    Cut,
+    /// A demuxer whose segments only say where it began.
+    Demuxer,
+    /// We; [`HEADROOM_NS`] is in them.
+    Ours,
+    /// The demuxer of Matroska, which gives the time 0 to Opus that lies before it.
+    Matroska,
+    /// A decodebin; nothing is added.
+    Plain,
+}
+
+/// What is known of a stream from outside.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    pub(super) times: Times,
+    /// A name by which its track goes on with another stream; GStreamer's own where there is none.
+    pub(super) name: Option<String>,
+    /// ISO 639 code.
+    pub(super) language: Option<String>,
+    /// What the stream is, where its pad does not say so yet.
+    pub(super) caps: Option<gst::Caps>,
+    /// Where the segments of a demuxer first began, which it may change its mind about.
+    pub(super) begin: Arc<OnceLock<gst::ClockTime>>,
+}
+
+impl Origin {
+    /// What only GStreamer knows.
+    pub(super) fn new(times: Times) -> Self {
+        Self { times, name: None, language: None, caps: None, begin: Arc::default() }
+    }
+}
+
+impl Streams {
+    /// Follows the bytes that come from `element`, whatever they are.
+    pub(super) fn identify(self: &Arc<Self>, source: &gst::Element) -> Result<(), MediaError> {
+        let failed = |_| missing("a part of the reader");
+        let pipeline = self.pipeline()?;
+        let finder = element("typefind")?;
+        pipeline.add(&finder).map_err(failed)?;
+        source.link(&finder).map_err(failed)?;
+        let streams = Arc::clone(self);
+        finder.connect("have-type", false, move |values| {
+            let finder = values.first()?.get::<gst::Element>().ok()?;
+            let caps = values.get(2)?.get::<gst::Caps>().ok()?;
+            let pad = finder.static_pad("src")?;
+            streams.check(streams.found(&pad, &caps));
+            None
+        });
+        finder.sync_state_with_parent().map_err(|_| missing("a way to find out what it is"))
+    }
+
+    fn pipeline(&self) -> Result<gst::Pipeline, MediaError> {
+        self.pipeline.upgrade().ok_or_else(|| missing("a pipeline that is still there"))
+    }
+
+    /// Notes what went wrong in a streaming thread.
+    pub(super) fn check(&self, result: Result<(), MediaError>) {
+        if let Err(error) = result {
+            self.shared.update(self.generation, |state| {
+                state.connection.error.get_or_insert(error.to_string());
+            });
+        }
+    }
+
+    /// All streams are known.
+    pub(super) fn complete(&self) {
+        self.shared.update(self.generation, |state| state.connection.pads_done = true);
+    }
+
+    /// The kind of the input is known.
+    fn found(self: &Arc<Self>, pad: &gst::Pad, caps: &gst::Caps) -> Result<(), MediaError> {
+        let Some(factory) = demuxer(caps) else {
+            move_segments(pad, &Origin::new(Times::Cut));
+            self.whole(pad, &Origin::new(Times::Cut))?;
+            self.complete();
+            return Ok(());
+        };
+        // Its segments follow edit lists.
+        let times = match factory.name().as_str() {
+            "qtdemux" => Times::Cut,
+            "matroskademux" => Times::Matroska,
+            _ => Times::Demuxer,
+        };
+        let origin = Origin::new(times);
+        let demuxer = factory.create().build().map_err(|_| missing(&factory.name()))?;
+        let streams = Arc::clone(self);
+        demuxer.connect_pad_added(move |_, pad| streams.check(streams.stream(pad, &origin)));
+        let streams = Arc::clone(self);
+        demuxer.connect_no_more_pads(move |_| streams.complete());
+        self.append(pad, &[demuxer])
+    }
+
+    /// Adds elements after a pad.
+    fn append(&self, pad: &gst::Pad, elements: &[gst::Element]) -> Result<(), MediaError> {
+        let refused = |_| missing("a way to take its streams");
+        self.pipeline()?.add_many(elements).map_err(refused)?;
+        gst::Element::link_many(elements).map_err(refused)?;
+        let first = elements.first().and_then(|first| first.sink_pads().into_iter().next());
+        let first = first.ok_or_else(|| missing("a demuxer with an input"))?;
+        pad.link(&first).map_err(|_| missing("a way to take its streams"))?;
+        for element in elements.iter().rev().filter(|element| !element.is_locked_state()) {
+            element.sync_state_with_parent().map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    /// One stream.
+    pub(super) fn stream(self: &Arc<Self>, pad: &gst::Pad, origin: &Origin) -> Result<(), MediaError> {
+        let known = origin.caps.clone().or_else(|| pad.current_caps());
+        let caps = known.unwrap_or_else(|| pad.query_caps(None));
+        let format = caps.structure(0).map(ToOwned::to_owned);
+        let media = format.as_ref().map_or(String::new(), |format| format.name().to_string());
+        let (is_sound, is_picture) =
+            (media.starts_with("audio/"), media.starts_with("video/") || media.starts_with("image/"));
+        self.read_about(pad);
+        if origin.times != Times::Ours {
+            move_segments(pad, origin);
+        }
+        if format.is_some_and(|format| format.get::<bool>("systemstream") == Ok(true)) {
+            return self.whole(pad, origin);
+        }
+        if is_picture && self.claim_pictures() {
+            return self.decode(pad, origin, PICTURE_DECODER, &wanted_caps(None, true)?);
+        }
+        if media.starts_with("text/")
+            || media.starts_with("subpicture/")
+            || media.starts_with("application/x-ss")
+        {
+            return self.subtitles(pad, origin, &media);
+        }
+        let Some(container) = self.container.filter(|_| is_sound) else { return self.ignore(pad, is_sound) };
+        let plain = Copyable::of(container)
+            .any(|kind| parse_caps(kind.caps).is_ok_and(|known| caps.is_subset(&known)));
+        if plain || media == "audio/x-raw" {
+            return self.attach(pad, origin);
+        }
+        self.decode(pad, origin, SOUND_DECODER, &wanted_caps(Some(container), false)?)
+    }
+
+    /// Keeps subtitles where the container takes them, else says that they are left out.
+    fn subtitles(self: &Arc<Self>, pad: &gst::Pad, origin: &Origin, media: &str) -> Result<(), MediaError> {
+        let Some(container) = self.container else { return self.ignore(pad, false) };
+        if container == Container::Matroska && !media.starts_with("subpicture/") {
+            let sink = text_branch(pad, origin, self);
+            start_sink(&sink);
+            return self.append(pad, &[sink]);
+        }
+        let (shared, generation) = (Arc::clone(&self.shared), self.generation);
+        let name = container.name();
+        let mut told = false;
+        let tell = std::sync::Mutex::new(move |language: &str| {
+            if !std::mem::replace(&mut told, true) {
+                let what = format!("its subtitles{language} are left out, {name} is written without");
+                shared.update(generation, |state| state.notes.push(what));
+            }
+        });
+        let kinds = gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER;
+        pad.add_probe(kinds, move |_, info| {
+            let Ok(mut tell) = tell.lock() else { return gst::PadProbeReturn::Ok };
+            if info.buffer().is_some() {
+                tell("");
+            } else if let Some(gst::EventView::Tag(event)) = info.event().map(|event| event.view())
+                && let Some(code) = event.tag().get::<gst::tags::LanguageCode>()
+            {
+                let known = Some(code.get()).filter(|code| *code != "und");
+                tell(&known.map_or(String::new(), |code| format!(" ({code})")));
+            }
+            gst::PadProbeReturn::Ok
+        });
+        self.ignore(pad, false)
+    }
+
+    /// Whether nobody else has brought pictures.
+    fn claim_pictures(&self) -> bool {
+        let mut first = false;
+        self.shared.update(self.generation, |state| {
+            first = !std::mem::replace(&mut state.connection.video_found, true);
+        });
+        first
+    }
+
+    /// Decodes all that is behind a pad, as far as it is wanted.
+    fn whole(self: &Arc<Self>, pad: &gst::Pad, origin: &Origin) -> Result<(), MediaError> {
+        self.decode(pad, origin, "decoder", &wanted_caps(self.container, true)?)
+    }
+
+    /// Decodes a stream up to what is wanted of it.
+    fn decode(
+        self: &Arc<Self>,
+        pad: &gst::Pad,
+        origin: &Origin,
+        name: &str,
+        wanted: &gst::Caps,
+    ) -> Result<(), MediaError> {
+        let decoder = element("decodebin")?;
+        let unique = format!("{name}-{}", decoder.name());
+        decoder.set_property("name", unique);
+        decoder.set_property("caps", wanted);
+        decoder.set_property("expose-all-streams", false);
+        self.shared.update(self.generation, |state| state.connection.undecided += 1);
+        let (streams, from) = (Arc::clone(self), origin.clone());
+        decoder.connect_pad_added(move |_, pad| streams.check(streams.attach(pad, &from)));
+        for signal in ["no-more-pads", "unknown-type"] {
+            let streams = Arc::clone(self);
+            decoder.connect(signal, false, move |_| {
+                streams.shared.update(streams.generation, |state| {
+                    state.connection.undecided = state.connection.undecided.saturating_sub(1);
+                });
+                None
+            });
+        }
+        let mut elements = Vec::new();
+        if name == PICTURE_DECODER {
+            let queue = element("queue")?;
+            queue.set_property("max-size-buffers", 0u32);
+            queue.set_property("max-size-bytes", READ_AHEAD.0);
+            queue.set_property("max-size-time", READ_AHEAD.1);
+            elements.push(queue);
+        }
+        elements.push(decoder);
+        self.append(pad, &elements)
+    }
+
+    /// Takes what is decoded, or can stay as it is.
+    fn attach(&self, pad: &gst::Pad, origin: &Origin) -> Result<(), MediaError> {
+        attach(pad, origin, &self.pipeline()?, self)
+    }
+
+    /// Takes what a decoder of everything hands out.
+    pub(super) fn follow(self: &Arc<Self>, decoder: &gst::Element) {
+        let streams = Arc::clone(self);
+        decoder.connect_pad_added(move |_, pad| {
+            streams.check(streams.attach(pad, &Origin::new(Times::Plain)));
+        });
+        let streams = Arc::clone(self);
+        decoder.connect_no_more_pads(move |_| streams.complete());
+    }
+
+    /// Notes what a stream says of the whole file.
+    fn read_about(&self, pad: &gst::Pad) {
+        let (shared, generation) = (Arc::clone(&self.shared), self.generation);
+        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+            match info.event().map(|event| event.view()) {
+                Some(gst::EventView::Tag(event)) if event.tag().scope() == gst::TagScope::Global => {
+                    if let Some(title) = event.tag().get::<gst::tags::Title>() {
+                        let title = title.get().to_owned();
+                        shared.update(generation, |state| state.about.title = Some(title));
+                    }
+                }
+                Some(gst::EventView::Toc(event)) => {
+                    let chapters = chapters(event.toc().0);
+                    shared.update(generation, |state| {
+                        if state.about.chapters.is_empty() {
+                            state.about.chapters = chapters;
+                        }
+                    });
+                }
+                _ => {}
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+
+    /// Lets a stream run dry; of sound it is noted how long it goes on.
+    fn ignore(&self, pad: &gst::Pad, is_sound: bool) -> Result<(), MediaError> {
+        let sink = dry_sink()?;
+        start_sink(&sink);
+        let shared = Arc::clone(&self.shared);
+        pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+            shared.touch();
+            if is_sound && let Some(end_ns) = info.buffer().and_then(|buffer| end_ns(pad, buffer)) {
+                shared.sound_end_ns.fetch_max(end_ns, Ordering::AcqRel);
+            }
+            gst::PadProbeReturn::Ok
+        });
+        let (shared, generation) = (Arc::clone(&self.shared), self.generation);
+        shared.update(generation, |state| state.connection.running += 1);
+        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+            if info.event().is_some_and(|event| event.type_() == gst::EventType::Eos) {
+                shared.update(generation, |state| state.end_one());
+            }
+            gst::PadProbeReturn::Ok
+        });
+        self.append(pad, &[sink])
+    }
+}
+
+fn missing(what: &str) -> MediaError {
+    MediaError::MissingElement(what.to_owned())
+}
+
+/// The chapters of a table of contents; of editions the first, and no chapters within chapters.
+fn chapters(toc: &gst::TocRef) -> Vec<Chapter> {
+    let entries = toc.entries();
+    let edition = entries.iter().find(|entry| entry.entry_type() == gst::TocEntryType::Edition);
+    let entries = edition.map_or(entries.clone(), |edition| edition.sub_entries());
+    let chapter = |entry: &gst::TocEntry| {
+        let (start, stop) = entry.start_stop_times()?;
+        let title = entry.tags().and_then(|tags| Some(tags.get::<gst::tags::Title>()?.get().to_owned()));
+        Some(Chapter {
+            start_ns: u64::try_from(start).ok()?,
+            end_ns: u64::try_from(stop).ok().filter(|&stop| stop > 0),
+            title: title.unwrap_or_default(),
+        })
+    };
+    entries.iter().filter_map(chapter).collect()
+}
+
+/// When a buffer that leaves a demuxer ends.
+fn end_ns(pad: &gst::Pad, buffer: &gst::BufferRef) -> Option<u64> {
+    let event = pad.sticky_event::<gst::event::Segment>(0)?;
+    let segment = event.segment().downcast_ref::<gst::ClockTime>()?;
+    let begin = segment.to_running_time(buffer.pts()?)?;
+    Some((begin + buffer.duration().unwrap_or(gst::ClockTime::ZERO)).nseconds())
+}
+
+/// The best demuxer for what was found; `None` for what is no container of streams.
+fn demuxer(caps: &gst::Caps) -> Option<gst::ElementFactory> {
+    let known =
+        gst::ElementFactory::factories_with_type(gst::ElementFactoryType::DEMUXER, gst::Rank::MARGINAL);
+    let fits = |factory: &gst::ElementFactory| {
+        let class = factory.metadata("klass").unwrap_or_default();
+        !class.contains("Metadata") && !class.contains("Adaptive") && factory.can_sink_any_caps(caps)
+    };
+    known.into_iter().filter(fits).max_by_key(|factory| factory.rank())
+}
+
+/// Makes room before the times of a stream. Where its demuxer only says where it began, nothing is
+/// cut off.
+fn move_segments(pad: &gst::Pad, origin: &Origin) {
+    let begin = (origin.times != Times::Cut).then(|| Arc::clone(&origin.begin));
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let moved = match info.event().map(|event| event.view()) {
+            Some(gst::EventView::Segment(event)) => moved(event, begin.as_deref()),
+            _ => None,
+        };
+        if let Some(event) = moved {
+            info.data = Some(gst::PadProbeData::Event(event));
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+fn moved(event: &gst::event::Segment, begin: Option<&OnceLock<gst::ClockTime>>) -> Option<gst::Event> {
+    let mut segment = event.segment().clone().downcast::<gst::ClockTime>().ok()?;
+    let headroom = gst::ClockTime::from_nseconds(HEADROOM_NS.unsigned_abs());
+    let (start, base) = (segment.start()?, segment.base()?);
+    match begin.filter(|_| base.is_zero()) {
+        Some(begin) => {
+            // Times count from where the first segment of all streams began.
+            let begin = *begin.get_or_init(|| start);
+            segment.set_start(begin.saturating_sub(headroom));
+            segment.set_base(headroom.saturating_sub(begin));
+            segment.set_time(gst::ClockTime::ZERO);
+        }
+        None => segment.set_base(base + headroom),
+    }
+    Some(gst::event::Segment::builder(&segment).seqnum(event.seqnum()).build())
+}
