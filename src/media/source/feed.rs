@@ -55,8 +55,12 @@ pub(super) fn start(open: Opener, streams: Arc<Streams>) -> Result<(), MediaErro
 /// Begins with what tells what it is.
 fn feed(mut source: Box<dyn Read + Send>, streams: &Arc<Streams>) -> Result<(), MediaError> {
     let mut start = Vec::new();
-    let read = (&mut source).take(TELLING).read_to_end(&mut start);
-    read.map_err(|error| MediaError::MissingElement(format!("a readable input ({error})")))?;
+    if let Err(error) = (&mut source).take(TELLING).read_to_end(&mut start) {
+        streams.shared.update(streams.generation, |state| {
+            state.connection.error.get_or_insert(format!("reading failed: {error}"));
+        });
+        return Ok(());
+    }
     let layout = ts::layout(&start);
     let source = io::Cursor::new(start).chain(source);
     match layout {

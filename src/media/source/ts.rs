@@ -329,7 +329,7 @@ fn stamp(bytes: &[u8]) -> Option<i64> {
     Some((a >> 1 & 7) << 30 | b << 22 | (c >> 1) << 15 | d << 7 | e >> 1)
 }
 
-/// The packets behind control headers (ETSI TS 102 366 style framing of Opus).
+/// The packets of Opus behind the control headers that transport streams put before each.
 fn opus_packets(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut packets = Vec::new();
     while let Some(head) = bytes.get(..2).filter(|head| head[0] == 0x7f && head[1] & 0xe0 == 0xe0) {
