@@ -1,8 +1,8 @@
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use gstreamer_video::{VideoColorMatrix, VideoColorimetry};
+use gstreamer_video::{VideoColorMatrix, VideoColorRange, VideoColorimetry};
 
-use super::{Container, MediaError, element, error_text};
+use super::{Colorimetry, Container, Matrix, MediaError, element, error_text};
 
 /// How long three frames may take an encoder that works.
 const TRIAL_LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(5);
@@ -91,21 +91,26 @@ impl VideoCodec {
         }
     }
 
-    /// What gives the encoder the only colours that the codec knows; `None` where it knows those that
-    /// come. VP8 has BT.601 alone, and decoders take it for that whatever the container says.
-    pub(super) fn colour_filter(self, caps: &gst::Caps) -> Result<Option<gst::Element>, MediaError> {
-        let come = gstreamer_video::VideoInfo::from_caps(caps).map(|video| video.colorimetry());
-        let Some(come) =
-            come.ok().filter(|come| self == Self::Vp8 && come.matrix() != VideoColorMatrix::Bt601)
-        else {
-            return Ok(None);
-        };
-        let known =
-            VideoColorimetry::new(come.range(), VideoColorMatrix::Bt601, come.transfer(), come.primaries());
-        let caps = gst::Caps::builder("video/x-raw").field("colorimetry", known.to_string());
-        let filter = element("capsfilter")?;
-        filter.set_property("caps", caps.build());
-        Ok(Some(filter))
+    /// How samples must be told for the codec, of those that come: VP8 knows BT.601 in limited
+    /// range alone, and decoders take it for that whatever the container says.
+    pub(super) fn colours(self, come: Colorimetry) -> Colorimetry {
+        match self {
+            Self::Vp8 => Colorimetry { matrix: Matrix::Bt601, full_range: false },
+            Self::H264 | Self::Vp9 => come,
+        }
+    }
+
+    /// Caps with the colours that the codec knows.
+    pub(super) fn coloured(self, mut caps: gst::Caps) -> gst::Caps {
+        let told = gstreamer_video::VideoInfo::from_caps(&caps).map(|video| video.colorimetry());
+        if let (Self::Vp8, Ok(told)) = (self, told) {
+            let (range, matrix) = (VideoColorRange::Range16_235, VideoColorMatrix::Bt601);
+            let known = VideoColorimetry::new(range, matrix, told.transfer(), told.primaries());
+            if let Some(structure) = caps.make_mut().structure_mut(0) {
+                structure.set("colorimetry", known.to_string());
+            }
+        }
+        caps
     }
 
     /// Whether both sides of the picture must be even.

@@ -149,6 +149,78 @@ impl Picture {
     }
 }
 
+impl Picture {
+    /// The same colours, told in another way.
+    pub fn recoloured(&self, to: Colorimetry) -> Self {
+        let from = self.colorimetry;
+        let mut picture = Self { colorimetry: to, ..self.clone() };
+        let change = Recolouring::new(from, to);
+        let (width, (chroma_width, _)) = (self.width, self.chroma_size());
+        let [ys, us, vs] = picture.planes_mut();
+        for (row, ys) in ys.chunks_exact_mut(width).enumerate() {
+            let chroma = row / 2 * chroma_width;
+            let (us, vs) = (&us[chroma..][..chroma_width], &vs[chroma..][..chroma_width]);
+            for (ys, (u, v)) in ys.chunks_mut(2).zip(us.iter().zip(vs)) {
+                ys.iter_mut().for_each(|y| *y = change.luma(*y, *u, *v));
+            }
+        }
+        for (u, v) in us.iter_mut().zip(vs) {
+            (*u, *v) = change.chroma(*u, *v);
+        }
+        picture
+    }
+}
+
+/// From one way to tell colours to another, in whole numbers of 16 bits behind the point. Grey stays
+/// grey, so luma depends on all three samples and chroma on itself alone.
+struct Recolouring {
+    y: i32,
+    y_from_chroma: [i32; 2],
+    offset: i32,
+    u: [i32; 2],
+    v: [i32; 2],
+}
+
+impl Recolouring {
+    fn new(from: Colorimetry, to: Colorimetry) -> Self {
+        let scales = |one: Colorimetry| if one.full_range { (255.0, 255.0) } else { (219.0, 224.0) };
+        let black = |one: Colorimetry| if one.full_range { 0.0 } else { 16.0 };
+        let ((y_from, c_from), (y_to, c_to)) = (scales(from), scales(to));
+        let ((kr, kb), (to_kr, to_kb)) = (from.weights(), to.weights());
+        // Red and blue less luma, of chroma from -0.5 to 0.5, and green that makes up for them.
+        let (r_v, b_u) = (2.0 * (1.0 - kr), 2.0 * (1.0 - kb));
+        let (g_u, g_v) = (-kb * b_u / (1.0 - kr - kb), -kr * r_v / (1.0 - kr - kb));
+        let to_kg = 1.0 - to_kr - to_kb;
+        let luma = [to_kb * b_u + to_kg * g_u, to_kr * r_v + to_kg * g_v];
+        let chroma = c_to / c_from;
+        let fixed = |x: f32| (x * 65536.0).round() as i32;
+        let scaled = |pair: [f32; 2], by: f32| pair.map(|x| fixed(x * by));
+        Self {
+            y: fixed(y_to / y_from),
+            y_from_chroma: scaled(luma, y_to / c_from),
+            offset: fixed(black(to) - black(from) * y_to / y_from + 0.5),
+            u: scaled([b_u - luma[0], -luma[1]], chroma / (2.0 * (1.0 - to_kb))),
+            v: scaled([-luma[0], r_v - luma[1]], chroma / (2.0 * (1.0 - to_kr))),
+        }
+    }
+
+    fn luma(&self, y: u8, u: u8, v: u8) -> u8 {
+        let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
+        let [of_u, of_v] = self.y_from_chroma;
+        level(self.y * i32::from(y) + of_u * u + of_v * v + self.offset)
+    }
+
+    fn chroma(&self, u: u8, v: u8) -> (u8, u8) {
+        let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
+        let of = |[of_u, of_v]: [i32; 2]| level(of_u * u + of_v * v + (257 << 15));
+        (of(self.u), of(self.v))
+    }
+}
+
+fn level(sum: i32) -> u8 {
+    (sum >> 16).clamp(0, 255) as u8
+}
+
 impl Colorimetry {
     /// Red and blue luma weights of the matrix (ITU-R BT.601, BT.709, BT.2020).
     fn weights(self) -> (f32, f32) {
@@ -207,6 +279,29 @@ mod tests {
                         for (a, b) in pixel.0.iter().zip(colour) {
                             assert!(a.abs_diff(b) <= 3, "{colorimetry:?} {colour:?} came back as {pixel:?}");
                         }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn colours_are_the_same_told_in_any_way() {
+        let ways = [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020]
+            .into_iter()
+            .flat_map(|matrix| [false, true].map(|full_range| Colorimetry { matrix, full_range }));
+        let ways: Vec<Colorimetry> = ways.collect();
+        for from in &ways {
+            for to in &ways {
+                for colour in [[255u8, 255, 255], [0, 0, 0], [200, 30, 60], [10, 120, 240], [120, 120, 120]] {
+                    let yuv = from.yuv(colour.map(f32::from)).map(|x| x.round() as u8);
+                    let data = [vec![yuv[0]; 15], vec![yuv[1]; 6], vec![yuv[2]; 6]].concat();
+                    let told = Picture::from_i420(data, 5, 3, *from).unwrap().recoloured(*to);
+                    assert_eq!(told.colorimetry(), *to);
+                    let wanted = to.yuv(colour.map(f32::from));
+                    for (plane, wanted) in told.planes().iter().zip(wanted) {
+                        let off = plane.iter().map(|v| (f32::from(*v) - wanted).abs()).fold(0.0, f32::max);
+                        assert!(off < 1.2, "{from:?} to {to:?}: {colour:?} is off by {off}");
                     }
                 }
             }

@@ -55,6 +55,7 @@ pub struct Sink {
     /// Size of the frames that come, and of what the encoder gets.
     size: (usize, usize),
     coded: (usize, usize),
+    codec: VideoCodec,
     meta: Layout,
     /// How much later everything is written than it comes.
     lead_ns: u64,
@@ -182,7 +183,7 @@ impl Sink {
         let pending = Pending::create(path)?;
 
         let coded = coded_size(codec, info);
-        let caps = coded_caps(info, coded);
+        let caps = codec.coloured(coded_caps(info, coded));
         let encoder = encoder::build(&encoder_name, codec, options, &caps)?;
 
         let pipeline = gst::Pipeline::new();
@@ -201,9 +202,7 @@ impl Sink {
 
         let video = gst_app::AppSrc::builder().caps(&caps).format(gst::Format::Time).max_buffers(0).build();
         count_out(&video, &shared);
-        let mut chain = vec![video.clone().upcast(), element("queue")?, element("videoconvert")?];
-        chain.extend(codec.colour_filter(&caps)?);
-        chain.push(encoder);
+        let mut chain = vec![video.clone().upcast(), element("queue")?, element("videoconvert")?, encoder];
         if let Some(parser) = codec.parser() {
             chain.push(element(parser)?);
         }
@@ -253,6 +252,7 @@ impl Sink {
             shared,
             size: (info.width, info.height),
             coded,
+            codec,
             meta: Layout::new(coded),
             lead_ns,
             hidden_ns,
@@ -294,6 +294,9 @@ impl Sink {
         self.tracks.iter().for_each(|track| track.open_gate(self.end_ns));
 
         let picture = if self.coded == size { frame.picture } else { padded(&frame.picture, self.coded) };
+        let colours = self.codec.colours(picture.colorimetry());
+        let picture =
+            if colours == picture.colorimetry() { picture } else { Arc::new(picture.recoloured(colours)) };
         let mut buffer = gst::Buffer::from_slice(Pixels(picture));
         let fields = buffer.make_mut();
         fields.set_pts(gst::ClockTime::from_nseconds(frame.pts_ns + self.lead_ns));
