@@ -123,11 +123,15 @@ fn results_that_cannot_be_written_are_found_out_first_and_nothing_is_lost() {
     let clip = place.clip(5);
     let before = fs::read(&clip).unwrap();
     for flag in ["--csv", "--appearances", "--subtitles", "--chapters", "--html"] {
-        let (code, message) = place.fail(&["label", &clip, "--no-video", flag, "no/such/file"]);
+        // The ending says which form subtitles take.
+        let subtitles = flag == "--subtitles";
+        let missing = if subtitles { "no/such/file.vtt" } else { "no/such/file" };
+        let (code, message) = place.fail(&["label", &clip, "--no-video", flag, missing]);
         assert_eq!(code, 1, "{message}");
-        assert!(message.contains("no/such/file"), "{message}");
+        assert!(message.contains(missing), "{message}");
         let (code, message) = place.fail(&["label", &clip, "--no-video", flag, &clip]);
-        assert!(code == 2 && message.contains("is also the input"), "{message}");
+        let cause = if subtitles { "names no format" } else { "is also the input" };
+        assert!(code == 2 && message.contains(cause), "{message}");
     }
     let (code, message) = place.fail(&["label", &clip, "--online", "--no-video", "--html", "x.html"]);
     assert!(code == 2 && message.contains("need the whole video"), "{message}");

@@ -232,6 +232,14 @@ impl Shared {
         self.numbering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts the packets that are missing in a transport stream that is taken apart by ourselves.
+    fn count_packets(&self, offset: u64, bytes: &[u8]) {
+        let mut numbering = self.numbering();
+        if numbering.touches(offset, bytes) {
+            numbering.apply(offset, &mut bytes.to_vec());
+        }
+    }
+
     /// Numbers the packets anew that a buffer of a transport stream holds.
     fn number_packets(&self, buffer: &mut gst::Buffer) {
         let offset = buffer.offset();

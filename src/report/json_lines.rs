@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(read[1]["name"], "Zoë \"Z\"");
         assert!(read[1]["runner_up"].is_null());
         let names: Vec<_> = read[0].as_object().unwrap().keys().cloned().collect();
-        assert_eq!(names.len(), 19, "{names:?}");
+        assert_eq!(names.len(), 20, "{names:?}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
     }
 

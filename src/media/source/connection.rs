@@ -140,6 +140,8 @@ impl Drop for Connection {
         let (done, finished) = mpsc::channel();
         std::thread::spawn(move || {
             let _ = pipeline.set_state(gst::State::Null);
+            // Pads that appeared meanwhile may have brought sinks that began by themselves.
+            pipeline.iterate_sinks().into_iter().flatten().for_each(|sink| stop(&sink));
             let _ = done.send(());
         });
         let _ = finished.recv_timeout(CLOSE_LIMIT);
@@ -302,6 +304,12 @@ fn video_branch(
     let input = queue.static_pad("sink");
     let input = input.ok_or_else(|| MediaError::MissingElement("a queue with an input".to_owned()))?;
     Ok((input, filter))
+}
+
+/// Stops an element that may have been started by [`start_sink`].
+pub(super) fn stop(element: &gst::Element) {
+    element.set_locked_state(false);
+    let _ = element.set_state(gst::State::Null);
 }
 
 /// Starts a sink before the pipeline: a decoder that has not got enough yet keeps the whole in the
@@ -498,7 +506,10 @@ pub(super) fn attach(
     if let Some(sink) = elements.last() {
         start_sink(sink);
     }
-    pipeline.add_many(&elements).map_err(|_| refused("sound"))?;
+    if pipeline.add_many(&elements).is_err() {
+        elements.iter().for_each(stop);
+        return Err(refused("sound"));
+    }
     gst::Element::link_many(&elements).map_err(|_| refused("sound"))?;
     for element in elements.iter().rev().filter(|element| !element.is_locked_state()) {
         element.sync_state_with_parent().map_err(|_| refused("sound"))?;

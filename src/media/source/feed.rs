@@ -140,7 +140,7 @@ impl<'a> Program<'a> {
     fn run(mut self, mut source: impl Read, layout: (usize, usize)) -> Result<(), MediaError> {
         let mut demuxer = Demuxer::new(layout);
         let (mut waiting, mut looked, mut begun) = (VecDeque::new(), 0, false);
-        let mut piece = vec![0; PIECE];
+        let (mut piece, mut offset) = (vec![0; PIECE], 0);
         loop {
             let count = match source.read(&mut piece) {
                 Ok(count) => count,
@@ -151,6 +151,8 @@ impl<'a> Program<'a> {
                 }
             };
             self.streams.shared.touch();
+            self.streams.shared.count_packets(offset, &piece[..count]);
+            offset += count as u64;
             waiting.extend(if count == 0 { demuxer.finish() } else { demuxer.read(&piece[..count]) });
             looked += count;
             begun = begun

@@ -12,7 +12,7 @@ use gstreamer::glib;
 use gstreamer::prelude::*;
 
 use super::Shared;
-use super::connection::{attach, dry_sink, parse_caps, start_sink, text_branch, wanted_caps};
+use super::connection::{attach, dry_sink, parse_caps, start_sink, stop, text_branch, wanted_caps};
 use crate::media::audio::Copyable;
 use crate::media::{Chapter, Container, MediaError, element};
 
@@ -134,7 +134,11 @@ impl Streams {
     /// Adds elements after a pad.
     fn append(&self, pad: &gst::Pad, elements: &[gst::Element]) -> Result<(), MediaError> {
         let refused = |_| missing("a way to take its streams");
-        self.pipeline()?.add_many(elements).map_err(refused)?;
+        let added = self.pipeline().and_then(|pipeline| pipeline.add_many(elements).map_err(refused));
+        if let Err(error) = added {
+            elements.iter().for_each(stop);
+            return Err(error);
+        }
         gst::Element::link_many(elements).map_err(refused)?;
         let first = elements.first().and_then(|first| first.sink_pads().into_iter().next());
         let first = first.ok_or_else(|| missing("a demuxer with an input"))?;
