@@ -211,6 +211,8 @@ class Faces:
 
     def __init__(self, images, device, real, warped, seed):
         self.images, self.device, self.real, self.warped = images, device, real, warped
+        # How much what a student sees is changed; 1 is as in distill.toml.
+        self.strength = 1.0
         self.random = torch.Generator(device).manual_seed(seed)
         self.down = torch.from_numpy(resolutions(SIZE)).to(device)
         self.across = torch.from_numpy(resolutions(SIZE - 16)).to(device)
@@ -259,20 +261,21 @@ class Faces:
         """Crops [count, 3, 112, 96] as the network takes them, changed as src/train/augment.rs does."""
         count = len(faces)
         view = lambda values: values[:, None, None]
-        about = lambda most: self.uniform(count, -most, most)
+        about = lambda most: self.strength * self.uniform(count, -most, most)
+        rare = lambda share: self.uniform(count) < self.strength * share
         turn, zoom = about(TURN_DEG * math.pi / 180), 1 + about(ZOOM)
         sine, cosine = view(turn.sin() / zoom), view(turn.cos() / zoom)
         x, y = self.x[None, :, 8:-8], self.y[None, :, 8:-8]
         shift_x, shift_y = view(about(SHIFT_PX)), view(about(SHIFT_PX))
         crops = self.sampled(faces, cosine * x - sine * y + shift_x, sine * x + cosine * y + shift_y)
-        lower = self.uniform(count) < LOWER
+        lower = rare(LOWER)
         which = torch.where(lower, (self.uniform(count) * RESOLUTIONS).long(), RESOLUTIONS)
         crops = self.down[which][:, None] @ crops @ self.across[which].transpose(1, 2)[:, None]
         view = lambda values: values[:, None, None, None]
         shade = crops.new_tensor([0.299, 0.587, 0.114])[:, None, None]
-        grey = view(self.uniform(count) < GREY)
+        grey = view(rare(GREY))
         crops = torch.where(grey, (crops * shade).sum(1, keepdim=True), crops)
-        colours = 1 + self.uniform(3 * count, -COLOUR, COLOUR).reshape(count, 3, 1, 1)
+        colours = 1 + self.strength * self.uniform(3 * count, -COLOUR, COLOUR).reshape(count, 3, 1, 1)
         crops = ((crops - 127.5) * view(1 + about(CONTRAST)) + 127.5) * colours + view(about(BRIGHTNESS))
         crops = crops.round_().clamp_(0, 255)
         wide, high = (self.uniform(count, 12, 48).floor() for _ in range(2))
@@ -280,7 +283,7 @@ class Faces:
         columns, rows = (torch.arange(n, device=self.device) for n in (96, SIZE))
         inside = lambda line, at, long: (line >= at[:, None]) & (line < (at + long)[:, None])
         hole = inside(rows, top, high)[:, :, None] & inside(columns, left, wide)[:, None]
-        hole &= (self.uniform(count) < ERASE)[:, None, None]
+        hole &= rare(ERASE)[:, None, None]
         crops = torch.where(hole[:, None], view((self.uniform(count) * 256).floor()), crops)
         crops = torch.where(view(self.uniform(count) < 0.5), crops.flip(3), crops)
         return (crops - 127.5) / 128
