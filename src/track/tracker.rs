@@ -155,10 +155,10 @@ impl Tracker {
     /// The open track that a face continues.
     fn find(&self, moment: &Moment, seen: &Seen<'_>, faces: &[Seen<'_>]) -> Option<usize> {
         let angle = |track: &Open| seen.embedding.and_then(|embedding| track.angle_deg(embedding));
-        if let Some(at) = self.tracks.iter().position(|track| track.chain == Some(seen.chain)) {
-            if !self.is_other(&self.tracks[at], seen) {
-                return Some(at);
-            }
+        if let Some(at) = self.tracks.iter().position(|track| track.chain == Some(seen.chain))
+            && !self.is_other(&self.tracks[at], seen)
+        {
+            return Some(at);
         }
         // Who takes the place of another one has to look more alike to be somebody before.
         let replaced_deg = if seen.change == Change::None { 0.0 } else { REPLACED_DEG };

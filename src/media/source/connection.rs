@@ -140,8 +140,8 @@ impl Drop for Connection {
         let (done, finished) = mpsc::channel();
         std::thread::spawn(move || {
             let _ = pipeline.set_state(gst::State::Null);
-            // Pads that appeared meanwhile may have brought sinks that began by themselves.
-            pipeline.iterate_sinks().into_iter().flatten().for_each(|sink| stop(&sink));
+            // Pads that appeared meanwhile may have brought elements that began by themselves.
+            pipeline.iterate_elements().into_iter().flatten().for_each(|element| stop(&element));
             let _ = done.send(());
         });
         let _ = finished.recv_timeout(CLOSE_LIMIT);

@@ -18,6 +18,9 @@ const MOST_GAPS: usize = 1 << 20;
 /// Packets that only fill.
 const FILLING: u16 = 0x1fff;
 
+/// The streams that a transport stream begins with: the list of programs and that of their names.
+const TABLES: [u16; 2] = [0x00, 0x11];
+
 /// Numbers the packets of a transport stream without gaps, in the order in which they are read.
 #[derive(Debug, Default)]
 pub(super) struct Numbering {
@@ -108,6 +111,12 @@ impl Numbering {
             Some((before, written)) if step == 1 && number == *before => *written,
             Some((before, written)) => {
                 let gap = number.wrapping_sub(before + step) & 0x0f;
+                if gap > 0 && TABLES.contains(&stream) {
+                    // Where files were joined every count begins anew, that of the tables first.
+                    self.last.clear();
+                    self.last.insert(stream, (number, number));
+                    return flags;
+                }
                 if gap > 0 && self.gaps.len() < MOST_GAPS && self.gaps.insert(offset) {
                     self.lost += u64::from(gap);
                 }

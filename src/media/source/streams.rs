@@ -134,6 +134,12 @@ impl Streams {
     /// Adds elements after a pad.
     fn append(&self, pad: &gst::Pad, elements: &[gst::Element]) -> Result<(), MediaError> {
         let refused = |_| missing("a way to take its streams");
+        // A pipeline that changes its state meanwhile must leave these alone: it would wait for the thread
+        // that this runs in, which waits for the elements.
+        let ours: Vec<_> = elements.iter().filter(|element| !element.is_locked_state()).collect();
+        for element in &ours {
+            element.set_locked_state(true);
+        }
         let added = self.pipeline().and_then(|pipeline| pipeline.add_many(elements).map_err(refused));
         if let Err(error) = added {
             elements.iter().for_each(stop);
@@ -143,7 +149,12 @@ impl Streams {
         let first = elements.first().and_then(|first| first.sink_pads().into_iter().next());
         let first = first.ok_or_else(|| missing("a demuxer with an input"))?;
         pad.link(&first).map_err(|_| missing("a way to take its streams"))?;
-        for element in elements.iter().rev().filter(|element| !element.is_locked_state()) {
+        for element in ours.iter().rev() {
+            element.sync_state_with_parent().map_err(refused)?;
+        }
+        // Once they are up they follow the pipeline, which may be further by now.
+        for element in ours.iter().rev() {
+            element.set_locked_state(false);
             element.sync_state_with_parent().map_err(refused)?;
         }
         Ok(())
