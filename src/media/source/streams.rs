@@ -149,13 +149,15 @@ impl Streams {
         let first = elements.first().and_then(|first| first.sink_pads().into_iter().next());
         let first = first.ok_or_else(|| missing("a demuxer with an input"))?;
         pad.link(&first).map_err(|_| missing("a way to take its streams"))?;
+        // Not by the state of the pipeline: where that is being closed, they would be taken down from the
+        // thread that feeds them, which cannot wait for itself. Who closes it stops them too.
+        let refused = |_| missing("a way to take its streams");
         for element in ours.iter().rev() {
-            element.sync_state_with_parent().map_err(refused)?;
+            element.set_state(gst::State::Paused).map_err(refused)?;
         }
-        // Once they are up they follow the pipeline, which may be further by now.
         for element in ours.iter().rev() {
             element.set_locked_state(false);
-            element.sync_state_with_parent().map_err(refused)?;
+            element.set_state(gst::State::Playing).map_err(refused)?;
         }
         Ok(())
     }
