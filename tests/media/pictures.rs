@@ -83,7 +83,8 @@ fn full_range_looks_the_same_from_every_container_in_every_container() {
             for (before, after) in before.iter().zip([shown(&out), shown_as(&out, "gray")]) {
                 let (brightness, off) = (mean(&after) - mean(before), distance(before, &after));
                 println!("{what}: {brightness:+.2} brighter, {off:.2} apart");
-                assert!(brightness.abs() < 1.0, "{what}: {brightness:+.2} brighter");
+                // Another range would be off by 4 and more; an encoder of another matrix rounds twice.
+                assert!(brightness.abs() < 1.5, "{what}: {brightness:+.2} brighter");
                 assert!(off < 4.0, "{what}: {off:.2} apart");
             }
         }
