@@ -45,6 +45,7 @@ pub mod cli;
 pub mod detect;
 pub mod discover;
 pub mod embed;
+pub mod engine;
 pub mod eval;
 pub mod file;
 pub mod gallery;
@@ -56,3 +57,8 @@ pub mod prepare;
 pub mod report;
 pub mod track;
 pub mod train;
+
+pub use engine::{
+    DetectedFace, Engine, EngineError, Event, EventKind, Gallery, GalleryOptions, IdentifiedFace,
+    LabelledFrame, Output, Recogniser, Stream, StreamOptions,
+};

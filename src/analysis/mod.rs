@@ -56,6 +56,11 @@ pub struct Analysis {
 }
 
 impl Analysis {
+    /// Whether a path is named as an analysis is.
+    pub fn is_named(path: &Path) -> bool {
+        path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"))
+    }
+
     /// The tracks, by number.
     pub fn tracks(&self) -> Vec<Track> {
         track::tracks(&self.observations)

@@ -6,13 +6,10 @@ use std::time::{Duration, Instant};
 use super::BenchError;
 use super::machine::MachineBench;
 use super::report::Row;
-use crate::annotate::{Annotator, Style};
 use crate::embed::Mirror;
+use crate::engine::Engine;
 use crate::media::{Input, Sink, SinkOptions, Source, SourceOptions};
-use crate::pipeline::job::{LabelJob, Mode};
-use crate::pipeline::label;
-use crate::pipeline::{Control, DetectEvery};
-use crate::report::Results;
+use crate::pipeline::{Control, LabelJob, Mode};
 
 /// Times each job is done; the median counts.
 const RUNS: usize = 3;
@@ -43,31 +40,12 @@ pub fn rows(bench: &MachineBench, video: &Path) -> Result<Vec<Row>, BenchError> 
     let to = folder.path().join("out.mp4");
     let detector = bench.detector()?;
     let embedder = bench.embedder(bench.model.clone(), 1)?;
-    let annotator = Annotator::new(Style::default())?;
+    let engine = Engine::from_parts(detector, embedder, Mirror::No, bench.embed.threads);
     let label = |mode: Mode| -> Result<(u64, Duration), BenchError> {
-        let job = LabelJob {
-            input: Input::File(video.to_owned()),
-            output: Some(to.clone()),
-            detector: &detector,
-            every: DetectEvery::Auto,
-            embedder: Some(&embedder),
-            mirror: Mirror::No,
-            identifier: None,
-            same_deg: crate::identify::same_person_deg(embedder.metadata()),
-            mode,
-            annotator: &annotator,
-            results: Results::default(),
-            redaction: None,
-            page: None,
-            analysis: None,
-            view: false,
-            live: None,
-            encoding: SinkOptions::default(),
-            opening: None,
-            threads: bench.embed.threads,
-        };
+        let input = Input::File(video.to_owned());
+        let job = LabelJob::new(&engine, input).output(&to).tell_strangers_apart(true).mode(mode);
         let start = Instant::now();
-        let summary = label::run(job, &Control::new(), &mut |_| {})?;
+        let summary = job.run(&Control::new(), &mut |_| {})?;
         Ok((summary.frames, start.elapsed()))
     };
     let median = |name: &str, run: &dyn Fn() -> Result<(u64, Duration), BenchError>| {

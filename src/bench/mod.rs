@@ -39,7 +39,7 @@ pub enum BenchError {
     Media(#[from] crate::media::MediaError),
     /// The job failed.
     #[error(transparent)]
-    Label(#[from] crate::pipeline::job::LabelError),
+    Label(#[from] crate::pipeline::LabelError),
     /// Labels cannot be drawn.
     #[error(transparent)]
     Annotate(#[from] crate::annotate::AnnotateError),

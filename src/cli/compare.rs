@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::options::{DetectionArgs, DeviceArgs, ModelArgs, ThresholdArgs};
 use super::{Different, UsageError, faces};
 use crate::embed::Mirror;
-use crate::gallery::{Choice, Examined};
+use crate::gallery::{Choice, Examined, examine_still};
 use crate::identify::{Calibration, Threshold};
 
 /// Tell whether two stills show the same person
@@ -67,8 +67,8 @@ impl CompareArgs {
             .map_err(|error| UsageError(error.to_string()))?;
         let detector = self.detection.detector(&device)?;
         let face = |path: &Path, choice: Option<Choice>| {
-            faces::in_still(path, choice.unwrap_or_default(), &detector)
-                .map_err(|error| error.context(format!("{} cannot be compared", path.display())))
+            examine_still(path, choice.unwrap_or_default(), &detector)
+                .with_context(|| format!("{} cannot be compared", path.display()))
         };
         let (a, b) = (face(&self.a, self.face_a)?, face(&self.b, self.face_b)?);
         let crops = [a.crop.clone(), b.crop.clone()];

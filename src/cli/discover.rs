@@ -88,10 +88,11 @@ impl DiscoverArgs {
         let mut members = discover::members(&analyses, usize::from(self.min_views), self.min_score)?;
         if let Some(gallery) = &self.gallery {
             let known = options::known(&self.threshold, gallery, &embedder)?;
-            let identifier = known.identifier()?.with_margin_deg(self.margin.margin);
+            let gallery = known.gallery(self.margin.margin, 1)?;
+            let identifier = gallery.identifier();
             let mut named = BTreeSet::new();
             for (file, analysis) in analyses.iter().enumerate() {
-                let decisions = decide(&analysis.observations, Some(&identifier), Some(same_deg))?;
+                let decisions = decide(&analysis.observations, Some(identifier), Some(same_deg))?;
                 let with_name = decisions.iter().filter(|decision| decision.who.name().is_some());
                 named.extend(with_name.map(|decision| (file, decision.track)));
             }

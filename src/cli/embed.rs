@@ -10,6 +10,7 @@ use super::faces;
 use super::options::{DetectionArgs, DeviceArgs, ModelArgs};
 use crate::detect::Detector;
 use crate::embed::{Embedder, Mirror};
+use crate::gallery::examine_all;
 use crate::media::read_still;
 
 /// Print every face of stills with its embedding, for other programs
@@ -69,7 +70,7 @@ impl EmbedArgs {
     /// What there is to tell about a still.
     fn faces(&self, path: &Path, detector: &Detector, embedder: &Embedder) -> Result<Value> {
         let image = read_still(path)?;
-        let found = faces::all_in_still(&image, detector)?;
+        let found = examine_all(&image, detector)?;
         let crops: Vec<_> = found.iter().map(|face| face.crop.clone()).collect();
         let mirror = if self.mirror { Mirror::Average } else { Mirror::No };
         let embeddings = embedder.embed(&crops, mirror, &mut embedder.scratch())?;

@@ -10,7 +10,7 @@ use super::UsageError;
 use super::faces::{self, Tracks};
 use super::options::{DetectionArgs, DeviceArgs};
 use crate::detect::Detector;
-use crate::gallery::{Choice, Gallery, GalleryError, NewStill, PersonName};
+use crate::gallery::{Choice, GalleryError, GalleryFolder, NewStill, PersonName};
 
 /// Enrol people from stills
 ///
@@ -80,7 +80,7 @@ impl EnrollArgs {
         if examined.is_empty() {
             bail!("nobody was enrolled: none of {} stills could be used", refused.unusable);
         }
-        let gallery = Gallery::create(&self.gallery)?;
+        let gallery = GalleryFolder::create(&self.gallery)?;
         for (name, stills) in examined {
             enroll(&gallery, &name, stills, &mut refused)?;
         }
@@ -97,14 +97,14 @@ impl EnrollArgs {
     ) -> Vec<(PathBuf, NewStill)> {
         let mut good = Vec::new();
         for still in stills {
-            match faces::of_still(still, self.face.unwrap_or_default(), detector) {
+            match NewStill::read(still, self.face.unwrap_or_default(), detector) {
                 Ok(new) => {
                     report(name, still, &new);
                     good.push((still.clone(), new));
                 }
                 Err(error) => {
                     refused.unusable += 1;
-                    errln!("{name}: {} is not used: {error:#}", still.display());
+                    errln!("{name}: {} is not used: {:#}", still.display(), anyhow::Error::from(error));
                 }
             }
         }
@@ -150,7 +150,7 @@ impl Refused {
 
 /// Enrols a person with all stills but those of faces that are somebody else's already.
 fn enroll(
-    gallery: &Gallery,
+    gallery: &GalleryFolder,
     name: &PersonName,
     mut stills: Vec<(PathBuf, NewStill)>,
     refused: &mut Refused,

@@ -5,17 +5,14 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use image::RgbImage;
 use serde_json::json;
 
 use crate::analysis::Analysis;
-use crate::detect::{BBox, Detector, Scratch, Turned};
+use crate::detect::BBox;
 use crate::discover::{self, MAX_STILLS};
-use crate::gallery::{Choice, Examined, NewStill, Refusal, examine};
-use crate::media::open_still;
-use crate::prepare;
+use crate::gallery::{Examined, NewStill};
 use crate::track::TrackId;
 
 /// Tracks of an analysed video, written `clip.parquet#7` or `clip.parquet#7,9`.
@@ -71,34 +68,6 @@ impl Tracks {
     }
 }
 
-/// A face of a picture.
-pub fn in_still(path: &Path, choice: Choice, detector: &Detector) -> Result<Examined> {
-    let still = open_still(path)?;
-    if let Some(damage) = still.damage {
-        bail!("{damage}: copy it again, or give another still");
-    }
-    let image = still.picture;
-    let mut scratch = Scratch::default();
-    // Whoever has a data set has crops, not photos.
-    let faces = prepare::faces(&image, detector, &mut scratch)?;
-    match examine(&image, faces, choice) {
-        Err(Refusal::NoFace) => match Turned::find(&image, detector, &mut scratch)? {
-            Some(turned) => {
-                bail!("no face found as it is, but there is one when it is turned by {turned}: turn it")
-            }
-            None => Err(Refusal::NoFace.into()),
-        },
-        examined => Ok(examined?),
-    }
-}
-
-/// All faces of a picture that can be cut out, from left to right.
-pub fn all_in_still(image: &RgbImage, detector: &Detector) -> Result<Vec<Examined>> {
-    let faces = prepare::faces(image, detector, &mut Scratch::default())?;
-    let numbers = 1..=faces.len();
-    Ok(numbers.filter_map(|number| examine(image, faces.clone(), Choice::Number(number)).ok()).collect())
-}
-
 /// A face as JSON.
 pub fn describe(Examined { face, quality, number, .. }: &Examined) -> serde_json::Value {
     let BBox { x1, y1, x2, y2 } = face.bbox;
@@ -109,14 +78,6 @@ pub fn describe(Examined { face, quality, number, .. }: &Examined) -> serde_json
         "score": face.score,
         "quality": quality,
     })
-}
-
-/// The face of a still, to be enrolled.
-pub fn of_still(path: &Path, choice: Choice, detector: &Detector) -> Result<NewStill> {
-    let bytes = std::fs::read(path).context("it cannot be read")?;
-    let examined = in_still(path, choice, detector)?;
-    let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(NewStill { file_name, bytes, examined })
 }
 
 /// The best views of tracks, cut out of their videos: up to three a track.

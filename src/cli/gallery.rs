@@ -4,19 +4,20 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::UsageError;
 use super::faces::{self, Tracks};
-use super::options::{self, DetectionArgs, DeviceArgs, Known, ModelArgs, ThresholdArgs};
+use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, ThresholdArgs};
 use crate::analysis::Analysis;
 use crate::annotate::{SheetCell, SheetRow, contact_sheet};
 use crate::discover::{self, Member};
+use crate::engine::{Known, templates};
 use crate::gallery::{
-    Choice, Circumstances, Finding, Footage, Gallery, Person, PersonName, Viewpoint, check,
-    expected_false_matches,
+    Choice, Circumstances, Finding, GalleryFolder, NewStill, Person, PersonName, ThresholdCalibration,
+    Viewpoint, check, expected_false_matches,
 };
 use crate::identify::{self, Calibration, Identifier, Threshold};
 use crate::media::write_still;
@@ -144,7 +145,7 @@ impl GalleryArgs {
     pub fn run(self) -> Result<()> {
         match self.command {
             GalleryCommand::List(place) => {
-                let people = Gallery::open(&place.gallery)?.people()?;
+                let people = GalleryFolder::open(&place.gallery)?.people()?;
                 if place.json {
                     outln!("{}", json!(people.iter().map(describe).collect::<Vec<_>>()));
                 } else {
@@ -152,11 +153,11 @@ impl GalleryArgs {
                 }
             }
             GalleryCommand::Show(Named { name, place }) => {
-                let person = Gallery::open(&place.gallery)?.person(&PersonName::new(&name)?)?;
+                let person = GalleryFolder::open(&place.gallery)?.person(&PersonName::new(&name)?)?;
                 show(&person, place.json);
             }
             GalleryCommand::Remove(Named { name, place }) => {
-                let person = Gallery::open(&place.gallery)?.remove(&PersonName::new(&name)?)?;
+                let person = GalleryFolder::open(&place.gallery)?.remove(&PersonName::new(&name)?)?;
                 if place.json {
                     outln!("{}", describe(&person));
                 } else {
@@ -199,15 +200,15 @@ fn show(person: &Person, as_json: bool) {
 impl RejectArgs {
     fn run(self) -> Result<()> {
         let name = PersonName::new(&self.name)?;
-        let gallery = Gallery::open(&self.place.gallery)?;
+        let gallery = GalleryFolder::open(&self.place.gallery)?;
         // Before anything is decoded.
         gallery.person(&name)?;
         let mut stills = faces::of_tracks(&self.from, self.video.as_deref())?;
         if !self.stills.is_empty() {
             let detector = self.detection.detector(&self.device.open_and_tell()?)?;
             for path in &self.stills {
-                let still = faces::of_still(path, self.face.unwrap_or_default(), &detector);
-                stills.push(still.map_err(|error| error.context(format!("{} is not used", path.display())))?);
+                let still = NewStill::read(path, self.face.unwrap_or_default(), &detector);
+                stills.push(still.with_context(|| format!("{} is not used", path.display()))?);
             }
         }
         let done = gallery.reject(&name, stills)?;
@@ -223,10 +224,10 @@ impl RejectArgs {
 
 impl CheckArgs {
     fn run(self) -> Result<()> {
-        let gallery = Gallery::open(&self.place.gallery)?;
+        let gallery = GalleryFolder::open(&self.place.gallery)?;
         let people = gallery.people()?;
         let embedder = self.model.embedder(&self.device.open_and_tell()?)?;
-        let Known { templates, threshold, count, .. } =
+        let Known { templates, threshold, open_templates: count, .. } =
             options::known(&self.threshold, &self.place.gallery, &embedder)?;
         let mut findings = check(&people, &templates, threshold.angle_deg());
         // Strays come from the folder, not from the people.
@@ -289,7 +290,7 @@ impl CheckArgs {
 }
 
 /// The stills of a finding, to look at.
-fn row(gallery: &Gallery, people: &[Person], finding: &Finding) -> Result<SheetRow> {
+fn row(gallery: &GalleryFolder, people: &[Person], finding: &Finding) -> Result<SheetRow> {
     let mut cells = Vec::new();
     for (name, file) in finding.stills() {
         let person = people.iter().find(|person| person.name.as_str() == name);
@@ -332,9 +333,9 @@ const SHOWN: usize = 5;
 
 impl CalibrateArgs {
     fn run(self) -> Result<()> {
-        let gallery = Gallery::open(&self.place.gallery)?;
+        let gallery = GalleryFolder::open(&self.place.gallery)?;
         let embedder = self.model.embedder(&self.device.open_and_tell()?)?;
-        let templates = options::templates(&self.place.gallery, &embedder)?;
+        let templates = templates(&self.place.gallery, &embedder).map_err(options::refused)?;
         let mut analyses = Vec::new();
         for path in &self.analyses {
             let analysis = Analysis::read(path)?;
@@ -382,9 +383,9 @@ impl CalibrateArgs {
             templates: identifier.templates_len(),
             videos: analyses.iter().map(|analysis| analysis.video.name.clone()).collect(),
         };
-        let footage = Footage::measure(&angles, self.fpir, circumstances)?;
+        let footage = ThresholdCalibration::measure(&angles, self.fpir, circumstances)?;
         if !self.dry_run {
-            gallery.keep_footage(&footage)?;
+            gallery.keep_threshold_calibration(&footage)?;
         }
         if self.place.json {
             outln!("{}", serde_json::to_string(&footage)?);

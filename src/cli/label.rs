@@ -17,14 +17,17 @@ use super::options::{
 };
 use super::results::{Lists, RedactArgs, ResultArgs, is_standard_output};
 use crate::analysis::Analysis;
-use crate::annotate::{Annotator, Colours, Style};
+use crate::annotate::Style;
 use crate::embed::{Embedder, Mirror};
+use crate::engine::{DetectEvery, Engine, Gallery, GalleryOptions};
 use crate::file;
-use crate::identify::{self, Identifier};
 use crate::media::{Input, MediaError};
 use crate::nn::{Arithmetic, Device};
-use crate::pipeline::job::{Event, LabelError, LabelJob, LabelSummary, Mode, Pass, RelabelJob};
-use crate::pipeline::{Control, DetectEvery, label};
+#[cfg(feature = "video")]
+use crate::pipeline::label;
+use crate::pipeline::{
+    Control, LabelError, LabelJob, LabelRequest, LabelSummary, Mode, Pass, Progress, RelabelJob, RequestError,
+};
 use crate::report::Appearance;
 
 /// Write a video (or a still) with everyone you enrolled named
@@ -193,9 +196,9 @@ impl LabelArgs {
     pub fn run(self) -> Result<()> {
         let input = Input::parse_argument(&self.input).map_err(usage)?;
         self.refuse_nonsense(&input)?;
-        let analysed = input.path().filter(|path| is_analysis(path)).map(Path::to_owned);
+        let analysed = input.path().filter(|path| Analysis::is_named(path)).map(Path::to_owned);
         let control = Control::new();
-        let progress = Progress::new(self.quiet);
+        let progress = Reporter::new(self.quiet);
         let result = match analysed {
             Some(path) => self.relabel(&path, &control, &progress)?,
             None => self.label(input, &control, &progress)?,
@@ -220,7 +223,7 @@ impl LabelArgs {
         &self,
         input: Input,
         control: &Control,
-        progress: &Progress,
+        progress: &Reporter,
     ) -> Result<Result<LabelSummary, LabelError>> {
         #[cfg(feature = "video")]
         self.check_view()?;
@@ -230,50 +233,55 @@ impl LabelArgs {
             Err(error) => return Ok(Err(error)),
         };
         let device = self.device()?;
-        let arithmetic = self.precision.on(&device)?;
-        let detector = self.detection.detector(&device)?;
-        // Without a gallery there is still an analysis to embed for.
-        let wanted = self.gallery.is_some() || self.analysis.is_some() || self.results.page();
-        let embedder = wanted.then(|| self.model.embedder_in(arithmetic, &device, 1)).transpose()?;
-        let mirror = if self.mirror { Mirror::Average } else { Mirror::No };
-        // The gallery keeps what is embedded of it, for runs that may want more precision.
-        let exact = (self.gallery.is_some() && arithmetic != Arithmetic::F32)
-            .then(|| self.model.embedder(&device))
-            .transpose()?;
-        let (identifier, colours) = self.identifier(exact.as_ref().or(embedder.as_ref()))?.unzip();
-        drop(exact);
-        let annotator = Annotator::new(self.style.clone())?.with_colours(colours.unwrap_or_default());
-        let facts = self.facts(embedder.as_ref(), identifier.as_ref());
+        self.precision.on(&device)?;
+        self.detection.config()?;
+        let engine = self.engine(device)?;
+        let gallery = self.gallery(Some(&engine))?;
+        let facts = self.facts(Some(&engine), gallery.as_ref());
         let (output, analysis) = (self.output.as_deref(), self.analysis.as_deref());
         let lists = self.lists(control);
-        let job = LabelJob {
-            page: self.results.page_job(input.path(), output, analysis, facts, &lists)?,
-            input,
-            output: self.output.clone(),
-            detector: &detector,
-            every: self.detect_every,
-            embedder: embedder.as_ref(),
-            mirror,
-            identifier: identifier.as_ref(),
-            same_deg: same_deg(embedder.as_ref(), identifier.as_ref()),
-            mode: self.mode(),
-            annotator: &annotator,
-            results: self.results.results(&lists)?,
-            redaction: self.redact.redaction(self.gallery.as_deref(), &lists)?,
-            analysis: self.analysis.clone(),
-            view: self.view,
-            live: self.live.then_some(true),
-            #[cfg(feature = "video")]
-            encoding: self.encoding.options(),
-            #[cfg(feature = "video")]
-            opening,
-            threads: self.threads.count(),
-        };
+        let page = self.results.page_job(input.path(), output, analysis, facts, &lists)?;
+        let mut job = LabelJob::new(&engine, input)
+            .detect_every(self.detect_every)
+            .mode(self.mode())
+            .style(self.style.clone())
+            .results(self.results.results(&lists)?)
+            .redaction(self.redact.redaction(self.gallery.as_deref(), &lists)?)
+            .page(page)
+            .view(self.view);
+        #[cfg(feature = "video")]
+        {
+            job = job.encoding(self.encoding.options()).opening(opening);
+        }
+        if self.live {
+            job = job.live(true);
+        }
+        if let Some(gallery) = &gallery {
+            job = job.gallery(gallery);
+        }
+        if let Some(output) = output {
+            job = job.output(output);
+        }
+        if let Some(analysis) = analysis {
+            job = job.analysis(analysis);
+        }
         let signals = Signals::watch(control)?;
-        let result = label::run(job, control, &mut |event| progress.show(event));
+        let result = job.run(control, &mut |event| progress.show(event));
         progress.bar.finish_and_clear();
         signals.close();
         Ok(result)
+    }
+
+    /// What finds and embeds faces.
+    fn engine(&self, device: Device) -> Result<Engine> {
+        let engine = Engine::builder()
+            .on(device)
+            .model(&self.model.model)
+            .precision(self.precision.precision)
+            .detection(self.detection.config()?)
+            .mirror(if self.mirror { Mirror::Average } else { Mirror::No })
+            .threads(self.threads.count());
+        engine.build().map_err(options::refused)
     }
 
     fn mode(&self) -> Mode {
@@ -286,7 +294,7 @@ impl LabelArgs {
 
     /// Begins to open a video.
     #[cfg(feature = "video")]
-    fn open(&self, input: &Input, control: &Control) -> Result<Option<label::Opening>, LabelError> {
+    fn open(&self, input: &Input, control: &Control) -> Result<Option<label::PendingSource>, LabelError> {
         if matches!(input, Input::Still(_)) {
             return Ok(None);
         }
@@ -314,7 +322,7 @@ impl LabelArgs {
         &self,
         path: &Path,
         control: &Control,
-        progress: &Progress,
+        progress: &Reporter,
     ) -> Result<Result<LabelSummary, LabelError>> {
         #[cfg(feature = "video")]
         self.check_view()?;
@@ -325,33 +333,36 @@ impl LabelArgs {
         };
         // Without a gallery there are still strangers to tell apart, where the model is the one.
         let wanted = self.gallery.is_some() || analysis.model.is_some();
-        let mut embedder = wanted.then(|| self.model.embedder(&self.device()?)).transpose()?;
-        if self.gallery.is_none() {
-            embedder = embedder.filter(|embedder| analysis.model == Some(embedder.model()));
-        } else if let Some(embedder) = &embedder {
-            analysis.check_model(path, embedder.model())?;
+        let engine = wanted.then(|| self.engine(self.device()?)).transpose()?;
+        if let (Some(engine), true) = (&engine, self.gallery.is_some()) {
+            analysis.check_model(path, engine.model())?;
         }
-        let (identifier, colours) = self.identifier(embedder.as_ref())?.unzip();
-        let annotator = Annotator::new(self.style.clone())?.with_colours(colours.unwrap_or_default());
-        let facts = self.facts(embedder.as_ref(), identifier.as_ref());
+        let gallery = self.gallery(engine.as_ref())?;
+        let known = engine.as_ref().filter(|engine| analysis.model == Some(engine.model()));
+        let facts = self.facts(known, gallery.as_ref());
         let (lists, output) = (self.lists(control), self.output.as_deref());
-        let job = RelabelJob {
-            analysis: &analysis,
-            video: video.clone().map(Input::File),
-            output: self.output.clone(),
-            identifier: identifier.as_ref(),
-            same_deg: same_deg(embedder.as_ref(), identifier.as_ref()),
-            annotator: &annotator,
-            results: self.results.results(&lists)?,
-            redaction: self.redact.redaction(self.gallery.as_deref(), &lists)?,
-            page: self.results.page_job(video.as_deref(), output, Some(path), facts, &lists)?,
-            view: self.view,
-            #[cfg(feature = "video")]
-            encoding: self.encoding.options(),
-            threads: self.threads.count(),
-        };
+        let mut job = RelabelJob::new(&analysis)
+            .video(video.clone().map(Input::File))
+            .style(self.style.clone())
+            .results(self.results.results(&lists)?)
+            .redaction(self.redact.redaction(self.gallery.as_deref(), &lists)?)
+            .page(self.results.page_job(video.as_deref(), output, Some(path), facts, &lists)?)
+            .view(self.view);
+        #[cfg(feature = "video")]
+        {
+            job = job.encoding(self.encoding.options());
+        }
+        if let Some(engine) = &engine {
+            job = job.engine(engine);
+        }
+        if let Some(gallery) = &gallery {
+            job = job.gallery(gallery);
+        }
+        if let Some(output) = output {
+            job = job.output(output);
+        }
         let signals = Signals::watch(control)?;
-        let result = label::relabel(job, control, &mut |event| progress.show(event));
+        let result = job.run(control, &mut |event| progress.show(event));
         progress.bar.finish_and_clear();
         signals.close();
         Ok(result)
@@ -374,16 +385,17 @@ impl LabelArgs {
     }
 
     /// What the page says about how names were given.
-    fn facts(&self, embedder: Option<&Embedder>, identifier: Option<&Identifier>) -> Vec<(String, String)> {
+    fn facts(&self, engine: Option<&Engine>, gallery: Option<&Gallery>) -> Vec<(String, String)> {
         let fact = |heading: &str, text: String| (heading.to_owned(), text);
-        let model = embedder.map(|embedder| {
-            fact("Model", format!("{} ({}), {}", self.model.model, embedder.model(), accuracy(embedder)))
+        let model = engine.map(|engine| {
+            let accuracy = accuracy(engine.embedder());
+            fact("Model", format!("{} ({}), {accuracy}", self.model.model, engine.model()))
         });
-        let gallery = identifier.zip(self.gallery.as_ref()).map(|(identifier, gallery)| {
-            let (people, templates) = (identifier.people().len(), identifier.templates_len());
-            fact("Gallery", format!("{}: {people} people, {templates} templates", gallery.display()))
+        let threshold = gallery.map(|one| fact("Named below", one.threshold().to_string()));
+        let gallery = gallery.zip(self.gallery.as_ref()).map(|(gallery, folder)| {
+            let (people, templates) = (gallery.people().len(), gallery.templates_len());
+            fact("Gallery", format!("{}: {people} people, {templates} templates", folder.display()))
         });
-        let threshold = identifier.map(|one| fact("Named below", one.threshold().to_string()));
         model.into_iter().chain(gallery).chain(threshold).collect()
     }
 
@@ -403,35 +415,39 @@ impl LabelArgs {
         own.into_iter().chain(self.results.files()).filter_map(|(flag, path)| Some((flag, path?)))
     }
 
-    /// The people of the gallery and their colours, where there is one.
-    fn identifier(&self, embedder: Option<&Embedder>) -> Result<Option<(Identifier, Colours)>> {
-        match (&self.gallery, embedder) {
-            (Some(gallery), Some(embedder)) => self.known(gallery, embedder).map(Some),
-            _ => {
-                self.say("no --gallery: faces are found and everyone is unknown");
-                Ok(None)
-            }
+    /// The people to name, where there is a gallery; says which it is and which network.
+    fn gallery(&self, engine: Option<&Engine>) -> Result<Option<Gallery>> {
+        let (Some(folder), Some(engine)) = (&self.gallery, engine) else {
+            self.say("no --gallery: faces are found and everyone is unknown");
+            return Ok(None);
+        };
+        let options =
+            GalleryOptions::default().threshold(self.threshold.request()).margin_deg(self.margin.margin);
+        let gallery = Gallery::open_with(engine, folder, &options).map_err(options::refused)?;
+        if let Some(error) = gallery.not_saved() {
+            self.say(&format!("warning: {error}; the gallery will be embedded again next time"));
         }
+        let accuracy = accuracy(engine.embedder());
+        self.say(&format!("model {} ({}), {accuracy}", self.model.model, engine.model()));
+        self.say(&format!(
+            "gallery {}: {} people, {} templates; a face is named below {}",
+            folder.display(),
+            gallery.people().len(),
+            gallery.templates_len(),
+            gallery.threshold()
+        ));
+        Ok(Some(gallery))
     }
 
     /// Refuses, before anything is opened, what cannot be meant.
     fn refuse_nonsense(&self, input: &Input) -> Result<(), UsageError> {
         let refuse = |reason: String| Err(UsageError(reason));
-        let analysed = input.path().is_some_and(is_analysis);
+        let analysed = input.path().is_some_and(Analysis::is_named);
         if !self.no_video && !self.view && self.outputs().all(|(flag, _)| flag == "--redact-audit") {
             return refuse(
                 "there is nothing to do with the result: give -o FILE, --jsonl FILE, --analysis FILE, --html FILE, --view or --no-video"
                     .into(),
             );
-        }
-        if let Some(analysis) = self.analysis.as_deref() {
-            if !is_analysis(analysis) {
-                let analysis = analysis.display();
-                return refuse(format!("--analysis {analysis} is a Parquet file: let it end in .parquet"));
-            }
-            if matches!(input, Input::Still(_)) {
-                return refuse("--analysis is for video, and the input is a still: leave it out".into());
-            }
         }
         let computes = self.precision.precision != Arithmetic::F32;
         if analysed && (self.analysis.is_some() || self.online || self.per_frame || self.live || computes) {
@@ -450,46 +466,30 @@ impl LabelArgs {
                     .into(),
             );
         }
-        if self.redact.redact.is_some() && self.output.is_none() && !self.view {
-            return refuse("--redact covers faces in a video or still that is written: give -o FILE".into());
-        }
-        if self.redact.redact.is_some() && self.results.page() && self.output.is_none() {
-            return refuse(
-                "--html plays the video, which --redact covers only in the output: give -o FILE".into(),
-            );
-        }
-        let pipe = matches!(input, Input::File(path) if path.exists()) && !input.is_read_twice();
-        let once = pipe || self.online || self.per_frame || self.live || (!analysed && input.is_live());
+        let request = self.request(input);
+        request.check().map_err(|error| UsageError(with_flags(&error, input)))?;
         let still = matches!(input, Input::Still(_));
-        if (once && self.redact.redact.is_some()) || ((once || still) && self.results.page()) {
-            return refuse(
-                "--redact and --html need the whole video before the first frame is written: give a file, without --online, --per-frame and --live"
-                    .into(),
-            );
-        }
-        if self.explain && (once || still) {
+        if self.explain && (still || (!analysed && request.is_once())) {
             return refuse(
                 "--explain tells about whole tracks of a video that is gone through twice: leave it out, --jsonl explains every face"
                     .into(),
             );
         }
-        if matches!(input, Input::Still(_)) {
-            if self.view || self.live || self.online || self.per_frame {
-                return refuse(
-                    "--view, --live, --online and --per-frame are for video, and the input is a still: leave them out"
-                        .into(),
-                );
-            }
-            if let Some(output) = &self.output
-                && !Input::names_still(output)
-            {
-                let output = output.display();
-                return refuse(format!(
-                    "{input} is a still and {output} does not name one: use .jpg, .png, .webp, .bmp or .tiff"
-                ));
-            }
-        }
         Ok(())
+    }
+
+    /// What is asked for, as far as it can be checked before anything is opened.
+    fn request<'a>(&'a self, input: &'a Input) -> LabelRequest<'a> {
+        LabelRequest {
+            input,
+            output: self.output.as_deref(),
+            mode: self.mode(),
+            live: self.live,
+            view: self.view,
+            redacts: self.redact.redact.is_some(),
+            page: self.results.page(),
+            analysis: self.analysis.as_deref(),
+        }
     }
 
     /// Refuses outputs that would overwrite each other or the input.
@@ -516,28 +516,6 @@ impl LabelArgs {
             }
         }
         Ok(())
-    }
-
-    /// The people of the gallery and their colours; says which gallery and which network.
-    fn known(&self, gallery: &Path, embedder: &Embedder) -> Result<(Identifier, Colours)> {
-        let known = options::known(&self.threshold, gallery, embedder)?;
-        if let Some(error) = &known.templates.not_saved {
-            self.say(&format!("warning: {error}; the gallery will be embedded again next time"));
-        }
-        let people = known.templates.people.iter();
-        let numbers = people.filter_map(|person| Some((person.name.clone(), person.colour?)));
-        let colours = Colours::new(numbers);
-        let identifier =
-            known.identifier()?.with_margin_deg(self.margin.margin).with_threads(self.threads.count());
-        self.say(&format!("model {} ({}), {}", self.model.model, embedder.model(), accuracy(embedder)));
-        self.say(&format!(
-            "gallery {}: {} people, {} templates; a face is named below {}",
-            gallery.display(),
-            identifier.people().len(),
-            identifier.templates_len(),
-            identifier.threshold()
-        ));
-        Ok((identifier, colours))
     }
 
     fn say(&self, text: &str) {
@@ -620,16 +598,32 @@ fn listed(people: &[Appearance], all: bool) -> (Vec<&Appearance>, Vec<&Appearanc
 /// Strangers in the summary, unless all are asked for.
 const STRANGERS: usize = 10;
 
-/// Whether a path is that of an analysis, by its extension.
-fn is_analysis(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"))
-}
-
-/// How far apart two views of one person are at most, as far as the model or the threshold
-/// says.
-fn same_deg(embedder: Option<&Embedder>, identifier: Option<&Identifier>) -> Option<f64> {
-    let calibrated = embedder.and_then(|embedder| identify::same_person_deg(embedder.metadata()));
-    calibrated.or_else(|| identifier.map(|identifier| identifier.threshold().angle_deg()))
+/// Why a request makes no sense, in terms of the flags that made it.
+fn with_flags(error: &RequestError, input: &Input) -> String {
+    match error {
+        RequestError::AnalysisName(analysis) => {
+            format!("--analysis {} is a Parquet file: let it end in .parquet", analysis.display())
+        }
+        RequestError::AnalysisOfStill => {
+            "--analysis is for video, and the input is a still: leave it out".into()
+        }
+        RequestError::RedactionWithoutOutput => {
+            "--redact covers faces in a video or still that is written: give -o FILE".into()
+        }
+        RequestError::PageWithoutCoveredVideo => {
+            "--html plays the video, which --redact covers only in the output: give -o FILE".into()
+        }
+        RequestError::OnePass => {
+            "--redact and --html need the whole video before the first frame is written: give a file, without --online, --per-frame and --live".into()
+        }
+        RequestError::StillAsVideo => {
+            "--view, --live, --online and --per-frame are for video, and the input is a still: leave them out".into()
+        }
+        RequestError::StillToVideo(output) => format!(
+            "{input} is a still and {} does not name one: use .jpg, .png, .webp, .bmp or .tiff",
+            output.display()
+        ),
+    }
 }
 
 /// Errors about what was asked for, as opposed to what went wrong, are usage errors.
@@ -666,23 +660,23 @@ fn count(number: u64, what: &str) -> String {
 }
 
 /// A bar with frames/s and the time left, where standard error is a terminal.
-struct Progress {
+struct Reporter {
     bar: ProgressBar,
     quiet: bool,
     /// Warnings that were shown: the second way through a video meets those of the first again.
     warned: RefCell<HashSet<String>>,
 }
 
-impl Progress {
+impl Reporter {
     fn new(quiet: bool) -> Self {
         let visible = !quiet && std::io::stderr().is_terminal();
         let bar = if visible { ProgressBar::no_length() } else { ProgressBar::hidden() };
         Self { bar, quiet, warned: RefCell::default() }
     }
 
-    fn show(&self, event: Event<'_>) {
+    fn show(&self, event: Progress<'_>) {
         match event {
-            Event::Opened { pass, size: (width, height), frames, encoder } => {
+            Progress::Opened { pass, size: (width, height), frames, encoder } => {
                 if let Some(encoder) = encoder {
                     self.say(&format!("{width}x{height}, encoding with {encoder}"));
                 }
@@ -707,8 +701,8 @@ impl Progress {
                 self.bar.reset();
                 self.bar.enable_steady_tick(Duration::from_millis(250));
             }
-            Event::Frame => self.bar.inc(1),
-            Event::Warning(text) => {
+            Progress::Frame => self.bar.inc(1),
+            Progress::Warning(text) => {
                 if self.warned.borrow_mut().insert(text.to_owned()) {
                     self.say(&format!("warning: {text}"));
                 }

@@ -5,19 +5,16 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use super::UsageError;
 use crate::detect::{Detector, DetectorConfig, MinFace};
-use crate::embed::{EmbedOptions, Embedder, Mirror};
-use crate::gallery::{Gallery, Templates};
-use crate::identify::{
-    DEFAULT_MARGIN_DEG, Identifier, IdentifyError, Threshold, ThresholdRequest, ThresholdSource,
-    ViewCalibration, parse_angle_deg, parse_fmr, parse_margin_deg,
-};
-use crate::nn::weights::{BuiltIn, MTCNN, SPHEREFACE, Stored};
-use crate::nn::{Arithmetic, ArithmeticError, Device, DeviceChoice, DeviceError, Isa, Weights};
+use crate::embed::Embedder;
+use crate::engine::{EngineError, Known, open_embedder};
+use crate::identify::{DEFAULT_MARGIN_DEG, ThresholdRequest, parse_angle_deg, parse_fmr, parse_margin_deg};
+use crate::nn::weights::{MTCNN, SPHEREFACE};
+use crate::nn::{Arithmetic, Device, DeviceChoice, DeviceError, Isa};
 
 /// The instruction set of the CPU kernels; a wrong `SPHEREFACE_ISA` is a usage error.
 pub fn isa() -> Result<Isa> {
@@ -111,6 +108,9 @@ impl DetectionArgs {
     }
 
     /// The built-in detector with these settings.
+    ///
+    /// # Errors
+    /// When they make no sense, or the device fails.
     pub fn detector(&self, device: &Device) -> Result<Detector> {
         Ok(Detector::on(&MTCNN.weights()?, self.config()?, device)?)
     }
@@ -140,14 +140,7 @@ impl ModelArgs {
     /// # Errors
     /// As for [`embedder`](Self::embedder).
     pub fn embedder_in(&self, arithmetic: Arithmetic, device: &Device, threads: usize) -> Result<Embedder> {
-        let model = self.model.as_str();
-        let options = EmbedOptions { isa: device.isa(), threads, arithmetic };
-        let made = match (device.tensors(), BuiltIn::named(model)) {
-            (Some(tensors), _) => Embedder::on_tensors(Weights::resolve(model)?, tensors),
-            (None, Some(built_in)) => Embedder::built_in(built_in, options),
-            (None, None) => Embedder::stored(Stored::of_file(model)?, options),
-        };
-        made.with_context(|| format!("the model {model} cannot be used"))
+        open_embedder(&self.model, device, arithmetic, threads).map_err(refused)
     }
 }
 
@@ -167,11 +160,7 @@ impl PrecisionArgs {
     /// # Errors
     /// When it is nothing for this device.
     pub fn on(self, device: &Device) -> Result<Arithmetic> {
-        let checked = match device.tensors() {
-            Some(_) if self.precision != Arithmetic::F32 => Err(ArithmeticError::OnGpu),
-            Some(_) => Ok(()),
-            None => self.precision.check(device.isa()),
-        };
+        let checked = self.precision.check_on(device);
         checked.map_err(|error| UsageError(error.to_string()))?;
         Ok(self.precision)
     }
@@ -238,67 +227,29 @@ pub fn parse_share(text: &str) -> Result<f32, String> {
     share.ok_or_else(|| format!("`{text}` is not a number from 0 to 1"))
 }
 
-/// The templates of a gallery, and the threshold before so many: as asked for, else as calibrated on
-/// the user's footage, else as calibrated with the model.
+/// The people of a gallery and the threshold for them, as asked for.
 ///
 /// # Errors
-/// When there is no such gallery or its calibration is damaged; when what was asked for makes
-/// no sense to the model, which is found out before anything is embedded; as for [`templates`].
+/// As for [`Known::load`].
 pub fn known(args: &ThresholdArgs, root: &Path, embedder: &Embedder) -> Result<Known> {
-    let footage = Gallery::open(root)?.footage(embedder.model())?;
-    let before = |count: usize| {
-        Threshold::for_gallery(args.request(), embedder.metadata(), footage.as_ref(), count)
-            .map_err(|error| UsageError(error.to_string()))
-    };
-    before(0)?;
-    let templates = templates(root, embedder)?;
-    let views = ViewCalibration::from_metadata(embedder.metadata());
-    let all = templates.people.iter().flat_map(|person| &person.templates);
-    let count = all.filter(|one| views.as_ref().is_none_or(|views| views.is_open(one.view))).count();
-    let threshold = before(count)?;
-    // An angle that was given, or measured on the user's own strangers, means what it says.
-    let calibrated = matches!(threshold.source(), ThresholdSource::Calibrated { .. });
-    Ok(Known { templates, threshold, count, views: views.filter(|_| calibrated) })
+    Known::load(args.request(), root, embedder).map_err(refused)
 }
 
-/// Who is known, and how near a face must be to somebody.
-pub struct Known {
-    /// The gallery as the model sees it.
-    pub templates: Templates,
-    /// The angle below which a face is named.
-    pub threshold: Threshold,
-    /// Templates that can match anything.
-    pub count: usize,
-    /// What the views of faces take off the threshold.
-    pub views: Option<ViewCalibration>,
-}
-
-impl Known {
-    /// The gallery laid out for search.
-    ///
-    /// # Errors
-    /// When its templates are of different models.
-    pub fn identifier(self) -> Result<Identifier, IdentifyError> {
-        Ok(Identifier::new(&self.templates, self.threshold)?.with_views(self.views))
+/// Errors about what was asked for are usage errors; others get advice where there is some.
+pub fn refused(error: EngineError) -> anyhow::Error {
+    match &error {
+        EngineError::Threshold(_)
+        | EngineError::Precision(_)
+        | EngineError::Threads(_)
+        | EngineError::Device(DeviceError::NotBuilt) => UsageError(error.to_string()).into(),
+        EngineError::NobodyEnrolled(root) => {
+            let root = root.display();
+            anyhow::anyhow!(
+                "{error}: enrol somebody first (sphereface enroll NAME STILL --gallery {root}), or leave out --gallery to find faces without naming them"
+            )
+        }
+        _ => error.into(),
     }
-}
-
-/// The templates of a gallery by that model; embeds what is new in it.
-///
-/// # Errors
-/// When there is no such gallery, nobody is in it, or it cannot be embedded.
-pub fn templates(root: &Path, embedder: &Embedder) -> Result<Templates> {
-    let mut scratch = embedder.scratch();
-    let gallery = Gallery::open(root)?;
-    let templates =
-        gallery.templates(embedder.model(), |crops| embedder.embed(crops, Mirror::Average, &mut scratch))?;
-    if templates.people.iter().all(|person| person.templates.is_empty()) {
-        let root = root.display();
-        anyhow::bail!(
-            "nobody is enrolled in the gallery {root}: enrol somebody first (sphereface enroll NAME STILL --gallery {root}), or leave out --gallery to find faces without naming them"
-        );
-    }
-    Ok(templates)
 }
 
 #[cfg(test)]

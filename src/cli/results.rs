@@ -10,7 +10,7 @@ use super::UsageError;
 use super::terminal::Data;
 use crate::annotate::{Cover, Redactor, Whom};
 use crate::file;
-use crate::gallery::Gallery;
+use crate::gallery::GalleryFolder;
 use crate::pipeline::Control;
 use crate::pipeline::page::PageJob;
 use crate::pipeline::redact::Redaction;
@@ -198,7 +198,7 @@ impl RedactArgs {
     pub fn redaction(&self, gallery: Option<&Path>, lists: &Lists) -> Result<Option<Redaction>> {
         let Some(whom) = &self.redact else { return Ok(None) };
         let people = match gallery {
-            Some(gallery) => Gallery::open(gallery)?.people()?,
+            Some(gallery) => GalleryFolder::open(gallery)?.people()?,
             None => Vec::new(),
         };
         for name in whom.names() {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Gallery, GalleryError, disk};
+use super::{GalleryError, GalleryFolder, disk};
 use crate::nn::ModelId;
 
 /// File in the gallery folder.
@@ -51,7 +51,7 @@ impl fmt::Display for Lowest {
 
 /// The threshold measured on strangers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Footage {
+pub struct ThresholdCalibration {
     /// Identifier of the model.
     pub model: String,
     /// False positive identification rate asked for: the share of strangers who get a name.
@@ -92,7 +92,7 @@ pub struct Circumstances {
     pub videos: Vec<String>,
 }
 
-impl Footage {
+impl ThresholdCalibration {
     /// The threshold at which a share `fpir` of strangers is given a name. `angles_deg` holds
     /// for each stranger the smallest angle to anybody of the gallery, over all of the
     /// stranger's tracks.
@@ -143,7 +143,7 @@ impl Footage {
     }
 }
 
-impl fmt::Display for Footage {
+impl fmt::Display for ThresholdCalibration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = |angle: Option<f64>| angle.map_or("?".to_owned(), |angle| format!("{angle:.1}"));
         write!(
@@ -197,17 +197,21 @@ fn clopper_pearson(k: usize, n: usize) -> (f64, f64) {
     (low, high)
 }
 
-impl Gallery {
+impl GalleryFolder {
     /// The threshold measured on the user's own footage with `model`; `None` when there is none
     /// or it was measured with another model.
     ///
     /// # Errors
     /// [`GalleryError::Damaged`] when the file is not one of ours.
-    pub fn footage(&self, model: ModelId) -> Result<Option<Footage>, GalleryError> {
+    pub fn threshold_calibration(
+        &self,
+        model: ModelId,
+    ) -> Result<Option<ThresholdCalibration>, GalleryError> {
         let path = self.root.join(FILE);
         let Some(bytes) = disk::read(&path)? else { return Ok(None) };
         let damaged = |reason: String| GalleryError::Damaged { path: path.clone(), reason };
-        let footage: Footage = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let footage: ThresholdCalibration =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if !(footage.angle_deg > 0.0 && footage.angle_deg < 180.0) {
             return Err(damaged(format!("{} degrees are no threshold", footage.angle_deg)));
         }
@@ -218,7 +222,7 @@ impl Gallery {
     ///
     /// # Errors
     /// [`GalleryError::Write`].
-    pub fn keep_footage(&self, footage: &Footage) -> Result<(), GalleryError> {
+    pub fn keep_threshold_calibration(&self, footage: &ThresholdCalibration) -> Result<(), GalleryError> {
         let _lock = disk::WriteLock::take(&self.root)?;
         let path = self.root.join(FILE);
         let mut text = serde_json::to_vec_pretty(footage)
@@ -255,7 +259,7 @@ mod tests {
     fn the_share_of_strangers_below_the_angle_is_the_one_asked_for() {
         let angles: Vec<f32> = (0..1000).map(|i| 50.0 + (i * 7 % 1000) as f32 / 20.0).collect();
         for fpir in [1e-3, 0.01, 0.1, 0.5] {
-            let footage = Footage::measure(&angles, fpir, circumstances()).unwrap();
+            let footage = ThresholdCalibration::measure(&angles, fpir, circumstances()).unwrap();
             let named = angles.iter().filter(|&&angle| f64::from(angle) < footage.angle_deg).count();
             assert_eq!(named, (fpir * 1000.0).round() as usize);
             assert_eq!(named, footage.named);
@@ -263,7 +267,7 @@ mod tests {
             assert!(footage.angle_low_deg.is_none_or(|low| low < footage.angle_deg));
             assert!(footage.angle_high_deg.unwrap() > footage.angle_deg);
         }
-        let lowest = Footage::measure(&angles, 1e-3, circumstances()).unwrap();
+        let lowest = ThresholdCalibration::measure(&angles, 1e-3, circumstances()).unwrap();
         assert_eq!(lowest.angle_low_deg, None, "one in a thousand has no lower bound in a thousand");
     }
 
@@ -277,7 +281,7 @@ mod tests {
         };
         let held = (0..400).filter(|_| {
             let angles: Vec<f32> = (0..120).map(|_| random()).collect();
-            let footage = Footage::measure(&angles, 0.1, circumstances()).unwrap();
+            let footage = ThresholdCalibration::measure(&angles, 0.1, circumstances()).unwrap();
             footage.angle_low_deg.is_none_or(|low| low <= 10.0)
                 && footage.angle_high_deg.is_none_or(|high| high >= 10.0)
         });
@@ -288,14 +292,14 @@ mod tests {
     #[test]
     fn too_few_strangers_are_refused_and_told_what_they_can_show() {
         let angles = vec![70.0; 100];
-        let error = Footage::measure(&angles, 1e-3, circumstances()).unwrap_err();
+        let error = ThresholdCalibration::measure(&angles, 1e-3, circumstances()).unwrap_err();
         assert!(matches!(error, CalibrationError::TooFew { strangers: 100, needed: 1000, .. }));
         assert!(error.to_string().contains("1.0e-2 or more"), "{error}");
-        let error = Footage::measure(&angles[..19], 0.5, circumstances()).unwrap_err();
+        let error = ThresholdCalibration::measure(&angles[..19], 0.5, circumstances()).unwrap_err();
         assert!(matches!(error, CalibrationError::TooFew { needed: MIN_STRANGERS, .. }));
         for fpir in [0.0, 1.0, -1.0, f64::NAN] {
             assert!(matches!(
-                Footage::measure(&angles, fpir, circumstances()),
+                ThresholdCalibration::measure(&angles, fpir, circumstances()),
                 Err(CalibrationError::Rate(_))
             ));
         }
@@ -304,17 +308,17 @@ mod tests {
     #[test]
     fn it_is_kept_with_the_gallery_and_serves_one_model() {
         let folder = tempfile::tempdir().unwrap();
-        let gallery = Gallery::create(&folder.path().join("gallery")).unwrap();
+        let gallery = GalleryFolder::create(&folder.path().join("gallery")).unwrap();
         let model = ModelId([1; 8]);
-        assert_eq!(gallery.footage(model).unwrap(), None);
+        assert_eq!(gallery.threshold_calibration(model).unwrap(), None);
         let angles: Vec<f32> = (0..100).map(|i| 60.0 + i as f32 / 7.0).collect();
-        let footage = Footage::measure(&angles, 0.05, circumstances()).unwrap();
-        gallery.keep_footage(&footage).unwrap();
-        let kept = gallery.footage(model).unwrap().unwrap();
+        let footage = ThresholdCalibration::measure(&angles, 0.05, circumstances()).unwrap();
+        gallery.keep_threshold_calibration(&footage).unwrap();
+        let kept = gallery.threshold_calibration(model).unwrap().unwrap();
         assert_eq!((kept.to_string(), kept.strangers), (footage.to_string(), 100));
-        assert_eq!(gallery.footage(ModelId([2; 8])).unwrap(), None);
+        assert_eq!(gallery.threshold_calibration(ModelId([2; 8])).unwrap(), None);
         assert_eq!(gallery.people().unwrap(), [], "the file is nobody");
         std::fs::write(gallery.root().join(FILE), "{}").unwrap();
-        assert!(matches!(gallery.footage(model), Err(GalleryError::Damaged { .. })));
+        assert!(matches!(gallery.threshold_calibration(model), Err(GalleryError::Damaged { .. })));
     }
 }

@@ -32,14 +32,16 @@ mod name;
 mod pack;
 mod reject;
 pub mod search;
+mod still;
 mod templates;
 mod viewpoint;
 
-pub use calibration::{CONFIDENCE, CalibrationError, Circumstances, Footage, MIN_STRANGERS};
+pub use calibration::{CONFIDENCE, CalibrationError, Circumstances, MIN_STRANGERS, ThresholdCalibration};
 pub use check::{Finding, check, expected_false_matches};
 pub use examine::{Choice, Examined, Refusal, examine};
 pub use name::PersonName;
 pub use reject::Rejected;
+pub use still::{StillError, examine_all, examine_picture, examine_still, find_faces};
 pub use templates::{PersonTemplates, Template, Templates};
 pub use viewpoint::Viewpoint;
 
@@ -230,7 +232,7 @@ pub struct Person {
     pub colour: Option<u32>,
     /// Their stills, in the order of enrolment, without those whose file is gone.
     pub stills: Vec<Still>,
-    /// Pictures of others that were taken for them ([`Gallery::reject`]), likewise.
+    /// Pictures of others that were taken for them ([`GalleryFolder::reject`]), likewise.
     pub rejected: Vec<Still>,
     /// Names of stills that the index mentions but somebody deleted: they no longer count.
     pub missing: Vec<String>,
@@ -247,7 +249,7 @@ pub struct NewStill {
     pub examined: Examined,
 }
 
-/// What [`Gallery::enroll`] did.
+/// What [`GalleryFolder::enroll`] did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Enrolled {
     /// The person as they are now.
@@ -260,11 +262,11 @@ pub struct Enrolled {
 
 /// A gallery folder.
 #[derive(Debug, Clone)]
-pub struct Gallery {
+pub struct GalleryFolder {
     root: PathBuf,
 }
 
-impl Gallery {
+impl GalleryFolder {
     /// An existing gallery.
     ///
     /// # Errors
@@ -322,7 +324,7 @@ impl Gallery {
     /// One person.
     ///
     /// # Errors
-    /// [`GalleryError::Unknown`] when nobody has that name; otherwise as [`Gallery::people`].
+    /// [`GalleryError::Unknown`] when nobody has that name; otherwise as [`GalleryFolder::people`].
     pub fn person(&self, name: &PersonName) -> Result<Person, GalleryError> {
         let found = self.people()?.into_iter().find(|person| person.name == *name);
         found.ok_or_else(|| GalleryError::Unknown(name.to_string()))

@@ -1,9 +1,9 @@
 //! Counter-examples: "this is not them".
 
-use super::{Gallery, GalleryError, Index, NewStill, Person, PersonName, REJECTED, disk, enter};
+use super::{GalleryError, GalleryFolder, Index, NewStill, Person, PersonName, REJECTED, disk, enter};
 use super::{remove_unmentioned, write_index, write_still};
 
-/// What [`Gallery::reject`] did.
+/// What [`GalleryFolder::reject`] did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rejected {
     /// The person as they are now.
@@ -14,7 +14,7 @@ pub struct Rejected {
     pub known: usize,
 }
 
-impl Gallery {
+impl GalleryFolder {
     /// Stores faces of others that were taken for a person. A face that is nearer to one of
     /// them than to the person is no longer given that name; see
     /// [`crate::identify::Identifier::identify`]. All of them or, when it fails or the program

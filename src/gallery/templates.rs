@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::pack::{self, Pack, Packed, Stamp};
 use super::{
-    DERIVED, Gallery, GalleryError, Person, REJECTED, STILLS, Still, Viewpoint, disk, read_crop, read_person,
+    DERIVED, GalleryError, GalleryFolder, Person, REJECTED, STILLS, Still, Viewpoint, disk, read_crop,
+    read_person,
 };
 use crate::align::Crop;
 use crate::detect::MAX_YAW_DEG;
@@ -72,13 +73,13 @@ struct Stored {
 /// Crop and mirror image to one embedding each, in order.
 type Embed<'a, E> = dyn FnMut(&[Crop]) -> Result<Vec<Embedding>, E> + 'a;
 
-impl Gallery {
+impl GalleryFolder {
     /// The templates of everybody by `model`: stored embeddings where they exist, and `embed`
     /// (crop and mirror image -> one embedding each, in order) for the rest, which are stored
     /// for the next time. Embeddings of other models are never looked at.
     ///
     /// # Errors
-    /// As [`Gallery::people`]; [`GalleryError::Embed`] when `embed` fails or answers with the
+    /// As [`GalleryFolder::people`]; [`GalleryError::Embed`] when `embed` fails or answers with the
     /// wrong number of embeddings or another model's; what [`GalleryError`] says about a still
     /// whose crop must be cut anew and cannot.
     pub fn templates<E: Into<Box<dyn Error + Send + Sync>>>(

@@ -49,9 +49,9 @@ fn refuse_to_embed(_: &[Crop]) -> Result<Vec<Embedding>, String> {
     Err("must not be called".to_owned())
 }
 
-fn empty() -> (tempfile::TempDir, Gallery) {
+fn empty() -> (tempfile::TempDir, GalleryFolder) {
     let folder = tempfile::tempdir().unwrap();
-    let gallery = Gallery::create(&folder.path().join("gallery")).unwrap();
+    let gallery = GalleryFolder::create(&folder.path().join("gallery")).unwrap();
     (folder, gallery)
 }
 
@@ -304,7 +304,7 @@ fn folders_made_by_hand_are_strays() {
 
 #[test]
 fn no_gallery_is_an_error_that_says_what_to_do() {
-    let error = Gallery::open(Path::new("no/such/gallery")).unwrap_err();
+    let error = GalleryFolder::open(Path::new("no/such/gallery")).unwrap_err();
     assert!(matches!(error, GalleryError::Missing(_)));
     assert!(error.to_string().contains("sphereface enroll"), "{error}");
 }

@@ -20,7 +20,7 @@ pub enum Who {
     /// person all through the video: "Unknown 3".
     Stranger(u32),
     /// Hardly a person: seen for a moment, never clearly, and like nobody of the gallery.
-    Glimpse,
+    Transient,
 }
 
 impl Who {
@@ -28,7 +28,7 @@ impl Who {
     pub fn name(&self) -> Option<&str> {
         match self {
             Who::Named(name) => Some(name),
-            Who::Stranger(_) | Who::Glimpse => None,
+            Who::Stranger(_) | Who::Transient => None,
         }
     }
 }
@@ -39,7 +39,7 @@ impl std::fmt::Display for Who {
         match self {
             Who::Named(name) => f.write_str(name),
             Who::Stranger(number) => write!(f, "Unknown {number}"),
-            Who::Glimpse => f.write_str("unknown"),
+            Who::Transient => f.write_str("unknown"),
         }
     }
 }
@@ -115,7 +115,7 @@ impl Decision {
 /// - A track that misses the threshold by less than five degrees, or that is as near to somebody
 ///   else, gets the name of its nearest person when a track named so far as them is nearer to it than the threshold less ten
 ///   degrees, and it shares no frame with any track of theirs.
-/// - A [glimpse](track::Track::is_glimpse) without a name is nobody.
+/// - A [transient track](track::Track::is_transient) without a name is nobody.
 /// - Other tracks without a name that are less than `same_deg` degrees apart on average and share no
 ///   frame are the same stranger, as long as each [shows enough](track::is_distinct) to tell; one that
 ///   does not has a number of its own.
@@ -170,7 +170,7 @@ pub fn decide(
         named_elsewhere(&mut found, &tracks, &templates, together, threshold_deg);
     }
     let unnamed: Vec<usize> = (0..found.len())
-        .filter(|&at| found[at].identification.name.is_none() && !tracks[at].is_glimpse(observations))
+        .filter(|&at| found[at].identification.name.is_none() && !tracks[at].is_transient(observations))
         .collect();
     let of_unnamed: Vec<Option<Embedding>> =
         unnamed.iter().map(|&at| templates[at].clone().filter(|_| found[at].distinct)).collect();
@@ -186,7 +186,7 @@ pub fn decide(
             who: match (name, stranger.get(&at)) {
                 (Some(name), _) => Who::Named(name),
                 (None, Some(&number)) => Who::Stranger(number),
-                (None, None) => Who::Glimpse,
+                (None, None) => Who::Transient,
             },
             nearest,
             runner_up,
@@ -284,6 +284,6 @@ mod tests {
         ];
         let decisions = decide(&observations, None, None).unwrap();
         let who: Vec<&Who> = decisions.iter().map(|decision| &decision.who).collect();
-        assert_eq!(who, [&Who::Glimpse, &Who::Stranger(1), &Who::Stranger(2)]);
+        assert_eq!(who, [&Who::Transient, &Who::Stranger(1), &Who::Stranger(2)]);
     }
 }

@@ -29,8 +29,7 @@ pub struct View<'a> {
 
 /// Decides about tracks frame after frame, with what was seen so far. A name, once given, is
 /// held against small doubts.
-pub struct Online<'a> {
-    identifier: Option<&'a Identifier>,
+pub struct Online {
     same_deg: Option<f64>,
     tracks: BTreeMap<TrackId, Held>,
     strangers: BTreeMap<TrackId, Stranger>,
@@ -53,10 +52,10 @@ struct Held {
     pts_ns: u64,
 }
 
-impl<'a> Online<'a> {
+impl Online {
     /// Knows no track yet. `same_deg` as in [`decide`](super::decide).
-    pub fn new(identifier: Option<&'a Identifier>, same_deg: Option<f64>) -> Self {
-        Self { identifier, same_deg, tracks: BTreeMap::new(), strangers: BTreeMap::new(), next: 1 }
+    pub fn new(same_deg: Option<f64>) -> Self {
+        Self { same_deg, tracks: BTreeMap::new(), strangers: BTreeMap::new(), next: 1 }
     }
 
     /// The decisions about the faces of the next frame, in their order. Of two with the same
@@ -64,10 +63,15 @@ impl<'a> Online<'a> {
     ///
     /// # Errors
     /// [`IdentifyError`] when an embedding cannot be compared with the gallery's.
-    pub fn decide(&mut self, moment: &Moment, views: &[View<'_>]) -> Result<Vec<Decision>, IdentifyError> {
+    pub fn decide(
+        &mut self,
+        identifier: Option<&Identifier>,
+        moment: &Moment,
+        views: &[View<'_>],
+    ) -> Result<Vec<Decision>, IdentifyError> {
         self.tracks.retain(|_, held| moment.pts_ns.saturating_sub(held.pts_ns) <= GAP_NS);
         for view in views {
-            self.add(moment, view)?;
+            self.add(identifier, moment, view)?;
         }
         let mut names: Vec<Option<String>> = views.iter().map(|view| self.name(view.track)).collect();
         let angle = |view: &View<'_>| self.angle_deg(view.track);
@@ -79,7 +83,7 @@ impl<'a> Online<'a> {
                 names[a] = None;
             }
         }
-        let threshold_deg = self.identifier.map(|identifier| identifier.threshold().angle_deg());
+        let threshold_deg = identifier.map(|identifier| identifier.threshold().angle_deg());
         let mut decisions = Vec::with_capacity(views.len());
         for (view, name) in views.iter().zip(names) {
             let who = match name {
@@ -103,7 +107,26 @@ impl<'a> Online<'a> {
         Ok(decisions)
     }
 
-    fn add(&mut self, moment: &Moment, view: &View<'_>) -> Result<(), IdentifyError> {
+    /// Judges the tracks that go on anew, by another gallery: nobody keeps a name because they had it before.
+    ///
+    /// # Errors
+    /// [`IdentifyError`] when their embeddings cannot be compared with that gallery's.
+    pub fn judge_anew(&mut self, identifier: Option<&Identifier>) -> Result<(), IdentifyError> {
+        for held in self.tracks.values_mut() {
+            (held.identification, held.votes) = match identifier {
+                Some(identifier) => held.evidence.decide(identifier)?,
+                None => (Identification::UNKNOWN, Votes::default()),
+            };
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        identifier: Option<&Identifier>,
+        moment: &Moment,
+        view: &View<'_>,
+    ) -> Result<(), IdentifyError> {
         let held = self.tracks.entry(view.track).or_insert_with(|| Held {
             evidence: Evidence::default(),
             identification: Identification::UNKNOWN,
@@ -116,13 +139,8 @@ impl<'a> Online<'a> {
         let weight = weight_inside(view.face, view.quality);
         held.evidence.see(moment.frame, weight, view.face.score);
         let Some(embedding) = view.embedding else { return Ok(()) };
-        held.evidence.add(
-            embedding,
-            weight,
-            gallery::Viewpoint::of(view.face, view.quality),
-            self.identifier,
-        )?;
-        if let Some(identifier) = self.identifier {
+        held.evidence.add(embedding, weight, gallery::Viewpoint::of(view.face, view.quality), identifier)?;
+        if let Some(identifier) = identifier {
             let (identification, votes) = held.evidence.decide(identifier)?;
             held.identification = keep_name(&held.identification, identification, identifier);
             held.votes = votes;
@@ -235,14 +253,14 @@ mod tests {
 
     /// The names of one track over frames with these embeddings.
     fn names(identifier: &Identifier, degs: &[f64]) -> Vec<String> {
-        let mut online = Online::new(Some(identifier), Some(60.0));
+        let mut online = Online::new(Some(60.0));
         let good = quality(80.0, 0.0);
         let frame = |(frame, &deg): (usize, &f64)| {
             let moment = Moment { frame: frame as u64, pts_ns: frame as u64 * FRAME_NS, cut: false };
             let embedding = at(deg);
             let view =
                 View { track: TrackId(1), face: &face(1.0), quality: &good, embedding: Some(&embedding) };
-            online.decide(&moment, &[view]).unwrap()[0].who.to_string()
+            online.decide(Some(identifier), &moment, &[view]).unwrap()[0].who.to_string()
         };
         degs.iter().enumerate().map(frame).collect()
     }
@@ -261,7 +279,7 @@ mod tests {
     #[test]
     fn two_in_one_frame_have_two_names_and_a_stranger_keeps_the_number() {
         let identifier = identifier(&[("Ann", 0.0)]);
-        let mut online = Online::new(Some(&identifier), Some(30.0));
+        let mut online = Online::new(Some(30.0));
         let (good, sure) = (quality(80.0, 0.0), face(1.0));
         let mut see = |frame: u64, faces: &[(u32, f64)]| -> Vec<String> {
             let moment = Moment { frame, pts_ns: frame * FRAME_NS, cut: false };
@@ -276,7 +294,12 @@ mod tests {
                     embedding: Some(embedding),
                 })
                 .collect();
-            online.decide(&moment, &views).unwrap().iter().map(|one| one.who.to_string()).collect()
+            online
+                .decide(Some(&identifier), &moment, &views)
+                .unwrap()
+                .iter()
+                .map(|one| one.who.to_string())
+                .collect()
         };
         assert_eq!(see(0, &[(1, 50.0), (2, 20.0), (3, 170.0)]), ["Unknown 1", "Ann", "Unknown 2"]);
         assert_eq!(see(1, &[(1, 50.0)]), ["Ann"], "the nearer one is gone");
@@ -285,13 +308,13 @@ mod tests {
 
     #[test]
     fn a_poor_view_has_its_own_number_until_a_better_one_tells_who_it_is() {
-        let mut online = Online::new(None, Some(30.0));
+        let mut online = Online::new(Some(30.0));
         let mut see = |frame: u64, track: u32, deg: f64, yaw_deg: f32, score: f32| {
             let moment = Moment { frame, pts_ns: frame * FRAME_NS, cut: false };
             let (face, quality, embedding) = (face(score), quality(80.0, yaw_deg), at(deg));
             let view =
                 View { track: TrackId(track), face: &face, quality: &quality, embedding: Some(&embedding) };
-            online.decide(&moment, &[view]).unwrap()[0].who.to_string()
+            online.decide(None, &moment, &[view]).unwrap()[0].who.to_string()
         };
         assert_eq!(see(0, 1, 0.0, 0.0, 1.0), "Unknown 1");
         assert_eq!(see(500, 2, 10.0, 60.0, 1.0), "Unknown 2", "from the side");

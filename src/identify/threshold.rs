@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::gallery::Footage;
+use crate::gallery::ThresholdCalibration;
 
 /// False match rate of the default threshold: one impostor comparison in a thousand matches.
 pub const DEFAULT_FMR: f64 = 1e-3;
@@ -190,7 +190,7 @@ pub enum ThresholdSource {
         impostor_pairs: u64,
     },
     /// Measured on strangers in the user's own footage and kept with the gallery.
-    Footage {
+    GalleryCalibration {
         /// Share of strangers who get a name.
         fpir: f64,
         /// 95 % interval of that share.
@@ -265,7 +265,7 @@ impl Threshold {
     }
 
     /// The threshold for a request before a gallery of so many templates, which may have been
-    /// calibrated on footage ([`crate::gallery::Gallery::footage`]): that calibration is the
+    /// calibrated on footage ([`crate::gallery::GalleryFolder::footage`]): that calibration is the
     /// default where there is one.
     ///
     /// # Errors
@@ -273,13 +273,13 @@ impl Threshold {
     pub fn for_gallery(
         request: ThresholdRequest,
         metadata: &BTreeMap<String, String>,
-        footage: Option<&Footage>,
+        footage: Option<&ThresholdCalibration>,
         templates: usize,
     ) -> Result<Self, ThresholdError> {
         match (request, footage) {
             (ThresholdRequest::Default, Some(footage)) => {
                 let mut threshold = Self::from_angle(footage.angle_deg)?;
-                threshold.source = ThresholdSource::Footage {
+                threshold.source = ThresholdSource::GalleryCalibration {
                     fpir: footage.fpir,
                     interval: [footage.fpir_low, footage.fpir_high],
                     strangers: footage.strangers,
@@ -318,7 +318,7 @@ impl fmt::Display for Threshold {
                 }
                 write!(f, ", measured on {impostor_pairs} impostor pairs of {set}")
             }
-            ThresholdSource::Footage { fpir, interval: [low, high], strangers, people } => write!(
+            ThresholdSource::GalleryCalibration { fpir, interval: [low, high], strangers, people } => write!(
                 f,
                 "{:.2} degrees: false positive identification rate {fpir:e} (95 % interval {low:.1e} to {high:.1e}), measured on {strangers} strangers of your footage before {people} people",
                 self.angle_deg

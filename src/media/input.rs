@@ -139,6 +139,14 @@ impl Input {
     }
 }
 
+impl std::str::FromStr for Input {
+    type Err = MediaError;
+
+    fn from_str(text: &str) -> Result<Self, MediaError> {
+        Self::parse(text)
+    }
+}
+
 impl fmt::Display for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

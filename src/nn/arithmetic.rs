@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Isa, simd};
+use super::{Device, Isa, simd};
 
 /// What the products of an embedding network are computed in, on the CPU. Sums are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,6 +33,18 @@ pub enum ArithmeticError {
 }
 
 impl Arithmetic {
+    /// Whether it is worth using on `device`.
+    ///
+    /// # Errors
+    /// As for [`check`](Self::check), and on a GPU for anything but f32.
+    pub fn check_on(self, device: &Device) -> Result<(), ArithmeticError> {
+        match device.tensors() {
+            Some(_) if self != Self::F32 => Err(ArithmeticError::OnGpu),
+            Some(_) => Ok(()),
+            None => self.check(device.isa()),
+        }
+    }
+
     /// Whether it is worth using with `isa` on this machine.
     ///
     /// # Errors

@@ -11,7 +11,7 @@
 //! - Nothing polls: a stage that has nothing to do sleeps in its channel, and leaves when
 //!   its neighbours do.
 
-mod parts;
+mod batch;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 
 use super::statistics::{Meter, Statistics};
 
-pub use parts::Worker;
+pub use batch::BatchWorker;
 
 /// How long the sink waits for an item before it looks whether the run has failed.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
@@ -388,7 +388,7 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
 
     /// A stage that sees every item in the order of the source, on one thread, and makes one
     /// item of each: for what depends on the items before. All that is in flight may wait behind
-    /// it, so that a slow stage of [`parts`](Self::parts) finds full batches.
+    /// it, so that a slow stage of [`batched`](Self::batched) finds full batches.
     pub fn in_order<I, O>(
         &mut self,
         name: &'static str,

@@ -1,25 +1,22 @@
 //! What labelling is asked for, what it tells while it runs, and what it did.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::graph::GraphError;
 use super::page::PageJob;
-use super::recognise::RecogniseError;
 use super::redact::Redaction;
-use super::search::DetectEvery;
-use super::statistics::{Statistics, Work};
-use crate::analysis::{Analysis, AnalysisError};
-use crate::annotate::Annotator;
-use crate::detect::Detector;
-use crate::embed::{Embedder, Mirror};
-use crate::identify::Identifier;
-use crate::media::{Input, MediaError};
-use crate::report::{Appearance, AuditSummary, Explanation, ReportError, Results};
+use super::statistics::Statistics;
+use super::subscriber::{OnEvent, OnFrame, Subscriber};
+use crate::analysis::Analysis;
+use crate::annotate::{Annotator, Colours, Style};
+use crate::engine::{DetectEvery, Engine, Event, Gallery, LabelledFrame, Work};
+use crate::media::Input;
+use crate::report::{Appearance, AuditSummary, Explanation, Results};
 
 /// How often a video is gone through, and what a decision rests on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
     /// A file twice: a decision rests on the whole track. Anything else as [`Mode::Online`].
+    #[default]
     TwoPass,
     /// Once: a decision rests on the track so far.
     Online,
@@ -27,81 +24,420 @@ pub enum Mode {
     PerFrame,
 }
 
-/// What to label and where the results go.
-pub struct LabelJob<'a> {
+/// What is asked for that makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// An analysis is a Parquet file and must be named so.
+    #[error("the analysis {} is a Parquet file: its name must end in .parquet", .0.display())]
+    AnalysisName(PathBuf),
+    /// A still has no analysis.
+    #[error("an analysis is made of a video, and the input is a still")]
+    AnalysisOfStill,
+    /// Covered faces must go somewhere.
+    #[error("faces are covered in a video or still that is written, and no output is asked for")]
+    RedactionWithoutOutput,
+    /// The page would show what is to be covered.
+    #[error("the page plays the video, in which faces are covered only in an output, and none is asked for")]
+    PageWithoutCoveredVideo,
+    /// Faces cannot be covered, nor a page be written, before the whole of a track is known.
+    #[error(
+        "covering faces and writing a page take two passes over a video file, and this video comes once: record it first"
+    )]
+    OnePass,
+    /// Nothing of a video can be asked of a still.
+    #[error("a window, live input and deciding in one pass are for video, and the input is a still")]
+    StillAsVideo,
+    /// A still is written as a still.
+    #[error("the input is a still, and {} does not name one: use .jpg, .png, .webp, .bmp or .tiff", .0.display())]
+    StillToVideo(PathBuf),
+}
+
+/// What of a job can be checked before anything is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct LabelRequest<'a> {
     /// The video or still.
-    pub input: Input,
-    /// The annotated video or still; `None` for none.
-    pub output: Option<PathBuf>,
-    /// Finds the faces.
-    pub detector: &'a Detector,
-    /// How often the whole frame of a video is searched.
-    pub every: DetectEvery,
-    /// Embeds them; `None` leaves everyone unknown.
-    pub embedder: Option<&'a Embedder>,
-    /// Whether the mirror image of a face has a say.
-    pub mirror: Mirror,
-    /// Names them; `None` leaves everyone unknown.
-    pub identifier: Option<&'a Identifier>,
-    /// How far apart two views of one person are at most, in degrees, where that is known.
-    pub same_deg: Option<f64>,
+    pub input: &'a Input,
+    /// The annotated video or still.
+    pub output: Option<&'a Path>,
     /// How decisions are made.
     pub mode: Mode,
-    /// Draws them.
-    pub annotator: &'a Annotator,
-    /// Where to list them.
-    pub results: Results,
-    /// Covers faces; of a video in [`Mode::TwoPass`] only, where tracks are known as a whole.
-    pub redaction: Option<Redaction>,
-    /// A page about the video, likewise.
-    pub page: Option<PageJob>,
-    /// Where to keep what was seen.
-    pub analysis: Option<PathBuf>,
-    /// Whether to show the video in a window while it is labelled.
+    /// The input is treated as live, whatever it is.
+    pub live: bool,
+    /// The video is shown in a window.
     pub view: bool,
-    /// Whether the input is live, so that frames are dropped rather than waited for; `None`
-    /// asks the input.
-    pub live: Option<bool>,
-    /// How to encode.
+    /// Faces are covered.
+    pub redacts: bool,
+    /// A page is written.
+    pub page: bool,
+    /// Where the analysis goes.
+    pub analysis: Option<&'a Path>,
+}
+
+impl LabelRequest<'_> {
+    /// Whether the video is there for a single pass only.
+    pub fn is_once(&self) -> bool {
+        let pipe = matches!(self.input, Input::File(path) if path.exists()) && !self.input.is_read_twice();
+        let live = self.live || self.input.is_live();
+        pipe || live || self.mode != Mode::TwoPass
+    }
+
+    /// Refuses what makes no sense together.
+    ///
+    /// # Errors
+    /// The first reason.
+    pub fn check(&self) -> Result<(), RequestError> {
+        let still = matches!(self.input, Input::Still(_));
+        if let Some(analysis) = self.analysis {
+            if !Analysis::is_named(analysis) {
+                return Err(RequestError::AnalysisName(analysis.to_owned()));
+            }
+            if still {
+                return Err(RequestError::AnalysisOfStill);
+            }
+        }
+        if self.redacts && self.output.is_none() && !self.view {
+            return Err(RequestError::RedactionWithoutOutput);
+        }
+        if self.redacts && self.page && self.output.is_none() {
+            return Err(RequestError::PageWithoutCoveredVideo);
+        }
+        if still {
+            return self.check_still();
+        }
+        match self.is_once() && (self.redacts || self.page) {
+            true => Err(RequestError::OnePass),
+            false => Ok(()),
+        }
+    }
+
+    fn check_still(&self) -> Result<(), RequestError> {
+        if self.page {
+            return Err(RequestError::OnePass);
+        }
+        if self.view || self.live || self.mode != Mode::TwoPass {
+            return Err(RequestError::StillAsVideo);
+        }
+        match self.output.filter(|output| !Input::names_still(output)) {
+            Some(output) => Err(RequestError::StillToVideo(output.to_owned())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What to label and where the results go.
+///
+/// ```no_run
+/// use sphereface::pipeline::{Control, LabelJob};
+/// use sphereface::{Engine, Gallery};
+///
+/// let engine = Engine::new()?;
+/// let gallery = Gallery::open(&engine, "gallery")?;
+/// let job = LabelJob::new(&engine, "party.mp4".parse()?)
+///     .gallery(&gallery)
+///     .output("named.mp4")
+///     .on_event(|event| println!("{} {:?}", event.who, event.kind));
+/// let summary = job.run(&Control::new(), &mut |_| {})?;
+/// println!("{} frames", summary.frames);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct LabelJob<'a> {
+    pub(super) engine: Engine,
+    pub(super) input: Input,
+    pub(super) gallery: Option<Gallery>,
+    pub(super) tell_strangers_apart: bool,
+    pub(super) output: Option<PathBuf>,
+    pub(super) detect_every: DetectEvery,
+    pub(super) mode: Mode,
+    pub(super) drawing: Drawing,
+    pub(super) subscribers: Vec<Box<dyn Subscriber + 'a>>,
+    pub(super) redaction: Option<Redaction>,
+    pub(super) page: Option<PageJob>,
+    pub(super) analysis: Option<PathBuf>,
+    pub(super) view: bool,
+    pub(super) live: Option<bool>,
     #[cfg(feature = "video")]
-    pub encoding: crate::media::SinkOptions,
-    /// The input where it is being opened already (see [`open`](super::label::open)).
+    pub(super) encoding: crate::media::SinkOptions,
     #[cfg(feature = "video")]
-    pub opening: Option<super::label::Opening>,
-    /// Workers a stage, at least 1.
-    pub threads: usize,
+    pub(super) opening: Option<super::open::PendingSource>,
+}
+
+/// How names are drawn.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Drawing {
+    pub style: Style,
+    pub colours: Option<Colours>,
+}
+
+impl Drawing {
+    /// What draws, in the colours of the gallery.
+    pub fn annotator(&self, gallery: Option<&Gallery>) -> Result<Annotator, super::LabelError> {
+        let colours = self.colours.clone().or_else(|| gallery.map(|gallery| gallery.colours().clone()));
+        Ok(Annotator::new(self.style.clone())?.with_colours(colours.unwrap_or_default()))
+    }
+}
+
+impl<'a> LabelJob<'a> {
+    /// Finds the faces of `input` and writes nothing; everybody is unknown.
+    pub fn new(engine: &Engine, input: Input) -> Self {
+        Self {
+            engine: engine.clone(),
+            input,
+            gallery: None,
+            tell_strangers_apart: false,
+            output: None,
+            detect_every: DetectEvery::Auto,
+            mode: Mode::TwoPass,
+            drawing: Drawing::default(),
+            subscribers: Vec::new(),
+            redaction: None,
+            page: None,
+            analysis: None,
+            view: false,
+            live: None,
+            #[cfg(feature = "video")]
+            encoding: crate::media::SinkOptions::default(),
+            #[cfg(feature = "video")]
+            opening: None,
+        }
+    }
+
+    /// Names the people of a gallery.
+    pub fn gallery(mut self, gallery: &Gallery) -> Self {
+        self.gallery = Some(gallery.clone());
+        self
+    }
+
+    /// Embeds faces even without a gallery, to number strangers by person. An analysis and a page do so in any case.
+    pub fn tell_strangers_apart(mut self, tell: bool) -> Self {
+        self.tell_strangers_apart = tell;
+        self
+    }
+
+    /// Writes the annotated video or still.
+    pub fn output(mut self, path: impl Into<PathBuf>) -> Self {
+        self.output = Some(path.into());
+        self
+    }
+
+    /// How often the whole frame of a video is searched.
+    pub fn detect_every(mut self, every: DetectEvery) -> Self {
+        self.detect_every = every;
+        self
+    }
+
+    /// How decisions are made.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// How boxes and names look.
+    pub fn style(mut self, style: Style) -> Self {
+        self.drawing.style = style;
+        self
+    }
+
+    /// Tells a subscriber of every frame and event.
+    pub fn subscriber(mut self, subscriber: impl Subscriber + 'a) -> Self {
+        self.subscribers.push(Box::new(subscriber));
+        self
+    }
+
+    /// Writes lists of what is seen.
+    pub fn results(self, results: Results) -> Self {
+        self.subscriber(results)
+    }
+
+    /// Calls back with every labelled frame, without its picture.
+    pub fn on_frame(self, call: impl FnMut(&LabelledFrame) + 'a) -> Self {
+        self.subscriber(OnFrame { call, pictures: false })
+    }
+
+    /// Calls back with every labelled frame and its picture.
+    pub fn on_picture(self, call: impl FnMut(&LabelledFrame) + 'a) -> Self {
+        self.subscriber(OnFrame { call, pictures: true })
+    }
+
+    /// Calls back when somebody appears, leaves or gets another name.
+    pub fn on_event(self, call: impl FnMut(&Event) + 'a) -> Self {
+        self.subscriber(OnEvent(call))
+    }
+
+    /// Covers faces; of a video in [`Mode::TwoPass`] only, where tracks are known as a whole.
+    pub fn redaction(mut self, redaction: Option<Redaction>) -> Self {
+        self.redaction = redaction;
+        self
+    }
+
+    /// Writes a page about the video, likewise.
+    pub fn page(mut self, page: Option<PageJob>) -> Self {
+        self.page = page;
+        self
+    }
+
+    /// Keeps what was seen in a Parquet file.
+    pub fn analysis(mut self, path: impl Into<PathBuf>) -> Self {
+        self.analysis = Some(path.into());
+        self
+    }
+
+    /// Shows the video in a window while it is labelled.
+    pub fn view(mut self, view: bool) -> Self {
+        self.view = view;
+        self
+    }
+
+    /// Whether the input is live, so that frames are dropped rather than waited for; without this the input is asked.
+    pub fn live(mut self, live: bool) -> Self {
+        self.live = Some(live);
+        self
+    }
+
+    /// How the video is encoded.
+    #[cfg(feature = "video")]
+    pub fn encoding(mut self, encoding: crate::media::SinkOptions) -> Self {
+        self.encoding = encoding;
+        self
+    }
+
+    /// The input, where it is being [opened](super::label::open) already.
+    #[cfg(feature = "video")]
+    pub fn opening(mut self, opening: Option<super::open::PendingSource>) -> Self {
+        self.opening = opening;
+        self
+    }
+
+    /// Whether faces are embedded.
+    pub(super) fn embeds(&self) -> bool {
+        self.gallery.is_some() || self.analysis.is_some() || self.page.is_some() || self.tell_strangers_apart
+    }
+
+    /// What of the job can be checked before anything is opened.
+    pub fn request(&self) -> LabelRequest<'_> {
+        LabelRequest {
+            input: &self.input,
+            output: self.output.as_deref(),
+            mode: self.mode,
+            live: self.live == Some(true),
+            view: self.view,
+            redacts: self.redaction.is_some(),
+            page: self.page.is_some(),
+            analysis: self.analysis.as_deref(),
+        }
+    }
 }
 
 /// An analysis to decide about anew.
 pub struct RelabelJob<'a> {
-    /// What was seen.
-    pub analysis: &'a Analysis,
-    /// The video it was seen in, which is needed for an output or a view only.
-    pub video: Option<Input>,
-    /// The annotated video; `None` for none.
-    pub output: Option<PathBuf>,
-    /// As in [`LabelJob`].
-    pub identifier: Option<&'a Identifier>,
-    /// As in [`LabelJob`].
-    pub same_deg: Option<f64>,
-    /// As in [`LabelJob`].
-    pub annotator: &'a Annotator,
-    /// As in [`LabelJob`].
-    pub results: Results,
-    /// As in [`LabelJob`].
-    pub redaction: Option<Redaction>,
-    /// As in [`LabelJob`].
-    pub page: Option<PageJob>,
-    /// As in [`LabelJob`].
-    pub view: bool,
-    /// As in [`LabelJob`].
+    pub(super) analysis: &'a Analysis,
+    pub(super) video: Option<Input>,
+    pub(super) output: Option<PathBuf>,
+    pub(super) same_deg: Option<f64>,
+    pub(super) gallery: Option<Gallery>,
+    pub(super) drawing: Drawing,
+    pub(super) subscribers: Vec<Box<dyn Subscriber + 'a>>,
+    pub(super) redaction: Option<Redaction>,
+    pub(super) page: Option<PageJob>,
+    pub(super) view: bool,
     #[cfg(feature = "video")]
-    pub encoding: crate::media::SinkOptions,
-    /// As in [`LabelJob`].
-    pub threads: usize,
+    pub(super) encoding: crate::media::SinkOptions,
+    pub(super) threads: usize,
 }
 
-/// Which way through the video.
+impl<'a> RelabelJob<'a> {
+    /// Tells what was seen, everybody a stranger, and writes nothing.
+    pub fn new(analysis: &'a Analysis) -> Self {
+        Self {
+            analysis,
+            video: None,
+            output: None,
+            same_deg: None,
+            gallery: None,
+            drawing: Drawing::default(),
+            subscribers: Vec::new(),
+            redaction: None,
+            page: None,
+            view: false,
+            #[cfg(feature = "video")]
+            encoding: crate::media::SinkOptions::default(),
+            threads: 1,
+        }
+    }
+
+    /// Tells strangers apart by the engine's calibration, where the analysis is of its model, and works on as many
+    /// threads.
+    pub fn engine(mut self, engine: &Engine) -> Self {
+        self.threads = engine.threads();
+        if self.analysis.model == Some(engine.model()) {
+            self.same_deg = engine.same_person_deg().or(self.same_deg);
+        }
+        self
+    }
+
+    /// Names the people of a gallery.
+    pub fn gallery(mut self, gallery: &Gallery) -> Self {
+        self.same_deg = self.same_deg.or(Some(gallery.threshold().angle_deg()));
+        self.gallery = Some(gallery.clone());
+        self
+    }
+
+    /// The video that the analysis is of, which an output, a view and a page need.
+    pub fn video(mut self, video: Option<Input>) -> Self {
+        self.video = video;
+        self
+    }
+
+    /// As for a [`LabelJob`].
+    pub fn output(mut self, path: impl Into<PathBuf>) -> Self {
+        self.output = Some(path.into());
+        self
+    }
+
+    /// As for a [`LabelJob`].
+    pub fn style(mut self, style: Style) -> Self {
+        self.drawing.style = style;
+        self
+    }
+
+    /// As for a [`LabelJob`]; frames without a face are not told of.
+    pub fn subscriber(mut self, subscriber: impl Subscriber + 'a) -> Self {
+        self.subscribers.push(Box::new(subscriber));
+        self
+    }
+
+    /// As for a [`LabelJob`].
+    pub fn results(self, results: Results) -> Self {
+        self.subscriber(results)
+    }
+
+    /// As for a [`LabelJob`].
+    pub fn redaction(mut self, redaction: Option<Redaction>) -> Self {
+        self.redaction = redaction;
+        self
+    }
+
+    /// As for a [`LabelJob`].
+    pub fn page(mut self, page: Option<PageJob>) -> Self {
+        self.page = page;
+        self
+    }
+
+    /// As for a [`LabelJob`].
+    pub fn view(mut self, view: bool) -> Self {
+        self.view = view;
+        self
+    }
+
+    /// As for a [`LabelJob`].
+    #[cfg(feature = "video")]
+    pub fn encoding(mut self, encoding: crate::media::SinkOptions) -> Self {
+        self.encoding = encoding;
+        self
+    }
+}
+
+/// Which pass over the video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
     /// The only one.
@@ -112,12 +448,13 @@ pub enum Pass {
     Write,
 }
 
-/// What happens while a job runs.
+/// How far a job is.
 #[derive(Debug)]
-pub enum Event<'a> {
+#[non_exhaustive]
+pub enum Progress<'a> {
     /// The input is open.
     Opened {
-        /// Which way through it begins.
+        /// Which pass begins.
         pass: Pass,
         /// Width and height in pixels.
         size: (usize, usize),
@@ -134,6 +471,7 @@ pub enum Event<'a> {
 
 /// What a job did.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LabelSummary {
     /// Frames labelled.
     pub frames: u64,
@@ -160,41 +498,4 @@ pub struct LabelSummary {
     /// Why the input could not be followed to its end, where that was so; the outputs are complete up
     /// to there.
     pub cut_off: Option<String>,
-}
-
-/// Why a job failed.
-#[derive(Debug, thiserror::Error)]
-pub enum LabelError {
-    /// The input cannot be read, or the output not be written.
-    #[error(transparent)]
-    Media(#[from] MediaError),
-    /// A face cannot be recognised.
-    #[error(transparent)]
-    Recognise(#[from] RecogniseError),
-    /// The analysis cannot be written.
-    #[error(transparent)]
-    Analysis(#[from] AnalysisError),
-    /// The list of faces cannot be written.
-    #[error(transparent)]
-    Report(#[from] ReportError),
-    /// The stage graph failed, not a stage of it.
-    #[error(transparent)]
-    Graph(Box<GraphError<LabelError>>),
-    /// Faces cannot be covered, nor a page be written, before the whole of a track is known.
-    #[error(
-        "covering faces and writing a page take two passes over a video file, and this video comes once: record it first"
-    )]
-    OnePass,
-    /// The program was built without video.
-    #[error("{0} is a video, and this program was built for stills only: build it with the feature `video`")]
-    NoVideo(String),
-}
-
-impl From<GraphError<LabelError>> for LabelError {
-    fn from(error: GraphError<LabelError>) -> Self {
-        match error {
-            GraphError::Stage { source, .. } => source,
-            other => Self::Graph(Box::new(other)),
-        }
-    }
 }

@@ -9,129 +9,155 @@
 use std::path::Path;
 use std::time::Instant;
 
+use super::LabelError;
 use super::graph::Control;
 #[cfg(feature = "video")]
 use super::job::Mode;
-use super::job::{Event, LabelError, LabelJob, LabelSummary, Pass, RelabelJob};
-use super::ledger::{Ledger, labels};
 #[cfg(feature = "video")]
-pub use super::outlet::Opening;
+use super::job::RequestError;
+use super::job::{LabelJob, LabelSummary, Pass, Progress, RelabelJob};
 #[cfg(feature = "video")]
-use super::outlet::{Making, Purpose};
-use super::recognise::{self, RecogniseError};
+pub use super::open::PendingSource;
+#[cfg(feature = "video")]
+use super::open::Purpose;
+#[cfg(feature = "video")]
+use super::output::OutputSpec;
+use super::run_summary::{RunSummary, labels};
 use super::statistics::Statistics;
+use super::subscriber::Subscribers;
 use crate::detect::{Scratch, Turned};
-use crate::media::{self, Input};
+use crate::engine::{Engine, IdentifiedFace, LabelledFrame, RecogniseError, Recogniser};
+use crate::media::{self, Input, Picture};
 
-/// Labels the input of `job`. Events are told as they happen, on the calling thread.
-///
-/// `control` ends it early: after [`Control::stop`] the outputs are complete up to there, after
-/// [`Control::abort`] there are none.
-///
-/// # Errors
-/// The first that any stage meets; no output then appears under its name.
-pub fn run(
-    job: LabelJob<'_>,
-    control: &Control,
-    on_event: &mut dyn FnMut(Event<'_>),
-) -> Result<LabelSummary, LabelError> {
-    match &job.input {
-        Input::Still(_) => still(job, on_event),
-        #[cfg(feature = "video")]
-        _ => video(job, control, on_event),
-        #[cfg(not(feature = "video"))]
-        input => {
-            let _ = control;
-            Err(LabelError::NoVideo(input.to_string()))
+impl LabelJob<'_> {
+    /// Labels the input. Progress is told as it happens, on the calling thread.
+    ///
+    /// `control` ends it early: after [`Control::stop`] the outputs are complete up to there, after
+    /// [`Control::abort`] there are none.
+    ///
+    /// # Errors
+    /// The first that any stage or subscriber meets; no output then appears under its name.
+    pub fn run(
+        self,
+        control: &Control,
+        on_progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<LabelSummary, LabelError> {
+        self.request().check()?;
+        match &self.input {
+            Input::Still(_) => still(self, on_progress),
+            #[cfg(feature = "video")]
+            _ => video(self, control, on_progress),
+            #[cfg(not(feature = "video"))]
+            input => {
+                let _ = control;
+                Err(LabelError::NoVideo(input.to_string()))
+            }
         }
     }
 }
 
-/// Labels an analysed video anew: nothing is searched and nothing embedded.
-///
-/// `control` and events as in [`run`].
-///
-/// # Errors
-/// The first that any stage meets; no output then appears under its name.
-pub fn relabel(
-    job: RelabelJob<'_>,
-    control: &Control,
-    on_event: &mut dyn FnMut(Event<'_>),
-) -> Result<LabelSummary, LabelError> {
-    #[cfg(feature = "video")]
-    {
-        let making = Making { output: job.output.clone(), encoding: job.encoding.clone(), view: job.view };
-        let video = job.video.clone();
-        let open = || match &video {
-            Some(video) => Ok(making.outlet(making.open(video, None, control)?.finish()?)?),
-            None => Err(LabelError::NoVideo("the analysis".into())),
-        };
-        super::two_pass::relabel(job, open, control, on_event)
-    }
-    #[cfg(not(feature = "video"))]
-    {
-        let _ = (job, control, on_event);
-        Err(LabelError::NoVideo("the analysis".into()))
+impl RelabelJob<'_> {
+    /// Labels an analysed video anew: nothing is searched and nothing embedded.
+    ///
+    /// `control` and progress as in [`LabelJob::run`].
+    ///
+    /// # Errors
+    /// The first that any stage or subscriber meets; no output then appears under its name.
+    pub fn run(
+        self,
+        control: &Control,
+        on_progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<LabelSummary, LabelError> {
+        #[cfg(feature = "video")]
+        {
+            let spec =
+                OutputSpec { output: self.output.clone(), encoding: self.encoding.clone(), view: self.view };
+            let video = self.video.clone();
+            let open = || match &video {
+                Some(video) => Ok(spec.begin(spec.open(video, None, control)?.finish()?)?),
+                None => Err(LabelError::NoVideo("the analysis".into())),
+            };
+            super::two_pass::relabel(self, open, control, on_progress)
+        }
+        #[cfg(not(feature = "video"))]
+        {
+            let _ = (self, control, on_progress);
+            Err(LabelError::NoVideo("the analysis".into()))
+        }
     }
 }
 
-fn still(job: LabelJob<'_>, on_event: &mut dyn FnMut(Event<'_>)) -> Result<LabelSummary, LabelError> {
+fn still(
+    mut job: LabelJob<'_>,
+    on_progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<LabelSummary, LabelError> {
     let start = Instant::now();
     let Some(path) = job.input.path() else { return Err(LabelError::NoVideo(job.input.to_string())) };
     let media::Still { mut picture, damage } = media::open_still(path)?;
     if let Some(damage) = damage {
-        on_event(Event::Warning(&format!("{}: {damage}", job.input)));
+        on_progress(Progress::Warning(&format!("{}: {damage}", job.input)));
     }
     let size = (picture.width() as usize, picture.height() as usize);
-    on_event(Event::Opened { pass: Pass::Only, size, frames: Some(1), encoder: None });
-    let mut scratch = Scratch::default();
-    let faces = recognise::find(job.detector, &picture, &mut scratch).map_err(RecogniseError::from)?;
-    if faces.is_empty() {
-        let turned = Turned::find(&picture, job.detector, &mut scratch).map_err(RecogniseError::from)?;
-        if let Some(turned) = turned {
-            let hint = format!("{} shows a face only when it is turned by {turned}: turn it", job.input);
-            on_event(Event::Warning(&hint));
-        }
-    }
-    let candidates = recognise::cut(&picture, faces, job.embedder.is_some());
-    let sightings = match (job.embedder, job.identifier) {
-        (Some(embedder), Some(identifier)) => {
-            recognise::name(candidates, embedder, job.mirror, identifier, &mut embedder.scratch())?
-        }
-        _ => recognise::strangers(candidates),
+    on_progress(Progress::Opened { pass: Pass::Only, size, frames: Some(1), encoder: None });
+    let recogniser = match &job.gallery {
+        Some(gallery) => Recogniser::new(&job.engine, gallery),
+        None => Recogniser::without_gallery(&job.engine),
     };
-    let mut ledger = Ledger::new(job.results);
-    ledger.enter(0, 0, 0, &sightings)?;
+    let faces = recogniser.name(&picture)?;
+    if faces.is_empty()
+        && let Some(turned) = turned(&job.engine, &picture)?
+    {
+        let hint = format!("{} shows a face only when it is turned by {turned}: turn it", job.input);
+        on_progress(Progress::Warning(&hint));
+    }
+    let mut viewers = Subscribers::pick(&mut job.subscribers, true, 0);
+    let mut summary = RunSummary::new(&mut job.subscribers);
+    let mut frame = labelled_still(faces);
+    summary.enter(&frame)?;
     let redacted = match job.redaction {
         Some(mut redaction) => {
-            let covered = redaction.redactor.draw_rgb(&mut picture, &redaction.of_still(&sightings));
-            redaction.check((0, 0), size, &sightings, &covered)?;
+            let covered = redaction.redactor.draw_rgb(&mut picture, &redaction.of_still(&frame.faces));
+            redaction.check((0, 0), size, &frame.faces, &covered)?;
             Some(redaction.audit.finish()?)
         }
         None => None,
     };
+    if !viewers.is_empty() {
+        frame.picture = Some(std::sync::Arc::new(Picture::from_rgb(&picture)));
+        viewers.tell(&frame)?;
+    }
     if let Some(output) = &job.output {
-        job.annotator.draw_rgb(&mut picture, &labels(&sightings));
+        let annotator = job.drawing.annotator(job.gallery.as_ref())?;
+        annotator.draw_rgb(&mut picture, &labels(&frame.faces));
         media::write_still(output, &picture)?;
     }
-    on_event(Event::Frame);
+    on_progress(Progress::Frame);
     let statistics = Statistics { wall: start.elapsed(), items: 1, ..Statistics::default() };
-    Ok(LabelSummary { redacted, ..ledger.close(statistics, 0, false)? })
+    Ok(LabelSummary { redacted, ..summary.close(statistics, 0, false, Some(viewers))? })
+}
+
+fn labelled_still(faces: Vec<IdentifiedFace>) -> LabelledFrame {
+    LabelledFrame { index: 0, pts_ns: 0, duration_ns: 0, cut: false, faces, picture: None }
+}
+
+/// By how much a still must be turned to show a face.
+fn turned(engine: &Engine, picture: &image::RgbImage) -> Result<Option<Turned>, RecogniseError> {
+    Ok(Turned::find(picture, engine.detector(), &mut Scratch::default())?)
 }
 
 #[cfg(feature = "video")]
 fn video(
     job: LabelJob<'_>,
     control: &Control,
-    on_event: &mut dyn FnMut(Event<'_>),
+    on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<LabelSummary, LabelError> {
     // While the input is opened there is little else to do.
-    let threads = job.threads;
+    let engine = job.engine.clone();
     std::thread::scope(|scope| {
-        if let Some(embedder) = job.embedder {
-            scope.spawn(move || embedder.prepare(threads));
+        if job.embeds() {
+            scope.spawn(move || engine.embedder().prepare(engine.threads()));
         }
-        frames(job, control, on_event)
+        frames(job, control, on_progress)
     })
 }
 
@@ -139,27 +165,27 @@ fn video(
 fn frames(
     mut job: LabelJob<'_>,
     control: &Control,
-    on_event: &mut dyn FnMut(Event<'_>),
+    on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<LabelSummary, LabelError> {
     let (mode, live) = (job.mode, job.live);
     let twice = goes_twice(&job.input, mode, live);
     if !twice && (job.redaction.is_some() || job.page.is_some()) {
-        return Err(LabelError::OnePass);
+        return Err(RequestError::OnePass.into());
     }
-    let making = Making { output: job.output.clone(), encoding: job.encoding.clone(), view: job.view };
+    let spec = OutputSpec { output: job.output.clone(), encoding: job.encoding.clone(), view: job.view };
     let opening = match job.opening.take() {
         Some(opening) => opening,
         None => open(&job.input, job.output.as_deref(), mode, live, &job.encoding, control)?,
     };
     let opened = opening.finish()?;
     if twice {
-        return super::two_pass::run(job, opened, making, control, on_event);
+        return super::two_pass::run(job, opened, spec, control, on_progress);
     }
-    let (source, outlet) = making.outlet(opened)?;
-    super::online::run(job, source, outlet, control, on_event)
+    let (source, output) = spec.begin(opened)?;
+    super::online::run(job, source, output, control, on_progress)
 }
 
-/// Begins to open a video for the first way through it, for a [`LabelJob`] of the same input,
+/// Begins to open a video for the first pass over it, for a [`LabelJob`] of the same input,
 /// output, mode and encoding: models can be loaded meanwhile.
 ///
 /// # Errors
@@ -172,14 +198,14 @@ pub fn open(
     live: Option<bool>,
     encoding: &media::SinkOptions,
     control: &Control,
-) -> Result<Opening, LabelError> {
+) -> Result<PendingSource, LabelError> {
     let container = output.map(|path| media::Sink::check(path, input, encoding)).transpose()?;
     let purpose = Purpose {
-        // It is for the way on which the output is written.
+        // It is for the pass on which the output is written.
         sound: container.filter(|_| !goes_twice(input, mode, live)),
         encoding: container.map(|container| (container, encoding.clone())),
     };
-    Opening::begin(input, purpose, live, control)
+    PendingSource::begin(input, purpose, live, control)
 }
 
 /// Whether a video is gone through twice: only a file on a disk is there twice.

@@ -1,30 +1,34 @@
 //! The stage graph: threads, channels, order, batching, statistics; and the jobs built on it.
 //!
 //! [`graph`] knows nothing of video or faces: it moves items through stages. A stage is a
-//! closure that knows its input and output and none of its neighbours. [`recognise`] holds the
-//! stages of recognition as plain functions, [`search`] chooses where to look, and [`label`]
-//! strings them together: in one pass or in two. [`job`] is what it is asked for.
+//! closure that knows its input and output and none of its neighbours. `stages` puts the steps of
+//! [`engine`](crate::engine) on the threads of a graph. A [`LabelJob`] goes through a file or a live source in one pass
+//! or in two, and a [`RelabelJob`] through an analysis; [`Subscriber`]s are told of every frame and event.
 
+#[cfg(feature = "video")]
+mod analysis_builder;
+mod error;
 pub mod graph;
 pub mod job;
 pub mod label;
-mod ledger;
-#[cfg(feature = "video")]
-mod look;
 #[cfg(feature = "video")]
 mod online;
 #[cfg(feature = "video")]
-mod outlet;
-pub mod page;
-pub mod recognise;
+mod open;
 #[cfg(feature = "video")]
-mod recorder;
+mod output;
+pub mod page;
 pub mod redact;
-pub mod search;
+mod run_summary;
+#[cfg(feature = "video")]
+mod stages;
 pub mod statistics;
+mod subscriber;
 #[cfg(feature = "video")]
 mod two_pass;
 
+pub use error::LabelError;
 pub use graph::{Control, Flow, Graph, GraphError, Overflow};
-pub use search::DetectEvery;
-pub use statistics::{StageStatistics, Statistics, Work, peak_memory_bytes};
+pub use job::{LabelJob, LabelRequest, LabelSummary, Mode, Pass, Progress, RelabelJob, RequestError};
+pub use statistics::{StageStatistics, Statistics, peak_memory_bytes};
+pub use subscriber::{Ending, Subscriber};

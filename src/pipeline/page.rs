@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::job::LabelError;
+use super::LabelError;
 use super::redact::Covered;
 use crate::analysis::Analysis;
 use crate::annotate::Colours;

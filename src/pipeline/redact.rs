@@ -1,9 +1,9 @@
 //! What is covered in each frame of a video whose tracks are known, and the proof of it.
 
-use super::recognise::Sighting;
 use crate::analysis::Analysis;
 use crate::annotate::{Redactor, Region, Seen, Whom, cover_gaps};
 use crate::detect::BBox;
+use crate::engine::IdentifiedFace;
 use crate::identify::Decision;
 use crate::report::{Audit, AuditFace, ReportError};
 
@@ -46,8 +46,8 @@ impl Redaction {
     }
 
     /// The boxes to cover in a picture by itself.
-    pub(super) fn of_still(&self, sightings: &[Sighting]) -> Vec<BBox> {
-        let covered = sightings.iter().filter(|one| self.whom.covers(one.identification.name.as_deref()));
+    pub(super) fn of_still(&self, faces: &[IdentifiedFace]) -> Vec<BBox> {
+        let covered = faces.iter().filter(|one| self.whom.covers(one.identification.name.as_deref()));
         covered.map(|one| one.face.bbox).collect()
     }
 
@@ -56,14 +56,14 @@ impl Redaction {
         &mut self,
         (frame, pts_ns): (u64, u64),
         size: (usize, usize),
-        sightings: &[Sighting],
+        faces: &[IdentifiedFace],
         covered: &[Region],
     ) -> Result<(), ReportError> {
-        let faces: Vec<AuditFace<'_>> = sightings
+        let faces: Vec<AuditFace<'_>> = faces
             .iter()
-            .map(|sighting| {
-                let name = sighting.identification.name.as_deref();
-                let (track, bbox) = (sighting.track.map(|track| track.0), sighting.face.bbox);
+            .map(|face| {
+                let name = face.identification.name.as_deref();
+                let (track, bbox) = (face.track.map(|track| track.0), face.face.bbox);
                 AuditFace { track, name, bbox, redact: self.whom.covers(name) }
             })
             .collect();

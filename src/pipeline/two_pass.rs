@@ -1,153 +1,180 @@
-//! Two passes: look at the whole video, decide with all of it in view, write.
+//! Two passes: observe the whole video, decide with all of it in view, write.
 
 use std::sync::Arc;
 
+use super::LabelError;
+use super::analysis_builder::AnalysisBuilder;
 use super::graph::{self, Control, Overflow};
-use super::job::{Event, LabelError, LabelJob, LabelSummary, Pass, RelabelJob};
-use super::ledger::{Ledger, labels};
-use super::look::{self, Look};
-use super::outlet::{Making, Opened, Outlet};
-use super::recognise::{RecogniseError, Sighting};
-use super::recorder::Recorder;
+use super::job::{LabelJob, LabelSummary, Pass, Progress, RelabelJob};
+use super::open::OpenedSource;
+use super::output::{FrameOutput, OutputSpec};
 use super::redact::{Covered, Redaction};
-use super::statistics::{Statistics, Work};
+use super::run_summary::{APPEARANCE_GAP_NS, RunSummary, labels};
+use super::stages::{self, Observe};
+use super::statistics::Statistics;
+use super::subscriber::Subscribers;
 use crate::analysis::Analysis;
 use crate::annotate::{Annotator, Region};
+use crate::engine::{Gallery, IdentifiedFace, LabelledFrame, RecogniseError, Work, same_deg};
 use crate::identify::{Decision, decide};
-use crate::media::{Frame, Source};
+use crate::media::{Frame, Picture, Source};
 use crate::report::{AuditSummary, Explanation};
-use crate::track::{self, Observation, Tracker};
+use crate::track::{self, Moment, Tracker};
 
-/// Looks at a video file, decides, and writes.
+/// Observes a video file, decides, and writes.
 pub(super) fn run(
-    job: LabelJob<'_>,
-    opened: Opened,
-    making: Making,
+    mut job: LabelJob<'_>,
+    opened: OpenedSource,
+    spec: OutputSpec,
     control: &Control,
-    on_event: &mut dyn FnMut(Event<'_>),
+    on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<LabelSummary, LabelError> {
-    let Opened { mut source, encoder, .. } = opened;
-    let writes = job.output.is_some() || job.view;
-    let again = || making.open(&job.input, job.live, control);
+    let OpenedSource { mut source, encoder, .. } = opened;
+    let mut viewers = Subscribers::pick(&mut job.subscribers, true, APPEARANCE_GAP_NS);
+    let writes = job.output.is_some() || job.view || !viewers.is_empty();
+    let again = || spec.open(&job.input, job.live, control);
     let mut early = None;
-    let info = source.info().clone();
-    on_event(Event::Opened {
-        pass: Pass::Look,
-        size: (info.width, info.height),
-        frames: info.frames,
-        encoder: None,
-    });
-    let how = Look { pictures: false, ..Look::of(&job) };
-    let mut recorder = Recorder::new(&job, &info);
-    let mut tracker = Tracker::new(job.same_deg);
-    let mut work = Work::default();
-    let (warn, warnings) = crossbeam_channel::unbounded::<String>();
-    let from = &mut source;
-    let in_flight = look::in_flight(&how, info.live, (info.width, info.height));
-    let statistics = graph::run(in_flight, control, |graph| {
-        // The end of the first way leaves room for the beginning of the second.
-        let looked = look::stages(graph, from, warn, how, || early = writes.then(again));
-        graph.sink("track", looked, |stretch| {
-            for looked in stretch {
-                let tracks = looked.track(&mut tracker);
-                recorder.record(&looked, &tracks);
-                work += looked.work;
-                warnings.try_iter().for_each(|text| on_event(Event::Warning(&text)));
-                on_event(Event::Frame);
-            }
-            Ok(())
-        });
-    })?;
-    warnings.try_iter().for_each(|text| on_event(Event::Warning(&text)));
+    // The end of the first pass leaves room for the beginning of the second.
+    let observed = observe(&job, &mut source, control, on_progress, || early = writes.then(again))?;
+    let Observed { mut analysis, moments, work, statistics } = observed;
     let mut cut_off = source.cut_off().map(str::to_owned);
     drop(source);
     let stopped = control.is_stopping();
     // What was seen until then is still written.
     control.resume();
-    let mut analysis = recorder.finish();
-    track::join(&mut analysis.observations, &analysis.cuts, job.same_deg);
+    let same_deg = same_deg(&job.engine, job.gallery.as_ref());
+    track::join(&mut analysis.observations, &analysis.cuts, same_deg);
     if let Some(path) = &job.analysis {
         analysis.write(path)?;
     }
-    let mut ledger = Ledger::new(job.results);
-    ledger.work = work;
-    let decisions =
-        decide(&analysis.observations, job.identifier, job.same_deg).map_err(RecogniseError::from)?;
-    let sightings = enter(&mut ledger, &analysis, &decisions)?;
+    let mut summary = RunSummary::new(&mut job.subscribers);
+    summary.work = work;
+    let identifier = job.gallery.as_ref().map(Gallery::identifier);
+    let decisions = decide(&analysis.observations, identifier, same_deg).map_err(RecogniseError::from)?;
+    let frames = labelled(&analysis, &decisions, &moments);
+    enter(&mut summary, &analysis, &frames)?;
     let covered = job.redaction.as_ref().map(|redaction| redaction.cover(&analysis, &decisions));
+    let annotator = job.drawing.annotator(job.gallery.as_ref())?;
     let (rendered, redacted) = match writes {
         true => {
             // What a stop ended must begin anew.
             let opening = early.transpose()?.filter(|opening| !opening.is_stopped());
             let opened = opening.map_or_else(again, Ok)?.finish()?;
-            let (source, outlet) = making.outlet(Opened { encoder, ..opened })?;
-            let drawing = Drawing {
-                annotator: job.annotator,
-                sightings: &sightings,
+            let (source, output) = spec.begin(OpenedSource { encoder, ..opened })?;
+            let rendering = Rendering {
+                annotator: &annotator,
+                frames: &frames,
                 redaction: job.redaction.zip(covered.as_ref()),
-                threads: job.threads,
+                threads: job.engine.threads(),
                 cut_off: cut_off.take(),
             };
-            let rendered = render(source, outlet, drawing, control, on_event)?;
+            let rendered = render(source, output, rendering, &mut viewers, control, on_progress)?;
             cut_off = rendered.cut_off;
             (Some(rendered.statistics), rendered.redacted)
         }
         false => (None, None),
     };
     if let Some(page) = job.page {
-        page.write(&analysis, &decisions, &ledger.people(), covered.as_ref(), job.annotator.colours())?;
+        page.write(&analysis, &decisions, &summary.people(), covered.as_ref(), annotator.colours())?;
     }
     let stopped = stopped || control.is_stopping();
-    let frames = rendered.as_ref().map_or(analysis.video.frames, |rendered| rendered.items);
-    let mut summary = ledger.close(together(statistics, rendered), 0, stopped)?;
-    (summary.frames, summary.listed) = (frames, analysis.video.frames);
+    let written = rendered.as_ref().map_or(analysis.video.frames, |rendered| rendered.items);
+    let mut summary = summary.close(one_after_the_other(statistics, rendered), 0, stopped, Some(viewers))?;
+    (summary.frames, summary.listed) = (written, analysis.video.frames);
     summary.redacted = redacted;
     summary.cut_off = cut_off;
     summary.explanations = Explanation::of(&analysis.observations, &decisions);
     Ok(summary)
 }
 
+/// What the first pass found.
+struct Observed {
+    analysis: Analysis,
+    /// When each frame is shown, and for how long in nanoseconds.
+    moments: Vec<(Moment, u64)>,
+    work: Work,
+    statistics: Statistics,
+}
+
+/// The first pass. `at_end` is called when the last frame was read.
+fn observe(
+    job: &LabelJob<'_>,
+    source: &mut Source,
+    control: &Control,
+    on_progress: &mut dyn FnMut(Progress<'_>),
+    at_end: impl FnOnce() + Send,
+) -> Result<Observed, LabelError> {
+    let info = source.info().clone();
+    let size = (info.width, info.height);
+    on_progress(Progress::Opened { pass: Pass::Look, size, frames: info.frames, encoder: None });
+    let how = Observe::of(job, false);
+    let mut builder = AnalysisBuilder::new(&job.engine, job.embeds(), &job.input, &info);
+    let mut tracker = Tracker::new(same_deg(&job.engine, job.gallery.as_ref()));
+    let (mut moments, mut work) = (Vec::new(), Work::default());
+    let (warn, warnings) = crossbeam_channel::unbounded::<String>();
+    let statistics = graph::run(how.in_flight(info.live, size), control, |graph| {
+        let observed = stages::stages(graph, source, warn, how, at_end);
+        graph.sink("track", observed, |chunk| {
+            for frame in chunk {
+                let tracks = frame.track(&mut tracker);
+                builder.observed(&frame, &tracks);
+                moments.push((frame.moment, frame.duration_ns));
+                work += frame.work;
+                warnings.try_iter().for_each(|text| on_progress(Progress::Warning(&text)));
+                on_progress(Progress::Frame);
+            }
+            Ok(())
+        });
+    })?;
+    warnings.try_iter().for_each(|text| on_progress(Progress::Warning(&text)));
+    Ok(Observed { analysis: builder.finish(), moments, work, statistics })
+}
+
 /// Decides anew about an analysed video, and writes.
 pub(super) fn relabel(
-    job: RelabelJob<'_>,
-    outlet: impl FnOnce() -> Result<(Source, Outlet), LabelError>,
+    mut job: RelabelJob<'_>,
+    open: impl FnOnce() -> Result<(Source, FrameOutput), LabelError>,
     control: &Control,
-    on_event: &mut dyn FnMut(Event<'_>),
+    on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<LabelSummary, LabelError> {
     let start = std::time::Instant::now();
-    let mut ledger = Ledger::new(job.results);
-    let decisions =
-        decide(&job.analysis.observations, job.identifier, job.same_deg).map_err(RecogniseError::from)?;
-    let sightings = enter(&mut ledger, job.analysis, &decisions)?;
+    let analysis = job.analysis;
+    let mut viewers = Subscribers::pick(&mut job.subscribers, true, APPEARANCE_GAP_NS);
+    let mut summary = RunSummary::new(&mut job.subscribers);
+    let identifier = job.gallery.as_ref().map(Gallery::identifier);
+    let decisions = decide(&analysis.observations, identifier, job.same_deg).map_err(RecogniseError::from)?;
+    let frames = labelled(analysis, &decisions, &[]);
+    enter(&mut summary, analysis, &frames)?;
     let mut statistics = Statistics { wall: start.elapsed(), ..Statistics::default() };
-    let covered = job.redaction.as_ref().map(|redaction| redaction.cover(job.analysis, &decisions));
+    let covered = job.redaction.as_ref().map(|redaction| redaction.cover(analysis, &decisions));
+    let annotator = job.drawing.annotator(job.gallery.as_ref())?;
     let (mut redacted, mut cut_off) = (None, None);
-    let mut frames = job.analysis.video.frames;
-    if job.output.is_some() || job.view {
-        let (source, outlet) = outlet()?;
-        let drawing = Drawing {
-            annotator: job.annotator,
-            sightings: &sightings,
+    let mut written = analysis.video.frames;
+    if job.output.is_some() || job.view || !viewers.is_empty() {
+        let (source, output) = open()?;
+        let rendering = Rendering {
+            annotator: &annotator,
+            frames: &frames,
             redaction: job.redaction.zip(covered.as_ref()),
             threads: job.threads,
             cut_off: None,
         };
-        let rendered = render(source, outlet, drawing, control, on_event)?;
-        frames = rendered.statistics.items;
-        statistics = together(statistics, Some(rendered.statistics));
+        let rendered = render(source, output, rendering, &mut viewers, control, on_progress)?;
+        written = rendered.statistics.items;
+        statistics = one_after_the_other(statistics, Some(rendered.statistics));
         (redacted, cut_off) = (rendered.redacted, rendered.cut_off);
     }
     if let Some(page) = job.page {
-        page.write(job.analysis, &decisions, &ledger.people(), covered.as_ref(), job.annotator.colours())?;
+        page.write(analysis, &decisions, &summary.people(), covered.as_ref(), annotator.colours())?;
     }
-    statistics.items = job.analysis.video.frames;
-    let explanations = Explanation::of(&job.analysis.observations, &decisions);
-    let summary = ledger.close(statistics, 0, control.is_stopping())?;
-    Ok(LabelSummary { redacted, explanations, frames, cut_off, ..summary })
+    statistics.items = analysis.video.frames;
+    let explanations = Explanation::of(&analysis.observations, &decisions);
+    let summary = summary.close(statistics, 0, control.is_stopping(), Some(viewers))?;
+    Ok(LabelSummary { redacted, explanations, frames: written, cut_off, ..summary })
 }
 
 /// What two runs took, one after the other.
-fn together(mut first: Statistics, second: Option<Statistics>) -> Statistics {
+fn one_after_the_other(mut first: Statistics, second: Option<Statistics>) -> Statistics {
     if let Some(second) = second {
         first.wall += second.wall;
         first.stages.extend(second.stages);
@@ -155,39 +182,47 @@ fn together(mut first: Statistics, second: Option<Statistics>) -> Statistics {
     first
 }
 
-/// Enters every frame into the ledger; the answer has the faces of each.
-fn enter(
-    ledger: &mut Ledger,
-    analysis: &Analysis,
-    decisions: &[Decision],
-) -> Result<Vec<Vec<Sighting>>, LabelError> {
-    ledger.lasts_until(analysis.video.duration_ns);
-    let mut frames: Vec<Vec<Sighting>> = Vec::new();
-    frames.resize_with(usize::try_from(analysis.video.frames).unwrap_or(0), Vec::new);
-    for seen in analysis.observations.chunk_by(|a, b| a.frame == b.frame) {
-        let Some(first) = seen.first() else { continue };
-        let sightings: Vec<Sighting> = seen.iter().map(|one| sighting(one, decisions)).collect();
-        ledger.enter(first.frame, first.pts_ns, first.duration_ns, &sightings)?;
-        if let Some(frame) = usize::try_from(first.frame).ok().and_then(|frame| frames.get_mut(frame)) {
-            *frame = sightings;
-        }
+/// Every frame of an analysis with its faces; when frames without faces are shown is in `moments`, where it is
+/// known.
+fn labelled(analysis: &Analysis, decisions: &[Decision], moments: &[(Moment, u64)]) -> Vec<LabelledFrame> {
+    let empty = |index: u64| {
+        let known = usize::try_from(index).ok().and_then(|index| moments.get(index));
+        let (pts_ns, duration_ns) =
+            known.map_or((0, 0), |(moment, duration_ns)| (moment.pts_ns, *duration_ns));
+        let cut = analysis.cuts.binary_search(&index).is_ok();
+        LabelledFrame { index, pts_ns, duration_ns, cut, faces: Vec::new(), picture: None }
+    };
+    let mut frames: Vec<LabelledFrame> = (0..analysis.video.frames).map(empty).collect();
+    for seen in &analysis.observations {
+        let frame = usize::try_from(seen.frame).ok().and_then(|index| frames.get_mut(index));
+        let Some(frame) = frame else { continue };
+        (frame.pts_ns, frame.duration_ns) = (seen.pts_ns, seen.duration_ns);
+        let decision = Decision::about(decisions, seen.track);
+        let face = IdentifiedFace::of_track(seen.face, seen.quality, seen.track, decision);
+        frame.faces.push(IdentifiedFace { embedding: seen.embedding.clone(), ..face });
     }
-    Ok(frames)
+    frames
 }
 
-fn sighting(seen: &Observation, decisions: &[Decision]) -> Sighting {
-    Sighting::of_track(seen.face, seen.quality, seen.track, Decision::about(decisions, seen.track))
+/// Tells of the frames: of all where it is known when they are shown, else of those with faces.
+fn enter(
+    summary: &mut RunSummary<'_>,
+    analysis: &Analysis,
+    frames: &[LabelledFrame],
+) -> Result<(), LabelError> {
+    summary.lasts_until(analysis.video.duration_ns);
+    let known = |frame: &&LabelledFrame| !frame.faces.is_empty() || frame.duration_ns > 0;
+    frames.iter().filter(known).try_for_each(|frame| summary.enter(frame))
 }
 
 /// What is drawn on the frames of a video.
-struct Drawing<'a> {
+struct Rendering<'a> {
     annotator: &'a Annotator,
-    /// The faces of each frame.
-    sightings: &'a [Vec<Sighting>],
+    frames: &'a [LabelledFrame],
     /// What is covered, and where.
     redaction: Option<(Redaction, &'a Covered)>,
     threads: usize,
-    /// Why the video could not be followed to its end when it was looked at.
+    /// Why the video could not be followed to its end when it was observed.
     cut_off: Option<String>,
 }
 
@@ -199,27 +234,39 @@ struct Rendered {
     cut_off: Option<String>,
 }
 
+/// A frame on its way to the output.
+struct Drawn {
+    frame: Frame,
+    /// The same without names, where somebody wants that.
+    unnamed: Option<Arc<Picture>>,
+    /// What was covered.
+    areas: Vec<Region>,
+}
+
 /// Draws what was decided and writes it.
 fn render(
     mut source: Source,
-    mut outlet: Outlet,
-    drawing: Drawing<'_>,
+    mut output: FrameOutput,
+    rendering: Rendering<'_>,
+    viewers: &mut Subscribers<'_>,
     control: &Control,
-    on_event: &mut dyn FnMut(Event<'_>),
+    on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Rendered, LabelError> {
-    let Drawing { annotator, sightings, redaction, threads, cut_off } = drawing;
+    let Rendering { annotator, frames: labelled, redaction, threads, cut_off } = rendering;
     let was_cut_off = cut_off.is_some();
     let (info, threads) = (source.info().clone(), threads.max(1));
     let (mut redaction, covered) = redaction.unzip();
-    on_event(Event::Opened {
+    let (draws, watched) = (output.shows(), !viewers.is_empty());
+    on_progress(Progress::Opened {
         pass: Pass::Write,
         size: (info.width, info.height),
-        frames: Some(sightings.len() as u64),
-        encoder: outlet.encoder(),
+        frames: Some(labelled.len() as u64),
+        encoder: output.encoder(),
     });
     let from = &mut source;
-    let mut left = sightings.len();
-    let stop = outlet.stop.clone();
+    let mut left = labelled.len();
+    let stop = output.stop.clone();
+    let here = |frame: &Frame| usize::try_from(frame.index).ok().and_then(|index| labelled.get(index));
     let mut statistics = graph::run(2 * threads + 4, control, |graph| {
         let frames = graph.source("decode", Overflow::Wait, move || {
             // An analysis that was stopped early has fewer frames than the video.
@@ -241,27 +288,32 @@ fn render(
                     Some((redactor, boxes)) => redactor.draw(Arc::make_mut(&mut frame.picture), boxes),
                     None => Vec::new(),
                 };
-                let here = index.and_then(|index| sightings.get(index));
-                if let Some(here) = here.filter(|here| !here.is_empty()) {
-                    annotator.draw(Arc::make_mut(&mut frame.picture), &labels(here));
+                let unnamed = watched.then(|| frame.picture.clone());
+                let here = here(&frame).filter(|here| draws && !here.faces.is_empty());
+                if let Some(here) = here {
+                    annotator.draw(Arc::make_mut(&mut frame.picture), &labels(&here.faces));
                 }
-                Ok((frame, areas))
+                Ok(Drawn { frame, unnamed, areas })
             }
         });
-        graph.sink("write", drawn, |(frame, areas): (Frame, Vec<Region>)| {
+        graph.sink("write", drawn, |Drawn { frame, unnamed, areas }: Drawn| {
+            let here = here(&frame);
             if let Some(redaction) = &mut redaction {
-                let here = usize::try_from(frame.index).ok().and_then(|index| sightings.get(index));
-                let (size, here) = ((info.width, info.height), here.map_or(&[][..], Vec::as_slice));
-                redaction.check((frame.index, frame.pts_ns), size, here, &areas)?;
+                let faces = here.map_or(&[][..], |here| &here.faces);
+                redaction.check((frame.index, frame.pts_ns), (info.width, info.height), faces, &areas)?;
             }
-            outlet.show(frame, control)?;
-            on_event(Event::Frame);
+            if let (Some(here), true) = (here, watched) {
+                let (pts_ns, duration_ns) = (frame.pts_ns, frame.duration_ns);
+                viewers.tell(&LabelledFrame { pts_ns, duration_ns, picture: unnamed, ..here.clone() })?;
+            }
+            output.show(frame, control)?;
+            on_progress(Progress::Frame);
             Ok(())
         });
     })?;
-    source.take_warnings().iter().for_each(|text| on_event(Event::Warning(text)));
+    source.take_warnings().iter().for_each(|text| on_progress(Progress::Warning(text)));
     let cut_off = cut_off.or_else(|| source.cut_off().map(str::to_owned));
     let redacted = redaction.map(|redaction| redaction.audit.finish()).transpose()?;
-    statistics.wall += outlet.finish(control)?;
+    statistics.wall += output.finish(control)?;
     Ok(Rendered { statistics, redacted, cut_off })
 }

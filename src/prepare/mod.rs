@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::align::{self, CROP_HEIGHT, CROP_WIDTH};
 use crate::detect::{BBox, DetectError, Detector, DetectorConfig, Face, Landmarks, MinFace, Scratch};
+use crate::gallery::find_faces;
 use crate::media::{MediaError, read_still, write_still};
 use journal::Journal;
 pub use source::{Image, Source};
@@ -31,9 +32,6 @@ pub use source::{Image, Source};
 /// Name of the journal in the folder of crops: a line of settings, then a line an image
 /// ([`Record`]), in the order of names once a run has ended.
 pub const JOURNAL: &str = "align.jsonl";
-
-/// Width of the frame around an image of the size of a crop in which faces are looked for.
-const FRAME_PX: u32 = 32;
 
 /// Most images named in the text of a report; the journal names all.
 const NAMED_IN_TEXT: usize = 10;
@@ -352,35 +350,10 @@ pub fn subject(
     detector: &Detector,
     scratch: &mut Scratch,
 ) -> Result<Option<Subject>, DetectError> {
-    let faces = faces(image, detector, scratch)?;
+    let faces = find_faces(image, detector, scratch)?;
     let face = nearest_to_centre(&faces, image.dimensions());
     let face = face.filter(|face| align::estimate(&face.landmarks).is_some());
     Ok(face.map(|&face| Subject { face, faces: faces.len() }))
-}
-
-/// The faces of an image that may be an aligned crop. One of the size of a crop is looked at with
-/// a black frame around it: a face that fills its image has landmarks too uncertain to tell
-/// whether it is aligned (of 3,443 aligned crops of LFW 14 % in 112x112 and 38 % in 96x112 were
-/// not recognised as such, with the frame fewer than 1 %).
-///
-/// # Errors
-/// When the detector's device fails.
-pub fn faces(image: &RgbImage, detector: &Detector, scratch: &mut Scratch) -> Result<Vec<Face>, DetectError> {
-    let (width, height) = image.dimensions();
-    let sides = [CROP_WIDTH as u32, CROP_HEIGHT as u32];
-    if height != sides[1] || !sides.contains(&width) {
-        return detector.detect(image, scratch);
-    }
-    let mut framed = RgbImage::new(width + 2 * FRAME_PX, height + 2 * FRAME_PX);
-    image::imageops::replace(&mut framed, image, FRAME_PX.into(), FRAME_PX.into());
-    let mut faces = detector.detect(&framed, scratch)?;
-    let frame = FRAME_PX as f32;
-    for face in &mut faces {
-        let BBox { x1, y1, x2, y2 } = face.bbox;
-        face.bbox = BBox { x1: x1 - frame, y1: y1 - frame, x2: x2 - frame, y2: y2 - frame };
-        face.landmarks = face.landmarks.map(|[x, y]| [x - frame, y - frame]);
-    }
-    Ok(faces)
 }
 
 fn nearest_to_centre(faces: &[Face], (width, height): (u32, u32)) -> Option<&Face> {

@@ -21,12 +21,12 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// The decisions about the tracks of `observations`, in the order of tracks. Glimpses are
+    /// The decisions about the tracks of `observations`, in the order of tracks. Transient tracks are
     /// not told of.
     pub fn of(observations: &[Observation], decisions: &[Decision]) -> Vec<Self> {
         let explain = |track: track::Track| {
             let decision =
-                Decision::about(decisions, track.id).filter(|one| one.who != Who::Glimpse)?.clone();
+                Decision::about(decisions, track.id).filter(|one| one.who != Who::Transient)?.clone();
             let mut views = track.observations.iter().filter_map(|&at| observations.get(at));
             let best = views.find(|view| view.frame == decision.best_frame)?;
             let shown = Span { start_ns: track.start_ns, end_ns: track.end_ns };

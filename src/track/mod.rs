@@ -109,7 +109,7 @@ const CLEAR_SCORE: f32 = 0.9;
 impl Track {
     /// Whether it was seen so briefly, and never clearly, that it is hardly a face at all.
     /// `observations` are those that the track was made of.
-    pub fn is_glimpse(&self, observations: &[Observation]) -> bool {
+    pub fn is_transient(&self, observations: &[Observation]) -> bool {
         let clear = |&at: &usize| observations.get(at).is_some_and(|one| one.face.score >= CLEAR_SCORE);
         self.observations.len() < SURE_FRAMES && !self.observations.iter().any(clear)
     }

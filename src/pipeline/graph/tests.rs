@@ -20,7 +20,7 @@ struct Parted<P, W> {
     work: W,
 }
 
-impl<P, W> Worker<u64, Bad> for Parted<P, W>
+impl<P, W> BatchWorker<u64, Bad> for Parted<P, W>
 where
     P: Fn(u64) -> usize,
     W: FnMut(Vec<u64>) -> Result<Vec<u64>, Bad>,
@@ -70,7 +70,7 @@ fn order_is_kept_and_the_result_is_the_same_for_any_number_of_workers() {
                     Ok(item * item)
                 }
             });
-            let sums = graph.parts("add", workers, full, squares, || Parted {
+            let sums = graph.batched("add", workers, full, squares, || Parted {
                 parts: |item| item as usize % 4,
                 work: |parts: Vec<u64>| {
                     assert!((1..=full).contains(&parts.len()));
@@ -114,7 +114,7 @@ fn largest_batch(workers: usize, full: usize, parts: usize, enough: usize) -> us
             passed.fetch_add(1, Ordering::SeqCst);
             Ok(item)
         });
-        let slow = graph.parts("gather", workers, full, first, move || Parted {
+        let slow = graph.batched("gather", workers, full, first, move || Parted {
             parts: move |_| parts,
             work: move |batch: Vec<u64>| {
                 largest.fetch_max(batch.len(), Ordering::SeqCst);
@@ -151,7 +151,7 @@ fn the_parts_of_one_item_are_shared_by_all_workers() {
     let at_work = &Barrier::new(WORKERS);
     let result = run(4, &Control::new(), |graph| {
         let items = graph.source("read", Overflow::Wait, count(1));
-        let worked = graph.parts("share", WORKERS, 16, items, || {
+        let worked = graph.batched("share", WORKERS, 16, items, || {
             let mut came = false;
             Parted {
                 parts: |_| 30,
@@ -181,7 +181,7 @@ fn an_error_in_any_stage_ends_the_run_with_that_error() {
             let read = move || next()?.map(|item| fail("read", item)).transpose();
             let items = graph.source("read", Overflow::Wait, read);
             let squares = graph.map("square", 3, items, || move |item| fail("square", item));
-            let sums = graph.parts("add", 2, 4, squares, || Parted {
+            let sums = graph.batched("add", 2, 4, squares, || Parted {
                 parts: |_| 2,
                 work: move |parts: Vec<u64>| parts.into_iter().map(|item| fail("add", item)).collect(),
             });
@@ -272,7 +272,7 @@ fn a_panic_in_any_stage_ends_the_run_with_the_name_of_the_stage() {
 fn a_batch_of_the_wrong_size_is_an_error() {
     let result = run(8, &Control::new(), |graph| {
         let items = graph.source("read", Overflow::Wait, count(5));
-        let made = graph.parts("lose", 1, 1, items, || Parted { parts: |_| 1, work: |_| Ok(Vec::new()) });
+        let made = graph.batched("lose", 1, 1, items, || Parted { parts: |_| 1, work: |_| Ok(Vec::new()) });
         graph.sink("write", made, |_| Ok::<(), Bad>(()));
     });
     assert!(matches!(result, Err(GraphError::Uneven { stage: "lose", given: 1, made: 0 })), "{result:?}");

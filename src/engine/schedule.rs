@@ -6,8 +6,9 @@ use std::str::FromStr;
 
 use image::RgbImage;
 
-use super::recognise;
-use crate::detect::{BBox, DetectError, Detector, Face, Scratch};
+use super::Engine;
+use super::observe::{find, is_finite};
+use crate::detect::{BBox, DetectError, Face, Scratch};
 use crate::track::Thumbnail;
 
 /// Frames after which the whole frame is searched again at the latest.
@@ -67,7 +68,7 @@ impl fmt::Display for DetectEvery {
 impl DetectEvery {
     /// Frames that are searched by one worker, one after the other: the whole frame is searched
     /// at the first of them in any case, so that workers need not know of each other.
-    pub fn stretch(self) -> usize {
+    pub(crate) fn chunk_frames(self) -> usize {
         match self {
             Self::Auto => LONGEST as usize,
             Self::Frames(frames) => frames as usize,
@@ -77,16 +78,17 @@ impl DetectEvery {
 
 /// The faces of a frame and how they were looked for.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Found {
+pub(crate) struct Found {
     /// The faces, the most certain first.
     pub faces: Vec<Face>,
     /// Whether the whole frame was searched.
     pub whole: bool,
 }
 
-/// Looks for faces in the frames of a video, which come in order.
-pub struct Search<'a> {
-    detector: &'a Detector,
+/// Looks for faces in the frames of a video, which come in order: in the whole frame now and then, near known
+/// faces in between.
+pub(crate) struct DetectionSchedule {
+    engine: Engine,
     every: DetectEvery,
     scratch: Scratch,
     /// Faces of the last frame, and how their boxes moved to there.
@@ -99,18 +101,18 @@ pub struct Search<'a> {
     renewed: u32,
 }
 
-/// What of a frame is to be searched, apart from the places where faces are expected.
+/// Regions that still need a full search, apart from the places where faces are expected.
 #[derive(Debug, PartialEq)]
 enum Due {
     Everywhere,
     Parts(Vec<BBox>),
 }
 
-impl<'a> Search<'a> {
+impl DetectionSchedule {
     /// A search that knows nobody.
-    pub fn new(detector: &'a Detector, every: DetectEvery) -> Self {
+    pub fn new(engine: &Engine, every: DetectEvery) -> Self {
         Self {
-            detector,
+            engine: engine.clone(),
             every,
             scratch: Scratch::default(),
             known: Vec::new(),
@@ -190,7 +192,7 @@ impl<'a> Search<'a> {
         let mut faces = here.faces.clone();
         self.near_or_around(picture, &places, &mut faces)?;
         if !here.whole && !missed(&places, &faces).is_empty() {
-            add(recognise::find(self.detector, picture, &mut self.scratch)?, &mut faces);
+            add(find(self.engine.detector(), picture, &mut self.scratch)?, &mut faces);
             here.whole = true;
         }
         let new = faces.split_off(here.faces.len());
@@ -206,7 +208,7 @@ impl<'a> Search<'a> {
         thumbnail: &Thumbnail,
         faces: &mut Vec<Face>,
     ) -> Result<(), DetectError> {
-        let others = std::mem::replace(faces, recognise::find(self.detector, picture, &mut self.scratch)?);
+        let others = std::mem::replace(faces, find(self.engine.detector(), picture, &mut self.scratch)?);
         add(others, faces);
         self.reference = Some(thumbnail.clone());
         self.since = 0;
@@ -221,7 +223,7 @@ impl<'a> Search<'a> {
         smallest_px: f32,
         faces: &mut Vec<Face>,
     ) -> Result<(), DetectError> {
-        add(self.detector.detect_in(picture, part, smallest_px, &mut self.scratch)?, faces);
+        add(self.engine.detector().detect_in(picture, part, smallest_px, &mut self.scratch)?, faces);
         Ok(())
     }
 
@@ -237,7 +239,7 @@ impl<'a> Search<'a> {
         if near.is_empty() {
             return Ok(());
         }
-        add(self.detector.detect_near(picture, &near, &mut self.scratch)?, faces);
+        add(self.engine.detector().detect_near(picture, &near, &mut self.scratch)?, faces);
         for place in missed(&near, faces) {
             let (width, height) = (place.width(), place.height());
             let around = grown(&place, AROUND * width, AROUND * height);
@@ -259,7 +261,7 @@ impl<'a> Search<'a> {
         if self.every != DetectEvery::Auto || self.since.min(self.renewed) < SHORTEST {
             return Due::Parts(Vec::new());
         }
-        let side_px = self.detector.config().min_face.px(picture.height());
+        let side_px = self.engine.detector().config().min_face.px(picture.height());
         let known: Vec<BBox> =
             expected.iter().map(|b| grown(b, SURROUNDINGS * b.width(), SURROUNDINGS * b.height())).collect();
         let changed = thumbnail.changed_since(reference, side_px, &known);
@@ -276,7 +278,7 @@ impl<'a> Search<'a> {
 
 /// Adds those of `found` to `faces` that are faces and are not among them.
 fn add(found: Vec<Face>, faces: &mut Vec<Face>) {
-    for face in found.into_iter().filter(recognise::is_finite) {
+    for face in found.into_iter().filter(is_finite) {
         if !is_among(&face.bbox, faces) {
             faces.push(face);
         }
@@ -309,7 +311,7 @@ fn apart(mut boxes: Vec<BBox>) -> Vec<BBox> {
 }
 
 /// Whether a face looked for at `place` is one of `faces`.
-pub fn is_among(place: &BBox, faces: &[Face]) -> bool {
+pub(crate) fn is_among(place: &BBox, faces: &[Face]) -> bool {
     faces.iter().any(|face| face.bbox.iou(place) >= SAME_IOU)
 }
 

@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded, unbound
 use super::{Flow, Graph, GraphError, Sequenced, Shared, lock};
 use crate::pipeline::statistics::Meter;
 
-/// What a worker of [`Graph::parts`] does.
-pub trait Worker<I, E> {
+/// What a worker of [`Graph::batched`] does.
+pub trait BatchWorker<I, E> {
     /// A part of an item.
     type Part: Send;
     /// What is made of a part.
@@ -65,7 +65,7 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
     /// `make` once. A worker takes its share of the parts that wait, `full` at most, but never waits for
     /// more than the first. The parts of one item are shared by all workers: at the end none of them is
     /// left alone with the last item.
-    pub fn parts<I, W, M>(
+    pub fn batched<I, W, M>(
         &mut self,
         name: &'static str,
         workers: usize,
@@ -75,7 +75,7 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
     ) -> Flow<I>
     where
         I: Send + 'scope,
-        W: Worker<I, E>,
+        W: BatchWorker<I, E>,
         W::Part: 'scope,
         W::Made: 'scope,
         M: Fn() -> W + Send + Sync + 'scope,
@@ -100,7 +100,7 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
     }
 }
 
-impl<I, E, W: Worker<I, E>> Thread<'_, I, W::Part, W::Made, E, W> {
+impl<I, E, W: BatchWorker<I, E>> Thread<'_, I, W::Part, W::Made, E, W> {
     fn run(
         &mut self,
         input: Receiver<Sequenced<I>>,

@@ -1,0 +1,197 @@
+//! Who comes and goes.
+
+use std::collections::BTreeMap;
+
+use super::face::{IdentifiedFace, LabelledFrame};
+use crate::identify::Who;
+use crate::track::TrackId;
+
+/// What happened in a source.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Event {
+    /// What.
+    pub kind: EventKind,
+    /// The track it happened to: of somebody who left, the last that showed them.
+    pub track: TrackId,
+    /// Who it is, as far as is known at that time.
+    pub who: Who,
+    /// When, in nanoseconds since the start of the source.
+    pub pts_ns: u64,
+    /// The frame in which it happened; of somebody who left, the last that showed them.
+    pub frame: u64,
+    /// The angle to the nearest person of the gallery in degrees, named or not.
+    pub angle_deg: Option<f32>,
+}
+
+/// What can happen to somebody in a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// Somebody who was not in sight is.
+    Appeared,
+    /// Somebody in sight is somebody else than was thought.
+    Renamed {
+        /// Who they were taken for.
+        from: Who,
+    },
+    /// Somebody has been out of sight for a while.
+    Left,
+}
+
+/// Tells events from labelled frames.
+///
+/// Somebody is out of sight for good after `gap_ns`; whoever comes back sooner never left, even where a cut or another
+/// track lies between.
+#[derive(Debug, Clone)]
+pub struct Presence {
+    gap_ns: u64,
+    here: BTreeMap<Who, Seen>,
+    tracks: BTreeMap<TrackId, Who>,
+}
+
+/// The last sight of somebody.
+#[derive(Debug, Clone)]
+struct Seen {
+    track: TrackId,
+    frame: u64,
+    end_ns: u64,
+    angle_deg: Option<f32>,
+}
+
+impl Presence {
+    /// Nobody is in sight; who is not seen for `gap_ns` nanoseconds has left.
+    pub fn new(gap_ns: u64) -> Self {
+        Self { gap_ns, here: BTreeMap::new(), tracks: BTreeMap::new() }
+    }
+
+    /// What the next frame tells.
+    pub fn see(&mut self, frame: &LabelledFrame) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.leave(frame.pts_ns, &mut events);
+        for face in frame.faces.iter().filter(|face| !face.transient) {
+            if let (Some(track), Some(who)) = (face.track, face.who()) {
+                events.extend(self.see_face(frame, face, track, who));
+            }
+        }
+        let here = &self.here;
+        self.tracks.retain(|track, who| here.get(who).is_some_and(|seen| seen.track == *track));
+        events
+    }
+
+    /// The source has ended: everybody leaves.
+    pub fn finish(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.leave(u64::MAX, &mut events);
+        events
+    }
+
+    fn see_face(
+        &mut self,
+        frame: &LabelledFrame,
+        face: &IdentifiedFace,
+        track: TrackId,
+        who: Who,
+    ) -> Option<Event> {
+        let angle_deg = face.angle_deg();
+        let end_ns = frame.pts_ns.saturating_add(frame.duration_ns);
+        let seen = Seen { track, frame: frame.index, end_ns, angle_deg };
+        let before = self.tracks.insert(track, who.clone()).filter(|before| *before != who);
+        // Whoever this track was taken for is not in sight by it any more.
+        if let Some(before) = &before
+            && self.here.get(before).is_some_and(|seen| seen.track == track)
+        {
+            self.here.remove(before);
+        }
+        let was_here = self.here.insert(who.clone(), seen).is_some();
+        let kind = match before {
+            Some(from) => EventKind::Renamed { from },
+            None if was_here => return None,
+            None => EventKind::Appeared,
+        };
+        Some(Event { kind, track, who, pts_ns: frame.pts_ns, frame: frame.index, angle_deg })
+    }
+
+    /// Those out of sight for too long at `now_ns` leave, in the order in which they were last seen.
+    fn leave(&mut self, now_ns: u64, events: &mut Vec<Event>) {
+        let gap_ns = self.gap_ns;
+        let gone = |seen: &Seen| now_ns == u64::MAX || now_ns.saturating_sub(seen.end_ns) > gap_ns;
+        let first = events.len();
+        let all = std::mem::take(&mut self.here);
+        let (gone, here): (BTreeMap<_, _>, _) = all.into_iter().partition(|(_, seen)| gone(seen));
+        self.here = here;
+        for (who, Seen { track, frame, end_ns, angle_deg }) in gone {
+            events.push(Event { kind: EventKind::Left, track, who, pts_ns: end_ns, frame, angle_deg });
+        }
+        events[first..].sort_by_key(|event| (event.pts_ns, event.track));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::{BBox, Face, Quality};
+    use crate::identify::Identification;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn frame(index: u64, faces: &[(u32, &str)]) -> LabelledFrame {
+        let bbox = BBox { x1: 0.0, y1: 0.0, x2: 80.0, y2: 80.0 };
+        let quality = Quality { size_px: 80.0, yaw_deg: 0.0, pitch_deg: 0.0, roll_deg: 0.0, sharpness: 0.3 };
+        let one = |&(track, name): &(u32, &str)| IdentifiedFace {
+            identification: Identification { name: Some(name.into()), ..Identification::UNKNOWN },
+            track: Some(TrackId(track)),
+            ..IdentifiedFace::unknown(Face { bbox, score: 1.0, landmarks: [[0.0; 2]; 5] }, quality)
+        };
+        LabelledFrame {
+            index,
+            pts_ns: index * SECOND,
+            duration_ns: SECOND,
+            cut: false,
+            faces: faces.iter().map(one).collect(),
+            picture: None,
+        }
+    }
+
+    fn told(presence: &mut Presence, frame: &LabelledFrame) -> Vec<String> {
+        presence.see(frame).iter().map(tell).collect()
+    }
+
+    fn tell(event: &Event) -> String {
+        let what = match &event.kind {
+            EventKind::Appeared => "appeared".to_owned(),
+            EventKind::Renamed { from } => format!("was {from}"),
+            EventKind::Left => "left".to_owned(),
+        };
+        format!("{} {what} at {}", event.who, event.pts_ns / SECOND)
+    }
+
+    #[test]
+    fn somebody_appears_once_and_leaves_after_the_gap() {
+        let mut presence = Presence::new(2 * SECOND);
+        assert_eq!(told(&mut presence, &frame(0, &[(1, "Ada")])), ["Ada appeared at 0"]);
+        assert!(told(&mut presence, &frame(1, &[])).is_empty());
+        assert!(told(&mut presence, &frame(2, &[(2, "Ada")])).is_empty(), "in another track, and still here");
+        assert!(told(&mut presence, &frame(5, &[])).is_empty(), "two seconds are not too long");
+        assert_eq!(told(&mut presence, &frame(6, &[(3, "Bo")])), ["Ada left at 3", "Bo appeared at 6"]);
+        let end: Vec<String> = presence.finish().iter().map(tell).collect();
+        assert_eq!(end, ["Bo left at 7"]);
+    }
+
+    #[test]
+    fn a_track_that_gets_another_name_is_renamed_and_nobody_leaves() {
+        let mut presence = Presence::new(2 * SECOND);
+        presence.see(&frame(0, &[(1, "Ada"), (2, "Cy")]));
+        assert_eq!(told(&mut presence, &frame(1, &[(1, "Bo"), (2, "Cy")])), ["Bo was Ada at 1"]);
+        let left: Vec<String> = presence.finish().iter().map(tell).collect();
+        assert_eq!(left, ["Bo left at 2", "Cy left at 2"]);
+    }
+
+    #[test]
+    fn a_transient_face_is_no_event() {
+        let mut presence = Presence::new(SECOND);
+        let mut one = frame(0, &[(1, "Ada")]);
+        one.faces[0].transient = true;
+        assert!(presence.see(&one).is_empty());
+    }
+}

@@ -1,0 +1,219 @@
+//! The people to name, as one model sees them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Engine;
+use super::error::EngineError;
+use crate::annotate::Colours;
+use crate::embed::{Embedder, Embedding, Mirror};
+use crate::gallery::{GalleryFolder, Templates, Viewpoint};
+use crate::identify::{
+    DEFAULT_MARGIN_DEG, Identification, Identifier, IdentifyError, Threshold, ThresholdRequest,
+    ThresholdSource, ViewCalibration,
+};
+use crate::nn::ModelId;
+
+/// How a gallery decides.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct GalleryOptions {
+    /// The angle below which a face is named, or the error rate that stands for it.
+    pub threshold: ThresholdRequest,
+    /// Degrees by which the nearest person must be nearer than anybody else to be named.
+    pub margin_deg: f64,
+}
+
+impl Default for GalleryOptions {
+    fn default() -> Self {
+        Self { threshold: ThresholdRequest::Default, margin_deg: DEFAULT_MARGIN_DEG }
+    }
+}
+
+impl GalleryOptions {
+    /// The same with another threshold.
+    pub fn threshold(mut self, threshold: ThresholdRequest) -> Self {
+        self.threshold = threshold;
+        self
+    }
+
+    /// The same with another margin, in degrees.
+    pub fn margin_deg(mut self, margin_deg: f64) -> Self {
+        self.margin_deg = margin_deg;
+        self
+    }
+}
+
+/// The people to name: a snapshot, laid out for search.
+///
+/// Cloning is cheap, and clones are the same snapshot. What is enrolled after it was taken is in the next one, which
+/// takes its place in a running stream by [`Stream::set_gallery`](super::Stream::set_gallery).
+#[derive(Debug, Clone)]
+pub struct Gallery(Arc<Snapshot>);
+
+#[derive(Debug)]
+struct Snapshot {
+    identifier: Identifier,
+    colours: Colours,
+    open_templates: usize,
+    not_saved: Option<String>,
+}
+
+impl Gallery {
+    /// The people of a gallery's folder, with the default threshold. What is new there is embedded.
+    ///
+    /// # Errors
+    /// When there is no such folder, nobody is in it, or the model has no calibration.
+    pub fn open(engine: &Engine, folder: impl AsRef<Path>) -> Result<Self, EngineError> {
+        Self::open_with(engine, folder, &GalleryOptions::default())
+    }
+
+    /// The same, decided by `options`.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open), and when the threshold makes no sense for the model.
+    pub fn open_with(
+        engine: &Engine,
+        folder: impl AsRef<Path>,
+        options: &GalleryOptions,
+    ) -> Result<Self, EngineError> {
+        let exact = engine.gallery_embedder()?;
+        let embedder = exact.as_ref().unwrap_or(engine.embedder());
+        let known = Known::load(options.threshold, folder.as_ref(), embedder)?;
+        Ok(known.gallery(options.margin_deg, engine.threads())?)
+    }
+
+    /// People whose templates come from anywhere, held to `threshold`; `views` judges by the views of faces, where
+    /// the threshold is one of the model's calibration.
+    ///
+    /// # Errors
+    /// When the templates are of different models.
+    pub fn of_templates(
+        templates: &Templates,
+        threshold: Threshold,
+        views: Option<ViewCalibration>,
+    ) -> Result<Self, IdentifyError> {
+        let identifier = Identifier::new(templates, threshold)?.with_views(views);
+        let open = identifier.templates_len();
+        Ok(Self::new(identifier, templates, open))
+    }
+
+    fn new(identifier: Identifier, templates: &Templates, open_templates: usize) -> Self {
+        let numbers =
+            templates.people.iter().filter_map(|person| Some((person.name.clone(), person.colour?)));
+        Self(Arc::new(Snapshot {
+            open_templates,
+            colours: Colours::new(numbers),
+            not_saved: templates.not_saved.as_ref().map(ToString::to_string),
+            identifier,
+        }))
+    }
+
+    /// The model whose embeddings it takes.
+    pub fn model(&self) -> ModelId {
+        self.0.identifier.model()
+    }
+
+    /// Display names, in the order of the gallery.
+    pub fn people(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.0.identifier.people()
+    }
+
+    /// Templates searched.
+    pub fn templates_len(&self) -> usize {
+        self.0.identifier.templates_len()
+    }
+
+    /// Templates that can match anything: the others show a face from where strangers look too much alike.
+    pub fn open_templates(&self) -> usize {
+        self.0.open_templates
+    }
+
+    /// The angle below which a face is named, and where it comes from.
+    pub fn threshold(&self) -> &Threshold {
+        self.0.identifier.threshold()
+    }
+
+    /// The colours of the people.
+    pub fn colours(&self) -> &Colours {
+        &self.0.colours
+    }
+
+    /// Why what was embedded for this snapshot could not be kept for the next, where that was so.
+    pub fn not_saved(&self) -> Option<&str> {
+        self.0.not_saved.as_deref()
+    }
+
+    /// Who a face is that is seen as `view`.
+    ///
+    /// # Errors
+    /// When the embedding is of another model.
+    pub fn identify(&self, probe: &Embedding, view: Viewpoint) -> Result<Identification, IdentifyError> {
+        self.0.identifier.identify(probe, view)
+    }
+
+    /// What searches it.
+    pub fn identifier(&self) -> &Identifier {
+        &self.0.identifier
+    }
+}
+
+/// The people of a folder, and how near a face must be to somebody.
+pub(crate) struct Known {
+    /// The folder as the model sees it.
+    pub templates: Templates,
+    /// The angle below which a face is named.
+    pub threshold: Threshold,
+    /// Templates that can match anything.
+    pub open_templates: usize,
+    /// What the views of faces take off the threshold.
+    pub views: Option<ViewCalibration>,
+}
+
+impl Known {
+    /// The templates of a folder, and the threshold for so many: as asked for, else as calibrated on the user's
+    /// strangers, else as calibrated with the model.
+    ///
+    /// # Errors
+    /// When there is no such folder or its calibration is damaged; when what was asked for makes no sense for the
+    /// model, which is found out before anything is embedded; as for [`templates`].
+    pub fn load(request: ThresholdRequest, folder: &Path, embedder: &Embedder) -> Result<Self, EngineError> {
+        let calibration = GalleryFolder::open(folder)?.threshold_calibration(embedder.model())?;
+        let before =
+            |count: usize| Threshold::for_gallery(request, embedder.metadata(), calibration.as_ref(), count);
+        before(0)?;
+        let templates = templates(folder, embedder)?;
+        let views = ViewCalibration::from_metadata(embedder.metadata());
+        let all = templates.people.iter().flat_map(|person| &person.templates);
+        let open = all.filter(|one| views.as_ref().is_none_or(|views| views.is_open(one.view))).count();
+        let threshold = before(open)?;
+        // An angle that was given, or measured on the user's own strangers, means what it says.
+        let calibrated = matches!(threshold.source(), ThresholdSource::Calibrated { .. });
+        Ok(Self { templates, threshold, open_templates: open, views: views.filter(|_| calibrated) })
+    }
+
+    /// The folder laid out for search on so many threads.
+    ///
+    /// # Errors
+    /// When its templates are of different models.
+    pub fn gallery(self, margin_deg: f64, threads: usize) -> Result<Gallery, IdentifyError> {
+        let Self { templates, threshold, open_templates, views } = self;
+        let identifier = Identifier::new(&templates, threshold)?.with_views(views);
+        let identifier = identifier.with_margin_deg(margin_deg).with_threads(threads);
+        Ok(Gallery::new(identifier, &templates, open_templates))
+    }
+}
+
+/// The templates of a folder by that model; embeds what is new in it.
+///
+/// # Errors
+/// When there is no such folder, nobody is in it, or it cannot be embedded.
+pub(crate) fn templates(folder: &Path, embedder: &Embedder) -> Result<Templates, EngineError> {
+    let mut scratch = embedder.scratch();
+    let templates = GalleryFolder::open(folder)?
+        .templates(embedder.model(), |crops| embedder.embed(crops, Mirror::Average, &mut scratch))?;
+    match templates.people.iter().all(|person| person.templates.is_empty()) {
+        true => Err(EngineError::NobodyEnrolled(folder.to_owned())),
+        false => Ok(templates),
+    }
+}

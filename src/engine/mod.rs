@@ -1,0 +1,291 @@
+//! The door: what every program that recognises people comes in by.
+//!
+//! | type | what it is | lives |
+//! |---|---|---|
+//! | [`Engine`] | detector, embedding network and device: made once, shared by any number of threads and sources | as long as the process |
+//! | [`Gallery`] | the people to name: a snapshot to search, swapped under running streams | until somebody is enrolled |
+//! | [`Stream`] | one source's state: when to search, tracks, decisions; frames in, labelled frames and events out | as long as the source |
+//!
+//! A [`Recogniser`] is an engine and a gallery for stills. The commands of the program, and the jobs of
+//! [`pipeline`](crate::pipeline) for whole files, work with the same engine, gallery and steps.
+//!
+//! ```no_run
+//! use sphereface::{Engine, Gallery, Recogniser};
+//!
+//! let engine = Engine::new()?;
+//! let gallery = Gallery::open(&engine, "gallery")?;
+//! let picture = sphereface::media::read_still("party.jpg".as_ref())?;
+//! for face in Recogniser::new(&engine, &gallery).name(&picture)? {
+//!     println!("{} at {:?}", face.name().unwrap_or("unknown"), face.bbox());
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod batcher;
+mod error;
+mod event;
+mod face;
+mod gallery;
+pub(crate) mod observe;
+mod recogniser;
+pub(crate) mod schedule;
+mod stream;
+mod work;
+
+pub use error::{EngineError, RecogniseError};
+pub use event::{Event, EventKind, Presence};
+pub use face::{DetectedFace, IdentifiedFace, LabelledFrame};
+pub use gallery::{Gallery, GalleryOptions};
+pub use recogniser::Recogniser;
+pub use schedule::{BadInterval, DetectEvery};
+pub use stream::{Output, Stream, StreamOptions};
+pub use work::Work;
+
+pub(crate) use gallery::{Known, templates};
+pub(crate) use stream::{Decider, same_deg};
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use image::RgbImage;
+
+use crate::align::Crop;
+use crate::detect::{Detector, DetectorConfig, Scratch};
+use crate::embed::{EmbedOptions, Embedder, Embedding, Mirror};
+use crate::identify::same_person_deg;
+use crate::nn::weights::{BuiltIn, MTCNN, SPHEREFACE, Stored};
+use crate::nn::{Arithmetic, Device, DeviceChoice, Isa, ModelId, Weights};
+use batcher::Batcher;
+
+/// Most threads that an engine works on.
+const MOST_THREADS: usize = 256;
+
+/// A detector and an embedding network on a device, ready to work.
+///
+/// Cloning is cheap, and clones are the same engine. Any number of threads may use it at a time: faces that several of
+/// them want embedded share batches. What it computes does not depend on who shares it.
+#[derive(Debug, Clone)]
+pub struct Engine(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    detector: Detector,
+    embedder: Embedder,
+    mirror: Mirror,
+    threads: usize,
+    batcher: Batcher,
+    /// How to make the network again in full precision, where it has less.
+    exact: Option<EngineBuilder>,
+}
+
+impl Engine {
+    /// An engine with the built-in networks on the best device there is.
+    ///
+    /// # Errors
+    /// Never on the CPU, unless the program is damaged.
+    pub fn new() -> Result<Self, EngineError> {
+        Self::builder().build()
+    }
+
+    /// An engine that is yet to be built, with everything at its default.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::default()
+    }
+
+    /// An engine of parts that are there already.
+    pub fn from_parts(detector: Detector, embedder: Embedder, mirror: Mirror, threads: usize) -> Self {
+        let batcher = Batcher::new(&embedder, mirror, threads);
+        Self(Arc::new(Parts { detector, embedder, mirror, threads: threads.max(1), batcher, exact: None }))
+    }
+
+    /// What finds faces.
+    pub fn detector(&self) -> &Detector {
+        &self.0.detector
+    }
+
+    /// What embeds them.
+    pub fn embedder(&self) -> &Embedder {
+        &self.0.embedder
+    }
+
+    /// Identifier of the embedding network: embeddings of different ones cannot be compared.
+    pub fn model(&self) -> ModelId {
+        self.0.embedder.model()
+    }
+
+    /// Whether the mirror image of a face has a say in its embedding.
+    pub fn mirror(&self) -> Mirror {
+        self.0.mirror
+    }
+
+    /// Threads that work at a time on whole files, and on embedding.
+    pub fn threads(&self) -> usize {
+        self.0.threads
+    }
+
+    /// How far apart two views of one person are at most, in degrees; `None` for a model without calibration.
+    pub fn same_person_deg(&self) -> Option<f64> {
+        same_person_deg(self.0.embedder.metadata())
+    }
+
+    /// The faces of a picture, cut out, the one the detector is surest of first.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn detect(&self, picture: &RgbImage) -> Result<Vec<DetectedFace>, RecogniseError> {
+        let found = observe::find(&self.0.detector, picture, &mut Scratch::default())?;
+        Ok(observe::cut(picture, found, true))
+    }
+
+    /// The embedding of every crop, in order. Threads that ask at a time share batches.
+    ///
+    /// # Errors
+    /// When a crop has no direction, or the device fails.
+    pub fn embed(&self, crops: Vec<Crop>) -> Result<Vec<Embedding>, RecogniseError> {
+        self.0.batcher.embed(&self.0.embedder, crops)
+    }
+
+    /// The network in full precision, with which a gallery is embedded: what is kept there is for engines of any
+    /// precision.
+    fn gallery_embedder(&self) -> Result<Option<Embedder>, EngineError> {
+        self.0.exact.as_ref().map(EngineBuilder::embedder).transpose()
+    }
+}
+
+/// An [`Engine`] that is yet to be built.
+#[derive(Debug, Clone)]
+pub struct EngineBuilder {
+    model: String,
+    detector: DetectorConfig,
+    device: DeviceSetting,
+    isa: Isa,
+    precision: Arithmetic,
+    mirror: Mirror,
+    threads: Option<usize>,
+}
+
+/// A device, or one that is yet to be opened.
+#[derive(Debug, Clone)]
+enum DeviceSetting {
+    Choice(DeviceChoice),
+    Opened(Device),
+}
+
+impl Default for EngineBuilder {
+    fn default() -> Self {
+        Self {
+            model: SPHEREFACE.name.to_owned(),
+            detector: DetectorConfig::default(),
+            device: DeviceSetting::Choice(DeviceChoice::Auto),
+            isa: Isa::best(),
+            precision: Arithmetic::F32,
+            mirror: Mirror::No,
+            threads: None,
+        }
+    }
+}
+
+impl EngineBuilder {
+    /// The embedding network: the name of a built-in one or the path of a safetensors file. Default: `sphereface`.
+    pub fn model(mut self, name_or_file: impl Into<String>) -> Self {
+        self.model = name_or_file.into();
+        self
+    }
+
+    /// How faces are found.
+    pub fn detection(mut self, config: DetectorConfig) -> Self {
+        self.detector = config;
+        self
+    }
+
+    /// Where the networks run. Default: the first GPU that this program can use, else the CPU.
+    pub fn device(mut self, choice: DeviceChoice) -> Self {
+        self.device = DeviceSetting::Choice(choice);
+        self
+    }
+
+    /// The same for a device that is open already.
+    pub fn on(mut self, device: Device) -> Self {
+        self.isa = device.isa();
+        self.device = DeviceSetting::Opened(device);
+        self
+    }
+
+    /// Instruction set of what runs on the CPU. Default: the best there is.
+    pub fn isa(mut self, isa: Isa) -> Self {
+        self.isa = isa;
+        self
+    }
+
+    /// What the embedding network computes in. Default: f32.
+    pub fn precision(mut self, precision: Arithmetic) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// Whether the mirror image of a face has a say in its embedding. Default: no.
+    pub fn mirror(mut self, mirror: Mirror) -> Self {
+        self.mirror = mirror;
+        self
+    }
+
+    /// Threads that work at a time, 1 to 256. Results are the same for any number. Default: one per CPU.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Builds the engine. The embedding network is laid out when the first face comes.
+    ///
+    /// # Errors
+    /// When a model or device cannot be used, or a setting makes no sense.
+    pub fn build(mut self) -> Result<Engine, EngineError> {
+        let threads = self.threads.unwrap_or_else(|| available_threads().min(MOST_THREADS));
+        if !(1..=MOST_THREADS).contains(&threads) {
+            return Err(EngineError::Threads(threads));
+        }
+        self.detector.validate()?;
+        let device = match self.device {
+            DeviceSetting::Choice(choice) => Device::open(choice, self.isa)?,
+            DeviceSetting::Opened(device) => device,
+        };
+        self.device = DeviceSetting::Opened(device.clone());
+        self.precision.check_on(&device)?;
+        let detector = Detector::on(&MTCNN.weights()?, self.detector, &device)?;
+        let embedder = self.embedder()?;
+        let batcher = Batcher::new(&embedder, self.mirror, threads);
+        let (mirror, precise) = (self.mirror, self.precision == Arithmetic::F32);
+        let exact = (!precise).then(|| self.precision(Arithmetic::F32));
+        Ok(Engine(Arc::new(Parts { detector, embedder, mirror, threads, batcher, exact })))
+    }
+
+    /// The embedding network alone.
+    fn embedder(&self) -> Result<Embedder, EngineError> {
+        let device = match &self.device {
+            DeviceSetting::Choice(choice) => Device::open(*choice, self.isa)?,
+            DeviceSetting::Opened(device) => device.clone(),
+        };
+        open_embedder(&self.model, &device, self.precision, 1)
+    }
+}
+
+/// The embedding network of that name or file on a device, on `threads` of its own per call.
+pub(crate) fn open_embedder(
+    model: &str,
+    device: &Device,
+    precision: Arithmetic,
+    threads: usize,
+) -> Result<Embedder, EngineError> {
+    let options = EmbedOptions { isa: device.isa(), threads, arithmetic: precision };
+    let made = match (device.tensors(), BuiltIn::named(model)) {
+        (Some(tensors), _) => Embedder::on_tensors(Weights::resolve(model)?, tensors),
+        (None, Some(built_in)) => Embedder::built_in(built_in, options),
+        (None, None) => Embedder::stored(Stored::of_file(model)?, options),
+    };
+    made.map_err(|source| EngineError::Model { model: model.to_owned(), source })
+}
+
+/// One thread for each CPU that this process may use.
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}

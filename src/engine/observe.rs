@@ -1,0 +1,233 @@
+//! What is in the frames of a video, whatever is done with it then: the steps from decoded frames to
+//! faces that are followed, embedded and tracked, as plain functions.
+//!
+//! Frames are worked on by the chunk. The first frame of a chunk is searched as a whole, the others are mostly
+//! searched near known faces: where the chunk begins, and where the next one does, whose new faces are followed
+//! back. So the result does not depend on who works on which chunk. A live source has chunks of one frame, and one
+//! worker that remembers the last.
+
+use std::sync::Arc;
+
+use image::RgbImage;
+
+use super::Work;
+use super::face::{DetectedFace, TrackedFace};
+use super::schedule::{DetectEvery, DetectionSchedule, Found, is_among};
+use crate::align;
+use crate::detect::{self, BBox, DetectError, Detector, Face, Quality};
+use crate::media::{Frame, Picture};
+use crate::track::{Follower, Luma, Moment, Seen, Thumbnail, TrackId, Tracker};
+
+/// Pixels of the frames of a chunk at most, as far as that leaves [`LEAST_CHUNK`]: they are all in memory.
+pub(crate) const CHUNK_PIXELS: usize = 8 * 1920 * 1080;
+/// Frames of a chunk at least, unless fewer are asked for.
+const LEAST_CHUNK: usize = 4;
+
+/// The faces of a picture. Whatever is not finite is not a face.
+pub(crate) fn find(
+    detector: &Detector,
+    picture: &RgbImage,
+    scratch: &mut detect::Scratch,
+) -> Result<Vec<Face>, DetectError> {
+    let mut faces = detector.detect(picture, scratch)?;
+    faces.retain(is_finite);
+    Ok(faces)
+}
+
+/// Whether every number of a face is finite.
+pub(crate) fn is_finite(face: &Face) -> bool {
+    let BBox { x1, y1, x2, y2 } = face.bbox;
+    let numbers = face.landmarks.as_flattened().iter().chain([&x1, &y1, &x2, &y2, &face.score]);
+    numbers.into_iter().all(|x| x.is_finite())
+}
+
+/// Judges the faces of a picture and, when `crops` are wanted, cuts them out aligned.
+pub(crate) fn cut(picture: &RgbImage, faces: Vec<Face>, crops: bool) -> Vec<DetectedFace> {
+    let one = |face: Face| DetectedFace {
+        quality: Quality::measure(&face, picture),
+        crop: crops.then(|| align::align(picture, &face.landmarks)).flatten(),
+        face,
+    };
+    faces.into_iter().map(one).collect()
+}
+
+/// A frame in which faces were found, followed and perhaps embedded.
+pub(crate) struct ObservedFrame {
+    /// Which, when, and whether a new shot begins.
+    pub moment: Moment,
+    /// How long it is shown, in nanoseconds.
+    pub duration_ns: u64,
+    /// Its pixels, when they are wanted.
+    pub picture: Option<Arc<Picture>>,
+    /// What it took.
+    pub work: Work,
+    /// Its faces, the most certain first.
+    pub faces: Vec<TrackedFace>,
+}
+
+impl ObservedFrame {
+    /// The tracks of its faces.
+    pub fn track(&self, tracker: &mut Tracker) -> Vec<TrackId> {
+        let faces: Vec<Seen<'_>> = self.faces.iter().map(TrackedFace::seen).collect();
+        tracker.track(&self.moment, &faces)
+    }
+
+    /// Cuts out the faces to be embedded, as far as that is not done yet.
+    pub fn cut(&mut self) {
+        let wanted = |one: &TrackedFace| one.step.embed && one.crop.is_none();
+        if let Some(picture) = self.picture.as_ref().filter(|_| self.faces.iter().any(wanted)) {
+            let picture = picture.to_rgb();
+            for one in self.faces.iter_mut().filter(|one| wanted(one)) {
+                one.crop = align::align(&picture, &one.face.landmarks);
+            }
+        }
+    }
+}
+
+/// A decoded frame, and whether a new shot begins with it.
+pub(crate) struct DecodedFrame {
+    pub frame: Frame,
+    pub thumbnail: Thumbnail,
+    pub cut: bool,
+}
+
+impl DecodedFrame {
+    /// A frame after the one that `before` was made of.
+    pub fn after(before: &mut Option<Thumbnail>, frame: Frame) -> Self {
+        let [luma, ..] = frame.picture.planes();
+        let thumbnail = Thumbnail::new(luma, frame.picture.width(), frame.picture.height());
+        let cut = before.as_ref().is_some_and(|before| thumbnail.cuts_from(before));
+        *before = Some(thumbnail.clone());
+        Self { frame, thumbnail, cut }
+    }
+}
+
+/// Frames one after the other, and what is known of them before they are searched.
+#[derive(Default)]
+pub(crate) struct Chunk {
+    pub frames: Vec<DecodedFrame>,
+    /// The pixels of the first frame and its faces, where that was searched.
+    pub first: Option<(RgbImage, Found)>,
+    /// The faces of the frame after the last, unless a new shot begins there.
+    pub next: Vec<Face>,
+}
+
+impl Chunk {
+    /// A chunk whose first frame is searched as a whole.
+    pub fn begin(frames: Vec<DecodedFrame>, schedule: &mut DetectionSchedule) -> Result<Self, DetectError> {
+        schedule.forget();
+        let look = |first: &DecodedFrame| -> Result<_, DetectError> {
+            let picture = first.frame.picture.to_rgb();
+            let found = schedule.look(&picture, &first.thumbnail, first.cut)?;
+            Ok((picture, found))
+        };
+        let first = frames.first().map(look).transpose()?;
+        Ok(Self { frames, first, next: Vec::new() })
+    }
+
+    /// Tells the chunk what is found at the beginning of the `next` one.
+    pub fn precedes(&mut self, next: &Chunk) {
+        if let (Some(frame), Some((_, found))) = (next.frames.first(), &next.first)
+            && !frame.cut
+        {
+            self.next.clone_from(&found.faces);
+        }
+    }
+}
+
+/// A frame in which faces were looked for.
+pub(crate) struct SearchedFrame {
+    frame: DecodedFrame,
+    found: Found,
+    faces: Vec<DetectedFace>,
+}
+
+/// Frames of a chunk of a video of that size; `None` searches every frame by itself.
+pub(crate) fn chunk_frames(every: Option<DetectEvery>, live: bool, (width, height): (usize, usize)) -> usize {
+    let Some(every) = every.filter(|_| !live) else { return 1 };
+    let room = (CHUNK_PIXELS / (width * height).max(1)).max(LEAST_CHUNK);
+    every.chunk_frames().min(room)
+}
+
+/// The faces of every frame of a chunk, cut out where `crops` are wanted. A face that turns up when the whole frame
+/// is searched is followed `back` to where it came in.
+pub(crate) fn search(
+    schedule: &mut DetectionSchedule,
+    chunk: Chunk,
+    back: bool,
+    crops: bool,
+) -> Result<Vec<SearchedFrame>, DetectError> {
+    let Chunk { frames, mut first, next } = chunk;
+    let mut searched: Vec<SearchedFrame> = Vec::with_capacity(frames.len());
+    for frame in frames {
+        let (picture, found) = match first.take() {
+            Some((picture, found)) => (picture, schedule.resume(found, &frame.thumbnail)),
+            None => {
+                let picture = frame.frame.picture.to_rgb();
+                let found = schedule.look(&picture, &frame.thumbnail, frame.cut)?;
+                (picture, found)
+            }
+        };
+        let faces = cut(&picture, found.faces.clone(), crops);
+        searched.push(SearchedFrame { frame, found, faces });
+    }
+    if back {
+        search_back(schedule, &mut searched, &next, crops)?;
+    }
+    Ok(searched)
+}
+
+/// Follows faces back to where they came in, from the last frame to the first.
+fn search_back(
+    schedule: &mut DetectionSchedule,
+    searched: &mut [SearchedFrame],
+    next: &[Face],
+    crops: bool,
+) -> Result<(), DetectError> {
+    for at in (1..=searched.len()).rev() {
+        let (earlier, later) = searched.split_at_mut(at);
+        let Some(here) = earlier.last_mut() else { continue };
+        let after = match later.first() {
+            Some(after) if after.frame.cut => continue,
+            Some(after) => &after.found.faces,
+            None => next,
+        };
+        if after.iter().all(|face| is_among(&face.bbox, &here.found.faces)) {
+            continue;
+        }
+        let picture = here.frame.frame.picture.to_rgb();
+        let new = schedule.look_back(&picture, &mut here.found, after)?;
+        here.faces.extend(cut(&picture, new, crops));
+        here.faces.sort_by(|a, b| b.face.score.total_cmp(&a.face.score));
+    }
+    Ok(())
+}
+
+/// Follows the faces of a frame and keeps of it what is still needed.
+pub(crate) fn follow(follower: &mut Follower, searched: SearchedFrame, pictures: bool) -> ObservedFrame {
+    let SearchedFrame { frame: DecodedFrame { frame, cut, .. }, found, faces } = searched;
+    let moment = Moment { frame: frame.index, pts_ns: frame.pts_ns, cut };
+    let places: Vec<(Face, Quality)> = faces.iter().map(|one| (one.face, one.quality)).collect();
+    let [bytes, ..] = frame.picture.planes();
+    let luma = Luma { bytes, width: frame.picture.width(), height: frame.picture.height() };
+    let steps = follower.follow(&moment, luma, &places);
+    let faces: Vec<TrackedFace> = faces
+        .into_iter()
+        .zip(steps)
+        .map(|(DetectedFace { face, quality, crop }, step)| TrackedFace {
+            face,
+            quality,
+            step,
+            embedding: None,
+            crop: crop.filter(|_| step.embed),
+        })
+        .collect();
+    let embedded = faces.iter().filter(|face| face.step.embed).count() as u64;
+    ObservedFrame {
+        moment,
+        duration_ns: frame.duration_ns,
+        picture: (pictures || embedded > 0).then_some(frame.picture),
+        work: Work { frames: 1, searched: u64::from(found.whole), faces: faces.len() as u64, embedded },
+        faces,
+    }
+}

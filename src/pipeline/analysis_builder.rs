@@ -1,0 +1,92 @@
+//! An analysis of what was observed.
+
+use std::path::Path;
+
+use crate::analysis::{Analysis, Video, fingerprint};
+use crate::detect::{Face, Quality};
+use crate::embed::{Embedding, Mirror};
+use crate::engine::observe::ObservedFrame;
+use crate::engine::{Engine, LabelledFrame};
+use crate::media::{Input, SourceInfo};
+use crate::track::{Moment, Observation, TrackId};
+
+/// Makes an analysis of what is observed, frame after frame.
+pub(super) struct AnalysisBuilder {
+    analysis: Analysis,
+}
+
+impl AnalysisBuilder {
+    /// Nothing yet, of a video with these facts. `embeds` says whether faces are embedded.
+    pub(super) fn new(engine: &Engine, embeds: bool, input: &Input, info: &SourceInfo) -> Self {
+        let path = input.path();
+        let video = Video {
+            name: path
+                .and_then(Path::file_name)
+                .map_or_else(|| input.to_string(), |name| name.to_string_lossy().into_owned()),
+            width: info.width as u32,
+            height: info.height as u32,
+            fps: info.fps,
+            frames: 0,
+            duration_ns: 0,
+            // What cannot be read will fail where it is opened.
+            fingerprint: path
+                .filter(|path| path.is_file())
+                .and_then(|path| fingerprint(path).ok())
+                .unwrap_or_default(),
+        };
+        Self {
+            analysis: Analysis {
+                video,
+                model: embeds.then(|| engine.model()),
+                mirror: engine.mirror() == Mirror::Average,
+                detector: *engine.detector().config(),
+                cuts: Vec::new(),
+                observations: Vec::new(),
+            },
+        }
+    }
+
+    /// Adds the next frame, with the tracks of its faces.
+    pub(super) fn observed(&mut self, frame: &ObservedFrame, tracks: &[TrackId]) {
+        let faces = frame.faces.iter().zip(tracks);
+        let faces = faces.map(|(one, &track)| (one.face, one.quality, one.embedding.clone(), track));
+        self.record(frame.moment, frame.duration_ns, faces);
+    }
+
+    /// The same of a frame that is decided about.
+    pub(super) fn labelled(&mut self, frame: &LabelledFrame) {
+        let moment = Moment { frame: frame.index, pts_ns: frame.pts_ns, cut: frame.cut };
+        let faces = frame.faces.iter();
+        let faces = faces.filter_map(|one| Some((one.face, one.quality, one.embedding.clone(), one.track?)));
+        self.record(moment, frame.duration_ns, faces);
+    }
+
+    fn record(
+        &mut self,
+        moment: Moment,
+        duration_ns: u64,
+        faces: impl Iterator<Item = (Face, Quality, Option<Embedding>, TrackId)>,
+    ) {
+        let Moment { frame, pts_ns, cut } = moment;
+        let Analysis { video, cuts, observations, .. } = &mut self.analysis;
+        video.frames += 1;
+        video.duration_ns = pts_ns.saturating_add(duration_ns);
+        if cut {
+            cuts.push(frame);
+        }
+        observations.extend(faces.map(|(face, quality, embedding, track)| Observation {
+            frame,
+            pts_ns,
+            duration_ns,
+            face,
+            quality,
+            embedding,
+            track,
+        }));
+    }
+
+    /// The analysis.
+    pub(super) fn finish(self) -> Analysis {
+        self.analysis
+    }
+}

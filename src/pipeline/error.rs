@@ -1,0 +1,50 @@
+//! Why a job failed.
+
+use super::graph::GraphError;
+use crate::analysis::AnalysisError;
+use crate::annotate::AnnotateError;
+use crate::engine::RecogniseError;
+use crate::media::MediaError;
+use crate::report::ReportError;
+
+/// Why a job failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LabelError {
+    /// The input cannot be read, or the output not be written.
+    #[error(transparent)]
+    Media(#[from] MediaError),
+    /// A face cannot be recognised.
+    #[error(transparent)]
+    Recognise(#[from] RecogniseError),
+    /// Nothing can be drawn.
+    #[error(transparent)]
+    Annotate(#[from] AnnotateError),
+    /// The analysis cannot be written.
+    #[error(transparent)]
+    Analysis(#[from] AnalysisError),
+    /// The list of faces cannot be written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// The stage graph failed, not a stage of it.
+    #[error(transparent)]
+    Graph(Box<GraphError<LabelError>>),
+    /// A subscriber ended the job.
+    #[error(transparent)]
+    Subscriber(Box<dyn std::error::Error + Send + Sync>),
+    /// What was asked for makes no sense together.
+    #[error(transparent)]
+    Request(#[from] super::job::RequestError),
+    /// The program was built without video.
+    #[error("{0} is a video, and this program was built for stills only: build it with the feature `video`")]
+    NoVideo(String),
+}
+
+impl From<GraphError<LabelError>> for LabelError {
+    fn from(error: GraphError<LabelError>) -> Self {
+        match error {
+            GraphError::Stage { source, .. } => source,
+            other => Self::Graph(Box::new(other)),
+        }
+    }
+}

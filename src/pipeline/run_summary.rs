@@ -1,0 +1,103 @@
+//! What was seen, counted, and who is told of it.
+
+use super::LabelError;
+use super::job::LabelSummary;
+use super::statistics::Statistics;
+use super::subscriber::{Ending, Subscriber, Subscribers};
+use crate::annotate::Label;
+use crate::engine::{IdentifiedFace, LabelledFrame, Work};
+use crate::report::{Appearance, Appearances};
+
+/// Absences up to this long do not end an appearance, in nanoseconds.
+pub const APPEARANCE_GAP_NS: u64 = 1_000_000_000;
+
+/// What is drawn for the faces of a picture.
+pub(super) fn labels(faces: &[IdentifiedFace]) -> Vec<Label> {
+    let one = |one: &IdentifiedFace| Label {
+        landmarks: Some(one.face.landmarks),
+        name: one.identification.name.clone(),
+        stranger: one.stranger,
+        angle_deg: one.angle_deg(),
+        score: Some(one.face.score),
+        ..Label::unknown(one.face.bbox)
+    };
+    faces.iter().filter(|face| !face.transient).map(one).collect()
+}
+
+/// Counts what was seen, and tells subscribers of it.
+pub(super) struct RunSummary<'a> {
+    /// What it took.
+    pub(super) work: Work,
+    /// Told when a frame is decided about; they want no pictures.
+    subscribers: Subscribers<'a>,
+    /// When the last frame went away.
+    end_ns: u64,
+    appearances: Appearances,
+    faces: u64,
+    named: u64,
+}
+
+impl<'a> RunSummary<'a> {
+    /// Of nothing yet. Takes those out of `subscribers` who want no pictures.
+    pub(super) fn new(subscribers: &mut Vec<Box<dyn Subscriber + 'a>>) -> Self {
+        Self::telling(Subscribers::pick(subscribers, false, APPEARANCE_GAP_NS))
+    }
+
+    /// The same for these.
+    pub(super) fn telling(subscribers: Subscribers<'a>) -> Self {
+        let appearances = Appearances::new(APPEARANCE_GAP_NS);
+        Self { work: Work::default(), subscribers, end_ns: 0, appearances, faces: 0, named: 0 }
+    }
+
+    /// Everyone seen so far.
+    #[cfg_attr(not(feature = "video"), expect(dead_code, reason = "only the passes over a video tell"))]
+    pub(super) fn people(&self) -> Vec<Appearance> {
+        self.appearances.people()
+    }
+
+    /// Time goes on to `end_ns`, with frames that show nobody.
+    pub(super) fn lasts_until(&mut self, end_ns: u64) {
+        self.end_ns = self.end_ns.max(end_ns);
+    }
+
+    /// Enters a frame; frames come in order.
+    pub(super) fn enter(&mut self, frame: &LabelledFrame) -> Result<(), LabelError> {
+        let faces = || frame.faces.iter().filter(|face| !face.transient);
+        self.faces += faces().count() as u64;
+        self.named += faces().filter(|face| face.name().is_some()).count() as u64;
+        self.appearances.see(frame.pts_ns, frame.duration_ns, faces().filter_map(IdentifiedFace::who));
+        self.lasts_until(frame.pts_ns.saturating_add(frame.duration_ns));
+        self.subscribers.tell(frame)
+    }
+
+    /// Completes the lists; `dropped` frames were lost before the graph saw them. `viewers` are subscribers who
+    /// were told elsewhere.
+    pub(super) fn close(
+        self,
+        mut statistics: Statistics,
+        dropped: u64,
+        stopped: bool,
+        viewers: Option<Subscribers<'a>>,
+    ) -> Result<LabelSummary, LabelError> {
+        // Stages count chunks of frames.
+        statistics.items = self.work.frames.max(statistics.items);
+        let people = self.appearances.people();
+        let end = Ending { people: &people, end_ns: self.end_ns };
+        self.subscribers.finish(&end)?;
+        viewers.map(|viewers| viewers.finish(&end)).transpose()?;
+        Ok(LabelSummary {
+            frames: statistics.items,
+            listed: statistics.items,
+            faces: self.faces,
+            named: self.named,
+            dropped: dropped + statistics.dropped,
+            people,
+            redacted: None,
+            explanations: Vec::new(),
+            work: self.work,
+            statistics,
+            stopped,
+            cut_off: None,
+        })
+    }
+}
