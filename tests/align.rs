@@ -1,4 +1,11 @@
 //! `sphereface align` through the real program, on the people of the sample.
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

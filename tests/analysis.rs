@@ -1,6 +1,12 @@
 //! Analyses that people keep: labelled again in a moment, and refused with a reason where that
 //! cannot be.
-#![cfg(feature = "video")]
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 mod place;
 

@@ -1,5 +1,12 @@
 //! `sphereface bench`, and what does not depend on the machine: the same labels on every
 //! instruction set, and bounded memory.
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 use std::path::Path;
 use std::process::{Command, Output};

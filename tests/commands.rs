@@ -1,5 +1,12 @@
 //! The program as a tool among others: pipes that close, devices and links as outputs, folders of
 //! people as they come, two processes at once. Everything is made here or comes from the sample.
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 #![cfg(unix)]
 
 use std::fs;

@@ -1,4 +1,11 @@
 //! The detector against the PyTorch port's answers on real photos and a real video.
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 mod place;
 

@@ -1,5 +1,12 @@
 //! The networks through the tensor library against the kernels, on real stills: on its CPU, and on
 //! a GPU where there is one. And what `--device` does.
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 mod place;
 

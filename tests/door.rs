@@ -1,5 +1,11 @@
 //! The library as another program uses it: engine, gallery, streams, recogniser, and jobs that call back.
-#![cfg(feature = "video")]
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

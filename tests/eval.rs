@@ -1,5 +1,12 @@
 //! Verification and open-set identification against an independent computation (numpy,
 //! `fixtures/eval/make.py`), and the real program on real images.
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 mod place;
 

@@ -1,5 +1,11 @@
 //! `sphereface gallery`, `discover` and `enroll --from` as people run them, on real clips.
-#![cfg(feature = "video")]
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 mod place;
 

@@ -1,6 +1,12 @@
 //! `sphereface label` as people run it: the program itself, on real clips and on files that
 //! are none.
-#![cfg(feature = "video")]
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 mod place;
 

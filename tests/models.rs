@@ -2,6 +2,13 @@
 //!
 //! The fixtures were written by PyTorch and Google's protobuf (`fixtures/weights/make.py`); they
 //! all hold the same narrow SphereFace-4.
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 mod place;
 

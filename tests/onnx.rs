@@ -2,6 +2,13 @@
 //!
 //! Needs a Python with `onnxruntime`, `onnx` and `numpy`: `python3`, or the one that
 //! SPHEREFACE_PYTHON names. Skipped where there is none.
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,12 @@
 //! `sphereface label --redact` as people run it: no face of a redacted track is left in a frame
 //! in which it was found, and the sound stays.
-#![cfg(feature = "video")]
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 mod place;
 

@@ -1,6 +1,12 @@
 //! People who follow one another in one place, on one backdrop: slides, the speaker view of a conference,
 //! a kiosk camera. Nobody may take over the name of who was there before.
-#![cfg(feature = "video")]
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 mod place;
 

@@ -1,6 +1,13 @@
 //! Ctrl-C and SIGTERM, sent to the real program while it labels: the first leaves a complete
 //! file, the second leaves none, and both end it soon.
-#![cfg(all(feature = "video", unix))]
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
+#![cfg(unix)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

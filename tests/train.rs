@@ -1,4 +1,11 @@
 //! Training through the real program: on crops made here, and on real ones where they are.
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 mod place;
 

@@ -41,28 +41,34 @@ const SQUARES: usize = 64;
 impl MachineBench {
     /// One thread, and the most; on a GPU the most alone, which prepare what the networks take.
     fn threads(&self) -> Vec<usize> {
-        match self.device.tensors() {
-            None if self.embed.threads > 1 => vec![1, self.embed.threads],
-            _ => vec![self.embed.threads],
+        match self.device.is_cpu() && self.embed.threads > 1 {
+            true => vec![1, self.embed.threads],
+            false => vec![self.embed.threads],
         }
     }
 
     /// The peak of that many threads, or of the GPU.
     fn peak(&self, threads: usize) -> Result<Peak, BenchError> {
-        let (arithmetic_gflops, memory_gb_per_s) = match self.device.tensors() {
-            Some(device) => peak::of_tensors(device, self.time)?,
-            None => (
-                peak::arithmetic_gflops(self.embed.isa, threads, self.time),
-                peak::memory_gb_per_s(self.embed.isa, threads, self.time),
-            ),
+        let of_cpu = || {
+            let arithmetic_gflops = peak::arithmetic_gflops(self.embed.isa, threads, self.time);
+            (arithmetic_gflops, peak::memory_gb_per_s(self.embed.isa, threads, self.time))
         };
+        #[cfg(feature = "candle")]
+        let (arithmetic_gflops, memory_gb_per_s) = match self.device.tensors() {
+            Some(device) => {
+                peak::of_tensors(device, self.time).map_err(|error| BenchError::Device(error.to_string()))?
+            }
+            None => of_cpu(),
+        };
+        #[cfg(not(feature = "candle"))]
+        let (arithmetic_gflops, memory_gb_per_s) = of_cpu();
         Ok(Peak { threads, arithmetic_gflops, memory_gb_per_s })
     }
 
     pub(super) fn embedder(&self, weights: Weights, threads: usize) -> Result<Embedder, BenchError> {
-        Ok(match self.device.tensors() {
-            Some(device) => Embedder::on_tensors(weights, device)?,
-            None => Embedder::new(weights, EmbedOptions { threads, ..self.embed })?,
+        Ok(match self.device.is_cpu() {
+            true => Embedder::new(weights, EmbedOptions { threads, ..self.embed })?,
+            false => Embedder::on(weights, &self.device, threads)?,
         })
     }
 

@@ -27,7 +27,7 @@ pub enum BenchError {
     Folder(std::io::Error),
     /// The peak of the device cannot be measured.
     #[error("the device failed ({0}): measure the CPU with --device cpu")]
-    Device(#[from] candle_core::Error),
+    Device(String),
     /// A network cannot be used.
     #[error(transparent)]
     Embed(#[from] crate::embed::EmbedError),

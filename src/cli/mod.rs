@@ -5,12 +5,15 @@
 #[macro_use]
 mod terminal;
 
+#[cfg(feature = "train")]
 mod align;
+#[cfg(feature = "train")]
 mod bench;
 mod compare;
 mod discover;
 mod embed;
 mod enroll;
+#[cfg(feature = "train")]
 mod eval;
 mod faces;
 mod gallery;
@@ -19,6 +22,7 @@ mod manual;
 mod models;
 mod options;
 mod results;
+#[cfg(feature = "train")]
 mod train;
 
 use std::fmt;
@@ -67,10 +71,14 @@ enum Command {
     Embed(embed::EmbedArgs),
     Discover(discover::DiscoverArgs),
     Gallery(gallery::GalleryArgs),
+    #[cfg(feature = "train")]
     Align(align::AlignArgs),
+    #[cfg(feature = "train")]
     Eval(eval::EvalArgs),
+    #[cfg(feature = "train")]
     Train(Box<train::TrainArgs>),
     Models(models::Models),
+    #[cfg(feature = "train")]
     Bench(bench::BenchArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -85,10 +93,14 @@ impl Cli {
             Command::Embed(args) => args.run(),
             Command::Discover(args) => args.run(),
             Command::Gallery(args) => args.run(),
+            #[cfg(feature = "train")]
             Command::Align(args) => args.run(),
+            #[cfg(feature = "train")]
             Command::Eval(args) => args.run(),
+            #[cfg(feature = "train")]
             Command::Train(args) => args.run(),
             Command::Models(command) => command.run(),
+            #[cfg(feature = "train")]
             Command::Bench(args) => args.run(),
             Command::Completions(args) => args.run(),
             Command::Man(args) => args.run(),

@@ -99,6 +99,7 @@ impl Pyramid {
         &self.levels
     }
 
+    #[cfg(feature = "candle")]
     /// Takes the levels out.
     pub fn take(&mut self) -> Vec<Level> {
         std::mem::take(&mut self.levels)

@@ -174,6 +174,7 @@ pub enum DetectError {
     Isa(Isa),
 }
 
+#[cfg(feature = "candle")]
 impl From<candle_core::Error> for DetectError {
     fn from(error: candle_core::Error) -> Self {
         Self::Device(error.to_string())

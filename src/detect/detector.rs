@@ -9,6 +9,7 @@ use super::area::{AreaResize, Level, Pyramid, Region};
 use super::config::{DetectError, DetectorConfig, MinFace};
 use super::proposal::{Cell, ProposalNet, ProposalScratch, cells};
 use super::refine::{RefineNet, RefineScratch};
+#[cfg(feature = "candle")]
 use super::tensors;
 use super::{BBox, Face};
 use crate::nn::conv::STRIP;
@@ -29,6 +30,7 @@ enum Networks {
     /// On our kernels.
     Kernels(Box<(ProposalNet, RefineNet, RefineNet)>),
     /// Through the tensor library.
+    #[cfg(feature = "candle")]
     Tensors(Box<(tensors::ProposalNet, tensors::RefineNet, tensors::RefineNet)>),
 }
 
@@ -90,6 +92,7 @@ struct Worker {
 /// Looks at, or cuts out, a batch of candidates with the memory of a thread.
 type OneBatch<'a> = dyn Fn(&mut Worker, &[Candidate], &mut Vec<f32>) + Sync + 'a;
 
+#[cfg(feature = "candle")]
 /// Crops that one thread cuts out before another may take over, where a device looks at them.
 const CROPS_CUT: usize = 16;
 
@@ -168,6 +171,7 @@ impl Detector {
     ///
     /// # Errors
     /// As for [`new`](Self::new), and when the device fails.
+    #[cfg(feature = "candle")]
     pub fn on_tensors(
         weights: &Weights,
         config: DetectorConfig,
@@ -180,16 +184,16 @@ impl Detector {
         Self::with(Networks::Tensors(Box::new(networks)), config, isa)
     }
 
-    /// The one or the other: on the kernels of the CPU ([`new`](Self::new)), or
-    /// [`on_tensors`](Self::on_tensors).
+    /// The same on `device`: on the kernels of the CPU, or on a GPU.
     ///
     /// # Errors
-    /// As for these.
+    /// As for [`new`](Self::new), and when the device fails.
     pub fn on(weights: &Weights, config: DetectorConfig, device: &Device) -> Result<Self, DetectError> {
-        match device.tensors() {
-            Some(tensors) => Self::on_tensors(weights, config, device.isa(), tensors),
-            None => Self::new(weights, config, device.isa()),
+        #[cfg(feature = "candle")]
+        if let Some(tensors) = device.tensors() {
+            return Self::on_tensors(weights, config, device.isa(), tensors);
         }
+        Self::new(weights, config, device.isa())
     }
 
     fn with(networks: Networks, config: DetectorConfig, isa: Isa) -> Result<Self, DetectError> {
@@ -320,6 +324,7 @@ impl Detector {
         scratch.pyramid.build(self.isa, image, &sizes, &mut scratch.team);
         let found = match &self.networks {
             Networks::Kernels(networks) => self.scan(&networks.0, threshold, scratch),
+            #[cfg(feature = "candle")]
             Networks::Tensors(networks) => networks.0.run(scratch.pyramid.take(), threshold)?,
         };
         let level = |(cells, &scale): (&Vec<Cell>, &f64)| {
@@ -455,6 +460,7 @@ impl Detector {
                     answers.clone_from(&refine.out);
                 }))
             }
+            #[cfg(feature = "candle")]
             Networks::Tensors(networks) => {
                 let crops = batched(CROPS_CUT, &|worker, batch, crops| cut(batch, &mut worker.resize, crops));
                 network.of(&networks.1, &networks.2).run(crops)

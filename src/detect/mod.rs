@@ -25,14 +25,16 @@
 //! neighbour's answer to it.
 
 mod area;
+#[cfg(feature = "candle")]
+pub mod candle;
 mod config;
 mod detector;
 #[cfg(test)]
 mod golden;
 mod proposal;
 mod quality;
-pub mod reference;
 mod refine;
+#[cfg(feature = "candle")]
 mod tensors;
 mod turned;
 

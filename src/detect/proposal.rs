@@ -246,25 +246,32 @@ fn ring(rows: &[f32], row_length: usize, under: Range<usize>) -> [&[f32]; UNDER]
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{DType, Device, Tensor};
+
     use super::*;
     use crate::detect::area::Pyramid;
+    use crate::detect::candle::PNet;
     use crate::detect::golden::{close, noise_image};
-    use crate::detect::reference::{self, Map};
     use crate::nn::Isa;
+    use crate::nn::candle::var_builder;
     use crate::nn::weights::MTCNN;
 
     #[test]
     fn every_cell_of_p_net_is_the_references() {
         let weights = MTCNN.weights().unwrap();
+        let vb = var_builder(&weights, DType::F64, &Device::Cpu).unwrap();
+        let pnet = PNet::new(&vb.pp("pnet")).unwrap();
         for (width, height) in [(12, 12), (13, 12), (12, 15), (14, 13), (37, 54), (61, 20)] {
             let image = noise_image(width, height);
             let mut data = Vec::new();
             for channel in 0..3 {
-                data.extend(image.pixels().map(|pixel| (f32::from(pixel.0[channel]) - 127.5) / 128.0));
+                data.extend(image.pixels().map(|pixel| (f64::from(pixel.0[channel]) - 127.5) / 128.0));
             }
             let (columns, rows) = (width as usize, height as usize);
-            let (regression, probability) =
-                reference::pnet(&weights, &Map { channels: 3, rows, columns, data }).unwrap();
+            let picture = Tensor::from_vec(data, (1, 3, rows, columns), &Device::Cpu).unwrap();
+            let [regression, probability] = <[Tensor; 2]>::from(pnet.forward(&picture).unwrap())
+                .map(|maps| maps.get(0).unwrap().to_dtype(DType::F32).unwrap().to_vec3::<f32>().unwrap());
+            let columns_out = probability[0][0].len();
             for isa in Isa::available() {
                 let network = ProposalNet::new(&weights, isa).unwrap();
                 let mut pyramid = Pyramid::default();
@@ -278,12 +285,12 @@ mod tests {
                 let cells = look(0..usize::MAX);
                 // Rows looked at in bands come out the same.
                 assert_eq!(cells, [look(0..1), look(1..4), look(4..usize::MAX)].concat());
-                assert_eq!(cells.len(), probability.rows * probability.columns, "{width}x{height}");
+                assert_eq!(cells.len(), probability[0].len() * columns_out, "{width}x{height}");
                 for (i, cell) in cells.iter().enumerate() {
-                    let (row, column) = (i / probability.columns, i % probability.columns);
+                    let (row, column) = (i / columns_out, i % columns_out);
                     assert_eq!((cell.row, cell.column), (row, column));
-                    close(&[cell.score], &[probability.at(1, row, column)], 1e-5);
-                    let expected = [0, 1, 2, 3].map(|side| regression.at(side, row, column));
+                    close(&[cell.score], &[probability[1][row][column]], 1e-5);
+                    let expected = [0, 1, 2, 3].map(|side| regression[side][row][column]);
                     close(&cell.regression, &expected, 2e-5);
                 }
             }

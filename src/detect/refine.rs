@@ -298,38 +298,29 @@ impl RefineScratch {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::detect::golden::{self, close, noise};
-    use crate::detect::reference::{self, Map};
-    use crate::nn::weights::MTCNN;
+    use candle_core::{DType, Device, Tensor};
 
-    /// [rows, columns, channels] from [channels, rows, columns].
-    fn interleaved(map: &Map) -> Vec<f32> {
-        let pixels = (0..map.rows).flat_map(|y| (0..map.columns).map(move |x| (y, x)));
-        pixels.flat_map(|(y, x)| (0..map.channels).map(move |channel| map.at(channel, y, x))).collect()
-    }
+    use super::*;
+    use crate::detect::candle;
+    use crate::detect::golden::{self, close, noise};
+    use crate::nn::candle::var_builder;
+    use crate::nn::weights::MTCNN;
 
     #[test]
     fn crops_come_out_as_the_references_and_whatever_the_batch() {
         let weights = MTCNN.weights().unwrap();
+        let vb = var_builder(&weights, DType::F64, &Device::Cpu).unwrap();
         for (side, count) in [(24, 21), (48, 7)] {
-            let crops: Vec<Map> = (0..count)
-                .map(|i| Map { channels: 3, rows: side, columns: side, data: noise(3 * side * side, i) })
-                .collect();
-            let expected: Vec<f32> = crops
-                .iter()
-                .flat_map(|crop| match side {
-                    24 => {
-                        let (regression, probability) = reference::rnet(&weights, crop).unwrap();
-                        [probability, regression].concat()
-                    }
-                    _ => {
-                        let [regression, landmarks, probability] = reference::onet(&weights, crop).unwrap();
-                        [probability, regression, landmarks].concat()
-                    }
-                })
-                .collect();
-            let input: Vec<f32> = crops.iter().flat_map(interleaved).collect();
+            let input: Vec<f32> = (0..count).flat_map(|i| noise(3 * side * side, i)).collect();
+            let crops = Tensor::from_slice(&input, (count as usize, side, side, 3), &Device::Cpu).unwrap();
+            let crops = crops.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+            let reference = match side {
+                24 => candle::RefineNet::refine(&vb.pp("rnet")).unwrap(),
+                _ => candle::RefineNet::output(&vb.pp("onet")).unwrap(),
+            };
+            let expected = reference.forward(&crops.to_dtype(DType::F64).unwrap()).unwrap();
+            let expected = expected.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+            let expected: Vec<f32> = expected.to_vec1().unwrap();
             for isa in Isa::available() {
                 let network = match side {
                     24 => RefineNet::refine(&weights, isa).unwrap(),
@@ -368,8 +359,10 @@ mod tests {
             (RefineNet::output(&weights, Isa::best()).unwrap(), 'o'),
         ] {
             let (shape, data) = golden[&format!("{letter}net_in")].clone();
-            let crop = Map { channels: shape[1], rows: shape[2], columns: shape[3], data };
-            network.run(&interleaved(&crop), 1, &mut scratch);
+            let pixels = shape[2] * shape[3];
+            let interleaved: Vec<f32> =
+                (0..pixels).flat_map(|at| data.iter().skip(at).step_by(pixels).copied()).collect();
+            network.run(&interleaved, 1, &mut scratch);
             close(&scratch.out[2..6], &golden[&format!("{letter}net_out0")].1, 1e-5);
             if letter == 'o' {
                 close(&scratch.out[6..], &golden["onet_out1"].1, 1e-5);

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+#[cfg(feature = "candle")]
 use super::tensors::TensorNetwork;
 use super::{Architecture, ChannelOrder, EmbedError, Embedding, Network, Workspace};
 use crate::align::Crop;
+#[cfg(feature = "candle")]
 use crate::nn::together::Together;
 use crate::nn::weights::{BuiltIn, Source, Stored};
 use crate::nn::{Arithmetic, Device, Isa, ModelId, Tensor, Weights};
 
 /// Crops that go through the network together on a device; its largest maps take about 8 MB
 /// a crop.
+#[cfg(feature = "candle")]
 const CROPS_TOGETHER: usize = 64;
 
 /// The tensor [embedding] that is subtracted from every feature, where there is one.
@@ -69,6 +72,7 @@ enum Backend {
     /// Our kernels.
     Kernels(Box<Kernels>),
     /// The tensor library, with the crops of several workers in one batch.
+    #[cfg(feature = "candle")]
     Tensors { network: Box<TensorNetwork>, together: Together<Vec<f32>, Vec<Vec<f32>>> },
 }
 
@@ -175,6 +179,7 @@ impl Embedder {
     ///
     /// # Errors
     /// As for [`new`](Self::new), and when the device fails.
+    #[cfg(feature = "candle")]
     pub fn on_tensors(weights: Weights, device: &candle_core::Device) -> Result<Self, EmbedError> {
         let head = Head { model: weights.id(), mean: weights.tensors.get(MEAN).cloned() };
         Self::with(head, weights.metadata.clone(), 1, |architecture| {
@@ -183,16 +188,17 @@ impl Embedder {
         })
     }
 
-    /// The one or the other: on the kernels of the CPU with that many `threads`
-    /// ([`new`](Self::new)), or [`on_tensors`](Self::on_tensors).
+    /// The same on `device`: on the kernels of the CPU with that many `threads`, or on a GPU, where workers that embed
+    /// at a time share batches, so that sums may be rounded differently from one run to the next.
     ///
     /// # Errors
-    /// As for these.
+    /// As for [`new`](Self::new), and when the device fails.
     pub fn on(weights: Weights, device: &Device, threads: usize) -> Result<Self, EmbedError> {
-        match device.tensors() {
-            Some(tensors) => Self::on_tensors(weights, tensors),
-            None => Self::new(weights, EmbedOptions { isa: device.isa(), threads, ..Default::default() }),
+        #[cfg(feature = "candle")]
+        if let Some(tensors) = device.tensors() {
+            return Self::on_tensors(weights, tensors);
         }
+        Self::new(weights, EmbedOptions { isa: device.isa(), threads, ..Default::default() })
     }
 
     fn with(
@@ -232,8 +238,10 @@ impl Embedder {
     /// Reads and lays out the network now, on so many `threads`: the first crop would wait for it
     /// otherwise, and meanwhile there is little else to be done.
     pub fn prepare(&self, threads: usize) {
-        if let Backend::Kernels(kernels) = &self.backend {
-            kernels.network(threads);
+        match &self.backend {
+            Backend::Kernels(kernels) => drop(kernels.network(threads)),
+            #[cfg(feature = "candle")]
+            Backend::Tensors { .. } => {}
         }
     }
 
@@ -286,7 +294,9 @@ impl Embedder {
                 let workspace = scratch.workspace.get_or_insert_with(|| network.workspace(self.threads));
                 Ok(network.forward(&scratch.pixels, workspace))
             }
+            #[cfg(feature = "candle")]
             Backend::Tensors { .. } if crops.is_empty() => Ok(Vec::new()),
+            #[cfg(feature = "candle")]
             Backend::Tensors { network, together } => together
                 .ask(std::mem::take(&mut scratch.pixels), |all| {
                     forward(network, &all, self.architecture.embedding)
@@ -297,6 +307,7 @@ impl Embedder {
 }
 
 /// The features of the crops of every request.
+#[cfg(feature = "candle")]
 fn forward(
     network: &TensorNetwork,
     requests: &[Vec<f32>],

@@ -69,6 +69,7 @@ pub enum EmbedError {
     Device(String),
 }
 
+#[cfg(feature = "candle")]
 impl From<candle_core::Error> for EmbedError {
     fn from(error: candle_core::Error) -> Self {
         Self::Device(error.to_string())

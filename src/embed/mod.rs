@@ -1,11 +1,14 @@
 //! SphereFace networks (Liu et al., "SphereFace: Deep Hypersphere Embedding for Face
 //! Recognition", CVPR 2017) and the embedder: crop -> embedding.
 
+#[cfg(feature = "candle")]
+pub mod candle;
 mod embedder;
 mod error;
 mod metadata;
 mod network;
-pub mod reference;
+
+#[cfg(feature = "candle")]
 pub(crate) mod tensors;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use crate::nn::{Arithmetic, Buffer, Isa, Tensor, Weights, simd};
 
 impl Architecture {
     /// A tensor of the network.
+    #[cfg(feature = "candle")]
     pub(super) fn tensor<'w>(&self, weights: &'w Weights, name: &str) -> Result<&'w Tensor, EmbedError> {
         weights
             .tensors

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Module};
 
-use super::reference::Reference;
+use super::candle::{self, SphereFace};
 use super::{Architecture, ChannelOrder, EmbedError, EmbedOptions, Embedder, Mirror, Network, pixels};
 use crate::align::Crop;
+use crate::nn::candle::var_builder;
 use crate::nn::weights::{MTCNN, Precision, SPHEREFACE, Stored};
 use crate::nn::{Arithmetic, Isa, Tensor, Weights};
 
@@ -62,11 +63,11 @@ fn random_crops(count: usize, seed: u64) -> Vec<Crop> {
 
 /// Features by the reference in f64.
 fn oracle(architecture: &Architecture, weights: &Weights, crops: &[Crop]) -> Vec<Vec<f64>> {
-    let reference = Reference::new(architecture, weights, DType::F64, &Device::Cpu).unwrap();
+    let vb = var_builder(weights, DType::F64, &Device::Cpu).unwrap();
+    let reference = SphereFace::new(architecture, vb).unwrap();
     let mut values = Vec::new();
     crops.iter().for_each(|crop| pixels(crop, ChannelOrder::Rgb, &mut values));
-    let input = candle_core::Tensor::from_vec(values, (crops.len(), 112, 96, 3), &Device::Cpu).unwrap();
-    let input = input.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap().to_dtype(DType::F64).unwrap();
+    let input = candle::crops(&values, DType::F64, &Device::Cpu).unwrap();
     reference.forward(&input).unwrap().to_vec2().unwrap()
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::error::EngineError;
-use crate::annotate::Colours;
 use crate::embed::{Embedder, Embedding, Mirror};
 use crate::gallery::{GalleryFolder, Templates, Viewpoint};
 use crate::identify::{
@@ -54,7 +53,7 @@ pub struct Gallery(Arc<Snapshot>);
 #[derive(Debug)]
 struct Snapshot {
     identifier: Identifier,
-    colours: Colours,
+    colour_numbers: Vec<(String, u32)>,
     open_templates: usize,
     not_saved: Option<String>,
 }
@@ -103,7 +102,7 @@ impl Gallery {
             templates.people.iter().filter_map(|person| Some((person.name.clone(), person.colour?)));
         Self(Arc::new(Snapshot {
             open_templates,
-            colours: Colours::new(numbers),
+            colour_numbers: numbers.collect(),
             not_saved: templates.not_saved.as_ref().map(ToString::to_string),
             identifier,
         }))
@@ -134,9 +133,9 @@ impl Gallery {
         self.0.identifier.threshold()
     }
 
-    /// The colours of the people.
-    pub fn colours(&self) -> &Colours {
-        &self.0.colours
+    /// The people who have a colour of their own, and its number.
+    pub fn colour_numbers(&self) -> &[(String, u32)] {
+        &self.0.colour_numbers
     }
 
     /// Why what was embedded for this snapshot could not be kept for the next, where that was so.

@@ -41,7 +41,9 @@ pub use schedule::{BadInterval, DetectEvery};
 pub use stream::{Output, Stream, StreamOptions};
 pub use work::Work;
 
+#[cfg(feature = "cli")]
 pub(crate) use gallery::{Known, templates};
+#[cfg(feature = "video")]
 pub(crate) use stream::{Decider, same_deg};
 
 use std::num::NonZeroUsize;
@@ -156,6 +158,7 @@ impl Engine {
 #[derive(Debug, Clone)]
 pub struct EngineBuilder {
     model: String,
+    detector_model: String,
     detector: DetectorConfig,
     device: DeviceSetting,
     isa: Isa,
@@ -175,6 +178,7 @@ impl Default for EngineBuilder {
     fn default() -> Self {
         Self {
             model: SPHEREFACE.name.to_owned(),
+            detector_model: MTCNN.name.to_owned(),
             detector: DetectorConfig::default(),
             device: DeviceSetting::Choice(DeviceChoice::Auto),
             isa: Isa::best(),
@@ -189,6 +193,12 @@ impl EngineBuilder {
     /// The embedding network: the name of a built-in one or the path of a safetensors file. Default: `sphereface`.
     pub fn model(mut self, name_or_file: impl Into<String>) -> Self {
         self.model = name_or_file.into();
+        self
+    }
+
+    /// The networks of the detector: the path of a safetensors file. Default: those that are built in.
+    pub fn detector_model(mut self, name_or_file: impl Into<String>) -> Self {
+        self.detector_model = name_or_file.into();
         self
     }
 
@@ -251,7 +261,7 @@ impl EngineBuilder {
         };
         self.device = DeviceSetting::Opened(device.clone());
         self.precision.check_on(&device)?;
-        let detector = Detector::on(&MTCNN.weights()?, self.detector, &device)?;
+        let detector = Detector::on(&Weights::resolve(&self.detector_model)?, self.detector, &device)?;
         let embedder = self.embedder()?;
         let batcher = Batcher::new(&embedder, self.mirror, threads);
         let (mirror, precise) = (self.mirror, self.precision == Arithmetic::F32);
@@ -277,10 +287,10 @@ pub(crate) fn open_embedder(
     threads: usize,
 ) -> Result<Embedder, EngineError> {
     let options = EmbedOptions { isa: device.isa(), threads, arithmetic: precision };
-    let made = match (device.tensors(), BuiltIn::named(model)) {
-        (Some(tensors), _) => Embedder::on_tensors(Weights::resolve(model)?, tensors),
-        (None, Some(built_in)) => Embedder::built_in(built_in, options),
-        (None, None) => Embedder::stored(Stored::of_file(model)?, options),
+    let made = match (device.is_cpu(), BuiltIn::named(model)) {
+        (false, _) => Embedder::on(Weights::resolve(model)?, device, threads),
+        (true, Some(built_in)) => Embedder::built_in(built_in, options),
+        (true, None) => Embedder::stored(Stored::of_file(model)?, options),
     };
     made.map_err(|source| EngineError::Model { model: model.to_owned(), source })
 }

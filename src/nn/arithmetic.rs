@@ -38,10 +38,10 @@ impl Arithmetic {
     /// # Errors
     /// As for [`check`](Self::check), and on a GPU for anything but f32.
     pub fn check_on(self, device: &Device) -> Result<(), ArithmeticError> {
-        match device.tensors() {
-            Some(_) if self != Self::F32 => Err(ArithmeticError::OnGpu),
-            Some(_) => Ok(()),
-            None => self.check(device.isa()),
+        match (device.is_cpu(), self) {
+            (true, _) => self.check(device.isa()),
+            (false, Self::F32) => Ok(()),
+            (false, _) => Err(ArithmeticError::OnGpu),
         }
     }
 

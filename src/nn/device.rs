@@ -21,6 +21,7 @@ pub enum DeviceChoice {
 #[derive(Debug, Clone)]
 pub struct Device {
     isa: Isa,
+    #[cfg(feature = "candle")]
     tensors: Option<candle_core::Device>,
     why: String,
 }
@@ -80,25 +81,39 @@ impl Device {
     /// # Errors
     /// When a GPU was asked for by name and cannot be used; never for [`DeviceChoice::Auto`].
     pub fn open(choice: DeviceChoice, isa: Isa) -> Result<Self, DeviceError> {
-        let cpu = |why| Ok(Self { isa, tensors: None, why });
+        let cpu = |why| {
+            Ok(Self {
+                isa,
+                #[cfg(feature = "candle")]
+                tensors: None,
+                why,
+            })
+        };
+        #[cfg(feature = "cuda")]
         let gpu = |(device, name): (candle_core::Device, String), number| {
             Ok(Self { isa, tensors: Some(device), why: format!("CUDA device {number}, {name}") })
         };
+        #[cfg(feature = "cuda")]
         match choice {
             DeviceChoice::Cpu => cpu("asked for".into()),
             DeviceChoice::Cuda(number) => gpu(cuda(number)?, number),
             DeviceChoice::Auto => match cuda(0) {
                 Ok(found) => gpu(found, 0),
-                Err(DeviceError::NotBuilt) => cpu("built without CUDA".into()),
                 Err(DeviceError::Cuda { cause, .. }) => cpu(format!("no GPU can be used: {cause}")),
                 Err(other) => cpu(other.to_string()),
             },
         }
+        #[cfg(not(feature = "cuda"))]
+        match choice {
+            DeviceChoice::Cpu => cpu("asked for".into()),
+            DeviceChoice::Cuda(_) => Err(DeviceError::NotBuilt),
+            DeviceChoice::Auto => cpu("built without CUDA".into()),
+        }
     }
 
     /// A device of the tensor library, its CPU for instance.
-    #[cfg(test)]
-    pub(crate) fn of_tensors(tensors: candle_core::Device) -> Self {
+    #[cfg(feature = "candle")]
+    pub fn of_tensors(tensors: candle_core::Device) -> Self {
         Self { isa: Isa::best(), why: format!("{tensors:?}"), tensors: Some(tensors) }
     }
 
@@ -107,7 +122,16 @@ impl Device {
         self.isa
     }
 
+    /// Whether networks run on our kernels, on the CPU.
+    pub fn is_cpu(&self) -> bool {
+        #[cfg(feature = "candle")]
+        return self.tensors.is_none();
+        #[cfg(not(feature = "candle"))]
+        true
+    }
+
     /// The tensor library's device; `None` for the kernels on the CPU.
+    #[cfg(feature = "candle")]
     pub fn tensors(&self) -> Option<&candle_core::Device> {
         self.tensors.as_ref()
     }
@@ -116,9 +140,9 @@ impl Device {
 impl fmt::Display for Device {
     /// Which it is and why.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.tensors {
-            Some(_) => f.write_str(&self.why),
-            None => write!(f, "the CPU with {} code ({})", self.isa, self.why),
+        match self.is_cpu() {
+            false => f.write_str(&self.why),
+            true => write!(f, "the CPU with {} code ({})", self.isa, self.why),
         }
     }
 }
@@ -146,11 +170,6 @@ fn cuda(number: usize) -> Result<(candle_core::Device, String), DeviceError> {
     let context = device.as_cuda_device().map(|device| device.cuda_stream());
     let name = context.ok().and_then(|stream| stream.context().name().ok());
     Ok((device, name.unwrap_or_else(|| "whose name is not known".into())))
-}
-
-#[cfg(not(feature = "cuda"))]
-fn cuda(_: usize) -> Result<(candle_core::Device, String), DeviceError> {
-    Err(DeviceError::NotBuilt)
 }
 
 #[cfg(test)]

@@ -4,16 +4,23 @@
 pub mod arch;
 mod arithmetic;
 mod buffer;
+#[cfg(feature = "candle")]
+pub mod candle;
+// Gradients are for training.
+#[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))]
 pub(crate) mod conv;
 #[cfg(feature = "cuda-loader")]
 mod cuda;
 mod device;
+#[cfg_attr(not(feature = "train"), allow(dead_code))]
 pub(crate) mod gemm;
 pub mod isa;
+#[cfg(feature = "candle")]
 pub(crate) mod maps;
 pub mod peak;
 pub(crate) mod simd;
 pub(crate) mod team;
+#[cfg(feature = "candle")]
 pub(crate) mod together;
 pub mod weights;
 

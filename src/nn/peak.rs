@@ -4,6 +4,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "candle")]
 use candle_core::{DType, Device, Tensor};
 
 use super::Isa;
@@ -48,7 +49,8 @@ pub fn memory_gb_per_s(isa: Isa, threads: usize, time: Duration) -> f64 {
 ///
 /// # Errors
 /// When the device fails, for want of memory for instance.
-pub fn of_tensors(device: &Device, time: Duration) -> candle_core::Result<(f64, f64)> {
+#[cfg(feature = "candle")]
+pub(crate) fn of_tensors(device: &Device, time: Duration) -> candle_core::Result<(f64, f64)> {
     // Memory that is free when the device has nothing left to do goes back to the driver, and costs
     // more to get again than a copy: several calls a time.
     const TOGETHER: u32 = 8;

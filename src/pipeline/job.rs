@@ -166,14 +166,13 @@ pub struct LabelJob<'a> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Drawing {
     pub style: Style,
-    pub colours: Option<Colours>,
 }
 
 impl Drawing {
     /// What draws, in the colours of the gallery.
     pub fn annotator(&self, gallery: Option<&Gallery>) -> Result<Annotator, super::LabelError> {
-        let colours = self.colours.clone().or_else(|| gallery.map(|gallery| gallery.colours().clone()));
-        Ok(Annotator::new(self.style.clone())?.with_colours(colours.unwrap_or_default()))
+        let numbers = gallery.map(Gallery::colour_numbers).unwrap_or_default();
+        Ok(Annotator::new(self.style.clone())?.with_colours(Colours::new(numbers.iter().cloned())))
     }
 }
 
@@ -308,6 +307,7 @@ impl<'a> LabelJob<'a> {
         self
     }
 
+    #[cfg(feature = "video")]
     /// Whether faces are embedded.
     pub(super) fn embeds(&self) -> bool {
         self.gallery.is_some() || self.analysis.is_some() || self.page.is_some() || self.tell_strangers_apart

@@ -3,6 +3,7 @@
 use super::TrainError;
 use super::network::{self, Network};
 use super::parameters::Parameter;
+#[cfg(feature = "candle")]
 use super::tensors::{self, TensorNetwork};
 use crate::embed::Architecture;
 use crate::nn::Device;
@@ -14,6 +15,7 @@ pub enum Backend {
     /// Our kernels, on the CPU.
     Kernels(Box<Network>),
     /// The tensor library.
+    #[cfg(feature = "candle")]
     Tensors(Box<TensorNetwork>),
 }
 
@@ -29,16 +31,18 @@ impl Backend {
         device: &Device,
         threads: usize,
     ) -> Self {
-        match device.tensors() {
-            Some(tensors) => Self::Tensors(Box::new(TensorNetwork::new(architecture, tensors.clone()))),
-            None => Self::Kernels(Box::new(Network::new(architecture, parameters, device.isa(), threads))),
+        #[cfg(feature = "candle")]
+        if let Some(tensors) = device.tensors() {
+            return Self::Tensors(Box::new(TensorNetwork::new(architecture, tensors.clone())));
         }
+        Self::Kernels(Box::new(Network::new(architecture, parameters, device.isa(), threads)))
     }
 
     /// Samples that go through the network together.
     pub fn chunk(&self) -> usize {
         match self {
             Self::Kernels(_) => network::CHUNK,
+            #[cfg(feature = "candle")]
             Self::Tensors(_) => tensors::CHUNK,
         }
     }
@@ -47,6 +51,7 @@ impl Backend {
     pub fn architecture(&self) -> &Architecture {
         match self {
             Self::Kernels(network) => network.architecture(),
+            #[cfg(feature = "candle")]
             Self::Tensors(network) => network.architecture(),
         }
     }
@@ -55,6 +60,7 @@ impl Backend {
     pub fn refresh(&mut self, parameters: &[Parameter]) {
         match self {
             Self::Kernels(network) => network.refresh(parameters),
+            #[cfg(feature = "candle")]
             Self::Tensors(network) => network.refresh(),
         }
     }
@@ -66,6 +72,7 @@ impl Backend {
     pub fn forward(&mut self, parameters: &[Parameter], pixels: &[f32]) -> Result<Vec<f32>, TrainError> {
         match self {
             Self::Kernels(network) => Ok(network.forward(parameters, pixels)),
+            #[cfg(feature = "candle")]
             Self::Tensors(network) => network.forward(parameters, pixels).map_err(failed),
         }
     }
@@ -74,6 +81,7 @@ impl Backend {
     pub fn begin(&mut self) {
         match self {
             Self::Kernels(_) => {}
+            #[cfg(feature = "candle")]
             Self::Tensors(network) => network.begin(),
         }
     }
@@ -87,6 +95,7 @@ impl Backend {
     pub fn backward(&mut self, parameters: &mut [Parameter], by_feature: &[f32]) -> Result<(), TrainError> {
         match self {
             Self::Kernels(network) => network.backward(parameters, by_feature),
+            #[cfg(feature = "candle")]
             Self::Tensors(network) => network.backward(by_feature).map_err(failed)?,
         }
         Ok(())
@@ -97,13 +106,17 @@ impl Backend {
     /// # Errors
     /// When the device fails; the gradients are then worth nothing.
     pub fn collect(&mut self, parameters: &mut [Parameter]) -> Result<(), TrainError> {
+        #[cfg(not(feature = "candle"))]
+        let _ = parameters;
         match self {
             Self::Kernels(_) => Ok(()),
+            #[cfg(feature = "candle")]
             Self::Tensors(network) => network.collect(parameters).map_err(failed),
         }
     }
 }
 
+#[cfg(feature = "candle")]
 fn failed(error: candle_core::Error) -> TrainError {
     TrainError::Device(error.to_string())
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
@@ -34,11 +33,11 @@ macro_rules! section {
         }
 
         /// Flags that replace settings of the section.
-        #[derive(Debug, Clone, Default, Args, Serialize)]
-        #[command(next_help_heading = $heading)]
+        #[derive(Debug, Clone, Default, Serialize)]
+        #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = $heading))]
         pub struct $flags {
-            $( $(#[$help])* #[arg($($arg)*)] #[serde(skip_serializing_if = "Option::is_none")] pub $name: Option<$kind>, )*
-            $( $(#[$optional_help])* #[arg($($optional_arg)*)] #[serde(skip_serializing_if = "Option::is_none")] pub $optional: Option<$optional_kind>, )*
+            $( $(#[$help])* #[cfg_attr(feature = "cli", arg($($arg)*))] #[serde(skip_serializing_if = "Option::is_none")] pub $name: Option<$kind>, )*
+            $( $(#[$optional_help])* #[cfg_attr(feature = "cli", arg($($optional_arg)*))] #[serde(skip_serializing_if = "Option::is_none")] pub $optional: Option<$optional_kind>, )*
         }
     };
 }
@@ -212,7 +211,8 @@ section! {
 }
 
 /// The losses over classes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum LossKind {
     /// SphereFace's angular margin
@@ -222,41 +222,43 @@ pub enum LossKind {
     /// Softmax of scaled cosines
     NormalisedSoftmax,
     /// SphereFace-R, the own class's angle multiplied
-    #[value(name = "sphereface-r-v1")]
+    #[cfg_attr(feature = "cli", value(name = "sphereface-r-v1"))]
     #[serde(rename = "sphereface-r-v1")]
     SphereFaceRV1,
     /// SphereFace-R, the other classes' angles divided
-    #[value(name = "sphereface-r-v2")]
+    #[cfg_attr(feature = "cli", value(name = "sphereface-r-v2"))]
     #[serde(rename = "sphereface-r-v2")]
     SphereFaceRV2,
     /// One binary classifier a class
-    #[value(name = "sphereface2")]
+    #[cfg_attr(feature = "cli", value(name = "sphereface2"))]
     #[serde(rename = "sphereface2")]
     SphereFace2,
     /// Additive cosine margin
-    #[value(name = "cosface")]
+    #[cfg_attr(feature = "cli", value(name = "cosface"))]
     #[serde(rename = "cosface")]
     CosFace,
     /// Additive angular margin
-    #[value(name = "arcface")]
+    #[cfg_attr(feature = "cli", value(name = "arcface"))]
     #[serde(rename = "arcface")]
     ArcFace,
 }
 
 /// The rules by which weights follow gradients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum OptimiserKind {
     /// Stochastic gradient descent with momentum, as Caffe does it
     Sgd,
     /// Adam with decoupled weight decay
-    #[value(name = "adamw")]
+    #[cfg_attr(feature = "cli", value(name = "adamw"))]
     #[serde(rename = "adamw")]
     AdamW,
 }
 
 /// What to do about identities with few images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum SmallClasses {
     /// Stop and say so
@@ -290,24 +292,25 @@ pub struct Config {
 }
 
 /// Flags that replace settings.
-#[derive(Debug, Clone, Default, Args, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 #[allow(missing_docs)]
 pub struct Flags {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     pub network: NetworkFlags,
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     pub loss: LossFlags,
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     pub teacher: TeacherFlags,
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     pub optimiser: OptimiserFlags,
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     pub schedule: ScheduleFlags,
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     pub data: DataFlags,
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     pub augment: AugmentFlags,
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     pub run: RunFlags,
 }
 
@@ -608,6 +611,7 @@ mod tests {
         );
     }
 
+    #[cfg(feature = "cli")]
     #[test]
     fn each_loss_has_its_own_default_margin_and_scale() {
         use clap::ValueEnum;

@@ -33,6 +33,7 @@ pub mod optimiser;
 pub mod parameters;
 pub mod plot;
 pub mod schedule;
+#[cfg(feature = "candle")]
 pub mod tensors;
 pub mod trainer;
 pub mod validate;

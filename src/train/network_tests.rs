@@ -1,7 +1,8 @@
 //! The backward pass against the derivative of a reference network in f64, for every
 //! instruction set and through the tensor library.
 
-use candle_core::{DType, Device, Tensor as CandleTensor, Var};
+use candle_core::{DType, Device, Module, Tensor as CandleTensor, Var};
+use candle_nn::VarBuilder;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
@@ -9,6 +10,7 @@ use super::network::{CHUNK, CROP_LEN, Network};
 use super::parameters::{self, Parameter};
 use super::tensors::TensorNetwork;
 use crate::embed::Architecture;
+use crate::embed::candle::{self, SphereFace};
 use crate::nn::{Device as OurDevice, DeviceChoice, Isa};
 
 /// Parameters that keep activations near 1, with slopes of both signs and biases of any size.
@@ -43,30 +45,10 @@ fn oracle(
             Var::from_tensor(&tensor.to_dtype(DType::F64).unwrap()).unwrap()
         })
         .collect();
-    let x = CandleTensor::from_slice(pixels, (samples, 112, 96, 3), &device).unwrap();
-    let mut x = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap().to_dtype(DType::F64).unwrap();
-    let convolutions = architecture.convolutions();
-    let apply = |i: usize, x: &CandleTensor| {
-        let c = convolutions[i];
-        let column = |v: &Var| v.reshape((1, c.output, 1, 1)).unwrap();
-        let [weight, bias, slope] = &vars[3 * i..3 * i + 3] else { unreachable!() };
-        let z = x.conv2d(weight, 1, c.stride, 1, 1).unwrap().broadcast_add(&column(bias)).unwrap();
-        let positive = z.relu().unwrap();
-        let negative = (&z - &positive).unwrap().broadcast_mul(&column(slope)).unwrap();
-        (positive + negative).unwrap()
-    };
-    let mut i = 0;
-    for units in architecture.units {
-        x = apply(i, &x);
-        i += 1;
-        for _ in 0..units {
-            x = (apply(i + 1, &apply(i, &x)) + &x).unwrap();
-            i += 2;
-        }
-    }
-    let [weight, bias] = &vars[3 * i..] else { unreachable!() };
-    let features = x.flatten_from(1).unwrap().matmul(&weight.t().unwrap()).unwrap();
-    let features = features.broadcast_add(&bias.reshape((1, architecture.embedding)).unwrap()).unwrap();
+    let named = parameters.iter().zip(&vars).map(|(p, var)| (p.name.clone(), var.as_tensor().clone()));
+    let vb = VarBuilder::from_tensors(named.collect(), DType::F64, &device);
+    let crops = candle::crops(pixels, DType::F64, &device).unwrap();
+    let features = SphereFace::new(architecture, vb).unwrap().forward(&crops).unwrap();
     let by_feature =
         CandleTensor::from_slice(by_feature, (samples, architecture.embedding), &device).unwrap();
     let sum = (&features * by_feature.to_dtype(DType::F64).unwrap()).unwrap().sum_all().unwrap();

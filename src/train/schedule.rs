@@ -1,6 +1,5 @@
 //! What changes with the iteration: the learning rate, and lambda of A-Softmax.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// lambda = max(least, base (1 + gamma t)^-power), where t is 1 in the first iteration.
@@ -24,7 +23,8 @@ impl Lambda {
 }
 
 /// Forms of the learning rate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum ScheduleKind {
     /// Multiplied by a factor at given iterations

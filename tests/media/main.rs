@@ -1,5 +1,11 @@
 //! Video in and out, on clips made by ffmpeg: frames, times, sound, and inputs that bite.
-#![cfg(feature = "video")]
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
 
 mod clips;
 mod kept;

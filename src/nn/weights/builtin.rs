@@ -5,6 +5,17 @@ use std::path::Path;
 
 use super::{ModelId, Stored, Weights, WeightsError};
 
+/// The bytes of a file beside the code, in a program that has trained weights.
+macro_rules! bundled {
+    ($file:literal) => {{
+        #[cfg(feature = "bundled-models")]
+        let bytes: Option<&'static [u8]> = Some(include_bytes!($file));
+        #[cfg(not(feature = "bundled-models"))]
+        let bytes: Option<&'static [u8]> = None;
+        bytes
+    }};
+}
+
 /// A model that is part of the program.
 #[derive(Debug, Clone, Copy)]
 pub struct BuiltIn {
@@ -12,7 +23,8 @@ pub struct BuiltIn {
     pub name: &'static str,
     /// Identifier of its weights, written down so that they need not be read for it.
     pub id: ModelId,
-    bytes: &'static [u8],
+    /// None in a program without trained weights.
+    bytes: Option<&'static [u8]>,
     /// What strangers look like to it by views, as `sphereface eval views --json` found out; of an embedding
     /// model.
     views: Option<&'static str>,
@@ -22,7 +34,7 @@ pub struct BuiltIn {
 pub const MTCNN: BuiltIn = BuiltIn {
     name: "mtcnn",
     id: ModelId([0x03, 0xc3, 0x2f, 0xd9, 0x63, 0xf5, 0xc3, 0xfc]),
-    bytes: include_bytes!("../../../models/mtcnn.safetensors"),
+    bytes: bundled!("../../../models/mtcnn.safetensors"),
     views: None,
 };
 
@@ -30,7 +42,7 @@ pub const MTCNN: BuiltIn = BuiltIn {
 pub const SPHEREFACE: BuiltIn = BuiltIn {
     name: "sphereface",
     id: ModelId([0xa3, 0xe8, 0x72, 0x5e, 0xc0, 0xcb, 0x91, 0x85]),
-    bytes: include_bytes!("../../../models/sphereface.safetensors"),
+    bytes: bundled!("../../../models/sphereface.safetensors"),
     views: Some(include_str!("../../../models/sphereface.views.json")),
 };
 
@@ -38,7 +50,7 @@ pub const SPHEREFACE: BuiltIn = BuiltIn {
 pub const SPHEREFACE_20: BuiltIn = BuiltIn {
     name: "sphereface20",
     id: ModelId([0x48, 0x6d, 0xfc, 0xea, 0x5c, 0x43, 0xe3, 0x3a]),
-    bytes: include_bytes!("../../../models/sphereface20.safetensors"),
+    bytes: bundled!("../../../models/sphereface20.safetensors"),
     views: Some(include_str!("../../../models/sphereface20.views.json")),
 };
 
@@ -54,7 +66,7 @@ impl BuiltIn {
     /// Its weights.
     ///
     /// # Errors
-    /// When the program was built with a damaged file.
+    /// [`WeightsError::NotBundled`] in a program without trained weights.
     pub fn weights(&self) -> Result<Weights, WeightsError> {
         self.stored().and_then(|stored| stored.weights()).map_err(|error| error.in_file(self.origin()))
     }
@@ -64,7 +76,8 @@ impl BuiltIn {
     /// # Errors
     /// As for [`weights`](Self::weights).
     pub fn stored(&self) -> Result<Stored<'static>, WeightsError> {
-        let stored = Stored::new(self.bytes).map_err(|error| error.in_file(self.origin()))?;
+        let bytes = self.bytes.ok_or(WeightsError::NotBundled(self.name))?;
+        let stored = Stored::new(bytes).map_err(|error| error.in_file(self.origin()))?;
         Ok(match self.views {
             Some(views) => stored.with_metadata("views", views.trim()),
             None => stored,
@@ -114,6 +127,7 @@ impl Stored<'static> {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "bundled-models")]
     #[test]
     fn the_identifiers_written_down_are_those_of_the_weights() {
         for model in BuiltIn::ALL {

@@ -56,6 +56,9 @@ impl FromStr for ModelId {
 /// Why weights cannot be read, written or used.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
+    /// The program was built without trained weights.
+    #[error("this program was built without trained weights, {0} among them: give a file of weights")]
+    NotBundled(&'static str),
     /// The file cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {

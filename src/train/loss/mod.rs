@@ -34,7 +34,8 @@ use crate::nn::gemm::{Matrix, Number, multiply};
 use crate::nn::team::Team;
 
 /// Which gradient A-Softmax takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Gradient {
     /// The authors' own: for the feature, the two coefficients of the margin's gradient scaled
