@@ -44,7 +44,7 @@
 //! them faces of stills are found, embedded and named.
 //!
 //! Nothing here prints or exits; errors are typed. Only [`cli`] talks to a person.
-#![warn(missing_docs)]
+#![deny(missing_docs)]
 // The macros panic when the reader of a pipe is gone: the command line has its own.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
