@@ -28,7 +28,8 @@ holdout = 0.0
 
 fn main() -> Result<(), Box<dyn Error>> {
     let [crops, run] = arguments()?;
-    let config = Layers::preset("sphereface20-casia")?.over(SETTINGS, "the example")?.finish(&Flags::default())?;
+    let config =
+        Layers::preset("sphereface20-casia")?.over(SETTINGS, "the example")?.finish(&Flags::default())?;
     let dataset = Dataset::open(Path::new(&crops), &config.data, config.run.seed)?;
     let device = Device::open(DeviceChoice::Cpu, Isa::best())?;
     let trainer = Trainer::new(config, dataset, Path::new(&run), None, device)?;

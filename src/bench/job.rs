@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::BenchError;
-use super::machine::MachineBench;
+use super::config::MachineBench;
 use super::report::Row;
 use crate::embed::Mirror;
 use crate::engine::Engine;

@@ -1,81 +1,18 @@
 //! This machine: its peak, the networks and the detector.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::report::{Peak, Report, Row};
+use super::config::MachineBench;
+use super::report::{Report, Row};
 use super::{BenchError, inputs, work};
-use crate::detect::{BBox, Detector, DetectorConfig, Refiner, Scratch};
-use crate::embed::{Architecture, EmbedOptions, Embedder, Mirror};
+use crate::detect::{BBox, Refiner, Scratch};
+use crate::embed::{Architecture, Mirror};
+use crate::nn::Arithmetic;
 use crate::nn::arch::DEPTHS;
-use crate::nn::{Arithmetic, Device, Weights, peak};
 use crate::pipeline::peak_memory_bytes;
-
-/// What to measure, and how thoroughly.
-#[derive(Debug, Clone)]
-pub struct MachineBench {
-    /// What the networks run on.
-    pub device: Device,
-    /// Instruction set, most threads (on the CPU, one thread is measured as well), and what the
-    /// embedder computes in there.
-    pub embed: EmbedOptions,
-    /// Crops that are embedded together.
-    pub batches: Vec<usize>,
-    /// Sizes of frames in pixels, width and height.
-    pub frames: Vec<(u32, u32)>,
-    /// How long each measurement goes on; three runs at least.
-    pub time: Duration,
-    /// Detector settings.
-    pub detection: DetectorConfig,
-    /// Weights of the detector.
-    pub detector: Weights,
-    /// The model to embed with; the networks of the paper are measured beside it.
-    pub model: Weights,
-    /// A video for whole jobs; `None` for none.
-    pub video: Option<PathBuf>,
-}
 
 /// Squares for R-Net and O-Net.
 const SQUARES: usize = 64;
-
-impl MachineBench {
-    /// One thread, and the most; on a GPU the most alone, which prepare what the networks take.
-    fn threads(&self) -> Vec<usize> {
-        match self.device.is_cpu() && self.embed.threads > 1 {
-            true => vec![1, self.embed.threads],
-            false => vec![self.embed.threads],
-        }
-    }
-
-    /// The peak of that many threads, or of the GPU.
-    fn peak(&self, threads: usize) -> Result<Peak, BenchError> {
-        let of_cpu = || {
-            let arithmetic_gflops = peak::arithmetic_gflops(self.embed.isa, threads, self.time);
-            (arithmetic_gflops, peak::memory_gb_per_s(self.embed.isa, threads, self.time))
-        };
-        #[cfg(feature = "candle")]
-        let (arithmetic_gflops, memory_gb_per_s) = match self.device.tensors() {
-            Some(device) => {
-                peak::of_tensors(device, self.time).map_err(|error| BenchError::Device(error.to_string()))?
-            }
-            None => of_cpu(),
-        };
-        #[cfg(not(feature = "candle"))]
-        let (arithmetic_gflops, memory_gb_per_s) = of_cpu();
-        Ok(Peak { threads, arithmetic_gflops, memory_gb_per_s })
-    }
-
-    pub(super) fn embedder(&self, weights: Weights, threads: usize) -> Result<Embedder, BenchError> {
-        Ok(match self.device.is_cpu() {
-            true => Embedder::new(weights, EmbedOptions { threads, ..self.embed })?,
-            false => Embedder::on(weights, &self.device, threads)?,
-        })
-    }
-
-    pub(super) fn detector(&self) -> Result<Detector, BenchError> {
-        Ok(Detector::on(&self.detector, self.detection, &self.device)?)
-    }
-}
 
 /// Measures. `on_part` is told what comes next.
 ///

@@ -1,5 +1,6 @@
 //! Measures: this machine's peak, every network, the detector, and a whole job.
 
+mod config;
 pub mod inputs;
 #[cfg(feature = "video")]
 mod job;
@@ -9,7 +10,8 @@ mod search;
 mod serve;
 mod work;
 
-pub use machine::{MachineBench, machine};
+pub use config::MachineBench;
+pub use machine::machine;
 pub use report::{Peak, Report, Row};
 pub use search::{SearchBench, SearchReport, Speed};
 pub use serve::serve;

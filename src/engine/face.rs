@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::align::Crop;
 use crate::detect::{BBox, Face, Landmarks, Quality};
 use crate::embed::Embedding;
-use crate::identify::{Decision, Identification, Through, Votes, Who};
+use crate::identify::{Decision, Identification, ViaTrack, Votes, Who};
 use crate::media::Picture;
 use crate::track::{Seen, Step, TrackId};
 
@@ -68,7 +68,7 @@ pub struct IdentifiedFace {
     /// What the single views of the track say; `None` where there is no track.
     pub votes: Option<Votes>,
     /// The other track that gave it its name, if it did not get it by itself.
-    pub through: Option<Through>,
+    pub via_track: Option<ViaTrack>,
     /// Where it lies on the hypersphere, where this very view of it was embedded.
     pub embedding: Option<Embedding>,
 }
@@ -84,7 +84,7 @@ impl IdentifiedFace {
             stranger: None,
             transient: false,
             votes: None,
-            through: None,
+            via_track: None,
             embedding: None,
         }
     }
@@ -106,7 +106,7 @@ impl IdentifiedFace {
             },
             transient: who == Some(&Who::Transient),
             votes: decision.map(|decision| decision.votes),
-            through: decision.and_then(|decision| decision.through),
+            via_track: decision.and_then(|decision| decision.via_track),
             ..Self::unknown(face, quality)
         }
     }

@@ -25,6 +25,7 @@ mod batcher;
 mod error;
 mod event;
 mod face;
+mod find;
 mod gallery;
 pub(crate) mod observe;
 mod recogniser;
@@ -135,8 +136,8 @@ impl Engine {
     /// # Errors
     /// When the device fails.
     pub fn detect(&self, picture: &RgbImage) -> Result<Vec<DetectedFace>, RecogniseError> {
-        let found = observe::find(&self.0.detector, picture, &mut Scratch::default())?;
-        Ok(observe::cut(picture, found, true))
+        let found = find::find(&self.0.detector, picture, &mut Scratch::default())?;
+        Ok(find::cut(picture, found, true))
     }
 
     /// The embedding of every crop, in order. Threads that ask at a time share batches.

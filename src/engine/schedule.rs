@@ -7,7 +7,7 @@ use std::str::FromStr;
 use image::RgbImage;
 
 use super::Engine;
-use super::observe::{find, is_finite};
+use super::find::{find, is_finite};
 use crate::detect::{BBox, DetectError, Face, Scratch};
 use crate::track::Thumbnail;
 

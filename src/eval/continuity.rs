@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::predicted::PredictedFace;
 use super::truth::{TruthFace, same_name};
-use super::video::Observation;
 
 /// What happened to a continuous face from the frame in which it was last found to the next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(super) struct Step {
 /// A continuous face as last found.
 #[derive(Debug)]
 struct Last<'a> {
-    found: &'a Observation,
+    found: &'a PredictedFace,
     /// Since then it was missed: where it is not difficult, where it is.
     missed: [bool; 2],
 }
@@ -36,7 +36,7 @@ pub(super) struct Continuity<'a> {
 impl<'a> Continuity<'a> {
     /// The next frame of a continuous face and what was found there. Nothing happens to a face
     /// that the truth does not follow.
-    pub(super) fn see(&mut self, face: &'a TruthFace, found: Option<&'a Observation>) -> Step {
+    pub(super) fn see(&mut self, face: &'a TruthFace, found: Option<&'a PredictedFace>) -> Step {
         let Some(id) = face.id.as_deref() else { return Step::default() };
         let Some(found) = found else {
             if let Some(last) = self.faces.get_mut(id) {

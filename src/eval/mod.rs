@@ -6,6 +6,7 @@ pub mod lfw;
 mod numbers;
 pub mod openset;
 pub mod people;
+mod predicted;
 pub mod roc;
 pub mod truth;
 pub mod verification;

@@ -18,11 +18,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::continuity::{Continuity, Step};
 pub use super::numbers::NumberCounts;
 use super::numbers::{Numbers, Somebody};
+pub use super::predicted::PredictedFace;
 use super::truth::{Truth, TruthFace, Who, bbox, canonical, same_name};
 use super::{EvalError, read};
 use crate::detect::BBox;
@@ -54,36 +55,17 @@ fn contains(b: &BBox, [x, y]: [f32; 2]) -> bool {
     b.x1 <= x && x <= b.x2 && b.y1 <= y && y <= b.y2
 }
 
-/// A face that was found and perhaps named.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub struct Observation {
-    /// Frame, from 0.
-    pub frame: u64,
-    /// Where: x1, y1, x2, y2 in pixels.
-    #[serde(rename = "box")]
-    pub bbox: [f32; 4],
-    /// Who; `None` for unknown.
-    pub name: Option<String>,
-    /// The number of a stranger; `None` for people with a name and where strangers are not told
-    /// apart.
-    pub stranger: Option<u32>,
-    /// Its track; `None` where nothing was tracked.
-    pub track: Option<u32>,
-    /// When the frame is shown, in nanoseconds; `None` where that is not known.
-    pub pts_ns: Option<u64>,
-}
-
 /// Reads the faces that `label --jsonl` wrote.
 ///
 /// # Errors
 /// When the file cannot be read or a line is no face.
-pub fn read_observations(path: &Path) -> Result<Vec<Observation>, EvalError> {
+pub fn read_observations(path: &Path) -> Result<Vec<PredictedFace>, EvalError> {
     let text = read(path)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(index, line)| {
             let error = |cause: String| EvalError::Observation { path: path.into(), line: index + 1, cause };
-            let face: Observation = serde_json::from_str(line).map_err(|e| error(e.to_string()))?;
+            let face: PredictedFace = serde_json::from_str(line).map_err(|e| error(e.to_string()))?;
             if face.bbox.iter().all(|x| x.is_finite()) {
                 Ok(face)
             } else {
@@ -183,8 +165,8 @@ pub struct Score {
 }
 
 /// Compares observations with the truth.
-pub fn score(truth: &Truth, observations: &[Observation], rule: Rule) -> Score {
-    let mut by_frame: BTreeMap<u64, Vec<&Observation>> = BTreeMap::new();
+pub fn score(truth: &Truth, observations: &[PredictedFace], rule: Rule) -> Score {
+    let mut by_frame: BTreeMap<u64, Vec<&PredictedFace>> = BTreeMap::new();
     for observation in observations {
         by_frame.entry(observation.frame).or_default().push(observation);
     }
@@ -312,7 +294,7 @@ impl Score {
 }
 
 /// The mean time from one frame to the next.
-fn frame_ns(observations: &[Observation]) -> Option<u64> {
+fn frame_ns(observations: &[PredictedFace]) -> Option<u64> {
     let times = || observations.iter().filter_map(|seen| Some((seen.frame, seen.pts_ns?)));
     let ((first, from), (last, to)) = times().min().zip(times().max())?;
     to.saturating_sub(from).checked_div(last - first)
@@ -349,8 +331,8 @@ mod tests {
         Truth::from_frames(serde_json::from_value(file).unwrap())
     }
 
-    fn seen(bbox: [f32; 4], name: Option<&str>) -> Observation {
-        Observation { frame: 3, bbox, name: name.map(Into::into), ..Observation::default() }
+    fn seen(bbox: [f32; 4], name: Option<&str>) -> PredictedFace {
+        PredictedFace { frame: 3, bbox, name: name.map(Into::into), ..PredictedFace::default() }
     }
 
     #[test]
@@ -376,7 +358,7 @@ mod tests {
             seen([30.0, 110.0, 40.0, 120.0], None),
             seen([300.0, 0.0, 310.0, 10.0], Some("carol")),
             seen([320.0, 0.0, 330.0, 10.0], None),
-            Observation { frame: 9, ..seen([0.0; 4], None) },
+            PredictedFace { frame: 9, ..seen([0.0; 4], None) },
         ];
         let score = score(&truth, &observations, Rule::Iou);
         let easy = Counts {
@@ -443,25 +425,25 @@ mod tests {
         ]});
         let truth = Truth::from_clip(&serde_json::from_value(file).unwrap());
         let observations = [
-            Observation {
+            PredictedFace {
                 frame: 0,
                 bbox: [0.0, 0.0, 9.0, 9.0],
                 name: Some("Ann".into()),
-                ..Observation::default()
+                ..PredictedFace::default()
             },
-            Observation {
+            PredictedFace {
                 frame: 1,
                 bbox: [50.0, 0.0, 59.0, 9.0],
                 name: Some("Ann".into()),
-                ..Observation::default()
+                ..PredictedFace::default()
             },
-            Observation {
+            PredictedFace {
                 frame: 1,
                 bbox: [80.0, 0.0, 89.0, 9.0],
                 name: Some("Ann".into()),
-                ..Observation::default()
+                ..PredictedFace::default()
             },
-            Observation { frame: 4, bbox: [80.0, 0.0, 89.0, 9.0], name: None, ..Observation::default() },
+            PredictedFace { frame: 4, bbox: [80.0, 0.0, 89.0, 9.0], name: None, ..PredictedFace::default() },
         ];
         let all = score(&truth, &observations, Rule::Iou);
         assert_eq!((all.easy.known, all.easy.identified, all.frames), (2, 1, 5));
@@ -480,15 +462,15 @@ mod tests {
             ]),
             serde_json::json!([[0, 100, 200, 200]]),
         );
-        let numbered = |bbox, number| Observation { stranger: Some(number), ..seen(bbox, None) };
+        let numbered = |bbox, number| PredictedFace { stranger: Some(number), ..seen(bbox, None) };
         let mut observations = vec![
             numbered([0.0, 0.0, 10.0, 10.0], 1),
             numbered([20.0, 0.0, 30.0, 10.0], 1),
             numbered([40.0, 0.0, 50.0, 10.0], 1),
             numbered([10.0, 110.0, 20.0, 120.0], 1),
-            Observation { track: Some(9), ..numbered([300.0, 0.0, 310.0, 10.0], 1) },
+            PredictedFace { track: Some(9), ..numbered([300.0, 0.0, 310.0, 10.0], 1) },
         ];
-        let counts = |observations: &[Observation]| score(&truth, observations, Rule::Iou).numbers;
+        let counts = |observations: &[PredictedFace]| score(&truth, observations, Rule::Iou).numbers;
         assert_eq!(counts(&observations), NumberCounts { numbered: 3, shared: 2, split: 0 });
         observations[1].stranger = Some(2);
         observations[4].stranger = None;
@@ -504,7 +486,7 @@ mod tests {
         let frames: Vec<_> = (0..12).map(|frame| face(frame, (6..8).contains(&frame))).collect();
         let truth =
             Truth::from_frames(serde_json::from_value(serde_json::json!({"frames": frames})).unwrap());
-        let found = |frame: u64, track, name: Option<&str>| Observation {
+        let found = |frame: u64, track, name: Option<&str>| PredictedFace {
             frame,
             bbox: [0.0, 0.0, 10.0, 10.0],
             name: name.map(Into::into),

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::through::{Seen, names_through};
-use super::{Candidate, Evidence, Identification, Identifier, IdentifyError, Rejection, Through};
+use super::propagate::{Seen, propagate_names};
+use super::{Candidate, Evidence, Identification, Identifier, IdentifyError, Rejection, ViaTrack};
 use crate::embed::Embedding;
 use crate::gallery::Viewpoint;
 use crate::track::{self, Observation, Track, TrackId, cluster};
@@ -74,7 +74,8 @@ pub struct Decision {
     /// Somebody nearer still whose counter-examples say no.
     pub rejected: Option<Rejection>,
     /// Another track that gave this one its name, for which `nearest` alone is not near enough.
-    pub through: Option<Through>,
+    #[serde(rename = "through")]
+    pub via_track: Option<ViaTrack>,
     /// The threshold in degrees, which the [judged](Candidate::judged_deg) angle of `nearest` was held to;
     /// `None` without a gallery.
     pub threshold_deg: Option<f64>,
@@ -152,7 +153,7 @@ pub fn decide(
             identification,
             votes,
             best_frame: evidence.best_frame(),
-            through: None,
+            via_track: None,
             distinct: evidence.is_distinct(),
         });
     }
@@ -179,7 +180,7 @@ pub fn decide(
     let stranger: BTreeMap<usize, u32> =
         unnamed.iter().zip(&groups).map(|(&at, &group)| (at, group as u32 + 1)).collect();
     let decisions = tracks.iter().zip(found).enumerate().map(|(at, (track, found))| {
-        let Found { identification, votes, best_frame, through, .. } = found;
+        let Found { identification, votes, best_frame, via_track, .. } = found;
         let Identification { name, ambiguous, nearest, runner_up, rejected } = identification;
         Decision {
             track: track.id,
@@ -191,7 +192,7 @@ pub fn decide(
             nearest,
             runner_up,
             rejected,
-            through,
+            via_track,
             threshold_deg,
             ambiguous,
             votes,
@@ -206,7 +207,7 @@ struct Found {
     identification: Identification,
     votes: Votes,
     best_frame: u64,
-    through: Option<Through>,
+    via_track: Option<ViaTrack>,
     /// It shows enough to recognise the same person elsewhere.
     distinct: bool,
 }
@@ -231,7 +232,7 @@ fn one_place_at_a_time(found: &mut [Found], together: impl Fn(usize, usize) -> b
     }
 }
 
-/// Names tracks through others, see [`names_through`].
+/// Names tracks through others, see [`propagate_names`].
 fn named_elsewhere(
     found: &mut [Found],
     tracks: &[Track],
@@ -243,11 +244,11 @@ fn named_elsewhere(
         Seen { track: track.id, identification: &found.identification, template: template.as_ref() }
     }
     let seen: Vec<Seen<'_>> = found.iter().zip(tracks).zip(templates).map(one).collect();
-    for (at, through) in names_through(&seen, together, threshold_deg) {
+    for (at, via_track) in propagate_names(&seen, together, threshold_deg) {
         let Identification { name, ambiguous, nearest, .. } = &mut found[at].identification;
         *name = nearest.as_ref().map(|nearest| nearest.name.clone());
         *ambiguous = false;
-        found[at].through = Some(through);
+        found[at].via_track = Some(via_track);
     }
 }
 

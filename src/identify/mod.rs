@@ -7,18 +7,18 @@
 mod decision;
 mod evidence;
 mod online;
+mod propagate;
 mod threshold;
-mod through;
 pub(crate) mod views;
 
 pub use decision::{Decision, Votes, Who, decide};
 pub use evidence::Evidence;
 pub use online::{Online, View};
+pub use propagate::ViaTrack;
 pub use threshold::{
     Calibration, CalibrationPoint, DEFAULT_FMR, DEFAULT_FPIR, DEFAULT_MARGIN_DEG, Threshold, ThresholdError,
     ThresholdRequest, ThresholdSource, parse_angle_deg, parse_fmr, parse_margin_deg,
 };
-pub use through::Through;
 pub use views::{Spread, ViewCalibration, ViewCell};
 
 use std::collections::BTreeMap;

@@ -97,7 +97,7 @@ impl Online {
                 nearest: held.identification.nearest.clone(),
                 runner_up: held.identification.runner_up.clone(),
                 rejected: held.identification.rejected.clone(),
-                through: None,
+                via_track: None,
                 threshold_deg,
                 ambiguous: held.identification.ambiguous,
                 votes: held.votes,
@@ -364,7 +364,8 @@ mod tests {
         let decisions = decide(&observations, Some(&identifier), None).unwrap();
         let who: Vec<String> = decisions.iter().map(|one| one.who.to_string()).collect();
         assert_eq!(who, ["Ann", "Ann", "Unknown 1", "Unknown 2"]);
-        let through: Vec<_> = decisions.iter().map(|one| one.through.map(|through| through.track)).collect();
+        let through: Vec<_> =
+            decisions.iter().map(|one| one.via_track.map(|through| through.track)).collect();
         assert_eq!(through, [None, Some(TrackId(1)), None, None]);
     }
 

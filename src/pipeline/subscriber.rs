@@ -97,7 +97,7 @@ impl Subscriber for Results {
 
 /// A face as lists have it.
 fn record<'a>(frame: &LabelledFrame, one: &'a IdentifiedFace) -> FaceRecord<'a> {
-    let IdentifiedFace { face, quality, identification, track, stranger, votes, through, .. } = one;
+    let IdentifiedFace { face, quality, identification, track, stranger, votes, via_track, .. } = one;
     let nearest = identification.nearest.as_ref();
     let runner_up = identification.runner_up.as_ref();
     FaceRecord {
@@ -118,7 +118,7 @@ fn record<'a>(frame: &LabelledFrame, one: &'a IdentifiedFace) -> FaceRecord<'a> 
         runner_up_angle_deg: runner_up.map(|candidate| candidate.angle_deg),
         ambiguous: identification.ambiguous,
         rejected: identification.rejected.as_ref().map(|one| one.candidate.name.as_str()),
-        through: through.map(|through| through.track.0),
+        via_track: via_track.map(|via| via.track.0),
         views: votes.map(|votes| votes.views),
         votes: votes.map(|votes| votes.nearest),
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Span;
 use crate::detect::Quality;
-use crate::identify::{Candidate, Decision, Through, Who};
+use crate::identify::{Candidate, Decision, ViaTrack, Who};
 use crate::track::{self, Observation};
 
 /// The decision about a track with its circumstances; its text tells them in a line.
@@ -69,12 +69,12 @@ impl fmt::Display for Bar {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Decision { track, who, nearest, runner_up, rejected, .. } = &self.decision;
-        let Decision { through, threshold_deg, ambiguous, votes, .. } = &self.decision;
+        let Decision { via_track, threshold_deg, ambiguous, votes, .. } = &self.decision;
         write!(f, "track {track}, {}: {who}", self.shown)?;
         match (nearest, threshold_deg) {
             (Some(nearest), Some(threshold)) => {
                 write!(f, "; nearest is {}, {}", Near(nearest), Bar(*threshold, nearest.handicap_deg))?;
-                if let Some(Through { track, angle_deg }) = through {
+                if let Some(ViaTrack { track, angle_deg }) = via_track {
                     write!(
                         f,
                         "; a little too far, but only {angle_deg:.1} degrees from track {track}, which is {}",
@@ -155,7 +155,7 @@ mod tests {
             nearest: Some(candidate("Ada", 20.12, "ada-2.jpg")),
             runner_up: Some(candidate("Bo", 81.0, "mean")),
             rejected: None,
-            through: None,
+            via_track: None,
             threshold_deg: Some(67.07),
             ambiguous: false,
             votes: Votes { views: 12, nearest: 11, named: 9, share: 0.95 },
@@ -177,7 +177,7 @@ mod tests {
         let through = Decision {
             track: TrackId(3),
             nearest: Some(candidate("Ada", 69.0, "mean")),
-            through: Some(Through { track: TrackId(1), angle_deg: 48.61 }),
+            via_track: Some(ViaTrack { track: TrackId(1), angle_deg: 48.61 }),
             best_frame: 60,
             ..decision.clone()
         };

@@ -52,7 +52,8 @@ pub struct FaceRecord<'a> {
     /// A nearer person whose counter-examples (`gallery reject`) say that it is not them.
     pub rejected: Option<&'a str>,
     /// The other track that gave it its name, for which `angle_deg` alone is too large.
-    pub through: Option<u32>,
+    #[serde(rename = "through")]
+    pub via_track: Option<u32>,
     /// How many views of the track were compared with the gallery; `null` where the decision
     /// rests on this frame alone.
     pub views: Option<u32>,
@@ -105,7 +106,7 @@ pub(super) mod tests {
             runner_up_angle_deg: None,
             ambiguous: false,
             rejected: None,
-            through: None,
+            via_track: None,
             views: Some(9),
             votes: Some(8),
         }

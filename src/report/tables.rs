@@ -106,7 +106,7 @@ impl FaceTable {
             number(face.runner_up_angle_deg),
             face.ambiguous.to_string(),
             text(face.rejected),
-            number(face.through),
+            number(face.via_track),
             number(face.views),
             number(face.votes),
             face.name.is_some().to_string(),

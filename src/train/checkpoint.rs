@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 use super::config::{Config, Flags, Layers};
-use super::metrics::{Health, Window, save_error};
+use super::metrics::{DivergenceMonitor, Window, save_error};
 use super::optimiser::Optimiser;
 use super::parameters::Parameter;
 use crate::nn::{Precision, Tensor, Weights, WeightsError};
@@ -28,7 +28,7 @@ pub struct State {
     /// Sums for the next line of metrics.
     pub window: Window,
     /// What is known about how the run is doing.
-    pub health: Health,
+    pub health: DivergenceMonitor,
     /// Seconds of training so far.
     pub seconds: f64,
 }

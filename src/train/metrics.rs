@@ -160,7 +160,7 @@ impl Window {
 
 /// Whether a run is healthy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
+pub struct DivergenceMonitor {
     /// Iterations in a row with a loss of [`UNDERFLOW`] or more.
     high: u32,
     /// Whether the loss has ever been clearly below ln(classes).
@@ -179,7 +179,7 @@ const NEAR: f64 = 0.03;
 
 /// What is wrong with a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Illness {
+pub enum Divergence {
     /// A loss or gradient that is no number.
     NotFinite,
     /// The plateau at [`UNDERFLOW`].
@@ -193,23 +193,28 @@ pub enum Illness {
     },
 }
 
-impl Health {
+impl DivergenceMonitor {
     /// Looks at the mean losses of an iteration and the length of its gradient.
-    pub fn examine(&mut self, class_loss: f64, teacher_loss: f64, gradient_length: f64) -> Option<Illness> {
+    pub fn examine(
+        &mut self,
+        class_loss: f64,
+        teacher_loss: f64,
+        gradient_length: f64,
+    ) -> Option<Divergence> {
         if !(class_loss.is_finite() && teacher_loss.is_finite() && gradient_length.is_finite()) {
-            return Some(Illness::NotFinite);
+            return Some(Divergence::NotFinite);
         }
         self.high = if class_loss >= UNDERFLOW { self.high + 1 } else { 0 };
-        (self.high >= MOST_HIGH).then_some(Illness::Underflow)
+        (self.high >= MOST_HIGH).then_some(Divergence::Underflow)
     }
 
     /// Looks at the mean of a cross-entropy since the last look; `late` when it should have
     /// fallen by now.
-    pub fn examine_course(&mut self, loss: f64, classes: usize, late: bool) -> Option<Illness> {
+    pub fn examine_course(&mut self, loss: f64, classes: usize, late: bool) -> Option<Divergence> {
         let guessing = (classes as f64).ln();
         self.fell |= loss < (1.0 - NEAR) * guessing;
         let stuck = late && !self.fell && loss < (1.0 + NEAR) * guessing;
-        stuck.then_some(Illness::Stuck { loss, classes })
+        stuck.then_some(Divergence::Stuck { loss, classes })
     }
 
     /// Whether a checkpoint of now is one to go back to.
@@ -218,19 +223,19 @@ impl Health {
     }
 }
 
-impl Illness {
+impl Divergence {
     /// What was seen.
     pub fn cause(&self) -> String {
         match self {
-            Illness::NotFinite => {
+            Divergence::NotFinite => {
                 "training has diverged: the loss or its gradient is no number any more".into()
             }
-            Illness::Underflow => {
+            Divergence::Underflow => {
                 format!(
                     "training has diverged: the loss stays at {UNDERFLOW} or above, where the softmax has underflowed"
                 )
             }
-            Illness::Stuck { loss, classes } => {
+            Divergence::Stuck { loss, classes } => {
                 format!(
                     "nothing is learned: the loss is still {loss:.3}, that of guessing among {classes} classes"
                 )
@@ -241,7 +246,7 @@ impl Illness {
     /// What to try.
     pub fn advice(&self) -> &'static str {
         match self {
-            Illness::Stuck { .. } => {
+            Divergence::Stuck { .. } => {
                 "start from a model trained with plain softmax (--loss softmax, then --init), or raise --lambda-min; --stuck-after says how long to wait"
             }
             _ => {
@@ -257,24 +262,24 @@ mod tests {
 
     #[test]
     fn illness_is_recognised_and_health_is_not() {
-        let mut health = Health::default();
+        let mut health = DivergenceMonitor::default();
         assert_eq!(health.examine(9.27, 0.0, 1.0), None);
-        assert_eq!(health.examine(f64::NAN, 0.0, 1.0), Some(Illness::NotFinite));
-        assert_eq!(health.examine(5.0, 0.0, f64::INFINITY), Some(Illness::NotFinite));
+        assert_eq!(health.examine(f64::NAN, 0.0, 1.0), Some(Divergence::NotFinite));
+        assert_eq!(health.examine(5.0, 0.0, f64::INFINITY), Some(Divergence::NotFinite));
         for _ in 1..MOST_HIGH {
             assert_eq!(health.examine(87.337, 0.0, 0.0), None);
             assert!(!health.is_good());
         }
-        assert_eq!(health.examine(87.337, 0.0, 0.0), Some(Illness::Underflow));
+        assert_eq!(health.examine(87.337, 0.0, 0.0), Some(Divergence::Underflow));
         assert_eq!(health.examine(8.0, 0.0, 1.0), None);
         assert!(health.is_good());
     }
 
     #[test]
     fn a_loss_that_never_left_the_logarithm_is_stuck() {
-        let mut health = Health::default();
+        let mut health = DivergenceMonitor::default();
         assert_eq!(health.examine_course(9.26, 10_572, false), None);
-        assert!(matches!(health.examine_course(9.26, 10_572, true), Some(Illness::Stuck { .. })));
+        assert!(matches!(health.examine_course(9.26, 10_572, true), Some(Divergence::Stuck { .. })));
         // Far above is no guessing, and who has learned once may rise with a falling lambda.
         assert_eq!(health.examine_course(20.0, 10_572, true), None);
         assert_eq!(health.examine_course(6.0, 10_572, false), None);

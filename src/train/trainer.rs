@@ -11,7 +11,7 @@ use super::checkpoint::{self, Checkpoint, State};
 use super::config::{Config, LossKind};
 use super::dataset::{Dataset, Teacher};
 use super::loader::{Loader, LoaderConfig};
-use super::metrics::{Illness, Line, Metrics, Training, Validated, save_error};
+use super::metrics::{Divergence, Line, Metrics, Training, Validated, save_error};
 use super::model::{Model, Pass};
 use super::optimiser::Optimiser;
 use super::plot;
@@ -285,7 +285,7 @@ impl Trainer {
         Ok(())
     }
 
-    fn give_up(&self, illness: Illness, iteration: u64) -> TrainError {
+    fn give_up(&self, illness: Divergence, iteration: u64) -> TrainError {
         let kept = match self.saved {
             Some(saved) => format!("the checkpoint of iteration {saved} is kept"),
             None => "there is no earlier checkpoint".into(),

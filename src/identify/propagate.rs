@@ -20,7 +20,7 @@ const NEARER_DEG: f64 = 10.0;
 
 /// The track that gave another one its name.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Through {
+pub struct ViaTrack {
     /// A track named by the gallery alone.
     pub track: TrackId,
     /// The angle between the two tracks as wholes in degrees.
@@ -38,20 +38,20 @@ pub(super) struct Seen<'a> {
 /// The tracks without a name that get that of their nearest person through one of `tracks` that
 /// has it by itself, with the index of each. Nearer pairs come first; nobody is in two places
 /// at a time.
-pub(super) fn names_through(
+pub(super) fn propagate_names(
     tracks: &[Seen<'_>],
     together: impl Fn(usize, usize) -> bool,
     threshold_deg: f64,
-) -> Vec<(usize, Through)> {
+) -> Vec<(usize, ViaTrack)> {
     let nearest = |at: usize| tracks[at].identification.nearest.as_ref();
     let named: Vec<usize> =
         (0..tracks.len()).filter(|&at| tracks[at].identification.name.is_some()).collect();
-    let through = |at: usize| -> Option<(usize, Through)> {
+    let through = |at: usize| -> Option<(usize, ViaTrack)> {
         let person = nearest(at).filter(|one| f64::from(one.judged_deg()) < threshold_deg + BEYOND_DEG)?;
         let template = tracks[at].template?;
         let angle = |&other: &usize| {
             let angle_deg = tracks[other].template?.angle_deg(template)? as f32;
-            Some(Through { track: tracks[other].track, angle_deg })
+            Some(ViaTrack { track: tracks[other].track, angle_deg })
         };
         let best_of = |name: &String| {
             let of_them = |other: &&usize| tracks[**other].identification.name.as_ref() == Some(name);
@@ -68,9 +68,9 @@ pub(super) fn names_through(
         (f64::from(best.angle_deg) < threshold_deg - NEARER_DEG).then_some((at, best))
     };
     let unnamed = (0..tracks.len()).filter(|&at| tracks[at].identification.name.is_none());
-    let mut proposed: Vec<(usize, Through)> = unnamed.filter_map(through).collect();
+    let mut proposed: Vec<(usize, ViaTrack)> = unnamed.filter_map(through).collect();
     proposed.sort_by(|(a, one), (b, other)| one.angle_deg.total_cmp(&other.angle_deg).then(a.cmp(b)));
-    let mut given: Vec<(usize, Through)> = Vec::new();
+    let mut given: Vec<(usize, ViaTrack)> = Vec::new();
     for (at, through) in proposed {
         let same = |other: usize| nearest(other).map(|one| &one.name) == nearest(at).map(|one| &one.name);
         let holders = named.iter().copied().chain(given.iter().map(|&(other, _)| other));
@@ -111,7 +111,7 @@ mod tests {
         for ((identification, template), number) in all.iter().zip(1..) {
             seen.push(Seen { track: TrackId(number), identification, template: Some(template) });
         }
-        let given = names_through(&seen, |a, b| together.contains(&(a.min(b), a.max(b))), 60.0);
+        let given = propagate_names(&seen, |a, b| together.contains(&(a.min(b), a.max(b))), 60.0);
         given.into_iter().map(|(at, through)| (at, through.track.0)).collect()
     }
 
@@ -154,7 +154,7 @@ mod tests {
                     template: Some(template),
                 })
                 .collect();
-            names_through(&tracks, |_, _| false, 60.0).len()
+            propagate_names(&tracks, |_, _| false, 60.0).len()
         };
         assert_eq!((given(10.0, 50.0), given(10.0, 35.0)), (1, 0));
     }
