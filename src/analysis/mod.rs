@@ -78,6 +78,30 @@ impl Analysis {
         }
     }
 
+    /// The video that it was made of: `given`, or of that name in the folder `given`; else the one beside the analysis at
+    /// `path` or in the current folder.
+    ///
+    /// # Errors
+    /// [`AnalysisError::NoVideo`] when there is none, and as for [`check_video`](Self::check_video).
+    pub fn find_video(&self, path: &Path, given: Option<&Path>) -> Result<PathBuf, AnalysisError> {
+        let name = Path::new(&self.video.name);
+        let places = match given {
+            Some(folder) if folder.is_dir() => vec![folder.join(name)],
+            Some(video) => vec![video.to_owned()],
+            None => vec![path.with_file_name(name), name.to_owned()],
+        };
+        let Some(video) = places.iter().find(|place| place.is_file()) else {
+            let place = places[0].clone();
+            return Err(AnalysisError::NoVideo {
+                path: path.to_owned(),
+                name: self.video.name.clone(),
+                place,
+            });
+        };
+        self.check_video(path, video)?;
+        Ok(video.clone())
+    }
+
     /// Checks that it was made of the video at `video`; `path` names the analysis in the error.
     ///
     /// # Errors
@@ -111,6 +135,16 @@ pub enum AnalysisError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The video that the analysis was made of is not there.
+    #[error("the video {name} that {} was made of is needed, and {} is no file", .path.display(), .place.display())]
+    NoVideo {
+        /// The analysis.
+        path: PathBuf,
+        /// Name of the video.
+        name: String,
+        /// Where it was looked for first.
+        place: PathBuf,
     },
     /// The file is no analysis, or not a whole one.
     #[error("{} is no complete analysis ({cause}): analyse the video again (sphereface label VIDEO --analysis FILE)", .path.display())]

@@ -122,7 +122,7 @@ impl Annotator {
             let (up, down) = self.typeface.extent_px(sizes.em_px);
             let (up, down) = (up.ceil(), down.ceil());
             let size = ((line.width_px + 2.0 * sizes.pad_px).ceil(), up + down);
-            let outer = grown(*bbox, sizes.box_px / 2.0);
+            let outer = bbox.grown(sizes.box_px / 2.0, sizes.box_px / 2.0);
             let others = boxes.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, b)| *b);
             let [x, y] = place(outer, size, (width as f32, height as f32), others, &plates);
             let plate = BBox { x1: x, y1: y, x2: x + size.0, y2: y + size.1 };
@@ -142,7 +142,7 @@ impl Annotator {
     fn draw_box(&self, canvas: &mut impl Canvas, label: &Label, bbox: BBox, sizes: &Sizes) {
         let colour = self.colours.of(label.name.as_deref());
         if sizes.box_px > 0.0 {
-            let BBox { x1, y1, x2, y2 } = grown(bbox, sizes.box_px / 2.0);
+            let BBox { x1, y1, x2, y2 } = bbox.grown(sizes.box_px / 2.0, sizes.box_px / 2.0);
             let ring = Rounded { x1, y1, x2, y2, radius: 1.5 * sizes.box_px };
             // A dark edge keeps the box visible on a background of its own colour.
             let edge_px = (0.3 * sizes.box_px).max(0.5);
@@ -234,14 +234,6 @@ fn visible(bbox: BBox, width: usize, height: usize) -> Option<BBox> {
     (finite && touches && near.area() > 0.0).then_some(near)
 }
 
-fn grown(b: BBox, by: f32) -> BBox {
-    BBox { x1: b.x1 - by, y1: b.y1 - by, x2: b.x2 + by, y2: b.y2 + by }
-}
-
-fn overlap(a: BBox, b: BBox) -> f32 {
-    BBox { x1: a.x1.max(b.x1), y1: a.y1.max(b.y1), x2: a.x2.min(b.x2), y2: a.y2.min(b.y2) }.area()
-}
-
 /// Where the plate of a box goes, as the whole-pixel position of its top-left corner: above the
 /// box, else below, else beside, else inside at its top; the first place that hides no other
 /// face and no other plate, or the one that hides least.
@@ -273,10 +265,10 @@ fn place(
         if x < 0.0 || y < 0.0 || plate.x2 > picture_width || plate.y2 > picture_height {
             continue;
         }
-        let hidden: f32 = others.iter().map(|b| overlap(plate, *b)).sum::<f32>()
+        let hidden: f32 = others.iter().map(|b| plate.overlap(b)).sum::<f32>()
             // Its own face is no better to hide, and text over text cannot be read at all.
-            + overlap(plate, grown(bbox, -1.0))
-            + 4.0 * plates.iter().map(|b| overlap(plate, *b)).sum::<f32>();
+            + plate.overlap(&bbox.grown(-1.0, -1.0))
+            + 4.0 * plates.iter().map(|b| plate.overlap(b)).sum::<f32>();
         if hidden <= 0.02 * plate.area() {
             return [x, y];
         }

@@ -287,7 +287,7 @@ pub fn cover_gaps(seen: &[Seen], hold: u64, frames: u64) -> Vec<Seen> {
     let mut covered: Vec<Seen> = held(first.frame.saturating_sub(hold)..first.frame, first.bbox).collect();
     for pair in seen.windows(2) {
         covered.push(pair[0]);
-        covered.extend(held(pair[0].frame + 1..pair[1].frame, hull(pair[0].bbox, pair[1].bbox)));
+        covered.extend(held(pair[0].frame + 1..pair[1].frame, pair[0].bbox.union(&pair[1].bbox)));
     }
     covered.push(*last);
     let next = last.frame.saturating_add(1);
@@ -296,10 +296,6 @@ pub fn cover_gaps(seen: &[Seen], hold: u64, frames: u64) -> Vec<Seen> {
 }
 
 /// The smallest box around two.
-fn hull(a: BBox, b: BBox) -> BBox {
-    BBox { x1: a.x1.min(b.x1), y1: a.y1.min(b.y1), x2: a.x2.max(b.x2), y2: a.y2.max(b.y2) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,8 @@ use anyhow::{Result, bail};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde_json::json;
 
-use crate::analysis::Analysis;
+use super::UsageError;
+use crate::analysis::{Analysis, AnalysisError};
 use crate::detect::BBox;
 use crate::discover::{self, MAX_STILLS};
 use crate::gallery::{Examined, NewStill};
@@ -105,25 +106,14 @@ pub fn of_tracks(tracks: &[Tracks], video: Option<&Path>) -> Result<Vec<NewStill
     Ok(stills)
 }
 
-/// The video of an analysis: the one given, or the one beside the analysis or in the current
-/// folder; always the one that was analysed.
+/// The video that an analysis was made of; where it is not, the flag that says where it is.
 pub fn video_of(path: &Path, analysis: &Analysis, given: Option<&Path>) -> Result<PathBuf> {
-    let name = Path::new(&analysis.video.name);
-    let beside = path.parent().unwrap_or(Path::new("")).join(name);
-    let places = match given {
-        Some(given) if given.is_dir() => vec![given.join(name)],
-        Some(given) => vec![given.to_owned()],
-        None => vec![beside, name.to_owned()],
-    };
-    let Some(video) = places.iter().find(|place| place.is_file()) else {
-        bail!(
-            "the video {} of {} is not beside it: give the video, or the folder it is in, with --video",
-            name.display(),
-            path.display()
-        );
-    };
-    analysis.check_video(path, video)?;
-    Ok(video.clone())
+    analysis.find_video(path, given).map_err(|error| match error {
+        AnalysisError::NoVideo { .. } => {
+            UsageError(format!("{error}: say where it is with --video FILE or --video FOLDER")).into()
+        }
+        other => other.into(),
+    })
 }
 
 #[cfg(test)]

@@ -11,11 +11,11 @@ use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-use super::UsageError;
 use super::options::{
     self, DetectionArgs, DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs,
 };
 use super::results::{Lists, RedactArgs, ResultArgs, is_standard_output};
+use super::{UsageError, faces};
 use crate::analysis::Analysis;
 use crate::annotate::Style;
 use crate::embed::{Embedder, Mirror};
@@ -328,7 +328,7 @@ impl LabelArgs {
         self.check_view()?;
         let analysis = Analysis::read(path)?;
         let video = match self.output.is_some() || self.view || self.results.page() {
-            true => Some(self.video_of(path, &analysis)?),
+            true => Some(faces::video_of(path, &analysis, self.video.as_deref())?),
             false => None,
         };
         // Without a gallery there are still strangers to tell apart, where the model is the one.
@@ -366,22 +366,6 @@ impl LabelArgs {
         progress.bar.finish_and_clear();
         signals.close();
         Ok(result)
-    }
-
-    /// The video an analysis was made of: the one given, else the one beside it.
-    fn video_of(&self, path: &Path, analysis: &Analysis) -> Result<PathBuf> {
-        let beside = path.with_file_name(&analysis.video.name);
-        let video = self.video.clone().unwrap_or(beside);
-        if !video.is_file() {
-            let reason = "the video is needed to write one, and";
-            let video = video.display();
-            return Err(UsageError(format!(
-                "{reason} {video} is no file: say where it is with --video FILE"
-            ))
-            .into());
-        }
-        analysis.check_video(path, &video)?;
-        Ok(video)
     }
 
     /// What the page says about how names were given.

@@ -25,6 +25,7 @@
 //! neighbour's answer to it.
 
 mod area;
+mod bbox;
 #[cfg(feature = "candle")]
 pub mod candle;
 mod config;
@@ -38,61 +39,13 @@ mod refine;
 mod tensors;
 mod turned;
 
+pub use bbox::BBox;
 pub use config::{DetectError, DetectorConfig, MinFace, SMALLEST_FACE_PX};
 pub use detector::{Detector, Refiner, Scratch};
 pub use quality::{MAX_PITCH_DEG, MAX_YAW_DEG, MIN_SHARPNESS, MIN_SIZE_PX, Quality, QualityIssue};
 pub use turned::Turned;
 
 use serde::{Deserialize, Serialize};
-
-/// An axis-aligned box in pixels of the image it was found in; continuous coordinates, the
-/// centre of the top-left pixel is (0, 0).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct BBox {
-    /// Left edge.
-    pub x1: f32,
-    /// Top edge.
-    pub y1: f32,
-    /// Right edge.
-    pub x2: f32,
-    /// Bottom edge.
-    pub y2: f32,
-}
-
-impl BBox {
-    /// Width in pixels.
-    pub fn width(&self) -> f32 {
-        self.x2 - self.x1
-    }
-
-    /// Height in pixels.
-    pub fn height(&self) -> f32 {
-        self.y2 - self.y1
-    }
-
-    /// Centre (x, y).
-    pub fn centre(&self) -> [f32; 2] {
-        [(self.x1 + self.x2) / 2.0, (self.y1 + self.y2) / 2.0]
-    }
-
-    /// Area in square pixels; 0 for an empty or inverted box.
-    pub fn area(&self) -> f32 {
-        self.width().max(0.0) * self.height().max(0.0)
-    }
-
-    /// Intersection over union, in 0..=1.
-    pub fn iou(&self, other: &BBox) -> f32 {
-        let overlap = BBox {
-            x1: self.x1.max(other.x1),
-            y1: self.y1.max(other.y1),
-            x2: self.x2.min(other.x2),
-            y2: self.y2.min(other.y2),
-        }
-        .area();
-        let union = self.area() + other.area() - overlap;
-        if union > 0.0 { overlap / union } else { 0.0 }
-    }
-}
 
 /// Five points (x, y) in pixels: left eye, right eye, nose, left mouth corner, right mouth
 /// corner, left and right as the viewer sees them.

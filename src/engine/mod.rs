@@ -20,6 +20,23 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Without a gallery, faces are found and can be compared:
+//!
+//! ```
+//! use sphereface::{Engine, media};
+//!
+//! let engine = Engine::new()?;
+//! let mut embeddings = Vec::new();
+//! for still in ["samples/people/Ada/1.jpg", "samples/people/Ada/2.jpg", "samples/people/Boris/1.jpg"] {
+//!     let mut faces = engine.detect(&media::read_still(still.as_ref())?)?;
+//!     let crop = faces.remove(0).crop.ok_or("no landmarks")?;
+//!     embeddings.extend(engine.embed(vec![crop])?);
+//! }
+//! let angle_deg = |a: usize, b: usize| embeddings[a].angle_deg(&embeddings[b]);
+//! assert!(angle_deg(0, 1) < angle_deg(0, 2), "two stills of Ada are more alike than Ada and Boris");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod batcher;
 mod error;

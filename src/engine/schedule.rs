@@ -242,7 +242,7 @@ impl DetectionSchedule {
         add(self.engine.detector().detect_near(picture, &near, &mut self.scratch)?, faces);
         for place in missed(&near, faces) {
             let (width, height) = (place.width(), place.height());
-            let around = grown(&place, AROUND * width, AROUND * height);
+            let around = place.grown(AROUND * width, AROUND * height);
             self.part(picture, &around, width.min(height) / 2.0, faces)?;
         }
         Ok(())
@@ -263,10 +263,10 @@ impl DetectionSchedule {
         }
         let side_px = self.engine.detector().config().min_face.px(picture.height());
         let known: Vec<BBox> =
-            expected.iter().map(|b| grown(b, SURROUNDINGS * b.width(), SURROUNDINGS * b.height())).collect();
+            expected.iter().map(|b| b.grown(SURROUNDINGS * b.width(), SURROUNDINGS * b.height())).collect();
         let changed = thumbnail.changed_since(reference, side_px, &known);
         // Not all of a face that came in looks other than what was there.
-        let around = |b: &BBox| grown(b, side_px + b.width() / 4.0, side_px + b.height() / 4.0);
+        let around = |b: &BBox| b.grown(side_px + b.width() / 4.0, side_px + b.height() / 4.0);
         let parts = apart(changed.iter().map(around).collect());
         let frame_px = picture.width() as f32 * picture.height() as f32;
         match parts.iter().map(BBox::area).sum::<f32>() > MOST_IN_PARTS * frame_px {
@@ -296,12 +296,7 @@ fn apart(mut boxes: Vec<BBox>) -> Vec<BBox> {
     while let Some(mut one) = boxes.pop() {
         if let Some(at) = apart.iter().position(|other| other.iou(&one) > 0.0) {
             let other = apart.swap_remove(at);
-            one = BBox {
-                x1: one.x1.min(other.x1),
-                y1: one.y1.min(other.y1),
-                x2: one.x2.max(other.x2),
-                y2: one.y2.max(other.y2),
-            };
+            one = one.union(&other);
             boxes.push(one);
         } else {
             apart.push(one);
@@ -315,17 +310,9 @@ pub(crate) fn is_among(place: &BBox, faces: &[Face]) -> bool {
     faces.iter().any(|face| face.bbox.iou(place) >= SAME_IOU)
 }
 
-fn sides(b: &BBox) -> [f32; 4] {
-    [b.x1, b.y1, b.x2, b.y2]
-}
-
-fn moved(b: &BBox, [x1, y1, x2, y2]: &[f32; 4]) -> BBox {
-    BBox { x1: b.x1 + x1, y1: b.y1 + y1, x2: b.x2 + x2, y2: b.y2 + y2 }
-}
-
-/// The box with that much more on each side.
-fn grown(b: &BBox, x: f32, y: f32) -> BBox {
-    BBox { x1: b.x1 - x, y1: b.y1 - y, x2: b.x2 + x, y2: b.y2 + y }
+fn moved(b: &BBox, motion: &[f32; 4]) -> BBox {
+    let sides = b.sides();
+    BBox::of_sides(std::array::from_fn(|side| sides[side] + motion[side]))
 }
 
 /// How the sides of a face's box moved since the last frame, averaged with how they moved
@@ -335,7 +322,7 @@ fn motion(face: &Face, known: &[(Face, [f32; 4])]) -> [f32; 4] {
     let nearest = known.iter().max_by(|a, b| overlap(a).total_cmp(&overlap(b)));
     match nearest.filter(|known| overlap(known) >= SAME_IOU) {
         Some((before, motion)) => {
-            let (was, is) = (sides(&before.bbox), sides(&face.bbox));
+            let (was, is) = (before.bbox.sides(), face.bbox.sides());
             std::array::from_fn(|side| (motion[side] + is[side] - was[side]) / 2.0)
         }
         None => [0.0; 4],

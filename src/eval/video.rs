@@ -46,13 +46,9 @@ impl Rule {
     fn allows(self, detection: &BBox, truth: &BBox) -> bool {
         detection.iou(truth) >= MIN_IOU
             || self == Rule::IouOrCentres
-                && contains(truth, detection.centre())
-                && contains(detection, truth.centre())
+                && truth.contains(detection.centre())
+                && detection.contains(truth.centre())
     }
-}
-
-fn contains(b: &BBox, [x, y]: [f32; 2]) -> bool {
-    b.x1 <= x && x <= b.x2 && b.y1 <= y && y <= b.y2
 }
 
 /// Reads the faces that `label --jsonl` wrote.
@@ -217,7 +213,7 @@ pub fn score(truth: &Truth, observations: &[PredictedFace], rule: Rule) -> Score
                 continue;
             }
             let named = u64::from(observation.name.is_some());
-            if frame.ignore.iter().any(|region| contains(region, place.centre())) {
+            if frame.ignore.iter().any(|region| region.contains(place.centre())) {
                 score.named_in_ignored += named;
             } else {
                 score.false_detections = score.false_detections.map(|n| n + 1);

@@ -104,10 +104,6 @@ struct Chain {
     embedded_ns: u64,
 }
 
-fn sides(b: &BBox) -> [f32; 4] {
-    [b.x1, b.y1, b.x2, b.y2]
-}
-
 impl Chain {
     fn new(id: u32, moment: &Moment, face: &Face, luma: Luma<'_>) -> Self {
         Self {
@@ -137,7 +133,7 @@ impl Chain {
     /// Takes the face as the next of the chain. The answer says whether it changed all at once.
     fn see(&mut self, moment: &Moment, face: &Face, luma: Luma<'_>) -> bool {
         let frames = moment.frame.saturating_sub(self.frame).max(1) as f32;
-        let (before, now) = (sides(&self.bbox), sides(&face.bbox));
+        let (before, now) = (self.bbox.sides(), face.bbox.sides());
         for side in 0..4 {
             let newest = (now[side] - before[side]) / frames;
             self.motion[side] = (1.0 - NEWEST) * self.motion[side] + NEWEST * newest;
