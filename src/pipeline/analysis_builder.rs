@@ -1,7 +1,9 @@
 //! An analysis of what was observed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::LabelError;
+use super::subscriber::{Ending, Subscriber};
 use crate::analysis::{Analysis, Video, fingerprint};
 use crate::detect::{Face, Quality};
 use crate::embed::{Embedding, Mirror};
@@ -9,6 +11,23 @@ use crate::engine::observe::ObservedFrame;
 use crate::engine::{Engine, LabelledFrame};
 use crate::media::{Input, SourceInfo};
 use crate::track::{Moment, Observation, TrackId};
+
+/// Writes an analysis of the frames that it is told of.
+pub(super) struct AnalysisWriter {
+    pub builder: AnalysisBuilder,
+    pub path: PathBuf,
+}
+
+impl Subscriber for AnalysisWriter {
+    fn frame(&mut self, frame: &LabelledFrame) -> Result<(), LabelError> {
+        self.builder.labelled(frame);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: &Ending<'_>) -> Result<(), LabelError> {
+        Ok(self.builder.finish().write(&self.path)?)
+    }
+}
 
 /// Makes an analysis of what is observed, frame after frame.
 pub(super) struct AnalysisBuilder {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::LabelError;
-use super::analysis_builder::AnalysisBuilder;
+use super::analysis_builder::{AnalysisBuilder, AnalysisWriter};
 use super::graph::{self, Control};
 use super::job::{LabelJob, LabelSummary, Mode, Pass, Progress};
 use super::output::FrameOutput;
-use super::run_summary::{RunSummary, labels};
+use super::run_summary::{APPEARANCE_GAP_NS, RunSummary, labels};
 use super::stages::{self, Observe};
 use super::subscriber::Subscribers;
 use crate::engine::observe::ObservedFrame;
@@ -40,12 +40,16 @@ pub(super) fn run(
     let (threads, draws) = (job.engine.threads(), output.shows());
     let annotator = job.drawing.annotator(job.gallery.as_ref())?;
     let annotator = &annotator;
-    let mut viewers = Subscribers::pick(&mut job.subscribers, true, super::run_summary::APPEARANCE_GAP_NS);
-    let mut summary = RunSummary::new(&mut job.subscribers);
+    let mut subscribers = std::mem::take(&mut job.subscribers);
+    let job = &job;
+    if let Some(path) = job.analysis.clone() {
+        let builder = AnalysisBuilder::new(&job.engine, true, &job.input, &info);
+        subscribers.push(Box::new(AnalysisWriter { builder, path }));
+    }
+    let mut viewers = Subscribers::pick(&mut subscribers, true, APPEARANCE_GAP_NS);
+    let mut summary = RunSummary::new(&mut subscribers);
     let watched = !viewers.is_empty();
-    let how = Observe::of(&job, draws || watched);
-    let mut analysis =
-        (job.analysis.is_some()).then(|| AnalysisBuilder::new(&job.engine, job.embeds(), &job.input, &info));
+    let how = Observe::of(job, draws || watched);
     let (warn, warnings) = crossbeam_channel::unbounded::<String>();
     let in_flight = how.in_flight(info.live, (info.width, info.height));
     let from = &mut source;
@@ -78,9 +82,6 @@ pub(super) fn run(
                 summary.enter(&frame)?;
                 summary.work += work;
                 viewers.tell(&frame)?;
-                if let Some(analysis) = &mut analysis {
-                    analysis.labelled(&frame);
-                }
                 if let Some(picture) = drawn {
                     output.show(Frame { index, pts_ns, duration_ns, picture }, control)?;
                 }
@@ -92,9 +93,6 @@ pub(super) fn run(
     })?;
     warnings.try_iter().for_each(|text| on_progress(Progress::Warning(&text)));
     statistics.wall += output.finish(control)?;
-    if let (Some(analysis), Some(path)) = (analysis, &job.analysis) {
-        analysis.finish().write(path)?;
-    }
     let cut_off = source.cut_off().map(str::to_owned);
     let summary = summary.close(statistics, source.dropped(), control.is_stopping(), Some(viewers))?;
     Ok(LabelSummary { cut_off, ..summary })
