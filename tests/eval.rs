@@ -245,3 +245,102 @@ fn requests_that_make_no_sense_are_refused() {
         assert!(error.contains(message), "{arguments:?}: {error}");
     }
 }
+
+/// The people of the bundled sample, as the protocols lay out their images.
+fn sample_people() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/people")
+}
+
+fn json_of(arguments: &[&str]) -> serde_json::Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_sphereface")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn two_people_are_found_among_the_stills_of_a_third_as_megaface_looks_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (probes, distractors) = (folder.path().join("probes"), folder.path().join("distractors"));
+    for (name, to) in
+        [("Ada", probes.join("Ada")), ("Boris", probes.join("Boris")), ("Chloé", distractors.join("a/b"))]
+    {
+        std::fs::create_dir_all(&to).unwrap();
+        for still in 1..=3 {
+            let file = format!("{still}.jpg");
+            std::fs::copy(sample_people().join(name).join(&file), to.join(&file)).unwrap();
+        }
+    }
+    let (probes, distractors) = (probes.to_str().unwrap(), distractors.to_str().unwrap());
+    let told = json_of(&["eval", "megaface", probes, distractors, "--far", "0.06", "--json"]);
+    let all = &told["report"]["rank_one"][0];
+    assert_eq!(
+        (all["distractors"].as_u64(), all["pairs"].as_u64(), all["found"].as_u64()),
+        (Some(3), Some(12), Some(12))
+    );
+    assert_eq!(told["report"]["verification"]["impostors"].as_u64(), Some(18));
+    assert_eq!(told["report"]["verification"]["tar"].as_f64(), Some(1.0));
+}
+
+#[test]
+fn templates_and_videos_of_the_sample_people_are_compared_as_ijb_and_youtube_faces_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let images = sample_people();
+    let images = images.to_str().unwrap();
+    let media = "Ada/1.jpg 1 1\nAda/2.jpg 1 2\nAda/3.jpg 2 3\nBoris/1.jpg 3 4\nBoris/2.jpg 3 4\nBoris/3.jpg 4 5\n\
+                 Chloé/1.jpg 5 6\nChloé/2.jpg 6 7\n";
+    let media = file("media.txt", media);
+    let pairs = file(
+        "pairs.txt",
+        "1 2 1\n3 4 1\n1 3 0\n1 5 0\n2 4 0\n3 5 0\n2 5 0\n4 5 0\n1 4 0\n2 3 0\n3 6 0\n1 6 0\n",
+    );
+    let gallery = file("gallery.csv", "TEMPLATE_ID,SUBJECT_ID\n1,1\n3,2\n");
+    let probes = file("probes.csv", "TEMPLATE_ID,SUBJECT_ID\n2,1\n4,2\n5,3\n6,3\n");
+    let arguments = [
+        "eval",
+        "ijb",
+        &media,
+        images,
+        "--pairs",
+        &pairs,
+        "--gallery",
+        &gallery,
+        "--probes",
+        &probes,
+        "--json",
+    ];
+    let told = json_of(&arguments);
+    assert_eq!(told["templates"].as_u64(), Some(6));
+    assert_eq!(told["tar_at_far"][0]["point"]["tar"].as_f64(), Some(1.0));
+    assert_eq!(told["identification"]["rank_one"].as_f64(), Some(1.0));
+    assert_eq!(told["identification"]["non_mated"].as_u64(), Some(2));
+
+    let videos = folder.path().join("videos");
+    for (name, number, stills) in
+        [("Ada", 0, [1, 2]), ("Ada", 1, [3, 3]), ("Boris", 0, [1, 2]), ("Boris", 1, [3, 3])]
+    {
+        let to = videos.join(name).join(number.to_string());
+        std::fs::create_dir_all(&to).unwrap();
+        for still in stills {
+            let still = format!("{still}.jpg");
+            std::fs::copy(sample_people().join(name).join(&still), to.join(&still)).unwrap();
+        }
+    }
+    let splits = "split number, first name, second name, is same person\n1, Ada/0, Ada/1, 1\n1, Ada/0, Boris/0, 0\n\
+                  2, Boris/0, Boris/1, 1\n2, Ada/1, Boris/1, 0\n";
+    let splits = file("splits.txt", splits);
+    let told = json_of(&["eval", "ytf", &splits, videos.to_str().unwrap(), "--json"]);
+    assert_eq!(told["verification"]["accuracy"].as_f64(), Some(1.0));
+
+    let escape = file("escape.txt", "../../etc/passwd 1 1\n");
+    let output = Command::new(env!("CARGO_BIN_EXE_sphereface"))
+        .args(["eval", "ijb", &escape, images, "--pairs", &pairs])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("has no image ../../etc/passwd"));
+}

@@ -1,6 +1,7 @@
 //! `sphereface eval`: how good it is, measured.
 
 mod openset;
+mod protocols;
 mod verification;
 mod views;
 
@@ -43,6 +44,9 @@ enum EvalCommand {
     Openset(openset::OpensetArgs),
     Calibrate(CalibrateArgs),
     Views(views::ViewsArgs),
+    Megaface(protocols::MegafaceArgs),
+    Ijb(protocols::IjbArgs),
+    Ytf(protocols::YtfArgs),
 }
 
 impl EvalArgs {
@@ -54,6 +58,9 @@ impl EvalArgs {
             EvalCommand::Openset(args) => args.run(),
             EvalCommand::Calibrate(args) => args.run(),
             EvalCommand::Views(args) => args.run(),
+            EvalCommand::Megaface(args) => args.run(),
+            EvalCommand::Ijb(args) => args.run(),
+            EvalCommand::Ytf(args) => args.run(),
         }
     }
 }

@@ -3,15 +3,18 @@
 pub mod calibrate;
 mod continuity;
 pub mod lfw;
+pub mod megaface;
 mod numbers;
 pub mod openset;
 pub mod people;
 mod predicted;
 pub mod roc;
+pub mod templates;
 pub mod truth;
 pub mod verification;
 pub mod video;
 pub mod views;
+pub mod youtube;
 
 use std::path::PathBuf;
 
@@ -69,6 +72,16 @@ pub enum EvalError {
         path = path.display()
     )]
     Pairs {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        cause: String,
+    },
+    /// A list of a protocol is not in its form.
+    #[error("line {line} of {path} does not belong in this list: {cause}", path = path.display())]
+    List {
         /// The file.
         path: PathBuf,
         /// Line, from 1.
