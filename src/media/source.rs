@@ -3,7 +3,6 @@
 mod connection;
 mod demuxed;
 mod feed;
-mod packets;
 mod refusal;
 mod shown;
 mod streams;
@@ -21,7 +20,6 @@ use gstreamer as gst;
 
 use connection::Connection;
 pub(super) use demuxed::on_caps;
-use packets::Numbering;
 use tone::ToneMap;
 
 use super::audio::{Kind, Track};
@@ -136,8 +134,8 @@ struct Shared {
     timeline: Timeline,
     /// How the pictures become upright where no tag says so.
     turn: Option<Turn>,
-    /// The packets of a transport stream.
-    numbering: Mutex<Numbering>,
+    /// Packets that a transport stream lost before it came here.
+    lost_packets: AtomicU64,
     /// What maps pictures of high dynamic range, once there is one.
     tone_map: OnceLock<ToneMap>,
     /// Whether the input is a file that is read by ourselves, and only once.
@@ -228,28 +226,6 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn numbering(&self) -> MutexGuard<'_, Numbering> {
-        self.numbering.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts the packets that are missing in a transport stream that is taken apart by ourselves.
-    fn count_packets(&self, offset: u64, bytes: &[u8]) {
-        let mut numbering = self.numbering();
-        if numbering.touches(offset, bytes) {
-            numbering.apply(offset, &mut bytes.to_vec());
-        }
-    }
-
-    /// Numbers the packets anew that a buffer of a transport stream holds.
-    fn number_packets(&self, buffer: &mut gst::Buffer) {
-        let offset = buffer.offset();
-        let mut numbering = self.numbering();
-        let begins = buffer.map_readable().is_ok_and(|bytes| numbering.touches(offset, &bytes));
-        if begins && let Ok(mut bytes) = buffer.make_mut().map_writable() {
-            numbering.apply(offset, &mut bytes);
-        }
-    }
-
     /// Notes that something came.
     fn touch(&self) {
         let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -323,7 +299,7 @@ impl Source {
             changed: Condvar::new(),
             timeline,
             turn,
-            numbering: Mutex::default(),
+            lost_packets: AtomicU64::new(0),
             tone_map: OnceLock::new(),
             fed,
             began: Instant::now(),
@@ -529,7 +505,7 @@ impl Source {
 
     /// Says how many pictures of a transport stream that lost packets are not there.
     fn warn_of_loss(&self) {
-        let lost = self.shared.numbering().lost();
+        let lost = self.shared.lost_packets.load(Ordering::Acquire);
         if lost > 0 {
             let mut state = self.shared.state();
             let (input, left_out) = (&self.info.input, state.left_out);

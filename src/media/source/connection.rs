@@ -242,7 +242,6 @@ fn retouch(source: &gst::Element, shared: &Arc<Shared>) {
     let reads = gst::PadProbeType::BUFFER | gst::PadProbeType::PULL | gst::PadProbeType::PUSH;
     pad.add_probe(reads, move |_, info| {
         if let Some(buffer) = info.buffer_mut() {
-            shared.number_packets(buffer);
             let (offset, length) = (buffer.offset(), buffer.size());
             if shared.timeline.touches(offset, length)
                 && let Ok(mut bytes) = buffer.make_mut().map_writable()
