@@ -68,6 +68,8 @@ pub mod file;
 pub mod gallery;
 pub mod identify;
 pub mod media;
+#[cfg(test)]
+mod mutations;
 pub mod nn;
 #[cfg(feature = "label")]
 pub mod pipeline;

@@ -534,6 +534,7 @@ pub(super) fn ticks_ns(ticks: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutations;
 
     fn unit(pid: u16, seconds: f64) -> Unit {
         let stamp = ((seconds * 90_000.0).round() as i64).rem_euclid(WRAP);
@@ -623,6 +624,90 @@ mod tests {
         for other in [&b"ftyp"[..], &[SYNC; 5000], &[0; 5000]] {
             assert_eq!(layout(other), None);
         }
+    }
+
+    /// A table with its checksum.
+    fn table(kind: u8, number: u16, content: &[u8]) -> Vec<u8> {
+        let length = 9 + content.len();
+        let mut table = vec![kind, 0xb0 | (length >> 8) as u8, length as u8];
+        table.extend(number.to_be_bytes());
+        table.extend([0xc1, 0, 0]);
+        table.extend(content);
+        table.extend(checksum(&table).to_be_bytes());
+        table
+    }
+
+    /// What a packet carries, filled up before it.
+    fn carrying(pid: u16, number: u8, starts: bool, payload: &[u8]) -> Vec<u8> {
+        let room = 184 - payload.len();
+        let mut packet = vec![SYNC, (pid >> 8) as u8 | u8::from(starts) << 6, pid as u8];
+        packet.push(if room > 0 { 0x30 } else { 0x10 } | number & 0x0f);
+        if room > 0 {
+            packet.push(room as u8 - 1);
+            packet.resize(4 + room, 0);
+        }
+        packet.extend(payload);
+        packet
+    }
+
+    /// A program of pictures, sound with a language, and Opus; two units of each.
+    fn program() -> Vec<u8> {
+        let list = [
+            &[0xe1, 1, 0xf0, 0][..],
+            &[0x1b, 0xe1, 1, 0xf0, 0],
+            &[0x0f, 0xe1, 2, 0xf0, 6, 0x0a, 4, b'd', b'e', b'u', 0],
+            &[0x06, 0xe1, 3, 0xf0, 10, 0x05, 4, b'O', b'p', b'u', b's', 0x7f, 2, 0x80, 2],
+        ];
+        let pointed = |table: Vec<u8>| [vec![0], table].concat();
+        let mut packets = vec![
+            carrying(0, 0, true, &pointed(table(0, 1, &[0, 1, 0xf0, 0]))),
+            carrying(0x1000, 0, true, &pointed(table(2, 1, &list.concat()))),
+        ];
+        for number in 0..2 {
+            for pid in 0x101..=0x103 {
+                let opus = [0x7f, 0xe0, 3, 9, 8, 7];
+                let head =
+                    [0, 0, 1, 0xe0, 0, 0, 0x80, 0xc0, 10, 0x31, 0, 5, 0xbf, 0x21, 0x11, 0, 5, 0xbf, 0x21];
+                packets.push(carrying(pid, 2 * number, true, &[&head[..], &opus].concat()));
+                packets.push(carrying(pid, 2 * number + 1, false, &[number; 184]));
+            }
+        }
+        packets.concat()
+    }
+
+    fn found(bytes: &[u8]) -> Vec<Found> {
+        let mut demuxer = Demuxer::new((188, 0));
+        let mut found: Vec<Found> = bytes.chunks(500).flat_map(|piece| demuxer.read(piece)).collect();
+        found.extend(demuxer.finish());
+        found
+    }
+
+    #[test]
+    fn streams_of_any_bytes_are_survived() {
+        let whole = program();
+        let all = found(&whole);
+        let Found::Streams(streams) = &all[0] else { panic!("{all:?}") };
+        assert_eq!(streams.iter().map(Stream::codec).collect::<Vec<_>>(), ["H.264", "AAC", "Opus"]);
+        assert_eq!(streams[1].language.as_deref(), Some("deu"));
+        assert_eq!(all.len(), 1 + 6);
+        mutations::survived(&whole, 1500, |bytes| {
+            layout(bytes);
+            let mut clock = Clock::default();
+            for found in found(bytes) {
+                if let Found::Unit(unit) = found {
+                    clock.time(&unit);
+                }
+            }
+        });
+        // Tables whose checksum is right all the same.
+        let list = &whole[188..376];
+        let list = &list[list.len() - (4 + 5 + 11 + 15 + 4)..list.len() - 4];
+        mutations::survived(list, 2000, |content| {
+            let mut demuxer = Demuxer::new((188, 0));
+            demuxer.tables(0, &table(0, 1, content));
+            demuxer.programs.push(0x1000);
+            demuxer.tables(0x1000, &table(2, 1, content));
+        });
     }
 
     #[test]
