@@ -166,6 +166,8 @@ pub(super) struct Start {
 
 struct TrackState {
     description: Description,
+    /// The name of the codec that it came in, where that loses nothing.
+    lossless: Option<&'static str>,
     /// Added to the running time of what is pushed; `None` until the first picture of a live
     /// connection tells where zero is.
     offset_ns: Option<i64>,
@@ -205,6 +207,7 @@ impl Track {
     pub(super) fn new(stream: &str, kind: Kind, offset_ns: Option<i64>, shift_ns: i64) -> Arc<Self> {
         let state = TrackState {
             description: Description::default(),
+            lossless: None,
             offset_ns,
             shift_ns,
             counts_skip: false,
@@ -242,6 +245,11 @@ impl Track {
         let said = language.filter(|code| !matches!(*code, "" | "und"));
         description.language = said.map(str::to_owned).or_else(|| description.language.take());
         description.title = title.map(str::to_owned).or_else(|| description.title.take());
+    }
+
+    /// From the source: what the track was before it was decoded.
+    pub(super) fn came_as(&self, coded: &gst::CapsRef) {
+        self.state().lossless = coded.structure(0).and_then(lossless);
     }
 
     /// From the source: one packet (or block of samples); says whether it was the first.
@@ -314,6 +322,16 @@ impl Track {
     /// For the sink: what the track is called.
     pub(super) fn description(&self) -> Description {
         self.state().description.clone()
+    }
+
+    /// For the sink: the name of the codec that the track came in, where that loses nothing.
+    pub(super) fn lossless(&self) -> Option<&'static str> {
+        self.state().lossless
+    }
+
+    /// From the sink: what a person should know.
+    pub(super) fn note(&self, what: String) {
+        self.state().notes.push(what);
     }
 
     /// For the sink: how the track begins, where that is known already.
@@ -518,6 +536,21 @@ fn goes_on(told: &gst::Caps, caps: &gst::Caps) -> bool {
 
 fn is_samples(caps: &gst::CapsRef) -> bool {
     caps.structure(0).is_some_and(|format| format.name() == "audio/x-raw")
+}
+
+/// The name of a codec that loses nothing; `None` for any other.
+fn lossless(format: &gst::StructureRef) -> Option<&'static str> {
+    Some(match format.name().as_str() {
+        "audio/x-raw" => "PCM",
+        "audio/x-flac" => "FLAC",
+        "audio/x-alac" => "ALAC",
+        "audio/x-true-hd" => "TrueHD",
+        "audio/x-mlp" => "MLP",
+        "audio/x-wavpack" => "WavPack",
+        "audio/x-tta" => "TTA",
+        "audio/x-dts" if format.get::<&str>("profile") == Ok("lossless") => "DTS-HD",
+        _ => return None,
+    })
 }
 
 /// Whether more than two channels are mapped.
