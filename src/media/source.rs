@@ -76,7 +76,8 @@ pub struct SourceOptions {
     /// What to do when an RTSP stream is lost.
     pub reconnect: Reconnect,
     /// How long the input may give nothing at all before the source ends there, as
-    /// [`Source::cut_off`] then tells; `None` for 30 s. An RTSP stream is connected to again instead.
+    /// [`Source::cut_off`] then tells, and how long its first picture may take; `None` for 30 s and
+    /// 20 s. An RTSP stream that is lost is connected to again instead.
     pub patience: Option<Duration>,
     /// Ends the source from another thread.
     pub stop: StopHandle,
@@ -258,7 +259,7 @@ impl Source {
     ///
     /// # Errors
     /// When the input is missing, empty, a folder, no media, without video, or gives no picture
-    /// within 20 s; when a part of GStreamer is missing; when stopped meanwhile. An
+    /// in time; when a part of GStreamer is missing; when stopped meanwhile. An
     /// [`Input::Still`] is refused: [`read_still`](super::read_still) reads those.
     pub fn open(input: &Input, options: &SourceOptions) -> Result<Self, MediaError> {
         let (mut timeline, mut turn, mut fed) = (Timeline::default(), None, false);
@@ -307,7 +308,8 @@ impl Source {
             sound_end_ns: AtomicU64::new(0),
         });
         let opened = Connection::start(input, options, &shared).and_then(|connection| {
-            wait_for_picture(&shared, input, &options.stop, OPEN_LIMIT).map(|()| connection)
+            let limit = options.patience.unwrap_or(OPEN_LIMIT);
+            wait_for_picture(&shared, input, &options.stop, limit).map(|()| connection)
         });
         let connection = opened.map_err(|error| refusal::explained(input, error))?;
 
