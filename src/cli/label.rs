@@ -107,9 +107,9 @@ pub struct LabelArgs {
     /// How boxes and names look, for example width=3,text=name,unknown=hide
     #[arg(long, value_name = "SETTINGS", default_value_t = Style::default(), help_heading = "Results")]
     style: Style,
-    /// How long nothing may come of the input before the outputs end there, in seconds. A stream
-    /// that is lost (rtsp://...) is connected to again instead [default: 30, and 20 for the first
-    /// picture]
+    /// How long nothing may come of the input before the outputs end there, in seconds; the first
+    /// picture may take 20 at least. A stream that is lost (rtsp://...) is connected to again
+    /// instead [default: 30]
     #[arg(
         long,
         value_name = "SECONDS",

@@ -76,8 +76,8 @@ pub struct SourceOptions {
     /// What to do when an RTSP stream is lost.
     pub reconnect: Reconnect,
     /// How long the input may give nothing at all before the source ends there, as
-    /// [`Source::cut_off`] then tells, and how long its first picture may take; `None` for 30 s and
-    /// 20 s. An RTSP stream that is lost is connected to again instead.
+    /// [`Source::cut_off`] then tells; `None` for 30 s. The first picture may take as long, and 20 s at
+    /// least. An RTSP stream that is lost is connected to again instead.
     pub patience: Option<Duration>,
     /// Ends the source from another thread.
     pub stop: StopHandle,
@@ -308,7 +308,7 @@ impl Source {
             sound_end_ns: AtomicU64::new(0),
         });
         let opened = Connection::start(input, options, &shared).and_then(|connection| {
-            let limit = options.patience.unwrap_or(OPEN_LIMIT);
+            let limit = options.patience.map_or(OPEN_LIMIT, |patience| patience.max(OPEN_LIMIT));
             wait_for_picture(&shared, input, &options.stop, limit).map(|()| connection)
         });
         let connection = opened.map_err(|error| refusal::explained(input, error))?;
