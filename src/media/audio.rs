@@ -269,7 +269,11 @@ impl Track {
         let clamped = std::mem::take(&mut state.counts_skip) && state.zero_ns() == running_ns.map(|ns| -ns);
         let skip_ns = sample.caps().filter(|_| clamped).and_then(opus_skip_ns);
         let running_ns = running_ns.map(|ns| ns - skip_ns.unwrap_or(0) as i64);
-        let sample = if self.kind == Kind::Text { plain_text(sample) } else { sample };
+        let sample = match self.kind {
+            Kind::Text => plain_text(sample),
+            Kind::Samples => placed(&sample).unwrap_or(sample),
+            Kind::Packets => sample,
+        };
         state.held.push_back(Held { running_ns, sample });
         state.flush();
         first
@@ -581,6 +585,23 @@ fn plain(sample: &gst::Sample) -> Option<gst::Sample> {
     buffer.copy_into(plain.make_mut(), what, ..).ok()?;
     let caps = gst::Caps::builder("text/x-raw").field("format", "utf8").build();
     Some(gst::Sample::builder().buffer(&plain).caps(&caps).segment_if_some(sample.segment()).build())
+}
+
+/// Samples of more than two channels that are told without their places, in the usual ones for so
+/// many: without places they can be neither mixed down nor encoded. `None` for any others.
+fn placed(sample: &gst::Sample) -> Option<gst::Sample> {
+    /// Front left and right, centre, bass, back left and right, back centre, side left and right.
+    const PLACES: [(i32, u64); 6] = [(3, 0x7), (4, 0x33), (5, 0x37), (6, 0x3f), (7, 0x13f), (8, 0xc3f)];
+    let format = sample.caps()?.structure(0)?;
+    let channels = format.get::<i32>("channels").ok()?;
+    if format.get::<gst::Bitmask>("channel-mask").is_ok_and(|told| *told != 0) {
+        return None;
+    }
+    let (_, mask) = PLACES.into_iter().find(|(known, _)| *known == channels)?;
+    let mut caps = sample.caps_owned()?;
+    caps.make_mut().structure_mut(0)?.set("channel-mask", gst::Bitmask::new(mask));
+    let buffer = sample.buffer_owned()?;
+    Some(gst::Sample::builder().buffer(&buffer).caps(&caps).segment_if_some(sample.segment()).build())
 }
 
 /// How much of the beginning of Opus sound its decoders leave out.
