@@ -5,20 +5,28 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# Every combination of features that is kept working, one per line. Not among them is cuda, which
-# takes NVIDIA's compiler: see tools/cuda.sh.
-combinations='--features=default
---no-default-features'
+# Every combination of features that is kept working beside the default, one per line; those that a
+# feature turns on come with it. Not among them is cuda, which takes NVIDIA's compiler: see
+# tools/cuda.sh.
+combinations='--no-default-features
+--no-default-features --features=bundled-models
+--no-default-features --features=candle
+--no-default-features --features=label
+--no-default-features --features=video
+--no-default-features --features=train
+--no-default-features --features=cli'
 
 say() { printf '\n%s\n' "check: $*"; }
 
 lint() {
     say "cargo fmt --check"
     cargo fmt --check
+    say "cargo clippy --all-targets"
+    cargo clippy --all-targets -- -D warnings
     while read -r combination; do
-        say "cargo clippy --all-targets $combination"
+        say "cargo check --all-targets $combination"
         # shellcheck disable=SC2086
-        cargo clippy --all-targets $combination -- -D warnings
+        cargo check --all-targets $combination
     done <<END
 $combinations
 END
