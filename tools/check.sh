@@ -26,7 +26,7 @@ lint() {
     while read -r combination; do
         say "cargo check --all-targets $combination"
         # shellcheck disable=SC2086
-        cargo check --all-targets $combination
+        cargo check --all-targets $combination </dev/null
     done <<END
 $combinations
 END
@@ -65,6 +65,8 @@ tell() {
 
 run_tests() {
     say "cargo test"
+    # Examples too, which a test runs.
+    cargo build --examples
     cargo test --tests --no-run
     notes=$(mktemp -d)
     trap 'rm -rf "$notes"' EXIT
