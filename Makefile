@@ -21,9 +21,10 @@ build:
 	@tools/setup.sh run
 	cargo build --release
 
+# Formatting, lints, documentation, every combination of features, then the tests.
 test:
 	@tools/setup.sh test
-	cargo test
+	@tools/check.sh
 
 # Builds where nothing was built yet; `make build` first brings the program up to date without root.
 $(SPHEREFACE):
@@ -47,8 +48,7 @@ uninstall:
 	    "$(INSTALLED)/share/fish/vendor_completions.d/sphereface.fish"
 
 lint:
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	@tools/check.sh lint
 
 # The program with NVIDIA GPUs in it, on a machine with or without one.
 cuda:

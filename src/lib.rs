@@ -22,7 +22,7 @@
 //! | [`align`] | landmarks -> similarity transform -> 112x96 crop | `detect` |
 //! | [`embed`] | SphereFace networks: crop -> embedding | `nn`, `align` |
 //! | [`track`] | which faces of a video are one person, and what each view is worth | `detect`, `embed` |
-//! | [`gallery`] | people, stills, templates, storage, search, counter-examples, the check of a gallery | `file`, `media`, `nn`, `detect`, `align`, `embed`, `track` |
+//! | [`gallery`] | people, stills, templates, storage, search, counter-examples, the check of a gallery | `file`, `media`, `nn`, `detect`, `align`, `embed` |
 //! | [`identify`] | the open-set decision about a face or a track; its threshold | `nn`, `detect`, `embed`, `track`, `gallery` |
 //! | [`engine`] | the door: engine, gallery, stream, recogniser, events | `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify` |
 //! | [`analysis`] | what was seen in a video, as a Parquet file | `file`, `nn`, `detect`, `embed`, `track` |
@@ -31,7 +31,7 @@
 //! | [`report`] | results for machines, players and people | `file`, `detect`, `track`, `identify`, `annotate` |
 //! | [`pipeline`] | the stage graph: threads, channels, order, batching, statistics; the jobs | `media`, `detect`, `align`, `embed`, `track`, `identify`, `engine`, `analysis`, `discover`, `annotate`, `report` |
 //! | [`prepare`] | a data set of photos -> a data set of crops | `file`, `media`, `detect`, `align`, `gallery` |
-//! | [`eval`] | verification, open-set identification, video scoring, calibration | `file`, `media`, `detect`, `align`, `embed`, `track`, `gallery`, `identify`, `report`, `prepare` |
+//! | [`eval`] | verification, open-set identification, video scoring, calibration | `file`, `media`, `detect`, `align`, `embed`, `gallery`, `identify`, `report`, `prepare` |
 //! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `nn`, `align`, `embed`, `eval` |
 //! | [`bench`] | this machine's peak, and what the networks and a whole job reach of it | `media`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline` |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
@@ -68,6 +68,8 @@ pub mod file;
 pub mod gallery;
 pub mod identify;
 pub mod media;
+#[cfg(test)]
+mod mutations;
 pub mod nn;
 #[cfg(feature = "label")]
 pub mod pipeline;

@@ -218,6 +218,7 @@ fn same_place_cut_on_a_plain_backdrop() {
 
 #[test]
 fn same_place_cut_on_a_patterned_backdrop_of_small_faces() {
-    let stripes = |x: u32, y: u32| if (x / 20 + y / 30) % 2 == 0 { [40, 60, 90] } else { [170, 150, 120] };
+    let stripes =
+        |x: u32, y: u32| if (x / 20 + y / 30).is_multiple_of(2) { [40, 60, 90] } else { [170, 150, 120] };
     nobody_takes_over_a_name(&stripes, 0.5);
 }

@@ -71,3 +71,11 @@ if ! new_enough; then
     fi
     new_enough || die "cargo is still older than 1.$rust_minor: put the new toolchain first on PATH"
 fi
+
+# The checks before the tests take two more parts of the toolchain.
+if [ "${1:-run}" = test ] && ! { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1; then
+    hint="install rustfmt and clippy of the toolchain that $(command -v cargo) is of (Debian: rustfmt and rust-clippy), or run 'cargo test' for the tests alone"
+    command -v rustup >/dev/null || die "cargo fmt or cargo clippy is missing and there is no rustup to install them with: $hint"
+    say "installing rustfmt and clippy with rustup"
+    rustup -q component add rustfmt clippy || die "rustup could not install rustfmt and clippy: $hint"
+fi

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parquet::basic::Compression;
-use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::{DataType, FloatType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
@@ -17,6 +16,7 @@ use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 
+use super::column::column as column_of;
 use super::{Analysis, AnalysisError, Video};
 use crate::detect::{BBox, DetectorConfig, Face, Quality};
 use crate::embed::Embedding;
@@ -220,18 +220,16 @@ fn put<T: DataType, W: io::Write + Send>(
 
 /// A column without levels.
 fn take<T: DataType>(group: &dyn RowGroupReader, column: usize, rows: usize) -> Result<Vec<T::T>, String> {
-    let reader = group.get_column_reader(column).map_err(|error| error.to_string())?;
+    let mut reader = column_of::<T>(group, column).map_err(|error| error.to_string())?;
     let mut values = Vec::with_capacity(rows.min(GROUP_ROWS));
-    let mut reader = get_typed_column_reader::<T>(reader);
     reader.read_records(rows, None, None, &mut values).map_err(|error| error.to_string())?;
     if values.len() == rows { Ok(values) } else { Err("a column is too short".into()) }
 }
 
 /// The column of embeddings.
 fn take_vectors(group: &dyn RowGroupReader, column: usize, rows: usize) -> Result<Vec<Vec<f32>>, String> {
-    let reader = group.get_column_reader(column).map_err(|error| error.to_string())?;
+    let mut reader = column_of::<FloatType>(group, column).map_err(|error| error.to_string())?;
     let (mut values, mut definitions, mut repetitions) = (Vec::new(), Vec::new(), Vec::new());
-    let mut reader = get_typed_column_reader::<FloatType>(reader);
     let mut read = 0;
     while read < rows {
         let more =
@@ -339,4 +337,58 @@ fn decode(file: File) -> Result<Analysis, String> {
         return Err("its embeddings differ in length".into());
     }
     Ok(Analysis { video: facts.video, model, mirror: facts.mirror, detector, cuts: facts.cuts, observations })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutations;
+
+    /// Four faces, two of them embedded.
+    fn analysis() -> Analysis {
+        let model = ModelId([7; 8]);
+        let seen = |number: u64| Observation {
+            frame: number,
+            pts_ns: number * 40_000_000,
+            duration_ns: 40_000_000,
+            face: Face {
+                bbox: BBox { x1: 1.0, y1: 2.0, x2: 30.0 + number as f32, y2: 40.0 },
+                score: 0.99,
+                landmarks: [[3.0, 4.0]; 5],
+            },
+            quality: Quality { size_px: 30.0, yaw_deg: 1.0, pitch_deg: 2.0, roll_deg: 3.0, sharpness: 0.2 },
+            embedding: number.is_multiple_of(2).then(|| Embedding::new(model, vec![0.5; 32]).unwrap()),
+            track: TrackId(1),
+        };
+        Analysis {
+            video: Video {
+                name: "clip.mp4".into(),
+                width: 64,
+                height: 48,
+                fps: Some((25, 1)),
+                frames: 4,
+                duration_ns: 160_000_000,
+                fingerprint: String::new(),
+            },
+            model: Some(model),
+            mirror: false,
+            detector: DetectorConfig::default(),
+            cuts: vec![2],
+            observations: (0..4).map(seen).collect(),
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Analysis, String> {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, bytes).unwrap();
+        decode(file)
+    }
+
+    #[test]
+    fn analyses_of_any_bytes_are_survived() {
+        let mut whole = Vec::new();
+        analysis().encode(&mut whole).unwrap();
+        assert_eq!(read(&whole), Ok(analysis()));
+        mutations::survived(&whole, 4000, |bytes| drop(read(bytes)));
+    }
 }

@@ -6,6 +6,7 @@
 //! as it is. See [`Analysis::write`] for the columns; the facts about the video and how it was
 //! looked at lie in the file's key-value metadata under `sphereface`, as JSON.
 
+mod column;
 mod file;
 
 pub use file::fingerprint;

@@ -11,10 +11,10 @@ use super::faces;
 use super::options::{self, DeviceArgs, MarginArgs, ModelArgs, ThresholdArgs};
 use crate::analysis::Analysis;
 use crate::annotate::{SheetCell, SheetRow, contact_sheet};
+use crate::detect::SURE_SCORE;
 use crate::discover::{self, Member};
 use crate::identify::{self, decide};
 use crate::media::write_still;
-use crate::track::SURE_SCORE;
 
 /// Group the strangers of analysed videos into people, to be named
 ///

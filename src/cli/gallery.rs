@@ -13,6 +13,7 @@ use super::faces::{self, Tracks};
 use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, ThresholdArgs};
 use crate::analysis::Analysis;
 use crate::annotate::{SheetCell, SheetRow, contact_sheet};
+use crate::detect::SURE_SCORE;
 use crate::discover::{self, Member};
 use crate::engine::{Known, templates};
 use crate::gallery::{
@@ -21,7 +22,6 @@ use crate::gallery::{
 };
 use crate::identify::{self, Calibration, Identifier, Threshold};
 use crate::media::write_still;
-use crate::track::SURE_SCORE;
 
 /// See, check and change who is enrolled
 #[derive(Debug, Args)]

@@ -107,6 +107,16 @@ pub struct LabelArgs {
     /// How boxes and names look, for example width=3,text=name,unknown=hide
     #[arg(long, value_name = "SETTINGS", default_value_t = Style::default(), help_heading = "Results")]
     style: Style,
+    /// How long nothing may come of the input before the outputs end there, in seconds; the first
+    /// picture may take 20 at least. A stream that is lost (rtsp://...) is connected to again
+    /// instead [default: 30]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        help_heading = "Running"
+    )]
+    patience: Option<u64>,
     /// Treat the input as live: never fall behind, drop the oldest frames instead
     #[arg(long, help_heading = "Running")]
     live: bool,
@@ -198,6 +208,7 @@ impl LabelArgs {
         self.refuse_nonsense(&input)?;
         let analysed = input.path().filter(|path| Analysis::is_named(path)).map(Path::to_owned);
         let control = Control::new();
+        control.set_patience(self.patience.map(Duration::from_secs));
         let progress = Reporter::new(self.quiet);
         let result = match analysed {
             Some(path) => self.relabel(&path, &control, &progress)?,

@@ -42,7 +42,9 @@ mod turned;
 pub use bbox::BBox;
 pub use config::{DetectError, DetectorConfig, MinFace, SMALLEST_FACE_PX};
 pub use detector::{Detector, Refiner, Scratch};
-pub use quality::{MAX_PITCH_DEG, MAX_YAW_DEG, MIN_SHARPNESS, MIN_SIZE_PX, Quality, QualityIssue};
+pub use quality::{
+    MAX_PITCH_DEG, MAX_YAW_DEG, MIN_SHARPNESS, MIN_SIZE_PX, Quality, QualityIssue, SURE_SCORE,
+};
 pub use turned::Turned;
 
 use serde::{Deserialize, Serialize};

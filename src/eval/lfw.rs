@@ -73,6 +73,9 @@ impl Pairs {
             Some(&[folds, count]) => (folds, count, true),
             _ => return Err(error(index, "the first line holds one or two numbers")),
         };
+        if folds == 0 || count == 0 {
+            return Err(error(index, "it announces no pairs"));
+        }
         let mut indices: BTreeMap<ImageName, usize> = BTreeMap::new();
         let mut pairs = Vec::new();
         for fold in 0..folds {
@@ -216,6 +219,7 @@ fn portrait(path: &Path, detector: &Detector, scratch: &mut Scratch) -> Result<O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutations;
     use image::RgbImage;
 
     fn parse(text: &str) -> Result<Pairs, EvalError> {
@@ -281,12 +285,21 @@ mod tests {
             ("1\nA\t1\t2\nA\t1\tB\t1\nextra\n", 4),
             ("1\n../A\t1\t2\nA\t1\tB\t1\n", 2),
             ("99999999999\nA\t1\t2\n", 3),
+            ("99999999999 0\n", 1),
+            ("0\n", 1),
         ] {
             match parse(text) {
                 Err(EvalError::Pairs { line: found, .. }) => assert_eq!(found, line, "{text:?}"),
                 other => panic!("{text:?}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn lists_of_any_bytes_are_survived() {
+        mutations::survived(b"2\t1\nA\t1\t2\nA\t1\tB\t1\nC\t3\t4\nC\t3\tA\t2\n", 2000, |bytes| {
+            drop(parse(&String::from_utf8_lossy(bytes)));
+        });
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! What strangers look like by the views of template and probe.
 
 use super::EvalError;
+use crate::detect::SURE_SCORE;
 use crate::embed::Embedding;
 use crate::gallery::Viewpoint;
 use crate::identify::{Spread, ViewCalibration, ViewCell};
-use crate::track::SURE_SCORE;
 
 /// Turns to the side in degrees that cells stand for. What landmarks say of a profile is 60 to 70.
 pub const YAW_DEG: [f64; 4] = [0.0, 25.0, 45.0, 65.0];

@@ -78,7 +78,11 @@ mod unix {
     /// Whether a tool has made something special.
     fn made(tool: &str, path: &Path, arguments: &[&str]) -> bool {
         let made = std::process::Command::new(tool).arg(path).args(arguments).status();
-        made.is_ok_and(|status| status.success())
+        let made = made.is_ok_and(|status| status.success());
+        if !made {
+            println!("skipped: {tool} makes nothing here");
+        }
+        made
     }
 
     /// The system's device of that name, or for root, whose mistake could do away with it, one of our own.
@@ -88,8 +92,11 @@ mod unix {
         }
         let own = folder.join(name);
         let made = made("mknod", &own, &["c", "1", minor]);
-        // Some file systems hold devices that cannot be opened.
-        (made && File::options().write(true).open(&own).is_ok()).then_some(own)
+        let opens = made && File::options().write(true).open(&own).is_ok();
+        if made && !opens {
+            println!("skipped: devices in {} cannot be opened", folder.display());
+        }
+        opens.then_some(own)
     }
 
     #[test]

@@ -12,10 +12,9 @@ use super::{
     read_person,
 };
 use crate::align::Crop;
-use crate::detect::MAX_YAW_DEG;
+use crate::detect::{MAX_YAW_DEG, SURE_SCORE};
 use crate::embed::Embedding;
 use crate::nn::ModelId;
-use crate::track::SURE_SCORE;
 
 /// Most crops handed to the network at once.
 const BATCH: usize = 32;

@@ -8,6 +8,7 @@ use image::RgbImage;
 use super::*;
 use crate::detect::BBox;
 use crate::embed::Embedding;
+use crate::mutations;
 use crate::nn::ModelId;
 
 const MODEL: ModelId = ModelId([1; 8]);
@@ -398,4 +399,33 @@ fn a_large_gallery_is_packed_and_follows_every_change() {
         assert_eq!(packed(), plain());
         assert_eq!(fs::read(&path).unwrap(), whole);
     }
+}
+
+#[test]
+fn galleries_of_any_bytes_are_survived() {
+    let (_folder, gallery) = empty();
+    let ann = gallery.enroll(&name("Ann"), vec![still("a.png", 1), still("b.png", 2)]).unwrap().person;
+    gallery.reject(&name("Ann"), vec![still("not.png", 4)]).unwrap();
+    let expected = gallery.templates_packed(MODEL, 1, &mut embed_as(MODEL)).unwrap().people;
+    let pack = pack::path(gallery.root(), MODEL);
+    let stamp = pack::Stamp::of(&ann.folder).unwrap();
+    mutations::survived(&fs::read(&pack).unwrap(), 500, |bytes| {
+        fs::write(&pack, bytes).unwrap();
+        drop(pack::Pack::open(&pack, MODEL).and_then(|pack| pack.person("Ann", stamp)));
+    });
+    fs::remove_file(&pack).unwrap();
+    // Whatever is derived is made anew where it is damaged, and never believed.
+    let derived = ann.folder.join(DERIVED).join(format!("embeddings-{MODEL}.json"));
+    let kept = fs::read(&derived).unwrap();
+    mutations::survived(&kept, 60, |bytes| {
+        fs::write(&derived, bytes).unwrap();
+        let found = gallery.templates(MODEL, embed_as(MODEL));
+        assert!(found.is_ok_and(|found| found.people.len() == expected.len()));
+    });
+    let index = ann.folder.join(INDEX);
+    mutations::survived(&fs::read(&index).unwrap(), 100, |bytes| {
+        fs::write(&index, bytes).unwrap();
+        drop(gallery.people());
+        drop(gallery.templates(MODEL, embed_as(MODEL)));
+    });
 }

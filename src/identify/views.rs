@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::detect::SURE_SCORE;
 use crate::gallery::Viewpoint;
-use crate::track::SURE_SCORE;
 
 /// The turn that counts. A face that the detector is not sure of counts as turned away: backs of heads and
 /// half faces have landmarks of any pose.

@@ -166,6 +166,8 @@ pub(super) struct Start {
 
 struct TrackState {
     description: Description,
+    /// The name of the codec that it came in, where that loses nothing.
+    lossless: Option<&'static str>,
     /// Added to the running time of what is pushed; `None` until the first picture of a live
     /// connection tells where zero is.
     offset_ns: Option<i64>,
@@ -205,6 +207,7 @@ impl Track {
     pub(super) fn new(stream: &str, kind: Kind, offset_ns: Option<i64>, shift_ns: i64) -> Arc<Self> {
         let state = TrackState {
             description: Description::default(),
+            lossless: None,
             offset_ns,
             shift_ns,
             counts_skip: false,
@@ -244,6 +247,11 @@ impl Track {
         description.title = title.map(str::to_owned).or_else(|| description.title.take());
     }
 
+    /// From the source: what the track was before it was decoded.
+    pub(super) fn came_as(&self, coded: &gst::CapsRef) {
+        self.state().lossless = coded.structure(0).and_then(lossless);
+    }
+
     /// From the source: one packet (or block of samples); says whether it was the first.
     pub(super) fn push(&self, sample: gst::Sample) -> bool {
         let mut state = self.state();
@@ -261,7 +269,11 @@ impl Track {
         let clamped = std::mem::take(&mut state.counts_skip) && state.zero_ns() == running_ns.map(|ns| -ns);
         let skip_ns = sample.caps().filter(|_| clamped).and_then(opus_skip_ns);
         let running_ns = running_ns.map(|ns| ns - skip_ns.unwrap_or(0) as i64);
-        let sample = if self.kind == Kind::Text { plain_text(sample) } else { sample };
+        let sample = match self.kind {
+            Kind::Text => plain_text(sample),
+            Kind::Samples => placed(&sample).unwrap_or(sample),
+            Kind::Packets => sample,
+        };
         state.held.push_back(Held { running_ns, sample });
         state.flush();
         first
@@ -314,6 +326,16 @@ impl Track {
     /// For the sink: what the track is called.
     pub(super) fn description(&self) -> Description {
         self.state().description.clone()
+    }
+
+    /// For the sink: the name of the codec that the track came in, where that loses nothing.
+    pub(super) fn lossless(&self) -> Option<&'static str> {
+        self.state().lossless
+    }
+
+    /// From the sink: what a person should know.
+    pub(super) fn note(&self, what: String) {
+        self.state().notes.push(what);
     }
 
     /// For the sink: how the track begins, where that is known already.
@@ -520,6 +542,21 @@ fn is_samples(caps: &gst::CapsRef) -> bool {
     caps.structure(0).is_some_and(|format| format.name() == "audio/x-raw")
 }
 
+/// The name of a codec that loses nothing; `None` for any other.
+fn lossless(format: &gst::StructureRef) -> Option<&'static str> {
+    Some(match format.name().as_str() {
+        "audio/x-raw" => "PCM",
+        "audio/x-flac" => "FLAC",
+        "audio/x-alac" => "ALAC",
+        "audio/x-true-hd" => "TrueHD",
+        "audio/x-mlp" => "MLP",
+        "audio/x-wavpack" => "WavPack",
+        "audio/x-tta" => "TTA",
+        "audio/x-dts" if format.get::<&str>("profile") == Ok("lossless") => "DTS-HD",
+        _ => return None,
+    })
+}
+
 /// Whether more than two channels are mapped.
 fn maps_channels(format: &gst::StructureRef) -> bool {
     format.get::<i32>("channel-mapping-family").is_ok_and(|family| family > 0)
@@ -548,6 +585,23 @@ fn plain(sample: &gst::Sample) -> Option<gst::Sample> {
     buffer.copy_into(plain.make_mut(), what, ..).ok()?;
     let caps = gst::Caps::builder("text/x-raw").field("format", "utf8").build();
     Some(gst::Sample::builder().buffer(&plain).caps(&caps).segment_if_some(sample.segment()).build())
+}
+
+/// Samples of more than two channels that are told without their places, in the usual ones for so
+/// many: without places they can be neither mixed down nor encoded. `None` for any others.
+fn placed(sample: &gst::Sample) -> Option<gst::Sample> {
+    /// Front left and right, centre, bass, back left and right, back centre, side left and right.
+    const PLACES: [(i32, u64); 6] = [(3, 0x7), (4, 0x33), (5, 0x37), (6, 0x3f), (7, 0x13f), (8, 0xc3f)];
+    let format = sample.caps()?.structure(0)?;
+    let channels = format.get::<i32>("channels").ok()?;
+    if format.get::<gst::Bitmask>("channel-mask").is_ok_and(|told| *told != 0) {
+        return None;
+    }
+    let (_, mask) = PLACES.into_iter().find(|(known, _)| *known == channels)?;
+    let mut caps = sample.caps_owned()?;
+    caps.make_mut().structure_mut(0)?.set("channel-mask", gst::Bitmask::new(mask));
+    let buffer = sample.buffer_owned()?;
+    Some(gst::Sample::builder().buffer(&buffer).caps(&caps).segment_if_some(sample.segment()).build())
 }
 
 /// How much of the beginning of Opus sound its decoders leave out.

@@ -35,8 +35,9 @@ impl Content {
     pub(super) fn of_file(path: &Path) -> Self {
         let head = || {
             let mut head = Vec::new();
-            let plain = path.metadata().is_ok_and(|metadata| metadata.is_file());
-            File::open(path).ok().filter(|_| plain)?.take(HEAD).read_to_end(&mut head).ok()?;
+            // A FIFO that is opened and closed again is lost: whoever writes to it gives up.
+            path.metadata().ok().filter(|metadata| metadata.is_file())?;
+            File::open(path).ok()?.take(HEAD).read_to_end(&mut head).ok()?;
             Some(head)
         };
         head().map_or(Self::Unknown, |head| Self::of(&head))
@@ -151,6 +152,7 @@ pub(super) fn cut_jpeg(bytes: &[u8]) -> Option<Cut> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutations;
 
     #[test]
     fn the_first_bytes_tell_stills_from_videos() {
@@ -194,5 +196,9 @@ mod tests {
             assert_eq!(cut_jpeg(&whole[..end]), Some(Cut::Rows), "{end}");
         }
         assert_eq!(cut_jpeg(&[&whole[..], b"and a trailer"].concat()), None);
+        mutations::survived(&whole, 500, |bytes| {
+            Content::of(bytes);
+            cut_jpeg(bytes);
+        });
     }
 }

@@ -349,6 +349,17 @@ impl SoundEncoder {
         rate.map_or(0, |rate| delay * 1_000_000_000 / rate)
     }
 
+    /// What the codec is called.
+    pub(super) fn name(self) -> &'static str {
+        if self == Self::OPUS { "Opus" } else { "AAC" }
+    }
+
+    /// Whether it takes as many channels as there are.
+    pub(super) fn keeps_channels(self, format: &gst::StructureRef) -> bool {
+        let kept = fixed(format, self.found().map(|(encoder, _)| encoder).as_ref(), false);
+        !format.has_field("channels") || kept.structure(0).is_some_and(|kept| kept.has_field("channels"))
+    }
+
     /// The elements that make it of samples. What comes later with another rate or other channels
     /// than `format` comes out with those of `format`; samples alike in every respect where `exactly`.
     pub(super) fn chain(

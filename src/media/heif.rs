@@ -95,13 +95,18 @@ impl Main {
             found.and_then(|(_, whole)| whole.get(8..)).map(<[u8]>::to_vec)
         };
         let told = configuration(&properties).ok_or("its coding is not described")?;
-        let mut coded = Vec::new();
+        let (mut coded, mut length) = (Vec::new(), 0);
         for tile in &tiles {
             let properties = items.properties(*tile).unwrap_or_default();
             if configuration(&properties).as_ref() != Some(&told) {
                 return Err("its tiles are coded in different ways".to_owned());
             }
-            coded.push(items.data(*tile).ok_or("a part of it is missing: it was cut short")?);
+            let data = items.data(*tile).ok_or("a part of it is missing: it was cut short")?;
+            length += data.len();
+            if length > file.len() {
+                return Err("its tiles overlap".to_owned());
+            }
+            coded.push(data);
         }
         let whole = items.properties(main).unwrap_or_default();
         let colour = colour(&whole).or_else(|| colour(&properties));
@@ -297,5 +302,76 @@ fn change((kind, whole): &Property<'_>) -> Option<Change> {
         b"imir" if value & 1 == 0 => Some(Change::Vertical),
         b"imir" => Some(Change::Horizontal),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutations;
+
+    fn boxed(kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
+        let content = content.concat();
+        [&(content.len() as u32 + 8).to_be_bytes()[..], kind, &content].concat()
+    }
+
+    /// One with version and flags 0.
+    fn full(kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
+        boxed(kind, &[&[0; 4], &content.concat()])
+    }
+
+    /// A picture of two tiles beside each other; where the coded bytes of the tiles lie in it.
+    fn tiled(places: [(u32, u32); 2]) -> Vec<u8> {
+        let entry = |item: u8, kind: &[u8; 4]| boxed(b"infe", &[&[2, 0, 0, 0, 0, item, 0, 0], kind, &[0]]);
+        let known = boxed(
+            b"ipco",
+            &[
+                &boxed(b"av1C", &[&[0x81, 0, 0, 0]]),
+                &full(b"ispe", &[&16u32.to_be_bytes(), &8u32.to_be_bytes()]),
+                &boxed(b"irot", &[&[1]]),
+                &boxed(b"colr", &[b"nclx", &[0, 1, 0, 13, 0, 6, 0x80]]),
+            ],
+        );
+        let used =
+            full(b"ipma", &[&3u32.to_be_bytes(), &[0, 1, 2, 3, 4], &[0, 2, 1, 0x81], &[0, 3, 1, 0x81]]);
+        let place = |item: u8, (at, length): (u32, u32)| {
+            [&[0, item, 0, 0, 0, 0, 0, 1][..], &at.to_be_bytes(), &length.to_be_bytes()].concat()
+        };
+        let grid = [&1u16.to_be_bytes()[..], &[0, 1, 0, 0, 0, 1], &0u32.to_be_bytes(), &8u32.to_be_bytes()];
+        let [first, second] = places;
+        let lie = [&[1, 0, 0, 0, 0x44, 0, 0, 3][..], &grid.concat(), &place(2, first), &place(3, second)];
+        let list = [&entry(1, b"grid"), &entry(2, b"av01"), &entry(3, b"av01")].map(Vec::as_slice).concat();
+        let meta = full(
+            b"meta",
+            &[
+                &full(b"pitm", &[&[0, 1]]),
+                &full(b"iinf", &[&[0, 3], &list]),
+                &full(b"iref", &[&boxed(b"dimg", &[&[0, 1, 0, 2, 0, 2, 0, 3]])]),
+                &boxed(b"iprp", &[&known, &used]),
+                &boxed(b"iloc", &lie),
+                &boxed(b"idat", &[&[0, 0, 0, 1, 0, 32, 0, 8]]),
+            ],
+        );
+        [boxed(b"ftyp", &[b"avif\0\0\0\0mif1"]), meta, boxed(b"mdat", &[&[7; 40]])].concat()
+    }
+
+    #[test]
+    fn a_picture_of_tiles_is_found() {
+        let main = Main::read(&tiled([(0, 30), (30, 20)])).unwrap();
+        assert_eq!((main.width, main.height, main.columns, main.coding), (32, 8, 2, Coding::Av1));
+        assert_eq!(main.tiles.iter().map(Vec::len).collect::<Vec<_>>(), [30, 20]);
+        assert_eq!((main.changes, main.colour), (vec![Change::Turn(1)], Some([1, 6, 13, 1])));
+    }
+
+    #[test]
+    fn tiles_that_hold_more_than_the_file_are_refused() {
+        let length = tiled([(0, 1); 2]).len() as u32;
+        assert_eq!(Main::read(&tiled([(0, length); 2])), Err("its tiles overlap".to_owned()));
+        assert!(Main::read(&tiled([(0, length), (1, length)])).unwrap_err().contains("is missing"));
+    }
+
+    #[test]
+    fn files_of_any_bytes_are_survived() {
+        mutations::survived(&tiled([(0, 30), (30, 20)]), 3000, |bytes| drop(Main::read(bytes)));
     }
 }

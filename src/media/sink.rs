@@ -488,8 +488,10 @@ impl Sound {
         let mut delay_ns = 0;
         if track.kind == Kind::Samples {
             let unknown = gst::Structure::new_empty("audio/x-raw");
-            chain.extend(encoder.chain(format.unwrap_or(&unknown), false)?);
-            delay_ns = format.map_or(0, |format| encoder.delay_ns(format));
+            let format = format.unwrap_or(&unknown);
+            tell_losses(track, encoder, format);
+            chain.extend(encoder.chain(format, false)?);
+            delay_ns = encoder.delay_ns(format);
         }
         chain.extend(names(&track.description())?);
         chain.push(unlimited_queue()?);
@@ -516,6 +518,25 @@ impl Sound {
             clamped_ns,
             hidden_ns: later_ns + delay_ns,
         })
+    }
+}
+
+/// Says what is lost of sound that is encoded anew, beyond what every encoder of its kind loses.
+fn tell_losses(track: &Track, encoder: SoundEncoder, format: &gst::StructureRef) {
+    if encoder == SoundEncoder::NONE {
+        return;
+    }
+    let codec = encoder.name();
+    if let Some(name) = track.lossless() {
+        track.note(format!(
+            "a sound track in {name} is encoded anew as {codec}, which is not lossless: .mkv loses nothing of it"
+        ));
+    }
+    if !encoder.keeps_channels(format) {
+        let channels = format.get::<i32>("channels").unwrap_or_default();
+        track.note(format!(
+            "a sound track with {channels} channels is mixed down to fewer, which is what {codec} takes here: .mkv keeps them"
+        ));
     }
 }
 

@@ -3,7 +3,6 @@
 mod connection;
 mod demuxed;
 mod feed;
-mod packets;
 mod refusal;
 mod shown;
 mod streams;
@@ -21,7 +20,6 @@ use gstreamer as gst;
 
 use connection::Connection;
 pub(super) use demuxed::on_caps;
-use packets::Numbering;
 use tone::ToneMap;
 
 use super::audio::{Kind, Track};
@@ -78,7 +76,8 @@ pub struct SourceOptions {
     /// What to do when an RTSP stream is lost.
     pub reconnect: Reconnect,
     /// How long the input may give nothing at all before the source ends there, as
-    /// [`Source::cut_off`] then tells; `None` for 30 s. An RTSP stream is connected to again instead.
+    /// [`Source::cut_off`] then tells; `None` for 30 s. The first picture may take as long, and 20 s at
+    /// least. An RTSP stream that is lost is connected to again instead.
     pub patience: Option<Duration>,
     /// Ends the source from another thread.
     pub stop: StopHandle,
@@ -136,8 +135,8 @@ struct Shared {
     timeline: Timeline,
     /// How the pictures become upright where no tag says so.
     turn: Option<Turn>,
-    /// The packets of a transport stream.
-    numbering: Mutex<Numbering>,
+    /// Packets that a transport stream lost before it came here.
+    lost_packets: AtomicU64,
     /// What maps pictures of high dynamic range, once there is one.
     tone_map: OnceLock<ToneMap>,
     /// Whether the input is a file that is read by ourselves, and only once.
@@ -228,28 +227,6 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn numbering(&self) -> MutexGuard<'_, Numbering> {
-        self.numbering.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts the packets that are missing in a transport stream that is taken apart by ourselves.
-    fn count_packets(&self, offset: u64, bytes: &[u8]) {
-        let mut numbering = self.numbering();
-        if numbering.touches(offset, bytes) {
-            numbering.apply(offset, &mut bytes.to_vec());
-        }
-    }
-
-    /// Numbers the packets anew that a buffer of a transport stream holds.
-    fn number_packets(&self, buffer: &mut gst::Buffer) {
-        let offset = buffer.offset();
-        let mut numbering = self.numbering();
-        let begins = buffer.map_readable().is_ok_and(|bytes| numbering.touches(offset, &bytes));
-        if begins && let Ok(mut bytes) = buffer.make_mut().map_writable() {
-            numbering.apply(offset, &mut bytes);
-        }
-    }
-
     /// Notes that something came.
     fn touch(&self) {
         let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -282,7 +259,7 @@ impl Source {
     ///
     /// # Errors
     /// When the input is missing, empty, a folder, no media, without video, or gives no picture
-    /// within 20 s; when a part of GStreamer is missing; when stopped meanwhile. An
+    /// in time; when a part of GStreamer is missing; when stopped meanwhile. An
     /// [`Input::Still`] is refused: [`read_still`](super::read_still) reads those.
     pub fn open(input: &Input, options: &SourceOptions) -> Result<Self, MediaError> {
         let (mut timeline, mut turn, mut fed) = (Timeline::default(), None, false);
@@ -323,7 +300,7 @@ impl Source {
             changed: Condvar::new(),
             timeline,
             turn,
-            numbering: Mutex::default(),
+            lost_packets: AtomicU64::new(0),
             tone_map: OnceLock::new(),
             fed,
             began: Instant::now(),
@@ -331,7 +308,8 @@ impl Source {
             sound_end_ns: AtomicU64::new(0),
         });
         let opened = Connection::start(input, options, &shared).and_then(|connection| {
-            wait_for_picture(&shared, input, &options.stop, OPEN_LIMIT).map(|()| connection)
+            let limit = options.patience.map_or(OPEN_LIMIT, |patience| patience.max(OPEN_LIMIT));
+            wait_for_picture(&shared, input, &options.stop, limit).map(|()| connection)
         });
         let connection = opened.map_err(|error| refusal::explained(input, error))?;
 
@@ -529,7 +507,7 @@ impl Source {
 
     /// Says how many pictures of a transport stream that lost packets are not there.
     fn warn_of_loss(&self) {
-        let lost = self.shared.numbering().lost();
+        let lost = self.shared.lost_packets.load(Ordering::Acquire);
         if lost > 0 {
             let mut state = self.shared.state();
             let (input, left_out) = (&self.info.input, state.left_out);

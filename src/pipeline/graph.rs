@@ -82,6 +82,7 @@ pub struct Control(Arc<ControlState>);
 struct ControlState {
     stopping: AtomicBool,
     aborted: AtomicBool,
+    patience: Mutex<Option<Duration>>,
     hooks: Mutex<Vec<Box<dyn Fn() + Send>>>,
 }
 
@@ -102,6 +103,18 @@ impl Control {
     pub fn abort(&self) {
         self.0.aborted.store(true, Ordering::SeqCst);
         self.stop();
+    }
+
+    /// Ends the run where its input gives nothing for so long, as
+    /// [`SourceOptions::patience`](crate::media::SourceOptions::patience) says. To be told before an
+    /// input is opened.
+    pub fn set_patience(&self, patience: Option<Duration>) {
+        *lock(&self.0.patience) = patience;
+    }
+
+    /// What [`Control::set_patience`] was told.
+    pub fn patience(&self) -> Option<Duration> {
+        *lock(&self.0.patience)
     }
 
     /// Whether [`Control::stop`] or [`Control::abort`] was called.

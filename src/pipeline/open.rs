@@ -45,7 +45,13 @@ impl PendingSource {
             move || stop.stop()
         });
         let Purpose { sound: container, encoding } = purpose;
-        let options = media::SourceOptions { live, container, stop: stop.clone(), ..Default::default() };
+        let options = media::SourceOptions {
+            live,
+            container,
+            patience: control.patience(),
+            stop: stop.clone(),
+            ..Default::default()
+        };
         let (name, input) = ("open", input.clone());
         let open = move || {
             let source = media::Source::open(&input, &options)?;

@@ -23,7 +23,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::detect::{Face, Quality};
+use crate::detect::{Face, Quality, SURE_SCORE};
 use crate::embed::Embedding;
 
 /// Number of a track within its video, from 1 in the order of appearance. The same in every
@@ -115,9 +115,6 @@ impl Track {
     }
 }
 
-/// A detector's score that no track of something else reaches in a lasting way: of the tracks of
-/// the clips at hand, faces reached 0.99 and hands or curtains did not.
-pub const SURE_SCORE: f32 = 0.99;
 /// Least weight of a view that shows enough of a face to tell it from others. Templates of nothing
 /// but blurred profiles lie near each other, whoever they are of.
 const DISTINCT_WEIGHT: f32 = 0.25;

@@ -275,3 +275,53 @@ fn title_chapters_and_subtitles_are_kept_or_named() {
         }
     }
 }
+
+#[test]
+fn false_cut_short_sound_that_begins_and_ends_late_is_no_loss() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["a.mp4", "a.mkv", "a.ts"] {
+        shifted(&at(name), -1.8, TINY, "aac");
+        let mut source = Source::open(&Input::File(at(name)), &SourceOptions::default()).unwrap();
+        while source.next_frame().unwrap().is_some() {}
+        assert_eq!(source.take_warnings(), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn lossless_sound_and_channels_that_are_lost_are_told() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let tone = "-f lavfi -i sine=440:duration=1:sample_rate=48000";
+    for (name, how, lossless) in [
+        ("stereo.mkv", "-ac 2 -c:a flac", Some("FLAC")),
+        ("wide.mkv", "-ac 8 -c:a flac", Some("FLAC")),
+        ("wide.mov", "-ac 8 -c:a pcm_s16le", Some("PCM")),
+        ("apple.mp4", "-ac 2 -c:a alac", Some("ALAC")),
+        ("lossy.mkv", "-ac 2 -c:a libvorbis", None),
+        ("six.mkv", "-ac 6 -c:a ac3", None),
+    ] {
+        ffmpeg(&format!("{PICTURES} {tone} {TINY} {how}"), &at(name));
+        for target in ["mp4", "mkv", "webm"] {
+            let output = at(&format!("{name}.{target}"));
+            let done = transcode(&at(name), &output);
+            let what = format!("{name} -> {target}: {:?}", done.warnings);
+            let written = audio_codecs(&output);
+            let anew = matches!(written[0].as_str(), "aac" | "opus");
+            let told = |text: &str| done.warnings.iter().filter(|said| said.contains(text)).count();
+            assert_eq!(told("not lossless"), usize::from(anew && lossless.is_some()), "{what}");
+            if let Some(codec) = lossless.filter(|_| anew) {
+                assert_eq!(told(&format!("a sound track in {codec} is encoded anew")), 1, "{what}");
+            }
+            let channels = |path: &Path| probe(path, "a", "stream=channels", &[])[0].parse::<u32>().unwrap();
+            let fewer = channels(&output) < channels(&at(name));
+            assert_eq!(told("is mixed down"), usize::from(fewer), "{what}");
+        }
+    }
+}

@@ -242,7 +242,6 @@ fn retouch(source: &gst::Element, shared: &Arc<Shared>) {
     let reads = gst::PadProbeType::BUFFER | gst::PadProbeType::PULL | gst::PadProbeType::PUSH;
     pad.add_probe(reads, move |_, info| {
         if let Some(buffer) = info.buffer_mut() {
-            shared.number_packets(buffer);
             let (offset, length) = (buffer.offset(), buffer.size());
             if shared.timeline.touches(offset, length)
                 && let Ok(mut bytes) = buffer.make_mut().map_writable()
@@ -560,6 +559,9 @@ fn audio_branch(
     let track = track(&name, kind, origin, streams);
     if let Some(track) = &track {
         follow_tags(pad, track);
+        if let Some(coded) = &origin.coded {
+            track.came_as(coded);
+        }
     }
     elements.push(into_track(track, &wanted, streams));
     Ok(elements)
@@ -603,6 +605,32 @@ pub(super) fn text_branch(pad: &gst::Pad, origin: &Origin, streams: &Streams) ->
     into_track(track, &gst::Caps::new_any(), streams)
 }
 
+/// What the index of an MP4 file adds to the times of the stream of that name.
+fn shift_ns(name: &str, origin: &Origin, streams: &Streams) -> i64 {
+    // qtdemux ends the names of its streams with the number of the track.
+    let number = name.rsplit_once('/').and_then(|(_, number)| number.parse::<u32>().ok());
+    let number = number.filter(|_| origin.times != Times::Ours);
+    number.and_then(|number| streams.shared.timeline.shift_ns.get(&number)).copied().unwrap_or(0)
+}
+
+/// Where a buffer ends that leaves the demuxer, on the time line of the file.
+pub(super) fn end_ns(
+    pad: &gst::Pad,
+    buffer: &gst::BufferRef,
+    origin: &Origin,
+    streams: &Streams,
+) -> Option<u64> {
+    let event = pad.sticky_event::<gst::event::Segment>(0)?;
+    let segment = event.segment().downcast_ref::<gst::ClockTime>()?;
+    let begin = segment.to_running_time(buffer.pts()?)?;
+    let end = begin + buffer.duration().unwrap_or(gst::ClockTime::ZERO);
+    let added_ns = match origin.times {
+        Times::Ours => -HEADROOM_NS,
+        _ => shift_ns(&stream_name(pad), origin, streams),
+    };
+    end.nseconds().checked_add_signed(added_ns)
+}
+
 /// The track of a stream: a new one while the input is being opened, else one that goes on.
 fn track(name: &str, kind: Kind, origin: &Origin, streams: &Streams) -> Option<Arc<Track>> {
     let mut state = streams.shared.state();
@@ -625,11 +653,7 @@ fn track(name: &str, kind: Kind, origin: &Origin, streams: &Streams) -> Option<A
         return None;
     }
     let offset_ns = if state.live { state.offset_ns } else { Some(-state.headroom_ns) };
-    // qtdemux ends the names of its streams with the number of the track.
-    let number = name.rsplit_once('/').and_then(|(_, number)| number.parse().ok());
-    let number = number.filter(|_| origin.times != Times::Ours);
-    let shift_ns = number.and_then(|number: u32| streams.shared.timeline.shift_ns.get(&number));
-    let new = Track::new(name, kind, offset_ns, *shift_ns.unwrap_or(&0));
+    let new = Track::new(name, kind, offset_ns, shift_ns(name, origin, streams));
     if origin.times == Times::Matroska {
         new.count_skip();
     }

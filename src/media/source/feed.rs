@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -140,7 +141,7 @@ impl<'a> Program<'a> {
     fn run(mut self, mut source: impl Read, layout: (usize, usize)) -> Result<(), MediaError> {
         let mut demuxer = Demuxer::new(layout);
         let (mut waiting, mut looked, mut begun) = (VecDeque::new(), 0, false);
-        let (mut piece, mut offset) = (vec![0; PIECE], 0);
+        let mut piece = vec![0; PIECE];
         loop {
             let count = match source.read(&mut piece) {
                 Ok(count) => count,
@@ -151,9 +152,8 @@ impl<'a> Program<'a> {
                 }
             };
             self.streams.shared.touch();
-            self.streams.shared.count_packets(offset, &piece[..count]);
-            offset += count as u64;
             waiting.extend(if count == 0 { demuxer.finish() } else { demuxer.read(&piece[..count]) });
+            self.streams.shared.lost_packets.store(demuxer.lost(), Ordering::Release);
             looked += count;
             begun = begun
                 || count == 0

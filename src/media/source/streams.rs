@@ -12,7 +12,7 @@ use gstreamer::glib;
 use gstreamer::prelude::*;
 
 use super::Shared;
-use super::connection::{attach, dry_sink, parse_caps, start_sink, stop, text_branch, wanted_caps};
+use super::connection::{attach, dry_sink, end_ns, parse_caps, start_sink, stop, text_branch, wanted_caps};
 use crate::media::audio::Copyable;
 use crate::media::{Chapter, Container, MediaError, element};
 
@@ -60,6 +60,8 @@ pub(super) struct Origin {
     pub(super) language: Option<String>,
     /// What the stream is, where its pad does not say so yet.
     pub(super) caps: Option<gst::Caps>,
+    /// What sound was before it was decoded.
+    pub(super) coded: Option<gst::Caps>,
     /// Where the segments of a demuxer first began, which it may change its mind about.
     pub(super) begin: Arc<OnceLock<gst::ClockTime>>,
 }
@@ -67,7 +69,7 @@ pub(super) struct Origin {
 impl Origin {
     /// What only GStreamer knows.
     pub(super) fn new(times: Times) -> Self {
-        Self { times, name: None, language: None, caps: None, begin: Arc::default() }
+        Self { times, name: None, language: None, caps: None, coded: None, begin: Arc::default() }
     }
 }
 
@@ -186,9 +188,12 @@ impl Streams {
         {
             return self.subtitles(pad, origin, &media);
         }
-        let Some(container) = self.container.filter(|_| is_sound) else { return self.ignore(pad, is_sound) };
+        let Some(container) = self.container.filter(|_| is_sound) else {
+            return self.ignore(pad, origin, is_sound);
+        };
         let plain = Copyable::of(container)
             .any(|kind| parse_caps(kind.caps).is_ok_and(|known| caps.is_subset(&known)));
+        let origin = &Origin { coded: Some(caps), ..origin.clone() };
         if plain || media == "audio/x-raw" {
             return self.attach(pad, origin);
         }
@@ -197,7 +202,9 @@ impl Streams {
 
     /// Keeps subtitles where the container takes them, else says that they are left out.
     fn subtitles(self: &Arc<Self>, pad: &gst::Pad, origin: &Origin, media: &str) -> Result<(), MediaError> {
-        let Some(container) = self.container else { return self.ignore(pad, false) };
+        let Some(container) = self.container else {
+            return self.ignore(pad, origin, false);
+        };
         if container == Container::Matroska && !media.starts_with("subpicture/") {
             let sink = text_branch(pad, origin, self);
             start_sink(&sink);
@@ -225,7 +232,7 @@ impl Streams {
             }
             gst::PadProbeReturn::Ok
         });
-        self.ignore(pad, false)
+        self.ignore(pad, origin, false)
     }
 
     /// Whether nobody else has brought pictures.
@@ -320,13 +327,15 @@ impl Streams {
     }
 
     /// Lets a stream run dry; of sound it is noted how long it goes on.
-    fn ignore(&self, pad: &gst::Pad, is_sound: bool) -> Result<(), MediaError> {
+    fn ignore(self: &Arc<Self>, pad: &gst::Pad, origin: &Origin, is_sound: bool) -> Result<(), MediaError> {
         let sink = dry_sink()?;
         start_sink(&sink);
-        let shared = Arc::clone(&self.shared);
+        let (streams, origin) = (Arc::clone(self), origin.clone());
         pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+            let shared = &streams.shared;
             shared.touch();
-            if is_sound && let Some(end_ns) = info.buffer().and_then(|buffer| end_ns(pad, buffer)) {
+            let end_ns = info.buffer().and_then(|buffer| end_ns(pad, buffer, &origin, &streams));
+            if let Some(end_ns) = end_ns.filter(|_| is_sound) {
                 shared.sound_end_ns.fetch_max(end_ns, Ordering::AcqRel);
             }
             gst::PadProbeReturn::Ok
@@ -362,14 +371,6 @@ fn chapters(toc: &gst::TocRef) -> Vec<Chapter> {
         })
     };
     entries.iter().filter_map(chapter).collect()
-}
-
-/// When a buffer that leaves a demuxer ends.
-fn end_ns(pad: &gst::Pad, buffer: &gst::BufferRef) -> Option<u64> {
-    let event = pad.sticky_event::<gst::event::Segment>(0)?;
-    let segment = event.segment().downcast_ref::<gst::ClockTime>()?;
-    let begin = segment.to_running_time(buffer.pts()?)?;
-    Some((begin + buffer.duration().unwrap_or(gst::ClockTime::ZERO)).nseconds())
 }
 
 /// The best demuxer for what was found; `None` for what is no container of streams.

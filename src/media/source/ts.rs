@@ -16,6 +16,14 @@ const LARGEST_STEP_BACK: i64 = TICKS_PER_S / 2;
 const LARGEST_STEP_AHEAD: i64 = 10 * TICKS_PER_S;
 /// The longest access unit that is collected: no real picture is larger.
 const LARGEST_UNIT: usize = 64 << 20;
+/// Every packet begins so.
+const SYNC: u8 = 0x47;
+/// Packets in a row that must begin where they should for bytes to be a transport stream.
+const CERTAIN: usize = 5;
+/// The stream of packets that only fill.
+const FILLING: u16 = 0x1fff;
+/// The streams that a transport stream begins with: the list of programs and that of their names.
+const TABLES: [u16; 2] = [0x00, 0x11];
 
 /// What a stream of a program is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,15 +114,47 @@ pub(super) struct Demuxer {
     sections: HashMap<u16, Vec<u8>>,
     partial: HashMap<u16, Partial>,
     found: Vec<Found>,
+    counters: Counters,
 }
 
 /// Length of a packet with what is around it, and where in it the packet begins; `None` for what
-/// is no transport stream.
+/// is no transport stream. A recording may begin within a packet, and lack bytes further on.
 pub(super) fn layout(start: &[u8]) -> Option<(usize, usize)> {
+    // It carries a payload, or says something else.
+    let is_packet =
+        |at: usize| start.get(at) == Some(&SYNC) && start.get(at + 3).is_some_and(|flags| flags & 0x30 != 0);
     [(188, 0), (192, 4), (204, 0)].into_iter().find(|&(size, at)| {
-        let mut packets = start.iter().skip(at).step_by(size);
-        start.len() > 4 * size && packets.all(|&byte| byte == 0x47)
+        (at..at + size).any(|first| (0..CERTAIN).all(|packet| is_packet(first + packet * size)))
     })
+}
+
+/// Finds packets that are missing by their numbers.
+#[derive(Debug, Default)]
+struct Counters {
+    /// By stream, the number that came last.
+    last: HashMap<u16, u8>,
+    lost: u64,
+}
+
+impl Counters {
+    /// The next packet of a stream, whose number counts those that carry something.
+    fn count(&mut self, pid: u16, number: u8, carries: bool) {
+        if pid == FILLING {
+            return;
+        }
+        if let Some(&before) = self.last.get(&pid) {
+            // A packet may come twice.
+            let repeated = carries && number == before;
+            let gap = number.wrapping_sub(before + u8::from(carries)) & 0x0f;
+            if gap > 0 && !repeated && TABLES.contains(&pid) {
+                // Where files were joined every count begins anew, that of the tables first.
+                self.last.clear();
+            } else if !repeated {
+                self.lost += u64::from(gap);
+            }
+        }
+        self.last.insert(pid, number);
+    }
 }
 
 impl Demuxer {
@@ -129,6 +169,7 @@ impl Demuxer {
             sections: HashMap::new(),
             partial: HashMap::new(),
             found: Vec::new(),
+            counters: Counters::default(),
         }
     }
 
@@ -139,7 +180,7 @@ impl Demuxer {
         all.extend_from_slice(bytes);
         let mut at = 0;
         while let Some(packet) = all.get(at + start..at + start + 188).filter(|_| at + size <= all.len()) {
-            if packet[0] == 0x47 {
+            if packet[0] == SYNC {
                 self.packet(packet);
                 at += size;
             } else {
@@ -158,11 +199,19 @@ impl Demuxer {
         std::mem::take(&mut self.found)
     }
 
+    /// Packets that did not come.
+    pub(super) fn lost(&self) -> u64 {
+        self.counters.lost
+    }
+
     fn packet(&mut self, packet: &[u8]) {
         let pid = u16::from(packet[1] & 0x1f) << 8 | u16::from(packet[2]);
         let starts = packet[1] & 0x40 != 0;
         let (damaged, scrambled) = (packet[1] & 0x80 != 0, packet[3] & 0xc0 != 0);
         let (adapts, carries) = (packet[3] & 0x20 != 0, packet[3] & 0x10 != 0);
+        if !damaged {
+            self.counters.count(pid, packet[3] & 0x0f, carries);
+        }
         let from = if adapts { 5 + usize::from(packet[4]) } else { 4 };
         let Some(payload) = packet.get(from..).filter(|_| carries && !damaged && !scrambled) else { return };
         if pid == 0 || self.programs.contains(&pid) {
@@ -485,6 +534,7 @@ pub(super) fn ticks_ns(ticks: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutations;
 
     fn unit(pid: u16, seconds: f64) -> Unit {
         let stamp = ((seconds * 90_000.0).round() as i64).rem_euclid(WRAP);
@@ -529,6 +579,135 @@ mod tests {
         let mut bytes = vec![0x7f, 0xf0, 3, 0, 120, 1, 2, 3, 0x7f, 0xe0, 255, 1];
         bytes.extend([9; 256]);
         assert_eq!(opus_packets(&bytes), [&[1, 2, 3][..], &[9; 256]]);
+    }
+
+    fn packet(pid: u16, number: u8) -> Vec<u8> {
+        let mut packet = vec![SYNC, (pid >> 8) as u8, pid as u8, 0x10 | number & 0x0f];
+        packet.resize(188, 0xaa);
+        packet
+    }
+
+    fn lost(packets: &[Vec<u8>], piece: usize) -> u64 {
+        let mut demuxer = Demuxer::new((188, 0));
+        packets.concat().chunks(piece).for_each(|piece| drop(demuxer.read(piece)));
+        demuxer.lost()
+    }
+
+    #[test]
+    fn missing_packets_are_counted_however_they_are_read() {
+        let sent = [0, 1, 2, 5, 6, 6, 7, 14, 15, 0, 1];
+        let packets: Vec<_> = sent.iter().flat_map(|&number| [packet(7, number), packet(9, 3)]).collect();
+        for piece in [1, 3, 187, 188, 190, 100_000] {
+            assert_eq!(lost(&packets, piece), 2 + 6, "{piece}");
+        }
+        // A second file begins with its tables, and what only fills has no numbers.
+        let joined = [packet(0, 3), packet(7, 9), packet(0, 0), packet(7, 2), packet(0x1fff, 5)];
+        assert_eq!(lost(&joined, 188), 0);
+        assert_eq!(lost(&[packet(0x1fff, 5), packet(0x1fff, 9)], 188), 0);
+    }
+
+    #[test]
+    fn a_stream_is_known_by_its_packets_wherever_they_begin() {
+        let wrapped = |before: usize, after: usize| -> Vec<u8> {
+            let one = |number| [vec![1; before], packet(7, number), vec![2; after]].concat();
+            (0..8).flat_map(one).collect()
+        };
+        for (before, after, found) in [(0, 0, (188, 0)), (4, 0, (192, 4)), (0, 16, (204, 0))] {
+            let bytes = wrapped(before, after);
+            for cut in [0, 1, 100, 187] {
+                assert_eq!(layout(&bytes[cut..]), Some(found), "{found:?} without {cut} bytes");
+            }
+            let holed = [&bytes[..6 * found.0], &bytes[6 * found.0 + 3..]].concat();
+            assert_eq!(layout(&holed), Some(found));
+            assert_eq!(layout(&bytes[..4 * found.0]), None, "too few packets to be sure");
+        }
+        for other in [&b"ftyp"[..], &[SYNC; 5000], &[0; 5000]] {
+            assert_eq!(layout(other), None);
+        }
+    }
+
+    /// A table with its checksum.
+    fn table(kind: u8, number: u16, content: &[u8]) -> Vec<u8> {
+        let length = 9 + content.len();
+        let mut table = vec![kind, 0xb0 | (length >> 8) as u8, length as u8];
+        table.extend(number.to_be_bytes());
+        table.extend([0xc1, 0, 0]);
+        table.extend(content);
+        table.extend(checksum(&table).to_be_bytes());
+        table
+    }
+
+    /// What a packet carries, filled up before it.
+    fn carrying(pid: u16, number: u8, starts: bool, payload: &[u8]) -> Vec<u8> {
+        let room = 184 - payload.len();
+        let mut packet = vec![SYNC, (pid >> 8) as u8 | u8::from(starts) << 6, pid as u8];
+        packet.push(if room > 0 { 0x30 } else { 0x10 } | number & 0x0f);
+        if room > 0 {
+            packet.push(room as u8 - 1);
+            packet.resize(4 + room, 0);
+        }
+        packet.extend(payload);
+        packet
+    }
+
+    /// A program of pictures, sound with a language, and Opus; two units of each.
+    fn program() -> Vec<u8> {
+        let list = [
+            &[0xe1, 1, 0xf0, 0][..],
+            &[0x1b, 0xe1, 1, 0xf0, 0],
+            &[0x0f, 0xe1, 2, 0xf0, 6, 0x0a, 4, b'd', b'e', b'u', 0],
+            &[0x06, 0xe1, 3, 0xf0, 10, 0x05, 4, b'O', b'p', b'u', b's', 0x7f, 2, 0x80, 2],
+        ];
+        let pointed = |table: Vec<u8>| [vec![0], table].concat();
+        let mut packets = vec![
+            carrying(0, 0, true, &pointed(table(0, 1, &[0, 1, 0xf0, 0]))),
+            carrying(0x1000, 0, true, &pointed(table(2, 1, &list.concat()))),
+        ];
+        for number in 0..2 {
+            for pid in 0x101..=0x103 {
+                let opus = [0x7f, 0xe0, 3, 9, 8, 7];
+                let head =
+                    [0, 0, 1, 0xe0, 0, 0, 0x80, 0xc0, 10, 0x31, 0, 5, 0xbf, 0x21, 0x11, 0, 5, 0xbf, 0x21];
+                packets.push(carrying(pid, 2 * number, true, &[&head[..], &opus].concat()));
+                packets.push(carrying(pid, 2 * number + 1, false, &[number; 184]));
+            }
+        }
+        packets.concat()
+    }
+
+    fn found(bytes: &[u8]) -> Vec<Found> {
+        let mut demuxer = Demuxer::new((188, 0));
+        let mut found: Vec<Found> = bytes.chunks(500).flat_map(|piece| demuxer.read(piece)).collect();
+        found.extend(demuxer.finish());
+        found
+    }
+
+    #[test]
+    fn streams_of_any_bytes_are_survived() {
+        let whole = program();
+        let all = found(&whole);
+        let Found::Streams(streams) = &all[0] else { panic!("{all:?}") };
+        assert_eq!(streams.iter().map(Stream::codec).collect::<Vec<_>>(), ["H.264", "AAC", "Opus"]);
+        assert_eq!(streams[1].language.as_deref(), Some("deu"));
+        assert_eq!(all.len(), 1 + 6);
+        mutations::survived(&whole, 1500, |bytes| {
+            layout(bytes);
+            let mut clock = Clock::default();
+            for found in found(bytes) {
+                if let Found::Unit(unit) = found {
+                    clock.time(&unit);
+                }
+            }
+        });
+        // Tables whose checksum is right all the same.
+        let list = &whole[188..376];
+        let list = &list[list.len() - (4 + 5 + 11 + 15 + 4)..list.len() - 4];
+        mutations::survived(list, 2000, |content| {
+            let mut demuxer = Demuxer::new((188, 0));
+            demuxer.tables(0, &table(0, 1, content));
+            demuxer.programs.push(0x1000);
+            demuxer.tables(0x1000, &table(2, 1, content));
+        });
     }
 
     #[test]

@@ -309,7 +309,8 @@ fn mtcnn_from_names(net: &Net, tensors: BTreeMap<String, Tensor>) -> Result<Weig
 
 /// A tensor of the same shape whose value at (first index, flat rest) is taken from `source`.
 fn reorder(tensor: &Tensor, source: impl Fn(usize, usize) -> usize) -> Tensor {
-    let rest: usize = tensor.shape.iter().skip(1).product();
+    // The product of the other sizes, which may be too large for a number where there are no values.
+    let rest = tensor.data.len() / tensor.shape.first().copied().unwrap_or(1).max(1);
     let value = |at: usize| tensor.data.get(source(at / rest, at % rest)).copied().unwrap_or_default();
     Tensor { shape: tensor.shape.clone(), data: (0..tensor.data.len()).map(value).collect() }
 }
@@ -448,7 +449,9 @@ fn is_prelu(layer: &Layer) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Precision;
     use super::*;
+    use crate::mutations;
 
     /// A Caffe model of that network, its layers named by nothing but their place.
     fn layers(network: Architecture) -> Vec<Layer> {
@@ -506,6 +509,39 @@ mod tests {
         assert!(refusal(|list| list.truncate(8)).contains("no InnerProduct"));
         assert!(refusal(|list| list[0].blobs[0].shape = vec![1 << 60, 0]).contains("not supported"));
         assert!(refusal(|list| list[8].blobs[0].shape[1] = 7).contains("fc5.weight (layer l12)"));
+    }
+
+    #[test]
+    fn a_blob_without_values_may_have_any_sizes() {
+        let blob = Tensor { shape: vec![0, 1 << 40, 1 << 40, 1], data: Vec::new() };
+        let layer = Layer { name: "conv4-2".into(), kind: "Convolution".into(), blobs: vec![blob] };
+        assert!(matches!(from_caffe(vec![layer]), Err(WeightsError::Missing { .. })));
+    }
+
+    #[test]
+    fn files_of_any_bytes_are_survived() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/weights");
+        let read = |bytes: &[u8]| drop(import_bytes(bytes));
+        for (name, count) in [
+            ("new.caffemodel", 200),
+            ("old.caffemodel", 200),
+            ("stream-f64.pth", 200),
+            ("stream-python2.pth", 200),
+            ("zip.pth", 60),
+            ("zip-f16-nested.pth", 60),
+            ("opensphere.pth", 300),
+            ("no-state.pth", 300),
+        ] {
+            mutations::survived(&std::fs::read(folder.join(name)).unwrap(), count, read);
+        }
+        let whole = import_bytes(&std::fs::read(folder.join("new.caffemodel")).unwrap()).unwrap();
+        for precision in [Precision::F32, Precision::F16] {
+            mutations::survived(&whole.to_safetensors(precision).unwrap(), 200, |bytes| {
+                read(bytes);
+                let stored = Stored::new(bytes);
+                drop(stored.and_then(|stored| stored.id()));
+            });
+        }
     }
 
     #[test]

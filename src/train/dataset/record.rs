@@ -63,7 +63,8 @@ impl RecordFile {
         let numbers = match index.get(&0) {
             Some(&offset) => match reader.header(0, offset)?.labels.first() {
                 // The first record says where images end.
-                Some(&end) => 1..end as u64,
+                Some(&end) if end >= 1.0 => 1..end as u64,
+                Some(end) => return Err(reader.damaged(0, format!("it says that images end at {end}"))),
                 None => 0..u64::MAX,
             },
             None => 0..u64::MAX,

@@ -33,7 +33,7 @@ impl Teacher {
             "<f8" => data.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
             other => return Err(error(format!("its values are of type {other}"))),
         };
-        if size == 0 || values.len() != rows * size {
+        if size == 0 || rows.checked_mul(size) != Some(values.len()) {
             return Err(error(format!("{} values are not {rows} rows of {size}", values.len())));
         }
         for (number, row) in values.chunks_exact_mut(size).enumerate() {

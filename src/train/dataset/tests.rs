@@ -3,6 +3,7 @@
 use image::Rgb;
 
 use super::*;
+use crate::mutations;
 
 fn config() -> DataConfig {
     DataConfig { exclude: Vec::new(), ..DataConfig::default() }
@@ -242,4 +243,61 @@ fn a_teacher_has_a_row_for_each_image() {
     assert!(refusal(2).contains("type <i4"));
     write(&header.replace("(2, 2)", "(4,)"), &data);
     assert!(refusal(2).contains("two-dimensional"));
+}
+
+/// Reads everything of a data set that can be read.
+fn read_all(path: &Path) {
+    let Ok(set) = Dataset::open(path, &config(), 1) else { return };
+    let mut reader = set.reader().unwrap();
+    set.items.iter().for_each(|(image, _)| drop(reader.read(image)));
+}
+
+#[test]
+fn a_first_record_that_ends_images_before_they_begin_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = record(folder.path(), &[(0.0, png(96, 1)), (1.0, png(96, 2))]);
+    let mut bytes = std::fs::read(&path).unwrap();
+    for end in [0.0f32, 0.5, -3.0, f32::NAN, f32::NEG_INFINITY] {
+        bytes[8 + 24..][..4].copy_from_slice(&end.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(refusal(&path, &config()).contains("images end at"), "{end}");
+    }
+}
+
+#[test]
+fn data_sets_of_any_bytes_are_survived() {
+    let folder = tempfile::tempdir().unwrap();
+    let images: Vec<_> = (0..4u8).map(|n| (f32::from(n / 2), png(96, n))).collect();
+    let path = record(folder.path(), &images);
+    let index = path.with_extension("idx");
+    for (changed, count) in [(&path, 250), (&index, 150)] {
+        let whole = std::fs::read(changed).unwrap();
+        mutations::survived(&whole, count, |bytes| {
+            std::fs::write(changed, bytes).unwrap();
+            read_all(&path);
+        });
+        std::fs::write(changed, whole).unwrap();
+    }
+    let list = folder.path().join("list.txt");
+    mutations::survived(b"a/0.png 0\nb/0.png 1\na/1.png\t0\n\nb/1.png 1\n", 200, |bytes| {
+        std::fs::write(&list, bytes).unwrap();
+        read_all(&list);
+    });
+}
+
+#[test]
+fn teachers_of_any_bytes_are_survived() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("teacher.npy");
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }\n";
+    let array = |header: &str| {
+        let length = (header.len() as u16).to_le_bytes();
+        [&b"\x93NUMPY\x01\x00"[..], &length, header.as_bytes(), &[1; 16]].concat()
+    };
+    std::fs::write(&path, array(&header.replace("(2, 2)", "(2, 18446744073709551615)"))).unwrap();
+    assert!(Teacher::read(&path, 2).unwrap_err().to_string().contains("are not 2 rows of"));
+    mutations::survived(&array(header), 400, |bytes| {
+        std::fs::write(&path, bytes).unwrap();
+        drop(Teacher::read(&path, 2));
+    });
 }

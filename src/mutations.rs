@@ -1,0 +1,164 @@
+//! Mutations of bytes, the same every time: what every reader of foreign bytes has to survive.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// Memory that reading a small file may take at most, in bytes.
+const MOST_MEMORY: isize = 400 << 20;
+/// Time that it may take at most, on a machine full of other work and without optimisation.
+const MOST_TIME: Duration = Duration::from_secs(20);
+/// How much of either end of a file is mutated more often than the rest: headers and indexes.
+const END: usize = 600;
+
+/// Hands `count` mutations of a file to `read`, which may refuse them but must not panic, go on for
+/// ever or take memory without bounds.
+pub(crate) fn survived(whole: &[u8], count: usize, mut read: impl FnMut(&[u8])) {
+    let mut rng = StdRng::seed_from_u64(whole.len() as u64);
+    for number in 0..count {
+        let bytes = mutated(whole, &mut rng);
+        let told = Told { number, length: bytes.len() };
+        let began = Instant::now();
+        let memory = memory_of(|| read(&bytes));
+        assert!(memory < MOST_MEMORY, "mutation {number} takes {memory} bytes of memory");
+        assert!(began.elapsed() < MOST_TIME, "mutation {number} takes {:?}", began.elapsed());
+        drop(told);
+    }
+}
+
+/// Says which mutation it was that a reader panicked at.
+struct Told {
+    number: usize,
+    length: usize,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("this was mutation {}, of {} bytes", self.number, self.length);
+        }
+    }
+}
+
+fn mutated(whole: &[u8], rng: &mut StdRng) -> Vec<u8> {
+    let mut bytes = whole.to_vec();
+    for _ in 0..rng.random_range(1..=3) {
+        mutate(&mut bytes, rng);
+    }
+    bytes
+}
+
+/// A place in `length` bytes, or behind them.
+fn place(length: usize, rng: &mut StdRng) -> usize {
+    let end = END.min(length);
+    match rng.random_range(0..4) {
+        0 => rng.random_range(0..=end),
+        1 => length - rng.random_range(0..=end),
+        _ => rng.random_range(0..=length),
+    }
+}
+
+fn mutate(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+    let length = bytes.len();
+    let at = place(length, rng);
+    let to = (at + rng.random_range(1..=64)).min(length);
+    match rng.random_range(0..8) {
+        0 => bytes.truncate(at),
+        1 => drop(bytes.drain(at..to)),
+        // A piece of the file in another place of it, beside or instead of what is there.
+        2 => {
+            let piece = bytes[at..to].to_vec();
+            let new = place(length, rng);
+            bytes.splice(new..new, piece);
+        }
+        3 => {
+            let new = place(length, rng);
+            let piece = bytes[at..to].iter().copied().take(length - new).collect::<Vec<_>>();
+            bytes[new..][..piece.len()].copy_from_slice(&piece);
+        }
+        // A number that is the smallest or the largest, or nearly, of some width and byte order.
+        4 | 5 => {
+            let number: u64 = match rng.random_range(0..5) {
+                0 => 0,
+                1 => u64::MAX >> rng.random_range(0..4),
+                2 => u64::from(u32::MAX) >> rng.random_range(0..4),
+                3 => length as u64 + rng.random_range(0..3),
+                _ => 1 << rng.random_range(0..64),
+            };
+            let width = [1, 2, 4, 8][rng.random_range(0..4)];
+            let (low, high) = (number.to_le_bytes(), number.to_be_bytes());
+            let new = if rng.random() { &low[..width] } else { &high[8 - width..] };
+            bytes.iter_mut().skip(at).zip(new).for_each(|(old, new)| *old = *new);
+        }
+        6 => bytes[at..to].iter_mut().for_each(|byte| *byte = rng.random()),
+        _ => bytes[at..to].iter_mut().take(1).for_each(|byte| *byte ^= 1 << rng.random_range(0..8)),
+    }
+}
+
+thread_local! {
+    /// Bytes that this thread holds, and the most that it ever held.
+    static HELD: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
+}
+
+/// The most memory that this thread takes while it does something.
+fn memory_of(what: impl FnOnce()) -> isize {
+    let (before, _) = HELD.get();
+    HELD.set((before, before));
+    what();
+    HELD.get().1 - before
+}
+
+/// The allocator of the tests: the system's, with an account for each thread.
+struct Counted;
+
+#[global_allocator]
+static ALLOCATOR: Counted = Counted;
+
+fn count(bytes: isize) {
+    // A thread that is ending has no account any more.
+    let _ = HELD.try_with(|held| {
+        let (now, most) = held.get();
+        held.set((now + bytes, most.max(now + bytes)));
+    });
+}
+
+// SAFETY: everything is left to the system's allocator; the account neither allocates nor unwinds.
+unsafe impl GlobalAlloc for Counted {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size as isize - layout.size() as isize);
+        // SAFETY: as the caller promises.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[test]
+fn what_a_reader_takes_is_measured() {
+    assert!((1 << 20..2 << 20).contains(&memory_of(|| drop(vec![1u8; 1 << 20]))));
+    let mut seen = Vec::new();
+    survived(b"a short text", 100, |bytes| seen.push(bytes.to_vec()));
+    let before = seen.len();
+    seen.sort();
+    seen.dedup();
+    assert!(before == 100 && seen.len() > 60, "{} different mutations", seen.len());
+}

@@ -1,0 +1,96 @@
+#!/bin/sh
+# Everything that `make test` checks, the cheap things first:
+#   tools/check.sh [lint|test]     one part of it; both without an argument
+# After the tests come the ten slowest, and those that were skipped for lack of data or tools.
+set -eu
+cd "$(dirname "$0")/.."
+
+# Every combination of features that is kept working beside the default, one per line; those that a
+# feature turns on come with it. Not among them is cuda, which takes NVIDIA's compiler: see
+# tools/cuda.sh.
+combinations='--no-default-features
+--no-default-features --features=bundled-models
+--no-default-features --features=candle
+--no-default-features --features=label
+--no-default-features --features=video
+--no-default-features --features=train
+--no-default-features --features=cli'
+
+say() { printf '\n%s\n' "check: $*"; }
+
+lint() {
+    say "cargo fmt --check"
+    cargo fmt --check
+    say "cargo clippy --all-targets"
+    cargo clippy --all-targets -- -D warnings
+    while read -r combination; do
+        say "cargo check --all-targets $combination"
+        # shellcheck disable=SC2086
+        cargo check --all-targets $combination </dev/null
+    done <<END
+$combinations
+END
+    say "cargo doc --no-deps"
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+}
+
+# Shows what the test runner says but what passing tests print. Of that, and of the times, it
+# keeps a line per test: seconds or the reason for skipping, a tab, the name.
+watch_tests() {
+    awk -v times="$notes/times" -v skipped="$notes/skipped" '
+        /^ +Running / { binary = $2 == "unittests" ? $3 : $2 }
+        /^successes:$/ { quiet = 1 }
+        /^failures:$/ || /^test result:/ { quiet = 0 }
+        quiet && /^---- .* stdout ----$/ { name = $2 }
+        quiet && /^skipped/ { print $0 "\t" binary " " name >>skipped }
+        /^test .* <[0-9.]+s>$/ {
+            time = $NF
+            gsub(/[<>s]/, "", time)
+            print time "\t" binary " " $2 >>times
+        }
+        !quiet { print; fflush() }
+    '
+}
+
+tell() {
+    say "the slowest tests, in seconds"
+    sort -rn "$notes/times" | head -10
+    say "$(cut -f 2 "$notes/skipped" | sort -u | wc -l) tests skipped, or a part of them, for lack of data or tools"
+    sort -u "$notes/skipped" | awk -F '\t' '
+        $1 != reason { reason = $1; print reason }
+        { print "    " $2 }
+    '
+    echo
+}
+
+run_tests() {
+    say "cargo test"
+    # Examples too, which a test runs.
+    cargo build --examples
+    cargo test --tests --no-run
+    notes=$(mktemp -d)
+    trap 'rm -rf "$notes"' EXIT
+    : >"$notes/times"
+    : >"$notes/skipped"
+    # The test runner counts its times as unstable: the tests are run, not compiled, with the leave
+    # to ask for them.
+    host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+    {
+        env "CARGO_TARGET_${host}_RUNNER=env RUSTC_BOOTSTRAP=1" \
+            cargo test --tests --no-fail-fast -- -Z unstable-options --report-time --show-output 2>&1 ||
+            touch "$notes/failed"
+    } | watch_tests
+    tell
+    cargo test --doc || touch "$notes/failed"
+    [ ! -e "$notes/failed" ]
+}
+
+case "${1:-all}" in
+all)
+    lint
+    run_tests
+    ;;
+lint) lint ;;
+test) run_tests ;;
+*) say "say lint or test" >&2 && exit 2 ;;
+esac
