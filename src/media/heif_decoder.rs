@@ -157,7 +157,7 @@ fn colour_as_told(pad: &gst::Pad, [range, matrix, transfer, primaries]: [u16; 4]
         VideoTransferFunction::from_iso(transfer.into()),
         VideoColorPrimaries::from_iso(primaries.into()),
     );
-    super::source::on_caps(pad, move |caps| {
+    super::pads::on_caps(pad, move |caps| {
         let mut caps = caps.to_owned();
         caps.make_mut().structure_mut(0)?.set("colorimetry", told.to_string());
         Some(caps)

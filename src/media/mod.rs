@@ -25,6 +25,8 @@ mod matroska;
 #[cfg(feature = "video")]
 mod mp4;
 #[cfg(feature = "video")]
+mod pads;
+#[cfg(feature = "video")]
 mod remake;
 #[cfg(feature = "video")]
 mod screen;

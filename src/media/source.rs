@@ -1,8 +1,11 @@
 //! The source: an opened input, its state and its reconnection.
 
+mod branches;
+mod caps;
 mod connection;
 mod demuxed;
 mod feed;
+mod origin;
 mod refusal;
 mod shown;
 mod streams;
@@ -19,7 +22,6 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 
 use connection::Connection;
-pub(super) use demuxed::on_caps;
 use tone::ToneMap;
 
 use super::audio::{Kind, Track};

@@ -10,15 +10,15 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use gstreamer_video::VideoFrameExt;
 
+use super::branches::{start_sink, stop, wanted_caps};
+use super::caps::{colorimetry, pinned};
 use super::demuxed::{self, KeptBack};
 use super::feed::{self, Opener};
+use super::origin::{HEADROOM_NS, SOUND_DECODER, Streams};
 use super::shown;
-use super::streams::{HEADROOM_NS, Origin, SOUND_DECODER, Streams, Times};
-use super::tone::Hdr;
 use super::{FALLBACK_FRAME_NS, Format, Shared, SourceOptions};
-use crate::media::audio::{Copyable, Kind, Track};
 use crate::media::matroska::Turn;
-use crate::media::{Colorimetry, Container, Frame, Input, Matrix, MediaError, Picture};
+use crate::media::{Frame, Input, MediaError, Picture};
 use crate::media::{element, error_text};
 
 /// Frames decoded ahead: of a file, the decoder waits; of a live source, older ones are lost.
@@ -146,23 +146,6 @@ impl Drop for Connection {
         });
         let _ = finished.recv_timeout(CLOSE_LIMIT);
     }
-}
-
-/// What a decoder is to hand out: pictures, if wanted, and sound decoded or as the container of the
-/// output takes it.
-pub(super) fn wanted_caps(container: Option<Container>, pictures: bool) -> Result<gst::Caps, MediaError> {
-    let mut caps = gst::Caps::new_empty();
-    let wanted = caps.make_mut();
-    if pictures {
-        wanted.append(gst::Caps::builder("video/x-raw").any_features().build());
-    }
-    if let Some(container) = container {
-        wanted.append(gst::Caps::builder("audio/x-raw").any_features().build());
-        for kind in Copyable::of(container) {
-            wanted.append(parse_caps(kind.caps)?);
-        }
-    }
-    Ok(caps)
 }
 
 /// Begins to read a file; what can be read only once, and transport streams, are fed by ourselves
@@ -305,37 +288,6 @@ fn video_branch(
     Ok((input, filter))
 }
 
-/// Stops an element that may have been started by [`start_sink`].
-pub(super) fn stop(element: &gst::Element) {
-    element.set_locked_state(false);
-    let _ = element.set_state(gst::State::Null);
-}
-
-/// Starts a sink before the pipeline: a decoder that has not got enough yet keeps the whole in the
-/// state in which sinks take one buffer and wait, and then nothing more would come.
-pub(super) fn start_sink(sink: &gst::Element) {
-    sink.set_locked_state(true);
-    // Fails only where the first buffer fails too.
-    let _ = sink.set_state(gst::State::Playing);
-}
-
-/// I420 in system memory, of 10 bits what is to be mapped; once there was a picture its size and
-/// pixel aspect: what comes in another size later is letterboxed.
-pub(super) fn pinned(format: Option<&Format>, hdr: Option<Hdr>) -> gst::Caps {
-    let samples = if hdr.is_some() { "I420_10LE" } else { "I420" };
-    let caps = gst::Caps::builder("video/x-raw").field("format", samples);
-    match format {
-        None => caps.build(),
-        Some(format) => {
-            let (n, d) = format.pixel_aspect;
-            caps.field("width", format.width as i32)
-                .field("height", format.height as i32)
-                .field("pixel-aspect-ratio", gst::Fraction::new(n as i32, d as i32))
-                .build()
-        }
-    }
-}
-
 /// In the streaming thread: makes a frame of a sample and queues it.
 fn take_picture(
     shared: &Shared,
@@ -463,226 +415,4 @@ fn picture(buffer: &gst::BufferRef, video: &gst_video::VideoInfo) -> Option<Pict
         }
     }
     Picture::from_i420(data, width, height, colorimetry(video))
-}
-
-/// What the caps say of colour; unknown matrices are guessed by height, as players do.
-pub(super) fn colorimetry(video: &gst_video::VideoInfo) -> Colorimetry {
-    use gst_video::VideoColorMatrix as M;
-    let matrix = match video.colorimetry().matrix() {
-        M::Bt601 | M::Fcc => Matrix::Bt601,
-        M::Bt709 | M::Smpte240m => Matrix::Bt709,
-        M::Bt2020 => Matrix::Bt2020,
-        _ if video.height() > 576 => Matrix::Bt709,
-        _ => Matrix::Bt601,
-    };
-    let full_range = video.colorimetry().range() == gst_video::VideoColorRange::Range0_255;
-    Colorimetry { matrix, full_range }
-}
-
-/// Connects a new decoded pad: the first video one, every sound one; others run dry.
-pub(super) fn attach(
-    pad: &gst::Pad,
-    origin: &Origin,
-    pipeline: &gst::Pipeline,
-    streams: &Streams,
-) -> Result<(), MediaError> {
-    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-    let caps = origin.caps.clone().filter(|_| caps.is_any()).unwrap_or(caps);
-    let media = caps.structure(0).map_or(String::new(), |s| s.name().to_string());
-    let refused = |what: &str| MediaError::MissingElement(format!("a way to take its {what}"));
-    if media.starts_with("video/") && !streams.video_pad.is_linked() {
-        streams.shared.update(streams.generation, |state| state.connection.video_found = true);
-        return pad.link(&streams.video_pad).map(drop).map_err(|_| refused("video"));
-    }
-    let elements = match streams.container {
-        Some(container) if media.starts_with("audio/") => {
-            audio_branch(pad, &caps, origin, streams, container)?
-        }
-        _ => {
-            vec![dry_sink()?]
-        }
-    };
-    if let Some(sink) = elements.last() {
-        start_sink(sink);
-    }
-    if pipeline.add_many(&elements).is_err() {
-        elements.iter().for_each(stop);
-        return Err(refused("sound"));
-    }
-    gst::Element::link_many(&elements).map_err(|_| refused("sound"))?;
-    for element in elements.iter().rev().filter(|element| !element.is_locked_state()) {
-        element.sync_state_with_parent().map_err(|_| refused("sound"))?;
-    }
-    let input =
-        elements.first().and_then(|first| first.static_pad("sink")).ok_or_else(|| refused("sound"))?;
-    pad.link(&input).map(drop).map_err(|_| refused("sound"))
-}
-
-/// Takes what nobody wants.
-pub(super) fn dry_sink() -> Result<gst::Element, MediaError> {
-    let sink = element("fakesink")?;
-    sink.set_property("sync", false);
-    sink.set_property("async", false);
-    Ok(sink)
-}
-
-/// The name that the demuxer gave the stream of a pad.
-fn stream_name(pad: &gst::Pad) -> String {
-    let event = pad.sticky_event::<gst::event::StreamStart>(0);
-    event.map_or_else(String::new, |event| event.stream_id().to_string())
-}
-
-/// Elements that frame compressed sound, or pass decoded sound, into a track.
-fn audio_branch(
-    pad: &gst::Pad,
-    caps: &gst::Caps,
-    origin: &Origin,
-    streams: &Streams,
-    container: Container,
-) -> Result<Vec<gst::Element>, MediaError> {
-    let compressed = caps.structure(0).is_none_or(|format| format.name() != "audio/x-raw");
-    let mut elements = Vec::new();
-    let mut wanted = gst::Caps::new_empty_simple("audio/x-raw");
-    if compressed {
-        for kind in Copyable::of(container) {
-            if parse_caps(kind.caps)?.can_intersect(caps) {
-                // vorbisparse counts times from 0, and all that it adds may be there already.
-                let headed = caps.structure(0).is_some_and(|format| format.has_field("streamheader"));
-                let needless = headed && kind.parser == "vorbisparse";
-                elements.push(element(if needless { "identity" } else { kind.parser })?);
-                wanted = parse_caps(kind.framed)?;
-            }
-        }
-    }
-    let name = origin.name.clone().unwrap_or_else(|| stream_name(pad));
-    let kind = if compressed { Kind::Packets } else { Kind::Samples };
-    let track = track(&name, kind, origin, streams);
-    if let Some(track) = &track {
-        follow_tags(pad, track);
-        if let Some(coded) = &origin.coded {
-            track.came_as(coded);
-        }
-    }
-    elements.push(into_track(track, &wanted, streams));
-    Ok(elements)
-}
-
-/// What passes on all that comes to a track.
-fn into_track(track: Option<Arc<Track>>, wanted: &gst::Caps, streams: &Streams) -> gst::Element {
-    let sink = gst_app::AppSink::builder().sync(false).async_(false).caps(wanted).build();
-    let (shared, dry) = (Arc::clone(&streams.shared), track.clone());
-    let (ended, generation) = (Arc::clone(&streams.shared), streams.generation);
-    ended.update(generation, |state| state.connection.running += 1);
-    sink.set_callbacks(
-        gst_app::AppSinkCallbacks::builder()
-            .new_sample(move |sink| {
-                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-                shared.touch();
-                if let Some(track) = &track
-                    && track.push(sample)
-                {
-                    shared.changed.notify_all();
-                }
-                Ok(gst::FlowSuccess::Ok)
-            })
-            .eos(move |_| {
-                if let Some(track) = &dry {
-                    track.run_dry();
-                }
-                ended.update(generation, |state| state.end_one());
-            })
-            .build(),
-    );
-    sink.upcast()
-}
-
-/// A way into a track for subtitles, which the container takes as they are.
-pub(super) fn text_branch(pad: &gst::Pad, origin: &Origin, streams: &Streams) -> gst::Element {
-    let track = track(&stream_name(pad), Kind::Text, origin, streams);
-    if let Some(track) = &track {
-        follow_tags(pad, track);
-    }
-    into_track(track, &gst::Caps::new_any(), streams)
-}
-
-/// What the index of an MP4 file adds to the times of the stream of that name.
-fn shift_ns(name: &str, origin: &Origin, streams: &Streams) -> i64 {
-    // qtdemux ends the names of its streams with the number of the track.
-    let number = name.rsplit_once('/').and_then(|(_, number)| number.parse::<u32>().ok());
-    let number = number.filter(|_| origin.times != Times::Ours);
-    number.and_then(|number| streams.shared.timeline.shift_ns.get(&number)).copied().unwrap_or(0)
-}
-
-/// Where a buffer ends that leaves the demuxer, on the time line of the file.
-pub(super) fn end_ns(
-    pad: &gst::Pad,
-    buffer: &gst::BufferRef,
-    origin: &Origin,
-    streams: &Streams,
-) -> Option<u64> {
-    let event = pad.sticky_event::<gst::event::Segment>(0)?;
-    let segment = event.segment().downcast_ref::<gst::ClockTime>()?;
-    let begin = segment.to_running_time(buffer.pts()?)?;
-    let end = begin + buffer.duration().unwrap_or(gst::ClockTime::ZERO);
-    let added_ns = match origin.times {
-        Times::Ours => -HEADROOM_NS,
-        _ => shift_ns(&stream_name(pad), origin, streams),
-    };
-    end.nseconds().checked_add_signed(added_ns)
-}
-
-/// The track of a stream: a new one while the input is being opened, else one that goes on.
-fn track(name: &str, kind: Kind, origin: &Origin, streams: &Streams) -> Option<Arc<Track>> {
-    let mut state = streams.shared.state();
-    if state.generation != streams.generation {
-        return None;
-    }
-    let number = state.connection.audio_pads;
-    state.connection.audio_pads += 1;
-    let named = origin.name.as_ref().and_then(|name| state.tracks.iter().find(|track| track.stream == *name));
-    let again = state.tracks.get(number).filter(|_| streams.generation > 0);
-    if let Some(track) = named.or(again) {
-        return Some(Arc::clone(track)).filter(|track| origin.name.is_some() || track.kind == kind);
-    }
-    if streams.generation > 0 {
-        return None;
-    }
-    if state.opened {
-        let what = if kind == Kind::Text { "subtitle" } else { "sound" };
-        state.notes.push(format!("a {what} track that begins later is left out"));
-        return None;
-    }
-    let offset_ns = if state.live { state.offset_ns } else { Some(-state.headroom_ns) };
-    let new = Track::new(name, kind, offset_ns, shift_ns(name, origin, streams));
-    if origin.times == Times::Matroska {
-        new.count_skip();
-    }
-    if let Some(language) = &origin.language {
-        new.describe(Some(language), None);
-    }
-    state.tracks.push(Arc::clone(&new));
-    Some(new)
-}
-
-/// Notes what the tags of a stream say of it.
-fn follow_tags(pad: &gst::Pad, track: &Arc<Track>) {
-    let track = Arc::clone(track);
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        if let Some(gst::EventView::Tag(event)) = info.event().map(|event| event.view()) {
-            let tags = event.tag();
-            if tags.scope() == gst::TagScope::Stream {
-                let language = tags.get::<gst::tags::LanguageCode>();
-                let title = tags.get::<gst::tags::Title>();
-                track.describe(
-                    language.as_ref().map(|code| code.get()),
-                    title.as_ref().map(|title| title.get()),
-                );
-            }
-        }
-        gst::PadProbeReturn::Ok
-    });
-}
-
-pub(super) fn parse_caps(text: &str) -> Result<gst::Caps, MediaError> {
-    text.parse().map_err(|_| MediaError::MissingElement(format!("the caps {text}")))
 }

@@ -13,6 +13,8 @@ use gstreamer_video::{
     VideoColorMatrix, VideoColorPrimaries, VideoColorRange, VideoColorimetry, VideoTransferFunction,
 };
 
+use crate::media::pads::on_caps;
+
 /// What a demuxer said of the colour of a stream that may say so itself.
 #[derive(Debug, Default)]
 pub(super) struct KeptBack {
@@ -86,26 +88,6 @@ pub(super) fn correct(pipeline: &gst::Pipeline, kept: &Arc<KeptBack>) {
                 on_caps(pad, move |caps| corrected(caps, &kept));
             }
         });
-    });
-}
-
-/// Puts other caps into the place of those that go through a pad, where `change` gives some.
-pub(in crate::media) fn on_caps(
-    pad: &gst::Pad,
-    change: impl Fn(&gst::CapsRef) -> Option<gst::Caps> + Send + Sync + 'static,
-) {
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        let changed = match &info.data {
-            Some(gst::PadProbeData::Event(event)) => match event.view() {
-                gst::EventView::Caps(now) => change(now.caps()),
-                _ => None,
-            },
-            _ => None,
-        };
-        if let Some(caps) = changed {
-            info.data = Some(gst::PadProbeData::Event(gst::event::Caps::new(&caps)));
-        }
-        gst::PadProbeReturn::Ok
     });
 }
 

@@ -11,7 +11,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
-use super::streams::{HEADROOM_NS, Origin, Streams, Times};
+use super::origin::{HEADROOM_NS, Origin, Streams, Times};
 use super::ts::{self, Clock, Demuxer, Found, Stream, Unit, Wrapping};
 use crate::media::MediaError;
 

@@ -9,10 +9,12 @@ use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use gstreamer_video::{VideoFormat, VideoFrameExt, VideoInterlaceMode, VideoTransferFunction};
 
-use super::demuxed::{self, KeptBack};
+use super::caps::{colorimetry, pinned};
+use super::demuxed::KeptBack;
 use super::tone::{Hdr, Plane, ToneMap};
 use super::{Shared, State};
 use crate::media::Picture;
+use crate::media::pads::on_caps;
 
 /// Settles what the pictures that go through a pad are, before anything is made of them.
 ///
@@ -27,7 +29,7 @@ pub(super) fn settle(
 ) {
     let shared = Arc::clone(shared);
     let filter = filter.downgrade();
-    demuxed::on_caps(pad, move |caps| {
+    on_caps(pad, move |caps| {
         let video = gst_video::VideoInfo::from_caps(caps).ok()?;
         let told = caps.structure(0)?.get::<&str>("colorimetry").ok().and_then(|text| text.parse().ok());
         let completed = kept.completed(told, video.height(), shared.timeline.full_range);
@@ -36,7 +38,7 @@ pub(super) fn settle(
         note(&shared, generation, &video, hdr, kept.transparent());
         if let Some(filter) = filter.upgrade() {
             let format = shared.state().format.clone();
-            filter.set_property("caps", super::connection::pinned(format.as_ref(), hdr));
+            filter.set_property("caps", pinned(format.as_ref(), hdr));
         }
         let completed = completed?.to_string();
         let mut caps = caps.to_owned();
@@ -124,7 +126,7 @@ pub(super) fn mapped(
     shared: &Shared,
 ) -> Option<Picture> {
     let hdr = hdr(video)?;
-    let map = shared.tone_map.get_or_init(|| ToneMap::new(hdr, super::connection::colorimetry(video)));
+    let map = shared.tone_map.get_or_init(|| ToneMap::new(hdr, colorimetry(video)));
     let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, video).ok()?;
     let plane = |number: u32| {
         let stride = usize::try_from(*frame.plane_stride().get(number as usize)?).ok()?;
