@@ -63,9 +63,9 @@ def sets():
     of_friends = lambda *more: [(clip / name, FRIENDS / "truth.json", ["--clip", name, *more]) for name in friends_clips()]
     return [
         ("interview (hamilton)", "hamilton", [(VIDEO / "hamilton/clip.mp4", VIDEO / "hamilton/truth.json", [])]),
-        ("friends, ten stills a person", "ten", of_friends()),
-        ("friends, one still a person", "one", of_friends()),
-        ("friends, three of six people enrolled", "half", of_friends("--enrolled", ",".join(HALF))),
+        ("six characters, ten stills per person", "ten", of_friends()),
+        ("six characters, one still per person", "one", of_friends()),
+        ("six characters, three of six people enrolled", "half", of_friends("--enrolled", ",".join(HALF))),
         ("bundled sample", "sample", [(SAMPLES / "sample.mp4", SAMPLES / "sample.json", [])]),
     ]
 
@@ -105,7 +105,7 @@ def modes(folder):
             "names on what is no face of the truth": lambda t: t["named_elsewhere"],
             "track switches": lambda t: both(t, "switches"),
             "interruptions, easy / difficult": lambda t: f"{t['easy', 'interruptions']} / {t['difficult', 'interruptions']}",
-            "changes of name, a minute": lambda t: f"{both(t, 'renamings')}, {both(t, 'renamings') * 60e9 / t['ns']:.1f}" if t["ns"] else "-",
+            "changes of name, and per minute": lambda t: f"{both(t, 'renamings')}, {both(t, 'renamings') * 60e9 / t['ns']:.1f}" if t["ns"] else "-",
         }
         for name, line in lines.items():
             print(f"| {name} | " + " | ".join(str(line(totals[mode])) for mode in MODES) + " |", flush=True)
@@ -117,7 +117,7 @@ def strangers(folder):
     for clip in friends_clips():
         analyses[clip] = folder / f"{clip}.parquet"
         run("label", FRIENDS / "clips" / clip, "--no-video", "--gallery", folder / "gallery-ten", "--analysis", analyses[clip])
-    print("| one person enrolled with | identified | stranger faces named | in so many of the pairs of person and clip |\n|---|---|---|---|")
+    print("| one person enrolled with | identified | stranger faces named | pairs of person and clip concerned |\n|---|---|---|---|")
     people = sorted(path.name for path in (FRIENDS / "stills").iterdir())
     for title, stills in (("ten stills", "ten"), ("one still", "one")):
         total, pairs, faces = {}, 0, folder / "faces.jsonl"
@@ -138,12 +138,12 @@ def strangers(folder):
 def numbers(folder):
     """Strangers' numbers in a video, and people found over all clips with nobody enrolled."""
     analysis, faces = folder / "numbers.parquet", folder / "faces.jsonl"
-    print("| faces with a stranger's number, of which under somebody else's / under another than most of that person's | online | two passes |\n|---|---|---|")
+    print("| faces with a stranger's number: of somebody else / split | online | two passes |\n|---|---|---|")
     of = {gallery: clips for _, gallery, clips in sets()}
     rows = [
         ("interview (hamilton)", "hamilton", of["hamilton"]),
         ("interview, nobody enrolled", None, of["hamilton"]),
-        ("friends, three of six people enrolled", "half", of["half"]),
+        ("six characters, three of six people enrolled", "half", of["half"]),
         ("bundled sample, nobody enrolled", None, of["sample"]),
     ]
     for title, gallery, clips in rows:
@@ -173,7 +173,7 @@ def numbers(folder):
     tracks = [name for person in found for name in person]
     pairs = lambda names: sum(names.count(name) * (names.count(name) - 1) // 2 for name in set(names))
     right, joined = sum(map(pairs, found)), sum(len(names) * (len(names) - 1) // 2 for names in found)
-    print(f"\ndiscover, friends' clips: {len(tracks)} tracks of {len(set(tracks))} people; of {pairs(tracks)} pairs of tracks of one person {right} are joined, and {joined - right} pairs of two people")
+    print(f"\ndiscover, clips of six characters: {len(tracks)} tracks of {len(set(tracks))} people; of {pairs(tracks)} pairs of tracks of one person {right} are joined, and {joined - right} pairs of two people")
 
 
 def centred(a, b):

@@ -102,7 +102,7 @@ class Profiles:
         relief = self.relief(sizes)
         sy, cy, sp, cp = (f(a)[:, None] for a in (yaw, pitch) for f in (torch.sin, torch.cos))
         zero = torch.zeros_like(sy)
-        # Rows: across, down and towards the eye of whoever looks, each a direction in the head.
+        # Rows: across, down and towards the camera, each a direction in the head.
         axes = torch.stack([torch.cat([cy, zero, sy], 1), torch.cat([sp * sy, cp, -sp * cy], 1),
                             torch.cat([-cp * sy, sp, cp * cy], 1)], 1)
         middle = torch.tensor(MIDDLE, device=self.device)
@@ -118,7 +118,7 @@ class Profiles:
         place = torch.complex(self.x, self.y)[None]
         place = (place - home_mean[:, :, None]) / scale + seen_mean[:, :, None]
 
-        # Along each ray from whoever looks to the first place under the relief.
+        # Along each ray from the camera to the first place under the relief.
         across, down, near = (axes[:, i, :, None, None] for i in range(3))
         start = (across * place.real[:, None] + down * place.imag[:, None]) + middle[:, None, None]
         flat, fine = relief.flatten(1), SIZE * FINE

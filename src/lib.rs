@@ -1,49 +1,48 @@
-//! Point it at a video and get the same video back with everyone you enrolled named.
+//! Face recognition in videos and stills: everyone you enrolled is named, everybody else stays unknown.
 //!
-//! A video becomes *observations* (what was seen), observations meet the *gallery* (who is
-//! known) and become *identifications* (who it was, or unknown), and identifications are
-//! *rendered* (drawn, written, played):
+//! Faces in a video become *observations*, the comparison of observations with the *gallery* gives
+//! *identifications* (a person, or unknown), and identifications are *rendered* (drawn, written, played):
 //!
 //! ```text
 //! media ─ Frame ▶ detect ─ DetectedFace ▶ align ─ Crop ▶ embed ─ Embedding ▶ track ─ Track ▶ identify ─ IdentifiedFace ▶ LabelledFrame ▶ subscribers
 //!                                                                                                                  (annotate + media, report, analysis, your callback)
 //! ```
 //!
-//! Another program comes in by the door, [`engine`]: an [`Engine`] is shared by everything, a [`Gallery`] is who is
-//! known, and a [`Stream`] takes frames of one source and gives [`LabelledFrame`]s and [`Event`]s. A [`Recogniser`] is
-//! for stills. Whole files and live sources are a [`LabelJob`](pipeline::LabelJob), which calls back.
+//! The entry points are in [`engine`]: an [`Engine`] is shared by everything, a [`Gallery`] holds the people to name,
+//! and a [`Stream`] turns the frames of one source into [`LabelledFrame`]s and [`Event`]s. A [`Recogniser`] is for
+//! stills. A [`LabelJob`](pipeline::LabelJob) labels a whole file or live source and calls back.
 //!
 //! | room | job | may know |
 //! |---|---|---|
-//! | [`file`] | files written whole or not at all; text files read | |
-//! | [`media`] | open any source, hand out frames, write any sink with the audio kept | `file` |
+//! | [`file`] | atomic file writing; reading text files | |
+//! | [`media`] | open any source, deliver frames, write any sink with the audio kept | `file` |
 //! | [`nn`] | CPU kernels and their gradients, weights in and out, device choice | `file` |
 //! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `nn` |
 //! | [`align`] | landmarks -> similarity transform -> 112x96 crop | `detect` |
 //! | [`embed`] | SphereFace networks: crop -> embedding | `nn`, `align` |
-//! | [`track`] | which faces of a video are one person, and what each view is worth | `detect`, `embed` |
-//! | [`gallery`] | people, stills, templates, storage, search, counter-examples, the check of a gallery | `file`, `media`, `nn`, `detect`, `align`, `embed` |
+//! | [`track`] | which faces of a video are one person; the weight of each view | `detect`, `embed` |
+//! | [`gallery`] | people, stills, templates, storage, search, counter-examples, checking a gallery | `file`, `media`, `nn`, `detect`, `align`, `embed` |
 //! | [`identify`] | the open-set decision about a face or a track; its threshold | `nn`, `detect`, `embed`, `track`, `gallery` |
-//! | [`engine`] | the door: engine, gallery, stream, recogniser, events | `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify` |
-//! | [`analysis`] | what was seen in a video, as a Parquet file | `file`, `nn`, `detect`, `embed`, `track` |
-//! | [`discover`] | who was never named: strangers grouped into people | `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `analysis` |
-//! | [`annotate`] | boxes and names drawn on a picture, faces covered, contact sheets | `media`, `detect` |
-//! | [`report`] | results for machines, players and people | `file`, `detect`, `track`, `identify`, `annotate` |
+//! | [`engine`] | the entry points: engine, gallery, stream, recogniser, events | `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify` |
+//! | [`analysis`] | tracks and embeddings of a video as a Parquet file | `file`, `nn`, `detect`, `embed`, `track` |
+//! | [`discover`] | grouping strangers into people | `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `analysis` |
+//! | [`annotate`] | drawing boxes and names, redaction, contact sheets | `media`, `detect` |
+//! | [`report`] | reports: JSON Lines, CSV, subtitles, chapters, pages, charts | `file`, `detect`, `track`, `identify`, `annotate` |
 //! | [`pipeline`] | the stage graph: threads, channels, order, batching, statistics; the jobs | `media`, `detect`, `align`, `embed`, `track`, `identify`, `engine`, `analysis`, `discover`, `annotate`, `report` |
-//! | [`prepare`] | a data set of photos -> a data set of crops | `file`, `media`, `detect`, `align`, `gallery` |
+//! | [`prepare`] | aligning a data set: photos -> crops | `file`, `media`, `detect`, `align`, `gallery` |
 //! | [`eval`] | verification, open-set identification, video scoring, calibration | `file`, `media`, `detect`, `align`, `embed`, `gallery`, `identify`, `report`, `prepare` |
 //! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `nn`, `align`, `embed`, `eval` |
-//! | [`bench`] | this machine's peak, and what the networks and a whole job reach of it | `media`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline` |
+//! | [`bench`] | this machine's peak and the speed of the networks and of a whole job | `media`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline` |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!
-//! A test holds this table to the imports.
+//! A test checks this table against the imports.
 //!
-//! Features add rooms and change none: `label` is [`analysis`] to [`pipeline`] for stills, `video` adds GStreamer to
-//! them, `train` is [`prepare`] to [`bench`], `cli` the command line, `candle` the networks in candle's operations,
-//! `cuda` those on a GPU, and `bundled-models` the trained networks, whose terms differ from the code's. Without any of
-//! them faces of stills are found, embedded and named.
+//! Features add rooms (top-level modules) and do not change others: `label` is [`analysis`] to [`pipeline`] for stills,
+//! `video` adds GStreamer to them, `train` is [`prepare`] to [`bench`], `cli` the command line, `candle` the networks in
+//! candle's operations, `cuda` those on a GPU, and `bundled-models` the trained networks, whose terms differ from the
+//! code's. Without features, faces in stills are detected, embedded and identified.
 //!
-//! Nothing here prints or exits; errors are typed. Only [`cli`] talks to a person.
+//! The library never prints or exits, and its errors are typed. Only [`cli`] prints.
 #![deny(missing_docs)]
 // The macros panic when the reader of a pipe is gone: the command line has its own.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]

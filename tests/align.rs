@@ -180,7 +180,7 @@ fn nothing_of_the_users_is_lost() {
 
     std::fs::write(crops.join("align.jsonl"), b"my own notes\n").unwrap();
     let error = failure(&[&text(&samples()), &text(&crops)], 1);
-    assert!(error.contains("no journal of this program"), "{error}");
+    assert!(error.contains("not a journal of this program"), "{error}");
     assert_eq!(std::fs::read(crops.join("align.jsonl")).unwrap(), b"my own notes\n");
 }
 
@@ -192,7 +192,7 @@ fn requests_that_make_no_sense_are_refused() {
     let samples = text(&samples());
     assert!(failure(&[&samples, &inside], 2).contains("choose a folder outside"));
     assert!(failure(&[&samples, &out, "--min-face", "3"], 2).contains("3"));
-    assert!(failure(&[&empty, &out], 1).contains("one folder of images a person"));
+    assert!(failure(&[&empty, &out], 1).contains("one folder of images per person"));
     assert!(failure(&["/nonexistent", &out], 1).contains("cannot be read"));
     assert!(!Path::new(&out).exists());
 }

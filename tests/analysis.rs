@@ -104,12 +104,12 @@ fn an_analysis_that_cannot_be_used_is_refused_and_nothing_is_lost() {
         (
             [label, &["cut.parquet", "--no-video"], &outputs].concat(),
             1,
-            "cut.parquet is no complete analysis",
+            "cut.parquet is not a complete analysis",
         ),
         (
             [label, &["text.parquet", "--no-video"], &outputs].concat(),
             1,
-            "text.parquet is no complete analysis",
+            "text.parquet is not a complete analysis",
         ),
         ([label, &["gone.parquet", "--no-video"], &outputs].concat(), 1, "gone.parquet cannot be read"),
         (
@@ -126,16 +126,20 @@ fn an_analysis_that_cannot_be_used_is_refused_and_nothing_is_lost() {
             ]
             .concat(),
             1,
-            "other.mp4 is not the video that clip.parquet was made of (clip.mp4)",
+            "other.mp4 is not the video that clip.parquet was made from (clip.mp4)",
         ),
         (
             [label, &["clip.parquet", "--video", "gone.mp4", "-o", "kept.mp4"]].concat(),
             2,
-            "say where it is with --video",
+            "locate it with --video",
         ),
-        ([label, &["clip.parquet", "--analysis", "kept.parquet"]].concat(), 2, "is an analysis already"),
+        ([label, &["clip.parquet", "--analysis", "kept.parquet"]].concat(), 2, "is already an analysis"),
         (vec!["enroll", "Ann", "--from", "clip.parquet#99", "--gallery", "gallery"], 1, "has no track 99"),
-        (vec!["enroll", "Ann", "--from", "cut.parquet#1", "--gallery", "gallery"], 1, "no complete analysis"),
+        (
+            vec!["enroll", "Ann", "--from", "cut.parquet#1", "--gallery", "gallery"],
+            1,
+            "not a complete analysis",
+        ),
         (
             vec!["enroll", "Ann", "--from", "clip.parquet#1", "--video", "other.mp4", "--gallery", "gallery"],
             1,
@@ -148,7 +152,7 @@ fn an_analysis_that_cannot_be_used_is_refused_and_nothing_is_lost() {
             1,
             "cannot be compared with model",
         ),
-        (vec!["discover", "cut.parquet"], 1, "no complete analysis"),
+        (vec!["discover", "cut.parquet"], 1, "not a complete analysis"),
         (vec!["gallery", "calibrate", "--fpir", "2", "clip.parquet"], 2, "between 0 and 1"),
         (
             vec!["gallery", "calibrate", "--fpir", "0.1", "clip.parquet", "--model", "other.safetensors"],

@@ -248,7 +248,7 @@ fn csv_dash_is_standard_output_for_every_list_and_for_one_of_them() {
     for second in ["-", "/dev/stdout", "/dev/fd/1"] {
         let both = ["label", text(&ada), "--no-video", "--csv", "-", "--jsonl", second];
         let (_, said) = place.output(&both, 2);
-        assert!(said.contains("--jsonl and --csv both want standard output"), "{said}");
+        assert!(said.contains("--jsonl and --csv both write to standard output"), "{said}");
     }
     assert_eq!(place.names(), ["out.png"], "no file called -");
 }

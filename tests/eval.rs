@@ -203,7 +203,7 @@ fn people_are_found_among_strangers_by_the_real_program() {
     let plot = plots.path().join("openset.svg");
     let said = stdout(&["eval", "openset", &people, "--aligned", "--plot", &text(&plot)]);
     assert!(said.contains("30 people enrolled with 30 images"), "{said}");
-    assert!(said.contains("and 1deg nearer than anybody else") && said.contains("and 0deg nearer"), "{said}");
+    assert!(said.contains("and a margin of 1deg") && said.contains("and a margin of 0deg"), "{said}");
     assert!(std::fs::read_to_string(&plot).unwrap().contains("false positive identification rate"));
     let json = |threads| -> Value {
         let arguments = ["eval", "openset", &people, "--aligned", "--json", "--threads", threads];
@@ -234,7 +234,7 @@ fn requests_that_make_no_sense_are_refused() {
         (vec!["eval", "openset", &empty, "--plot", "a.gif"], 2, ".svg or .png"),
         (vec!["eval", "openset", &empty, "--strangers", "1"], 2, "share of the people"),
         (vec!["eval", "openset", &empty, "--gallery-images", "0"], 2, "1..=1000"),
-        (vec!["eval", "openset", &empty], 1, "one folder of images a person"),
+        (vec!["eval", "openset", &empty], 1, "one folder of images per person"),
         (vec!["eval", "openset", "/nonexistent"], 1, "cannot be read"),
         (vec!["eval", "lfw", "pairs.txt", &empty, "--plot", "a.jpg"], 2, ".svg or .png"),
         (vec!["eval", "lfw", "/nonexistent", &empty], 1, "cannot be read"),

@@ -63,7 +63,7 @@ fn strangers_are_discovered_named_from_their_track_and_then_known() {
     let (code, message) = place.fail(&["enroll", "X", "--from", "clip.parquet#999", "--gallery", "people"]);
     assert!(code == 1 && message.contains("no track 999"), "{message}");
     let (code, message) = place.fail(&["enroll", "X", "--from", "clip.parquet", "--gallery", "people"]);
-    assert!(code == 2 && message.contains("names no track"), "{message}");
+    assert!(code == 2 && message.contains("is not a track"), "{message}");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_threshold_from_too_few_strangers_is_refused_and_one_from_enough_is_kept() {
     assert!(code == 1 && message.contains("strangers are too few") && message.contains("1000"), "{message}");
     assert!(!fs::exists(place.path("gallery/calibration.json")).unwrap());
     let (_, message) = place.fail(&["gallery", "calibrate", "--fpir", "1e-3", "clip.mp4"]);
-    assert!(message.contains("no complete analysis"), "{message}");
+    assert!(message.contains("not a complete analysis"), "{message}");
 }
 
 #[test]

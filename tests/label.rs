@@ -278,7 +278,7 @@ fn requests_that_make_no_sense_are_refused_with_a_reason() {
         (&[&clip], "nothing to do"),
         (&[&clip, "-o", &clip], "also the input"),
         (&[&clip, "--jsonl", &clip], "also the input"),
-        (&[&clip, "-o", &out, "--jsonl", &out], "choose another name"),
+        (&[&clip, "-o", &out, "--jsonl", &out], "choose another file"),
         (&[&clip, "-o", &place.path("out.avi")], "out.avi"),
         (&[&clip, "-o", &place.path("out.webm"), "--codec", "h264"], "cannot hold"),
         (&[&clip, "-o", &out, "--factor", "1.5"], "factor"),

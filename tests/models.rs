@@ -300,7 +300,7 @@ fn requests_that_make_no_sense_are_refused() {
     let error = failure(&["models", "import", &source, &out, "--arch", "sphereface20"], 1);
     assert!(error.contains("zip.pth: these are weights of sphereface4, not of sphereface20"), "{error}");
     let error = failure(&["models", "import", &source, &out, "--set", "channels=1,2,3,4"], 2);
-    assert!(error.contains("follows from the weights"), "{error}");
+    assert!(error.contains("derived from the weights"), "{error}");
     failure(&["models", "import", &source, &out, "--set", "lfw=high"], 2);
     failure(&["models", "import", &source, &out, "--set", "nothing"], 2);
     let error = failure(&["models", "import", &fixture("wrong-layer.pth").display().to_string(), &out], 1);

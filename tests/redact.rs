@@ -136,8 +136,8 @@ fn a_redaction_that_cannot_be_done_is_refused_before_anything_is_written() {
     let output = place.path("out.mp4");
     for (arguments, reason) in [
         (vec!["--redact", "only:Nobody", "--gallery", &gallery], "nobody named Nobody is enrolled"),
-        (vec!["--redact", "only:Nobody"], "without --gallery nobody has a name"),
-        (vec!["--redact", "all", "--online"], "--redact and --html need the whole video"),
+        (vec!["--redact", "only:Nobody"], "names need --gallery"),
+        (vec!["--redact", "all", "--online"], "--redact and --html need two passes"),
         (vec!["--redact", "everybody"], "write all, unknown, except:NAME"),
         (vec!["--redact", "all", "--redact-grow", "9"], "--redact-grow"),
         (vec!["--redact-with", "solid"], "--redact"),

@@ -136,10 +136,10 @@ fn results_that_cannot_be_written_are_found_out_first_and_nothing_is_lost() {
         assert_eq!(code, 1, "{message}");
         assert!(message.contains(missing), "{message}");
         let (code, message) = place.fail(&["label", &clip, "--no-video", flag, &clip]);
-        let cause = if subtitles { "names no format" } else { "is also the input" };
+        let cause = if subtitles { "has no known extension" } else { "is also the input" };
         assert!(code == 2 && message.contains(cause), "{message}");
     }
     let (code, message) = place.fail(&["label", &clip, "--online", "--no-video", "--html", "x.html"]);
-    assert!(code == 2 && message.contains("need the whole video"), "{message}");
+    assert!(code == 2 && message.contains("need two passes"), "{message}");
     assert_eq!(fs::read(&clip).unwrap(), before);
 }

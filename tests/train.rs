@@ -184,20 +184,20 @@ fn a_run_that_is_stopped_and_resumed_separates_people_as_one_that_is_not() {
     signal_at(&mut child, &parts, 4, "TERM");
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("go on with --resume"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("continue with --resume"));
     // Killed: what came after the last checkpoint is done again.
     let mut child = spawn(true);
     signal_at(&mut child, &parts, 12, "KILL");
     assert!(!child.wait_with_output().unwrap().status.success());
     let output = train(&data, &parts, &config).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output).contains("holds a training run already"), "{}", text(&output));
+    assert!(text(&output).contains("already holds a training run"), "{}", text(&output));
     // Without --config, the settings are those of the checkpoint.
     let mut command = program();
     command.arg("train").arg(&data).arg("--output").arg(&parts).args(["--resume", "--device", "cpu"]);
     let said = text(&ok(&mut command));
     assert!(said.starts_with("networks run on the CPU with"), "{said}");
-    assert!(said.contains("36 images of 6 identities\ngoing on after iteration"), "{said}");
+    assert!(said.contains("36 images of 6 identities\ncontinuing after iteration"), "{said}");
     let weights = |folder: &Path| Weights::load(&folder.join("model.safetensors")).unwrap();
     assert_eq!(weights(&parts).tensors, weights(&whole).tensors, "to the bit");
     assert_eq!(metrics(&parts), metrics(&whole));
@@ -282,11 +282,11 @@ fn what_cannot_be_trained_is_told_in_one_sentence() {
         assert_eq!(said.lines().count(), 1, "{said}");
         said
     };
-    assert!(refusal(2, &["--depth", "5"]).contains("network.depth = 5 makes no sense: use 4, 10"));
+    assert!(refusal(2, &["--depth", "5"]).contains("network.depth = 5 is invalid: use 4, 10"));
     assert!(refusal(2, &["--preset", "best"]).contains("choose one of sphereface20-casia"));
     assert!(refusal(2, &["--resume"]).contains("holds no checkpoint"));
-    assert!(refusal(2, &["--loss-weight", "0"]).contains("there has to be a teacher"));
-    assert!(refusal(1, &["--min-images", "7"]).contains("identity 'Person_0' has 6 images and 5 more"));
+    assert!(refusal(2, &["--loss-weight", "0"]).contains("or a teacher"));
+    assert!(refusal(1, &["--min-images", "7"]).contains("identity 'Person_0' has 6 images, and 5 more"));
     assert!(refusal(1, &["--init", "nothing.safetensors"]).contains("nothing.safetensors"));
     let mut command = program();
     command.arg("train").arg(&data).arg("--output").arg(&output).args(["--device", "cuda:99"]);
@@ -302,7 +302,8 @@ fn what_cannot_be_trained_is_told_in_one_sentence() {
     let result = train(&data, &output, &wrong).output().unwrap();
     assert_eq!(result.status.code(), Some(2));
     assert!(
-        text(&result).contains("wrong.toml is no training configuration (line 2: unknown field `lamda_min`")
+        text(&result)
+            .contains("wrong.toml is not a training configuration (line 2: unknown field `lamda_min`")
     );
 
     // An unreadable image ends the run where it comes up, with a checkpoint to go on from.
@@ -315,11 +316,11 @@ fn what_cannot_be_trained_is_told_in_one_sentence() {
     ok(train(&data, &output, &config).args(["--iterations", "6", "--resume"]));
 
     // A checkpoint of another network, and of other data.
-    assert!(refusal(1, &["--resume", "--depth", "10"]).contains("it is of sphereface4"));
+    assert!(refusal(1, &["--resume", "--depth", "10"]).contains("its network is sphereface4"));
     std::fs::remove_dir_all(data.join("Person_5")).unwrap();
     assert!(refusal(1, &["--resume"]).contains("the data set has changed"));
     let error = refusal(1, &["--resume", "--channels", "8,8,16,24"]);
-    assert!(error.contains("the run of sphereface4-8x8x16x24"), "{error}");
+    assert!(error.contains("but the run's is sphereface4-8x8x16x24"), "{error}");
 }
 
 #[test]

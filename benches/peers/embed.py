@@ -28,7 +28,7 @@ import network  # noqa: E402
 from ours import Cores, Ours, timed  # noqa: E402
 
 # Threads of some libraries go on spinning for a while when their work is done, and would take a core
-# from whoever comes next.
+# from the next program.
 PAUSE_S = 0.1
 
 weights = network.random_weights()

@@ -11,7 +11,7 @@ from pathlib import Path
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("video")
 parser.add_argument("output", help="an .avi file")
-parser.add_argument("stills", help="folder with a folder of stills a person")
+parser.add_argument("stills", help="folder with one folder of stills per person")
 parser.add_argument("--threads", type=int, default=2)
 options = parser.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(options.threads)

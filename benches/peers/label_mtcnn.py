@@ -12,7 +12,7 @@ from pathlib import Path
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("video")
 parser.add_argument("output", help="an .mp4 file")
-parser.add_argument("stills", help="folder with a folder of stills a person")
+parser.add_argument("stills", help="folder with one folder of stills per person")
 parser.add_argument("model", help="SphereFace-20 weights as safetensors")
 parser.add_argument("--threshold", type=float, default=67.0, help="degrees below which a face is named")
 parser.add_argument("--threads", type=int, default=2)

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("program")
 parser.add_argument("video")
-parser.add_argument("stills", help="folder with a folder of stills a person")
+parser.add_argument("stills", help="folder with one folder of stills per person")
 parser.add_argument("--model", default="sphereface", help="a built-in model, or SphereFace weights (safetensors)")
 parser.add_argument("--wide", action="store_true", help="SphereFace-20 of the paper's width, with random weights")
 parser.add_argument("--truth", help="who is in the video, to compare the names with")

@@ -297,15 +297,18 @@ fn decode(file: File) -> Result<Analysis, String> {
             let before = observations.last().map_or(0, |last| last.frame);
             let (frame, track) = (whole(0)?, u32::try_from(tracks[row]).unwrap_or(0));
             if !real.iter().all(|x| x.is_finite()) || frame < before || track == 0 {
-                return Err("a number in it makes no sense".into());
+                return Err("a number in it is out of range".into());
             }
             let embedding = match (vector.is_empty(), model) {
                 (true, _) => None,
-                (false, None) => return Err("it has embeddings of no model".into()),
+                (false, None) => return Err("it has embeddings but no model".into()),
                 (false, Some(model)) => {
-                    // They were normalised when they were made: taken as they are, so that what
+                    // They were normalised when they were made and are used unchanged, so that what
                     // is read is what was written.
-                    Some(Embedding::from_unit(model, vector).ok_or("an embedding in it has no direction")?)
+                    Some(
+                        Embedding::from_unit(model, vector)
+                            .ok_or("an embedding in it is not a unit vector")?,
+                    )
                 }
             };
             observations.push(Observation {

@@ -2,7 +2,7 @@
 //! again, with another gallery or threshold, without seeing a pixel.
 //!
 //! # The file
-//! Parquet, one row a face of a frame, in the order of frames. DuckDB, pandas and polars read it
+//! Parquet, one row per face and frame, in the order of frames. DuckDB, pandas and polars read it
 //! as it is. See [`Analysis::write`] for the columns; the facts about the video and how it was
 //! looked at lie in the file's key-value metadata under `sphereface`, as JSON.
 
@@ -35,7 +35,7 @@ pub struct Video {
     pub frames: u64,
     /// When the last frame goes away, in nanoseconds since the start.
     pub duration_ns: u64,
-    /// What tells this file from others, see [`fingerprint`]; empty when it was no file.
+    /// What tells this file from others, see [`fingerprint`]; empty when it was not a file.
     pub fingerprint: String,
 }
 
@@ -138,7 +138,7 @@ pub enum AnalysisError {
         source: std::io::Error,
     },
     /// The video that the analysis was made of is not there.
-    #[error("the video {name} that {} was made of is needed, and {} is no file", .path.display(), .place.display())]
+    #[error("the video {name} is needed, from which {} was made, but {} is not a file", .path.display(), .place.display())]
     NoVideo {
         /// The analysis.
         path: PathBuf,
@@ -147,8 +147,8 @@ pub enum AnalysisError {
         /// Where it was looked for first.
         place: PathBuf,
     },
-    /// The file is no analysis, or not a whole one.
-    #[error("{} is no complete analysis ({cause}): analyse the video again (sphereface label VIDEO --analysis FILE)", .path.display())]
+    /// The file is not an analysis, or not a whole one.
+    #[error("{} is not a complete analysis ({cause}): analyse the video again (sphereface label VIDEO --analysis FILE)", .path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -157,8 +157,8 @@ pub enum AnalysisError {
     },
     /// Its embeddings come from another model, or it has none.
     #[error(
-        "{} holds embeddings {} and cannot be compared with model {asked}: give the model it was made with (--model), or analyse the video again",
-        .path.display(), .own.map_or("of no model".to_owned(), |own| format!("of model {own}"))
+        "{} holds embeddings {}, which cannot be compared with model {asked}: use the model it was made with (--model), or analyse the video again",
+        .path.display(), .own.map_or("without a model".to_owned(), |own| format!("of model {own}"))
     )]
     OtherModel {
         /// The file.
@@ -170,7 +170,7 @@ pub enum AnalysisError {
     },
     /// The video is not the one that was analysed.
     #[error(
-        "{} is not the video that {} was made of ({name}): give that one, or analyse this one (sphereface label VIDEO --analysis FILE)",
+        "{} is not the video that {} was made from ({name}): give that one, or analyse this one (sphereface label VIDEO --analysis FILE)",
         .video.display(), .path.display()
     )]
     OtherVideo {

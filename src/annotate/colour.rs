@@ -1,4 +1,4 @@
-//! One colour a person, and text that can be read on it.
+//! One colour per person, and a readable text colour on it.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -15,8 +15,8 @@ const SHADES: [(f32, f32); 3] = [(0.60, 0.17), (0.70, 0.16), (0.80, 0.14)];
 /// Strangers: a grey no name is given.
 pub const UNKNOWN: Rgb = [150, 150, 150];
 
-/// The colours of the people of a gallery, who have numbers for that; whoever has none gets one
-/// by their name.
+/// The colours of the people of a gallery by their colour numbers. A person without a number gets a
+/// colour derived from the name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Colours {
     numbers: BTreeMap<String, u32>,

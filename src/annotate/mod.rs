@@ -1,4 +1,4 @@
-//! Boxes and names drawn, and faces covered, on I420 pictures and on stills.
+//! Drawing boxes and names, and redaction, on I420 pictures and stills.
 
 mod canvas;
 mod colour;
@@ -220,7 +220,7 @@ impl Sizes {
 }
 
 /// `bbox`, with edges far outside a picture moved near it; `None` when no pixel of the picture
-/// lies inside or the box is no box.
+/// lies inside or the box is not a box.
 fn visible(bbox: BBox, width: usize, height: usize) -> Option<BBox> {
     let (width, height) = (width as f32, height as f32);
     let finite = [bbox.x1, bbox.y1, bbox.x2, bbox.y2].iter().all(|v| v.is_finite());

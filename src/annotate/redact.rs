@@ -1,4 +1,4 @@
-//! Faces made unrecognisable: whom, how, and for how long around the frames that show them.
+//! Redaction: whose faces, by which method, and for how long around the frames that show them.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -46,7 +46,7 @@ impl Whom {
     }
 }
 
-/// A redaction that makes no sense; the message says why and what would.
+/// An invalid redaction; the message says why and what is valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RedactError(String);
@@ -66,7 +66,7 @@ impl FromStr for Whom {
                 "`{text}` names nobody: write {kind}:NAME, or {kind}:NAME,NAME for several"
             ))),
             _ => Err(RedactError(format!(
-                "`{text}` does not say whom to cover: write all, unknown, except:NAME,... or only:NAME,..."
+                "`{text}` does not select any faces: write all, unknown, except:NAME,... or only:NAME,..."
             ))),
         }
     }
@@ -95,12 +95,12 @@ pub enum Cover {
     Blur,
     /// Blocks of one colour, [`CELLS`] along the shorter side.
     Pixelate,
-    /// Black: the only one of the three from which nothing can be guessed.
+    /// Black: the only one of the three that leaves nothing to recognise.
     Solid,
 }
 
-/// Mean colours kept along the shorter side of a covered area by blur and pixelate. People
-/// and networks still guess at faces of 8 and more.
+/// Mean colours kept along the shorter side of a covered area by blur and pixelate. With 8 or more, people
+/// and networks still recognise some faces.
 pub const CELLS: usize = 5;
 
 /// Covers faces, in place.
@@ -111,7 +111,7 @@ pub struct Redactor {
 }
 
 impl Redactor {
-    /// How far a box grows unless said otherwise: hair, ears and chin lie outside of it.
+    /// Default margin around a box: hair, ears and chin lie outside of it.
     pub const GROW: f32 = 0.3;
 
     /// Covers boxes that grow on every side by `grow` times their longer side.
@@ -121,13 +121,13 @@ impl Redactor {
     pub fn new(cover: Cover, grow: f32) -> Result<Self, RedactError> {
         if !(0.0..=3.0).contains(&grow) {
             return Err(RedactError(format!(
-                "covering {grow} times a face's size around it makes no sense: use 0 (the face alone) to 3, for example 0.3"
+                "a margin of {grow} times the size of a face is out of range: give 0 (the face alone) to 3, for example 0.3"
             )));
         }
         Ok(Self { cover, grow })
     }
 
-    /// Covers `boxes` and says which pixels that were; a box that touches no pixel has no area.
+    /// Covers `boxes` and returns the covered areas; a box that touches no pixel has none.
     pub fn draw(&self, picture: &mut Picture, boxes: &[BBox]) -> Vec<Region> {
         let areas = self.areas(boxes, picture.width(), picture.height());
         let black = picture.colorimetry().yuv([0.0; 3]).map(|x| x.round() as u8);

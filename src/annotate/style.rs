@@ -50,7 +50,7 @@ pub enum Unknown {
     Hide,
 }
 
-/// A style that makes no sense; the message says why and what would.
+/// An invalid style; the message says why and what is valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct StyleError(String);
@@ -116,7 +116,7 @@ fn field(text: &str) -> Result<Field, StyleError> {
         "angle" => Ok(Field::Angle),
         "score" => Ok(Field::Score),
         _ => Err(StyleError(format!(
-            "style setting text: '{text}' cannot be written: give none, or name, angle and score joined by +"
+            "style setting text: '{text}' cannot be written: give none, or any of name, angle and score joined by +"
         ))),
     }
 }

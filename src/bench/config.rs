@@ -1,4 +1,4 @@
-//! What is measured, and what it is measured with.
+//! Settings of the benchmark of this machine.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use crate::detect::{Detector, DetectorConfig};
 use crate::embed::{EmbedOptions, Embedder};
 use crate::nn::{Device, Weights, peak};
 
-/// What to measure, and how thoroughly.
+/// What to measure, and for how long.
 #[derive(Debug, Clone)]
 pub struct MachineBench {
-    /// What the networks run on.
+    /// Device of the networks.
     pub device: Device,
     /// Instruction set, most threads (on the CPU, one thread is measured as well), and what the
     /// embedder computes in there.
@@ -21,7 +21,7 @@ pub struct MachineBench {
     pub batches: Vec<usize>,
     /// Sizes of frames in pixels, width and height.
     pub frames: Vec<(u32, u32)>,
-    /// How long each measurement goes on; three runs at least.
+    /// Duration of each measurement; at least three runs.
     pub time: Duration,
     /// Detector settings.
     pub detection: DetectorConfig,

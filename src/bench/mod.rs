@@ -1,4 +1,4 @@
-//! Measures: this machine's peak, every network, the detector, and a whole job.
+//! Benchmarks of this machine's peak, the networks, the detector and a whole job.
 
 mod config;
 pub mod inputs;
@@ -20,11 +20,11 @@ pub use serve::serve;
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// An answer cannot be written.
-    #[error("cannot write an answer ({0}): is the other program still there?")]
+    #[error("cannot write an answer ({0}): is the other program still running?")]
     Answer(std::io::Error),
     /// There is no room for the video that a job makes.
     #[error(
-        "cannot make a temporary folder for the video of the job ({0}): set TMPDIR to a folder with room"
+        "cannot make a temporary folder for the video of the job ({0}): set TMPDIR to a folder with free space"
     )]
     Folder(std::io::Error),
     /// The peak of the device cannot be measured.

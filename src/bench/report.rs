@@ -1,10 +1,10 @@
-//! What was measured, as a table or as JSON.
+//! The report of a benchmark, as a table or JSON.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// The most that threads of this machine do.
+/// Peak of a number of threads.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Peak {
     /// Threads.
@@ -22,16 +22,16 @@ pub struct Row {
     pub what: String,
     /// Threads.
     pub threads: usize,
-    /// Faces, squares or frames a run.
+    /// Faces, squares or frames per run.
     pub batch: usize,
-    /// Milliseconds an item.
+    /// Milliseconds per item.
     pub ms: f64,
-    /// Items a second.
+    /// Items per second.
     pub per_s: f64,
-    /// Operations a second in 1e9, as the layers are written down: Winograd's way needs fewer,
+    /// Operations per second in 1e9, counted as direct convolution: Winograd convolution needs fewer,
     /// so that this can exceed the peak. `None` for what is not a network alone.
     pub gflops: Option<f64>,
-    /// The same in parts of the peak of as many threads.
+    /// The same as a share of the peak of the same number of threads.
     pub share_of_peak: Option<f64>,
 }
 
@@ -40,17 +40,17 @@ pub struct Row {
 pub struct Report {
     /// Instruction set of the kernels.
     pub isa: String,
-    /// What the networks run on.
+    /// Device of the networks.
     pub device: String,
     /// What the machine can do.
     pub peak: Vec<Peak>,
-    /// Embedding networks, a face.
+    /// Embedding networks, per face.
     pub embedding: Vec<Row>,
-    /// R-Net and O-Net, a square.
+    /// R-Net and O-Net, per square.
     pub refinement: Vec<Row>,
-    /// P-Net over the pyramid, and the whole detector, a frame.
+    /// P-Net over the pyramid, and the whole detector, per frame.
     pub detection: Vec<Row>,
-    /// Whole jobs, a frame.
+    /// Whole jobs, per frame.
     pub job: Vec<Row>,
     /// Most memory the process held, in bytes, where the system says.
     pub peak_memory_bytes: Option<u64>,
@@ -112,7 +112,7 @@ impl fmt::Display for Report {
         }
         write!(
             f,
-            "\nGFLOP/s count the layers as written down; Winograd's way needs fewer, so that more than 100% is possible"
+            "\nGFLOP/s count the multiplications of direct convolution; Winograd convolution needs fewer, so more than 100% is possible"
         )
     }
 }

@@ -1,5 +1,5 @@
-//! How fast a very large gallery is searched, every template compared and by a pass over their
-//! smaller copy, and how often both find the same.
+//! Benchmark of searching a very large gallery: comparing every template, and a pass over a smaller copy; and
+//! how often both find the same.
 //!
 //! The templates are made up, after the angles that real faces have: people are drawn from a
 //! distribution of 128 axes or so whose variances fall off exponentially, so that strangers are
@@ -27,7 +27,7 @@ const DEVIATION: f32 = 0.75;
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct SearchBench {
-    /// Templates, a multiple of 5 at least 5 (rounded up): five a person.
+    /// Number of templates, rounded up to a multiple of 5: five per person.
     pub templates: usize,
     /// Values of a template, at least 2.
     pub values: usize,
@@ -39,12 +39,12 @@ pub struct SearchBench {
     pub isa: Isa,
 }
 
-/// How fast one kind of search is, in milliseconds a probe.
+/// How fast one kind of search is, in milliseconds per probe.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Speed {
     /// Median.
     pub median_ms: f64,
-    /// What one probe in a hundred exceeds.
+    /// 99th percentile.
     pub p99_ms: f64,
 }
 
@@ -57,7 +57,7 @@ pub struct SearchReport {
     pub probes: usize,
     /// Threads.
     pub threads: usize,
-    /// Seconds to lay out the templates and their smaller copy in memory.
+    /// Seconds to prepare the templates and their smaller copy in memory.
     pub lay_out_s: f64,
     /// Every template compared, on one thread.
     pub exact: Speed,
@@ -75,12 +75,12 @@ pub struct SearchReport {
 }
 
 impl SearchBench {
-    /// Measures; `progress` is told what is being done.
+    /// Measures; `progress` is called with the current step.
     pub fn run(&self, progress: &dyn Fn(&str)) -> SearchReport {
         let people = self.templates.div_ceil(VIEWS).max(1);
         progress("making templates");
         let templates = self.templates_of(people);
-        progress("laying them out");
+        progress("preparing the templates");
         let start = Instant::now();
         let search = self.search(&templates);
         let lay_out_s = start.elapsed().as_secs_f64();

@@ -36,7 +36,7 @@ struct Answer {
 const NOTHING: Answer =
     Answer { time_ms: None, feature: None, proposals: None, faces: None, gflops: None, error: None };
 
-/// How long `peak` computes.
+/// Duration of `peak`.
 const PEAK: Duration = Duration::from_millis(20);
 
 /// Answers every line of `requests` with a line of JSON until there are no more:
@@ -64,15 +64,17 @@ pub fn serve(
     for request in requests.lines().map_while(Result::ok) {
         let (what, argument) = request.split_once(' ').unwrap_or((&request, ""));
         let answer = match what {
-            "embed" => argument.parse().map_err(|_| format!("'{argument}' is no batch size")).map(|batch| {
-                if crops.len() < batch {
-                    crops = inputs::crops(batch);
-                }
-                let start = Instant::now();
-                let done = embedder.embed(&crops[..batch], Mirror::No, &mut embed);
-                let time_ms = Some(milliseconds(start));
-                Answer { time_ms, error: done.err().map(|error| error.to_string()), ..NOTHING }
-            }),
+            "embed" => {
+                argument.parse().map_err(|_| format!("'{argument}' is not a batch size")).map(|batch| {
+                    if crops.len() < batch {
+                        crops = inputs::crops(batch);
+                    }
+                    let start = Instant::now();
+                    let done = embedder.embed(&crops[..batch], Mirror::No, &mut embed);
+                    let time_ms = Some(milliseconds(start));
+                    Answer { time_ms, error: done.err().map(|error| error.to_string()), ..NOTHING }
+                })
+            }
             "feature" => (embedder.features(&crops[..1], &mut embed))
                 .map(|mut features| Answer { feature: features.pop(), ..NOTHING })
                 .map_err(|error| error.to_string()),
@@ -92,7 +94,7 @@ pub fn serve(
                     let gflops = Some(peak::arithmetic_gflops(Isa::best(), threads, PEAK));
                     Ok(Answer { gflops, ..NOTHING })
                 }
-                _ => Err(format!("'{argument}' is no number of threads")),
+                _ => Err(format!("'{argument}' is not a number of threads")),
             },
             #[cfg(feature = "video")]
             "copy" => {
@@ -101,7 +103,7 @@ pub fn serve(
                     .map(|(_, time)| Answer { time_ms: Some(1e3 * time.as_secs_f64()), ..NOTHING })
                     .map_err(|error| error.to_string())
             }
-            other => Err(format!("'{other}' is none of embed, feature, detect, propose, peak and copy")),
+            other => Err(format!("'{other}' is not one of embed, feature, detect, propose, peak and copy")),
         };
         let answer = answer.unwrap_or_else(|error| Answer { error: Some(error), ..NOTHING });
         serde_json::to_writer(&mut answers, &answer)

@@ -1,4 +1,4 @@
-//! `sphereface align`: photos of people become crops to train or test on.
+//! `sphereface align`: turns photos of people into aligned crops for training and testing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,13 +12,14 @@ use super::UsageError;
 use super::options::{DetectionArgs, DeviceArgs, ThreadArgs};
 use crate::prepare::{self, CropFormat, CropSize, PrepareError, Settings, Source};
 
-/// Align a data set: find the face in every photo and cut it out
+/// Align a data set: detect the face in every photo and crop it
 ///
-/// Of several faces the one nearest to the centre of the photo is taken. Images that are
-/// aligned crops already (96x112 or 112x112 with the eyes where they belong) are passed through.
-/// DST gets a folder a person and `align.jsonl`, which says what became of every photo; a run
-/// that was stopped goes on where it ended. Files in DST that align did not write are never
-/// replaced. Detection is that of the authors of SphereFace by default.
+/// If a photo shows several faces, the one nearest to its centre is used. Images that are already
+/// aligned crops (96x112 or 112x112 with the eyes in place) are copied unchanged.
+///
+/// DST gets one folder per person and `align.jsonl`, which records the result for every photo. An
+/// interrupted run continues when the same command is run again. Files in DST that align did not write
+/// are never replaced. The default detector settings are those of the authors of SphereFace.
 #[derive(Debug, Args)]
 #[command(
     mut_arg("min_face", |arg| arg.default_value("20px")),
@@ -29,16 +30,16 @@ use crate::prepare::{self, CropFormat, CropSize, PrepareError, Settings, Source}
     sphereface align casia/list.txt casia-112x112 --size 112x112 --format jpg --json"
 )]
 pub struct AlignArgs {
-    /// A folder with one folder of photos a person, or a list file with lines `path label`
+    /// Folder with one folder of photos per person, or a list file with lines `path label`
     #[arg(value_name = "SRC")]
     source: PathBuf,
-    /// The folder for the crops; made where it is not there
+    /// Destination folder of the crops; created if missing
     #[arg(value_name = "DST")]
     destination: PathBuf,
-    /// Size of the crops: 96x112 is what SphereFace takes and the middle of 112x112
+    /// Size of the crops. 96x112 is the input of SphereFace and the middle part of 112x112
     #[arg(long, value_enum, default_value = "96x112")]
     size: Size,
-    /// Format of the crops: png (no loss) or jpg (quality 92)
+    /// Format of the crops: png (lossless) or jpg (quality 92)
     #[arg(long, value_enum, default_value = "png")]
     format: Format,
     #[command(flatten)]
@@ -108,11 +109,11 @@ impl AlignArgs {
             out!("{report}");
         }
         if report.not_done > 0 {
-            bail!("stopped with {} images to go: run the same command again to go on", report.not_done);
+            bail!("stopped with {} images left: run the same command again to continue", report.not_done);
         }
         if report.crops() == 0 {
             bail!(
-                "no crop came out of {}: are these photos of faces? A smaller --min-face finds more",
+                "no face was found in {}: check that it holds photos of faces, or try a smaller --min-face",
                 self.source.display()
             );
         }
@@ -120,7 +121,7 @@ impl AlignArgs {
     }
 }
 
-/// A flag that Ctrl-C and SIGTERM set; the second time they kill.
+/// A flag set by Ctrl-C and SIGTERM; the second signal kills the process.
 fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     #[cfg(unix)]

@@ -1,4 +1,4 @@
-//! `sphereface bench`: how fast this machine is, and how much of that is reached.
+//! `sphereface bench`: measures this machine's peak and how much of it is reached.
 
 mod search;
 mod train;
@@ -19,9 +19,9 @@ use crate::embed::{EmbedOptions, Embedder};
 use crate::nn::weights::MTCNN;
 use crate::nn::{Device, DeviceChoice, Weights};
 
-/// Measure this machine: its peak, each network, the detector, and a whole job
+/// Measure the speed of this machine, the networks, the detector and a whole job
 ///
-/// On the CPU everything is measured on one thread and on --threads; the figures are medians.
+/// On the CPU, everything is measured with one thread and with --threads. The figures are medians.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -42,17 +42,17 @@ pub struct BenchArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Crops that are embedded together, each 1 to 1024
+    /// Batch sizes of the embedding network, each 1 to 1024
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 4, 16],
         value_parser = clap::value_parser!(u16).range(1..=1024))]
     batches: Vec<u16>,
-    /// Sizes of frames in pixels, each side 12 to 8192
+    /// Frame sizes for the detector in pixels, each side 12 to 8192
     #[arg(long, value_name = "WxH,...", value_delimiter = ',', default_value = "640x360,1280x720,1920x1080")]
     frames: Vec<FrameSize>,
-    /// Seconds for each measurement, more than 0 and at most 60
+    /// Seconds per measurement, more than 0 and at most 60
     #[arg(long, value_name = "S", default_value_t = 0.3)]
     seconds: f64,
-    /// Video for the whole job, such as samples/sample.mp4; without it that is left out
+    /// Video to measure a whole job on, for example samples/sample.mp4 [default: not measured]
     #[arg(long, value_name = "FILE")]
     video: Option<PathBuf>,
     #[command(flatten)]
@@ -100,7 +100,7 @@ impl BenchArgs {
         }
     }
 
-    /// How to embed, with all threads.
+    /// Options of the embedder, with all threads.
     fn embed_options(&self, device: &Device) -> Result<EmbedOptions> {
         let arithmetic = self.precision.on(device)?;
         Ok(EmbedOptions { isa: device.isa(), threads: self.threads.count(), arithmetic })
@@ -125,7 +125,7 @@ impl BenchArgs {
         if !(self.seconds > 0.0 && self.seconds <= 60.0) {
             let seconds = self.seconds;
             return Err(UsageError(format!(
-                "--seconds {seconds} makes no sense: give more than 0 and at most 60"
+                "--seconds {seconds} is out of range: give more than 0 and at most 60"
             ))
             .into());
         }

@@ -12,40 +12,39 @@ use crate::embed::Mirror;
 use crate::gallery::{Choice, Examined, examine_still};
 use crate::identify::{Calibration, Threshold};
 
-/// Tell whether two stills show the same person
+/// Compare two stills: do they show the same person?
 ///
-/// Of several faces in a still the largest is taken. The angle between the two faces is told,
-/// and whether it is below the threshold. The exit code is 0 for both answers, unless --exit-code is
-/// given.
+/// Prints the angle between the two faces and whether it is below the threshold. If a still shows
+/// several faces, the largest is used. The exit code is 0 for both answers unless --exit-code is given.
 #[derive(Debug, Args)]
 #[command(
-    mut_arg("threshold", |arg| arg.help("Angle in degrees below which it is the same person, for example 68deg [default: the model's calibrated angle for --fmr 1e-3]")),
+    mut_arg("threshold", |arg| arg.help("Angle in degrees below which two faces are the same person, for example 68deg [default: the model's calibrated angle for an FMR of 1e-3]")),
     after_help = "Examples:\n  \
     sphereface compare passport.jpg selfie.jpg\n  \
     sphereface compare group.jpg ada.jpg --face-a 2 --json\n  \
     sphereface compare a.jpg b.jpg --exit-code --quiet && echo same"
 )]
 pub struct CompareArgs {
-    /// A still
+    /// First still
     #[arg(value_name = "A")]
     a: PathBuf,
-    /// Another still
+    /// Second still
     #[arg(value_name = "B")]
     b: PathBuf,
-    /// Which face of A: its number from the left, or a point x,y on it [default: the largest]
+    /// Face to use in A: its number from the left, or a point x,y on it [default: the largest]
     #[arg(long, value_name = "N|X,Y")]
     face_a: Option<Choice>,
-    /// Which face of B, likewise
+    /// Face to use in B, likewise
     #[arg(long, value_name = "N|X,Y")]
     face_b: Option<Choice>,
-    /// End with exit code 1 when they are different people, as diff and cmp do (a failure says why
-    /// on standard error)
+    /// Exit with code 1 if the stills show different people, as diff and cmp do. A failure prints its
+    /// cause on standard error
     #[arg(long)]
     exit_code: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Say nothing unless something goes wrong; for --exit-code
+    /// Print nothing but errors; for use with --exit-code
     #[arg(short, long, conflicts_with = "json")]
     quiet: bool,
     #[command(flatten)]
@@ -102,14 +101,14 @@ impl CompareArgs {
         if self.exit_code && !same { Err(Different.into()) } else { Ok(()) }
     }
 
-    /// What there is to know about the faces that were taken.
+    /// Prints the remarks about the faces that were used.
     fn tell(&self, a: &Examined, b: &Examined) {
         for (path, face, flag) in [(&self.a, a, "--face-a"), (&self.b, b, "--face-b")] {
             let path = path.display();
             if face.faces.len() > 1 {
                 let (number, places) = (face.number, face.places());
                 errln!(
-                    "{path} shows several faces, number {number} was taken: {places}; choose another with {flag}"
+                    "{path} shows several faces, number {number} was used: {places}; choose another with {flag}"
                 );
             }
             for problem in face.problems() {
@@ -119,7 +118,7 @@ impl CompareArgs {
     }
 }
 
-/// What JSON says about a still.
+/// A still as JSON.
 fn side(path: &Path, face: &Examined) -> Value {
     let mut value = faces::describe(face);
     value["file"] = path.to_string_lossy().into();

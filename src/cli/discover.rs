@@ -1,4 +1,4 @@
-//! `sphereface discover`: who was seen and never named.
+//! `sphereface discover`: groups the strangers of analysed videos.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,11 +16,11 @@ use crate::discover::{self, Member};
 use crate::identify::{self, decide};
 use crate::media::write_still;
 
-/// Group the strangers of analysed videos into people, to be named
+/// Group the strangers of analysed videos into people
 ///
-/// Every person is listed with their tracks, longest on screen first; the line ends with the
-/// command that enrols them. A track that shows somebody only blurred or from the side is listed by
-/// itself. Analyses come from `sphereface label VIDEO --analysis FILE`.
+/// Prints one line per person with their tracks, longest on screen first. Each line ends with the
+/// command that enrols the person. A track with only blurred or side views is listed on its own.
+/// Analyses are written by `sphereface label VIDEO --analysis FILE`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface discover clip.parquet --sheet strangers.png\n  \
@@ -30,24 +30,24 @@ pub struct DiscoverArgs {
     /// Analyses of videos
     #[arg(required = true)]
     analyses: Vec<PathBuf>,
-    /// Leave out the people of this gallery
+    /// Exclude the people of this gallery
     #[arg(long, value_name = "DIR")]
     gallery: Option<PathBuf>,
-    /// Draw a contact sheet: a row a person, the best view of each track; the videos must lie
-    /// beside the analyses
+    /// Contact sheet with one row per person and the best view of each track. The videos must be
+    /// beside the analyses, or given with --video
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
-    /// Where the videos are, when they are not beside the analyses: one file or a folder
+    /// Video, or folder of videos, if they are not beside the analyses
     #[arg(long, value_name = "PATH", requires = "sheet")]
     video: Option<PathBuf>,
-    /// Mean angle in degrees below which two tracks are one person [default: the model's
-    /// calibrated angle]
+    /// Mean angle in degrees below which two tracks show one person [default: the model's calibrated
+    /// angle]
     #[arg(long, value_name = "ANGLE", value_parser = identify::parse_angle_deg)]
     same: Option<f64>,
-    /// Leave out tracks with fewer views that were embedded, 1 or more
+    /// Exclude tracks with fewer embedded views, 1 or more
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     min_views: u16,
-    /// Leave out tracks in which the detector was never that sure of a face, 0 to 1
+    /// Exclude tracks whose best detector score is lower, 0 to 1
     #[arg(long, value_name = "SCORE", default_value_t = SURE_SCORE, value_parser = options::parse_share)]
     min_score: f32,
     /// Print JSON
@@ -81,7 +81,7 @@ impl DiscoverArgs {
         }
         let Some(same_deg) = self.same.or_else(|| identify::same_person_deg(embedder.metadata())) else {
             bail!(
-                "the model {} is not calibrated: say with --same at which angle two tracks are one person",
+                "the model {} is not calibrated: give the angle below which two tracks show one person with --same",
                 self.model.model
             );
         };
@@ -106,7 +106,7 @@ impl DiscoverArgs {
                 Stranger { screen_ns, tracks }
             })
             .collect();
-        // Stable: people as long on screen stay in the order of appearance.
+        // A stable sort: people with the same screen time stay in the order of appearance.
         strangers.sort_by_key(|stranger| std::cmp::Reverse(stranger.screen_ns));
         if self.json {
             let list = strangers.iter().map(|stranger| {
@@ -124,7 +124,7 @@ impl DiscoverArgs {
                 outln!("{number}: {seconds:.1} s on screen, {tracks} track{s}: {}", self.enroll(stranger));
             }
             if strangers.is_empty() {
-                outln!("there is nobody without a name");
+                outln!("there are no strangers");
             }
         }
         if let Some(path) = &self.sheet {
@@ -133,7 +133,7 @@ impl DiscoverArgs {
         Ok(())
     }
 
-    /// How a track is named on the command line.
+    /// A track as written on the command line.
     fn spec(&self, member: &Member) -> String {
         format!("{}#{}", self.analyses[member.file].display(), member.track)
     }
@@ -151,7 +151,7 @@ impl DiscoverArgs {
         format!("sphereface enroll NAME{}{}", from.collect::<String>(), gallery.unwrap_or_default())
     }
 
-    /// A row a person, a picture a track.
+    /// Draws one row per person and one picture per track.
     fn draw(&self, analyses: &[Analysis], strangers: &[Stranger<'_>]) -> Result<image::RgbImage> {
         let mut pictures = BTreeMap::new();
         for (file, (path, analysis)) in self.analyses.iter().zip(analyses).enumerate() {

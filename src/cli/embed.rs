@@ -1,4 +1,4 @@
-//! `sphereface embed`: the faces of stills, with their embeddings.
+//! `sphereface embed`: prints the faces of stills with their embeddings.
 
 use std::path::{Path, PathBuf};
 
@@ -13,12 +13,12 @@ use crate::embed::{Embedder, Mirror};
 use crate::gallery::examine_all;
 use crate::media::read_still;
 
-/// Print every face of stills with its embedding, for other programs
+/// Print every face of stills with its embedding
 ///
-/// With --json there is one line per still, an object with the model's identifier and the faces
-/// from left to right: box (x1, y1, x2, y2) and landmarks in pixels, detector score, quality, and
-/// the embedding, a vector of unit length. People are compared by the angle between their
-/// vectors; vectors of different models have nothing to do with each other.
+/// With --json, prints one object per still and line, with the model's identifier and the faces from
+/// left to right: box (x1, y1, x2, y2) and landmarks in pixels, detector score, quality and embedding.
+/// An embedding is a vector of unit length. Compare two faces by the angle between their embeddings.
+/// Embeddings of different models cannot be compared.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface embed group.jpg\n  \
@@ -28,8 +28,8 @@ pub struct EmbedArgs {
     /// Stills
     #[arg(required = true, value_name = "IMAGE")]
     stills: Vec<PathBuf>,
-    /// Average each face with its mirror image, as the gallery does with its stills: a little more
-    /// certain, twice the work
+    /// Average the embeddings of each face and its mirror image, as for the templates of a gallery:
+    /// slightly more accurate, twice the work
     #[arg(long)]
     mirror: bool,
     /// Print JSON
@@ -56,7 +56,7 @@ impl EmbedArgs {
                 Ok(found) => tell(path, &found),
                 Err(error) => {
                     unusable += 1;
-                    errln!("{} is left out: {error:#}", path.display());
+                    errln!("{} is skipped: {error:#}", path.display());
                 }
             }
         }
@@ -67,7 +67,7 @@ impl EmbedArgs {
         }
     }
 
-    /// What there is to tell about a still.
+    /// The faces of a still as JSON.
     fn faces(&self, path: &Path, detector: &Detector, embedder: &Embedder) -> Result<Value> {
         let image = read_still(path)?;
         let found = examine_all(&image, detector)?;
@@ -89,7 +89,7 @@ impl EmbedArgs {
     }
 }
 
-/// The same for people.
+/// Prints the faces of a still as text.
 fn tell(path: &Path, found: &Value) {
     let faces = found["faces"].as_array().map(Vec::as_slice).unwrap_or_default();
     let s = if faces.len() == 1 { "" } else { "s" };

@@ -1,4 +1,4 @@
-//! `sphereface enroll`: people into a gallery, from stills.
+//! `sphereface enroll`: adds people to a gallery.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,9 @@ use crate::gallery::{Choice, GalleryError, GalleryFolder, NewStill, PersonName};
 
 /// Enrol people from stills
 ///
-/// Of several faces in a still the largest is taken, and the report says where the others are.
-/// All stills of a person are kept, each as a template of its own. Where the same face of the
-/// same picture is somebody else's already, that still is left out, everybody else is enrolled,
-/// and the exit code is 1.
+/// If a still shows several faces, the largest is used and the positions of all are printed. Each
+/// still of a person becomes a template. A still whose face is already enrolled under another name
+/// is skipped; everything else is enrolled, and the exit code is 1.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface enroll \"Ada Lovelace\" ada-1.jpg ada-2.jpg\n  \
@@ -28,24 +27,24 @@ pub struct EnrollArgs {
     /// Name of the person
     #[arg(required_unless_present = "dir", conflicts_with = "dir")]
     name: Option<String>,
-    /// Stills of the person, or folders of them; stills in deeper folders count too
+    /// Stills of the person, or folders of stills, including their subfolders
     #[arg(required_unless_present_any = ["dir", "from"], conflicts_with = "dir")]
     stills: Vec<PathBuf>,
-    /// Tracks of an analysed video that show the person: their best views become stills. The
-    /// video must lie beside the analysis
+    /// Tracks of an analysis that show the person; their best views become stills. The video must be
+    /// beside the analysis, or given with --video
     #[arg(long, value_name = "ANALYSIS#TRACK,...", value_parser = Tracks::parser(), conflicts_with = "dir")]
     from: Vec<Tracks>,
-    /// Where the video of --from is, when it is not beside the analysis: the file or its folder
+    /// Video of --from, or its folder, if it is not beside the analysis
     #[arg(long, value_name = "PATH", requires = "from")]
     video: Option<PathBuf>,
-    /// A folder with a sub-folder of stills per person, or a still per person, each named after
-    /// them; stills in deeper folders are the person's too
+    /// Folder with one subfolder of stills, or one still, per person, named after the person. Stills
+    /// in deeper subfolders count as the person's
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Where the people are kept
+    /// Folder of the gallery
     #[arg(long, value_name = "DIR", default_value = "gallery")]
     gallery: PathBuf,
-    /// Which face of a still with several: its number from the left, or a point x,y on it
+    /// Face to use in a still with several faces: its number from the left, or a point x,y on it
     /// [default: the largest]
     #[arg(long, value_name = "N|X,Y", conflicts_with = "dir")]
     face: Option<Choice>,
@@ -65,7 +64,7 @@ impl EnrollArgs {
             (None, None) => return Err(UsageError("give a name and stills, or --dir".into()).into()),
         };
         let detector = self.detection.detector(&self.device.open_and_tell()?)?;
-        // --from goes with one name.
+        // --from is allowed with a single name only.
         let mut of_tracks = Some(faces::of_tracks(&self.from, self.video.as_deref())?);
         let mut examined = Vec::new();
         for (name, stills) in people {
@@ -73,7 +72,7 @@ impl EnrollArgs {
             let of_tracks = of_tracks.take().into_iter().flatten();
             good.extend(of_tracks.map(|still| (PathBuf::from(&still.file_name), still)));
             match good.is_empty() {
-                true => errln!("warning: {name} is not enrolled: there is no still of them that can be used"),
+                true => errln!("warning: {name} is not enrolled: none of their stills can be used"),
                 false => examined.push((name, good)),
             }
         }
@@ -112,21 +111,21 @@ impl EnrollArgs {
     }
 }
 
-/// What was left out; the others are enrolled all the same.
+/// What was skipped; everything else is enrolled.
 #[derive(Default)]
 struct Refused {
     /// Whether somebody was enrolled.
     others: bool,
-    /// Stills in which there is nobody to enrol, or that cannot be read.
+    /// Stills without a usable face, or that cannot be read.
     unusable: usize,
     /// Stills of faces that are enrolled under another name.
     taken: usize,
-    /// Folders or files whose name is none for a person, or that cannot be listed.
+    /// Folders or files whose name cannot be a person's, or that cannot be read.
     people: usize,
 }
 
 impl Refused {
-    /// Fails where something was left out that somebody has to decide about.
+    /// Fails if something was skipped that needs a decision.
     fn end(&self) -> Result<()> {
         let counted = |count: usize, one: &str, many: &str| match count {
             0 => None,
@@ -134,7 +133,7 @@ impl Refused {
             count => Some(format!("{count} {many}")),
         };
         let left_out: Vec<String> = [
-            counted(self.taken, "still of somebody else", "stills of somebody else"),
+            counted(self.taken, "still enrolled under another name", "stills enrolled under another name"),
             counted(self.people, "person", "people"),
         ]
         .into_iter()
@@ -143,12 +142,12 @@ impl Refused {
         let rest = if self.others { "everything else is enrolled" } else { "nobody was enrolled" };
         match left_out.is_empty() {
             true => Ok(()),
-            false => bail!("left out, see above: {}; {rest}", left_out.join(" and ")),
+            false => bail!("skipped, see above: {}; {rest}", left_out.join(" and ")),
         }
     }
 }
 
-/// Enrols a person with all stills but those of faces that are somebody else's already.
+/// Enrols a person with all stills except those whose face is already enrolled under another name.
 fn enroll(
     gallery: &GalleryFolder,
     name: &PersonName,
@@ -161,8 +160,8 @@ fn enroll(
                 let (path, _) = stills.remove(still);
                 refused.taken += 1;
                 errln!(
-                    "{name}: {} is not used: the same face of the same picture is already enrolled as {person}; \
-                     remove it there (sphereface gallery remove) or here",
+                    "{name}: {} is not used: its face is already enrolled as {person}; remove it from that person \
+                     (sphereface gallery remove) or from this one",
                     path.display()
                 );
             }
@@ -175,15 +174,15 @@ fn enroll(
             }
         }
     }
-    errln!("warning: {name} is not enrolled: all their stills are somebody else's");
+    errln!("warning: {name} is not enrolled: all their stills are enrolled under another name");
     Ok(())
 }
 
-/// What there is to know about a still that was taken.
+/// Prints the remarks about a still that was used.
 fn report(name: &PersonName, path: &Path, still: &NewStill) {
     if still.examined.faces.len() > 1 {
         outln!(
-            "{name}: {} shows several faces, number {} was taken: {}; choose another with --face",
+            "{name}: {} shows several faces, number {} was used: {}; choose another with --face",
             path.display(),
             still.examined.number,
             still.examined.places()
@@ -207,7 +206,7 @@ fn stills_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(stills)
 }
 
-/// The files in a folder and in all folders in it, by name; each folder once, whatever links
+/// The files in a folder and its subfolders, by name. Each folder is read once, even if several links
 /// lead to it.
 fn add_files(folder: &Path, files: &mut Vec<PathBuf>, seen: &mut BTreeSet<PathBuf>) -> Result<()> {
     if !seen.insert(folder.canonicalize().unwrap_or_else(|_| folder.to_owned())) {
@@ -223,14 +222,11 @@ fn add_files(folder: &Path, files: &mut Vec<PathBuf>, seen: &mut BTreeSet<PathBu
     Ok(())
 }
 
-/// A sub-folder or a still per person, in the order of their names.
+/// One subfolder or still per person, in the order of their names.
 fn people_of(folder: &Path, refused: &mut Refused) -> Result<Vec<(PersonName, Vec<PathBuf>)>> {
     let all = entries(folder)?;
     if all.is_empty() {
-        bail!(
-            "{} holds nobody: put a folder of stills per person, or a still per person, into it",
-            folder.display()
-        );
+        bail!("{} is empty: put one folder of stills, or one still, per person into it", folder.display());
     }
     let mut people = Vec::new();
     for entry in all {
@@ -238,15 +234,15 @@ fn people_of(folder: &Path, refused: &mut Refused) -> Result<Vec<(PersonName, Ve
             Ok(person) => people.push(person),
             Err(error) => {
                 refused.people += 1;
-                errln!("{} is left out: {error:#}", entry.display());
+                errln!("{} is skipped: {error:#}", entry.display());
             }
         }
     }
     Ok(people)
 }
 
-/// The person whom a folder or a still is named after, with their stills. Those in deeper
-/// folders are theirs too.
+/// The person after whom a folder or a still is named, with their stills, including those in
+/// subfolders.
 fn person_of(entry: &Path) -> Result<(PersonName, Vec<PathBuf>)> {
     let is_folder = entry.is_dir();
     let name = if is_folder { entry.file_name() } else { entry.file_stem() };
@@ -259,7 +255,7 @@ fn person_of(entry: &Path) -> Result<(PersonName, Vec<PathBuf>)> {
     Ok((name, stills))
 }
 
-/// What lies in a folder, by name; hidden files do not count.
+/// The entries of a folder, by name, without hidden files.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let read = || -> std::io::Result<Vec<PathBuf>> {
         std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()

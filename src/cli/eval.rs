@@ -1,4 +1,4 @@
-//! `sphereface eval`: how good it is, measured.
+//! `sphereface eval`: measures accuracy.
 
 mod openset;
 mod protocols;
@@ -25,7 +25,7 @@ use crate::eval::video::{self, Counts, NumberCounts, Rule, Score};
 use crate::nn::Device;
 use crate::nn::weights::{BuiltIn, Precision, Weights};
 
-/// Measure how good it is
+/// Measure the accuracy of models and of labelled videos
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface eval video truth.json faces.jsonl\n  \
@@ -65,32 +65,34 @@ impl EvalArgs {
     }
 }
 
-/// Compare a labelled video with the truth
+/// Score a labelled video against the ground truth
 ///
-/// The truth is a JSON file that lists, for each frame, the faces with their boxes and names
-/// (`unknown` for strangers), or for each clip its tracks; `label --jsonl` writes what to
-/// compare with it. A face is found when a box overlaps the truth with an intersection over
-/// union of at least 0.4. Where it makes a difference, the result with a laxer rule follows:
-/// each centre lies in the other box, as when the truth is drawn tightly around the face.
-/// A continuous face (an `id` of the truth, or a track of a clip) is switched where it comes
-/// under the number of another track, interrupted where it is missed and found again, and
-/// changes its name also where it becomes unknown.
+/// The truth is a JSON file that lists the faces of each frame with their boxes and names (`unknown`
+/// for strangers), or the tracks of each clip. `label --jsonl` writes the faces to compare with it.
+///
+/// A face is found if a box overlaps the truth with an intersection over union (IoU) of at least 0.4.
+/// If it makes a difference, the result of a laxer rule is printed too: IoU, or each centre lies in
+/// the other box, as when the truth is drawn tightly around the face.
+///
+/// For each continuous face (an `id` of the truth, or a track of a clip), a switch is a change of the
+/// track number, an interruption is a gap in which the face is missed, and a change of name includes
+/// changes to and from unknown.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     sphereface label clip.mp4 --no-video --jsonl faces.jsonl --gallery people\n  \
     sphereface eval video truth.json faces.jsonl")]
 struct VideoArgs {
-    /// The truth
+    /// Ground truth
     #[arg(value_name = "TRUTH.json")]
     truth: PathBuf,
-    /// The faces that `label --jsonl` found
+    /// Faces written by `label --jsonl`
     #[arg(value_name = "FACES.jsonl")]
     faces: PathBuf,
-    /// Which clip of a truth with several
+    /// Clip to score, if the truth holds several
     #[arg(long, value_name = "NAME")]
     clip: Option<String>,
-    /// Who was enrolled; everyone else in the truth counts as a stranger. Default: everyone
-    /// the truth names was
+    /// People who were enrolled; everyone else in the truth counts as a stranger [default: everyone
+    /// named in the truth]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     enrolled: Vec<String>,
     /// Print JSON
@@ -150,7 +152,7 @@ fn video_table(score: &Score) -> Result<String, std::fmt::Error> {
     line("strangers named, of the detected", &|c| share(c.strangers_named, c.strangers_detected))?;
     line("track switches", &|c| c.switches.to_string())?;
     line("interruptions", &|c| c.interruptions.to_string())?;
-    line("changes of name, and a minute", &|c| {
+    line("changes of name (per minute)", &|c| {
         let rate = c.renamings_a_minute(score.frame_ns);
         format!("{} ({})", c.renamings, rate.map_or("-".into(), |rate| format!("{rate:.1}")))
     })?;
@@ -162,8 +164,8 @@ fn video_table(score: &Score) -> Result<String, std::fmt::Error> {
     if numbered > 0 {
         writeln!(
             out,
-            "with a stranger's number: {numbered}, of which under that of somebody else: {shared}, under another \
-             than most of that person's: {split}"
+            "with a stranger's number: {numbered}, of which with the number of another person: {shared}, with \
+             another number than most faces of the same person: {split}"
         )?;
     }
     for (name, counts) in &score.people {
@@ -175,7 +177,7 @@ fn video_table(score: &Score) -> Result<String, std::fmt::Error> {
     }
     if !score.names_not_in_truth.is_empty() {
         let names: Vec<&str> = score.names_not_in_truth.iter().map(String::as_str).collect();
-        writeln!(out, "names given that the truth does not know: {}", names.join(", "))?;
+        writeln!(out, "names that are not in the truth: {}", names.join(", "))?;
     }
     Ok(out)
 }
@@ -187,10 +189,10 @@ struct ModelChoice {
     network: ModelArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
-    /// Write the result into the metadata of the model, which must be a file
+    /// Store the result in the metadata of the model, which must be a file
     #[arg(long)]
     record: bool,
-    /// What the images are, as the record calls it. Default: the name of the list or folder
+    /// Name of the test set in the record [default: the name of the list or folder]
     #[arg(long, value_name = "TEXT")]
     set: Option<String>,
     #[command(flatten)]
@@ -203,11 +205,11 @@ struct ModelChoice {
 }
 
 impl ModelChoice {
-    /// Checks what can be checked before hours of work.
+    /// Checks the request before hours of work.
     fn validate(&self) -> Result<()> {
         if self.record && BuiltIn::named(&self.network.model).is_some() {
-            let reason = "--record writes into a model file, and built-in models are part of the program";
-            return Err(UsageError(format!("{reason}: give --model FILE")).into());
+            let reason = "--record cannot change a built-in model";
+            return Err(UsageError(format!("{reason}: give a model file with --model FILE")).into());
         }
         Ok(())
     }
@@ -236,7 +238,7 @@ impl ModelChoice {
     }
 }
 
-/// A progress bar, hidden where standard error is no terminal.
+/// A progress bar, hidden if standard error is not a terminal.
 fn progress(count: usize, what: &'static str) -> ProgressBar {
     let bar = ProgressBar::new(count as u64).with_message(what);
     if let Ok(style) = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
@@ -245,7 +247,7 @@ fn progress(count: usize, what: &'static str) -> ProgressBar {
     bar
 }
 
-/// Images that are read, or embedded, at a time.
+/// Images read or embedded per batch.
 const BATCH: usize = 128;
 
 /// Photos or crops of a test set, turned into crops.
@@ -256,7 +258,7 @@ const BATCH: usize = 128;
     mut_arg("scores", |arg| arg.default_value("0.6,0.7,0.9")),
 )]
 struct ImageArgs {
-    /// The images are aligned crops, 112x112 or 96x112
+    /// The images are aligned crops of 112x112 or 96x112
     #[arg(long)]
     aligned: bool,
     #[command(flatten)]
@@ -264,8 +266,8 @@ struct ImageArgs {
 }
 
 impl ImageArgs {
-    /// The crop of each image, `None` without a face, and a note where the images themselves
-    /// look like crops.
+    /// The crop of each image, `None` without a face, and the number of images that are already
+    /// aligned crops.
     fn crops(
         &self,
         paths: &[PathBuf],
@@ -302,18 +304,18 @@ fn round(x: f64, digits: i32) -> f64 {
     (x * scale).round() / scale
 }
 
-/// Measure how often strangers look alike
+/// Measure the false match rate of a model by angle
 ///
-/// Compares every two images of different people in a folder of aligned crops, one as a
-/// template (mirror image averaged in), one as it would come from a video, and finds the angles
-/// at which a tenth, a hundredth, ... of those comparisons are false matches. Only rates that at
-/// least ten false matches stand for are given. With --record, `--fmr` of the other commands
-/// finds its angle in the model.
+/// Compares every two images of different people in a folder of aligned crops: one as a template
+/// (averaged with its mirror image), one as a face of a video. Prints the angles at which a tenth, a
+/// hundredth, ... of these comparisons are false matches. A rate is given only if it rests on at least
+/// ten false matches. With --record, the angles are stored in the model, where `--fmr` of the other
+/// commands finds them.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     sphereface eval calibrate lfw-112x112 --model mine.safetensors --record --set 'LFW DevTrain'")]
 struct CalibrateArgs {
-    /// A folder with one folder a person of aligned crops, 112x112 or 96x112
+    /// Folder with one folder of aligned crops (112x112 or 96x112) per person
     #[arg(value_name = "CROPS")]
     crops: PathBuf,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! Faces for the gallery: out of stills, and out of tracks of analysed videos.
+//! Faces for the gallery from stills and from tracks of analysed videos.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -35,11 +35,11 @@ impl FromStr for Tracks {
 }
 
 fn refused(text: &str) -> String {
-    format!("`{text}` names no track: write the analysis and the number, for example clip.parquet#7")
+    format!("`{text}` is not a track: write the analysis and the track number, for example clip.parquet#7")
 }
 
 impl Tracks {
-    /// Reads tracks out of arguments, in which the name of the analysis may hold any bytes.
+    /// Parses arguments; the path of the analysis may contain any bytes.
     pub fn parser() -> impl TypedValueParser<Value = Self> {
         OsStringValueParser::new().try_map(|argument: OsString| Self::of_argument(&argument))
     }
@@ -81,7 +81,7 @@ pub fn describe(Examined { face, quality, number, .. }: &Examined) -> serde_json
     })
 }
 
-/// The best views of tracks, cut out of their videos: up to three a track.
+/// The best views of tracks, cropped from their videos: up to three per track.
 pub fn of_tracks(tracks: &[Tracks], video: Option<&Path>) -> Result<Vec<NewStill>> {
     let mut stills = Vec::new();
     for Tracks { analysis: path, tracks } in tracks {
@@ -100,17 +100,17 @@ pub fn of_tracks(tracks: &[Tracks], video: Option<&Path>) -> Result<Vec<NewStill
             stills.extend(views.filter_map(|view| discover::still(&analysis.video.name, &picture, view)));
         })?;
         if stills.len() == before {
-            bail!("{} shows no face that could be cut out of these tracks: choose others", video.display());
+            bail!("no face in these tracks of {} can be enrolled: choose other tracks", video.display());
         }
     }
     Ok(stills)
 }
 
-/// The video that an analysis was made of; where it is not, the flag that says where it is.
+/// The video that an analysis was made from. The error of a missing one names the flag --video.
 pub fn video_of(path: &Path, analysis: &Analysis, given: Option<&Path>) -> Result<PathBuf> {
     analysis.find_video(path, given).map_err(|error| match error {
         AnalysisError::NoVideo { .. } => {
-            UsageError(format!("{error}: say where it is with --video FILE or --video FOLDER")).into()
+            UsageError(format!("{error}: locate it with --video FILE or --video FOLDER")).into()
         }
         other => other.into(),
     })

@@ -1,5 +1,4 @@
-//! `sphereface gallery`: who is enrolled, whether that is sound, and at which angle they are
-//! named.
+//! `sphereface gallery`: lists, checks, edits and calibrates a gallery.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -23,7 +22,7 @@ use crate::gallery::{
 use crate::identify::{self, Calibration, Identifier, Threshold};
 use crate::media::write_still;
 
-/// See, check and change who is enrolled
+/// List, check and edit a gallery
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface gallery list\n  \
@@ -39,23 +38,23 @@ pub struct GalleryArgs {
 
 #[derive(Debug, Subcommand)]
 enum GalleryCommand {
-    /// Everybody, with the number of their stills
+    /// List everybody with the number of their stills
     List(Place),
-    /// One person and their stills
+    /// Show one person and their stills
     Show(Named),
-    /// Remove a person with their stills
+    /// Remove a person and their stills
     Remove(Named),
-    /// Say that a face is not this person: near it, that name takes more; others are unaffected
+    /// Add a counter-example: raises the bar for this name near that face
     Reject(Box<RejectArgs>),
-    /// Find mislabelled and poor stills, one person under two names, people who are too alike
+    /// Find mislabelled and poor stills, duplicate people, and people who look too alike
     Check(CheckArgs),
-    /// Set the angle at which people are named from strangers in your own videos
+    /// Set the threshold angle from strangers in your own videos
     Calibrate(CalibrateArgs),
 }
 
 #[derive(Debug, Args)]
 struct Place {
-    /// Where the people are kept
+    /// Folder of the gallery
     #[arg(long, value_name = "DIR", default_value = "gallery")]
     gallery: PathBuf,
     /// Print JSON
@@ -73,18 +72,18 @@ struct Named {
 
 #[derive(Debug, Args)]
 struct RejectArgs {
-    /// Name of the person it is not
+    /// Name of the person who is not shown
     name: String,
-    /// Stills of whoever was taken for them
+    /// Stills of people who were mistaken for this person
     #[arg(required_unless_present = "from")]
     stills: Vec<PathBuf>,
-    /// Tracks of an analysed video that show somebody else
+    /// Tracks of an analysis that show somebody else
     #[arg(long, value_name = "ANALYSIS#TRACK,...", value_parser = Tracks::parser())]
     from: Vec<Tracks>,
-    /// Where the video of --from is, when it is not beside the analysis: the file or its folder
+    /// Video of --from, or its folder, if it is not beside the analysis
     #[arg(long, value_name = "PATH", requires = "from")]
     video: Option<PathBuf>,
-    /// Which face of a still with several: its number from the left, or a point x,y on it
+    /// Face to use in a still with several faces: its number from the left, or a point x,y on it
     /// [default: the largest]
     #[arg(long, value_name = "N|X,Y")]
     face: Option<Choice>,
@@ -100,7 +99,7 @@ struct RejectArgs {
 struct CheckArgs {
     #[command(flatten)]
     place: Place,
-    /// Draw the stills in question into this picture
+    /// Contact sheet of the affected stills
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
     #[command(flatten)]
@@ -113,23 +112,23 @@ struct CheckArgs {
 
 #[derive(Debug, Args)]
 struct CalibrateArgs {
-    /// Analyses of videos that show strangers (sphereface label VIDEO --analysis FILE)
+    /// Analyses of videos that show strangers, written by `sphereface label VIDEO --analysis FILE`
     #[arg(required = true)]
     analyses: Vec<PathBuf>,
-    /// Share of strangers who may be given a name, for example 1e-2; it takes at least 1 / RATE
-    /// strangers to see it
+    /// Target false positive identification rate (FPIR): the share of strangers who may be named, for
+    /// example 1e-2. Measuring it takes at least 1 / RATE strangers
     #[arg(long, value_name = "RATE", value_parser = identify::parse_fmr)]
     fpir: f64,
-    /// Tracks that show people of the gallery: they are no strangers and are left out
+    /// Tracks to exclude because they show people of the gallery
     #[arg(long, value_name = "ANALYSIS#TRACK,...", value_parser = Tracks::parser())]
     known: Vec<Tracks>,
-    /// Leave out tracks with fewer views that were embedded, 1 or more
+    /// Exclude tracks with fewer embedded views, 1 or more
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     min_views: u16,
-    /// Leave out tracks in which the detector was never that sure of a face, 0 to 1
+    /// Exclude tracks whose best detector score is lower, 0 to 1
     #[arg(long, value_name = "SCORE", default_value_t = SURE_SCORE, value_parser = options::parse_share)]
     min_score: f32,
-    /// Say what the angle would be, and keep the gallery as it is
+    /// Print the angle without changing the gallery
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -161,7 +160,7 @@ impl GalleryArgs {
                 if place.json {
                     outln!("{}", describe(&person));
                 } else {
-                    outln!("{} was removed with {} stills", person.name, person.stills.len());
+                    outln!("removed {} with {} stills", person.name, person.stills.len());
                 }
             }
             GalleryCommand::Reject(args) => args.run()?,
@@ -193,7 +192,7 @@ fn show(person: &Person, as_json: bool) {
         let problems = if problems.is_empty() { "good".into() } else { problems.join("; ") };
         outln!("  {}: face {:.0} pixels high, {problems}", still.file, still.face.bbox.height());
     }
-    person.missing.iter().for_each(|file| outln!("  {file}: the file is gone and no longer counts"));
+    person.missing.iter().for_each(|file| outln!("  {file}: the file is missing and no longer used"));
     person.rejected.iter().for_each(|still| outln!("  not {}: {}", person.name, still.file));
 }
 
@@ -201,7 +200,7 @@ impl RejectArgs {
     fn run(self) -> Result<()> {
         let name = PersonName::new(&self.name)?;
         let gallery = GalleryFolder::open(&self.place.gallery)?;
-        // Before anything is decoded.
+        // Fails early, before anything is decoded.
         gallery.person(&name)?;
         let mut stills = faces::of_tracks(&self.from, self.video.as_deref())?;
         if !self.stills.is_empty() {
@@ -256,7 +255,7 @@ impl CheckArgs {
             findings.iter().for_each(|finding| outln!("{}: {finding}", kind(finding)));
             for stray in &strays {
                 outln!(
-                    "not enrolled: {} holds pictures by hand: enrol them with `sphereface enroll`",
+                    "not enrolled: {} holds pictures that were copied there by hand: enrol them with `sphereface enroll`",
                     stray.display()
                 );
             }
@@ -267,18 +266,16 @@ impl CheckArgs {
             );
             if count < all {
                 outln!(
-                    "{} of the templates are seen so far from the side, or are so unsure to be faces, that this model tells nobody by them",
+                    "{} of the templates are not used: they are turned too far to the side for this model, or are uncertain detections",
                     all - count
                 );
             }
             match expected {
                 Some(rate) => outln!(
-                    "of strangers, at most {:.2} % are expected to be given a name (rate of one comparison times templates)",
+                    "expected FPIR: at most {:.2} % of strangers are named (FMR per comparison times templates)",
                     rate * 100.0
                 ),
-                None => outln!(
-                    "how often strangers are given a name is not known: the model is not calibrated at this angle"
-                ),
+                None => outln!("expected FPIR: unknown, because the model is not calibrated at this angle"),
             }
         }
         if let Some(path) = &self.sheet {
@@ -289,7 +286,7 @@ impl CheckArgs {
     }
 }
 
-/// The stills of a finding, to look at.
+/// The stills of a finding, as a row of the contact sheet.
 fn row(gallery: &GalleryFolder, people: &[Person], finding: &Finding) -> Result<SheetRow> {
     let mut cells = Vec::new();
     for (name, file) in finding.stills() {
@@ -315,7 +312,7 @@ fn kind(finding: &Finding) -> &'static str {
     }
 }
 
-/// The gravest first.
+/// Sorts the most severe findings first.
 fn order(finding: &Finding) -> u8 {
     match finding {
         Finding::Mislabelled { .. } => 0,
@@ -328,7 +325,7 @@ fn order(finding: &Finding) -> u8 {
     }
 }
 
-/// Nearest strangers shown, to be recognised if they are none.
+/// Nearest strangers to print, so that the user can recognise people of the gallery among them.
 const SHOWN: usize = 5;
 
 impl CalibrateArgs {
@@ -347,7 +344,7 @@ impl CalibrateArgs {
             let Some(file) = self.analyses.iter().position(|path| path == analysis) else {
                 let analysis = analysis.display();
                 return Err(UsageError(format!(
-                    "--known {analysis} is not one of the analyses: give it too, or leave it out"
+                    "--known {analysis} is not one of the given analyses: add it to them, or omit it"
                 ))
                 .into());
             };
@@ -356,13 +353,13 @@ impl CalibrateArgs {
         let mut members = discover::members(&analyses, usize::from(self.min_views), self.min_score)?;
         members.retain(|member| !known.contains(&(member.file, member.track)));
         let Some(same_deg) = identify::same_person_deg(embedder.metadata()) else {
-            bail!("the model {} is not calibrated, so that strangers cannot be told apart", self.model.model);
+            bail!("the model {} is not calibrated, so strangers cannot be told apart", self.model.model);
         };
-        // The angle does not depend on the threshold, which is what is looked for.
+        // The angle to the nearest person does not depend on the threshold, so any will do.
         let identifier = Identifier::new(&templates, Threshold::from_angle(same_deg)?)?;
         let mut strangers: Vec<(f32, &Member, String)> = Vec::new();
-        // Poor views are grouped too: a stranger counted twice would make the measure look surer
-        // than it is.
+        // Poor views are grouped too: counting a stranger twice would overstate the certainty of the
+        // measurement.
         for person in discover::people(&members, same_deg, |_| true) {
             let mut nearest: Option<(f32, &Member, String)> = None;
             for member in person.into_iter().map(|index| &members[index]) {
@@ -393,7 +390,7 @@ impl CalibrateArgs {
         }
         outln!("a face is named below {footage}");
         outln!(
-            "the strangers nearest to somebody; if one of them is that person, leave them out with --known:"
+            "the strangers nearest to somebody in the gallery; if one of them is that person, exclude the track with --known:"
         );
         for (angle, member, name) in strangers.iter().take(SHOWN) {
             let analysis = self.analyses[member.file].display();

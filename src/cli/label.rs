@@ -30,19 +30,20 @@ use crate::pipeline::{
 };
 use crate::report::Appearance;
 
-/// Write a video (or a still) with everyone you enrolled named
+/// Label everyone you enrolled in a video or a still
 ///
-/// Strangers stay strangers. The sound is kept. A file is gone through twice, so that a name is
-/// right from the first frame on; what comes only once, like a camera, is named as it comes.
-/// Ctrl-C finishes the file and stops; a second one stops at once and leaves nothing. When it
-/// comes while the video is being written, all of it was looked at before: the video ends there,
-/// the lists and the analysis are whole. Where nothing more comes of the input for 30 s, or its
-/// pictures turn into what cannot follow in one video, the outputs end there, complete, and the exit
-/// code is 3.
+/// Everybody else stays unknown. The sound is kept. Files are processed in two passes so that names
+/// are correct from the first frame. Live inputs are labelled as they arrive.
+///
+/// Ctrl-C finishes the outputs and stops. A second Ctrl-C stops at once and leaves no output. If
+/// interrupted during the second pass, the video is cut short, but reports and analysis are complete.
+///
+/// If the input delivers nothing for 30 s, or changes to a format that one video cannot hold, the
+/// outputs end there, complete, and the exit code is 3.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    sphereface label party.mp4 -o named.mp4 --gallery friends\n  \
-    sphereface label group.jpg -o named.jpg --gallery friends --style text=name\n  \
+    sphereface label party.mp4 -o named.mp4 --gallery gallery\n  \
+    sphereface label group.jpg -o named.jpg --gallery gallery --style text=name\n  \
     sphereface label talk.mkv --no-video --jsonl faces.jsonl --gallery staff\n  \
     sphereface label talk.mkv --no-video --analysis talk.parquet\n  \
     sphereface label talk.parquet --jsonl faces.jsonl --gallery staff --threshold 66deg\n  \
@@ -50,20 +51,20 @@ use crate::report::Appearance;
     sphereface label street.mp4 -o out.mp4 --gallery staff --redact unknown --redact-audit audit.jsonl\n  \
     sphereface label webcam --view --gallery family")]
 pub struct LabelArgs {
-    /// What to label: a video or image file, rtsp://..., http(s)://..., webcam, /dev/video0,
-    /// gst:PIPELINE, - or a FIFO (read once, as with --online), or the .parquet file that --analysis wrote, which
-    /// takes a moment
+    /// Input: a video or image file, rtsp://..., http(s)://..., webcam, /dev/video0, gst:PIPELINE,
+    /// - or a FIFO (read once, as with --online), or a .parquet file written by --analysis (labelled
+    /// without decoding the video)
     input: OsString,
-    /// Where to write the annotated video (.mp4, .mkv, .webm) or still (.jpg, .png, ...)
+    /// Annotated video (.mp4, .mkv, .webm) or still (.jpg, .png, ...) to write
     #[arg(short, long, value_name = "FILE", conflicts_with = "no_video")]
     output: Option<PathBuf>,
-    /// Write no annotated video: only tell, or list with --jsonl, who was seen
+    /// Write no annotated video; report only who was seen
     #[arg(long)]
     no_video: bool,
-    /// Folder of the people to name; without it faces are found and everyone is unknown
+    /// Gallery of the people to name; without it, faces are found and everyone is unknown
     #[arg(long, value_name = "DIR", help_heading = "Recognition")]
     gallery: Option<PathBuf>,
-    /// Average each face with its mirror image: a little more certain, twice the work
+    /// Average the embeddings of each face and its mirror image: slightly more accurate, twice the work
     #[arg(long, help_heading = "Recognition")]
     mirror: bool,
     #[command(flatten)]
@@ -74,42 +75,39 @@ pub struct LabelArgs {
     threshold: ThresholdArgs,
     #[command(flatten)]
     margin: MarginArgs,
-    /// Decide as the video comes, with what was seen so far, instead of going through a file
-    /// twice
+    /// Label in one pass, using only the frames seen so far, as for live inputs
     #[arg(long, help_heading = "Recognition")]
     online: bool,
-    /// Decide about every face of every frame by itself, as if there were no time: slower, and
-    /// names flicker; for comparison
+    /// Identify every face independently, without tracking (baseline): slower, and names flicker
     #[arg(long, conflicts_with_all = ["online", "detect_every"], help_heading = "Recognition")]
     per_frame: bool,
     #[command(flatten)]
     detection: DetectionArgs,
-    /// Frames from one search of the whole frame to the next, 1 to 32; in between only known
-    /// faces are followed. auto: at most 8, and parts that changed are searched in between
+    /// Frames between two detection passes over the whole frame, 1 to 32. In between, known faces are
+    /// followed. auto: at most 8, and regions that changed are searched in between
     #[arg(long, value_name = "N|auto", default_value_t = DetectEvery::Auto, help_heading = "Detection")]
     detect_every: DetectEvery,
     #[command(flatten)]
     encoding: EncodingArgs,
-    /// Keep what was seen in this Parquet file: label it again, with another gallery or
-    /// threshold, in a moment
+    /// Save the tracks and embeddings to this Parquet file, to label the video again with another
+    /// gallery or threshold without decoding it
     #[arg(long, value_name = "FILE.parquet", help_heading = "Results")]
     analysis: Option<PathBuf>,
-    /// The video that an analysis was made of [default: the one beside it]
+    /// Video that the input analysis was made from [default: the one beside the analysis]
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     video: Option<PathBuf>,
     #[command(flatten)]
     results: ResultArgs,
     #[command(flatten)]
     redact: RedactArgs,
-    /// Show the video in a window while it is labelled
+    /// Show the labelled video in a window
     #[arg(long, help_heading = "Results")]
     view: bool,
-    /// How boxes and names look, for example width=3,text=name,unknown=hide
+    /// Appearance of boxes and names, for example width=3,text=name,unknown=hide
     #[arg(long, value_name = "SETTINGS", default_value_t = Style::default(), help_heading = "Results")]
     style: Style,
-    /// How long nothing may come of the input before the outputs end there, in seconds; the first
-    /// picture may take 20 at least. A stream that is lost (rtsp://...) is connected to again
-    /// instead [default: 30]
+    /// End the outputs when nothing has arrived for this many seconds. The first picture may take 20
+    /// at least. A lost RTSP stream is reconnected instead [default: 30]
     #[arg(
         long,
         value_name = "SECONDS",
@@ -117,24 +115,24 @@ pub struct LabelArgs {
         help_heading = "Running"
     )]
     patience: Option<u64>,
-    /// Treat the input as live: never fall behind, drop the oldest frames instead
+    /// Treat the input as live: drop the oldest frames instead of falling behind
     #[arg(long, help_heading = "Running")]
     live: bool,
     #[command(flatten, next_help_heading = "Running")]
     device: DeviceArgs,
     #[command(flatten, next_help_heading = "Running")]
     threads: ThreadArgs,
-    /// At the end, say for every track why it was given its name: the angle and to which still,
-    /// the runner-up, what single views say, and how good the best one is
+    /// At the end, explain the decision about every track: the nearest still and its angle, the
+    /// runner-up, the votes of single views, and the quality of the best view
     #[arg(long, conflicts_with = "quiet", help_heading = "Results")]
     explain: bool,
-    /// At the end, list every stranger, and not only the ten who were seen longest
+    /// At the end, list every stranger instead of the ten seen longest
     #[arg(long, conflicts_with = "quiet", help_heading = "Results")]
     all: bool,
-    /// At the end, say what each stage took
+    /// At the end, print the time spent in each stage
     #[arg(long, help_heading = "Running")]
     stats: bool,
-    /// Say nothing unless something goes wrong
+    /// Print nothing but errors
     #[arg(short, long, help_heading = "Running")]
     quiet: bool,
 }
@@ -146,15 +144,15 @@ struct EncodingArgs {
     /// Codec [default: H.264, VP8 in .webm]
     #[arg(long, value_enum, default_value_t = CodecName::Auto, hide_default_value = true)]
     codec: CodecName,
-    /// Constant quantizer, lower is better: 0 to 51 for H.264, 0 to 63 for VP8 and VP9
+    /// Constant quantizer; lower is better quality. 0 to 51 for H.264, 0 to 63 for VP8 and VP9
     /// [default: 23 for H.264, 20 for VP8 and VP9]
     #[arg(long, value_name = "Q", value_parser = clap::value_parser!(u8).range(0..=63))]
     quantizer: Option<u8>,
-    /// Encoding effort: slower is smaller at the same quality
+    /// Encoding effort; slower makes smaller files at the same quality
     #[arg(long, value_enum, default_value_t = SpeedName::Fast)]
     speed: SpeedName,
-    /// GStreamer encoder to use, for example x264enc [default: the first that works, hardware
-    /// first]
+    /// GStreamer encoder element, for example x264enc [default: the first that works, hardware
+    /// encoders first]
     #[arg(long, value_name = "ELEMENT")]
     encoder: Option<String>,
 }
@@ -198,11 +196,11 @@ impl EncodingArgs {
 
 /// The input could not be followed to its end; the outputs are complete up to there: exit code 3.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}; what came before is complete")]
+#[error("{0}; the outputs are complete up to there")]
 pub struct CutOff(String);
 
 impl LabelArgs {
-    /// Labels, tells how it goes, and says who was seen when.
+    /// Labels the input, reports progress, and prints who was seen when.
     pub fn run(self) -> Result<()> {
         let input = Input::parse_argument(&self.input).map_err(usage)?;
         self.refuse_nonsense(&input)?;
@@ -229,7 +227,7 @@ impl LabelArgs {
         }
     }
 
-    /// Looks at the input and labels it.
+    /// Detects, tracks and labels the faces of the input.
     fn label(
         &self,
         input: Input,
@@ -283,7 +281,7 @@ impl LabelArgs {
         Ok(result)
     }
 
-    /// What finds and embeds faces.
+    /// Loads the detector and the embedding model.
     fn engine(&self, device: Device) -> Result<Engine> {
         let engine = Engine::builder()
             .on(device)
@@ -319,7 +317,7 @@ impl LabelArgs {
         if self.view { crate::media::View::check() } else { Ok(()) }
     }
 
-    /// Where the networks run; told also among what a run took.
+    /// Opens the device of the networks. It is also printed with --stats.
     fn device(&self) -> Result<Device> {
         let device = self.device.open()?;
         if self.stats || !self.quiet {
@@ -328,7 +326,7 @@ impl LabelArgs {
         Ok(device)
     }
 
-    /// Labels what an analysis says was seen.
+    /// Labels the tracks of an analysis.
     fn relabel(
         &self,
         path: &Path,
@@ -342,7 +340,7 @@ impl LabelArgs {
             true => Some(faces::video_of(path, &analysis, self.video.as_deref())?),
             false => None,
         };
-        // Without a gallery there are still strangers to tell apart, where the model is the one.
+        // Without a gallery, strangers are still numbered if the model is the one of the analysis.
         let wanted = self.gallery.is_some() || analysis.model.is_some();
         let engine = wanted.then(|| self.engine(self.device()?)).transpose()?;
         if let (Some(engine), true) = (&engine, self.gallery.is_some()) {
@@ -379,7 +377,7 @@ impl LabelArgs {
         Ok(result)
     }
 
-    /// What the page says about how names were given.
+    /// The model, gallery and threshold, as shown on the page.
     fn facts(&self, engine: Option<&Engine>, gallery: Option<&Gallery>) -> Vec<(String, String)> {
         let fact = |heading: &str, text: String| (heading.to_owned(), text);
         let model = engine.map(|engine| {
@@ -394,13 +392,13 @@ impl LabelArgs {
         model.into_iter().chain(gallery).chain(threshold).collect()
     }
 
-    /// Where lists go. When they all go to standard output, the run ends with its reader.
+    /// Opens the lists. If all outputs go to standard output, the run stops when its reader closes it.
     fn lists(&self, control: &Control) -> Lists {
         let only = !self.view && self.outputs().all(|(_, path)| is_standard_output(path));
         Lists::new(only.then(|| control.clone()))
     }
 
-    /// Every output asked for, with its flag.
+    /// Every requested output with its flag.
     fn outputs(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let own = [
             ("-o", self.output.as_deref()),
@@ -410,17 +408,17 @@ impl LabelArgs {
         own.into_iter().chain(self.results.files()).filter_map(|(flag, path)| Some((flag, path?)))
     }
 
-    /// The people to name, where there is a gallery; says which it is and which network.
+    /// Opens the gallery, if there is one, and prints which gallery and model are used.
     fn gallery(&self, engine: Option<&Engine>) -> Result<Option<Gallery>> {
         let (Some(folder), Some(engine)) = (&self.gallery, engine) else {
-            self.say("no --gallery: faces are found and everyone is unknown");
+            self.say("no --gallery given: faces are found, and everyone is unknown");
             return Ok(None);
         };
         let options =
             GalleryOptions::default().threshold(self.threshold.request()).margin_deg(self.margin.margin);
         let gallery = Gallery::open_with(engine, folder, &options).map_err(options::refused)?;
         if let Some(error) = gallery.not_saved() {
-            self.say(&format!("warning: {error}; the gallery will be embedded again next time"));
+            self.say(&format!("warning: {error}; the gallery will be embedded again on the next run"));
         }
         let accuracy = accuracy(engine.embedder());
         self.say(&format!("model {} ({}), {accuracy}", self.model.model, engine.model()));
@@ -434,46 +432,43 @@ impl LabelArgs {
         Ok(Some(gallery))
     }
 
-    /// Refuses, before anything is opened, what cannot be meant.
+    /// Refuses contradictory requests before anything is opened.
     fn refuse_nonsense(&self, input: &Input) -> Result<(), UsageError> {
         let refuse = |reason: String| Err(UsageError(reason));
         let analysed = input.path().is_some_and(Analysis::is_named);
         if !self.no_video && !self.view && self.outputs().all(|(flag, _)| flag == "--redact-audit") {
             return refuse(
-                "there is nothing to do with the result: give -o FILE, --jsonl FILE, --analysis FILE, --html FILE, --view or --no-video"
+                "there is nothing to do: request an output with -o FILE, --jsonl FILE, --analysis FILE, --html FILE or --view, or give --no-video to print a summary only"
                     .into(),
             );
         }
         let computes = self.precision.precision != Arithmetic::F32;
         if analysed && (self.analysis.is_some() || self.online || self.per_frame || self.live || computes) {
             return refuse(format!(
-                "{input} is an analysis already: --analysis, --online, --per-frame, --live and --precision are for video"
+                "{input} is already an analysis: --analysis, --online, --per-frame, --live and --precision apply to video only"
             ));
         }
         if !analysed && self.video.is_some() {
-            return refuse(format!("--video belongs to an analysis, and {input} is none: leave it out"));
+            return refuse(format!("--video applies to analyses only, and {input} is not one: omit it"));
         }
         self.results.refuse_formats()?;
         self.refuse_shared(input)?;
         if self.gallery.is_none() && (self.threshold.threshold.is_some() || self.threshold.fmr.is_some()) {
-            return refuse(
-                "--threshold and --fmr decide who is named, and without --gallery nobody is: give a gallery"
-                    .into(),
-            );
+            return refuse("--threshold and --fmr need a gallery: add --gallery DIR".into());
         }
         let request = self.request(input);
         request.check().map_err(|error| UsageError(with_flags(&error, input)))?;
         let still = matches!(input, Input::Still(_));
         if self.explain && (still || (!analysed && request.is_once())) {
             return refuse(
-                "--explain tells about whole tracks of a video that is gone through twice: leave it out, --jsonl explains every face"
+                "--explain works only in two-pass mode, on a video file or an analysis: omit it; --jsonl explains every face"
                     .into(),
             );
         }
         Ok(())
     }
 
-    /// What is asked for, as far as it can be checked before anything is opened.
+    /// The part of the request that can be checked before anything is opened.
     fn request<'a>(&'a self, input: &'a Input) -> LabelRequest<'a> {
         LabelRequest {
             input,
@@ -495,18 +490,20 @@ impl LabelArgs {
             for source in [input.path(), self.video.as_deref()].into_iter().flatten() {
                 if file::is_same(path, source) {
                     let path = path.display();
-                    return refuse(format!("{flag} {path} is also the input: choose another name"));
+                    return refuse(format!("{flag} {path} is also the input: choose another file"));
                 }
             }
             for &(other, before) in &outputs[..index] {
                 if is_standard_output(path) && is_standard_output(before) {
                     return refuse(format!(
-                        "{other} and {flag} both want standard output: give one of them a file"
+                        "{other} and {flag} both write to standard output: give one of them a file"
                     ));
                 }
                 if file::is_same(path, before) {
                     let path = path.display();
-                    return refuse(format!("{other} and {flag} are both {path}: choose another name"));
+                    return refuse(format!(
+                        "{other} and {flag} both write to {path}: choose another file for one of them"
+                    ));
                 }
             }
         }
@@ -519,7 +516,7 @@ impl LabelArgs {
         }
     }
 
-    /// A line for each person.
+    /// Prints one line per person.
     fn tell_people(&self, people: &[Appearance]) {
         let (listed, rest) = listed(people, self.all);
         let name = |person: &Appearance| person.who.to_string();
@@ -532,12 +529,12 @@ impl LabelArgs {
         if let Some(most) = rest.first() {
             let (number, most) = (rest.len(), count(most.frames, "frame"));
             self.say(&format!(
-                "  and {number} more strangers, none seen for more than {most}: --all lists them"
+                "  and {number} more strangers, each seen for at most {most}: --all lists them"
             ));
         }
     }
 
-    /// Who was seen when.
+    /// Prints who was seen when.
     fn tell(&self, summary: &LabelSummary) {
         let LabelSummary { frames, listed, faces, named, dropped, people, stopped, .. } = summary;
         let mut text = format!(
@@ -554,7 +551,7 @@ impl LabelArgs {
             text += "; stopped before the end of the input";
         }
         if listed > frames {
-            text += &format!(", but the lists cover all {listed} frames looked at");
+            text += &format!(", but the lists cover all {listed} frames analysed");
         }
         self.say(&text);
         self.tell_people(people);
@@ -563,7 +560,7 @@ impl LabelArgs {
         }
         if let Some(redacted) = &summary.redacted {
             self.say(&format!(
-                "covered {} faces found, in {} frames (faces found in {}); left {} as they are",
+                "redacted {} detected faces in {} frames (of {} frames with faces); left {} faces visible",
                 redacted.faces_covered,
                 redacted.frames_covered,
                 redacted.frames_with_faces,
@@ -576,8 +573,8 @@ impl LabelArgs {
     }
 }
 
-/// Those of the summary who are listed: everybody with a name, and of the strangers those seen
-/// longest. Says how many are left out.
+/// Splits the people of a summary into those to list, everybody with a name and the strangers seen
+/// longest, and the rest.
 fn listed(people: &[Appearance], all: bool) -> (Vec<&Appearance>, Vec<&Appearance>) {
     let is_stranger = |person: &&Appearance| person.who.name().is_none();
     let mut strangers: Vec<&Appearance> = people.iter().filter(is_stranger).collect();
@@ -597,31 +594,31 @@ const STRANGERS: usize = 10;
 fn with_flags(error: &RequestError, input: &Input) -> String {
     match error {
         RequestError::AnalysisName(analysis) => {
-            format!("--analysis {} is a Parquet file: let it end in .parquet", analysis.display())
+            format!("--analysis {} must end in .parquet", analysis.display())
         }
         RequestError::AnalysisOfStill => {
-            "--analysis is for video, and the input is a still: leave it out".into()
+            "--analysis applies to video only, and the input is a still: omit it".into()
         }
         RequestError::RedactionWithoutOutput => {
-            "--redact covers faces in a video or still that is written: give -o FILE".into()
+            "--redact needs an output video or still: add -o FILE".into()
         }
         RequestError::PageWithoutCoveredVideo => {
-            "--html plays the video, which --redact covers only in the output: give -o FILE".into()
+            "--html would show the unredacted input, because --redact applies to the output only: add -o FILE".into()
         }
         RequestError::OnePass => {
-            "--redact and --html need the whole video before the first frame is written: give a file, without --online, --per-frame and --live".into()
+            "--redact and --html need two passes over a video file: record the input to a file first, and omit --online, --per-frame and --live".into()
         }
         RequestError::StillAsVideo => {
-            "--view, --live, --online and --per-frame are for video, and the input is a still: leave them out".into()
+            "--view, --live, --online and --per-frame apply to video only, and the input is a still: omit them".into()
         }
         RequestError::StillToVideo(output) => format!(
-            "{input} is a still and {} does not name one: use .jpg, .png, .webp, .bmp or .tiff",
+            "{input} is a still, but the output {} does not have the extension of one: use .jpg, .png, .webp, .bmp or .tiff",
             output.display()
         ),
     }
 }
 
-/// Errors about what was asked for, as opposed to what went wrong, are usage errors.
+/// Turns errors about the request, as opposed to failures, into usage errors.
 fn usage(error: MediaError) -> anyhow::Error {
     match error {
         MediaError::BadInput { .. }
@@ -634,7 +631,7 @@ fn usage(error: MediaError) -> anyhow::Error {
     }
 }
 
-/// What the model's metadata say it reaches on LFW.
+/// The accuracy on LFW according to the model's metadata.
 fn accuracy(embedder: &Embedder) -> String {
     #[derive(serde::Deserialize)]
     struct Lfw {
@@ -654,11 +651,11 @@ fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{s}")
 }
 
-/// A bar with frames/s and the time left, where standard error is a terminal.
+/// A progress bar with frames/s and the time left, shown if standard error is a terminal.
 struct Reporter {
     bar: ProgressBar,
     quiet: bool,
-    /// Warnings that were shown: the second way through a video meets those of the first again.
+    /// Warnings already shown; the second pass repeats those of the first.
     warned: RefCell<HashSet<String>>,
 }
 
@@ -690,7 +687,7 @@ impl Reporter {
                 }
                 self.bar.set_message(match pass {
                     Pass::Only => "",
-                    Pass::Look => "looking ",
+                    Pass::Look => "analysing ",
                     Pass::Write => "writing ",
                 });
                 self.bar.reset();
@@ -712,7 +709,8 @@ impl Reporter {
     }
 }
 
-/// Ctrl-C and SIGTERM: the first finishes the outputs, the second leaves none, the third kills.
+/// Handles Ctrl-C and SIGTERM: the first finishes the outputs, the second discards them, the third
+/// kills the process.
 struct Signals {
     #[cfg(unix)]
     handle: signal_hook::iterator::Handle,

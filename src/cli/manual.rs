@@ -1,5 +1,5 @@
-//! `sphereface completions` and `sphereface man`: what a shell and `man` know about the program,
-//! made from the definitions of its arguments.
+//! `sphereface completions` and `sphereface man`: shell completions and manual pages, generated from
+//! the definitions of the arguments.
 
 use std::path::PathBuf;
 
@@ -11,15 +11,15 @@ use clap_mangen::Man;
 use super::Cli;
 use crate::file;
 
-/// Print the completions of a shell
+/// Print shell completions
 ///
-/// `make install` puts those of bash, zsh and fish where they belong.
+/// `make install` installs those of bash, zsh and fish.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface completions bash > ~/.local/share/bash-completion/completions/sphereface\n  \
     sphereface completions fish > ~/.config/fish/completions/sphereface.fish")]
 pub struct CompletionsArgs {
-    /// Which shell
+    /// Shell
     #[arg(value_name = "SHELL")]
     shell: Shell,
 }
@@ -36,12 +36,12 @@ impl CompletionsArgs {
 
 /// Write the manual pages into a folder
 ///
-/// One page for the program and one per command, named like sphereface-label.1. `make install` puts
-/// them where man finds them.
+/// Writes one page for the program and one per command, for example sphereface-label.1. `make
+/// install` installs them.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  sphereface man ~/.local/share/man/man1")]
 pub struct ManArgs {
-    /// The folder; it is made where it is not there
+    /// Destination folder; created if missing
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }

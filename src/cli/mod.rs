@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand, each raw arguments -> validated config ->
-//! library call. Exit codes: 0 done, 1 failed, 2 asked for something that makes no sense, 3 done up
-//! to where the input could not be followed further. A closed pipe is no failure: see [`terminal`].
+//! library call. Exit codes: 0 success, 1 failure, 2 usage error, 3 the input ended early and the
+//! outputs are complete up to there. A closed pipe is not a failure: see [`terminal`].
 
 #[macro_use]
 mod terminal;
@@ -30,7 +30,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// A request that makes no sense, as opposed to one that failed: exit code 2.
+/// An invalid request, as opposed to one that failed: exit code 2.
 #[derive(Debug)]
 pub struct UsageError(pub String);
 
@@ -42,7 +42,7 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// Two stills show different people, which was told: exit code 1, and nothing more to say.
+/// Two stills show different people, which was already printed: exit code 1 without a message.
 #[derive(Debug)]
 struct Different;
 
@@ -54,11 +54,12 @@ impl fmt::Display for Different {
 
 impl std::error::Error for Different {}
 
-/// Names everyone you enrolled, frame by frame, and leaves strangers as strangers.
+/// Face recognition in videos and stills: label everyone you enrolled, frame by frame, and leave
+/// everybody else unknown.
 #[derive(Debug, Parser)]
 #[command(name = "sphereface", version, about, propagate_version = true)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     command: Command,
 }
@@ -108,7 +109,7 @@ impl Cli {
     }
 }
 
-/// An error with its causes, as far as they are not told already.
+/// An error with its causes, without repeating what it says itself.
 fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {

@@ -1,5 +1,4 @@
-//! `sphereface models`: what models are there, where they come from, and in and out of other
-//! formats.
+//! `sphereface models`: lists, describes, imports and exports models.
 
 use std::path::PathBuf;
 
@@ -11,7 +10,7 @@ use super::UsageError;
 use crate::file;
 use crate::nn::weights::{BuiltIn, Network, Precision, Weights, import, to_onnx};
 
-/// Lists, describes, imports and exports models.
+/// List, describe, import and export models
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sphereface models list
@@ -26,60 +25,59 @@ pub struct Models {
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
-    /// The models that are part of the program.
+    /// List the built-in models
     List {
-        /// Print JSON.
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// What a model is, where it comes from and how good it is.
+    /// Describe a model: architecture, origin, licence and accuracy
     Show {
-        /// Name of a built-in model, or a safetensors file.
+        /// Name of a built-in model, or a safetensors file
         #[arg(value_name = "NAME|FILE", default_value = "sphereface")]
         model: String,
-        /// Print JSON.
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Converts Caffe models and PyTorch checkpoints to a safetensors file.
+    /// Convert Caffe models and PyTorch checkpoints to a safetensors file
     Import(Import),
-    /// Writes a model for other programs.
+    /// Export a model for other programs
     Export(Export),
 }
 
 #[derive(Debug, Args)]
 struct Import {
-    /// One file of SphereFace weights, or the three of MTCNN: .caffemodel, .pt, .pth or
-    /// .safetensors.
+    /// One file of SphereFace weights, or the three files of MTCNN: .caffemodel, .pt, .pth or
+    /// .safetensors
     #[arg(value_name = "SRC", required = true)]
     sources: Vec<PathBuf>,
-    /// The safetensors file to write.
+    /// Safetensors file to write
     #[arg(value_name = "DST")]
     destination: PathBuf,
-    /// The network they must be for, like sphereface20 or mtcnn. Default: whatever fits.
+    /// Expected network, for example sphereface20 or mtcnn [default: derived from the tensors]
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
-    /// Order in which the network takes the channels of a pixel. Default: what the format is
-    /// known for (BGR for Caffe models of SphereFace, RGB otherwise).
+    /// Order of the colour channels in the network's input [default: bgr for Caffe models of
+    /// SphereFace, rgb otherwise]
     #[arg(long, value_enum)]
     channel_order: Option<ChannelOrder>,
-    /// How to store values.
+    /// Number format of the stored weights
     #[arg(long, value_enum, default_value = "f32")]
     precision: Values,
-    /// Something to store about the model, like 'licence=MIT' or 'training_data=...'. May be
-    /// repeated.
+    /// Metadata to store, for example 'licence=MIT' or 'training_data=...'. May be repeated
     #[arg(long = "set", value_name = "KEY=TEXT")]
     settings: Vec<String>,
-    /// Print JSON.
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Values {
-    /// 32-bit floats.
+    /// 32-bit floats
     F32,
-    /// 16-bit floats: half the size, rounded.
+    /// 16-bit floats: half the size, rounded
     F16,
 }
 
@@ -101,17 +99,17 @@ enum ChannelOrder {
 #[derive(Debug, Args)]
 #[group(skip)]
 struct Export {
-    /// Name of a built-in model, or a safetensors file.
+    /// Name of a built-in model, or a safetensors file
     #[arg(value_name = "NAME|FILE")]
     model: String,
-    /// The ONNX file to write. It takes aligned crops of 112x96 with values 0 to 255 and gives
-    /// unit vectors.
+    /// ONNX file to write. Its input is aligned crops, 96 pixels wide and 112 high, with values from 0
+    /// to 255; its output is unit vectors
     #[arg(long, value_name = "FILE", required_unless_present = "safetensors")]
     onnx: Option<PathBuf>,
-    /// The safetensors file to write.
+    /// Safetensors file to write
     #[arg(long, value_name = "FILE")]
     safetensors: Option<PathBuf>,
-    /// How to store values in the safetensors file.
+    /// Number format of the weights in the safetensors file
     #[arg(long, value_enum, default_value = "f32")]
     precision: Values,
 }
@@ -120,7 +118,7 @@ struct Export {
 const DERIVED: [&str; 5] = ["format", "architecture", "channels", "embedding_size", "input"];
 
 impl Models {
-    /// Does it.
+    /// Runs the command.
     ///
     /// # Errors
     /// When a file cannot be read, used or written.
@@ -189,7 +187,7 @@ fn text(description: &Value, key: &str) -> String {
 
 fn lfw(figure: &Value) -> String {
     let Some(accuracy) = figure["accuracy"].as_f64() else { return String::new() };
-    // Some write a share, some per cent.
+    // Some models store a share, some a percentage.
     let percent = if accuracy <= 1. { 100. * accuracy } else { accuracy };
     format!("{percent:.2} % ({})", figure["set"].as_str().unwrap_or("set not stated"))
 }
@@ -213,7 +211,7 @@ fn calibration(table: &Value) -> String {
 fn views(table: &Value) -> String {
     let Some(people) = table["people"].as_u64() else { return String::new() };
     let set = table["set"].as_str().unwrap_or("a set not stated");
-    format!("what strangers look like from the side was measured on {people} people of {set}")
+    format!("impostor scores by pose, measured on {people} people of {set}")
 }
 
 /// Everything known about a model. Metadata that is JSON itself is parsed.
@@ -242,18 +240,18 @@ impl Import {
         let mut settings = Vec::new();
         for setting in &self.settings {
             let Some((key, value)) = setting.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-                bail!(UsageError(format!("--set {setting}: write KEY=TEXT")));
+                bail!(UsageError(format!("--set {setting} is not of the form KEY=TEXT")));
             };
             if DERIVED.contains(&key) || key == "channel_order" {
                 bail!(UsageError(format!(
-                    "--set {key}=...: this follows from the weights{}",
+                    "--set {key}=...: this key is derived from the weights{}",
                     if key == "channel_order" { ", or use --channel-order" } else { "" }
                 )));
             }
             if matches!(key, "lfw" | "calibration" | "views")
                 && let Err(error) = serde_json::from_str::<Value>(value)
             {
-                bail!(UsageError(format!("--set {key}=...: this must be JSON ({error})")));
+                bail!(UsageError(format!("--set {key}=...: the value must be JSON ({error})")));
             }
             settings.push((key.to_owned(), value.to_owned()));
         }
@@ -275,7 +273,7 @@ impl Import {
         weights.metadata.extend(settings);
         weights.save(&self.destination, self.precision.into())?;
 
-        // What was written, not what was meant to be: f16 rounds.
+        // Describes the file as written, because f16 rounds.
         let destination = self.destination.display().to_string();
         let description = describe(&destination, &Weights::load(&self.destination)?)?;
         if self.json {

@@ -1,4 +1,4 @@
-//! Flags that several commands share, and what they make.
+//! Flags shared by several commands, and what is built from them.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -21,20 +21,20 @@ pub fn isa() -> Result<Isa> {
     Isa::from_environment().map_err(|error| UsageError(error.to_string()).into())
 }
 
-/// Where the networks run.
+/// The device of the networks.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct DeviceArgs {
-    /// Where the networks run: cpu, cuda (the first GPU), cuda:N (GPU number N from 0), or auto:
-    /// the first GPU if this program can use it, else the CPU
+    /// Device of the networks: cpu, cuda (the first GPU), cuda:N (GPU number N, from 0), or auto (the
+    /// first GPU if it is usable, else the CPU)
     #[arg(long, value_name = "DEVICE", default_value_t)]
     pub device: DeviceChoice,
 }
 
 impl DeviceArgs {
-    /// The device, opened.
+    /// Opens the device.
     ///
     /// # Errors
-    /// When a GPU was asked for by name and cannot be used.
+    /// When a GPU was requested explicitly and cannot be used.
     pub fn open(self) -> Result<Device> {
         Device::open(self.device, isa()?).map_err(|error| match error {
             DeviceError::NotBuilt => UsageError(error.to_string()).into(),
@@ -42,7 +42,7 @@ impl DeviceArgs {
         })
     }
 
-    /// The same, and tells where the networks run.
+    /// Opens the device and prints it.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -53,29 +53,29 @@ impl DeviceArgs {
     }
 }
 
-/// Tells where the networks run.
+/// Prints the device of the networks.
 pub fn tell(device: &Device) {
     errln!("networks run on {device}");
 }
 
-/// How faces are found.
+/// Settings of the detector.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Detection")]
 pub struct DetectionArgs {
-    /// Smallest face to look for: pixels (40, 40px) or a share of the frame height (5%); half
-    /// the size costs four times the time
+    /// Smallest face to detect: pixels (40, 40px) or a share of the frame height (5%). Halving it
+    /// quadruples the detection time
     #[arg(long, value_name = "SIZE", default_value_t = DetectorConfig::default().min_face)]
     pub min_face: MinFace,
-    /// Ratio of one pyramid level to the next, 0.1 to 0.95: closer to 1 finds a little more and
-    /// is slower
+    /// Scale factor between pyramid levels, 0.1 to 0.95. Closer to 1 finds slightly more faces and is
+    /// slower
     #[arg(long, value_name = "RATIO", default_value_t = DetectorConfig::default().factor)]
     pub factor: f32,
-    /// Least face probability after P-Net, R-Net and O-Net, each 0 or more and less than 1
+    /// Minimum face probability after P-Net, R-Net and O-Net, each at least 0 and less than 1
     #[arg(long, value_name = "P,R,O", default_value_t = Scores(DetectorConfig::default().thresholds))]
     pub scores: Scores,
 }
 
-/// Three thresholds, written with commas.
+/// Three thresholds, separated by commas.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scores(pub [f32; 3]);
 
@@ -87,7 +87,7 @@ impl FromStr for Scores {
         let three = numbers.ok().and_then(|numbers| numbers.try_into().ok());
         three
             .map(Scores)
-            .ok_or_else(|| "give three probabilities with commas, for example 0.6,0.7,0.7".into())
+            .ok_or_else(|| "give three probabilities separated by commas, for example 0.6,0.7,0.7".into())
     }
 }
 
@@ -99,7 +99,7 @@ impl fmt::Display for Scores {
 }
 
 impl DetectionArgs {
-    /// The settings, checked.
+    /// The validated settings.
     pub fn config(&self) -> Result<DetectorConfig> {
         let Self { min_face, factor, scores: Scores(thresholds) } = *self;
         let config = DetectorConfig { min_face, factor, thresholds };
@@ -110,32 +110,32 @@ impl DetectionArgs {
     /// The built-in detector with these settings.
     ///
     /// # Errors
-    /// When they make no sense, or the device fails.
+    /// When a setting is out of range, or the device fails.
     pub fn detector(&self, device: &Device) -> Result<Detector> {
         Ok(Detector::on(&MTCNN.weights()?, self.config()?, device)?)
     }
 }
 
-/// Which network makes embeddings.
+/// The embedding model.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Recognition")]
 pub struct ModelArgs {
-    /// Embedding model: a built-in one (sphereface, or sphereface20, which does half the work and
-    /// misses a few more) or a safetensors file
+    /// Embedding model: sphereface (built in), sphereface20 (built in; half the work, slightly more
+    /// misses) or a safetensors file
     #[arg(long, value_name = "FILE", default_value = SPHEREFACE.name)]
     pub model: String,
 }
 
 impl ModelArgs {
-    /// The model, ready to embed in f32; each worker runs it on a thread of its own.
+    /// Loads the model to embed in f32, single-threaded, for workers that each own a thread.
     ///
     /// # Errors
-    /// When there is no such model, or it is none that embeds.
+    /// When there is no such model, or it is not an embedding model.
     pub fn embedder(&self, device: &Device) -> Result<Embedder> {
         self.embedder_in(Arithmetic::F32, device, 1)
     }
 
-    /// The model, ready to embed in that arithmetic (on a GPU in its own) with that many threads a batch.
+    /// Loads the model to embed in `arithmetic` (a GPU uses its own) with `threads` threads per batch.
     ///
     /// # Errors
     /// As for [`embedder`](Self::embedder).
@@ -144,21 +144,21 @@ impl ModelArgs {
     }
 }
 
-/// What the embedding network computes in.
+/// The number format of the embedding network.
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Recognition")]
 pub struct PrecisionArgs {
-    /// What the embedding network multiplies in: f32, or bf16, which is faster, on CPUs with AVX-512
-    /// BF16; angles change by less than a quarter of a degree
+    /// Number format of the embedding network's multiplications: f32, or bf16 on CPUs with AVX-512
+    /// BF16, which is faster and changes angles by less than 0.25 degrees
     #[arg(long, value_name = "TYPE", default_value_t)]
     pub precision: Arithmetic,
 }
 
 impl PrecisionArgs {
-    /// What was asked for, checked.
+    /// The format, checked against the device.
     ///
     /// # Errors
-    /// When it is nothing for this device.
+    /// When the device does not support it.
     pub fn on(self, device: &Device) -> Result<Arithmetic> {
         let checked = self.precision.check_on(device);
         checked.map_err(|error| UsageError(error.to_string()))?;
@@ -166,23 +166,23 @@ impl PrecisionArgs {
     }
 }
 
-/// At which angle a face is somebody.
+/// The angle below which a face is named.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Recognition")]
 pub struct ThresholdArgs {
-    /// Angle in degrees below which a face is named, for example 68deg [default: the angle from
-    /// `gallery calibrate`, else the model's calibrated angle for --fmr 1e-3, or before more than 20
-    /// templates for 2e-2 divided by their number]
+    /// Angle in degrees below which a face is named, for example 68deg [default: the angle set by
+    /// `gallery calibrate`, else the model's calibrated angle for an FMR of 1e-3, or of 2e-2 divided by
+    /// the number of templates if there are more than 20]
     #[arg(long, value_name = "ANGLE", value_parser = parse_angle_deg, conflicts_with = "fmr")]
     pub threshold: Option<f64>,
-    /// False match rate of one comparison, turned into an angle by the model's calibration, for
+    /// False match rate (FMR) per comparison, converted into an angle by the model's calibration, for
     /// example 1e-4
     #[arg(long, value_name = "RATE", value_parser = parse_fmr)]
     pub fmr: Option<f64>,
 }
 
 impl ThresholdArgs {
-    /// What was asked for.
+    /// The requested threshold.
     pub fn request(&self) -> ThresholdRequest {
         match (self.threshold, self.fmr) {
             (Some(angle_deg), _) => ThresholdRequest::AngleDeg(angle_deg),
@@ -192,26 +192,26 @@ impl ThresholdArgs {
     }
 }
 
-/// How much nearer than anybody else a face must be to somebody.
+/// The margin between the best match and the runner-up.
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Recognition")]
 pub struct MarginArgs {
-    /// Degrees by which the nearest person must be nearer than anybody else to be named, 0 to 90: who
-    /// is as near to two people stays unknown
+    /// Angle in degrees by which the best match must beat the runner-up, 0 to 90. A face that matches
+    /// two people about equally well stays unknown
     #[arg(long, value_name = "ANGLE", value_parser = parse_margin_deg, default_value_t = DEFAULT_MARGIN_DEG)]
     pub margin: f64,
 }
 
-/// How many threads work.
+/// The number of threads.
 #[derive(Debug, Clone, Args)]
 pub struct ThreadArgs {
-    /// Workers a stage, 1 to 256; results are the same for any number [default: one a CPU]
+    /// Workers per stage, 1 to 256; results do not depend on it [default: one per CPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
 }
 
 impl ThreadArgs {
-    /// The number asked for, else one for each CPU this process may use.
+    /// The requested number, else one per CPU that this process may use.
     pub fn count(&self) -> usize {
         let all = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(256);
         self.threads.map_or_else(all, usize::from)
@@ -221,13 +221,13 @@ impl ThreadArgs {
 /// Reads a number from 0 to 1.
 ///
 /// # Errors
-/// A word about anything else.
+/// When it is anything else.
 pub fn parse_share(text: &str) -> Result<f32, String> {
     let share = text.trim().parse::<f32>().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| format!("`{text}` is not a number from 0 to 1"))
 }
 
-/// The people of a gallery and the threshold for them, as asked for.
+/// The people of a gallery and the requested threshold for them.
 ///
 /// # Errors
 /// As for [`Known::load`].
@@ -235,7 +235,7 @@ pub fn known(args: &ThresholdArgs, root: &Path, embedder: &Embedder) -> Result<K
     Known::load(args.request(), root, embedder).map_err(refused)
 }
 
-/// Errors about what was asked for are usage errors; others get advice where there is some.
+/// Turns errors about the request into usage errors, and adds advice to others.
 pub fn refused(error: EngineError) -> anyhow::Error {
     match &error {
         EngineError::Threshold(_)
@@ -245,7 +245,7 @@ pub fn refused(error: EngineError) -> anyhow::Error {
         EngineError::NobodyEnrolled(root) => {
             let root = root.display();
             anyhow::anyhow!(
-                "{error}: enrol somebody first (sphereface enroll NAME STILL --gallery {root}), or leave out --gallery to find faces without naming them"
+                "{error}: enrol somebody first (sphereface enroll NAME STILL --gallery {root}), or omit --gallery to find faces without naming them"
             )
         }
         _ => error.into(),

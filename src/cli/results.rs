@@ -1,5 +1,4 @@
-//! Flags of `sphereface label` for what it leaves behind beside the video, and for covering
-//! faces in it.
+//! Flags of `sphereface label` for reports and for redaction.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +20,7 @@ pub fn is_standard_output(path: &Path) -> bool {
     path == Path::new("-") || file::is_standard_output(path)
 }
 
-/// The format of subtitles in that file; `None` when its name promises another one.
+/// The subtitle format of a file; `None` if its extension is of another format.
 fn subtitle_format(path: &Path) -> Option<SubtitleFormat> {
     match is_standard_output(path) || file::is_special(path) {
         true => Some(SubtitleFormat::of_path(path).unwrap_or(SubtitleFormat::WebVtt)),
@@ -29,22 +28,22 @@ fn subtitle_format(path: &Path) -> Option<SubtitleFormat> {
     }
 }
 
-/// Begins what lists are written to.
+/// Opens the outputs of lists.
 pub struct Lists {
-    /// Ended when standard output has no reader any more, where nothing else is wanted.
+    /// Stopped when standard output is closed, if there is no other output.
     stop: Option<Control>,
 }
 
 impl Lists {
-    /// Lists of a run that `stop` ends when nobody reads standard output any more.
+    /// Lists of a run that `stop` ends when standard output is closed.
     pub fn new(stop: Option<Control>) -> Self {
         Self { stop }
     }
 
-    /// Begins a file, or standard output for `-`.
+    /// Opens a file, or standard output for `-`.
     ///
     /// # Errors
-    /// When no file can be made there.
+    /// When the file cannot be created.
     pub fn open(&self, path: &Path) -> Result<Output, ReportError> {
         if !is_standard_output(path) {
             return Output::create(path);
@@ -55,37 +54,36 @@ impl Lists {
     }
 }
 
-/// Lists and pages.
+/// Reports.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Results")]
 pub struct ResultArgs {
-    /// List every face as a line of JSON in this file; - for standard output, as for the other
-    /// lists and the page
+    /// JSON Lines file with one line per face. - is standard output, here and for the other reports
     #[arg(long, value_name = "FILE.jsonl")]
     jsonl: Option<PathBuf>,
-    /// List every face as a row of this CSV file
+    /// CSV file with one row per face
     #[arg(long, value_name = "FILE.csv")]
     csv: Option<PathBuf>,
-    /// List who appears from when to when in this CSV file
+    /// CSV file with one row per appearance: who, from when, to when
     #[arg(long, value_name = "FILE.csv")]
     appearances: Option<PathBuf>,
-    /// Write the names as subtitles: WebVTT for .vtt and -, SubRip for .srt
+    /// Subtitle file with the names: WebVTT for .vtt and -, SubRip for .srt
     #[arg(long, value_name = "FILE.vtt|FILE.srt")]
     subtitles: Option<PathBuf>,
-    /// Write chapters that begin where people come and go: WebVTT for .vtt, otherwise the
-    /// metadata that ffmpeg puts into a video with -map_metadata
+    /// Chapter file; a chapter begins where a person appears or leaves. WebVTT for .vtt, otherwise
+    /// ffmpeg metadata for use with -map_metadata
     #[arg(long, value_name = "FILE")]
     chapters: Option<PathBuf>,
-    /// Write a page for a browser, all in one file: timelines, pictures, click to seek
+    /// Self-contained HTML page with timelines and pictures; click to seek
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
-    /// Put the video into the page, instead of a reference to it
+    /// Embed the video in the page instead of linking to it
     #[arg(long, requires = "html")]
     embed_video: bool,
 }
 
 impl ResultArgs {
-    /// Every file asked for, with its flag.
+    /// Every requested file with its flag.
     pub fn files(&self) -> [(&'static str, Option<&Path>); 6] {
         [
             ("--jsonl", self.jsonl.as_deref()),
@@ -97,22 +95,22 @@ impl ResultArgs {
         ]
     }
 
-    /// Whether a page is wanted.
+    /// Whether a page is requested.
     pub fn page(&self) -> bool {
         self.html.is_some()
     }
 
-    /// Refuses names that promise another format.
+    /// Checks the extensions of subtitles and chapters.
     ///
     /// # Errors
-    /// When there is one.
+    /// When one is of another format.
     pub fn refuse_formats(&self) -> Result<(), UsageError> {
         if let Some(path) = &self.subtitles
             && subtitle_format(path).is_none()
         {
             let path = path.display();
             return Err(UsageError(format!(
-                "--subtitles {path} names no format: let it end in .vtt for WebVTT or .srt for SubRip"
+                "--subtitles {path} has no known extension: use .vtt for WebVTT or .srt for SubRip"
             )));
         }
         if let Some(path) = &self.chapters
@@ -120,13 +118,13 @@ impl ResultArgs {
         {
             let path = path.display();
             return Err(UsageError(format!(
-                "--chapters {path}: SubRip holds no chapters: let it end in .vtt for WebVTT, or in .txt for ffmpeg's metadata"
+                "--chapters {path}: SubRip cannot hold chapters: use .vtt for WebVTT or .txt for ffmpeg metadata"
             )));
         }
         Ok(())
     }
 
-    /// The lists. All files are begun here, so that a folder that is not there is found out before the work.
+    /// Opens all reports. This happens before the work, so that a missing folder is reported early.
     pub fn results(&self, lists: &Lists) -> Result<Results> {
         let open = |path: &Option<PathBuf>| path.as_deref().map(|path| lists.open(path)).transpose();
         let subtitles = open(&self.subtitles)?.zip(self.subtitles.as_deref().and_then(subtitle_format));
@@ -140,7 +138,7 @@ impl ResultArgs {
         Ok(results)
     }
 
-    /// The page about `video`, which plays `output` where that is written.
+    /// The page about `video`, which plays `output` if there is one.
     pub fn page_job(
         &self,
         video: Option<&Path>,
@@ -162,25 +160,26 @@ impl ResultArgs {
     }
 }
 
-/// Covering faces.
+/// Redaction.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Redaction")]
 pub struct RedactArgs {
-    /// Cover faces: unknown (everybody without a name), all, except:NAME,... or only:NAME,...;
-    /// a comma inside a name is written \,
+    /// Faces to cover: unknown (everybody without a name), all, except:NAME,... or only:NAME,....
+    /// Write \, for a comma inside a name
     #[arg(long, value_name = "WHOM")]
     pub redact: Option<Whom>,
-    /// How: blur and pixelate leave a guess at who it was, solid leaves nothing
+    /// Redaction method. A blurred or pixelated face can sometimes still be recognised; solid leaves
+    /// nothing to recognise
     #[arg(long, value_enum, value_name = "HOW", default_value_t = CoverName::Blur, requires = "redact")]
     redact_with: CoverName,
-    /// How far around a face is covered, as a multiple of its size on every side, 0 to 3
+    /// Margin covered on every side of a face, as a multiple of its size, 0 to 3
     #[arg(long, value_name = "SHARE", default_value_t = Redactor::GROW, requires = "redact")]
     redact_grow: f32,
-    /// Frames before a person is first seen and after they are last seen in which the place is
-    /// covered too, 0 to 1000; gaps in between are always covered
+    /// Frames to cover before a person is first seen and after they are last seen, 0 to 1000. Gaps in
+    /// between are always covered
     #[arg(long, value_name = "FRAMES", default_value_t = 12, value_parser = clap::value_parser!(u16).range(0..=1000), requires = "redact")]
     redact_hold: u16,
-    /// List every frame in which a face was found, and that it is covered, as JSON lines; - for
+    /// JSON Lines file that records, for every frame with a face, that the face was covered. - is
     /// standard output
     #[arg(long, value_name = "FILE", requires = "redact")]
     pub redact_audit: Option<PathBuf>,
@@ -194,7 +193,7 @@ enum CoverName {
 }
 
 impl RedactArgs {
-    /// What was asked for, checked against the people of the gallery.
+    /// The requested redaction, checked against the people of the gallery.
     pub fn redaction(&self, gallery: Option<&Path>, lists: &Lists) -> Result<Option<Redaction>> {
         let Some(whom) = &self.redact else { return Ok(None) };
         let people = match gallery {
@@ -203,7 +202,7 @@ impl RedactArgs {
         };
         for name in whom.names() {
             if !people.iter().any(|person| person.name.as_str() == name) {
-                let place = gallery.map_or("without --gallery nobody has a name".to_owned(), |gallery| {
+                let place = gallery.map_or("names need --gallery DIR".to_owned(), |gallery| {
                     format!("see `sphereface gallery list --gallery {}`", gallery.display())
                 });
                 return Err(UsageError(format!("--redact: nobody named {name} is enrolled: {place}")).into());

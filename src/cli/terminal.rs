@@ -1,8 +1,8 @@
-//! What the program says: results on standard output, remarks on standard error.
+//! Printing: results on standard output, remarks on standard error.
 //!
-//! A reader that goes away (`sphereface gallery list | head -1`) ends the printing and nothing
-//! else: what was asked for is done, and the exit code is that of the work. Everything is said
-//! through this module, as the macros of the standard library panic where the reader is gone.
+//! A reader that closes the pipe (`sphereface gallery list | head -1`) ends the printing and nothing
+//! else: the work is done, and the exit code is that of the work. Everything is printed through this
+//! module, because the macros of the standard library panic on a closed pipe.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -25,12 +25,12 @@ macro_rules! errln {
     ($($part:tt)*) => { $crate::cli::terminal::remark(format_args!($($part)*)) };
 }
 
-/// What became of standard output.
+/// The state of standard output.
 enum State {
     Open,
-    /// The reader is gone: nothing more is written.
+    /// The reader closed the pipe: nothing more is written.
     Closed,
-    /// Writing failed otherwise, for example for want of room.
+    /// Writing failed for another reason, for example a full disk.
     Failed(io::Error),
 }
 
@@ -40,7 +40,7 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Notes how writing to standard output went; says whether somebody still reads.
+/// Records the result of writing to standard output; returns whether it is still open.
 fn note(written: io::Result<()>) -> bool {
     let Err(error) = written else { return true };
     let mut state = state();
@@ -51,23 +51,23 @@ fn note(written: io::Result<()>) -> bool {
     false
 }
 
-/// Writes to standard output, as long as somebody reads.
+/// Writes to standard output while it is open.
 pub fn print(text: fmt::Arguments<'_>) {
     if matches!(*state(), State::Open) {
         note(io::stdout().lock().write_fmt(text));
     }
 }
 
-/// Writes a line to standard error, in one piece, as other programs may write there too. Where
-/// that fails there is nobody to tell.
+/// Writes a line to standard error in one call, because other programs may write there too. A failure
+/// is ignored, as it could not be reported.
 pub fn remark(text: fmt::Arguments<'_>) {
     let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
 }
 
-/// Writes what is still held back.
+/// Flushes standard output.
 ///
 /// # Errors
-/// When standard output could not be written, for another reason than that nobody reads it.
+/// When standard output could not be written for any reason but a closed pipe.
 pub fn finish() -> Result<()> {
     if matches!(*state(), State::Open) {
         note(io::stdout().lock().flush());
@@ -78,19 +78,19 @@ pub fn finish() -> Result<()> {
     }
 }
 
-/// Standard output for data. When its reader goes away, that is told once, and the rest goes
-/// nowhere.
+/// Standard output for data. When the pipe is closed, a callback is called once and further data are
+/// discarded.
 pub struct Data {
     on_closed: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Data {
-    /// Standard output; `on_closed` is called when nobody reads it any more.
+    /// Standard output; `on_closed` is called when the pipe is closed.
     pub fn new(on_closed: impl FnOnce() + Send + 'static) -> Self {
         Self { on_closed: Some(Box::new(on_closed)) }
     }
 
-    /// Passes over a reader that is gone.
+    /// Ignores a closed pipe.
     fn take(&mut self, written: io::Result<()>) -> io::Result<()> {
         match written {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {

@@ -1,4 +1,4 @@
-//! `sphereface train`: from aligned crops to a network.
+//! `sphereface train`: trains a network on aligned crops.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -19,15 +19,16 @@ use crate::train::{Config, Dataset, Event, TrainError, Trainer};
 
 /// Train a model
 ///
-/// DATASET is a folder with a folder of aligned crops for each identity (as 'sphereface align'
-/// makes them; 96x112, or 112x112 of which the middle is taken), a list of lines 'path label', or
-/// a RecordIO pair (train.rec and train.idx, or the folder they are in).
+/// DATASET is a folder with one folder of aligned crops per identity (as written by `sphereface
+/// align`; of 112x112 crops, the middle 96x112 is used), a list of lines 'path label', or a RecordIO
+/// pair (train.rec and train.idx, or their folder).
 ///
-/// Settings come from a preset, a TOML file (--config) over it, and flags over both;
-/// --print-config shows what that makes. The output folder gets the weights (model.safetensors),
-/// a checkpoint, metrics (metrics.jsonl) and their curves (curves.svg). Ctrl-C or SIGTERM writes
-/// a checkpoint and ends; --resume goes on as if nothing had happened, on another --device too
-/// (where the last digits may differ).
+/// Settings come from a preset, which a TOML file (--config) overrides, which flags override.
+/// --print-config prints the result. The output folder gets the weights (model.safetensors), a
+/// checkpoint, metrics (metrics.jsonl) and their curves (curves.svg).
+///
+/// Ctrl-C or SIGTERM writes a checkpoint and stops. --resume continues the run with the same result
+/// as without the interruption. On another --device the last digits may differ.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface train casia-112x96 --output run1\n  \
@@ -36,26 +37,25 @@ use crate::train::{Config, Dataset, Event, TrainError, Trainer};
     sphereface train faces --preset distill-small --teacher faces/teacher.npy --output small\n  \
     sphereface train faces --loss sphereface-r-v2 --margin 1.4 --depth 10 --small-classes drop --output run2")]
 pub struct TrainArgs {
-    /// The data set
+    /// Data set
     #[arg(value_name = "DATASET", required_unless_present = "print_config")]
     dataset: Option<PathBuf>,
-    /// Folder for everything that comes of it
+    /// Output folder
     #[arg(long, short, value_name = "DIR", default_value = "training")]
     output: PathBuf,
-    /// Go on from the checkpoint in the output folder, with its settings where nothing else is
-    /// given
+    /// Continue from the checkpoint in the output folder, with its settings unless others are given
     #[arg(long)]
     resume: bool,
-    /// Settings to start from: sphereface20-casia (the authors' recipe), distill-small
+    /// Preset to start from: sphereface20-casia (the authors' recipe), distill-small
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
-    /// Settings over the preset
+    /// TOML file with settings that override the preset
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
-    /// Print the settings as TOML and do nothing
+    /// Print the settings as TOML and exit
     #[arg(long)]
     print_config: bool,
-    /// No progress
+    /// Print no progress
     #[arg(long, short)]
     quiet: bool,
     #[command(flatten)]
@@ -92,7 +92,7 @@ impl TrainArgs {
         let stop = Arc::new(AtomicBool::new(false));
         #[cfg(unix)]
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            // The second of a kind ends the process at once.
+            // The second signal ends the process at once.
             signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
@@ -118,12 +118,12 @@ impl TrainArgs {
             outcome.model.display()
         );
         if !outcome.finished {
-            outln!("stopped after {} of {iterations} iterations: go on with --resume", outcome.iteration);
+            outln!("stopped after {} of {iterations} iterations: continue with --resume", outcome.iteration);
         }
         Ok(())
     }
 
-    /// Preset, file and flags; when a run goes on, its own settings instead of the default preset.
+    /// Preset, file and flags. A resumed run starts from its own settings instead of the default preset.
     fn config(&self, checkpoint: Option<&Checkpoint>) -> Result<Config, TrainError> {
         let mut layers = match (&self.preset, checkpoint) {
             (Some(name), _) => Layers::preset(name)?,
@@ -138,7 +138,7 @@ impl TrainArgs {
     }
 }
 
-/// The bar.
+/// The progress bar.
 struct Progress {
     bar: ProgressBar,
     quiet: bool,
@@ -181,7 +181,7 @@ impl Progress {
                 }
                 self.say(&text);
                 if done > 0 {
-                    self.say(&format!("going on after iteration {done}"));
+                    self.say(&format!("continuing after iteration {done}"));
                 }
                 self.bar.set_position(done);
                 self.bar.reset_eta();

@@ -2,7 +2,7 @@
 //!
 //! The same windows as PyTorch's `interpolate(mode="area")`: output i of n averages the inputs
 //! floor(i m / n) .. ceil((i + 1) m / n) of m. Neighbouring windows share an input where the
-//! ratio is no integer, and enlarging repeats inputs. Sums are whole numbers and exact.
+//! ratio is not an integer, and enlarging repeats inputs. Sums are whole numbers and exact.
 //!
 //! A region that is resized once adds up the rows of its windows. The levels of a pyramid share
 //! running sums over the rows, of which a window is the difference of two ([`Pyramid`]).
@@ -342,7 +342,7 @@ impl<T: Wrapping> Kernel for Average<'_, T> {
     unsafe fn run<S: Simd>(self) {
         let Self { sums, before, columns, rows, out } = self;
         // Windows have few pixels each and not all the same number: sums over all pixels before
-        // each spare the loops over them. Four values a pixel (the fourth belongs to the next
+        // each spare the loops over them. Four values per pixel (the fourth belongs to the next
         // one) make one vector; like those over rows they may wrap around.
         let mut sum = [0u32; 4];
         for (to, pixel) in before.iter_mut().zip(sums.windows(4).step_by(3)) {

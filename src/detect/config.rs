@@ -1,4 +1,4 @@
-//! What a user may choose about detection, and why a choice is refused.
+//! Settings of the detector and their validation.
 
 use std::fmt;
 use std::str::FromStr;
@@ -90,10 +90,10 @@ impl Default for DetectorConfig {
 const FACTORS: std::ops::RangeInclusive<f32> = 0.1..=0.95;
 
 impl DetectorConfig {
-    /// Checks that every number makes sense.
+    /// Validates every setting.
     ///
     /// # Errors
-    /// The first setting that does not, with the reason.
+    /// The first invalid setting, with the reason.
     pub fn validate(&self) -> Result<(), DetectError> {
         self.min_face.validate()?;
         if !FACTORS.contains(&self.factor) {
@@ -141,33 +141,33 @@ fn decimal(value: f32) -> f64 {
 /// Why a detector cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum DetectError {
-    /// Text that is no face size.
+    /// Text that is not a face size.
     #[error("`{0}` is not a face size: write pixels (40 or 40px) or a share of the frame height (5%)")]
     MinFaceSyntax(String),
     /// A face size out of range.
     #[error(
-        "a smallest face of {0} cannot be looked for: choose at least {SMALLEST_FACE_PX} pixels, or more than 0% and at most 100% of the frame height"
+        "a smallest face of {0} is out of range: give at least {SMALLEST_FACE_PX} pixels, or more than 0% and at most 100% of the frame height"
     )]
     MinFace(MinFace),
     /// A pyramid factor out of range.
     #[error(
-        "a pyramid factor of {0} does not work: choose {start} to {end}; each level is that much smaller than the one before",
+        "a pyramid factor of {0} is out of range: give {start} to {end}; each level is the previous one scaled by it",
         start = FACTORS.start(), end = FACTORS.end()
     )]
     Factor(f32),
-    /// A threshold that is no probability.
-    #[error("the {network} threshold {threshold} is not a probability: choose 0 or more, and less than 1")]
+    /// A threshold that is not a probability.
+    #[error("the {network} threshold {threshold} is not a probability: give at least 0 and less than 1")]
     Threshold {
         /// The network it belongs to.
         network: &'static str,
-        /// What was asked for.
+        /// What was requested.
         threshold: f32,
     },
     /// Weights that are not MTCNN's.
     #[error("the face detector cannot use its weights: {0}")]
     Weights(#[from] WeightsError),
     /// The tensor library cannot place or run the networks.
-    #[error("the face detector failed on its device: {0}; --device cpu does without it")]
+    #[error("the face detector failed on its device: {0}; run it on the CPU with --device cpu")]
     Device(String),
     /// An instruction set that this machine lacks.
     #[error("this machine cannot run {0} code: choose another instruction set")]

@@ -157,7 +157,7 @@ impl Detector {
     /// Prepares the networks. `weights` hold the tensors named in the [room's documentation](super).
     ///
     /// # Errors
-    /// When a setting makes no sense, a tensor is missing or misshapen, or this machine cannot
+    /// When a setting is invalid, a tensor is missing or misshapen, or this machine cannot
     /// run the instruction set.
     pub fn new(weights: &Weights, config: DetectorConfig, isa: Isa) -> Result<Self, DetectError> {
         let refine = RefineNet::refine(weights, isa)?;

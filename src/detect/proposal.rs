@@ -1,4 +1,4 @@
-//! P-Net as the kernels want it, and how it runs.
+//! P-Net on the kernels.
 
 use std::ops::Range;
 
@@ -109,8 +109,8 @@ impl ProposalNet {
     /// than 12 rows or columns.
     ///
     /// The layers run behind one another, a strip of rows at a time, so that all of it stays in
-    /// the cache. Strips begin at multiples of their height, wherever the rows asked for do, and
-    /// are computed whole, so that a cell does not depend on what else is asked for.
+    /// the cache. Strips begin at multiples of their height, wherever the rows requested do, and
+    /// are computed whole, so that a cell does not depend on what else is requested.
     pub fn run(
         &self,
         level: &Level,

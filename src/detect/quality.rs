@@ -94,7 +94,7 @@ impl fmt::Display for QualityIssue {
         match self {
             Self::TooSmall { size_px } => write!(
                 f,
-                "the face is {size_px:.0} px in size, less than {MIN_SIZE_PX}: use a picture taken closer or at a higher resolution"
+                "the face is {size_px:.0} px in size, less than {MIN_SIZE_PX}: use a picture taken from closer or at a higher resolution"
             ),
             Self::Blurred { sharpness } => write!(
                 f,

@@ -11,7 +11,7 @@ use crate::nn::maps::{Convolution, Linear, Maps, Size, max_pool};
 use crate::nn::together::Together;
 
 /// Pixels that go through P-Net together, unless one image has more: its first layers take
-/// about 250 bytes a pixel.
+/// about 250 bytes per pixel.
 const PIXELS_TOGETHER: usize = 2 << 20;
 /// Crops that go through R-Net or O-Net together.
 const CROPS_TOGETHER: usize = 512;

@@ -1,5 +1,5 @@
-//! Who was never named: tracks of strangers grouped into people, within a video and over
-//! several, and the views of a track that are worth keeping.
+//! Grouping the tracks of strangers into people, within one or several videos, and choosing the best views
+//! of a track.
 
 mod pictures;
 mod views;
@@ -17,7 +17,7 @@ use crate::track::{self, TrackId};
 pub enum DiscoverError {
     /// An analysis of another model.
     #[error(
-        "{name} was analysed with model {found} and an earlier one with {expected}: analyse all videos with one model"
+        "{name} was analysed with model {found}, but an earlier one with {expected}: analyse all videos with one model"
     )]
     OtherModel {
         /// The video.
@@ -29,7 +29,7 @@ pub enum DiscoverError {
     },
     /// An analysis without embeddings.
     #[error(
-        "{0} was analysed without embeddings, so that nobody in it can be compared: analyse it with a gallery or a model"
+        "{0} was analysed without embeddings, so nobody in it can be compared: analyse it again with a gallery or a model"
     )]
     NoEmbeddings(String),
     /// No such track.
@@ -37,7 +37,7 @@ pub enum DiscoverError {
     NoTrack {
         /// The video.
         name: String,
-        /// The track asked for.
+        /// The track requested.
         track: TrackId,
         /// Tracks there are.
         tracks: usize,
@@ -66,7 +66,7 @@ pub struct Member {
     pub start_ns: u64,
     /// When it ends.
     pub end_ns: u64,
-    /// Where it lies on the hypersphere, all views together.
+    /// The embedding of all its views together.
     pub template: Embedding,
     /// Whether it [shows enough](track::is_distinct) to recognise the same person in another track.
     pub distinct: bool,

@@ -1,4 +1,4 @@
-//! Frames of an analysed video, looked at again.
+//! Fetching frames of an analysed video.
 
 use std::collections::BTreeSet;
 use std::path::Path;

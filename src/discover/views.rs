@@ -1,4 +1,4 @@
-//! The views of a track worth keeping, and stills made of them.
+//! The best views of a track, and stills made of them.
 
 use image::RgbImage;
 
@@ -9,7 +9,7 @@ use crate::detect::{BBox, Face};
 use crate::gallery::{Examined, NewStill};
 use crate::track::{Observation, TrackId};
 
-/// Most stills taken of one track: more views of one shot add little.
+/// Maximum number of stills per track: more views of one shot add little.
 pub const MAX_STILLS: usize = 3;
 
 /// How much around a face belongs to its still, in parts of the longer side of the box on

@@ -1,4 +1,4 @@
-//! Embedding for many threads: what waits is embedded together.
+//! Batched embedding for many threads.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,30 +10,30 @@ use super::error::RecogniseError;
 use crate::align::Crop;
 use crate::embed::{Embedder, Embedding, Mirror, Scratch};
 
-/// Faces embedded together at most: enough to make the traffic of weights negligible.
+/// Maximum batch size: enough to make the memory traffic of weights negligible.
 const BATCH_FACES: usize = 16;
 
-/// Embeds faces of any number of threads, on so many of them at a time.
+/// Coalesces concurrent embedding requests, and limits the number of threads that embed at a time.
 ///
-/// A thread that comes while all places are taken waits with its faces. The next that gets a place takes the faces of
-/// all who wait, up to [`BATCH_FACES`], and hands each thread its own.
+/// A thread that arrives while all places are taken queues its faces. The next thread that gets a place serves all queued
+/// requests, up to [`BATCH_FACES`] faces, in one batch.
 pub(super) struct Batcher {
     mirror: Mirror,
     waiting: Mutex<VecDeque<Request>>,
-    /// One for each place that is free.
+    /// One per free place.
     places: Mutex<Vec<Scratch>>,
     freed: Condvar,
 }
 
 type Reply = Result<Vec<Embedding>, RecogniseError>;
 
-/// The faces of a thread.
+/// The request of one thread.
 struct Request {
     crops: Vec<Crop>,
     reply: Sender<Reply>,
 }
 
-/// A place that is given back when it is dropped, even if the network panicked.
+/// A place; dropping it frees it, even if the network panicked.
 struct Place<'a> {
     batcher: &'a Batcher,
     scratch: Option<Scratch>,
@@ -47,7 +47,7 @@ impl Drop for Place<'_> {
 }
 
 impl Batcher {
-    /// For so many threads at a time, at least 1.
+    /// Lets at least one and at most `places` threads embed at a time.
     pub fn new(embedder: &Embedder, mirror: Mirror, places: usize) -> Self {
         let places = (0..places.max(1)).map(|_| embedder.scratch()).collect();
         Self { mirror, waiting: Mutex::default(), places: Mutex::new(places), freed: Condvar::new() }
@@ -67,7 +67,7 @@ impl Batcher {
             };
             let batch = self.batch();
             if batch.is_empty() {
-                // Another thread is at work on them.
+                // Another thread has taken the request.
                 drop(place);
                 return mine.recv().unwrap_or_else(|_| Err(abandoned()));
             }
@@ -77,7 +77,7 @@ impl Batcher {
         }
     }
 
-    /// Waits for a place, or for what another thread answers meanwhile.
+    /// Waits for a place, or for the reply of another thread that served the request.
     fn place(&self, mine: &Receiver<Reply>) -> Result<Place<'_>, Reply> {
         let mut places = lock(&self.places);
         loop {
@@ -93,7 +93,7 @@ impl Batcher {
         }
     }
 
-    /// The requests that have waited longest, as many as make a batch; at least one, if any waits.
+    /// The longest-waiting requests that fit into a batch; at least one, if any waits.
     fn batch(&self) -> Vec<Request> {
         let mut waiting = lock(&self.waiting);
         let (mut batch, mut faces) = (Vec::new(), 0);
@@ -107,13 +107,13 @@ impl Batcher {
         batch
     }
 
-    /// Embeds the faces of a batch and answers everybody.
+    /// Embeds a batch and sends the replies.
     fn answer(&self, embedder: &Embedder, batch: Vec<Request>, scratch: &mut Scratch) {
         let (counts, replies): (Vec<usize>, Vec<Sender<Reply>>) =
             batch.iter().map(|one| (one.crops.len(), one.reply.clone())).unzip();
         let crops: Vec<Crop> = batch.into_iter().flat_map(|one| one.crops).collect();
         let made = embedder.embed(&crops, self.mirror, scratch);
-        // A thread that is gone needs no answer.
+        // A thread that is gone needs no reply.
         match made {
             Ok(made) => {
                 let mut made = made.into_iter();
@@ -124,7 +124,7 @@ impl Batcher {
             Err(error) if replies.len() == 1 => {
                 let _ = replies[0].send(Err(error.into()));
             }
-            // One face without a direction must not fail the faces of other sources.
+            // One face without an embedding must not fail the faces of other sources.
             Err(_) => {
                 let mut rest = &crops[..];
                 for (count, reply) in counts.into_iter().zip(replies) {
@@ -144,10 +144,10 @@ impl fmt::Debug for Batcher {
 }
 
 fn abandoned() -> RecogniseError {
-    RecogniseError::Batch("another thread failed while it worked on it".into())
+    RecogniseError::Batch("another thread failed while working on it".into())
 }
 
-/// What the mutexes guard is whole after every call.
+/// The guarded data are consistent after every call, so poisoning can be ignored.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

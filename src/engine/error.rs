@@ -1,4 +1,4 @@
-//! What can go wrong behind the door.
+//! Errors of the entry points.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::nn::{ArithmeticError, DeviceError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecogniseError {
-    /// Faces cannot be looked for.
+    /// Detection failed.
     #[error(transparent)]
     Detect(#[from] DetectError),
     /// A face cannot be embedded.
@@ -22,19 +22,19 @@ pub enum RecogniseError {
     /// An embedding cannot be compared with the gallery's.
     #[error(transparent)]
     Identify(#[from] IdentifyError),
-    /// Another thread failed while it worked on the same batch.
+    /// Another thread failed while working on the same batch.
     #[error("the batch that a face was embedded in failed: {0}")]
     Batch(String),
 }
 
-/// Why an engine cannot be built, or a gallery not be used with it.
+/// Why an engine cannot be built, or a gallery cannot be used with it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
     /// A file of weights cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// The model is none that embeds faces.
+    /// The model is not an embedding model.
     #[error("the model {model} cannot be used")]
     Model {
         /// Name or file of the model.
@@ -48,11 +48,11 @@ pub enum EngineError {
     /// The device does not compute in that precision.
     #[error(transparent)]
     Precision(#[from] ArithmeticError),
-    /// The settings of the detector make no sense.
+    /// The settings of the detector are invalid.
     #[error(transparent)]
     Detector(#[from] DetectError),
     /// The number of threads is not from 1 to 256.
-    #[error("{0} threads: give a number from 1 to 256")]
+    #[error("{0} threads are out of range: give a number from 1 to 256")]
     Threads(usize),
     /// The gallery cannot be read.
     #[error(transparent)]
@@ -60,7 +60,7 @@ pub enum EngineError {
     /// Nobody is enrolled in the gallery.
     #[error("nobody is enrolled in the gallery {}", .0.display())]
     NobodyEnrolled(PathBuf),
-    /// The threshold makes no sense for the model.
+    /// The threshold is invalid for the model.
     #[error(transparent)]
     Threshold(#[from] ThresholdError),
     /// The templates cannot be searched together.

@@ -1,4 +1,4 @@
-//! Who comes and goes.
+//! Events: who appears, leaves or is renamed.
 
 use std::collections::BTreeMap;
 
@@ -6,43 +6,43 @@ use super::face::{IdentifiedFace, LabelledFrame};
 use crate::identify::Who;
 use crate::track::TrackId;
 
-/// What happened in a source.
+/// Something that happened in a source.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Event {
     /// What.
     pub kind: EventKind,
-    /// The track it happened to: of somebody who left, the last that showed them.
+    /// The track concerned. For somebody who left, the last track that showed them.
     pub track: TrackId,
-    /// Who it is, as far as is known at that time.
+    /// The person, as known at that time.
     pub who: Who,
     /// When, in nanoseconds since the start of the source.
     pub pts_ns: u64,
-    /// The frame in which it happened; of somebody who left, the last that showed them.
+    /// The frame in which it happened. For somebody who left, the last frame that showed them.
     pub frame: u64,
     /// The angle to the nearest person of the gallery in degrees, named or not.
     pub angle_deg: Option<f32>,
 }
 
-/// What can happen to somebody in a source.
+/// The kinds of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// Somebody who was not in sight is.
+    /// A person came into sight.
     Appeared,
-    /// Somebody in sight is somebody else than was thought.
+    /// The decision about a person in sight has changed.
     Renamed {
-        /// Who they were taken for.
+        /// The previous decision.
         from: Who,
     },
-    /// Somebody has been out of sight for a while.
+    /// A person has been out of sight for a while.
     Left,
 }
 
-/// Tells events from labelled frames.
+/// Derives events from labelled frames.
 ///
-/// Somebody is out of sight for good after `gap_ns`; whoever comes back sooner never left, even where a cut or another
-/// track lies between.
+/// A person has left when they are out of sight for `gap_ns`. A person who comes back sooner never left, even
+/// across a cut or on another track.
 #[derive(Debug, Clone)]
 pub struct Presence {
     gap_ns: u64,
@@ -50,7 +50,7 @@ pub struct Presence {
     tracks: BTreeMap<TrackId, Who>,
 }
 
-/// The last sight of somebody.
+/// When and where a person was last seen.
 #[derive(Debug, Clone)]
 struct Seen {
     track: TrackId,
@@ -60,12 +60,12 @@ struct Seen {
 }
 
 impl Presence {
-    /// Nobody is in sight; who is not seen for `gap_ns` nanoseconds has left.
+    /// Nobody is in sight yet. A person who is not seen for `gap_ns` nanoseconds has left.
     pub fn new(gap_ns: u64) -> Self {
         Self { gap_ns, here: BTreeMap::new(), tracks: BTreeMap::new() }
     }
 
-    /// What the next frame tells.
+    /// The events of the next frame.
     pub fn see(&mut self, frame: &LabelledFrame) -> Vec<Event> {
         let mut events = Vec::new();
         self.leave(frame.pts_ns, &mut events);
@@ -97,7 +97,7 @@ impl Presence {
         let end_ns = frame.pts_ns.saturating_add(frame.duration_ns);
         let seen = Seen { track, frame: frame.index, end_ns, angle_deg };
         let before = self.tracks.insert(track, who.clone()).filter(|before| *before != who);
-        // Whoever this track was taken for is not in sight by it any more.
+        // The person this track was named before is no longer in sight by this track.
         if let Some(before) = &before
             && self.here.get(before).is_some_and(|seen| seen.track == track)
         {
@@ -112,7 +112,8 @@ impl Presence {
         Some(Event { kind, track, who, pts_ns: frame.pts_ns, frame: frame.index, angle_deg })
     }
 
-    /// Those out of sight for too long at `now_ns` leave, in the order in which they were last seen.
+    /// Adds the events of people who have been out of sight for too long at `now_ns`, in the order in which they were last
+    /// seen.
     fn leave(&mut self, now_ns: u64, events: &mut Vec<Event>) {
         let gap_ns = self.gap_ns;
         let gone = |seen: &Seen| now_ns == u64::MAX || now_ns.saturating_sub(seen.end_ns) > gap_ns;

@@ -1,4 +1,4 @@
-//! A face on its way through the engine, and what is known of a whole frame at the end of it.
+//! A face at each step of the engine, and the labelled frame at the end.
 
 use std::sync::Arc;
 
@@ -9,15 +9,15 @@ use crate::identify::{Decision, Identification, ViaTrack, Votes, Who};
 use crate::media::Picture;
 use crate::track::{Seen, Step, TrackId};
 
-/// A face that was found in a picture.
+/// A detected face.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DetectedFace {
     /// Box and landmarks in pixels of the picture, and the detector's score.
     pub face: Face,
-    /// How fit for recognition it is.
+    /// Its quality for recognition.
     pub quality: Quality,
-    /// Its aligned crop; `None` when none was asked for, or when its landmarks make no face.
+    /// Its aligned crop; `None` if none was requested or its landmarks are degenerate.
     pub crop: Option<Crop>,
 }
 
@@ -26,11 +26,11 @@ pub struct DetectedFace {
 pub(crate) struct TrackedFace {
     pub face: Face,
     pub quality: Quality,
-    /// How it continues the frames before.
+    /// How it continues the chain of the previous frames.
     pub step: Step,
-    /// Its embedding, where it was embedded.
+    /// Its embedding, if it was embedded.
     pub embedding: Option<Embedding>,
-    /// Its aligned crop, once it is cut out and until it is embedded.
+    /// Its aligned crop, between cropping and embedding.
     pub crop: Option<Crop>,
 }
 
@@ -54,27 +54,27 @@ impl TrackedFace {
 pub struct IdentifiedFace {
     /// Box and landmarks in pixels of the picture, and the detector's score.
     pub face: Face,
-    /// How fit for recognition it is.
+    /// Its quality for recognition.
     pub quality: Quality,
-    /// Who it is, and what the decision rests on.
+    /// The decision and its evidence.
     pub identification: Identification,
     /// The track it belongs to; `None` on a still.
     pub track: Option<TrackId>,
-    /// The number of a stranger: "Unknown 3". `None` for somebody known, and where no numbers
-    /// are given.
+    /// The number of a stranger, as in "Unknown 3". `None` for people of the gallery, and if strangers are not
+    /// numbered.
     pub stranger: Option<u32>,
-    /// Hardly a face: covered where faces are covered, and otherwise not told of.
+    /// A short track without a good view: redacted like others, but not reported.
     pub transient: bool,
-    /// What the single views of the track say; `None` where there is no track.
+    /// Votes of the single views of the track; `None` without a track.
     pub votes: Option<Votes>,
-    /// The other track that gave it its name, if it did not get it by itself.
+    /// The other track from which it takes its name, if it does.
     pub via_track: Option<ViaTrack>,
-    /// Where it lies on the hypersphere, where this very view of it was embedded.
+    /// Its embedding, if this view was embedded.
     pub embedding: Option<Embedding>,
 }
 
 impl IdentifiedFace {
-    /// A face of which nobody knows who it is.
+    /// An unidentified face.
     pub(crate) fn unknown(face: Face, quality: Quality) -> Self {
         Self {
             face,
@@ -111,17 +111,17 @@ impl IdentifiedFace {
         }
     }
 
-    /// The name of the person, of somebody enrolled.
+    /// The name, for a person of the gallery.
     pub fn name(&self) -> Option<&str> {
         self.identification.name.as_deref()
     }
 
-    /// Who it is; `None` for a stranger without a number.
+    /// The person; `None` for a stranger without a number.
     pub fn who(&self) -> Option<Who> {
         self.identification.name.clone().map(Who::Named).or(self.stranger.map(Who::Stranger))
     }
 
-    /// Where the face is, in pixels of the picture.
+    /// The box of the face in pixels of the picture.
     pub fn bbox(&self) -> BBox {
         self.face.bbox
     }
@@ -137,7 +137,7 @@ impl IdentifiedFace {
     }
 }
 
-/// A frame of a video with what was found in it.
+/// A frame of a video with its identified faces.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LabelledFrame {
@@ -145,12 +145,12 @@ pub struct LabelledFrame {
     pub index: u64,
     /// Presentation time in nanoseconds since the start.
     pub pts_ns: u64,
-    /// How long the frame is shown, in nanoseconds.
+    /// Duration of the frame in nanoseconds.
     pub duration_ns: u64,
-    /// Whether a new shot begins with it.
+    /// Whether it begins a new shot.
     pub cut: bool,
-    /// The faces, the one the detector is surest of first.
+    /// The faces, highest detector score first.
     pub faces: Vec<IdentifiedFace>,
-    /// The pixels, as decoded, with faces covered where that was asked for; `None` where nobody wanted them.
+    /// The pixels, as decoded, with faces covered if requested; `None` if no subscriber wants them.
     pub picture: Option<Arc<Picture>>,
 }

@@ -6,7 +6,7 @@ use super::face::DetectedFace;
 use crate::align;
 use crate::detect::{self, BBox, DetectError, Detector, Face, Quality};
 
-/// The faces of a picture. Whatever is not finite is not a face.
+/// The faces of a picture, without any that are not finite.
 pub(crate) fn find(
     detector: &Detector,
     picture: &RgbImage,
@@ -24,7 +24,7 @@ pub(crate) fn is_finite(face: &Face) -> bool {
     numbers.into_iter().all(|x| x.is_finite())
 }
 
-/// Judges the faces of a picture and, when `crops` are wanted, cuts them out aligned.
+/// Assesses the quality of the faces of a picture and, if `crops` are requested, crops them.
 pub(crate) fn cut(picture: &RgbImage, faces: Vec<Face>, crops: bool) -> Vec<DetectedFace> {
     let one = |face: Face| DetectedFace {
         quality: Quality::measure(&face, picture),

@@ -1,4 +1,4 @@
-//! The people to name, as one model sees them.
+//! The people to name, embedded with one model.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::identify::{
 };
 use crate::nn::ModelId;
 
-/// How a gallery decides.
+/// Options of a gallery.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct GalleryOptions {
-    /// The angle below which a face is named, or the error rate that stands for it.
+    /// The threshold: an angle, or an error rate that is converted into one.
     pub threshold: ThresholdRequest,
-    /// Degrees by which the nearest person must be nearer than anybody else to be named.
+    /// Margin in degrees by which the best match must beat the runner-up.
     pub margin_deg: f64,
 }
 
@@ -30,23 +30,23 @@ impl Default for GalleryOptions {
 }
 
 impl GalleryOptions {
-    /// The same with another threshold.
+    /// Sets the threshold.
     pub fn threshold(mut self, threshold: ThresholdRequest) -> Self {
         self.threshold = threshold;
         self
     }
 
-    /// The same with another margin, in degrees.
+    /// Sets the margin in degrees.
     pub fn margin_deg(mut self, margin_deg: f64) -> Self {
         self.margin_deg = margin_deg;
         self
     }
 }
 
-/// The people to name: a snapshot, laid out for search.
+/// The people to name: a snapshot, packed for search.
 ///
-/// Cloning is cheap, and clones are the same snapshot. What is enrolled after it was taken is in the next one, which
-/// takes its place in a running stream by [`Stream::set_gallery`](super::Stream::set_gallery).
+/// Cloning is cheap, and clones share the snapshot. People enrolled later are in the next snapshot, which can replace this
+/// one in a running stream ([`Stream::set_gallery`](super::Stream::set_gallery)).
 #[derive(Debug, Clone)]
 pub struct Gallery(Arc<Snapshot>);
 
@@ -59,7 +59,7 @@ struct Snapshot {
 }
 
 impl Gallery {
-    /// The people of a gallery's folder, with the default threshold. What is new there is embedded.
+    /// Opens the gallery in a folder with default options. New stills are embedded.
     ///
     /// # Errors
     /// When there is no such folder, nobody is in it, or the model has no calibration.
@@ -67,10 +67,10 @@ impl Gallery {
         Self::open_with(engine, folder, &GalleryOptions::default())
     }
 
-    /// The same, decided by `options`.
+    /// Opens the gallery in a folder with `options`.
     ///
     /// # Errors
-    /// As for [`open`](Self::open), and when the threshold makes no sense for the model.
+    /// As for [`open`](Self::open), and when the threshold is invalid for the model.
     pub fn open_with(
         engine: &Engine,
         folder: impl AsRef<Path>,
@@ -82,8 +82,8 @@ impl Gallery {
         Ok(known.gallery(options.margin_deg, engine.threads())?)
     }
 
-    /// People whose templates come from anywhere, held to `threshold`; `views` judges by the views of faces, where
-    /// the threshold is one of the model's calibration.
+    /// A gallery of given templates with a threshold. `views` adapts the threshold to the views of faces, if it comes from
+    /// the model's calibration.
     ///
     /// # Errors
     /// When the templates are of different models.
@@ -108,7 +108,7 @@ impl Gallery {
         }))
     }
 
-    /// The model whose embeddings it takes.
+    /// The model of its embeddings.
     pub fn model(&self) -> ModelId {
         self.0.identifier.model()
     }
@@ -118,32 +118,32 @@ impl Gallery {
         self.0.identifier.people()
     }
 
-    /// Templates searched.
+    /// Number of templates.
     pub fn templates_len(&self) -> usize {
         self.0.identifier.templates_len()
     }
 
-    /// Templates that can match anything: the others show a face from where strangers look too much alike.
+    /// Number of templates that can match: the others show a face from a view that carries no information.
     pub fn open_templates(&self) -> usize {
         self.0.open_templates
     }
 
-    /// The angle below which a face is named, and where it comes from.
+    /// The threshold angle and its source.
     pub fn threshold(&self) -> &Threshold {
         self.0.identifier.threshold()
     }
 
-    /// The people who have a colour of their own, and its number.
+    /// The people with a colour of their own, and its number.
     pub fn colour_numbers(&self) -> &[(String, u32)] {
         &self.0.colour_numbers
     }
 
-    /// Why what was embedded for this snapshot could not be kept for the next, where that was so.
+    /// Why the embeddings of this snapshot could not be stored for the next one, if so.
     pub fn not_saved(&self) -> Option<&str> {
         self.0.not_saved.as_deref()
     }
 
-    /// Who a face is that is seen as `view`.
+    /// Identifies a face seen as `view`.
     ///
     /// # Errors
     /// When the embedding is of another model.
@@ -151,30 +151,30 @@ impl Gallery {
         self.0.identifier.identify(probe, view)
     }
 
-    /// What searches it.
+    /// The identifier that searches it.
     pub fn identifier(&self) -> &Identifier {
         &self.0.identifier
     }
 }
 
-/// The people of a folder, and how near a face must be to somebody.
+/// The templates of a folder and the threshold for them.
 pub(crate) struct Known {
-    /// The folder as the model sees it.
+    /// The templates.
     pub templates: Templates,
     /// The angle below which a face is named.
     pub threshold: Threshold,
-    /// Templates that can match anything.
+    /// Number of templates that can match.
     pub open_templates: usize,
-    /// What the views of faces take off the threshold.
+    /// The handicaps by view.
     pub views: Option<ViewCalibration>,
 }
 
 impl Known {
-    /// The templates of a folder, and the threshold for so many: as asked for, else as calibrated on the user's
+    /// The templates of a folder and the threshold for their number: as requested, else as calibrated on the user's
     /// strangers, else as calibrated with the model.
     ///
     /// # Errors
-    /// When there is no such folder or its calibration is damaged; when what was asked for makes no sense for the
+    /// When there is no such folder or its calibration is damaged; when the request is invalid for the
     /// model, which is found out before anything is embedded; as for [`templates`].
     pub fn load(request: ThresholdRequest, folder: &Path, embedder: &Embedder) -> Result<Self, EngineError> {
         let calibration = GalleryFolder::open(folder)?.threshold_calibration(embedder.model())?;
@@ -186,12 +186,12 @@ impl Known {
         let all = templates.people.iter().flat_map(|person| &person.templates);
         let open = all.filter(|one| views.as_ref().is_none_or(|views| views.is_open(one.view))).count();
         let threshold = before(open)?;
-        // An angle that was given, or measured on the user's own strangers, means what it says.
+        // An angle that was given, or measured on the user's own strangers, is used unchanged.
         let calibrated = matches!(threshold.source(), ThresholdSource::Calibrated { .. });
         Ok(Self { templates, threshold, open_templates: open, views: views.filter(|_| calibrated) })
     }
 
-    /// The folder laid out for search on so many threads.
+    /// Packs the folder for search on `threads` threads.
     ///
     /// # Errors
     /// When its templates are of different models.
@@ -203,7 +203,7 @@ impl Known {
     }
 }
 
-/// The templates of a folder by that model; embeds what is new in it.
+/// The templates of a folder with that model; embeds new stills.
 ///
 /// # Errors
 /// When there is no such folder, nobody is in it, or it cannot be embedded.

@@ -1,13 +1,13 @@
-//! The door: what every program that recognises people comes in by.
+//! The entry points for a program that recognises people.
 //!
-//! | type | what it is | lives |
+//! | type | what it is | lifetime |
 //! |---|---|---|
-//! | [`Engine`] | detector, embedding network and device: made once, shared by any number of threads and sources | as long as the process |
-//! | [`Gallery`] | the people to name: a snapshot to search, swapped under running streams | until somebody is enrolled |
-//! | [`Stream`] | one source's state: when to search, tracks, decisions; frames in, labelled frames and events out | as long as the source |
+//! | [`Engine`] | detector, embedding network and device: made once, shared by any number of threads and sources | the process |
+//! | [`Gallery`] | the people to name: a snapshot to search, which can be replaced while streams run | until somebody is enrolled |
+//! | [`Stream`] | one source's state: detection schedule, tracks, decisions; frames in, labelled frames and events out | the source |
 //!
-//! A [`Recogniser`] is an engine and a gallery for stills. The commands of the program, and the jobs of
-//! [`pipeline`](crate::pipeline) for whole files, work with the same engine, gallery and steps.
+//! A [`Recogniser`] is an engine and a gallery for stills. The command line and the jobs of
+//! [`pipeline`](crate::pipeline) use the same engine, gallery and steps.
 //!
 //! ```no_run
 //! use sphereface::{Engine, Gallery, Recogniser};
@@ -80,10 +80,10 @@ use batcher::Batcher;
 /// Most threads that an engine works on.
 const MOST_THREADS: usize = 256;
 
-/// A detector and an embedding network on a device, ready to work.
+/// A detector and an embedding network on a device.
 ///
-/// Cloning is cheap, and clones are the same engine. Any number of threads may use it at a time: faces that several of
-/// them want embedded share batches. What it computes does not depend on who shares it.
+/// Cloning is cheap, and clones share the engine. Any number of threads may use it at a time; faces from several threads
+/// are embedded in common batches. Results do not depend on the sharing.
 #[derive(Debug, Clone)]
 pub struct Engine(Arc<Parts>);
 
@@ -99,7 +99,7 @@ struct Parts {
 }
 
 impl Engine {
-    /// An engine with the built-in networks on the best device there is.
+    /// An engine with the built-in networks on the best available device.
     ///
     /// # Errors
     /// Never on the CPU, unless the program is damaged.
@@ -107,23 +107,23 @@ impl Engine {
         Self::builder().build()
     }
 
-    /// An engine that is yet to be built, with everything at its default.
+    /// A builder with all settings at their defaults.
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
     }
 
-    /// An engine of parts that are there already.
+    /// An engine from existing parts.
     pub fn from_parts(detector: Detector, embedder: Embedder, mirror: Mirror, threads: usize) -> Self {
         let batcher = Batcher::new(&embedder, mirror, threads);
         Self(Arc::new(Parts { detector, embedder, mirror, threads: threads.max(1), batcher, exact: None }))
     }
 
-    /// What finds faces.
+    /// The detector.
     pub fn detector(&self) -> &Detector {
         &self.0.detector
     }
 
-    /// What embeds them.
+    /// The embedder.
     pub fn embedder(&self) -> &Embedder {
         &self.0.embedder
     }
@@ -133,22 +133,22 @@ impl Engine {
         self.0.embedder.model()
     }
 
-    /// Whether the mirror image of a face has a say in its embedding.
+    /// Whether embeddings are averaged with those of the mirror images.
     pub fn mirror(&self) -> Mirror {
         self.0.mirror
     }
 
-    /// Threads that work at a time on whole files, and on embedding.
+    /// Number of threads for whole files and for embedding.
     pub fn threads(&self) -> usize {
         self.0.threads
     }
 
-    /// How far apart two views of one person are at most, in degrees; `None` for a model without calibration.
+    /// Largest angle between two views of one person in degrees; `None` for a model without calibration.
     pub fn same_person_deg(&self) -> Option<f64> {
         same_person_deg(self.0.embedder.metadata())
     }
 
-    /// The faces of a picture, cut out, the one the detector is surest of first.
+    /// The faces of a picture with their crops, highest detector score first.
     ///
     /// # Errors
     /// When the device fails.
@@ -157,10 +157,10 @@ impl Engine {
         Ok(find::cut(picture, found, true))
     }
 
-    /// The embedding of every crop, in order. Threads that ask at a time share batches.
+    /// The embedding of every crop, in order. Concurrent calls share batches.
     ///
     /// # Errors
-    /// When a crop has no direction, or the device fails.
+    /// When a crop has no embedding, or the device fails.
     pub fn embed(&self, crops: Vec<Crop>) -> Result<Vec<Embedding>, RecogniseError> {
         self.0.batcher.embed(&self.0.embedder, crops)
     }
@@ -220,53 +220,53 @@ impl EngineBuilder {
         self
     }
 
-    /// How faces are found.
+    /// Settings of the detector.
     pub fn detection(mut self, config: DetectorConfig) -> Self {
         self.detector = config;
         self
     }
 
-    /// Where the networks run. Default: the first GPU that this program can use, else the CPU.
+    /// Device of the networks. Default: the first usable GPU, else the CPU.
     pub fn device(mut self, choice: DeviceChoice) -> Self {
         self.device = DeviceSetting::Choice(choice);
         self
     }
 
-    /// The same for a device that is open already.
+    /// An open device.
     pub fn on(mut self, device: Device) -> Self {
         self.isa = device.isa();
         self.device = DeviceSetting::Opened(device);
         self
     }
 
-    /// Instruction set of what runs on the CPU. Default: the best there is.
+    /// Instruction set on the CPU. Default: the best available.
     pub fn isa(mut self, isa: Isa) -> Self {
         self.isa = isa;
         self
     }
 
-    /// What the embedding network computes in. Default: f32.
+    /// Number format of the embedding network. Default: f32.
     pub fn precision(mut self, precision: Arithmetic) -> Self {
         self.precision = precision;
         self
     }
 
-    /// Whether the mirror image of a face has a say in its embedding. Default: no.
+    /// Whether embeddings are averaged with those of the mirror images. Default: no.
     pub fn mirror(mut self, mirror: Mirror) -> Self {
         self.mirror = mirror;
         self
     }
 
-    /// Threads that work at a time, 1 to 256. Results are the same for any number. Default: one per CPU.
+    /// Number of threads, 1 to 256. Results do not depend on it. Default: one per CPU.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// Builds the engine. The embedding network is laid out when the first face comes.
+    /// Builds the engine. The weights of the embedding network are packed when the first face arrives.
     ///
     /// # Errors
-    /// When a model or device cannot be used, or a setting makes no sense.
+    /// When a model or device cannot be used, or a setting is invalid.
     pub fn build(mut self) -> Result<Engine, EngineError> {
         let threads = self.threads.unwrap_or_else(|| available_threads().min(MOST_THREADS));
         if !(1..=MOST_THREADS).contains(&threads) {
@@ -287,7 +287,7 @@ impl EngineBuilder {
         Ok(Engine(Arc::new(Parts { detector, embedder, mirror, threads, batcher, exact })))
     }
 
-    /// The embedding network alone.
+    /// Opens the embedding network alone.
     fn embedder(&self) -> Result<Embedder, EngineError> {
         let device = match &self.device {
             DeviceSetting::Choice(choice) => Device::open(*choice, self.isa)?,

@@ -1,10 +1,9 @@
-//! What is in the frames of a video, whatever is done with it then: the steps from decoded frames to
-//! faces that are followed, embedded and tracked, as plain functions.
+//! The steps from decoded frames to faces that are followed, embedded and tracked, as plain functions.
 //!
-//! Frames are worked on by the chunk. The first frame of a chunk is searched as a whole, the others are mostly
-//! searched near known faces: where the chunk begins, and where the next one does, whose new faces are followed
-//! back. So the result does not depend on who works on which chunk. A live source has chunks of one frame, and one
-//! worker that remembers the last.
+//! Frames are processed in chunks. The first frame of a chunk gets a full detection pass. The others are mostly searched
+//! near known faces: those of the first frame, and those of the first frame of the next chunk, which are followed back.
+//! So the result does not depend on which worker processes which chunk. A live source has chunks of one frame and a
+//! single worker that remembers the previous one.
 
 use std::sync::Arc;
 
@@ -19,22 +18,22 @@ use crate::detect::{DetectError, Face, Quality};
 use crate::media::{Frame, Picture};
 use crate::track::{Follower, Luma, Moment, Seen, Thumbnail, TrackId, Tracker};
 
-/// Pixels of the frames of a chunk at most, as far as that leaves [`LEAST_CHUNK`]: they are all in memory.
+/// Maximum number of pixels per chunk, unless that is less than [`LEAST_CHUNK`] frames: all are in memory.
 pub(crate) const CHUNK_PIXELS: usize = 8 * 1920 * 1080;
-/// Frames of a chunk at least, unless fewer are asked for.
+/// Minimum number of frames per chunk, unless fewer are requested.
 const LEAST_CHUNK: usize = 4;
 
-/// A frame in which faces were found, followed and perhaps embedded.
+/// A frame with its faces after detection, following and embedding.
 pub(crate) struct ObservedFrame {
-    /// Which, when, and whether a new shot begins.
+    /// Its index and time, and whether it begins a new shot.
     pub moment: Moment,
-    /// How long it is shown, in nanoseconds.
+    /// Its duration in nanoseconds.
     pub duration_ns: u64,
-    /// Its pixels, when they are wanted.
+    /// Its pixels, if requested.
     pub picture: Option<Arc<Picture>>,
-    /// What it took.
+    /// The work done on it.
     pub work: Work,
-    /// Its faces, the most certain first.
+    /// Its faces, highest detector score first.
     pub faces: Vec<TrackedFace>,
 }
 
@@ -45,7 +44,7 @@ impl ObservedFrame {
         tracker.track(&self.moment, &faces)
     }
 
-    /// Cuts out the faces to be embedded, as far as that is not done yet.
+    /// Crops the faces to be embedded that are not cropped yet.
     pub fn cut(&mut self) {
         let wanted = |one: &TrackedFace| one.step.embed && one.crop.is_none();
         if let Some(picture) = self.picture.as_ref().filter(|_| self.faces.iter().any(wanted)) {
@@ -57,7 +56,7 @@ impl ObservedFrame {
     }
 }
 
-/// A decoded frame, and whether a new shot begins with it.
+/// A decoded frame, and whether it begins a new shot.
 pub(crate) struct DecodedFrame {
     pub frame: Frame,
     pub thumbnail: Thumbnail,
@@ -65,7 +64,7 @@ pub(crate) struct DecodedFrame {
 }
 
 impl DecodedFrame {
-    /// A frame after the one that `before` was made of.
+    /// The frame after the one of the thumbnail `before`.
     pub fn after(before: &mut Option<Thumbnail>, frame: Frame) -> Self {
         let [luma, ..] = frame.picture.planes();
         let thumbnail = Thumbnail::new(luma, frame.picture.width(), frame.picture.height());
@@ -75,11 +74,11 @@ impl DecodedFrame {
     }
 }
 
-/// Frames one after the other, and what is known of them before they are searched.
+/// Consecutive frames, with what is known before they are searched.
 #[derive(Default)]
 pub(crate) struct Chunk {
     pub frames: Vec<DecodedFrame>,
-    /// The pixels of the first frame and its faces, where that was searched.
+    /// The pixels of the first frame and its faces, if it was searched.
     pub first: Option<(RgbImage, Found)>,
     /// The faces of the frame after the last, unless a new shot begins there.
     pub next: Vec<Face>,
@@ -108,22 +107,22 @@ impl Chunk {
     }
 }
 
-/// A frame in which faces were looked for.
+/// A searched frame.
 pub(crate) struct SearchedFrame {
     frame: DecodedFrame,
     found: Found,
     faces: Vec<DetectedFace>,
 }
 
-/// Frames of a chunk of a video of that size; `None` searches every frame by itself.
+/// Number of frames per chunk for a video of that size; `None` searches every frame independently.
 pub(crate) fn chunk_frames(every: Option<DetectEvery>, live: bool, (width, height): (usize, usize)) -> usize {
     let Some(every) = every.filter(|_| !live) else { return 1 };
     let room = (CHUNK_PIXELS / (width * height).max(1)).max(LEAST_CHUNK);
     every.chunk_frames().min(room)
 }
 
-/// The faces of every frame of a chunk, cut out where `crops` are wanted. A face that turns up when the whole frame
-/// is searched is followed `back` to where it came in.
+/// The faces of every frame of a chunk, cropped if `crops` are requested. A face that a full pass finds is followed
+/// `back` to where it appeared.
 pub(crate) fn search(
     schedule: &mut DetectionSchedule,
     chunk: Chunk,
@@ -150,7 +149,7 @@ pub(crate) fn search(
     Ok(searched)
 }
 
-/// Follows faces back to where they came in, from the last frame to the first.
+/// Follows faces back to where they appeared, from the last frame to the first.
 fn search_back(
     schedule: &mut DetectionSchedule,
     searched: &mut [SearchedFrame],
@@ -176,7 +175,7 @@ fn search_back(
     Ok(())
 }
 
-/// Follows the faces of a frame and keeps of it what is still needed.
+/// Follows the faces of a frame and drops what is no longer needed.
 pub(crate) fn follow(follower: &mut Follower, searched: SearchedFrame, pictures: bool) -> ObservedFrame {
     let SearchedFrame { frame: DecodedFrame { frame, cut, .. }, found, faces } = searched;
     let moment = Moment { frame: frame.index, pts_ns: frame.pts_ns, cut };

@@ -1,4 +1,4 @@
-//! Names for the faces of stills.
+//! Identification in stills.
 
 use image::RgbImage;
 
@@ -20,12 +20,12 @@ impl Recogniser {
         Self { engine: engine.clone(), gallery: Some(gallery.clone()) }
     }
 
-    /// Finds faces, all of them unknown.
+    /// Detects faces without identifying them.
     pub fn without_gallery(engine: &Engine) -> Self {
         Self { engine: engine.clone(), gallery: None }
     }
 
-    /// The faces of a picture and who they are, the one the detector is surest of first.
+    /// Detects and identifies the faces of a picture, highest detector score first.
     ///
     /// # Errors
     /// When the device fails, or the gallery is of another model than the engine.
@@ -34,7 +34,7 @@ impl Recogniser {
         self.identify(faces)
     }
 
-    /// Who faces are that were [detected](Engine::detect) already.
+    /// Identifies faces that were already [detected](Engine::detect).
     ///
     /// # Errors
     /// As for [`name`](Self::name).

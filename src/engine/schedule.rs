@@ -1,4 +1,4 @@
-//! Where to look for faces, frame after frame: everywhere now and then, near known faces in
+//! The schedule of detection: full passes over a frame now and then, and passes near known faces in
 //! between.
 
 use std::fmt;
@@ -11,35 +11,35 @@ use super::find::{find, is_finite};
 use crate::detect::{BBox, DetectError, Face, Scratch};
 use crate::track::Thumbnail;
 
-/// Frames after which the whole frame is searched again at the latest.
+/// Maximum number of frames between two full detection passes.
 const LONGEST: u32 = 8;
-/// Frames for which it is not searched again even if it changes where nobody is known.
+/// Frames after a pass during which changed regions without known faces are not searched.
 const SHORTEST: u32 = 3;
-/// Most frames between two searches that can be asked for.
+/// Largest interval between full passes that can be requested, in frames.
 const MOST: u32 = 32;
-/// Overlap of a face with where it was a frame before.
+/// Minimum overlap of a face with its place in the previous frame.
 const SAME_IOU: f32 = 0.3;
-/// The surroundings of a known face, in parts of its sides on each side, whose change brings
-/// no new face.
+/// Surroundings of a known face, as a share of its sides on each side, in which a change is attributed to that
+/// face.
 const SURROUNDINGS: f32 = 0.5;
-/// How far around the place of a face that is not there all networks look for it, in parts of its
-/// sides on each side.
+/// Region around the expected place of a lost face that is searched by the whole cascade, as a share of its sides on
+/// each side.
 const AROUND: f32 = 1.0;
-/// Parts of a frame that are searched by themselves at most, as a share of it: beyond that all of
-/// it is no more work.
+/// Share of a frame up to which changed regions are searched separately; beyond it, a full pass is no more
+/// work.
 const MOST_IN_PARTS: f32 = 0.6;
 
-/// How often the whole frame is searched for faces.
+/// Interval between full detection passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DetectEvery {
-    /// At every cut, when a face is lost and every [`LONGEST`] frames; and from [`SHORTEST`] frames
-    /// on, areas of the size of a face and more that changed where nobody is known.
+    /// Full passes at every cut, when a face is lost, and every [`LONGEST`] frames. From [`SHORTEST`] frames after a pass,
+    /// also changed regions at least as large as a face, away from known faces.
     Auto,
-    /// At every cut, when a face is lost, and every so many frames, 1 to 32.
+    /// At every cut, when a face is lost, and at this interval of 1 to 32 frames.
     Frames(u32),
 }
 
-/// Text that is no interval.
+/// Text that is not an interval.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not an interval: write auto, or a number of frames from 1 (every frame) to {MOST}")]
 pub struct BadInterval(String);
@@ -66,8 +66,8 @@ impl fmt::Display for DetectEvery {
 }
 
 impl DetectEvery {
-    /// Frames that are searched by one worker, one after the other: the whole frame is searched
-    /// at the first of them in any case, so that workers need not know of each other.
+    /// Frames that one worker searches in sequence. The first always gets a full pass, so that workers are independent
+    /// of each other.
     pub(crate) fn chunk_frames(self) -> usize {
         match self {
             Self::Auto => LONGEST as usize,
@@ -76,12 +76,12 @@ impl DetectEvery {
     }
 }
 
-/// The faces of a frame and how they were looked for.
+/// The faces of a frame and how they were detected.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Found {
-    /// The faces, the most certain first.
+    /// The faces, highest detector score first.
     pub faces: Vec<Face>,
-    /// Whether the whole frame was searched.
+    /// Whether the frame got a full pass.
     pub whole: bool,
 }
 
@@ -91,13 +91,13 @@ pub(crate) struct DetectionSchedule {
     engine: Engine,
     every: DetectEvery,
     scratch: Scratch,
-    /// Faces of the last frame, and how their boxes moved to there.
+    /// Faces of the previous frame, and the motion of their boxes.
     known: Vec<(Face, [f32; 4])>,
-    /// What was last searched, each part as it was then.
+    /// The picture as last searched, each part as it was then.
     reference: Option<Thumbnail>,
-    /// Frames since one was searched as a whole.
+    /// Frames since the last full pass.
     since: u32,
-    /// Frames since parts of one were searched because they had changed.
+    /// Frames since changed regions were last searched.
     renewed: u32,
 }
 
@@ -109,7 +109,7 @@ enum Due {
 }
 
 impl DetectionSchedule {
-    /// A search that knows nobody.
+    /// A schedule without known faces.
     pub fn new(engine: &Engine, every: DetectEvery) -> Self {
         Self {
             engine: engine.clone(),
@@ -122,13 +122,13 @@ impl DetectionSchedule {
         }
     }
 
-    /// Forgets what was seen: the next frame begins anew.
+    /// Forgets all faces: the next frame gets a full pass.
     pub fn forget(&mut self) {
         self.known.clear();
         self.reference = None;
     }
 
-    /// Goes on after a frame that was searched as a whole and is the first.
+    /// Starts from a first frame that already got a full pass.
     pub fn resume(&mut self, found: Found, thumbnail: &Thumbnail) -> Found {
         self.known = found.faces.iter().map(|face| (*face, [0.0; 4])).collect();
         self.reference = Some(thumbnail.clone());
@@ -136,7 +136,7 @@ impl DetectionSchedule {
         found
     }
 
-    /// The faces of the next frame; `cut` says that it begins a new shot.
+    /// The faces of the next frame; `cut` means that it begins a new shot.
     ///
     /// # Errors
     /// When the detector's device fails.
@@ -166,7 +166,7 @@ impl DetectionSchedule {
         }
         self.near_or_around(picture, &expected, &mut faces)?;
         if due != Due::Everywhere && !missed(&expected, &faces).is_empty() {
-            // Somebody is gone, or went where nobody looked.
+            // A face is lost: it left, or moved to where was not searched.
             due = Due::Everywhere;
             self.everywhere(picture, thumbnail, &mut faces)?;
         }
@@ -176,9 +176,8 @@ impl DetectionSchedule {
         Ok(Found { faces, whole: due == Due::Everywhere })
     }
 
-    /// Adds to what was found in a picture the faces of the frame after it, where they were not
-    /// found here: looked for near and around there and, where that fails, once in the whole
-    /// frame. Says which are new.
+    /// Adds the faces of the next frame to those found in this one: searches near and around their places and, if that
+    /// fails, once in the whole frame. Returns which are new.
     ///
     /// # Errors
     /// As for [`look`](Self::look).
@@ -200,8 +199,7 @@ impl DetectionSchedule {
         Ok(new)
     }
 
-    /// The faces of a whole frame, with which later ones are then compared, and those of `faces`
-    /// that are none of them.
+    /// Full pass: its faces, and those of `faces` that are not among them. The picture becomes the reference for changes.
     fn everywhere(
         &mut self,
         picture: &RgbImage,
@@ -215,7 +213,7 @@ impl DetectionSchedule {
         Ok(())
     }
 
-    /// Adds to `faces` those of a part of a picture.
+    /// Adds the faces of a part of the picture to `faces`.
     fn part(
         &mut self,
         picture: &RgbImage,
@@ -227,8 +225,8 @@ impl DetectionSchedule {
         Ok(())
     }
 
-    /// Adds to `faces` those at `places` that are not among them. R-Net and O-Net know some faces
-    /// from nearby that the pyramid misses, and the other way round.
+    /// Adds faces at `places` that are not among `faces`. R-Net and O-Net find some faces near their expected place that
+    /// the pyramid misses, and vice versa.
     fn near_or_around(
         &mut self,
         picture: &RgbImage,
@@ -248,7 +246,7 @@ impl DetectionSchedule {
         Ok(())
     }
 
-    /// What of a frame has to be searched whoever is known.
+    /// Regions that need detection regardless of known faces.
     fn due(&self, picture: &RgbImage, thumbnail: &Thumbnail, expected: &[BBox]) -> Due {
         let Some(reference) = &self.reference else { return Due::Everywhere };
         let longest = match self.every {
@@ -265,7 +263,7 @@ impl DetectionSchedule {
         let known: Vec<BBox> =
             expected.iter().map(|b| b.grown(SURROUNDINGS * b.width(), SURROUNDINGS * b.height())).collect();
         let changed = thumbnail.changed_since(reference, side_px, &known);
-        // Not all of a face that came in looks other than what was there.
+        // A new face need not differ everywhere from what was there before.
         let around = |b: &BBox| b.grown(side_px + b.width() / 4.0, side_px + b.height() / 4.0);
         let parts = apart(changed.iter().map(around).collect());
         let frame_px = picture.width() as f32 * picture.height() as f32;
@@ -276,7 +274,7 @@ impl DetectionSchedule {
     }
 }
 
-/// Adds those of `found` to `faces` that are faces and are not among them.
+/// Adds those of `found` to `faces` that are finite and not among them.
 fn add(found: Vec<Face>, faces: &mut Vec<Face>) {
     for face in found.into_iter().filter(is_finite) {
         if !is_among(&face.bbox, faces) {
@@ -285,12 +283,12 @@ fn add(found: Vec<Face>, faces: &mut Vec<Face>) {
     }
 }
 
-/// The places where there is none of `faces`.
+/// The places without one of `faces`.
 fn missed(places: &[BBox], faces: &[Face]) -> Vec<BBox> {
     places.iter().filter(|place| !is_among(place, faces)).copied().collect()
 }
 
-/// Boxes that overlap become one around both, until none do.
+/// Merges overlapping boxes until none overlap.
 fn apart(mut boxes: Vec<BBox>) -> Vec<BBox> {
     let mut apart: Vec<BBox> = Vec::new();
     while let Some(mut one) = boxes.pop() {
@@ -305,7 +303,7 @@ fn apart(mut boxes: Vec<BBox>) -> Vec<BBox> {
     apart
 }
 
-/// Whether a face looked for at `place` is one of `faces`.
+/// Whether the face expected at `place` is one of `faces`.
 pub(crate) fn is_among(place: &BBox, faces: &[Face]) -> bool {
     faces.iter().any(|face| face.bbox.iou(place) >= SAME_IOU)
 }
@@ -315,8 +313,7 @@ fn moved(b: &BBox, motion: &[f32; 4]) -> BBox {
     BBox::of_sides(std::array::from_fn(|side| sides[side] + motion[side]))
 }
 
-/// How the sides of a face's box moved since the last frame, averaged with how they moved
-/// before.
+/// Motion of the sides of a face's box since the previous frame, averaged with the earlier motion.
 fn motion(face: &Face, known: &[(Face, [f32; 4])]) -> [f32; 4] {
     let overlap = |(before, _): &&(Face, [f32; 4])| before.bbox.iou(&face.bbox);
     let nearest = known.iter().max_by(|a, b| overlap(a).total_cmp(&overlap(b)));

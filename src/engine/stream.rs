@@ -1,4 +1,4 @@
-//! One source, frame after frame.
+//! The state of one source.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,18 +13,18 @@ use crate::identify::{Decision, Identifier, IdentifyError, Online, View};
 use crate::media::Frame;
 use crate::track::{Follower, Moment, Thumbnail, TrackId, Tracker, Views};
 
-/// How a stream works.
+/// Options of a stream.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StreamOptions {
-    /// How often the whole frame is searched for faces.
+    /// Interval between full detection passes.
     pub detect_every: DetectEvery,
-    /// Whether a frame is answered before the next one comes, as suits a camera. Otherwise up to eight frames are
-    /// held back: faces that turn up are followed back to where they came in, as in a file.
+    /// Whether every frame is labelled before the next one arrives, as for a camera. Otherwise up to eight frames are
+    /// held back, so that new faces can be followed back to where they appeared, as for a file.
     pub live: bool,
-    /// Nanoseconds out of sight after which somebody has left.
+    /// Nanoseconds out of sight after which a person has left.
     pub left_after_ns: u64,
-    /// Whether the pictures come out again with the labelled frames.
+    /// Whether labelled frames contain their pictures.
     pub pictures: bool,
 }
 
@@ -35,36 +35,36 @@ impl Default for StreamOptions {
 }
 
 impl StreamOptions {
-    /// The same with another interval between searches of the whole frame.
+    /// Sets the interval between full detection passes.
     pub fn detect_every(mut self, every: DetectEvery) -> Self {
         self.detect_every = every;
         self
     }
 
-    /// The same for a source whose frames can wait (`false`) or not.
+    /// Sets whether the source is live.
     pub fn live(mut self, live: bool) -> Self {
         self.live = live;
         self
     }
 
-    /// The same with another time after which somebody has left, in nanoseconds.
+    /// Sets the time out of sight after which a person has left, in nanoseconds.
     pub fn left_after_ns(mut self, nanoseconds: u64) -> Self {
         self.left_after_ns = nanoseconds;
         self
     }
 
-    /// The same with the pictures in the labelled frames or without.
+    /// Sets whether labelled frames contain their pictures.
     pub fn pictures(mut self, pictures: bool) -> Self {
         self.pictures = pictures;
         self
     }
 }
 
-/// What comes out of a stream.
+/// The output of a stream.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Output {
-    /// A frame with its faces; they come in the order in which they were pushed.
+    /// A frame with its faces, in the order in which frames were pushed.
     Frame(LabelledFrame),
     /// Something that happened in the frame before.
     Event(Event),
@@ -72,8 +72,8 @@ pub enum Output {
 
 /// One source's state: frames in by [`push`](Self::push), labelled frames and events out by [`pull`](Self::pull).
 ///
-/// A stream works on the thread that pushes. Streams of one engine may run on threads of their own: their faces share
-/// batches. What comes out depends on the frames alone, not on what other streams do.
+/// A stream works on the thread that pushes. Several streams on one engine may run on separate threads; their faces share
+/// batches. The output depends on the frames alone, not on other streams.
 ///
 /// ```no_run
 /// # use sphereface::{Engine, Gallery, Output, Stream, StreamOptions};

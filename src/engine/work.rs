@@ -1,17 +1,17 @@
-//! What finding out about a video took.
+//! Counters of the work done on a video.
 
 use std::fmt;
 
-/// What was done to find out what is in a video.
+/// The work done on a video.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Frames looked at.
+    /// Frames analysed.
     pub frames: u64,
-    /// Of those, frames that were searched as a whole.
+    /// Frames with a full detection pass.
     pub searched: u64,
     /// Faces found in them.
     pub faces: u64,
-    /// Of those, faces that were embedded.
+    /// Faces embedded.
     pub embedded: u64,
 }
 

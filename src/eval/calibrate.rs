@@ -1,5 +1,4 @@
-//! How often strangers look alike: the angle at which a given share of comparisons between
-//! different people is a false match.
+//! Calibration: the angle at which a given share of impostor comparisons is a false match.
 //!
 //! The comparisons are those of labelling: a *template* (crop and mirror image averaged)
 //! against a *probe* (one crop). Every two images of different people are compared once, the
@@ -13,8 +12,7 @@ use crate::embed::Embedding;
 /// False match rates that are measured.
 pub const RATES: [f64; 5] = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5];
 
-/// False matches that an angle must rest on: with ten, the true rate lies within a factor of
-/// about two.
+/// Minimum number of false matches for an angle: with ten, the true rate lies within a factor of about two.
 pub const LEAST_FALSE_MATCHES: u64 = 10;
 
 /// One image for the calibration.
@@ -31,7 +29,7 @@ pub struct Sample {
 /// An angle and how often different people come closer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Point {
-    /// False match rate asked for.
+    /// False match rate requested.
     pub fmr: f64,
     /// Comparisons of different people with an angle below this one, in degrees, are at most
     /// that share.
@@ -66,7 +64,7 @@ pub fn calibrate(samples: &[Sample], set: &str) -> Result<Calibration, EvalError
     for (i, first) in samples.iter().enumerate() {
         for second in samples.iter().skip(i + 1) {
             let cosine = first.template.cosine(&second.probe).ok_or_else(|| {
-                EvalError::TooLittle("the samples come from different models: embed all with one".into())
+                EvalError::TooLittle("the samples were made with different models: embed all with one".into())
             })?;
             if first.person == second.person { &mut genuine } else { &mut impostor }.push(cosine);
         }
@@ -89,13 +87,13 @@ pub fn calibrate(samples: &[Sample], set: &str) -> Result<Calibration, EvalError
             fnmr: (!genuine.is_empty()).then(|| 1.0 - closer(&genuine) as f64 / genuine.len() as f64),
         });
     }
-    // Rates that ties bring to one angle say nothing more than the highest of them.
+    // Of several rates that ties bring to one angle, only the highest is meaningful.
     points.reverse();
     points.dedup_by(|lower, higher| lower.angle_deg >= higher.angle_deg);
     points.reverse();
     if points.is_empty() {
         return Err(EvalError::TooLittle(format!(
-            "{} comparisons of different people support no false match rate (10 % takes 100): give more people",
+            "{} comparisons of different people do not support any false match rate (10 % needs 100): add people",
             impostor.len()
         )));
     }

@@ -1,4 +1,4 @@
-//! Whether a face that goes on is one track with one name, after the CLEAR MOT measures
+//! Whether a face that continues is one track with one name, after the CLEAR MOT measures
 //! (Bernardin and Stiefelhagen, 2008).
 
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::predicted::PredictedFace;
 use super::truth::{TruthFace, same_name};
 
-/// What happened to a continuous face from the frame in which it was last found to the next.
+/// What happened to a continuous face between the frame in which it was last found and the next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Step {
     /// It was found under the number of another track than before.
@@ -27,7 +27,7 @@ struct Last<'a> {
     missed: [bool; 2],
 }
 
-/// Continuous faces of a truth, gone through in the order of frames.
+/// Continuous faces of a truth, read in the order of frames.
 #[derive(Debug, Default)]
 pub(super) struct Continuity<'a> {
     faces: BTreeMap<&'a str, Last<'a>>,

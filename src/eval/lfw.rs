@@ -71,7 +71,7 @@ impl Pairs {
         let (folds, count, folded) = match numbers.as_deref() {
             Some(&[count]) => (1, count, false),
             Some(&[folds, count]) => (folds, count, true),
-            _ => return Err(error(index, "the first line holds one or two numbers")),
+            _ => return Err(error(index, "the first line must hold one or two numbers")),
         };
         if folds == 0 || count == 0 {
             return Err(error(index, "it announces no pairs"));
@@ -170,7 +170,7 @@ pub struct Portrait {
     pub view: Viewpoint,
     /// How many faces were found.
     pub faces: usize,
-    /// The photo was an aligned crop already and was taken as it is.
+    /// The photo was already an aligned crop and was used unchanged.
     pub already_aligned: bool,
 }
 

@@ -28,7 +28,7 @@ pub struct Probe {
     pub embedding: Embedding,
 }
 
-/// How many probes find their mate among so many distractors.
+/// The rank-1 result with a number of distractors.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct RankOne {
     /// Distractors.
@@ -42,7 +42,7 @@ pub struct RankOne {
 /// True accept rate at a false accept rate.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Accepted {
-    /// The false accept rate asked for.
+    /// The false accept rate requested.
     pub far: f64,
     /// Impostor pairs.
     pub impostors: u64,
@@ -52,7 +52,7 @@ pub struct Accepted {
     pub tar: f64,
 }
 
-/// What the challenge found.
+/// The results of the challenge.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// With 10, 100, ... distractors, and with all.
@@ -97,7 +97,7 @@ impl Ord for Ordered {
 }
 
 impl MegaFace {
-    /// Before so many distractors, with a false accept rate of more than 0 and less than 1.
+    /// The challenge with a number of distractors and a false accept rate of more than 0 and less than 1.
     ///
     /// # Errors
     /// When nobody has two images, the embeddings are of several models, or the rate is none.
@@ -161,7 +161,7 @@ impl MegaFace {
         Ok(())
     }
 
-    /// What was found.
+    /// The results.
     pub fn finish(mut self) -> Report {
         if self.rank_one.last().is_none_or(|last| last.distractors != self.seen) {
             self.rank_one.push(self.found());

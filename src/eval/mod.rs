@@ -1,4 +1,4 @@
-//! How good it is: verification, open-set identification, video scoring, calibration.
+//! Measuring accuracy: verification, open-set identification, video scoring, calibration.
 
 pub mod calibrate;
 mod continuity;
@@ -18,7 +18,7 @@ pub mod youtube;
 
 use std::path::PathBuf;
 
-/// Why something could not be measured.
+/// Errors of an evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
     /// A file cannot be read.
@@ -34,7 +34,7 @@ pub enum EvalError {
     Detect(#[from] crate::detect::DetectError),
     /// A truth file is not in a form known here.
     #[error(
-        "{path} is no truth for a video ({cause}): it takes an object with `frames` (a list of frames with faces) or `clips`",
+        "{path} is not a ground truth for a video ({cause}): it must be an object with `frames` (a list of frames with faces) or `clips`",
         path = path.display()
     )]
     Truth {
@@ -48,14 +48,14 @@ pub enum EvalError {
     Clip {
         /// The file.
         path: PathBuf,
-        /// The clip asked for; empty when none was.
+        /// The clip requested; empty when none was.
         clip: String,
         /// The clips it has.
         clips: String,
     },
     /// A line of observations is not what `label --jsonl` writes.
     #[error(
-        "line {line} of {path} is no face of a frame ({cause}): give a file that `label --jsonl` wrote",
+        "line {line} of {path} is not a face of a frame ({cause}): give a file written by `label --jsonl`",
         path = path.display()
     )]
     Observation {
@@ -68,7 +68,7 @@ pub enum EvalError {
     },
     /// A pairs file is not in LFW's form.
     #[error(
-        "line {line} of {path} does not belong in a list of pairs ({cause}): it takes `folds count` or `count`, then lines `name i j` and `name i name j` with tabs, commas or spaces",
+        "line {line} of {path} is not part of a list of pairs ({cause}): the list must start with `folds count` or `count`, followed by lines `name i j` and `name i name j` with tabs, commas or spaces",
         path = path.display()
     )]
     Pairs {
@@ -80,7 +80,7 @@ pub enum EvalError {
         cause: String,
     },
     /// A list of a protocol is not in its form.
-    #[error("line {line} of {path} does not belong in this list: {cause}", path = path.display())]
+    #[error("line {line} of {path} is not valid in this list: {cause}", path = path.display())]
     List {
         /// The file.
         path: PathBuf,
@@ -97,7 +97,7 @@ pub enum EvalError {
     Image(#[from] crate::media::MediaError),
     /// An image said to be an aligned crop has another size.
     #[error(
-        "{path} is {width}x{height} pixels and no aligned crop: those are 112x112 or 96x112; leave --aligned out for photos",
+        "{path} is {width}x{height} pixels, not an aligned crop of 112x112 or 96x112; omit --aligned for photos",
         path = path.display()
     )]
     NotAligned {

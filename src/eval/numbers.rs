@@ -11,18 +11,18 @@ pub(super) enum Somebody {
     Named(String),
     /// A person without a name, by the id of a continuous face: in another shot another one.
     Unnamed(String),
-    /// What is no face, by its track.
+    /// What is not a face, by its track.
     Nothing(u32),
 }
 
-/// Faces that bear a stranger's number: "Unknown 3".
+/// Counts of faces with a stranger's number, as in "Unknown 3".
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct NumberCounts {
     /// Faces of people that the truth tells apart, and, where it lists every face, what is none.
     pub numbered: u64,
-    /// Of those, faces under a number that more faces of somebody else bear.
+    /// Of those, faces with a number that more faces of another person have.
     pub shared: u64,
-    /// Of those, faces under another number than the one that most faces of that person bear.
+    /// Of those, faces with another number than most faces of the same person.
     pub split: u64,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// A face of `who` bears the number.
+    /// A face of `who` has the number.
     pub(super) fn see(&mut self, who: Somebody, number: u32) {
         *self.faces.entry((who, number)).or_default() += 1;
     }
@@ -75,7 +75,7 @@ mod tests {
         for (who, number, times) in faces {
             (0..times).for_each(|_| numbers.see(who.clone(), number));
         }
-        // Two of the other under Ann's 1, three of Ann under the 2 of what is no face.
+        // Two of the other under Ann's 1, three of Ann under the 2 of what is not a face.
         assert_eq!(numbers.count(), NumberCounts { numbered: 15, shared: 5, split: 3 });
         assert_eq!(Numbers::default().count(), NumberCounts::default());
     }

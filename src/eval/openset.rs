@@ -1,4 +1,4 @@
-//! Open-set identification: are enrolled people found, and do strangers stay strangers?
+//! Open-set identification: enrolled people among strangers.
 //!
 //! Some people are enrolled; probes are other images of them, and images of strangers. The
 //! score of a person for a probe is the largest cosine over the person's templates. With a
@@ -74,12 +74,12 @@ impl Search {
     }
 }
 
-/// What becomes of the probes with a threshold and a margin, each probe by itself.
+/// The result at a threshold and a margin, each probe independently.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Named {
     /// The threshold in degrees.
     pub threshold_deg: f64,
-    /// Degrees by which the nearest person must be nearer than anybody else.
+    /// Margin in degrees.
     pub margin_deg: f64,
     /// Share of the enrolled people's probes that are named right.
     pub right: f64,
@@ -129,7 +129,7 @@ pub struct AtRank {
 /// The open set at one rate.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct AtFpir {
-    /// The rate that was asked for.
+    /// The rate that was requested.
     pub fpir: f64,
     /// Strangers' probes above the threshold: at most that share of them.
     pub false_positives: usize,
@@ -218,7 +218,7 @@ impl Probes {
 /// Measures what the searches show. The same `seed` gives the same intervals.
 ///
 /// # Errors
-/// When there are no searches of one kind or a score is no number.
+/// When there are no searches of one kind or a score is not a number.
 pub fn evaluate(searches: &[Search], replicates: usize, seed: u64) -> Result<OpenSet, EvalError> {
     if searches.iter().any(|search| !search.best.is_finite()) {
         return Err(EvalError::TooLittle("a probe has no score: is anybody enrolled?".into()));
@@ -227,7 +227,7 @@ pub fn evaluate(searches: &[Search], replicates: usize, seed: u64) -> Result<Ope
     let strangers = Probes::new(searches.iter().copied().filter(|search| search.rank.is_none()));
     if mated.list.is_empty() || strangers.list.is_empty() {
         return Err(EvalError::TooLittle(format!(
-            "{} probes of enrolled people and {} of strangers are not enough: it takes both",
+            "{} probes of enrolled people and {} of strangers are not enough: both are needed",
             mated.list.len(),
             strangers.list.len()
         )));
@@ -344,14 +344,14 @@ impl OpenSet {
     }
 }
 
-/// Who is enrolled with what.
+/// Options of the split.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SplitOptions {
     /// Images of an enrolled person that go to the gallery, at least 1.
     pub gallery_images: usize,
     /// Share of the people with enough images that are strangers all the same, 0..1.
     pub strangers: f64,
-    /// Another number, another split.
+    /// Seed of the split.
     pub seed: u64,
 }
 
@@ -411,7 +411,7 @@ pub fn split(people: &[Person], options: &SplitOptions) -> Result<Split, EvalErr
     }
     if split.enrolled.is_empty() || split.strangers.is_empty() {
         return Err(EvalError::TooLittle(format!(
-            "{} of {} people can be enrolled with {} images each and a probe, {} images of strangers are left: it takes both",
+            "{} of {} people can be enrolled with {} images each and a probe, and {} images of strangers are left: both are needed",
             split.enrolled.len(),
             people.len(),
             options.gallery_images,

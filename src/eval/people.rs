@@ -1,4 +1,4 @@
-//! Test sets that are folders: one folder of images a person.
+//! Test sets that are folders: one folder of images per person.
 
 use std::path::{Path, PathBuf};
 
@@ -64,7 +64,7 @@ pub fn people(folder: &Path) -> Result<Vec<Person>, EvalError> {
     }
     if people.len() < 2 {
         return Err(EvalError::TooLittle(format!(
-            "{} has images of {} people: give a folder with one folder of images a person, of two people at least",
+            "{} has images of {} people: give a folder with one folder of images per person, for at least two people",
             folder.display(),
             people.len()
         )));

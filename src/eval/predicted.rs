@@ -1,4 +1,4 @@
-//! What a program says of a video, to be scored.
+//! Faces predicted by a program in a video, to be scored.
 
 use serde::Deserialize;
 
@@ -7,13 +7,12 @@ use serde::Deserialize;
 pub struct PredictedFace {
     /// Frame, from 0.
     pub frame: u64,
-    /// Where: x1, y1, x2, y2 in pixels.
+    /// Its box x1, y1, x2, y2 in pixels.
     #[serde(rename = "box")]
     pub bbox: [f32; 4],
-    /// Who; `None` for unknown.
+    /// The name; `None` for unknown.
     pub name: Option<String>,
-    /// The number of a stranger; `None` for people with a name and where strangers are not told
-    /// apart.
+    /// The number of a stranger; `None` for people with a name and if strangers are not numbered.
     pub stranger: Option<u32>,
     /// Its track; `None` where nothing was tracked.
     pub track: Option<u32>,

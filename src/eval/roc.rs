@@ -51,8 +51,8 @@ impl Roc {
         Some(self.at(*self.different.get(index)?))
     }
 
-    /// The error rate at which as many pairs of the same person are rejected as pairs of
-    /// different people are accepted: the mean of the two where they come closest.
+    /// The error rate at which false rejects and false accepts are equally frequent: the mean of the two
+    /// where they come closest.
     pub fn equal_error_rate(&self) -> f64 {
         let error = |p: OperatingPoint| (p.far - (1.0 - p.tar), p.far + (1.0 - p.tar));
         let errors = self.points().into_iter().map(error);

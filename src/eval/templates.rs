@@ -164,7 +164,7 @@ pub fn verify(
     let same = scored.iter().filter(|(same, _)| *same).count();
     if same == 0 || same == scored.len() {
         return Err(EvalError::TooLittle(format!(
-            "{same} pairs of the same person and {} of different people are left: it takes both kinds",
+            "{same} pairs of the same person and {} of different people are left: both kinds are needed",
             scored.len() - same
         )));
     }
@@ -175,7 +175,7 @@ pub fn verify(
 /// True positive identification rate at a false positive identification rate.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Identified {
-    /// The false positive identification rate asked for.
+    /// The false positive identification rate requested.
     pub fpir: f64,
     /// The cosine above which somebody is named.
     pub threshold: f64,

@@ -1,4 +1,4 @@
-//! Who is where in a video, as somebody who knows wrote it down.
+//! The ground truth of a video.
 //!
 //! # Truth files
 //! JSON in one of two forms; keys not named here are ignored.
@@ -9,7 +9,7 @@
 //!   `frames`, detections are cut off at the edge of the picture, as the boxes of the truth are.
 //! - Tracks: `{"clips": {"a.mp4": {"faces": [{"name": "..." or null, "easy": true,
 //!   "frames": [[0, [x1, y1, x2, y2]]]}]}}}`. `null` stands for someone undecided: neither hit
-//!   nor miss. Other faces may be in the video, so detections without a truth are no errors.
+//!   nor miss. Other faces may be in the video, so detections without a truth are not errors.
 //!
 //! Frames are counted from 0 in the order of decoding; boxes are in pixels.
 
@@ -54,7 +54,7 @@ pub struct TruthFace {
 pub struct TruthFrame {
     /// Its faces.
     pub faces: Vec<TruthFace>,
-    /// Regions in which a detection without a truth face is no error.
+    /// Regions in which a detection without a truth face is not an error.
     pub ignore: Vec<BBox>,
 }
 
@@ -142,7 +142,7 @@ impl Truth {
             });
         }
         if let Some(clip) = clip {
-            let clips = "none: it has one video, leave the choice out".into();
+            let clips = "none: it has a single video, so omit the name".into();
             return Err(EvalError::Clip { path: path.into(), clip: clip.into(), clips });
         }
         Ok(Self::from_frames(serde_json::from_value(value).map_err(error)?))

@@ -66,7 +66,7 @@ pub struct Verification {
     pub roc: Roc,
 }
 
-/// Runs the protocol on features (one an image, all of one size).
+/// Runs the protocol on features (one per image, all of one size).
 ///
 /// # Errors
 /// When there are fewer than two folds, a fold without pairs, no pairs of a kind, a pair that
@@ -79,7 +79,7 @@ pub fn verify(features: &[Vec<f32>], pairs: &[Pair]) -> Result<Verification, Eva
     let count = features.len();
     if pairs.iter().any(|p| p.first >= count || p.second >= count) {
         return Err(EvalError::TooLittle(
-            "a pair names an image without a feature: give one for each".into(),
+            "a pair names an image without a feature: give one feature per image".into(),
         ));
     }
     let used = |fold: usize| pairs.iter().filter(move |p| p.fold != fold).flat_map(|p| [p.first, p.second]);
@@ -122,7 +122,7 @@ pub fn cross_validate(
     let same = pairs.iter().filter(|p| p.same).count();
     if folds < 2 || same == 0 || same == pairs.len() {
         return Err(EvalError::TooLittle(format!(
-            "{same} pairs of the same person and {} of different people in {folds} folds cannot be cross-validated: it takes both kinds and two folds",
+            "{same} pairs of the same person and {} of different people in {folds} folds cannot be cross-validated: both kinds and at least two folds are needed",
             pairs.len() - same
         )));
     }
@@ -131,7 +131,7 @@ pub fn cross_validate(
     for fold in 0..folds {
         let scores = scores(fold);
         if scores.len() != pairs.len() || scores.iter().any(|s| !s.is_finite()) {
-            return Err(EvalError::Feature { image: "an image".into(), cause: "it has no direction" });
+            return Err(EvalError::Feature { image: "an image".into(), cause: "it is a zero vector" });
         }
         let (test, training): (Vec<_>, Vec<_>) =
             pairs.iter().map(|p| p.same).zip(scores).zip(pairs).partition(|(_, p)| p.fold == fold);

@@ -12,7 +12,7 @@
 //!   again (frames in which it is partial are passed over), and *renamed* where its name changes;
 //!   unknown counts as a name.
 //! - The number of a stranger should stand for one person, and a person should have one: see
-//!   [`NumberCounts`]. A stranger of whom the truth says nothing but an `id` is another one under
+//!   [`NumberCounts`]. A stranger for whom the truth gives nothing but an `id` is another one under
 //!   another `id`. Partial faces and undecided ones do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +54,7 @@ impl Rule {
 /// Reads the faces that `label --jsonl` wrote.
 ///
 /// # Errors
-/// When the file cannot be read or a line is no face.
+/// When the file cannot be read or a line is not a face.
 pub fn read_observations(path: &Path) -> Result<Vec<PredictedFace>, EvalError> {
     let text = read(path)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
@@ -117,7 +117,7 @@ impl Counts {
         rate(self.identified, self.known_detected)
     }
 
-    /// Changes of name a minute of a continuous face, for frames of that length in nanoseconds;
+    /// Changes of name per minute of a continuous face, for frames of that length in nanoseconds;
     /// faces missed do not count.
     pub fn renamings_a_minute(&self, frame_ns: Option<u64>) -> Option<f64> {
         let seen_ns = (self.known_detected + self.strangers_detected).saturating_mul(frame_ns?);

@@ -25,7 +25,7 @@ pub struct ViewSample {
 
 /// Measures what `samples` of `people` people look like by pairs of views, relative to how the same
 /// collection looks from the front: its impostors there are given the mean and the deviation of `reference`,
-/// since people of one collection share camera and light, which is no matter of views. Faces of which the
+/// since people of one collection share camera and light, which is not a matter of views. Faces of which the
 /// detector is not sure are left out.
 ///
 /// # Errors
@@ -55,7 +55,7 @@ pub fn measure(
     let frontal = spread(&impostors[0][0]);
     if frontal.pairs < 2 || frontal.deviation <= 0.0 {
         return Err(EvalError::TooLittle(
-            "no two people are seen from the front: give stills from the front as well".into(),
+            "fewer than two people are seen from the front: add frontal stills".into(),
         ));
     }
     let cell = |a: usize, b: usize| -> ViewCell {
@@ -86,7 +86,7 @@ pub fn reference(samples: &[(usize, Embedding)]) -> Result<Spread, EvalError> {
         cosines.extend(others.filter_map(|(_, second)| first.cosine(second)).map(f64::from));
     }
     if cosines.len() < 2 {
-        return Err(EvalError::TooLittle("two people at least are needed to compare them".into()));
+        return Err(EvalError::TooLittle("at least two people are needed".into()));
     }
     Ok(spread(&cosines))
 }

@@ -32,14 +32,14 @@ pub struct PendingFile {
 enum Under {
     /// A temporary file beside the plain file it becomes.
     Beside { file: NamedTempFile, target: PathBuf },
-    /// What is no plain file, as it is.
+    /// What is not a plain file, as it is.
     Through(File),
-    /// A temporary file elsewhere, whose content goes to what is no plain file at the end.
+    /// A temporary file elsewhere, whose content goes to what is not a plain file at the end.
     Apart { file: NamedTempFile, target: Place },
 }
 
 impl PendingFile {
-    /// Begins the file at `path`. What is no plain file is opened and written as the bytes come;
+    /// Begins the file at `path`. What is not a plain file is opened and written as the bytes come;
     /// a FIFO is waited for until somebody reads it.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl PendingFile {
     }
 
     /// The same for a writer that goes back and forth in the file: what goes to something that
-    /// is no plain file waits in the system's folder for temporary files until it is complete.
+    /// is not a plain file waits in the system's folder for temporary files until it is complete.
     ///
     /// # Errors
     /// As for [`create`](Self::create).
@@ -144,8 +144,8 @@ pub fn check(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether two paths lead to one place, by whatever way. Files that are not there yet are looked up in
-/// their folders. The null device takes everything and is nobody's place.
+/// Whether two paths lead to the same place. Files that do not exist yet are looked up in their folders. The null
+/// device is never the same place.
 pub fn is_same(a: &Path, b: &Path) -> bool {
     match (Place::of(a), Place::of(b)) {
         (Ok(a), Ok(b)) => a.is_same(&b),
@@ -158,7 +158,7 @@ pub fn is_standard_output(path: &Path) -> bool {
     matches!(Place::of(path), Ok(Place::Descriptor(1)))
 }
 
-/// Whether a path leads to something that is there and is no plain file, like a FIFO.
+/// Whether a path leads to something that is there and is not a plain file, like a FIFO.
 pub fn is_special(path: &Path) -> bool {
     matches!(Place::of(path), Ok(Place::Descriptor(_) | Place::Special(_)))
 }
@@ -204,7 +204,7 @@ fn folder_of(path: &Path) -> &Path {
 /// What is known about the file that is to be replaced, if there is one.
 ///
 /// # Errors
-/// When it may not be written: whoever protected it meant that.
+/// When it may not be written: a protected file is protected on purpose.
 fn existing(target: &Path) -> io::Result<Option<std::fs::Metadata>> {
     match File::options().write(true).open(target) {
         Ok(file) => file.metadata().map(Some),

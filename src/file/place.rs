@@ -26,7 +26,7 @@ impl Place {
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let mut path = path.to_owned();
         for _ in 0..MOST_LINKS {
-            // Before the link is read: what it says about a descriptor is no path.
+            // Before the link is read: what it says about a descriptor is not a path.
             if let Some(number) = descriptor(&path) {
                 return Ok(Self::Descriptor(number));
             }
@@ -35,7 +35,7 @@ impl Place {
                 Err(_) => return Self::at_end(path),
             }
         }
-        Err(io::Error::other("its symbolic links go in a circle"))
+        Err(io::Error::other("its symbolic links form a loop"))
     }
 
     fn at_end(path: PathBuf) -> io::Result<Self> {
@@ -50,14 +50,14 @@ impl Place {
         }
     }
 
-    /// Opens what is no plain file for writing.
+    /// Opens what is not a plain file for writing.
     pub(super) fn open(&self) -> io::Result<File> {
         match self {
             #[cfg(unix)]
             Self::Descriptor(1) => duplicate(io::stdout()),
             #[cfg(unix)]
             Self::Descriptor(2) => duplicate(io::stderr()),
-            // Where it is a file, it goes on at its end.
+            // Where it is a file, it continues at its end.
             Self::Descriptor(number) => File::options().append(true).open(format!("/dev/fd/{number}")),
             Self::Special(path) => File::options().write(true).open(path),
             Self::Plain(_) => Err(io::ErrorKind::InvalidInput.into()),

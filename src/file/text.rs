@@ -6,13 +6,13 @@ use std::path::Path;
 /// Reads a text file: UTF-8 with or without a byte-order mark, or UTF-16 with one.
 ///
 /// # Errors
-/// When it cannot be read, or is no text in one of these encodings.
+/// When it cannot be read, or is not text in one of these encodings.
 pub fn read_text(path: &Path) -> io::Result<String> {
     decode(std::fs::read(path)?)
 }
 
 fn decode(mut bytes: Vec<u8>) -> io::Result<String> {
-    let not_text = || io::Error::new(io::ErrorKind::InvalidData, "it is no text in UTF-8 or UTF-16");
+    let not_text = || io::Error::new(io::ErrorKind::InvalidData, "it is not text in UTF-8 or UTF-16");
     let utf16 = |unit: fn([u8; 2]) -> u16, bytes: &[u8]| {
         let (units, rest) = bytes.as_chunks::<2>();
         let units: Vec<u16> = units.iter().map(|two| unit(*two)).collect();

@@ -1,4 +1,4 @@
-//! The angular threshold from strangers in the user's own footage, kept with the gallery.
+//! The threshold angle measured on strangers in the user's own videos, stored with the gallery.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::nn::ModelId;
 /// File in the gallery folder.
 const FILE: &str = "calibration.json";
 
-/// Strangers it takes at least, whatever the rate.
+/// Minimum number of strangers for any rate.
 pub const MIN_STRANGERS: usize = 20;
 
 /// Confidence of the intervals.
@@ -20,24 +20,24 @@ pub const CONFIDENCE: f64 = 0.95;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CalibrationError {
     /// Not a rate.
-    #[error("a false positive identification rate of {0} makes no sense: it lies between 0 and 1")]
+    #[error("a false positive identification rate of {0} is out of range: give a number between 0 and 1")]
     Rate(f64),
-    /// A rate that so few strangers cannot show.
+    /// Too few strangers to measure the rate.
     #[error(
-        "{strangers} strangers are too few for a false positive identification rate of {fpir:e}, which takes at least {needed}: add footage{}",
+        "{strangers} strangers are too few for a false positive identification rate of {fpir:e}, which needs at least {needed}: add videos{}",
         Lowest(*.strangers)
     )]
     TooFew {
         /// Strangers found.
         strangers: usize,
-        /// The rate asked for.
+        /// The rate requested.
         fpir: f64,
-        /// Strangers it takes.
+        /// Strangers needed.
         needed: usize,
     },
 }
 
-/// The lowest rate that so many strangers can show, in words.
+/// The lowest rate that this number of strangers can show, as text.
 struct Lowest(usize);
 
 impl fmt::Display for Lowest {
@@ -45,7 +45,7 @@ impl fmt::Display for Lowest {
         if self.0 < MIN_STRANGERS {
             return Ok(());
         }
-        write!(f, ", or ask for {:.1e} or more", 1.0 / self.0 as f64)
+        write!(f, ", or request {:.1e} or more", 1.0 / self.0 as f64)
     }
 }
 
@@ -54,7 +54,7 @@ impl fmt::Display for Lowest {
 pub struct ThresholdCalibration {
     /// Identifier of the model.
     pub model: String,
-    /// False positive identification rate asked for: the share of strangers who get a name.
+    /// False positive identification rate requested: the share of strangers who get a name.
     pub fpir: f64,
     /// Angle in degrees below which the nearest person is named.
     pub angle_deg: f64,
@@ -65,21 +65,21 @@ pub struct ThresholdCalibration {
     pub angle_high_deg: Option<f64>,
     /// Strangers who are given a name at that angle.
     pub named: usize,
-    /// Strangers it rests on: groups of tracks, each counted once with its worst track.
+    /// Strangers measured: groups of tracks, each counted once with its worst track.
     pub strangers: usize,
     /// 95 % interval of the rate at that angle (Clopper and Pearson, 1934).
     pub fpir_low: f64,
     /// Its upper end.
     pub fpir_high: f64,
-    /// People in the gallery then: more of them mean more false matches.
+    /// People in the gallery at that time: more people mean more false matches.
     pub people: usize,
-    /// Templates in the gallery then.
+    /// Templates in the gallery at that time.
     pub templates: usize,
     /// The videos.
     pub videos: Vec<String>,
 }
 
-/// What the strangers are compared with and where they come from.
+/// The circumstances of a measurement.
 #[derive(Debug, Clone)]
 pub struct Circumstances {
     /// The model.
@@ -98,7 +98,7 @@ impl ThresholdCalibration {
     /// stranger's tracks.
     ///
     /// # Errors
-    /// [`CalibrationError`]: the rate makes no sense, or strangers are fewer than
+    /// [`CalibrationError`]: the rate is out of range, or strangers are fewer than
     /// [`MIN_STRANGERS`] or than one in `1 / fpir`, so that the rate cannot be seen.
     pub fn measure(
         angles_deg: &[f32],
@@ -109,14 +109,14 @@ impl ThresholdCalibration {
             return Err(CalibrationError::Rate(fpir));
         }
         let strangers = angles_deg.len();
-        // A hair less, so that 1e-3 takes 1000 however it is rounded.
+        // Slightly less, so that 1e-3 needs 1000 regardless of rounding.
         let needed = ((1.0 / fpir - 1e-6).ceil() as usize).max(MIN_STRANGERS);
         if strangers < needed {
             return Err(CalibrationError::TooFew { strangers, fpir, needed });
         }
         let mut angles: Vec<f64> = angles_deg.iter().map(|&angle| f64::from(angle)).collect();
         angles.sort_by(f64::total_cmp);
-        // Named is who lies strictly below.
+        // A stranger is named if strictly below the threshold.
         let allowed = ((strangers as f64 * fpir + 1e-6) as usize).min(strangers - 1);
         let angle_deg = angles[allowed];
         let named = angles.iter().filter(|&&angle| angle < angle_deg).count();
@@ -148,7 +148,7 @@ impl fmt::Display for ThresholdCalibration {
         let end = |angle: Option<f64>| angle.map_or("?".to_owned(), |angle| format!("{angle:.1}"));
         write!(
             f,
-            "{:.2} degrees (95 % interval {} to {}): {} of {} strangers are named at it, a false positive identification rate of {:.2e} (95 % interval {:.1e} to {:.1e}) before {} people",
+            "{:.2} degrees (95 % interval {} to {}): {} of {} strangers are named, a false positive identification rate of {:.2e} (95 % interval {:.1e} to {:.1e}) against {} people",
             self.angle_deg,
             end(self.angle_low_deg),
             end(self.angle_high_deg),
@@ -198,8 +198,8 @@ fn clopper_pearson(k: usize, n: usize) -> (f64, f64) {
 }
 
 impl GalleryFolder {
-    /// The threshold measured on the user's own footage with `model`; `None` when there is none
-    /// or it was measured with another model.
+    /// The threshold measured on the user's own videos with `model`; `None` if there is none or it was
+    /// measured with another model.
     ///
     /// # Errors
     /// [`GalleryError::Damaged`] when the file is not one of ours.
@@ -213,12 +213,12 @@ impl GalleryFolder {
         let footage: ThresholdCalibration =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if !(footage.angle_deg > 0.0 && footage.angle_deg < 180.0) {
-            return Err(damaged(format!("{} degrees are no threshold", footage.angle_deg)));
+            return Err(damaged(format!("{} degrees is not a threshold", footage.angle_deg)));
         }
         Ok(Some(footage).filter(|footage| footage.model == model.to_string()))
     }
 
-    /// Keeps a threshold with the gallery, in the place of an earlier one.
+    /// Stores a threshold with the gallery, replacing an earlier one.
     ///
     /// # Errors
     /// [`GalleryError::Write`].

@@ -1,11 +1,11 @@
-//! What is wrong with a gallery: stills under the wrong name, one person under two, people who
-//! are too alike, poor stills, and how often a stranger will be taken for somebody.
+//! Checking a gallery: mislabelled and poor stills, one person under two names, people who are too
+//! alike, and the expected FPIR.
 
 use super::{Person, PersonTemplates, Templates};
 use crate::detect::QualityIssue;
 use crate::embed::Embedding;
 
-/// Something a person should look at.
+/// A problem that the user should look into.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Finding {
     /// A still that is unlike the person's other stills and like somebody else's.
@@ -43,7 +43,7 @@ pub enum Finding {
         /// Pairs of stills that match, in parts of all.
         share: f32,
     },
-    /// Two people some of whose stills match: they may be taken for each other.
+    /// Two people some of whose stills match: they may be confused.
     TooAlike {
         /// Both names.
         people: [String; 2],
@@ -54,7 +54,7 @@ pub enum Finding {
         /// Pairs of stills that match, in parts of all.
         share: f32,
     },
-    /// A still that recognition can do little with.
+    /// A still of poor quality.
     Poor {
         /// Whose it is.
         person: String,
@@ -63,14 +63,14 @@ pub enum Finding {
         /// What is wrong with it.
         issues: Vec<QualityIssue>,
     },
-    /// The index mentions a still that is gone.
+    /// The index mentions a missing still.
     Gone {
         /// Whose it was.
         person: String,
         /// The still.
         still: String,
     },
-    /// Somebody without a still that can be used: they will never be named.
+    /// A person without a usable still, who will never be named.
     Empty {
         /// Who.
         person: String,
@@ -104,7 +104,7 @@ impl std::fmt::Display for Finding {
             ),
             Self::Stranger { person, still, own_deg } => write!(
                 f,
-                "{person}: {still} is unlike {person}'s other stills ({own_deg:.0} degrees at best): look whether it is somebody else, or the wrong face of the picture"
+                "{person}: {still} is unlike {person}'s other stills ({own_deg:.0} degrees at best): check whether it shows somebody else, or the wrong face of the picture was enrolled"
             ),
             Self::SamePerson { people: [a, b], stills: [x, y], angle_deg, share } => write!(
                 f,
@@ -113,7 +113,7 @@ impl std::fmt::Display for Finding {
             ),
             Self::TooAlike { people: [a, b], stills: [x, y], angle_deg, share } => write!(
                 f,
-                "{a} and {b} are alike ({:.0} % of their stills match, nearest {x} and {y} at {angle_deg:.0} degrees) and may be taken for each other: use other stills, a lower threshold, or `gallery reject`",
+                "{a} and {b} are alike ({:.0} % of their stills match, nearest {x} and {y} at {angle_deg:.0} degrees) and may be confused: use other stills, a lower threshold, or `gallery reject`",
                 share * 100.0
             ),
             Self::Poor { person, still, issues } => {
@@ -121,20 +121,20 @@ impl std::fmt::Display for Finding {
                 write!(f, "{person}: {still}: {}", issues.join("; "))
             }
             Self::Gone { person, still } => {
-                write!(f, "{person}: {still} is gone and no longer counts")
+                write!(f, "{person}: {still} is missing and no longer used")
             }
             Self::Empty { person } => {
-                write!(f, "{person} has no still that can be used and will never be named: enrol one")
+                write!(f, "{person} has no usable still and will never be named: enrol one")
             }
         }
     }
 }
 
-/// Pairs of stills of which so many match belong to one person.
+/// Share of matching pairs of stills above which two names are one person.
 const SAME_PERSON_SHARE: f32 = 0.5;
 
-/// Looks for what is wrong. `people` and `templates` come from the same gallery; two stills
-/// match when the angle between them is below `threshold_deg`.
+/// Checks a gallery. `people` and `templates` come from the same gallery; two stills match if the angle between
+/// them is below `threshold_deg`.
 pub fn check(people: &[Person], templates: &Templates, threshold_deg: f64) -> Vec<Finding> {
     let mut findings = Vec::new();
     let stills: Vec<Vec<(&str, &Embedding)>> =

@@ -1,4 +1,4 @@
-//! How a gallery is written: every file under a temporary name first, one writer at a time.
+//! Writing a gallery: atomically, one writer at a time.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,17 +11,17 @@ use crate::file;
 const LOCK: &str = ".lock";
 /// A new person under construction.
 pub(super) const STAGED: &str = ".new";
-/// A removed person on the way out.
+/// Prefix of a removed person that is being deleted.
 pub(super) const REMOVED: &str = ".removed";
 
-/// The right to write; given back when dropped, or by the system when the program dies.
+/// The write lock; released on drop, or by the system when the program dies.
 #[derive(Debug)]
 pub(super) struct WriteLock {
     _file: File,
 }
 
 impl WriteLock {
-    /// Waits for other writers, then clears away what a crashed one left.
+    /// Waits for other writers, then removes the leftovers of a crashed one.
     pub(super) fn take(root: &Path) -> Result<Self, GalleryError> {
         let path = root.join(LOCK);
         let file = File::options()
@@ -31,7 +31,7 @@ impl WriteLock {
             .open(&path)
             .map_err(|error| write_error(&path, error))?;
         match file.lock() {
-            // A file system without locks: one writer at a time is then the user's business.
+            // A file system without locks: the user must ensure a single writer.
             Err(error) if error.kind() != io::ErrorKind::Unsupported => {
                 return Err(write_error(&path, error));
             }
@@ -100,7 +100,7 @@ pub(super) fn names(folder: &Path) -> Result<Vec<String>, GalleryError> {
     let mut names = Vec::new();
     for entry in entries {
         let name = entry.map_err(|error| read_error(folder, error))?.file_name();
-        // Names that are not Unicode are none of ours.
+        // Names that are not Unicode are not ours.
         names.extend(name.into_string());
     }
     names.sort();

@@ -1,4 +1,4 @@
-//! What a still is worth: which face in it is meant, and what speaks against enrolling it.
+//! Examining a still: choosing the face, and the problems of enrolling it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use image::RgbImage;
 use crate::align::{self, Crop};
 use crate::detect::{Face, Quality, QualityIssue};
 
-/// Which of several faces is meant.
+/// The choice among several faces.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Choice {
     /// The largest box.
@@ -28,7 +28,7 @@ impl FromStr for Choice {
     fn from_str(text: &str) -> Result<Self, String> {
         let refused = || {
             format!(
-                "`{text}` chooses no face: write its number from the left, for example 2, or a point in pixels, for example 320,150"
+                "`{text}` does not select a face: write its number from the left, for example 2, or a point in pixels, for example 320,150"
             )
         };
         let Some((x, y)) = text.split_once(',') else {
@@ -40,16 +40,16 @@ impl FromStr for Choice {
     }
 }
 
-/// Why there is nothing to enrol in a still.
+/// Why a still cannot be enrolled.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// The detector found nothing.
     #[error("no face found")]
     NoFace,
-    /// There are fewer faces than asked for.
+    /// There are fewer faces than requested.
     #[error("there is no face number {asked}: {} found, counted from the left: {}", .faces.len(), Places(.faces))]
     NoSuchFace {
-        /// The number asked for.
+        /// The number requested.
         asked: usize,
         /// Faces, from left to right.
         faces: Vec<Face>,
@@ -57,17 +57,17 @@ pub enum Refusal {
     /// No face lies at the point.
     #[error("no face lies at {},{}: {} found, counted from the left: {}", .at[0], .at[1], .faces.len(), Places(.faces))]
     NobodyThere {
-        /// The point asked for.
+        /// The point requested.
         at: [f32; 2],
         /// Faces, from left to right.
         faces: Vec<Face>,
     },
-    /// The landmarks of the face make no transform.
-    #[error("the landmarks of the face make no sense")]
+    /// The landmarks of the face are degenerate.
+    #[error("the landmarks of the face are degenerate")]
     Degenerate,
 }
 
-/// Faces as a list for a person: numbered boxes, from left to right.
+/// Faces as text: numbered boxes, from left to right.
 struct Places<'a>(&'a [Face]);
 
 impl fmt::Display for Places<'_> {
@@ -81,12 +81,12 @@ impl fmt::Display for Places<'_> {
     }
 }
 
-/// The face chosen in a still and what is known about it.
+/// The face chosen in a still, with its quality.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Examined {
     /// The face.
     pub face: Face,
-    /// How well it can be recognised; [`Quality::verdict`] says what speaks against it.
+    /// Its quality; [`Quality::verdict`] lists the problems.
     pub quality: Quality,
     /// All faces of the still, from left to right.
     pub faces: Vec<Face>,
@@ -94,27 +94,26 @@ pub struct Examined {
     pub number: usize,
     /// Its crop.
     pub crop: Crop,
-    /// Whether the still was an aligned crop already and was taken as it is.
+    /// Whether the still was already an aligned crop and was used unchanged.
     pub already_aligned: bool,
 }
 
 impl Examined {
-    /// What speaks against the face as a template; nothing for a good one.
+    /// Problems of the face as a template; empty for a good one.
     pub fn problems(&self) -> Vec<QualityIssue> {
         self.quality.verdict()
     }
 
-    /// All faces of the still in words: numbers from the left, centres, heights in pixels.
+    /// All faces of the still as text: numbers from the left, centres, heights in pixels.
     pub fn places(&self) -> String {
         Places(&self.faces).to_string()
     }
 }
 
-/// Chooses a face of a still and judges it. `faces` are all that were found in `image`, in
-/// any order.
+/// Chooses a face of a still and assesses it. `faces` are all faces in `image`, in any order.
 ///
 /// # Errors
-/// [`Refusal`] when there is no face to take. Problems with the quality of the face are no
+/// [`Refusal`] when there is not a face to take. Problems with the quality of the face are no
 /// errors: [`Examined::problems`] tells them and the caller decides.
 pub fn examine(image: &RgbImage, mut faces: Vec<Face>, choice: Choice) -> Result<Examined, Refusal> {
     faces.sort_by(|a, b| a.bbox.centre()[0].total_cmp(&b.bbox.centre()[0]));

@@ -1,28 +1,26 @@
-//! Who is known: people, their stills, templates, and how they lie on disk.
+//! The gallery: people, stills, templates, and their layout on disk.
 //!
 //! ```text
 //! gallery/
 //!   .templates-0123456789abcdef    all templates by a model, of a large gallery; may be deleted
 //!   calibration.json              the threshold, where it was measured on the user's footage
-//!   Ann Lee/                      one folder a person, named after them
+//!   Ann Lee/                      one folder per person, named after them
 //!     person.json                 the name, the colour, and for each still: file, digest, chosen face
 //!     stills/holiday.jpg          the stills as given, byte for byte
 //!     rejected/twin.jpg           pictures of others taken for them: counter-examples
 //!     derived/                    may be deleted: rebuilt from the above when needed
 //!       crops/holiday-1a2b3c4d.png              the aligned face
-//!       embeddings-0123456789abcdef.json        one file a model, named by its identifier
+//!       embeddings-0123456789abcdef.json        one file per model, named by its identifier
 //! ```
 //!
-//! `person.json` is what counts: a file it does not mention does not exist. A new person is
-//! built in a hidden folder and renamed in place; stills added to a person are written before
-//! the index that mentions them is replaced; a removed person is renamed away before anything is
-//! deleted. So the gallery is whole at every moment, and a crash leaves the old one. Writers
-//! wait for each other (`.lock`); readers need no lock and no right to write.
+//! `person.json` is authoritative: a file it does not mention is ignored. A new person is built in a hidden
+//! folder and renamed in place. Stills are written before the index that mentions them is replaced. A removed
+//! person is renamed away before anything is deleted. So the gallery is consistent at every moment, and a crash
+//! leaves the old state. Writers wait for each other (`.lock`); readers need no lock and no write permission.
 //!
-//! A person's *templates* are one embedding for each still (the normalised mean of the crop's
-//! and its mirror image's) and, from two stills on, the normalised mean of those. All take part
-//! in the search: the mean is the steadier, a single still may be the only one taken from the
-//! side the probe shows.
+//! A person's *templates* are one embedding per still (the normalised mean of those of the crop and its mirror
+//! image) and, from two stills on, the normalised mean of those. All are searched: the mean is more robust, but a
+//! single still may be the only one in the pose of the probe.
 
 mod calibration;
 mod check;
@@ -65,7 +63,7 @@ const CROPS: &str = "crops";
 /// Raised when alignment changes, so that old crops are not used.
 const ALIGNMENT: u32 = 1;
 
-/// Why the gallery refused.
+/// Errors of a gallery.
 #[derive(Debug, thiserror::Error)]
 pub enum GalleryError {
     /// Not a name.
@@ -117,7 +115,7 @@ pub enum GalleryError {
     /// The same face of the same picture under two names, or as a counter-example of its own.
     #[error("{file} shows a face that is already enrolled as {person}: remove it there first")]
     EnrolledAs {
-        /// Place of the still in the list that was given.
+        /// Index of the still in the given list.
         still: usize,
         /// Its file name.
         file: String,
@@ -125,7 +123,7 @@ pub enum GalleryError {
         person: String,
     },
     /// A still and its index disagree.
-    #[error("{} is not the picture that was enrolled: remove the person and enrol it again", .0.display())]
+    #[error("{} is not the picture that was enrolled: remove the person and enrol them again", .0.display())]
     StillChanged(PathBuf),
     /// A still can no longer be decoded.
     #[error("the enrolled still {} cannot be used: {reason}", .path.display())]
@@ -136,7 +134,7 @@ pub enum GalleryError {
         reason: String,
     },
     /// The network could not embed a crop.
-    #[error("the gallery could not be embedded by model {model}: {reason}")]
+    #[error("the gallery could not be embedded with model {model}: {reason}")]
     Embed {
         /// The model.
         model: crate::nn::ModelId,
@@ -145,7 +143,7 @@ pub enum GalleryError {
     },
 }
 
-/// A still of a person, as its index has it.
+/// A still of a person, as in the index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Still {
     /// File name in the person's folder `stills`.
@@ -156,10 +154,10 @@ pub struct Still {
     pub face: Face,
     /// Faces found in the still.
     pub faces_seen: usize,
-    /// Whether the still is an aligned crop already and was taken as it is.
+    /// Whether the still is already an aligned crop and was used unchanged.
     #[serde(default)]
     pub already_aligned: bool,
-    /// How well the face can be recognised.
+    /// Quality of the face.
     pub quality: Quality,
 }
 
@@ -227,14 +225,13 @@ pub struct Person {
     pub name: PersonName,
     /// Their folder.
     pub folder: PathBuf,
-    /// The number of their colour: given when they are enrolled, kept from then on, and nobody
-    /// else's as long as they stay.
+    /// The number of their colour, assigned at enrolment, permanent and unique in the gallery.
     pub colour: Option<u32>,
     /// Their stills, in the order of enrolment, without those whose file is gone.
     pub stills: Vec<Still>,
-    /// Pictures of others that were taken for them ([`GalleryFolder::reject`]), likewise.
+    /// Counter-examples: pictures of others who were mistaken for them ([`GalleryFolder::reject`]), likewise.
     pub rejected: Vec<Still>,
-    /// Names of stills that the index mentions but somebody deleted: they no longer count.
+    /// Names of stills that the index mentions but that were deleted; they are not used.
     pub missing: Vec<String>,
 }
 
@@ -249,7 +246,7 @@ pub struct NewStill {
     pub examined: Examined,
 }
 
-/// What [`GalleryFolder::enroll`] did.
+/// Result of [`GalleryFolder::enroll`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Enrolled {
     /// The person as they are now.
@@ -312,7 +309,7 @@ impl GalleryFolder {
         Ok(people)
     }
 
-    /// Sub-folders that hold nobody: pictures put there by hand were never enrolled.
+    /// Subfolders without an index: pictures copied there by hand are not enrolled.
     ///
     /// # Errors
     /// [`GalleryError::Read`].
@@ -330,8 +327,7 @@ impl GalleryFolder {
         found.ok_or_else(|| GalleryError::Unknown(name.to_string()))
     }
 
-    /// Adds stills to a person, who is new or known already. All of them or, when it fails or
-    /// the program dies, none.
+    /// Adds stills to a new or existing person: all of them or, if it fails or the program dies, none.
     ///
     /// # Errors
     /// [`GalleryError::EnrolledAs`] when a face is somebody else's already; otherwise what
@@ -361,7 +357,7 @@ impl GalleryFolder {
                 let (file, person) = (still.file_name, person.name.to_string());
                 return Err(GalleryError::EnrolledAs { still: place, file, person });
             }
-            // Whoever was rejected before and is enrolled now is them after all.
+            // A picture that was a counter-example before and is enrolled now shows the person after all.
             index.rejected.retain(|other| !same_face(other));
             let (entry, is_new) = enter(&mut index.stills, &digest, &still);
             *(if is_new { &mut added } else { &mut repeated }) += 1;
@@ -406,10 +402,10 @@ impl GalleryFolder {
         Ok(person)
     }
 
-    /// The crop of a still of a person: as stored or, where it is not, cut anew.
+    /// The crop of a still of a person: as stored, else made again.
     ///
     /// # Errors
-    /// What [`GalleryError`] says about a still that can no longer be used.
+    /// [`GalleryError`] of a still that can no longer be used.
     pub fn crop(&self, person: &Person, still: &Still) -> Result<Crop, GalleryError> {
         read_crop(&person.folder, STILLS, still)
     }
@@ -502,8 +498,8 @@ fn write_crop(folder: &Path, still: &Still, crop: &Crop) -> Result<(), GalleryEr
     disk::write(&path, &png.into_inner())
 }
 
-/// Deletes stills and crops that the index does not mention: what a crash or a new choice of
-/// face left. Only files of ours: hidden ones and those in folders of ours.
+/// Deletes stills and crops that the index does not mention, the leftovers of a crash or a new choice of face.
+/// Only our own files: hidden ones and those in our folders.
 fn remove_unmentioned(folder: &Path, index: &Index) -> Result<(), GalleryError> {
     let remove = |place: &Path, keep: &dyn Fn(&str) -> bool| -> Result<(), GalleryError> {
         for name in disk::names(place)?.iter().filter(|name| !keep(name)) {
@@ -541,7 +537,7 @@ fn read_crop(folder: &Path, place: &str, still: &Still) -> Result<Crop, GalleryE
     } else {
         align::align(&image, landmarks)
     };
-    crop.ok_or_else(|| unusable("its landmarks make no face".to_owned()))
+    crop.ok_or_else(|| unusable("its landmarks are degenerate".to_owned()))
 }
 
 #[cfg(test)]

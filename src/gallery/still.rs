@@ -20,17 +20,17 @@ pub enum StillError {
     /// It cannot be read.
     #[error("it cannot be read")]
     Read(#[source] std::io::Error),
-    /// It is no picture.
+    /// It is not a picture.
     #[error(transparent)]
     Media(#[from] MediaError),
     /// Part of it is missing.
-    #[error("{0}: copy it again, or give another still")]
+    #[error("{0}: copy it again, or use another still")]
     Damaged(String),
-    /// There is no face to take.
+    /// There is not a face to take.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// There is one when it is turned.
-    #[error("no face found as it is, but there is one when it is turned by {0}: turn it")]
+    #[error("no face found, but there is one if it is rotated by {0}: rotate the picture")]
     Turned(Turned),
     /// The detector's device fails.
     #[error(transparent)]
@@ -69,7 +69,7 @@ pub fn find_faces(
 /// The face of a still that is meant.
 ///
 /// # Errors
-/// When the file is no whole picture, or shows no such face.
+/// When the file is not a whole picture, or shows no such face.
 pub fn examine_still(path: &Path, choice: Choice, detector: &Detector) -> Result<Examined, StillError> {
     let Still { picture, damage } = open_still(path)?;
     match damage {

@@ -1,4 +1,4 @@
-//! Embeddings of the stills, one file a model, and the templates made of them.
+//! Embeddings of the stills, one file per model, and the templates made of them.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -153,7 +153,7 @@ impl Templates {
             let failed = |reason: String| GalleryError::Embed { model, reason };
             let made = embed(&crops).map_err(|error| failed(error.into().to_string()))?;
             if made.len() != crops.len() || made.iter().any(|embedding| embedding.model() != model) {
-                return Err(failed("it did not answer with one embedding of its own a crop".to_owned()));
+                return Err(failed("it did not return one embedding of its own per crop".to_owned()));
             }
             let made = made.iter().map(|embedding| embedding.as_slice().to_vec());
             vectors.extend(stills.iter().map(|(_, still)| still.key()).zip(made));

@@ -10,21 +10,21 @@ use crate::embed::Embedding;
 use crate::gallery::Viewpoint;
 use crate::track::{self, Observation, Track, TrackId, cluster};
 
-/// Who a person of a track is.
+/// The identity of a track.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Who {
     /// Somebody of the gallery, by display name.
     Named(String),
-    /// Nobody of the gallery. The number, from 1 in the order of appearance, stands for the same
-    /// person all through the video: "Unknown 3".
+    /// A stranger. The number, from 1 in the order of appearance, is the same for the same person through the
+    /// whole video: "Unknown 3".
     Stranger(u32),
-    /// Hardly a person: seen for a moment, never clearly, and like nobody of the gallery.
+    /// A short track without a confident view or a name.
     Transient,
 }
 
 impl Who {
-    /// The name, of somebody known.
+    /// The name, for a person of the gallery.
     pub fn name(&self) -> Option<&str> {
         match self {
             Who::Named(name) => Some(name),
@@ -44,21 +44,20 @@ impl std::fmt::Display for Who {
     }
 }
 
-/// How the single views of a track would have been decided, each counted with its weight.
+/// Votes: how the single views of a track would have been decided, counted by weight.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Votes {
     /// Views with an embedding.
     pub views: u32,
-    /// Of those, views to which the nearest person of the track is the nearest, near enough or
-    /// not.
+    /// Of those, views whose nearest person is that of the track, below the threshold or not.
     pub nearest: u32,
-    /// Of those, views that alone would have been given that name.
+    /// Of those, views that would have been given that name on their own.
     pub named: u32,
-    /// Weight of the views in `nearest`, in parts of the weight of all views, 0..=1.
+    /// Share of the views in `nearest` by weight, 0..=1.
     pub share: f32,
 }
 
-/// The decision about a track, with what explains it.
+/// The decision about a track with its evidence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// The track.
@@ -71,17 +70,17 @@ pub struct Decision {
     pub nearest: Option<Candidate>,
     /// The nearest other person.
     pub runner_up: Option<Candidate>,
-    /// Somebody nearer still whose counter-examples say no.
+    /// A nearer person who was rejected because of a counter-example.
     pub rejected: Option<Rejection>,
-    /// Another track that gave this one its name, for which `nearest` alone is not near enough.
+    /// The track from which this one takes its name, if `nearest` alone is not below the threshold.
     #[serde(rename = "through")]
     pub via_track: Option<ViaTrack>,
     /// The threshold in degrees, which the [judged](Candidate::judged_deg) angle of `nearest` was held to;
     /// `None` without a gallery.
     pub threshold_deg: Option<f64>,
-    /// `nearest` is near enough, but somebody else is as near, and no other track says who it is.
+    /// Whether `nearest` is below the threshold but not by the margin ahead of the runner-up, and no name was propagated.
     pub ambiguous: bool,
-    /// What the single views say.
+    /// The votes of the single views.
     pub votes: Votes,
     /// The frame with the best view of the track, which is the one to show.
     pub best_frame: u64,
@@ -94,7 +93,7 @@ impl Decision {
         decisions.get(at)
     }
 
-    /// The decision in the form that the decision about a single face has.
+    /// The same as the decision about a single face.
     pub fn identification(&self) -> Identification {
         Identification {
             name: self.who.name().map(str::to_owned),
@@ -106,8 +105,7 @@ impl Decision {
     }
 }
 
-/// Decides about every track with all of it in view; the answer is in the order of
-/// [`tracks`](track::tracks).
+/// Decides about every whole track; the result is in the order of [`tracks`](track::tracks).
 ///
 /// - The views of a track are added up by their weight, and the direction of the sum is compared
 ///   with the gallery.
@@ -116,7 +114,7 @@ impl Decision {
 /// - A track that misses the threshold by less than five degrees, or that is as near to somebody
 ///   else, gets the name of its nearest person when a track named so far as them is nearer to it than the threshold less ten
 ///   degrees, and it shares no frame with any track of theirs.
-/// - A [transient track](track::Track::is_transient) without a name is nobody.
+/// - A [transient track](track::Track::is_transient) without a name gets no number.
 /// - Other tracks without a name that are less than `same_deg` degrees apart on average and share no
 ///   frame are the same stranger, as long as each [shows enough](track::is_distinct) to tell; one that
 ///   does not has a number of its own.
@@ -202,17 +200,17 @@ pub fn decide(
     Ok(decisions.collect())
 }
 
-/// What is found out about a track.
+/// What is known about a track.
 struct Found {
     identification: Identification,
     votes: Votes,
     best_frame: u64,
     via_track: Option<ViaTrack>,
-    /// It shows enough to recognise the same person elsewhere.
+    /// Whether it shows enough to recognise the same person in another track.
     distinct: bool,
 }
 
-/// Takes the name from the farther of two tracks that share a frame and a name.
+/// Removes the name from the farther of two tracks that share a frame and a name.
 fn one_place_at_a_time(found: &mut [Found], together: impl Fn(usize, usize) -> bool) {
     let angle = |one: &Identification| one.nearest.as_ref().map_or(f32::INFINITY, Candidate::judged_deg);
     let mut named: Vec<usize> =

@@ -1,11 +1,11 @@
-//! What the views of a track say together.
+//! The combined evidence of the views of a track.
 
 use super::{Identification, Identifier, IdentifyError, Votes};
 use crate::embed::Embedding;
 use crate::gallery::Viewpoint;
 use crate::track::is_distinct;
 
-/// Views whose vote is kept; of more, those of the least weight are forgotten.
+/// Maximum number of views whose votes are kept; beyond it, those of least weight are dropped.
 const MOST_VOTES: usize = 256;
 
 /// The views of a track, added one by one. Holds their weighted sum, not the views: it does not
@@ -52,7 +52,7 @@ impl Evidence {
         identifier: Option<&Identifier>,
     ) -> Result<(), IdentifyError> {
         self.embedded = self.embedded.max(weight);
-        // A view of no weight still says more than nothing where there is no other.
+        // A view of weight 0 is still better than none.
         let weight = weight.max(1e-6);
         let values = embedding.as_slice();
         let (first, sum) = self.sum.get_or_insert_with(|| (embedding.clone(), vec![0.0; values.len()]));
@@ -93,7 +93,7 @@ impl Evidence {
         self.best.map_or(0, |(_, frame)| frame)
     }
 
-    /// Whether it [says enough](is_distinct) to recognise the same person in another track.
+    /// Whether it [shows enough](is_distinct) to recognise the same person in another track.
     pub fn is_distinct(&self) -> bool {
         is_distinct(self.embedded, self.score)
     }
@@ -104,7 +104,7 @@ impl Evidence {
         Embedding::new(first.model(), sum.iter().map(|&x| x as f32).collect())
     }
 
-    /// Who the track is, by its views together, and how the single views would have voted.
+    /// Identifies the track by its combined views, with the votes of the single views.
     ///
     /// # Errors
     /// [`IdentifyError::OtherModel`] when the views are of another model than the gallery.

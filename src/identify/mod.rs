@@ -1,4 +1,4 @@
-//! The open-set decision: who of the gallery, or nobody of it.
+//! The open-set decision: a person of the gallery, or unknown.
 //!
 //! A probe is compared with every template of every person; the person whose nearest template
 //! lies at the smallest angle is the candidate, and is named only when that angle is below the
@@ -30,8 +30,8 @@ use crate::gallery::search::{Hit, Mixed, Search, Which};
 use crate::gallery::{PersonTemplates, Template, Templates, Viewpoint};
 use crate::nn::{Isa, ModelId};
 
-/// How far apart two views of one person are at most, in degrees: the angle of the default
-/// threshold by the calibration in a model's metadata. `None` for a model without one.
+/// Largest angle between two views of one person in degrees: the default threshold by the calibration in a
+/// model's metadata. `None` for a model without one.
 pub fn same_person_deg(metadata: &std::collections::BTreeMap<String, String>) -> Option<f64> {
     Threshold::resolve(ThresholdRequest::Default, metadata).ok().map(|threshold| threshold.angle_deg())
 }
@@ -41,7 +41,7 @@ pub fn same_person_deg(metadata: &std::collections::BTreeMap<String, String>) ->
 pub enum IdentifyError {
     /// The probe and the templates come from different models.
     #[error(
-        "the face was embedded by model {probe} but the gallery's templates by {gallery}: label with one model"
+        "the face was embedded with model {probe} but the gallery's templates with {gallery}: use one model for both"
     )]
     OtherModel {
         /// Model of the probe.
@@ -51,7 +51,7 @@ pub enum IdentifyError {
     },
     /// The templates do not all come from one model, or differ in length.
     #[error(
-        "the gallery's templates come from several models: remove the folder `derived` of each person, it is rebuilt"
+        "the gallery's templates were made with several models: remove the folder `derived` of each person, which is rebuilt on the next run"
     )]
     MixedTemplates,
 }
@@ -65,34 +65,33 @@ pub struct Candidate {
     pub angle_deg: f32,
     /// That template: the file name of a still, or `mean` for the mean of the stills.
     pub template: String,
-    /// Degrees that the views of probe and template take off the threshold, 0 or more.
+    /// The handicap of the views of probe and template: degrees taken off the threshold, 0 or more.
     pub handicap_deg: f32,
 }
 
 impl Candidate {
-    /// The angle that is held to the threshold and ranks candidates: a pair of views among which strangers
-    /// look more alike counts as farther.
+    /// The angle that is compared with the threshold and ranks candidates: it includes the handicap.
     pub fn judged_deg(&self) -> f32 {
         self.angle_deg + self.handicap_deg
     }
 }
 
-/// The decision about one probe, with what explains it.
+/// The decision about one probe with its evidence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Identification {
-    /// Who it is; `None` is unknown: the nearest person is not near enough, or somebody else is as near.
+    /// The name; `None` is unknown: the nearest person is not below the threshold, or does not beat the runner-up.
     pub name: Option<String>,
-    /// The nearest person is near enough, but somebody else is as near.
+    /// Whether the nearest person is below the threshold but does not beat the runner-up by the margin.
     pub ambiguous: bool,
     /// The nearest person, named or not; `None` when the gallery is empty.
     pub nearest: Option<Candidate>,
     /// The nearest other person.
     pub runner_up: Option<Candidate>,
-    /// Somebody nearer still, near enough to be named, whose counter-examples say no.
+    /// A nearer person, below the threshold, who was rejected because of a counter-example.
     pub rejected: Option<Rejection>,
 }
 
-/// A person who was passed over because of a counter-example.
+/// A person who was skipped because of a counter-example.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rejection {
     /// The person.
@@ -104,12 +103,12 @@ pub struct Rejection {
 }
 
 impl Identification {
-    /// The decision about a face before a gallery of nobody.
+    /// The decision about a face without a gallery.
     pub const UNKNOWN: Identification =
         Identification { name: None, ambiguous: false, nearest: None, runner_up: None, rejected: None };
 }
 
-/// The gallery's templates laid out for search, and the threshold they are held to.
+/// The gallery's templates packed for search, and the threshold.
 #[derive(Debug)]
 pub struct Identifier {
     model: ModelId,
@@ -130,7 +129,7 @@ struct Known {
 }
 
 impl Identifier {
-    /// Lays out `templates` for search.
+    /// Packs `templates` for search.
     ///
     /// # Errors
     /// [`IdentifyError::MixedTemplates`] when a template is of another model or length than
@@ -155,26 +154,25 @@ impl Identifier {
         })
     }
 
-    /// Judges a match by what strangers look like for the views of template and probe; without this, all
-    /// views are judged alike.
+    /// Adapts the threshold to the views of template and probe. Without this, all views have the same threshold.
     pub fn with_views(mut self, views: Option<ViewCalibration>) -> Self {
         self.views = views;
         self
     }
 
-    /// Names nobody who is not so many degrees nearer than anybody else; 0 without this.
+    /// Requires the best match to beat the runner-up by at least this margin in degrees (default 0).
     pub fn with_margin_deg(mut self, margin_deg: f64) -> Self {
         self.margin_deg = margin_deg;
         self
     }
 
-    /// Shares the search of a very large gallery among so many threads; one without this.
+    /// Sets the number of threads for searching a very large gallery (default 1).
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.templates = self.templates.with_threads(threads);
         self
     }
 
-    /// The model whose embeddings it takes.
+    /// The model of its embeddings.
     pub fn model(&self) -> ModelId {
         self.model
     }
@@ -189,23 +187,24 @@ impl Identifier {
         self.people.iter().map(|person| person.name.as_str())
     }
 
-    /// Templates searched.
+    /// Number of templates.
     pub fn templates_len(&self) -> usize {
         self.templates.len()
     }
 
-    /// Who `probe`, seen as `view`, is: the person with the largest cosine over all of their templates, less
-    /// what the views take off (see [`with_views`](Self::with_views)), unknown unless the angle is below the bar for that person and nobody else is nearly as near (see
-    /// [`with_margin_deg`](Self::with_margin_deg)). Equal cosines go to the person who
-    /// comes first in the gallery, so that the answer never depends on anything else.
+    /// Identifies `probe`, seen as `view`: the person with the largest cosine over all of their templates,
+    /// less the handicap of the views (see [`with_views`](Self::with_views)). Unknown unless the angle is
+    /// below the threshold and beats the runner-up by the margin (see
+    /// [`with_margin_deg`](Self::with_margin_deg)). Equal cosines go to the person who comes first in the
+    /// gallery, which makes the result deterministic.
     ///
-    /// The bar is the threshold. Near a counter-example of a person it is lower, for that
-    /// person alone: the probe must be nearer to the person than to the counter-example. Away
-    /// from it (beyond the threshold) nothing changes. Whoever fails for that reason is passed
-    /// over as if they were not in the gallery and told in [`Identification::rejected`].
+    /// Near a counter-example of a person, the threshold is lower for that person alone: the probe must be
+    /// nearer to the person than to the counter-example. Away
+    /// from it (beyond the threshold) nothing changes. A person who fails for that reason is skipped as if
+    /// they were not in the gallery, and reported in [`Identification::rejected`].
     ///
     /// # Errors
-    /// [`IdentifyError::OtherModel`]: angles across models mean nothing.
+    /// [`IdentifyError::OtherModel`], because angles across models are meaningless.
     pub fn identify(&self, probe: &Embedding, view: Viewpoint) -> Result<Identification, IdentifyError> {
         let other = IdentifyError::OtherModel { probe: probe.model(), gallery: self.model };
         if probe.model() != self.model {
@@ -251,14 +250,14 @@ impl Identifier {
             f64::from(runner_up.judged_deg()) - f64::from(near.judged_deg()) < self.margin_deg
         });
         let name = near.filter(|_| !ambiguous).map(|candidate| candidate.name.clone());
-        // Somebody farther than the one named has no part in the decision.
+        // A person farther away than the named one does not affect the decision.
         let rejected = barred
             .filter(|(hit, _)| best.is_none_or(|best| !best.is_nearer_than(hit)))
             .map(|(hit, counter)| self.rejection(hit, counter));
         Ok(Identification { name, ambiguous, nearest, runner_up, rejected })
     }
 
-    /// The template of everybody that comes nearest when the views are counted in, in the order of people.
+    /// The nearest template of every person including the handicap, in the order of people.
     fn judged(&self, probe: &[f32], view: Viewpoint) -> Vec<Judged> {
         let alike = |hit| Judged { hit, handicap_deg: 0.0 };
         let Some(views) = &self.views else {
@@ -297,7 +296,7 @@ impl Identifier {
     }
 }
 
-/// A template that was found, and what its view and the probe's take off the threshold.
+/// A found template and its handicap.
 #[derive(Debug, Clone, Copy)]
 struct Judged {
     hit: Hit,
@@ -309,7 +308,7 @@ impl Judged {
         angle_deg(self.hit.cosine) + self.handicap_deg
     }
 
-    /// Compared by cosines where the views are alike, which are finer than angles.
+    /// Equal handicaps are compared by cosines, which are finer than angles.
     fn is_nearer_than(&self, other: &Self) -> bool {
         if self.handicap_deg == other.handicap_deg {
             return self.hit.cosine > other.hit.cosine;

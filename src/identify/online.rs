@@ -1,4 +1,4 @@
-//! The decision about tracks while they go on.
+//! The decision about tracks while they continue.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +8,10 @@ use crate::embed::Embedding;
 use crate::gallery;
 use crate::track::{GAP_NS, Moment, TrackId, weight_inside};
 
-/// A track keeps its name until it is this much farther than the threshold, and until another
-/// person is this much nearer, in degrees.
+/// Hysteresis in degrees: a track keeps its name until it exceeds the threshold by this, or another person is
+/// nearer by this.
 const HOLD_DEG: f32 = 3.0;
-/// Tracks of strangers that are remembered, the last ones.
+/// Number of the latest tracks of strangers that are remembered.
 const MOST_STRANGERS: usize = 1000;
 
 /// A face of a track in one frame.
@@ -19,16 +19,16 @@ const MOST_STRANGERS: usize = 1000;
 pub struct View<'a> {
     /// Its track.
     pub track: TrackId,
-    /// Where it is, and how sure the detector is that it is one.
+    /// Its box and detector score.
     pub face: &'a Face,
-    /// How good a view it is.
+    /// Its quality.
     pub quality: &'a Quality,
     /// Its embedding, if it has one.
     pub embedding: Option<&'a Embedding>,
 }
 
-/// Decides about tracks frame after frame, with what was seen so far. A name, once given, is
-/// held against small doubts.
+/// Decides about tracks frame by frame with the frames so far. A name, once given, is kept despite small
+/// doubts.
 pub struct Online {
     same_deg: Option<f64>,
     tracks: BTreeMap<TrackId, Held>,
@@ -53,7 +53,7 @@ struct Held {
 }
 
 impl Online {
-    /// Knows no track yet. `same_deg` as in [`decide`](super::decide).
+    /// Starts without tracks. `same_deg` as in [`decide`](super::decide).
     pub fn new(same_deg: Option<f64>) -> Self {
         Self { same_deg, tracks: BTreeMap::new(), strangers: BTreeMap::new(), next: 1 }
     }
@@ -107,7 +107,7 @@ impl Online {
         Ok(decisions)
     }
 
-    /// Judges the tracks that go on anew, by another gallery: nobody keeps a name because they had it before.
+    /// Decides anew about the current tracks with another gallery; no track keeps a name from the old one.
     ///
     /// # Errors
     /// [`IdentifyError`] when their embeddings cannot be compared with that gallery's.
@@ -189,7 +189,7 @@ impl Online {
     }
 }
 
-/// The new decision about a track, unless it takes a name away for next to nothing.
+/// The new decision about a track, unless it would remove a name because of a small doubt.
 fn keep_name(before: &Identification, now: Identification, identifier: &Identifier) -> Identification {
     let Some(name) = before.name.as_deref().filter(|_| before.name != now.name) else { return now };
     let threshold_deg = identifier.threshold().angle_deg() as f32;

@@ -1,8 +1,8 @@
-//! A name through another track: who is not quite near enough to the gallery, and is plainly
-//! somebody named elsewhere in the same video.
+//! Name propagation: a track slightly beyond the threshold takes the name of a matching track in the
+//! same video.
 //!
-//! Two views from one video are far more alike than a view and a still: camera, light, hair and
-//! age are the same. A track that misses the threshold by little can be told by them.
+//! Two views from one video are far more alike than a view and a still: camera, light, hair and age are
+//! the same. So a track that just misses the threshold can be identified by them.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,15 +10,15 @@ use super::Identification;
 use crate::embed::Embedding;
 use crate::track::TrackId;
 
-/// Degrees by which a track may miss the threshold. By the default model's calibration that lets
-/// ten times as many strangers by as the threshold does, of whom [`NEARER_DEG`] stops nearly all.
+/// Degrees by which a track may miss the threshold. By the default model's calibration, ten times as many
+/// strangers pass this as pass the threshold; [`NEARER_DEG`] stops nearly all of them.
 const BEYOND_DEG: f64 = 5.0;
 
-/// Degrees by which it must be nearer to a named track than the threshold asks: a hundredth of its
-/// rate of false matches.
+/// Degrees inside the threshold by which it must match a named track: a hundredth of the threshold's
+/// false match rate.
 const NEARER_DEG: f64 = 10.0;
 
-/// The track that gave another one its name.
+/// The track from which another one takes its name.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ViaTrack {
     /// A track named by the gallery alone.
@@ -35,9 +35,9 @@ pub(super) struct Seen<'a> {
     pub(super) template: Option<&'a Embedding>,
 }
 
-/// The tracks without a name that get that of their nearest person through one of `tracks` that
-/// has it by itself, with the index of each. Nearer pairs come first; nobody is in two places
-/// at a time.
+/// The unnamed tracks that take the name of their nearest person from a matching track named by the
+/// gallery alone, with the index of each. Nearer pairs come first. Two tracks of one person never share
+/// a frame.
 pub(super) fn propagate_names(
     tracks: &[Seen<'_>],
     together: impl Fn(usize, usize) -> bool,
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(through(&[20.0, -40.0, -64.0], &[]), [(2, 2)]);
         assert_eq!(through(&[20.0, -64.0], &[]), []);
         assert_eq!(through(&[13.0, 64.0], &[]), []);
-        // A name given so is handed on to nobody.
+        // A propagated name is not propagated further.
         assert_eq!(through(&[15.0, 64.0, 64.5], &[]), [(1, 1), (2, 1)]);
         assert_eq!(through(&[10.0, 59.9, 64.0], &[(0, 2)]), []);
     }

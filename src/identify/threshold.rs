@@ -1,4 +1,4 @@
-//! The angle below which a face is somebody, and where that angle comes from.
+//! The threshold angle below which a face is named, and its source.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,14 +10,14 @@ use crate::gallery::ThresholdCalibration;
 /// False match rate of the default threshold: one impostor comparison in a thousand matches.
 pub const DEFAULT_FMR: f64 = 1e-3;
 
-/// Share of the views of strangers that a default threshold lets have somebody's name: each template is
-/// a chance, so that before more than [`DEFAULT_FPIR`] / [`DEFAULT_FMR`] of them one comparison has to
-/// match more rarely.
+/// False positive identification rate of the default threshold: the share of the views of strangers that
+/// are named. Every template is a chance of a false match, so with more than [`DEFAULT_FPIR`] /
+/// [`DEFAULT_FMR`] templates the threshold is stricter than [`DEFAULT_FMR`] per comparison.
 pub const DEFAULT_FPIR: f64 = 2e-2;
 
-/// Degrees by which the nearest person must be nearer than anybody else to be named. In a gallery of 402
-/// people with one still each (LFW development set), at one false match in a thousand comparisons, that
-/// leaves a seventh of the names of strangers open, and three in a thousand of the right ones.
+/// Margin in degrees by which the best match must beat the runner-up. In a gallery of 402 people with one
+/// still each (LFW development set), at an FMR of 1e-3, it removes a seventh of the false names of
+/// strangers, and three in a thousand of the correct names.
 pub const DEFAULT_MARGIN_DEG: f64 = 1.0;
 
 /// Why there is no threshold.
@@ -26,20 +26,20 @@ pub enum ThresholdError {
     /// The text is not an angle.
     #[error("`{0}` is not an angle: write degrees between 0 and 180, for example 68deg")]
     AngleSyntax(String),
-    /// An angle at which the decision makes no sense.
+    /// An angle out of range.
     #[error(
-        "an angular threshold of {0} degrees makes no sense: it lies between 0 (nobody) and 180 (everybody)"
+        "a threshold of {0} degrees is out of range: give an angle between 0 (nobody is named) and 180 (everybody is)"
     )]
     AngleRange(f64),
-    /// A margin at which the decision makes no sense.
-    #[error("a margin of {0} degrees makes no sense: it lies between 0 (the nearest is enough) and 90")]
+    /// A margin out of range.
+    #[error("a margin of {0} degrees is out of range: give 0 (the nearest person is enough) to 90")]
     MarginRange(f64),
     /// The text is not a rate.
     #[error("`{0}` is not a rate: write a number between 0 and 1, for example 1e-4")]
     FmrSyntax(String),
     /// The model was never calibrated.
     #[error(
-        "the model carries no calibration, so a false match rate means nothing to it: give an angle, for example --threshold 68deg"
+        "the model is not calibrated, so a false match rate cannot be converted into an angle: give an angle, for example --threshold 68deg"
     )]
     NotCalibrated,
     /// The stored calibration cannot be read.
@@ -49,10 +49,10 @@ pub enum ThresholdError {
     BadCalibration(String),
     /// Outside of what was measured.
     #[error(
-        "a false match rate of {asked:e} was not measured: {impostor_pairs} impostor pairs of {set} support {least:e} to {most:e}; ask for one of those or give an angle (--threshold)"
+        "a false match rate of {asked:e} was not measured: {impostor_pairs} impostor pairs of {set} support rates from {least:e} to {most:e}; give a rate in that range or an angle (--threshold)"
     )]
     NotMeasured {
-        /// The rate asked for.
+        /// The rate requested.
         asked: f64,
         /// Lowest calibrated rate.
         least: f64,
@@ -77,9 +77,9 @@ pub struct CalibrationPoint {
 /// False match rate against angle, measured on pairs of different people and stored with the
 /// model under the metadata key `calibration`.
 ///
-/// The rate is that of *one comparison*. A stranger before a gallery of N templates gets up to
-/// N chances: the false positive identification rate is about N times the rate (for small
-/// values, and less where templates of one person resemble each other).
+/// The rate is that of *one comparison*. With N templates in the gallery, a stranger gets up to N chances: the
+/// false positive identification rate is about N times the rate (for small values, and less if templates of one
+/// person resemble each other).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// What it was measured on.
@@ -114,7 +114,7 @@ impl Calibration {
         let rising =
             |pair: &[CalibrationPoint]| pair[0].fmr < pair[1].fmr && pair[0].angle_deg <= pair[1].angle_deg;
         if !points.windows(2).all(rising) {
-            return Err(bad("the rate does not rise with the angle".to_owned()));
+            return Err(bad("the rate does not increase with the angle".to_owned()));
         }
         Ok(calibration)
     }
@@ -157,7 +157,7 @@ impl Calibration {
     }
 }
 
-/// What the user asked for, before the model is known.
+/// A requested threshold, before the model is known.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum ThresholdRequest {
     /// Nothing: [`DEFAULT_FMR`] by the model's calibration, or less before many templates
@@ -171,7 +171,7 @@ pub enum ThresholdRequest {
     Fmr(f64),
 }
 
-/// Where an angle comes from.
+/// The source of an angle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ThresholdSource {
@@ -181,7 +181,7 @@ pub enum ThresholdSource {
     Calibrated {
         /// False match rate of one comparison.
         fmr: f64,
-        /// So many templates are the reason that the rate is below [`DEFAULT_FMR`].
+        /// The number of templates, if it is the reason for a rate below [`DEFAULT_FMR`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         templates: Option<usize>,
         /// Data set of the calibration.
@@ -195,9 +195,9 @@ pub enum ThresholdSource {
         fpir: f64,
         /// 95 % interval of that share.
         interval: [f64; 2],
-        /// Strangers it rests on.
+        /// Number of strangers measured.
         strangers: usize,
-        /// People in the gallery then.
+        /// Number of people in the gallery at that time.
         people: usize,
     },
 }
@@ -232,7 +232,7 @@ impl Threshold {
         Ok(Self { angle_deg, source })
     }
 
-    /// The default before so many templates.
+    /// The default for a number of templates.
     fn default_before(templates: usize, metadata: &BTreeMap<String, String>) -> Result<Self, ThresholdError> {
         let calibration = Calibration::from_metadata(metadata)?;
         let rates = calibration.points.iter().map(|point| point.fmr);
@@ -248,10 +248,10 @@ impl Threshold {
         Ok(threshold)
     }
 
-    /// The threshold for a request and a model's metadata, before one template.
+    /// The threshold for a request and a model's metadata, for a single template.
     ///
     /// # Errors
-    /// [`ThresholdError`]: the angle makes no sense, or the model has no usable calibration for
+    /// [`ThresholdError`]: the angle is out of range, or the model has no usable calibration for
     /// the rate.
     pub fn resolve(
         request: ThresholdRequest,
@@ -264,9 +264,8 @@ impl Threshold {
         }
     }
 
-    /// The threshold for a request before a gallery of so many templates, which may have been
-    /// calibrated on footage ([`crate::gallery::GalleryFolder::footage`]): that calibration is the
-    /// default where there is one.
+    /// The threshold for a request and a gallery with a number of templates. A calibration of the gallery on the
+    /// user's videos ([`crate::gallery::GalleryFolder::threshold_calibration`]) is the default if there is one.
     ///
     /// # Errors
     /// As [`Threshold::resolve`].
@@ -297,7 +296,7 @@ impl Threshold {
         self.angle_deg
     }
 
-    /// Where it comes from.
+    /// Its source.
     pub fn source(&self) -> &ThresholdSource {
         &self.source
     }
@@ -310,17 +309,17 @@ impl fmt::Display for Threshold {
             ThresholdSource::Calibrated { fmr, templates, set, impostor_pairs } => {
                 write!(f, "{:.2} degrees: false match rate ", self.angle_deg)?;
                 match templates {
-                    // A rate that nobody asked for need not be told to the last digit.
+                    // A derived rate needs no more than two digits.
                     Some(templates) => {
-                        write!(f, "{fmr:.1e} a comparison, as there are {templates} templates")?
+                        write!(f, "{fmr:.1e} per comparison, because there are {templates} templates")?
                     }
-                    None => write!(f, "{fmr:e} a comparison")?,
+                    None => write!(f, "{fmr:e} per comparison")?,
                 }
                 write!(f, ", measured on {impostor_pairs} impostor pairs of {set}")
             }
             ThresholdSource::GalleryCalibration { fpir, interval: [low, high], strangers, people } => write!(
                 f,
-                "{:.2} degrees: false positive identification rate {fpir:e} (95 % interval {low:.1e} to {high:.1e}), measured on {strangers} strangers of your footage before {people} people",
+                "{:.2} degrees: false positive identification rate {fpir:e} (95 % interval {low:.1e} to {high:.1e}), measured on {strangers} strangers in your videos against {people} people",
                 self.angle_deg
             ),
         }
@@ -330,7 +329,7 @@ impl fmt::Display for Threshold {
 /// Reads `68deg` or `68` as degrees.
 ///
 /// # Errors
-/// [`ThresholdError::AngleSyntax`] for what is no number, [`ThresholdError::AngleRange`] for
+/// [`ThresholdError::AngleSyntax`] for what is not a number, [`ThresholdError::AngleRange`] for
 /// one outside of 0..180.
 pub fn parse_angle_deg(text: &str) -> Result<f64, ThresholdError> {
     Threshold::from_angle(degrees(text)?).map(|threshold| threshold.angle_deg)
@@ -408,7 +407,7 @@ mod tests {
         assert_eq!(threshold.angle_deg(), 72.0);
         assert_eq!(
             threshold.to_string(),
-            "72.00 degrees: false match rate 1e-3 a comparison, measured on 1000000 impostor pairs of LFW"
+            "72.00 degrees: false match rate 1e-3 per comparison, measured on 1000000 impostor pairs of LFW"
         );
         let coarse = metadata(r#"{"set":"S","impostor_pairs":100,"points":[{"fmr":1e-2,"angle_deg":70.0}]}"#);
         let threshold = Threshold::resolve(ThresholdRequest::Default, &coarse).unwrap();
@@ -428,7 +427,7 @@ mod tests {
         assert!((before(200).angle_deg() - 66.0).abs() < 1e-9);
         assert_eq!(
             before(200).to_string(),
-            "66.00 degrees: false match rate 1.0e-4 a comparison, as there are 200 templates, measured on 1000000 impostor pairs of LFW"
+            "66.00 degrees: false match rate 1.0e-4 per comparison, because there are 200 templates, measured on 1000000 impostor pairs of LFW"
         );
         // As strict as was measured and no stricter.
         assert_eq!(before(1_000_000).angle_deg(), 60.0);

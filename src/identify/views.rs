@@ -1,7 +1,7 @@
-//! What strangers look like for a pair of views, and how much nearer such a pair must be to match.
+//! Impostor scores by pair of views, and how much stricter the threshold is for such a pair.
 //!
-//! Two faces seen from the side look alike to a network that learned few of them, whoever they are. One angle
-//! for all pairs therefore names strangers wherever somebody was enrolled from the side. The decision here is
+//! A network that learned few side views finds any two of them alike. One threshold for all pairs would
+//! therefore name strangers wherever somebody was enrolled from the side. The decision here is
 //! location and scale normalisation of the score by the pair of views, as Z-norm and T-norm do it by speaker
 //! (Auckenthaler et al., "Score normalization for text-independent speaker verification systems", 2000): for
 //! impostors with the mean m and the standard deviation s of cosines in a cell of views, and m0 and s0 among
@@ -11,10 +11,10 @@
 //! c = max(c0, m + s * (c0 - m0) / s0)
 //! ```
 //!
-//! which is as many standard deviations away from the impostors of that cell as c0 is from those of the
-//! reference. It is never below c0. Between the cells that were measured, values are interpolated linearly.
-//! Where hardly any pair of the same person would match at the rate of false matches that is wanted, the pair
-//! says nothing and never matches.
+//! which is the same number of standard deviations away from the impostors of that cell as c0 is from those
+//! of the reference. It is never below c0. Between the measured cells, values are interpolated linearly.
+//! If hardly any genuine pair would match at the requested false match rate, the pair of views carries no
+//! information and never matches.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +74,7 @@ pub const LEAST_PAIRS: u64 = 500;
 /// Least share of genuine pairs for which a pair of views is compared at all.
 const LEAST_SHARE: f64 = 0.02;
 
-/// Degrees that a pair of views which says nothing takes off the threshold: all of them.
+/// Degrees that a pair of views which carries no information takes off the threshold: all of them.
 const CLOSED_DEG: f64 = 180.0;
 
 /// What is known about a pair of views between the cells.
@@ -131,7 +131,7 @@ impl ViewCalibration {
     }
 
     /// Degrees by which a pair of views must be nearer than `threshold_deg` to match: 0 for two faces seen
-    /// from the front, 180 where the pair says nothing.
+    /// from the front, 180 where the pair carries no information.
     pub fn handicap_deg(&self, template: Viewpoint, probe: Viewpoint, threshold_deg: f64) -> f64 {
         let Pair { mean, deviation, share } = self.between(turn_deg(template), turn_deg(probe));
         if share < LEAST_SHARE {

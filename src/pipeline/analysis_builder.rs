@@ -1,4 +1,4 @@
-//! An analysis of what was observed.
+//! Building an analysis while frames are observed.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::engine::{Engine, LabelledFrame};
 use crate::media::{Input, SourceInfo};
 use crate::track::{Moment, Observation, TrackId};
 
-/// Writes an analysis of the frames that it is told of.
+/// A subscriber that writes an analysis of its frames.
 pub(super) struct AnalysisWriter {
     pub builder: AnalysisBuilder,
     pub path: PathBuf,
@@ -29,13 +29,13 @@ impl Subscriber for AnalysisWriter {
     }
 }
 
-/// Makes an analysis of what is observed, frame after frame.
+/// Builds an analysis frame by frame.
 pub(super) struct AnalysisBuilder {
     analysis: Analysis,
 }
 
 impl AnalysisBuilder {
-    /// Nothing yet, of a video with these facts. `embeds` says whether faces are embedded.
+    /// An empty analysis of a video with these facts. `embeds` tells whether faces are embedded.
     pub(super) fn new(engine: &Engine, embeds: bool, input: &Input, info: &SourceInfo) -> Self {
         let path = input.path();
         let video = Video {
@@ -47,7 +47,7 @@ impl AnalysisBuilder {
             fps: info.fps,
             frames: 0,
             duration_ns: 0,
-            // What cannot be read will fail where it is opened.
+            // An unreadable file fails later, when it is opened.
             fingerprint: path
                 .filter(|path| path.is_file())
                 .and_then(|path| fingerprint(path).ok())
@@ -72,7 +72,7 @@ impl AnalysisBuilder {
         self.record(frame.moment, frame.duration_ns, faces);
     }
 
-    /// The same of a frame that is decided about.
+    /// Adds the next frame after the decision.
     pub(super) fn labelled(&mut self, frame: &LabelledFrame) {
         let moment = Moment { frame: frame.index, pts_ns: frame.pts_ns, cut: frame.cut };
         let faces = frame.faces.iter();
@@ -104,7 +104,7 @@ impl AnalysisBuilder {
         }));
     }
 
-    /// The analysis.
+    /// The finished analysis.
     pub(super) fn finish(self) -> Analysis {
         self.analysis
     }

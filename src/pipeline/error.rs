@@ -11,13 +11,13 @@ use crate::report::ReportError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LabelError {
-    /// The input cannot be read, or the output not be written.
+    /// The input cannot be read, or the output cannot be written.
     #[error(transparent)]
     Media(#[from] MediaError),
     /// A face cannot be recognised.
     #[error(transparent)]
     Recognise(#[from] RecogniseError),
-    /// Nothing can be drawn.
+    /// Drawing failed.
     #[error(transparent)]
     Annotate(#[from] AnnotateError),
     /// The analysis cannot be written.
@@ -32,11 +32,11 @@ pub enum LabelError {
     /// A subscriber ended the job.
     #[error(transparent)]
     Subscriber(Box<dyn std::error::Error + Send + Sync>),
-    /// What was asked for makes no sense together.
+    /// The request is contradictory.
     #[error(transparent)]
     Request(#[from] super::job::RequestError),
     /// The program was built without video.
-    #[error("{0} is a video, and this program was built for stills only: build it with the feature `video`")]
+    #[error("{0} is a video, but this program was built for stills only: build it with the feature `video`")]
     NoVideo(String),
 }
 

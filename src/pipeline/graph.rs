@@ -1,6 +1,5 @@
-//! Items through stages: a source, any number of stages with any number of workers each, and
-//! a sink on the calling thread that sees the items in the order in which the source made
-//! them.
+//! A stage graph: a source, any number of stages with any number of workers each, and a sink on
+//! the calling thread that receives the items in the order of the source.
 //!
 //! - Every channel is bounded, and so is the number of items between source and sink: memory
 //!   does not depend on the length of the input or on how uneven the work is.
@@ -27,7 +26,7 @@ use super::statistics::{Meter, Statistics};
 
 pub use batch::BatchWorker;
 
-/// How long the sink waits for an item before it looks whether the run has failed.
+/// Interval at which the waiting sink checks whether the run has failed.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
 /// Why a run ended early.
@@ -51,7 +50,7 @@ pub enum GraphError<E> {
     },
     /// A stage that works on several items at once returned more or fewer than it was given.
     #[error(
-        "the {stage} stage made {made} items of {given}: this is a defect of sphereface, please report it"
+        "the {stage} stage returned {made} items for {given}: this is a defect of sphereface, please report it"
     )]
     Uneven {
         /// Name of the stage.
@@ -61,8 +60,8 @@ pub enum GraphError<E> {
         /// Items that came out.
         made: usize,
     },
-    /// The system gave no thread for a stage.
-    #[error("cannot start a thread for the {stage} stage ({source}): ask for fewer threads")]
+    /// The system could not start a thread for a stage.
+    #[error("cannot start a thread for the {stage} stage ({source}): use fewer threads")]
     Thread {
         /// Name of the stage.
         stage: &'static str,
@@ -92,14 +91,14 @@ impl Control {
         Self::default()
     }
 
-    /// Asks the source for no more items; what is under way is finished.
+    /// Stops the source; items in flight are finished.
     pub fn stop(&self) {
         self.0.stopping.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Ends the run as soon as every stage is done with the item in its hands; it then
-    /// returns [`GraphError::Aborted`].
+    /// Ends the run as soon as every stage has finished its current item; the run then returns
+    /// [`GraphError::Aborted`].
     pub fn abort(&self) {
         self.0.aborted.store(true, Ordering::SeqCst);
         self.stop();
@@ -127,7 +126,7 @@ impl Control {
         self.0.aborted.load(Ordering::SeqCst)
     }
 
-    /// Takes back [`Control::stop`], for a further run that works on what the stopped one left.
+    /// Clears [`Control::stop`], for another run that continues with the results of the stopped one.
     pub fn resume(&self) {
         if !self.is_aborted() {
             self.0.stopping.store(false, Ordering::SeqCst);
@@ -150,7 +149,7 @@ impl Control {
     }
 }
 
-/// A lock whose holder never panics half-way through a change, so poison means nothing here.
+/// Locks a mutex whose holder never panics halfway through a change, so poisoning can be ignored.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -171,12 +170,12 @@ struct Sequenced<T> {
     item: T,
 }
 
-/// The items that leave one stage, to be given to the next.
+/// The output of one stage, which is the input of the next.
 pub struct Flow<T> {
     receiver: Receiver<Sequenced<T>>,
 }
 
-/// What all threads of a run share.
+/// State shared by all threads of a run.
 struct Shared<E> {
     control: Control,
     cancelled: AtomicBool,
@@ -189,15 +188,14 @@ impl<E> Shared<E> {
         self.cancelled.load(Ordering::SeqCst) || self.control.is_aborted()
     }
 
-    /// Ends the run; only the first failure is kept, later ones are its consequences.
+    /// Ends the run. Only the first failure is kept, because later ones are consequences of it.
     fn fail(&self, error: GraphError<E>) {
         lock(&self.failure).get_or_insert(error);
         self.cancelled.store(true, Ordering::SeqCst);
         self.control.wake();
     }
 
-    /// Runs the body of a thread of that stage and turns its error or panic into the failure
-    /// of the run.
+    /// Runs the body of a thread of a stage; its error or panic fails the run.
     fn guard(&self, stage: &'static str, body: impl FnOnce() -> Result<(), GraphError<E>>) {
         match catch_unwind(AssertUnwindSafe(body)) {
             Ok(Ok(())) => {}
@@ -217,8 +215,8 @@ pub struct Graph<'scope, 'env, E> {
     scope: &'scope Scope<'scope, 'env>,
     shared: Arc<Shared<E>>,
     meters: Vec<Arc<Meter>>,
-    /// One token for each item between source and sink: taken by the source before it makes
-    /// an item, handed back by the sink.
+    /// One token per item between source and sink: taken by the source before it makes an item, returned by
+    /// the sink.
     take: Option<Sender<()>>,
     give_back: Option<Receiver<()>>,
     in_flight: usize,
@@ -344,7 +342,7 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
                     }
                     Ok(())
                 });
-                // Places in the order are given to what was not dropped: no gap ever follows.
+                // Sequence numbers are given after dropping, so they have no gaps.
                 self.spawn(name, move |shared| {
                     for sequence in 0.. {
                         if take.send(()).is_err() || shared.is_cancelled() {

@@ -1,4 +1,4 @@
-//! What labelling is asked for, what it tells while it runs, and what it did.
+//! The request to label, its progress and its result.
 
 use std::path::{Path, PathBuf};
 
@@ -12,48 +12,50 @@ use crate::engine::{DetectEvery, Engine, Event, Gallery, LabelledFrame, Work};
 use crate::media::Input;
 use crate::report::{Appearance, AuditSummary, Explanation, Results};
 
-/// How often a video is gone through, and what a decision rests on.
+/// Number of passes over a video, and the evidence of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// A file twice: a decision rests on the whole track. Anything else as [`Mode::Online`].
+    /// Two passes over a file: decisions use the whole track. Other inputs as [`Mode::Online`].
     #[default]
     TwoPass,
-    /// Once: a decision rests on the track so far.
+    /// One pass: decisions use the track so far.
     Online,
-    /// Once, and every face of every frame by itself, as if there were no time: for comparison.
+    /// One pass, every face identified independently, without tracking (baseline).
     PerFrame,
 }
 
-/// What is asked for that makes no sense.
+/// Why a request is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// An analysis is a Parquet file and must be named so.
+    /// The file name of an analysis must end in .parquet.
     #[error("the analysis {} is a Parquet file: its name must end in .parquet", .0.display())]
     AnalysisName(PathBuf),
     /// A still has no analysis.
-    #[error("an analysis is made of a video, and the input is a still")]
+    #[error("an analysis is made from a video, but the input is a still")]
     AnalysisOfStill,
-    /// Covered faces must go somewhere.
-    #[error("faces are covered in a video or still that is written, and no output is asked for")]
+    /// Redaction needs an output.
+    #[error("redaction needs an output video or still, but none is requested")]
     RedactionWithoutOutput,
-    /// The page would show what is to be covered.
-    #[error("the page plays the video, in which faces are covered only in an output, and none is asked for")]
-    PageWithoutCoveredVideo,
-    /// Faces cannot be covered, nor a page be written, before the whole of a track is known.
+    /// The page would show unredacted faces.
     #[error(
-        "covering faces and writing a page take two passes over a video file, and this video comes once: record it first"
+        "the page would show the unredacted input, because redaction applies to the output only, and none is requested"
+    )]
+    PageWithoutCoveredVideo,
+    /// Redaction and the page need whole tracks, and so two passes.
+    #[error(
+        "redaction and the page need two passes over a video file, but this input can be read only once: record it to a file first"
     )]
     OnePass,
-    /// Nothing of a video can be asked of a still.
-    #[error("a window, live input and deciding in one pass are for video, and the input is a still")]
+    /// A request for video, but the input is a still.
+    #[error("a window, live input and one-pass labelling apply to video only, but the input is a still")]
     StillAsVideo,
-    /// A still is written as a still.
-    #[error("the input is a still, and {} does not name one: use .jpg, .png, .webp, .bmp or .tiff", .0.display())]
+    /// A still can only be written as a still.
+    #[error("the input is a still, but the output {} does not have the extension of one: use .jpg, .png, .webp, .bmp or .tiff", .0.display())]
     StillToVideo(PathBuf),
 }
 
-/// What of a job can be checked before anything is opened.
+/// The part of a job that can be checked before anything is opened.
 #[derive(Debug, Clone, Copy)]
 pub struct LabelRequest<'a> {
     /// The video or still.
@@ -62,27 +64,27 @@ pub struct LabelRequest<'a> {
     pub output: Option<&'a Path>,
     /// How decisions are made.
     pub mode: Mode,
-    /// The input is treated as live, whatever it is.
+    /// Whether the input is treated as live.
     pub live: bool,
-    /// The video is shown in a window.
+    /// Whether the video is shown in a window.
     pub view: bool,
-    /// Faces are covered.
+    /// Whether faces are redacted.
     pub redacts: bool,
-    /// A page is written.
+    /// Whether a page is written.
     pub page: bool,
-    /// Where the analysis goes.
+    /// The path of the analysis to write.
     pub analysis: Option<&'a Path>,
 }
 
 impl LabelRequest<'_> {
-    /// Whether the video is there for a single pass only.
+    /// Whether the input can be read only once.
     pub fn is_once(&self) -> bool {
         let pipe = matches!(self.input, Input::File(path) if path.exists()) && !self.input.is_read_twice();
         let live = self.live || self.input.is_live();
         pipe || live || self.mode != Mode::TwoPass
     }
 
-    /// Refuses what makes no sense together.
+    /// Refuses contradictory requests.
     ///
     /// # Errors
     /// The first reason.
@@ -125,7 +127,7 @@ impl LabelRequest<'_> {
     }
 }
 
-/// What to label and where the results go.
+/// A labelling job: the input, its options and outputs.
 ///
 /// ```no_run
 /// use sphereface::pipeline::{Control, LabelJob};
@@ -162,14 +164,14 @@ pub struct LabelJob<'a> {
     pub(super) opening: Option<super::open::PendingSource>,
 }
 
-/// How names are drawn.
+/// Settings for drawing names.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Drawing {
     pub style: Style,
 }
 
 impl Drawing {
-    /// What draws, in the colours of the gallery.
+    /// The annotator with the colours of the gallery.
     pub fn annotator(&self, gallery: Option<&Gallery>) -> Result<Annotator, super::LabelError> {
         let numbers = gallery.map(Gallery::colour_numbers).unwrap_or_default();
         Ok(Annotator::new(self.style.clone())?.with_colours(Colours::new(numbers.iter().cloned())))
@@ -177,7 +179,7 @@ impl Drawing {
 }
 
 impl<'a> LabelJob<'a> {
-    /// Finds the faces of `input` and writes nothing; everybody is unknown.
+    /// A job that detects the faces of `input` without a gallery or outputs.
     pub fn new(engine: &Engine, input: Input) -> Self {
         Self {
             engine: engine.clone(),
@@ -219,7 +221,7 @@ impl<'a> LabelJob<'a> {
         self
     }
 
-    /// How often the whole frame of a video is searched.
+    /// Sets the interval between full detection passes.
     pub fn detect_every(mut self, every: DetectEvery) -> Self {
         self.detect_every = every;
         self
@@ -231,19 +233,19 @@ impl<'a> LabelJob<'a> {
         self
     }
 
-    /// How boxes and names look.
+    /// Sets the appearance of boxes and names.
     pub fn style(mut self, style: Style) -> Self {
         self.drawing.style = style;
         self
     }
 
-    /// Tells a subscriber of every frame and event.
+    /// Adds a subscriber to every frame and event.
     pub fn subscriber(mut self, subscriber: impl Subscriber + 'a) -> Self {
         self.subscribers.push(Box::new(subscriber));
         self
     }
 
-    /// Writes lists of what is seen.
+    /// Writes reports.
     pub fn results(self, results: Results) -> Self {
         self.subscriber(results)
     }
@@ -263,7 +265,7 @@ impl<'a> LabelJob<'a> {
         self.subscriber(OnEvent(call))
     }
 
-    /// Covers faces; of a video in [`Mode::TwoPass`] only, where tracks are known as a whole.
+    /// Redacts faces. For a video, only in [`Mode::TwoPass`], where whole tracks are known.
     pub fn redaction(mut self, redaction: Option<Redaction>) -> Self {
         self.redaction = redaction;
         self
@@ -275,7 +277,7 @@ impl<'a> LabelJob<'a> {
         self
     }
 
-    /// Keeps what was seen in a Parquet file.
+    /// Writes an analysis to a Parquet file.
     pub fn analysis(mut self, path: impl Into<PathBuf>) -> Self {
         self.analysis = Some(path.into());
         self
@@ -287,7 +289,7 @@ impl<'a> LabelJob<'a> {
         self
     }
 
-    /// Whether the input is live, so that frames are dropped rather than waited for; without this the input is asked.
+    /// Sets whether the input is live, so that frames are dropped rather than delayed. Default: a property of the input.
     pub fn live(mut self, live: bool) -> Self {
         self.live = Some(live);
         self
@@ -300,7 +302,7 @@ impl<'a> LabelJob<'a> {
         self
     }
 
-    /// The input, where it is being [opened](super::label::open) already.
+    /// Passes on an input that is already being [opened](super::label::open).
     #[cfg(feature = "video")]
     pub fn opening(mut self, opening: Option<super::open::PendingSource>) -> Self {
         self.opening = opening;
@@ -328,7 +330,7 @@ impl<'a> LabelJob<'a> {
     }
 }
 
-/// An analysis to decide about anew.
+/// A job that labels an analysis again.
 pub struct RelabelJob<'a> {
     pub(super) analysis: &'a Analysis,
     pub(super) video: Option<Input>,
@@ -346,7 +348,7 @@ pub struct RelabelJob<'a> {
 }
 
 impl<'a> RelabelJob<'a> {
-    /// Tells what was seen, everybody a stranger, and writes nothing.
+    /// A job without a gallery or outputs: everybody is a stranger.
     pub fn new(analysis: &'a Analysis) -> Self {
         Self {
             analysis,
@@ -365,8 +367,8 @@ impl<'a> RelabelJob<'a> {
         }
     }
 
-    /// Tells strangers apart by the engine's calibration, where the analysis is of its model, and works on as many
-    /// threads.
+    /// Uses the engine's threads, and its calibration to tell strangers apart if the analysis was made with its
+    /// model.
     pub fn engine(mut self, engine: &Engine) -> Self {
         self.threads = engine.threads();
         if self.analysis.model == Some(engine.model()) {
@@ -382,7 +384,7 @@ impl<'a> RelabelJob<'a> {
         self
     }
 
-    /// The video that the analysis is of, which an output, a view and a page need.
+    /// The video of the analysis, which an output, a view and a page need.
     pub fn video(mut self, video: Option<Input>) -> Self {
         self.video = video;
         self
@@ -400,7 +402,7 @@ impl<'a> RelabelJob<'a> {
         self
     }
 
-    /// As for a [`LabelJob`]; frames without a face are not told of.
+    /// As for a [`LabelJob`]; frames without a face are not reported.
     pub fn subscriber(mut self, subscriber: impl Subscriber + 'a) -> Self {
         self.subscribers.push(Box::new(subscriber));
         self
@@ -437,18 +439,18 @@ impl<'a> RelabelJob<'a> {
     }
 }
 
-/// Which pass over the video.
+/// A pass over the video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
     /// The only one.
     Only,
-    /// The first of two, which looks.
+    /// The first of two, which analyses.
     Look,
-    /// The second, or that of an analysed video, which writes.
+    /// The second, or that over an analysed video, which writes.
     Write,
 }
 
-/// How far a job is.
+/// Progress of a job.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Progress<'a> {
@@ -465,37 +467,36 @@ pub enum Progress<'a> {
     },
     /// A frame is done.
     Frame,
-    /// Something a person should know.
+    /// A warning to the user.
     Warning(&'a str),
 }
 
-/// What a job did.
+/// Summary of a job.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LabelSummary {
     /// Frames labelled.
     pub frames: u64,
-    /// Frames that the lists cover: more than `frames` when the second pass was stopped.
+    /// Frames that the reports cover: more than `frames` if the second pass was stopped.
     pub listed: u64,
     /// Faces seen, over all frames.
     pub faces: u64,
     /// Faces named, over all frames.
     pub named: u64,
-    /// Frames that a live input handed out and that were not worked on.
+    /// Frames of a live input that were dropped.
     pub dropped: u64,
     /// Who was seen when.
     pub people: Vec<Appearance>,
-    /// What was covered, where something was to be.
+    /// The redacted faces, if redaction was requested.
     pub redacted: Option<AuditSummary>,
-    /// Why every track has its name; of two passes, or of an analysis.
+    /// Explanations of the decisions, for two passes or an analysis.
     pub explanations: Vec<Explanation>,
-    /// What it took.
+    /// The work done.
     pub work: Work,
-    /// What each stage did.
+    /// Statistics of the stages.
     pub statistics: Statistics,
     /// Whether it was stopped before the end of the input.
     pub stopped: bool,
-    /// Why the input could not be followed to its end, where that was so; the outputs are complete up
-    /// to there.
+    /// Why the input ended early, if it did; the outputs are complete up to there.
     pub cut_off: Option<String>,
 }

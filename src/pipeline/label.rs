@@ -1,9 +1,8 @@
-//! The job of `sphereface label`: a video, a still or an analysis in, the same with names on it
-//! out.
+//! The job of `sphereface label`: labels a video, a still or an analysis.
 //!
-//! Every frame passes through, faces or none. What is written is the same for any number of
-//! workers. A file is gone through twice, so that every decision is made with the whole of its
-//! track in view; whatever comes only once is decided about as it comes.
+//! Every frame passes through, with or without faces. The output does not depend on the number of workers.
+//! A file is read in two passes, so that every decision uses the whole track. An input that can be read only
+//! once is labelled as it arrives.
 
 #[cfg(feature = "video")]
 use std::path::Path;
@@ -30,7 +29,7 @@ use crate::engine::{Engine, IdentifiedFace, LabelledFrame, RecogniseError, Recog
 use crate::media::{self, Input, Picture};
 
 impl LabelJob<'_> {
-    /// Labels the input. Progress is told as it happens, on the calling thread.
+    /// Labels the input. Progress is reported on the calling thread.
     ///
     /// `control` ends it early: after [`Control::stop`] the outputs are complete up to there, after
     /// [`Control::abort`] there are none.
@@ -57,7 +56,7 @@ impl LabelJob<'_> {
 }
 
 impl RelabelJob<'_> {
-    /// Labels an analysed video anew: nothing is searched and nothing embedded.
+    /// Labels an analysed video again without detecting or embedding.
     ///
     /// `control` and progress as in [`LabelJob::run`].
     ///
@@ -107,7 +106,7 @@ fn still(
     if faces.is_empty()
         && let Some(turned) = turned(&job.engine, &picture)?
     {
-        let hint = format!("{} shows a face only when it is turned by {turned}: turn it", job.input);
+        let hint = format!("{} shows a face only if rotated by {turned}: rotate the picture", job.input);
         on_progress(Progress::Warning(&hint));
     }
     let mut viewers = Subscribers::pick(&mut job.subscribers, true, 0);
@@ -140,7 +139,7 @@ fn labelled_still(faces: Vec<IdentifiedFace>) -> LabelledFrame {
     LabelledFrame { index: 0, pts_ns: 0, duration_ns: 0, cut: false, faces, picture: None }
 }
 
-/// By how much a still must be turned to show a face.
+/// The rotation by which a still shows a face.
 fn turned(engine: &Engine, picture: &image::RgbImage) -> Result<Option<Turned>, RecogniseError> {
     Ok(Turned::find(picture, engine.detector(), &mut Scratch::default())?)
 }
@@ -151,7 +150,7 @@ fn video(
     control: &Control,
     on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<LabelSummary, LabelError> {
-    // While the input is opened there is little else to do.
+    // The input is still being opened, so the threads are free.
     let engine = job.engine.clone();
     std::thread::scope(|scope| {
         if job.embeds() {
@@ -189,7 +188,7 @@ fn frames(
 /// output, mode and encoding: models can be loaded meanwhile.
 ///
 /// # Errors
-/// When the output cannot become one. What is wrong with the input is told when the job runs.
+/// When the output cannot become one. Errors of the input are reported when the job runs.
 #[cfg(feature = "video")]
 pub fn open(
     input: &Input,
@@ -201,14 +200,14 @@ pub fn open(
 ) -> Result<PendingSource, LabelError> {
     let container = output.map(|path| media::Sink::check(path, input, encoding)).transpose()?;
     let purpose = Purpose {
-        // It is for the pass on which the output is written.
+        // The encoder is needed only in the pass that writes the output.
         sound: container.filter(|_| !goes_twice(input, mode, live)),
         encoding: container.map(|container| (container, encoding.clone())),
     };
     PendingSource::begin(input, purpose, live, control)
 }
 
-/// Whether a video is gone through twice: only a file on a disk is there twice.
+/// Whether a video is read in two passes: only a file on a disk is there twice.
 #[cfg(feature = "video")]
 fn goes_twice(input: &Input, mode: Mode, live: Option<bool>) -> bool {
     mode == Mode::TwoPass && matches!(input, Input::File(_)) && input.is_read_twice() && live != Some(true)

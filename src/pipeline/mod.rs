@@ -3,7 +3,7 @@
 //! [`graph`] knows nothing of video or faces: it moves items through stages. A stage is a
 //! closure that knows its input and output and none of its neighbours. `stages` puts the steps of
 //! [`engine`](crate::engine) on the threads of a graph. A [`LabelJob`] goes through a file or a live source in one pass
-//! or in two, and a [`RelabelJob`] through an analysis; [`Subscriber`]s are told of every frame and event.
+//! or in two, and a [`RelabelJob`] through an analysis; [`Subscriber`]s receive every frame and event.
 
 #[cfg(feature = "video")]
 mod analysis_builder;

@@ -1,4 +1,4 @@
-//! One pass: observe, decide with what was seen so far, write.
+//! One pass: observe, decide with the frames so far, write.
 
 use std::sync::Arc;
 

@@ -7,8 +7,8 @@ use super::LabelError;
 use super::graph::{Control, GraphError};
 use crate::media::{self, Input, MediaError, WorkingEncoder};
 
-/// An input that is being opened on a thread of its own: a file's decoders take a while to be found
-/// and loaded, and a stream takes a while to answer.
+/// An input that is being opened on its own thread, because finding and loading the decoders of a file takes a
+/// while, and so does the answer of a stream.
 pub struct PendingSource {
     thread: Option<JoinHandle<Result<OpenedSource, MediaError>>>,
     stop: media::StopHandle,
@@ -17,17 +17,17 @@ pub struct PendingSource {
 /// An opened input.
 pub(super) struct OpenedSource {
     pub(super) source: media::Source,
-    /// What encodes its frames, where that was asked for.
+    /// The encoder of its frames, if an output is requested.
     pub(super) encoder: Option<WorkingEncoder>,
     /// Ends it.
     pub(super) stop: media::StopHandle,
 }
 
-/// What an input is opened for.
+/// The purpose of opening an input.
 pub(super) struct Purpose {
-    /// Where its sound goes; `None` reads none.
+    /// The destination of its sound; `None` does not read it.
     pub(super) sound: Option<media::Container>,
-    /// How its frames will be encoded, now or later: to be refused before the work begins.
+    /// The encoding of its frames, now or later, so that an impossible one is refused before the work begins.
     pub(super) encoding: Option<(media::Container, media::SinkOptions)>,
 }
 
@@ -65,7 +65,7 @@ impl PendingSource {
         Ok(Self { thread: Some(thread), stop })
     }
 
-    /// Whether it was told to stop.
+    /// Whether it was stopped.
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.is_stopped()
     }
@@ -78,7 +78,7 @@ impl PendingSource {
 }
 
 impl Drop for PendingSource {
-    /// Nobody wants it any more; no thread goes on behind the program's end.
+    /// Stops and joins the thread, so that none outlives the program.
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
             self.stop.stop();

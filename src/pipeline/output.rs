@@ -1,4 +1,4 @@
-//! Where the frames of a video go: a file, a window, or both.
+//! Outputs of the frames of a video: a file, a window, or both.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use super::graph::Control;
 use super::open::{OpenedSource, PendingSource, Purpose};
 use crate::media::{self, Input, MediaError};
 
-/// Where the frames go.
+/// The outputs of frames.
 pub(super) struct FrameOutput {
     sink: Option<media::Sink>,
     view: Option<media::View>,
-    /// Ends the source whose frames and sound come here.
+    /// Ends the source of the frames and the sound.
     pub(super) stop: media::StopHandle,
 }
 
 impl FrameOutput {
-    /// Whether anything is done with pictures.
+    /// Whether any output needs pictures.
     pub(super) fn shows(&self) -> bool {
         self.sink.is_some() || self.view.is_some()
     }
@@ -31,7 +31,7 @@ impl FrameOutput {
     pub(super) fn show(&mut self, frame: media::Frame, control: &Control) -> Result<(), MediaError> {
         if let Some(view) = &self.view {
             view.show(&frame);
-            // Closing the only place to look at ends the run.
+            // Closing the only output ends the run.
             if !view.is_open() && self.sink.is_none() {
                 control.stop();
             }
@@ -42,7 +42,7 @@ impl FrameOutput {
         }
     }
 
-    /// Completes the file; says how long that took.
+    /// Completes the file; returns the time that took.
     pub(super) fn finish(self, control: &Control) -> Result<Duration, MediaError> {
         let start = Instant::now();
         if let Some(sink) = self.sink {
@@ -52,7 +52,7 @@ impl FrameOutput {
     }
 }
 
-/// What becomes of the frames of a video.
+/// Specification of the outputs of a video.
 pub(super) struct OutputSpec {
     pub(super) output: Option<PathBuf>,
     pub(super) encoding: media::SinkOptions,
@@ -65,7 +65,7 @@ impl OutputSpec {
         self.output.as_ref().map(|path| media::Sink::check(path, input, &self.encoding)).transpose()
     }
 
-    /// Begins to open the input for what is made of it.
+    /// Begins to open the input for these outputs.
     pub(super) fn open(
         &self,
         input: &Input,
@@ -76,7 +76,7 @@ impl OutputSpec {
         PendingSource::begin(input, purpose, live, control)
     }
 
-    /// Begins to make it of the opened input.
+    /// Begins the outputs of the opened input.
     pub(super) fn begin(&self, opened: OpenedSource) -> Result<(media::Source, FrameOutput), MediaError> {
         let OpenedSource { mut source, encoder, stop } = opened;
         let info = source.info().clone();

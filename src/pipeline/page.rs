@@ -1,4 +1,4 @@
-//! The page about a video: who was seen, with pictures of them.
+//! The page about a video, with pictures of the people.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,25 +14,25 @@ use crate::track::Observation;
 
 /// A page to write.
 pub struct PageJob {
-    /// Where to; made when the run begins.
+    /// Its output, created when the run begins.
     pub output: Output,
-    /// Its path: the video is found from there.
+    /// Its path, relative to which the video is linked.
     pub path: PathBuf,
     /// The video, for thumbnails.
     pub video: PathBuf,
     /// The video to play.
     pub play: PathBuf,
-    /// Whether that becomes part of the page.
+    /// Whether that is embedded in the page.
     pub embed: bool,
     /// The analysis, from which strangers can be enrolled.
     pub analysis: Option<PathBuf>,
-    /// What else to say: heading and text.
+    /// Additional facts: heading and text.
     pub facts: Vec<(String, String)>,
 }
 
 impl PageJob {
-    /// Looks up a picture of everyone in the video and writes the page, people `covered` as in
-    /// the video.
+    /// Fetches a picture of everyone from the video and writes the page; people are `covered` as in the
+    /// video.
     #[cfg_attr(not(feature = "video"), expect(dead_code, reason = "needs the frames"))]
     pub(super) fn write(
         self,
@@ -57,7 +57,7 @@ impl PageJob {
         let frames: BTreeSet<u64> = best.values().map(|view| view.frame).collect();
         let mut portraits = BTreeMap::new();
         discover::pictures(&self.video, &frames, |frame, mut picture| {
-            // Who is covered in the video is covered here.
+            // People who are covered in the video are covered here.
             if let Some((redactor, boxes)) = covered {
                 let boxes = usize::try_from(frame).ok().and_then(|frame| boxes.get(frame));
                 boxes.into_iter().for_each(|boxes| drop(redactor.draw_rgb(&mut picture, boxes)));

@@ -1,4 +1,4 @@
-//! What is covered in each frame of a video whose tracks are known, and the proof of it.
+//! Redaction of a video whose tracks are known, and its audit.
 
 use crate::analysis::Analysis;
 use crate::annotate::{Redactor, Region, Seen, Whom, cover_gaps};
@@ -7,20 +7,19 @@ use crate::engine::IdentifiedFace;
 use crate::identify::Decision;
 use crate::report::{Audit, AuditFace, ReportError};
 
-/// Whose faces are covered, how, and where that is written down.
+/// Settings of a redaction.
 pub struct Redaction {
-    /// Whose.
+    /// The people to cover.
     pub whom: Whom,
-    /// How.
+    /// The method.
     pub redactor: Redactor,
-    /// Frames before the first and after the last sight of somebody in which the place is
-    /// covered too.
+    /// Frames to cover before a person is first seen and after they are last seen.
     pub hold_frames: u64,
-    /// Checks every frame, and lists it where that is wanted.
+    /// Checks every frame, and records it if requested.
     pub audit: Audit,
 }
 
-/// How and, for each frame, where a video is covered.
+/// The method and, for each frame, the covered boxes.
 pub type Covered = (Redactor, Vec<Vec<BBox>>);
 
 impl Redaction {
@@ -45,7 +44,7 @@ impl Redaction {
         (self.redactor, boxes)
     }
 
-    /// The boxes to cover in a picture by itself.
+    /// The boxes to cover in a still.
     pub(super) fn of_still(&self, faces: &[IdentifiedFace]) -> Vec<BBox> {
         let covered = faces.iter().filter(|one| self.whom.covers(one.identification.name.as_deref()));
         covered.map(|one| one.face.bbox).collect()

@@ -1,4 +1,4 @@
-//! What was seen, counted, and who is told of it.
+//! Counts what was seen and notifies the subscribers.
 
 use super::LabelError;
 use super::job::LabelSummary;
@@ -11,7 +11,7 @@ use crate::report::{Appearance, Appearances};
 /// Absences up to this long do not end an appearance, in nanoseconds.
 pub const APPEARANCE_GAP_NS: u64 = 1_000_000_000;
 
-/// What is drawn for the faces of a picture.
+/// The labels to draw on a picture.
 pub(super) fn labels(faces: &[IdentifiedFace]) -> Vec<Label> {
     let one = |one: &IdentifiedFace| Label {
         landmarks: Some(one.face.landmarks),
@@ -24,13 +24,13 @@ pub(super) fn labels(faces: &[IdentifiedFace]) -> Vec<Label> {
     faces.iter().filter(|face| !face.transient).map(one).collect()
 }
 
-/// Counts what was seen, and tells subscribers of it.
+/// Counts what was seen and notifies subscribers.
 pub(super) struct RunSummary<'a> {
-    /// What it took.
+    /// The work done.
     pub(super) work: Work,
-    /// Told when a frame is decided about; they want no pictures.
+    /// Notified when a frame is decided; they need no pictures.
     subscribers: Subscribers<'a>,
-    /// When the last frame went away.
+    /// End time of the last frame.
     end_ns: u64,
     appearances: Appearances,
     faces: u64,
@@ -38,12 +38,12 @@ pub(super) struct RunSummary<'a> {
 }
 
 impl<'a> RunSummary<'a> {
-    /// Of nothing yet. Takes those out of `subscribers` who want no pictures.
+    /// An empty summary. Takes those out of `subscribers` that need no pictures.
     pub(super) fn new(subscribers: &mut Vec<Box<dyn Subscriber + 'a>>) -> Self {
         Self::telling(Subscribers::pick(subscribers, false, APPEARANCE_GAP_NS))
     }
 
-    /// The same for these.
+    /// An empty summary with these subscribers.
     pub(super) fn telling(subscribers: Subscribers<'a>) -> Self {
         let appearances = Appearances::new(APPEARANCE_GAP_NS);
         Self { work: Work::default(), subscribers, end_ns: 0, appearances, faces: 0, named: 0 }
@@ -55,7 +55,7 @@ impl<'a> RunSummary<'a> {
         self.appearances.people()
     }
 
-    /// Time goes on to `end_ns`, with frames that show nobody.
+    /// Advances to `end_ns` over frames without faces.
     pub(super) fn lasts_until(&mut self, end_ns: u64) {
         self.end_ns = self.end_ns.max(end_ns);
     }
@@ -70,8 +70,8 @@ impl<'a> RunSummary<'a> {
         self.subscribers.tell(frame)
     }
 
-    /// Completes the lists; `dropped` frames were lost before the graph saw them. `viewers` are subscribers who
-    /// were told elsewhere.
+    /// Completes the reports; `dropped` frames were lost before they entered the graph. `viewers` are subscribers that were
+    /// notified elsewhere.
     pub(super) fn close(
         self,
         mut statistics: Statistics,

@@ -1,4 +1,4 @@
-//! The stages that find out what is in a video, on the threads of a graph.
+//! The stages that observe a video, on the threads of a graph.
 //!
 //! ```text
 //! decode ─▶ begin ─▶ pair ─▶ search ─▶ follow ─▶ embed ─▶
@@ -6,7 +6,7 @@
 //!                   order              order
 //! ```
 //!
-//! An item is a chunk of frames; what happens to it is in [`engine::observe`](crate::engine::observe).
+//! An item is a chunk of frames; its processing is in [`engine::observe`](crate::engine::observe).
 
 use super::LabelError;
 use super::graph::{BatchWorker, Flow, Graph, Overflow};
@@ -19,24 +19,24 @@ use crate::engine::{DetectEvery, Engine, RecogniseError};
 use crate::media::Source;
 use crate::track::{Follower, Thumbnail, Views};
 
-/// Faces embedded together at most: enough to make weight traffic negligible.
+/// Maximum batch size of embedding: enough to make the memory traffic of weights negligible.
 const BATCH_FACES: usize = 16;
 
-/// How a video is observed.
+/// Settings for observing a video.
 #[derive(Clone, Copy)]
 pub(super) struct Observe<'a> {
-    /// Finds and embeds faces.
+    /// Detects and embeds faces.
     pub engine: &'a Engine,
-    /// How often the whole frame is searched; `None` searches every frame as a whole, and only so.
+    /// Interval between full passes; `None` makes a full pass over every frame and follows nothing.
     pub every: Option<DetectEvery>,
-    /// Which faces are embedded.
+    /// The faces to embed.
     pub views: Views,
-    /// Whether pictures are wanted afterwards.
+    /// Whether pictures are needed afterwards.
     pub pictures: bool,
 }
 
 impl<'a> Observe<'a> {
-    /// As a job wants it.
+    /// The settings of a job.
     pub fn of(job: &'a LabelJob<'_>, pictures: bool) -> Self {
         let per_frame = job.mode == Mode::PerFrame;
         let views = if per_frame { Views::All } else { Views::Telling };
@@ -48,8 +48,8 @@ impl<'a> Observe<'a> {
         }
     }
 
-    /// How many items may be on their way through [`stages`], for frames of that size: enough to keep every worker
-    /// busy, and where an item is a single frame of a file, enough faces for batches.
+    /// Maximum number of items inside [`stages`] for frames of that size: enough to keep every worker busy and,
+    /// if an item is a single frame of a file, enough faces for batches.
     pub fn in_flight(&self, live: bool, (width, height): (usize, usize)) -> usize {
         let batch = (CHUNK_PIXELS / (width * height).max(1)).min(BATCH_FACES);
         let threads = self.engine.threads();
@@ -74,14 +74,14 @@ pub(super) fn stages<'scope, 'env>(
     let threads = engine.threads();
     let (live, size) = (source.info().live, (source.info().width, source.info().height));
     let length = observe::chunk_frames(every, live, size);
-    // Faces that turn up can be followed back where there is anything to go back to.
+    // New faces can be followed back only if there are earlier frames in the chunk.
     let back = every.is_some() && !live && length > 1;
     let frames = decode(graph, source, warn, (length, back), at_end);
-    // A worker that remembers what came before must be the only one.
+    // A worker that remembers the previous frames must be the only one.
     let remembers = live && every.is_some();
     let searchers = if remembers { 1 } else { threads };
-    // Where few are embedded they are cut out when it is known which, from the picture they are in: that costs less
-    // than to cut out all while the frame is at hand in RGB.
+    // If few faces are embedded, they are cropped once it is known which: that costs less than cropping all of
+    // them while the frame is available in RGB.
     let crops = views == Views::All;
     let schedule = move || DetectionSchedule::new(engine, every.unwrap_or(DetectEvery::Frames(1)));
     let begun = graph.map("begin", if back { threads } else { 1 }, frames, move || {
@@ -117,7 +117,7 @@ pub(super) fn stages<'scope, 'env>(
         return followed;
     }
     graph.batched("embed", threads, BATCH_FACES, followed, move || {
-        // Before there is a batch: whoever waits for the network then has taken none yet.
+        // Before the first batch is taken: a worker that waits for the network holds no faces.
         engine.embedder().prepare(threads);
         Embed { engine, pictures, scratch: engine.embedder().scratch() }
     })
@@ -131,7 +131,7 @@ fn decode<'scope, 'env>(
     (length, back): (usize, bool),
     at_end: impl FnOnce() + Send + 'env,
 ) -> Flow<Vec<DecodedFrame>> {
-    // Live input wants fresh frames more than full queues.
+    // For live input, fresh frames matter more than full queues.
     let overflow = if source.info().live { Overflow::DropOldest(1) } else { Overflow::Wait };
     let (mut before, mut ended): (Option<Thumbnail>, bool) = (None, false);
     let mut at_end = Some(at_end);

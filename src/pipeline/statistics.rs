@@ -1,4 +1,4 @@
-//! What each stage of a run did: items, busy time, queue depths.
+//! Statistics of the stages of a run: items, busy time, queue depths.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -77,7 +77,7 @@ impl Meter {
     }
 }
 
-/// What one stage did.
+/// Statistics of one stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageStatistics {
     /// Name of the stage.
@@ -96,28 +96,28 @@ pub struct StageStatistics {
     pub queue_max: u64,
 }
 
-/// What a run did.
+/// Statistics of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Statistics {
     /// From the first thread started to the last one ended.
     pub wall: Duration,
     /// Items that reached the end of the graph.
     pub items: u64,
-    /// Items that a live source handed out and that were too old to be worked on.
+    /// Items of a live source that were dropped because they were too old.
     pub dropped: u64,
     /// Every stage, in the order in which they were added.
     pub stages: Vec<StageStatistics>,
 }
 
 impl Statistics {
-    /// Items at the end of the graph for each second of wall time.
+    /// Items at the end of the graph per second of wall time.
     pub fn items_per_s(&self) -> f64 {
         if self.wall.is_zero() { 0.0 } else { self.items as f64 / self.wall.as_secs_f64() }
     }
 }
 
 impl fmt::Display for Statistics {
-    /// A table, one line a stage. `busy` is the share of the workers' wall time spent in the
+    /// A table, one line per stage. `busy` is the share of the workers' wall time spent in the
     /// stage's own code; `share` is the stage's part of all busy time.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(

@@ -1,20 +1,20 @@
-//! Who is told of what a job finds.
+//! Subscribers to the results of a job.
 
 use crate::engine::{Event, IdentifiedFace, LabelledFrame, Presence};
 use crate::pipeline::LabelError;
 use crate::report::{Appearance, FaceRecord, Results};
 
-/// Is told of every labelled frame and every event of a job, in order, on the thread that runs it.
+/// Receives every labelled frame and every event of a job, in order, on the thread that runs it.
 ///
-/// In two passes over a video this happens after the first, when everything is decided: before the output is written,
-/// or while it is where pictures are wanted.
+/// In two passes over a video this happens after the first, when everything is decided: before the output is written, or
+/// during it if pictures are needed.
 pub trait Subscriber {
-    /// Whether the pictures of frames are wanted; the video is decoded a second time for that in two passes.
+    /// Whether the pictures of frames are needed. In two passes, the video is then decoded a second time.
     fn wants_pictures(&self) -> bool {
         false
     }
 
-    /// A frame. Of an analysis, only frames with faces are told of, and they have no pictures.
+    /// A frame. From an analysis, only frames with faces are reported, without pictures.
     ///
     /// # Errors
     /// Any error ends the job.
@@ -29,7 +29,7 @@ pub trait Subscriber {
         Ok(())
     }
 
-    /// The job is done; not called where it fails.
+    /// The job is done. Not called if it fails.
     ///
     /// # Errors
     /// Any error fails the job.
@@ -95,7 +95,7 @@ impl Subscriber for Results {
     }
 }
 
-/// A face as lists have it.
+/// A face as in reports.
 fn record<'a>(frame: &LabelledFrame, one: &'a IdentifiedFace) -> FaceRecord<'a> {
     let IdentifiedFace { face, quality, identification, track, stranger, votes, via_track, .. } = one;
     let nearest = identification.nearest.as_ref();
@@ -124,7 +124,7 @@ fn record<'a>(frame: &LabelledFrame, one: &'a IdentifiedFace) -> FaceRecord<'a> 
     }
 }
 
-/// Subscribers that are told the same, and who is in sight.
+/// Subscribers to the same frames, with the people in sight.
 pub(super) struct Subscribers<'a> {
     list: Vec<Box<dyn Subscriber + 'a>>,
     presence: Presence,
@@ -138,12 +138,12 @@ impl<'a> Subscribers<'a> {
         Self { list: picked, presence: Presence::new(left_after_ns) }
     }
 
-    /// Whether there is nobody to tell.
+    /// Whether there are no subscribers.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Tells everybody of the next frame.
+    /// Notifies all of the next frame.
     pub fn tell(&mut self, frame: &LabelledFrame) -> Result<(), LabelError> {
         if self.list.is_empty() {
             return Ok(());
@@ -156,7 +156,7 @@ impl<'a> Subscribers<'a> {
         Ok(())
     }
 
-    /// Tells everybody that the job is done.
+    /// Notifies all that the job is done.
     pub fn finish(mut self, end: &Ending<'_>) -> Result<(), LabelError> {
         let events = self.presence.finish();
         for mut one in self.list {

@@ -1,4 +1,4 @@
-//! Two passes: observe the whole video, decide with all of it in view, write.
+//! Two passes: observe the whole video, decide with whole tracks, write.
 
 use std::sync::Arc;
 
@@ -34,13 +34,13 @@ pub(super) fn run(
     let writes = job.output.is_some() || job.view || !viewers.is_empty();
     let again = || spec.open(&job.input, job.live, control);
     let mut early = None;
-    // The end of the first pass leaves room for the beginning of the second.
+    // The second pass is prepared at the end of the first, when threads are free.
     let observed = observe(&job, &mut source, control, on_progress, || early = writes.then(again))?;
     let Observed { mut analysis, moments, work, statistics } = observed;
     let mut cut_off = source.cut_off().map(str::to_owned);
     drop(source);
     let stopped = control.is_stopping();
-    // What was seen until then is still written.
+    // The frames analysed until then are still written.
     control.resume();
     let same_deg = same_deg(&job.engine, job.gallery.as_ref());
     track::join(&mut analysis.observations, &analysis.cuts, same_deg);
@@ -57,7 +57,7 @@ pub(super) fn run(
     let annotator = job.drawing.annotator(job.gallery.as_ref())?;
     let (rendered, redacted) = match writes {
         true => {
-            // What a stop ended must begin anew.
+            // A stopped input must be opened again.
             let opening = early.transpose()?.filter(|opening| !opening.is_stopped());
             let opened = opening.map_or_else(again, Ok)?.finish()?;
             let (source, output) = spec.begin(OpenedSource { encoder, ..opened })?;
@@ -87,10 +87,10 @@ pub(super) fn run(
     Ok(summary)
 }
 
-/// What the first pass found.
+/// Results of the first pass.
 struct Observed {
     analysis: Analysis,
-    /// When each frame is shown, and for how long in nanoseconds.
+    /// Time and duration of each frame in nanoseconds.
     moments: Vec<(Moment, u64)>,
     work: Work,
     statistics: Statistics,
@@ -130,7 +130,7 @@ fn observe(
     Ok(Observed { analysis: builder.finish(), moments, work, statistics })
 }
 
-/// Decides anew about an analysed video, and writes.
+/// Decides again about an analysed video, and writes.
 pub(super) fn relabel(
     mut job: RelabelJob<'_>,
     open: impl FnOnce() -> Result<(Source, FrameOutput), LabelError>,
@@ -173,7 +173,7 @@ pub(super) fn relabel(
     Ok(LabelSummary { redacted, explanations, frames: written, cut_off, ..summary })
 }
 
-/// What two runs took, one after the other.
+/// Adds up the statistics of two consecutive runs.
 fn one_after_the_other(mut first: Statistics, second: Option<Statistics>) -> Statistics {
     if let Some(second) = second {
         first.wall += second.wall;
@@ -182,8 +182,7 @@ fn one_after_the_other(mut first: Statistics, second: Option<Statistics>) -> Sta
     first
 }
 
-/// Every frame of an analysis with its faces; when frames without faces are shown is in `moments`, where it is
-/// known.
+/// Every frame of an analysis with its faces. `moments` holds the times of frames without faces, if known.
 fn labelled(analysis: &Analysis, decisions: &[Decision], moments: &[(Moment, u64)]) -> Vec<LabelledFrame> {
     let empty = |index: u64| {
         let known = usize::try_from(index).ok().and_then(|index| moments.get(index));
@@ -204,7 +203,7 @@ fn labelled(analysis: &Analysis, decisions: &[Decision], moments: &[(Moment, u64
     frames
 }
 
-/// Tells of the frames: of all where it is known when they are shown, else of those with faces.
+/// Reports the frames: all of them if their times are known, else those with faces.
 fn enter(
     summary: &mut RunSummary<'_>,
     analysis: &Analysis,
@@ -215,35 +214,35 @@ fn enter(
     frames.iter().filter(known).try_for_each(|frame| summary.enter(frame))
 }
 
-/// What is drawn on the frames of a video.
+/// The labels to draw on the frames of a video.
 struct Rendering<'a> {
     annotator: &'a Annotator,
     frames: &'a [LabelledFrame],
-    /// What is covered, and where.
+    /// The redaction.
     redaction: Option<(Redaction, &'a Covered)>,
     threads: usize,
-    /// Why the video could not be followed to its end when it was observed.
+    /// Why the video ended early in the first pass, if it did.
     cut_off: Option<String>,
 }
 
-/// What was written.
+/// Result of writing.
 struct Rendered {
     statistics: Statistics,
     redacted: Option<AuditSummary>,
-    /// Why the video could not be followed to its end.
+    /// Why the video ended early, if it did.
     cut_off: Option<String>,
 }
 
 /// A frame on its way to the output.
 struct Drawn {
     frame: Frame,
-    /// The same without names, where somebody wants that.
+    /// The same without names, if a subscriber needs it.
     unnamed: Option<Arc<Picture>>,
     /// What was covered.
     areas: Vec<Region>,
 }
 
-/// Draws what was decided and writes it.
+/// Draws the labels and writes the frames.
 fn render(
     mut source: Source,
     mut output: FrameOutput,

@@ -1,4 +1,4 @@
-//! What became of every image, on disk, so that a run can go on where another ended.
+//! What became of every image, on disk, so that a run can continue where another ended.
 
 use std::collections::BTreeMap;
 use std::fs::File;

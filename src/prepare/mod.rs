@@ -8,7 +8,7 @@
 //! - An image that is an aligned crop already is passed through: aligning it once more would
 //!   ruin it.
 //! - What became of every image is kept in [`JOURNAL`] beside the crops. A run that finds a
-//!   journal goes on where it ended.
+//!   journal continues where it ended.
 //! - The result does not depend on the number of threads.
 
 mod journal;
@@ -29,7 +29,7 @@ use crate::media::{MediaError, read_still, write_still};
 use journal::Journal;
 pub use source::{Image, Source};
 
-/// Name of the journal in the folder of crops: a line of settings, then a line an image
+/// Name of the journal in the folder of crops: a line of settings, then one line per image
 /// ([`Record`]), in the order of names once a run has ended.
 pub const JOURNAL: &str = "align.jsonl";
 
@@ -49,7 +49,7 @@ pub enum PrepareError {
     },
     /// A file or folder cannot be written.
     #[error(
-        "{path} cannot be written ({source}): make room or choose another folder, and run the same command again to go on",
+        "{path} cannot be written ({source}): free some space or choose another folder, and run the same command again to continue",
         path = path.display()
     )]
     Write {
@@ -62,11 +62,11 @@ pub enum PrepareError {
     #[error(transparent)]
     Detect(#[from] DetectError),
     /// A crop cannot be written.
-    #[error("{0}; run the same command again to go on")]
+    #[error("{0}; run the same command again to continue")]
     Crop(MediaError),
     /// The source has nothing in it.
     #[error(
-        "{path} has no images in it: it takes a folder with one folder of images a person, or a list file with lines `path label`",
+        "{path} has no images in it: give a folder with one folder of images per person, or a list file with lines `path label`",
         path = .0.display()
     )]
     Nobody(PathBuf),
@@ -91,7 +91,7 @@ pub enum PrepareError {
         crop: String,
     },
     /// The crops would lie among the photos.
-    #[error("{crops} lies in {photos}, so that the next run would take the crops for photos: choose a folder outside", crops = crops.display(), photos = photos.display())]
+    #[error("{crops} is inside {photos}, so the next run would take the crops for photos: choose a folder outside", crops = crops.display(), photos = photos.display())]
     Inside {
         /// Folder of the crops.
         crops: PathBuf,
@@ -100,7 +100,7 @@ pub enum PrepareError {
     },
     /// The folder of crops was begun with other settings.
     #[error(
-        "{folder} was begun with {before} and now {now} is asked for: use the same settings, or another folder",
+        "{folder} was begun with {before}, but now {now} is requested: use the same settings, or another folder",
         folder = folder.display()
     )]
     Settings {
@@ -112,7 +112,7 @@ pub enum PrepareError {
         now: String,
     },
     /// The journal's first line is not ours.
-    #[error("{path} is no journal of this program: move it away, or choose another folder", path = .0.display())]
+    #[error("{path} is not a journal of this program: move it away, or choose another folder", path = .0.display())]
     Journal(PathBuf),
 }
 
@@ -193,12 +193,12 @@ pub enum Outcome {
     Aligned,
     /// It was an aligned crop already and was passed through.
     AlreadyAligned,
-    /// It was an aligned crop of 96x112 already, and 112x112 is asked for: there is no crop,
+    /// It was an aligned crop of 96x112 already, and 112x112 is requested: there is not a crop,
     /// because the columns at the sides are not there.
     TooNarrow,
-    /// No face was found; there is no crop.
+    /// No face was found; there is not a crop.
     NoFace,
-    /// It cannot be decoded; there is no crop.
+    /// It cannot be decoded; there is not a crop.
     Unreadable,
     /// A file that no run wrote already has the name of the crop; it was left alone.
     Kept,
@@ -244,7 +244,7 @@ pub struct Report {
     pub images: usize,
     /// People in the source.
     pub identities: usize,
-    /// Files in the source that are no images by their names.
+    /// Files in the source that are not images by their names.
     pub ignored: usize,
     /// Images whose outcome was known before this run.
     pub done_before: usize,
@@ -258,13 +258,13 @@ pub struct Report {
     pub already_aligned: usize,
     /// Crops that were there before and not written by a run; left alone.
     pub kept: usize,
-    /// Images that were 96x112 crops already, where 112x112 is asked for.
+    /// Images that were 96x112 crops already, where 112x112 is requested.
     pub too_narrow: Vec<String>,
     /// Images in which no face was found.
     pub no_face: Vec<String>,
     /// Images that cannot be decoded.
     pub unreadable: Vec<Unreadable>,
-    /// People of whom there is no crop.
+    /// People of whom there is not a crop.
     pub without_crops: Vec<String>,
 }
 
@@ -296,14 +296,14 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} images of {} people: {} crops", self.images, self.identities, self.crops())?;
         writeln!(f, "{:>8} aligned, {} of them with several faces", self.aligned, self.several_faces)?;
-        writeln!(f, "{:>8} aligned before, passed through", self.already_aligned)?;
+        writeln!(f, "{:>8} already aligned, copied unchanged", self.already_aligned)?;
         writeln!(f, "{:>8} without a face", self.no_face.len())?;
         writeln!(f, "{:>8} unreadable", self.unreadable.len())?;
         let optional = [
-            (self.too_narrow.len(), "aligned before but too narrow for 112x112: no crop"),
-            (self.kept, "whose crop was there before and was left alone"),
-            (self.ignored, "further files that are no images"),
-            (self.not_done, "not done yet: run the same command again to go on"),
+            (self.too_narrow.len(), "already aligned but too narrow for 112x112: no crop"),
+            (self.kept, "with an existing crop, left unchanged"),
+            (self.ignored, "other files that are not images"),
+            (self.not_done, "not done yet: run the same command again to continue"),
         ];
         for (count, text) in optional.into_iter().filter(|(count, _)| *count > 0) {
             writeln!(f, "{count:>8} {text}")?;

@@ -1,4 +1,4 @@
-//! Where the photos come from: a folder a person, or a list file.
+//! Where the photos come from: a folder per person, or a list file.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -31,7 +31,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Lists a folder with one folder of images a person, or the images of a list file with
+    /// Lists a folder with one folder of images per person, or the images of a list file with
     /// lines `path label` (a path with spaces is fine; relative paths start at the list's
     /// folder). Hidden files do not count.
     ///
@@ -61,7 +61,7 @@ impl Source {
         self.photos.is_empty()
     }
 
-    /// Files that are no images by their names.
+    /// Files that are not images by their names.
     pub(super) fn ignored(&self) -> usize {
         self.ignored
     }
@@ -120,7 +120,7 @@ impl Source {
             let name = name.trim_end();
             // The label becomes a folder: it must not lead elsewhere, nor be hidden.
             if label.contains(['/', '\\']) || label.starts_with('.') {
-                return Err(error("the label is no name of a folder"));
+                return Err(error("the label cannot be the name of a folder"));
             }
             if seen.insert(name.to_owned(), index).is_some() {
                 return Err(error("the path is in the list twice"));

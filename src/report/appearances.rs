@@ -1,27 +1,27 @@
-//! Who was seen when.
+//! Appearances: who was seen when.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::identify::Who;
 
-/// A stretch of time in which someone was in the picture.
+/// A time span in which a person is in the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// When the first frame of the stretch came up, in nanoseconds since the start.
+    /// Start of its first frame, in nanoseconds since the start.
     pub start_ns: u64,
-    /// When its last frame went away.
+    /// End of its last frame.
     pub end_ns: u64,
 }
 
 impl Span {
-    /// How long it is, in nanoseconds.
+    /// Its duration in nanoseconds.
     pub fn length_ns(&self) -> u64 {
         self.end_ns.saturating_sub(self.start_ns)
     }
 }
 
-/// Where one person appears.
+/// The appearances of one person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appearance {
     /// Who.
@@ -33,13 +33,13 @@ pub struct Appearance {
 }
 
 impl Appearance {
-    /// How long the person is on screen in all, in nanoseconds.
+    /// Total time on screen in nanoseconds.
     pub fn screen_time_ns(&self) -> u64 {
         self.spans.iter().map(Span::length_ns).sum()
     }
 }
 
-/// Collects who was seen when, frame after frame.
+/// Collects appearances frame by frame.
 #[derive(Debug, Clone)]
 pub struct Appearances {
     gap_ns: u64,
@@ -47,7 +47,7 @@ pub struct Appearances {
 }
 
 impl Appearances {
-    /// Nobody yet. Someone who is out of the picture for `gap_ns` or less is taken to have
+    /// An empty collection. A person who is out of the picture for at most `gap_ns` counts as having
     /// stayed.
     pub fn new(gap_ns: u64) -> Self {
         Self { gap_ns, people: BTreeMap::new() }

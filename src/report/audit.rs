@@ -1,4 +1,4 @@
-//! Proof of a redaction: every frame in which a face was found, and that it is covered.
+//! The audit of a redaction: every frame with a face, and that the face is covered.
 
 use serde::Serialize;
 
@@ -40,7 +40,7 @@ struct Entry<'a> {
     covered: bool,
 }
 
-/// What a redaction did, in numbers.
+/// Counts of a redaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AuditSummary {
     /// Frames in which a face was found.
@@ -53,8 +53,8 @@ pub struct AuditSummary {
     pub faces_left: u64,
 }
 
-/// Checks frame by frame that what was to be covered is, and writes it down as JSON lines where
-/// that is wanted: one line a frame in which a face was found or an area covered.
+/// Checks frame by frame that the faces to be covered are covered, and optionally records it as JSON lines:
+/// one line per frame in which a face was found or an area covered.
 pub struct Audit {
     output: Option<Output>,
     summary: AuditSummary,
@@ -70,8 +70,8 @@ impl Audit {
     /// were covered.
     ///
     /// # Errors
-    /// [`ReportError::Uncovered`] when a face that was to be covered is not, wholly: the video
-    /// must not be given away. Otherwise when the file cannot be written.
+    /// [`ReportError::Uncovered`] when a face that was to be covered is not covered completely: the video must
+    /// not be published. Otherwise when the file cannot be written.
     pub fn enter(
         &mut self,
         (frame, pts_ns): (u64, u64),
@@ -104,7 +104,7 @@ impl Audit {
         }
     }
 
-    /// What was entered.
+    /// The counts so far.
     pub fn summary(&self) -> AuditSummary {
         self.summary
     }

@@ -28,7 +28,7 @@ const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00
 #[derive(Debug, thiserror::Error)]
 pub enum ChartError {
     /// The name ends in neither `.svg` nor `.png`.
-    #[error("{path} is no name for a chart: end it in .svg or .png", path = .0.display())]
+    #[error("{path} does not have the extension of a chart: use .svg or .png", path = .0.display())]
     Format(PathBuf),
     /// The picture cannot be made.
     #[error("the chart cannot be drawn ({0}): this is a defect of sphereface, please report it")]

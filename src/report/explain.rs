@@ -1,4 +1,4 @@
-//! Why a track was given its name, in words.
+//! Explanations of the decisions about tracks, as text.
 
 use std::fmt;
 
@@ -7,22 +7,22 @@ use crate::detect::Quality;
 use crate::identify::{Candidate, Decision, ViaTrack, Who};
 use crate::track::{self, Observation};
 
-/// The decision about a track with its circumstances; its text tells them in a line.
+/// The decision about a track with its evidence; displayed as one line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
     /// What was decided.
     pub decision: Decision,
-    /// From when to when the track goes.
+    /// Start and end of the track.
     pub shown: Span,
-    /// When its best view is shown, in nanoseconds since the start.
+    /// Time of its best view, in nanoseconds since the start.
     pub best_ns: u64,
-    /// How good that is.
+    /// Quality of the best view.
     pub best: Quality,
 }
 
 impl Explanation {
-    /// The decisions about the tracks of `observations`, in the order of tracks. Transient tracks are
-    /// not told of.
+    /// The decisions about the tracks of `observations`, in the order of tracks, without transient
+    /// tracks.
     pub fn of(observations: &[Observation], decisions: &[Decision]) -> Vec<Self> {
         let explain = |track: track::Track| {
             let decision =
@@ -61,7 +61,7 @@ impl fmt::Display for Bar {
         } else if bar_deg > 0.0 {
             write!(f, "named below {bar_deg:.1} for such views ({threshold_deg:.1} from the front)")
         } else {
-            write!(f, "and such views say nothing (named below {threshold_deg:.1} from the front)")
+            write!(f, "but such views carry no information (named below {threshold_deg:.1} from the front)")
         }
     }
 }
@@ -77,14 +77,14 @@ impl fmt::Display for Explanation {
                 if let Some(ViaTrack { track, angle_deg }) = via_track {
                     write!(
                         f,
-                        "; a little too far, but only {angle_deg:.1} degrees from track {track}, which is {}",
+                        "; slightly beyond the threshold, but only {angle_deg:.1} degrees from track {track}, which is {}",
                         nearest.name
                     )?;
                 }
                 if *ambiguous {
-                    write!(f, ", but somebody else is as near")?;
+                    write!(f, ", but the runner-up is about as near")?;
                 } else if who.name().is_none() && f64::from(nearest.judged_deg()) < *threshold {
-                    write!(f, ", but another face of the same frame is nearer to them")?;
+                    write!(f, ", but another face in the same frame is nearer to them")?;
                 }
                 if let Some(runner_up) = runner_up {
                     write!(f, "; then {}", Near(runner_up))?;
@@ -93,13 +93,13 @@ impl fmt::Display for Explanation {
                     let [angle, counter] = [rejected.candidate.angle_deg, rejected.counter_angle_deg];
                     write!(
                         f,
-                        "; not {} at {angle:.1} degrees, because the counter-example {} lies at {counter:.1}",
+                        "; not {} at {angle:.1} degrees, because the counter-example {} is at {counter:.1}",
                         rejected.candidate.name, rejected.counter_example
                     )?;
                 }
                 write!(
                     f,
-                    "; of {} views {} are nearest to {}, {} of them near enough alone ({:.0} % by weight)",
+                    "; of {} views, {} are nearest to {}, {} of them below the threshold on their own ({:.0} % by weight)",
                     votes.views,
                     votes.nearest,
                     nearest.name,
@@ -107,8 +107,8 @@ impl fmt::Display for Explanation {
                     100.0 * votes.share
                 )?;
             }
-            (_, None) => write!(f, "; nobody was looked for")?,
-            (None, _) => write!(f, "; nobody to compare with, or no view that could be embedded")?,
+            (_, None) => write!(f, "; no gallery was given")?,
+            (None, _) => write!(f, "; no templates to compare with, or no embedded view")?,
         }
         let Quality { size_px, yaw_deg, pitch_deg, sharpness, .. } = self.best;
         write!(
@@ -196,22 +196,19 @@ mod tests {
         assert_eq!(
             lines[0],
             "track 1, 0:01.0-0:02.0: Ada; nearest is Ada at 20.1 degrees (still ada-2.jpg), named below 67.1; \
-             then Bo at 81.0 degrees (the mean of the stills); of 12 views 11 are nearest to Ada, 9 of them \
-             near enough alone (95 % by weight); best view at 1.20 s: 80 px, turned 5 degrees to the side and \
-             3 up or down, sharpness 0.31"
+             then Bo at 81.0 degrees (the mean of the stills); of 12 views, 11 are nearest to Ada, 9 of them \
+             below the threshold on their own (95 % by weight); best view at 1.20 s: 80 px, turned 5 degrees \
+             to the side and 3 up or down, sharpness 0.31"
         );
-        for part in [
-            "Unknown 1",
-            "another face of the same frame",
-            "not Ada at 40.0 degrees",
-            "twin.jpg lies at 30.0",
-        ] {
+        for part in
+            ["Unknown 1", "another face in the same frame", "not Ada at 40.0 degrees", "twin.jpg is at 30.0"]
+        {
             assert!(lines[1].contains(part), "{}", lines[1]);
         }
-        let part =
-            "named below 67.1; a little too far, but only 48.6 degrees from track 1, which is Ada; then Bo";
+        let part = "named below 67.1; slightly beyond the threshold, but only 48.6 degrees from track 1, \
+                    which is Ada; then Bo";
         assert!(lines[2].contains(part), "{}", lines[2]);
-        let part = "named below 67.1, but somebody else is as near; then Bo at 61.5 degrees";
+        let part = "named below 67.1, but the runner-up is about as near; then Bo at 61.5 degrees";
         assert!(lines[3].contains(part), "{}", lines[3]);
     }
 }

@@ -1,4 +1,4 @@
-//! One face of one frame, as it is written.
+//! One face of one frame, as written to reports.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::ReportError;
 use crate::detect::Quality;
 use crate::identify::Who;
 
-/// One face of one frame, with what explains its name.
+/// One face of one frame with the evidence of its name.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FaceRecord<'a> {
     /// Index of the frame, from 0.
@@ -30,28 +30,27 @@ pub struct FaceRecord<'a> {
     pub quality: Quality,
     /// Who it is; `null` when unknown.
     pub name: Option<&'a str>,
-    /// Number of the stranger ("Unknown 3"), one number a person all through the video; `null`
-    /// for people with a name and where strangers are not told apart.
+    /// Number of the stranger ("Unknown 3"), one number per person through the whole video; `null` for people
+    /// with a name and if strangers are not numbered.
     pub stranger: Option<u32>,
     /// Angle to the nearest person of the gallery in degrees, named or not; `null` when the
     /// gallery is empty.
     pub angle_deg: Option<f32>,
-    /// What of that person it was nearest to: the file name of a still, or `mean` for the mean
-    /// of the stills.
+    /// The nearest template of that person: the file name of a still, or `mean` for the mean of the stills.
     pub template: Option<&'a str>,
-    /// Degrees that the views of face and template take off the threshold: `angle_deg` and this together are
-    /// held to it. 180 where such views say nothing.
+    /// The handicap by view: degrees that the views of face and template take off the threshold. The sum of
+    /// `angle_deg` and this is compared with the threshold. 180 if such views carry no information.
     pub handicap_deg: Option<f32>,
     /// The second nearest person.
     pub runner_up: Option<&'a str>,
     /// Angle to the second nearest person in degrees.
     pub runner_up_angle_deg: Option<f32>,
-    /// The nearest is near enough to be named, but the second as near (`--margin`), so that nobody
-    /// is.
+    /// Whether the nearest person is below the threshold but does not beat the runner-up by the margin
+    /// (`--margin`), so that the face is unknown.
     pub ambiguous: bool,
-    /// A nearer person whose counter-examples (`gallery reject`) say that it is not them.
+    /// A nearer person who was rejected because of a counter-example (`gallery reject`).
     pub rejected: Option<&'a str>,
-    /// The other track that gave it its name, for which `angle_deg` alone is too large.
+    /// The other track from which it takes its name, if `angle_deg` alone is too large.
     #[serde(rename = "through")]
     pub via_track: Option<u32>,
     /// How many views of the track were compared with the gallery; `null` where the decision
@@ -62,7 +61,7 @@ pub struct FaceRecord<'a> {
 }
 
 impl FaceRecord<'_> {
-    /// What people call the face: the name, "Unknown 3", or "unknown".
+    /// The label of the face: the name, "Unknown 3", or "unknown".
     pub fn label(&self) -> String {
         match (self.name, self.stranger) {
             (Some(name), _) => name.to_owned(),
@@ -71,7 +70,7 @@ impl FaceRecord<'_> {
         }
     }
 
-    /// Refuses numbers that are infinite or none: they are in no file.
+    /// Refuses numbers that are not finite, which are never written.
     pub(super) fn check(&self) -> Result<(), ReportError> {
         let numbers = self.bbox.iter().chain(self.landmarks.as_flattened());
         let Quality { size_px, yaw_deg, pitch_deg, roll_deg, sharpness } = self.quality;

@@ -1,8 +1,8 @@
-//! Results: what a machine reads, what a player plays, and a page for people.
+//! Reports for programs, players and people.
 //!
 //! | writer | what |
 //! |---|---|
-//! | [`JsonLines`] | one JSON object a face a frame |
+//! | [`JsonLines`] | one JSON object per face and frame |
 //! | [`FaceTable`] | the same as CSV |
 //! | [`write_appearances`] | CSV: who, from when, to when |
 //! | [`write_subtitles`] | WebVTT or SubRip: the names while they are in the picture |
@@ -56,16 +56,16 @@ pub enum ReportError {
         /// Why.
         source: std::io::Error,
     },
-    /// Writing failed on the way.
-    #[error("writing {target} failed: {source}; nothing was left under that name")]
+    /// Writing failed.
+    #[error("writing {target} failed: {source}; no file was left there")]
     Write {
         /// The file, or "standard output".
         target: String,
         /// Why.
         source: std::io::Error,
     },
-    /// A file that belongs into a result cannot be read.
-    #[error("{path} cannot be read: {source}; it was to become part of the result")]
+    /// A file that is needed for a report cannot be read.
+    #[error("{path} cannot be read: {source}; it is needed for the result")]
     Read {
         /// The file.
         path: PathBuf,
@@ -82,7 +82,7 @@ pub enum ReportError {
     },
     /// A face that was to be covered is not.
     #[error(
-        "a face in frame {frame} was to be covered and is not: this is a defect of sphereface, please report it; no video was written"
+        "a face in frame {frame} should have been covered but was not: this is a defect of sphereface, please report it; no video was written"
     )]
     Uncovered {
         /// Index of the frame.

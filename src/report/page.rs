@@ -1,4 +1,4 @@
-//! One HTML file with everything in it: who was seen when, to look at and click on.
+//! A self-contained HTML page: who was seen when, with pictures; click to seek.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -20,15 +20,15 @@ const THUMBNAIL_QUALITY: u8 = 85;
 /// Where the page finds the video.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PageVideo {
-    /// There is none to play; whoever reads the page may still choose one.
+    /// There is none to play; the reader of the page may still choose one.
     None,
     /// A file that stays where it is; the page refers to it relative to its own folder.
     Beside(PathBuf),
-    /// A file that becomes part of the page.
+    /// A file that is embedded in the page.
     Embedded(PathBuf),
 }
 
-/// Someone on the page.
+/// A person on the page.
 #[derive(Debug, Clone)]
 pub struct PagePerson {
     /// Who, and when they appear.
@@ -44,7 +44,7 @@ pub struct PagePerson {
 /// The content of a report.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// What was looked at, for the heading.
+    /// The name of the video, for the heading.
     pub title: String,
     /// What to play.
     pub video: PageVideo,
@@ -54,11 +54,11 @@ pub struct Page {
     pub people: Vec<PagePerson>,
     /// Their colours, as in the video.
     pub colours: Colours,
-    /// What else there is to say: heading and text, for example the threshold.
+    /// Additional facts: heading and text, for example the threshold.
     pub facts: Vec<(String, String)>,
 }
 
-/// What the script of the page reads.
+/// The data for the script of the page.
 #[derive(Serialize)]
 struct Data<'a> {
     title: &'a str,
@@ -156,7 +156,7 @@ fn data_uri(video: &Path) -> Result<String, ReportError> {
     Ok(format!("data:{kind};base64,{}", STANDARD.encode(bytes)))
 }
 
-/// The parts of the way from the folder of `page` to `video`.
+/// The parts of the relative path from the folder of `page` to `video`.
 fn relative(page: &Path, video: &Path) -> Vec<String> {
     let absolute = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
     let folder = page.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -1,10 +1,10 @@
-//! Everything a run may leave behind, as one.
+//! All reports of a run together.
 
 use super::scenes::{ChapterFormat, SubtitleFormat, write_chapters, write_subtitles};
 use super::tables::write_appearances;
 use super::{Appearance, FaceRecord, FaceTable, JsonLines, Output, ReportError};
 
-/// Where results go; nothing by default.
+/// The reports to write; none by default.
 #[derive(Default)]
 pub struct Results {
     json_lines: Option<JsonLines>,

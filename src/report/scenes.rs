@@ -1,4 +1,4 @@
-//! Who is in the picture together: subtitles and chapters.
+//! Subtitles and chapters.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use super::{Appearance, Output, ReportError};
 /// Shortest chapter in nanoseconds: a shorter change of people belongs to the chapter before.
 pub const MIN_CHAPTER_NS: u64 = 2_000_000_000;
 
-/// A stretch of time with the same people in it.
+/// A time span with the same people in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Scene {
     start_ns: u64,
@@ -16,7 +16,7 @@ struct Scene {
     names: Vec<String>,
 }
 
-/// Cuts the time from 0 to `end_ns` wherever somebody with a name comes or goes.
+/// Divides the time from 0 to `end_ns` wherever a named person appears or leaves.
 fn scenes(people: &[Appearance], end_ns: u64) -> Vec<Scene> {
     let named: Vec<(&str, &Appearance)> =
         people.iter().filter_map(|person| Some((person.who.name()?, person))).collect();
@@ -48,7 +48,7 @@ fn chapters(people: &[Appearance], end_ns: u64) -> Vec<Scene> {
         let short = |scene: &Scene| scene.end_ns - scene.start_ns < MIN_CHAPTER_NS;
         match chapters.last_mut() {
             Some(last) if last.names == scene.names || short(&scene) => last.end_ns = scene.end_ns,
-            // Only the first can be short here: what follows it is the better title.
+            // Only the first can be short here; the next one is the better title.
             Some(last) if short(last) => *last = Scene { start_ns: last.start_ns, ..scene },
             _ => chapters.push(scene),
         }

@@ -47,7 +47,7 @@ const FACE_COLUMNS: [&str; 38] = [
     "label",
 ];
 
-/// Writes one row a face a frame: the fields of [`FaceRecord`], points and boxes in columns of
+/// Writes one row per face and frame: the fields of [`FaceRecord`], points and boxes in columns of
 /// their own, an empty field where there is nothing to say; `ambiguous` is true or false, and `known`
 /// (likewise) and `label` (the name, "Unknown 3" or "unknown") come last.
 pub struct FaceTable {
@@ -124,9 +124,8 @@ impl FaceTable {
     }
 }
 
-/// Writes one row an appearance: who (`label`, `known`), from when to when (nanoseconds and
-/// seconds since the start, exact, the end being when the last frame goes away), in the order
-/// of time.
+/// Writes one row per appearance in the order of time: who (`label`, `known`), from when to when (exact
+/// nanoseconds and seconds since the start; the end is that of the last frame).
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -155,7 +154,7 @@ fn number(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-/// A row as RFC 4180 has it.
+/// A row as defined by RFC 4180.
 fn row(fields: &[String]) -> Vec<u8> {
     let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     // Writing to memory cannot fail.

@@ -1,4 +1,4 @@
-//! Who is the same stranger.
+//! Clustering of tracks into strangers.
 
 use crate::embed::Embedding;
 
@@ -6,8 +6,8 @@ use crate::embed::Embedding;
 /// `same_deg` degrees apart on average (over all pairs of their members) the two nearest are
 /// joined. Members for which `apart` holds (two in one picture, say) never come together.
 ///
-/// The answer has a group for each template, numbered from 0 in the order of their first
-/// members. A track without a template is a group of its own.
+/// The result has a group number per template, from 0 in the order of their first members. A track without a
+/// template is a group of its own.
 pub fn cluster(
     templates: &[Option<Embedding>],
     apart: impl Fn(usize, usize) -> bool,

@@ -1,48 +1,47 @@
-//! Faces followed by position, from frame to frame, and the choice of those worth embedding.
+//! Following faces by position from frame to frame, and choosing the views to embed.
 
 use super::{FacePatch, GOOD_WEIGHT, Luma, Moment, weight};
 use crate::detect::{BBox, Face, Quality};
 
-/// How long a face may be unseen and still be followed by position alone, in nanoseconds.
+/// Longest gap in nanoseconds over which a face is followed by position alone.
 const POSITION_GAP_NS: u64 = 250_000_000;
-/// Least intersection over union of a face and where it was expected.
+/// Minimum intersection over union (IoU) of a face and its expected place.
 const LEAST_IOU: f32 = 0.3;
-/// Below this, or after a gap, the face is embedded, so that a jump to another person shows.
+/// IoU below which the face is embedded (as after a gap), so that a jump to another person is noticed.
 const SURE_IOU: f32 = 0.5;
-/// What a face differs from the one before (1 less the correlation of their [patches](FacePatch)) without
-/// any doubt that it is the same one.
+/// Change between consecutive faces of a chain (1 - correlation of their [patches](FacePatch)) up to which they
+/// are the same without doubt.
 const LEAST_CHANGE: f32 = 0.1;
-/// A face that differs this many times as much as its chain did lately may be another person in the
-/// same place. Of 23 people who followed one another, each differed by 0.12 at least, and most by 0.4 and
-/// more, where a face that goes on differs by 0.01 to 0.1, and by 0.3 in a fast turn.
+/// Ratio of a change to the recent changes of the chain above which the face may be another person in the
+/// same place. Of 23 people who followed one another, each differed by at least 0.12 and most by 0.4 or more,
+/// while a continuing face differs by 0.01 to 0.1, and by 0.3 in a fast turn.
 const SUDDEN: f32 = 2.5;
-/// More than that says no more about how a chain changes: what differs by [`SUDDEN`] times as much is in
-/// doubt whatever came before.
+/// Limit of a single change in the recent mean. So a change above [`SUDDEN`] times this is always in doubt.
 const MOST_CHANGE: f32 = 0.15;
-/// Views that are embedded at most until a good one tells who it is, after such a change.
+/// Maximum number of views embedded after such a change until a good one identifies the face.
 const DOUBTED: u32 = 8;
-/// Share of the newest motion in the motion that is expected, and of the newest change.
+/// Weight of the newest motion, and of the newest change, in their running means.
 const NEWEST: f32 = 0.5;
-/// Frames over which motion is extrapolated at most.
+/// Maximum number of frames over which motion is extrapolated.
 const EXTRAPOLATED: f32 = 3.0;
 
 /// Frames between the first views embedded. A new track is embedded often, since its first frames
 /// may show little (a fade, a face that turns in); then less and less, each view after half
 /// the frames that the views before it span.
 const FIRST_STEP: u64 = 2;
-/// A view this many times as good as the best embedded so far is better.
+/// Ratio of quality to the best embedded view above which a view is better.
 const BETTER: f32 = 1.2;
-/// A view turned this much from every view embedded so far is different, in degrees.
+/// Pose difference in degrees to every embedded view above which a view is different.
 const DIFFERENT_DEG: f32 = 12.0;
-/// A view this many times as good as the best is worth a look when it is different.
+/// Ratio of quality to the best embedded view above which a different view is embedded.
 const WORTH: f32 = 0.25;
-/// A settled track is embedded this often even so, in nanoseconds.
+/// Interval in nanoseconds at which even a settled track is embedded.
 const REFRESH_NS: u64 = 500_000_000;
 
-/// Which faces are embedded.
+/// The faces to embed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Views {
-    /// None: nobody is looked for.
+    /// None, because nobody is to be identified.
     None,
     /// The first of a track, then those that are better or different, and one now and then.
     Telling,
@@ -50,27 +49,27 @@ pub enum Views {
     All,
 }
 
-/// What becomes of a face of the frame.
+/// The result for a face of the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
     /// The chain of faces it continues, from 0 in the order of appearance.
     pub chain: u32,
     /// Whether to embed it.
     pub embed: bool,
-    /// Whether its position leaves a doubt that it is the same person.
+    /// Whether its position leaves doubt that it is the same person.
     pub doubtful: bool,
-    /// How it looks beside the chain before it.
+    /// Its change against the chain before it.
     pub change: Change,
 }
 
-/// How a face looks beside the one before it in its place.
+/// Change of a face against the previous one in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// Like it.
+    /// Similar.
     None,
-    /// All at once unlike it, as another person may, or the same one in a fast turn.
+    /// Suddenly different, like another person, or the same person in a fast turn.
     Sudden,
-    /// All at once wholly unlike it; or a later face, while no good view of the chain was seen since.
+    /// Suddenly entirely different; or a later face, as long as no good view of the chain was seen since.
     Whole,
 }
 
@@ -88,13 +87,13 @@ struct Chain {
     bbox: BBox,
     frame: u64,
     pts_ns: u64,
-    /// Change of x1, y1, x2, y2 a frame.
+    /// Change of x1, y1, x2, y2 per frame.
     motion: [f32; 4],
-    /// What it looked like when it was last seen.
+    /// Its patch when it was last seen.
     patch: FacePatch,
-    /// How much that changed lately, from one frame to the next.
+    /// Running mean of its change from frame to frame.
     change: f32,
-    /// Views that are embedded at most to find a good one, since it changed as a whole.
+    /// Remaining views to embed in search of a good one after a sudden change.
     doubt: u32,
     /// Yaw and pitch of the views embedded.
     embedded: Vec<[f32; 2]>,
@@ -122,7 +121,7 @@ impl Chain {
         }
     }
 
-    /// Where it should be in that frame.
+    /// Its expected place in that frame.
     fn expected(&self, frame: u64) -> BBox {
         let frames = (frame.saturating_sub(self.frame) as f32).min(EXTRAPOLATED);
         let [x1, y1, x2, y2] = self.motion.map(|motion| motion * frames);
@@ -130,7 +129,7 @@ impl Chain {
         BBox { x1: a + x1, y1: b + y1, x2: c + x2, y2: d + y2 }
     }
 
-    /// Takes the face as the next of the chain. The answer says whether it changed all at once.
+    /// Adds the face to the chain; returns whether it changed suddenly.
     fn see(&mut self, moment: &Moment, face: &Face, luma: Luma<'_>) -> bool {
         let frames = moment.frame.saturating_sub(self.frame).max(1) as f32;
         let (before, now) = (self.bbox.sides(), face.bbox.sides());
@@ -147,7 +146,7 @@ impl Chain {
         self.change = (1.0 - NEWEST) * self.change + NEWEST * change.min(MOST_CHANGE);
         self.patch = patch;
         if change > SUDDEN * MOST_CHANGE {
-            // Whoever this is, what was embedded before says little of them.
+            // The earlier embedding is no longer representative of this face.
             self.embedded.clear();
             self.best_weight = 0.0;
             self.doubt = DOUBTED;
@@ -156,7 +155,7 @@ impl Chain {
         sudden
     }
 
-    /// Whether this view tells something that those embedded do not.
+    /// Whether this view adds information to those embedded.
     fn is_telling(&self, moment: &Moment, quality: &Quality) -> bool {
         let weight = weight(quality);
         let turned = |[yaw, pitch]: &[f32; 2]| {
@@ -183,7 +182,7 @@ impl Chain {
 }
 
 impl Follower {
-    /// Follows nobody yet; `views` are chosen for embedding.
+    /// A follower without faces; `views` selects the views to embed.
     pub fn new(views: Views) -> Self {
         Self { views, chains: Vec::new(), next: 0 }
     }

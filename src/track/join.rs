@@ -1,4 +1,4 @@
-//! Tracks joined with all of them in view.
+//! Joining tracks when all of them are known.
 
 use std::collections::BTreeMap;
 

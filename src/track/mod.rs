@@ -1,8 +1,7 @@
-//! Identity over time: which faces of a video are one person, and how much each view of them
-//! is worth.
+//! Tracking: which faces of a video are one person, and the weight of each view.
 //!
-//! A *track* is one person over consecutive frames of one shot. It ends at a cut: what joins
-//! appearances in different shots is a name, or the number of a stranger, never a position.
+//! A *track* is one person over consecutive frames of one shot. It ends at a cut. Appearances in different shots
+//! are joined by a name or the number of a stranger, never by position.
 
 mod cluster;
 mod follow;
@@ -38,7 +37,7 @@ impl fmt::Display for TrackId {
     }
 }
 
-/// A frame as far as tracking is concerned.
+/// The properties of a frame that tracking needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
     /// Index of the frame; the first has no predecessor, later ones come in order.
@@ -56,26 +55,26 @@ pub struct Observation {
     pub frame: u64,
     /// Presentation time of the frame, in nanoseconds since the start.
     pub pts_ns: u64,
-    /// How long the frame is shown, in nanoseconds.
+    /// Duration of the frame in nanoseconds.
     pub duration_ns: u64,
     /// Box, score and landmarks, in pixels of the frame.
     pub face: Face,
     /// Size, pose and sharpness.
     pub quality: Quality,
-    /// Where the face lies on the hypersphere; `None` where it was not embedded, because the
-    /// track had better views or nobody was looked for.
+    /// The embedding; `None` if it was not embedded, because the track had better views or nobody was to be
+    /// identified.
     pub embedding: Option<Embedding>,
     /// The track it belongs to.
     pub track: TrackId,
 }
 
 impl Observation {
-    /// When the frame goes away, in nanoseconds since the start.
+    /// End of the frame, in nanoseconds since the start.
     pub fn end_ns(&self) -> u64 {
         self.pts_ns.saturating_add(self.duration_ns)
     }
 
-    /// What its embedding counts for among those of its track: its [`weight_inside`].
+    /// Weight of its embedding within the track: its [`weight_inside`].
     pub fn weight(&self) -> f32 {
         weight_inside(&self.face, &self.quality)
     }
@@ -93,21 +92,20 @@ pub struct Track {
     pub first_frame: u64,
     /// The last frame that shows it.
     pub last_frame: u64,
-    /// When the first frame came up, in nanoseconds since the start.
+    /// Start of the first frame, in nanoseconds since the start.
     pub start_ns: u64,
-    /// When the last frame went away.
+    /// End of the last frame.
     pub end_ns: u64,
 }
 
-/// Frames in which something is seen that is surely a face. The detector's false alarms are gone
-/// sooner: in the two clips whose truth lists every face, each of the five tracks of three frames or
-/// less without a clear view was one.
+/// Length in frames from which a track is certainly a face. False detections are shorter: in the two clips
+/// whose truth lists every face, each of the five tracks of at most three frames without a clear view was one.
 const SURE_FRAMES: usize = 4;
-/// The detector's score of a clear view: what the authors of SphereFace asked of a face.
+/// Detector score of a clear view: the minimum that the authors of SphereFace required.
 const CLEAR_SCORE: f32 = 0.9;
 
 impl Track {
-    /// Whether it was seen so briefly, and never clearly, that it is hardly a face at all.
+    /// Whether it is a short track without a clear view, and probably not a face.
     /// `observations` are those that the track was made of.
     pub fn is_transient(&self, observations: &[Observation]) -> bool {
         let clear = |&at: &usize| observations.get(at).is_some_and(|one| one.face.score >= CLEAR_SCORE);
@@ -116,7 +114,7 @@ impl Track {
 }
 
 /// Least weight of a view that shows enough of a face to tell it from others. Templates of nothing
-/// but blurred profiles lie near each other, whoever they are of.
+/// but blurred profiles lie near each other, even of different people.
 const DISTINCT_WEIGHT: f32 = 0.25;
 
 /// Whether enough was seen of a track to recognise the same person in another one: a view, with an
@@ -151,9 +149,8 @@ const FULL_SHARPNESS: f32 = 0.3;
 /// Angle away from the camera at which a view counts for half.
 const HALF_POSE_DEG: f32 = 30.0;
 
-/// What a view of a face counts for, in 0..=1: the product of its size and its sharpness in
-/// parts of what is enough, and 2^-(angle / [`HALF_POSE_DEG`])^2 of the angle between the face
-/// and the camera.
+/// Weight of a view, 0..=1: the product of its size and sharpness, relative to what is sufficient, and of
+/// 2^-(angle / [`HALF_POSE_DEG`])^2 for the angle between the face and the camera.
 ///
 /// One blurred profile (a twentieth or less) does not outvote ten good frames.
 pub fn weight(quality: &Quality) -> f32 {
@@ -164,7 +161,7 @@ pub fn weight(quality: &Quality) -> f32 {
     if weight.is_finite() { weight } else { 0.0 }
 }
 
-/// Least weight of a view that tells two people apart whatever they do.
+/// Minimum weight of a view that reliably tells two people apart.
 const GOOD_WEIGHT: f32 = 0.25;
 
 /// The [`weight`] of a view, times the square of the share of the face that lies in the picture.

@@ -1,10 +1,10 @@
-//! A small grey copy of a face, which tells a face that moved from another face in its place.
+//! A small grey copy of a face, to distinguish a face that moved from another face in its place.
 
 use crate::detect::BBox;
 
 /// Cells along a side of a [`FacePatch`].
 const CELLS: usize = 16;
-/// Pixels that are read along a side of a cell at most.
+/// Maximum number of pixels read along a side of a cell.
 const SAMPLES: usize = 4;
 
 /// The grey values of a face box in 16 x 16 cells, without their mean and of unit length: the same
@@ -15,7 +15,7 @@ pub struct FacePatch([f32; CELLS * CELLS]);
 /// The brightness of a picture.
 #[derive(Debug, Clone, Copy)]
 pub struct Luma<'a> {
-    /// A byte for each pixel, row by row.
+    /// One byte per pixel, row by row.
     pub bytes: &'a [u8],
     /// Pixels of a row.
     pub width: usize,
@@ -68,7 +68,7 @@ fn samples(first: f32, last: f32, side: usize) -> [[usize; SAMPLES]; CELLS] {
     std::array::from_fn(|cell| {
         std::array::from_fn(|sample| {
             let at = first + ((cell * SAMPLES + sample) as f32 + 0.5) * step;
-            // A number that is none becomes 0.
+            // NaN becomes 0.
             at.clamp(0.0, most) as usize
         })
     })

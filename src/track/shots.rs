@@ -1,5 +1,4 @@
-//! Where one shot ends and the next begins, and what changed within a shot, both told from a
-//! small grey copy of each frame.
+//! Detection of cuts, and of changed regions within a shot, on a small grey copy of each frame.
 
 use std::ops::Range;
 
@@ -51,7 +50,7 @@ impl Thumbnail {
         Self { cells, columns, rows, cell_px }
     }
 
-    /// Whether `self` begins a new shot after `before`. A fade or a dissolve is no cut.
+    /// Whether `self` begins a new shot after `before`. A fade or a dissolve is not a cut.
     pub fn cuts_from(&self, before: &Thumbnail) -> bool {
         if (self.columns, self.rows) != (before.columns, before.rows) {
             return true;

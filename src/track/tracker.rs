@@ -1,21 +1,21 @@
-//! Chains of faces joined to tracks by their embeddings.
+//! Joining chains of faces to tracks by their embeddings.
 
 use super::{Change, GOOD_WEIGHT, Moment, TrackId, weight};
 use crate::detect::{BBox, Face, Quality};
 use crate::embed::Embedding;
 
-/// How long a person may be out of sight and still be the same track, in nanoseconds.
+/// Longest time out of sight within a track, in nanoseconds.
 pub const GAP_NS: u64 = 3_000_000_000;
-/// Someone who comes back elsewhere must look this much more alike, in degrees.
+/// Additional similarity in degrees required of a person who comes back elsewhere.
 const ELSEWHERE_DEG: f64 = 6.0;
-/// Boxes of one face in one place differ by this ratio of their areas at most: what the detector
-/// makes of it, and a step to or from the camera.
+/// Minimum ratio of the areas of two boxes of one face in one place, by the variation of the detector and a
+/// step to or from the camera.
 const SAME_SIZE: f32 = 0.4;
-/// The ratio of areas that a second out of sight adds to that: half or twice the side.
+/// Factor on that ratio per second out of sight: half or twice the side.
 const SIZE_A_SECOND: f32 = 0.25;
-/// A face that differs from its track by this much more than two views of a person may is somebody else,
-/// wherever it is, in degrees. From one view of a track to the next, 385 views of small and turned faces in
-/// real clips differed by 4 degrees more than two views may at most.
+/// Degrees beyond the largest angle between two views of a person at which a face is another person than its
+/// track, wherever it is. From one view of a track to the next, 385 views of small and turned faces in real clips
+/// exceeded that angle by at most 4 degrees.
 const OTHER_DEG: f64 = 12.0;
 /// Degrees by which a face that looks all at once unlike its chain may be farther from who was there before
 /// than two views of a person may, where it is a good view. Of 66 such changes to another person the two nearest
@@ -33,21 +33,21 @@ const REPLACED_DEG: f64 = 5.0;
 pub struct Seen<'a> {
     /// Its chain.
     pub chain: u32,
-    /// Whether its position leaves a doubt that it continues the chain.
+    /// Whether its position leaves doubt that it continues the chain.
     pub doubtful: bool,
-    /// How it looks beside the chain before it.
+    /// Its change against the chain before it.
     pub change: Change,
-    /// Where it is.
+    /// Its box, landmarks and score.
     pub face: &'a Face,
-    /// How good a view it is.
+    /// Its quality.
     pub quality: &'a Quality,
     /// Its embedding.
     pub embedding: Option<&'a Embedding>,
 }
 
-/// Makes tracks of chains as the frames come. Every cut ends all tracks. Within a shot, a chain
-/// whose first view looks like somebody who went out of sight up to [`GAP_NS`] ago continues
-/// that track: at once, so that no number is ever taken back.
+/// Builds tracks from chains frame by frame. Every cut ends all tracks. Within a shot, a chain whose first view
+/// looks like a person who went out of sight up to [`GAP_NS`] ago continues that track immediately, so that no
+/// number is ever revoked.
 #[derive(Debug)]
 pub struct Tracker {
     same_deg: Option<f64>,
@@ -55,11 +55,11 @@ pub struct Tracker {
     next: u32,
 }
 
-/// A track that may go on.
+/// A track that may continue.
 #[derive(Debug)]
 struct Open {
     id: TrackId,
-    /// The chain that shows it; none when that has jumped to somebody else.
+    /// The chain that shows it; `None` if that has jumped to another person.
     chain: Option<u32>,
     bbox: BBox,
     frame: u64,
@@ -87,7 +87,7 @@ impl Open {
         let values = embedding.as_slice();
         let (first, sum) = self.sum.get_or_insert_with(|| (embedding.clone(), vec![0.0; values.len()]));
         if first.model() == embedding.model() {
-            // A view of no weight says more than nothing as long as it is the only one.
+            // A view of weight 0 is still better than none.
             let weight = f64::from(weight.max(1e-3));
             self.last = Some(embedding.clone());
             sum.iter_mut().zip(values).for_each(|(sum, &x)| *sum += weight * f64::from(x));
@@ -96,8 +96,8 @@ impl Open {
 }
 
 impl Tracker {
-    /// No tracks yet. Two views of one person differ by `same_deg` degrees at most; `None`, for
-    /// a model of which nobody knows, joins nothing.
+    /// A tracker without tracks. Two views of one person differ by at most `same_deg` degrees; `None`, for a model
+    /// without calibration, joins nothing.
     pub fn new(same_deg: Option<f64>) -> Self {
         Self { same_deg, tracks: Vec::new(), next: 1 }
     }
@@ -129,7 +129,7 @@ impl Tracker {
             let track = &mut self.tracks[at];
             (track.chain, track.bbox) = (Some(seen.chain), seen.face.bbox);
             (track.frame, track.pts_ns) = (moment.frame, moment.pts_ns);
-            // A poor view that may be somebody else's is compared, but nobody is compared with it.
+            // A poor view that may show another person is compared, but later views are not compared with it.
             let weight = weight(seen.quality);
             let known = seen.change != Change::Whole || weight >= GOOD_WEIGHT || track.sum.is_none();
             if let Some(embedding) = seen.embedding.filter(|_| known) {
@@ -160,7 +160,7 @@ impl Tracker {
         {
             return Some(at);
         }
-        // Who takes the place of another one has to look more alike to be somebody before.
+        // A person who takes the place of another must look more alike to be one seen before.
         let replaced_deg = if seen.change == Change::None { 0.0 } else { REPLACED_DEG };
         let same_deg = self.same_deg? - replaced_deg;
         let in_frame = |track: &Open| {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     impl Scene {
-        /// Sees faces (chain, x, embedding angle) at that frame, 25 a second.
+        /// Sees faces (chain, x, embedding angle) at that frame, 25 per second.
         fn see(&mut self, frame: u64, cut: bool, faces: &[(u32, f32, Option<f64>)]) -> Vec<u32> {
             let quality =
                 Quality { size_px: 80.0, yaw_deg: 0.0, pitch_deg: 0.0, roll_deg: 0.0, sharpness: 0.3 };

@@ -1,4 +1,4 @@
-//! Random changes of the images, and their way into the network.
+//! Random augmentation of images, and their conversion to network input.
 
 use std::f64::consts::PI;
 
@@ -29,9 +29,9 @@ fn about(random: &mut Xoshiro256PlusPlus, most: f64) -> f64 {
     (2.0 * random.random::<f64>() - 1.0) * most
 }
 
-/// The changes of `config`, by `random`, of an image 96 or 112 pixels wide: a crop.
+/// Augments an image of 96 or 112 pixels width by `config` and crops it.
 ///
-/// Every image draws the same numbers in the same order, whatever becomes of them.
+/// Every image draws the same random numbers in the same order, whether they are used or not.
 pub fn augment(image: &RgbImage, config: &AugmentConfig, random: &mut Xoshiro256PlusPlus) -> RgbImage {
     let mut crop = place(image, config, random);
     let lower = random.random::<f64>() < config.low_resolution;
@@ -58,7 +58,7 @@ pub fn augment(image: &RgbImage, config: &AugmentConfig, random: &mut Xoshiro256
             }
             for (value, colour) in pixel.iter_mut().zip(colours) {
                 let changed = ((f64::from(*value) - 127.5) * contrast + 127.5) * colour + brightness;
-                // A cast of floats keeps to 0..=255.
+                // A cast from float saturates to 0..=255.
                 *value = changed.round() as u8;
             }
         }
@@ -80,7 +80,7 @@ pub fn augment(image: &RgbImage, config: &AugmentConfig, random: &mut Xoshiro256
     crop
 }
 
-/// Cuts the crop out of the middle of the image, shifted, turned and zoomed.
+/// Crops the middle of the image, shifted, rotated and scaled.
 fn place(image: &RgbImage, config: &AugmentConfig, random: &mut Xoshiro256PlusPlus) -> RgbImage {
     let dx = about(random, config.shift_x_px);
     let dy = about(random, config.shift_y_px);
@@ -88,7 +88,7 @@ fn place(image: &RgbImage, config: &AugmentConfig, random: &mut Xoshiro256PlusPl
     let angle = about(random, config.rotation_deg) * PI / 180.0;
     let margin = (image.width() - WIDTH) / 2;
     if config.zoom == 0.0 && config.rotation_deg == 0.0 {
-        // Whole pixels: nothing is blurred by resampling.
+        // Whole pixels only, so that nothing is blurred by resampling.
         let (dx, dy) = (dx.round() as i64 + i64::from(margin), dy.round() as i64);
         return RgbImage::from_fn(WIDTH, HEIGHT, |x, y| {
             let at = |n: u32, by: i64, size: u32| (i64::from(n) + by).clamp(0, i64::from(size) - 1) as u32;
@@ -105,7 +105,7 @@ fn place(image: &RgbImage, config: &AugmentConfig, random: &mut Xoshiro256PlusPl
     })
 }
 
-/// The image between its pixels; beyond the border, the border.
+/// Bilinear interpolation; beyond the border, the border is repeated.
 fn bilinear(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
     let x = x.clamp(0.0, f64::from(image.width() - 1));
     let y = y.clamp(0.0, f64::from(image.height() - 1));
@@ -126,7 +126,7 @@ fn bilinear(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
 /// Writes the pixels of a crop in the network's range, (x - 127.5) / 128.
 ///
 /// # Panics
-/// When `to` is no crop long.
+/// When `to` is not a crop long.
 pub fn write_pixels(crop: &RgbImage, order: ChannelOrder, to: &mut [f32]) {
     assert_eq!((crop.as_raw().len(), to.len()), (CROP_LEN, CROP_LEN));
     for (to, &[r, g, b]) in to.as_chunks_mut().0.iter_mut().zip(crop.as_raw().as_chunks().0) {

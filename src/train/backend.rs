@@ -1,4 +1,4 @@
-//! Where the network is trained: on our kernels or through the tensor library.
+//! The backend of training: our kernels or the tensor library.
 
 use super::TrainError;
 use super::network::{self, Network};
@@ -38,7 +38,7 @@ impl Backend {
         Self::Kernels(Box::new(Network::new(architecture, parameters, device.isa(), threads)))
     }
 
-    /// Samples that go through the network together.
+    /// Number of samples processed together.
     pub fn chunk(&self) -> usize {
         match self {
             Self::Kernels(_) => network::CHUNK,
@@ -56,7 +56,7 @@ impl Backend {
         }
     }
 
-    /// Takes the values of `parameters` after they have changed.
+    /// Updates the network with the changed values of `parameters`.
     pub fn refresh(&mut self, parameters: &[Parameter]) {
         match self {
             Self::Kernels(network) => network.refresh(parameters),
@@ -86,7 +86,7 @@ impl Backend {
         }
     }
 
-    /// Adds up the gradients by all parameters, given the gradient by the features
+    /// Adds up the gradients w.r.t. all parameters, given the gradient w.r.t. the features
     /// [samples, embedding] of the chunk that went forward last. They are those of the parameters
     /// after [`collect`](Self::collect).
     ///

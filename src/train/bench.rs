@@ -1,4 +1,4 @@
-//! How fast this machine trains, part by part.
+//! Benchmark of training, part by part.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use super::network::CROP_LEN;
 use super::optimiser::Optimiser;
 use crate::nn::Device;
 
-/// Milliseconds an image of each part; medians over the batches.
+/// Milliseconds per image of each part; medians over the batches.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// Images a batch.
+    /// Images per batch.
     pub batch: usize,
-    /// Threads that compute.
+    /// Compute threads.
     pub threads: usize,
-    /// What the network runs on.
+    /// Device of the network.
     pub device: String,
-    /// Instruction set of what runs on the CPU.
+    /// Instruction set on the CPU.
     pub isa: String,
     /// The network.
     pub network: String,
@@ -35,15 +35,15 @@ pub struct Report {
     pub classes: usize,
     /// Decoding and augmenting on one thread; `None` without a data set.
     pub loading_ms: Option<f64>,
-    /// The network forwards.
+    /// Forward pass.
     pub forward_ms: f64,
     /// Losses with their gradients.
     pub losses_ms: f64,
-    /// The network backwards.
+    /// Backward pass.
     pub backward_ms: f64,
     /// Optimiser, and repacking the weights.
     pub update_ms: f64,
-    /// Images a second of all but loading, which goes on in threads of its own.
+    /// Images per second of everything but loading, which runs in parallel.
     pub images_per_s: f64,
 }
 
@@ -52,10 +52,10 @@ impl fmt::Display for Report {
         let Self { batch, threads, device, network, classes, images_per_s, .. } = self;
         writeln!(
             f,
-            "{network}, {classes} classes, batches of {batch}, {threads} threads, on {device}: milliseconds an image"
+            "{network}, {classes} classes, batches of {batch}, {threads} threads, on {device}: milliseconds per image"
         )?;
         if let Some(loading_ms) = self.loading_ms {
-            writeln!(f, "loading   {loading_ms:9.3} (one thread, beside the others)")?;
+            writeln!(f, "loading   {loading_ms:9.3} (one thread, in parallel with the others)")?;
         }
         for (part, ms) in [
             ("forward", self.forward_ms),
@@ -70,10 +70,10 @@ impl fmt::Display for Report {
 }
 
 /// Trains `batches` batches (after one that does not count) of random numbers on `device` with the
-/// network, loss, optimiser and threads of `config` on `classes` classes, and loads as many of `dataset`.
+/// network, loss, optimiser and threads of `config` on `classes` classes, and loads the same number of batches from `dataset`.
 ///
 /// # Errors
-/// When the settings make no sense, an image cannot be used or the device fails.
+/// When the settings are invalid, an image cannot be used or the device fails.
 pub fn bench(
     config: &Config,
     classes: usize,
@@ -98,7 +98,7 @@ pub fn bench(
         let Some(totals) = model.gradients(pass)? else { unreachable!("nobody stops it") };
         let length = Optimiser::gradient_length(&model.parameters);
         let update = Instant::now();
-        // A rate of nothing: the numbers stay those of a beginning, whatever the batches.
+        // A learning rate of 0, so that the weights stay those of the start.
         model.update(&mut optimiser, 0.0, number + 1, length);
         let all = [totals.forward, totals.losses, totals.backward, update.elapsed(), start.elapsed()];
         if number > 0 {

@@ -1,4 +1,4 @@
-//! Checkpoints: everything a run needs to go on as if it had never stopped.
+//! Checkpoints: everything a run needs to continue as if it had never stopped.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::nn::{Precision, Tensor, Weights, WeightsError};
 /// Name of the file in the output folder.
 pub const FILE_NAME: &str = "checkpoint.safetensors";
 
-/// What is kept beside tensors and settings. The order of the images and all that is random
+/// State of a run apart from tensors and settings. The order of the images and all random numbers
 /// follow from the seeds and the iteration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -22,12 +22,12 @@ pub struct State {
     pub iteration: u64,
     /// Identifies images and classes.
     pub dataset: String,
-    /// Seed of the order of the samples and of what is done to them; absent where it is the run's.
+    /// Seed of the order and augmentation of samples; absent if it is the run's.
     #[serde(default)]
     pub sample_seed: Option<u64>,
     /// Sums for the next line of metrics.
     pub window: Window,
-    /// What is known about how the run is doing.
+    /// State of the detection of divergence.
     pub health: DivergenceMonitor,
     /// Seconds of training so far.
     pub seconds: f64,
@@ -49,15 +49,15 @@ pub struct Checkpoint {
 const STATE: &str = "training_state";
 const CONFIG: &str = "training_config";
 
-/// Names of the tensors that an optimiser remembers, by parameter.
+/// Names of an optimiser's state tensors, by parameter.
 fn memory_names(parameter: &str) -> [String; 2] {
     [format!("optimiser.first.{parameter}"), format!("optimiser.second.{parameter}")]
 }
 
-/// Writes a checkpoint into the folder; it takes the place of the last one whole or not at all.
+/// Writes a checkpoint into the folder, replacing the previous one atomically.
 ///
 /// # Errors
-/// When it cannot be written; the last one is still there.
+/// When it cannot be written; the previous one is kept.
 pub fn save(
     folder: &Path,
     state: &State,
@@ -98,7 +98,7 @@ impl Checkpoint {
         }
         let mut weights = Weights::load(&path)?;
         let error = |cause: &str| TrainError::Checkpoint { path: path.clone(), cause: cause.into() };
-        let no_state = || error("it is no checkpoint of a training run");
+        let no_state = || error("it is not a checkpoint of a training run");
         let state = weights.metadata.remove(STATE).ok_or_else(no_state)?;
         let state = serde_json::from_str(&state).map_err(|_| no_state())?;
         let config = weights.metadata.remove(CONFIG).ok_or_else(no_state)?;
@@ -107,32 +107,32 @@ impl Checkpoint {
         Ok(Self { path, state, config, weights })
     }
 
-    /// Whether a run with `config` on the data set `dataset` can go on from here.
+    /// Whether a run with `config` on the data set `dataset` can continue from here.
     ///
     /// # Errors
-    /// When network, order of the samples or data differ; says which.
+    /// When network, order of the samples or data differ; names which.
     pub fn check(&self, config: &Config, dataset: &str) -> Result<(), TrainError> {
         let error = |cause: String| Err(TrainError::Checkpoint { path: self.path.clone(), cause });
         let (was, is) = (self.config.architecture()?, config.architecture()?);
         if was != is {
             let name = |a: &crate::embed::Architecture| format!("{a} with {} values", a.embedding);
             return error(format!(
-                "it is of {} and the run of {}: give the network of the checkpoint, or another --output",
+                "its network is {} but the run's is {}: use the network of the checkpoint, or another --output",
                 name(&was),
                 name(&is)
             ));
         }
         let (was, is) = (&self.config.network.channel_order, &config.network.channel_order);
         if was != is {
-            return error(format!("its channel order is {was} and that of the run {is}"));
+            return error(format!("its channel order is {was}, but the run's is {is}"));
         }
         let (was, is) = (self.config.data.batch, config.data.batch);
         if was != is {
-            return error(format!("its batches have {was} images and those of the run {is}"));
+            return error(format!("its batch size is {was}, but the run's is {is}"));
         }
         let (was, is) = (self.config.run.seed, config.run.seed);
         if was != is {
-            return error(format!("its seed is {was} and that of the run {is}"));
+            return error(format!("its seed is {was}, but the run's is {is}"));
         }
         if self.state.dataset != dataset {
             return error(
@@ -142,7 +142,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Puts the values into parameters and optimiser.
+    /// Restores parameters and optimiser.
     ///
     /// # Errors
     /// When they belong to another loss, teacher or optimiser.
@@ -155,7 +155,7 @@ impl Checkpoint {
         let values = |name: &str, shape: &[usize]| {
             weights.tensor(name, shape).map_err(|error| TrainError::Checkpoint {
                 path: path.clone(),
-                cause: format!("{error}; loss, teacher and optimiser have to be those of the checkpoint"),
+                cause: format!("{error}; loss, teacher and optimiser must be those of the checkpoint"),
             })
         };
         for (parameter, memory) in parameters.iter_mut().zip(&mut optimiser.memory) {
@@ -210,8 +210,11 @@ mod tests {
         let refusal =
             |text: &str, dataset: &str| checkpoint.check(&config(text), dataset).unwrap_err().to_string();
         assert!(checkpoint.check(&config("[network]\ndepth = 4\n[optimiser]\nrate = 0.01\n"), "d").is_ok());
-        assert!(refusal("", "d").contains("of sphereface4 with 512 values and the run of sphereface20"));
-        assert!(refusal("[network]\ndepth = 4\n[data]\nbatch = 2\n", "d").contains("batches"));
+        assert!(
+            refusal("", "d")
+                .contains("its network is sphereface4 with 512 values but the run's is sphereface20")
+        );
+        assert!(refusal("[network]\ndepth = 4\n[data]\nbatch = 2\n", "d").contains("batch size"));
         assert!(refusal("[network]\ndepth = 4\n[run]\nseed = 2\n", "d").contains("seed"));
         assert!(refusal("[network]\ndepth = 4\n", "e").contains("data set has changed"));
         let mut other = vec![Parameter::filled("c", vec![1], 0.0)];
@@ -232,7 +235,7 @@ mod tests {
             Checkpoint::load(folder.path())
                 .unwrap_err()
                 .to_string()
-                .contains("no checkpoint of a training run")
+                .contains("not a checkpoint of a training run")
         );
     }
 }

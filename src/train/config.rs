@@ -43,7 +43,7 @@ macro_rules! section {
 }
 
 section! {
-    /// The network and where it starts.
+    /// The network and its initial weights.
     NetworkConfig, NetworkFlags, "Network";
     /// Depth: 4, 10, 20, 36, 62 or 64
     depth: usize = 20, [long, value_name = "N"];
@@ -51,13 +51,13 @@ section! {
     channels: Vec<usize> = vec![64, 128, 256, 512], [long, value_name = "N,N,N,N", value_delimiter = ','];
     /// Size of the embedding
     embedding: usize = 512, [long, value_name = "N"];
-    /// Order of the colour channels: BGR as the authors, or RGB
+    /// Order of the colour channels: BGR, as the authors use, or RGB
     channel_order: String = "BGR".into(), [long, value_name = "ORDER"];
-    /// Learn the biases of the residual convolutions too, which the authors leave at 0
+    /// Also train the biases of the residual convolutions, which the authors leave at 0
     residual_biases: bool = false, [long, value_name = "BOOL"];
     @optional
-    /// Weights of the same network to start from, instead of random ones; the samples then come in
-    /// another order than they were trained with, whatever the seed
+    /// Weights of the same network to start from, instead of random ones. The samples then come in
+    /// another order than in the run that made the weights, whatever the seed
     init: PathBuf, [long, value_name = "FILE"];
 }
 
@@ -66,9 +66,9 @@ section! {
     LossConfig, LossFlags, "Loss";
     /// Loss over the classes
     kind: LossKind = LossKind::ASoftmax, [id = "loss", long = "loss", value_name = "LOSS"];
-    /// Factor of the loss over the classes; 0 trains on the teacher alone
+    /// Weight of the loss over the classes; 0 trains on the teacher alone
     weight: f64 = 1.0, [id = "loss_weight", long = "loss-weight", value_name = "FACTOR"];
-    /// Gradient of A-Softmax: the authors' own or the exact derivative
+    /// Gradient of A-Softmax: as the authors implement it, or the exact derivative
     gradient: Gradient = Gradient::Authors, [long, value_name = "WHICH"];
     /// lambda = max(lambda-min, lambda-base (1 + lambda-gamma t)^-lambda-power), t from 1
     lambda_base: f64 = 1000.0, [long, value_name = "X"];
@@ -76,13 +76,13 @@ section! {
     lambda_gamma: f64 = 0.12, [long, value_name = "X"];
     /// See --lambda-base
     lambda_power: f64 = 1.0, [long, value_name = "X"];
-    /// The least lambda: A-Softmax counts for 1 in 1 + lambda
+    /// Minimum lambda. The weight of A-Softmax against plain softmax is 1 / (1 + lambda)
     lambda_min: f64 = 5.0, [long, value_name = "X"];
-    /// SphereFace-R: features scaled to one length (hard feature normalisation)
+    /// SphereFace-R: scale all features to the same length (hard feature normalisation)
     normalise_features: bool = true, [long, value_name = "BOOL"];
-    /// SphereFace-R: the gradient of the cosine without margin (characteristic gradient detachment)
+    /// SphereFace-R: use the gradient of the cosine without margin (characteristic gradient detachment)
     detach: bool = true, [long, value_name = "BOOL"];
-    /// SphereFace2: weight of the own class, between 0 and 1
+    /// SphereFace2: weight of the positive class, between 0 and 1
     alpha: f64 = 0.7, [long, value_name = "X"];
     /// SphereFace2: exponent of the similarity
     exponent: f64 = 3.0, [long, value_name = "X"];
@@ -94,119 +94,121 @@ section! {
 }
 
 section! {
-    /// A teacher's embeddings as a further target.
+    /// A teacher's embeddings as an additional target.
     TeacherConfig, TeacherFlags, "Teacher";
-    /// Factor of the loss 1 - cos between the embedding, after a learned projection where the sizes
-    /// differ, and the teacher's
+    /// Weight of the loss 1 - cos between the embedding and the teacher's. If their sizes differ, the
+    /// embedding first goes through a learned projection
     weight: f64 = 1.0, [id = "teacher_weight", long = "teacher-weight", value_name = "FACTOR"];
     @optional
-    /// The teacher's embeddings: a NumPy array with a row for each image of the data set, in order
+    /// The teacher's embeddings: a NumPy array with one row per image of the data set, in order
     embeddings: PathBuf, [id = "teacher", long = "teacher", value_name = "FILE.npy"];
 }
 
 section! {
-    /// How weights follow gradients.
+    /// The optimiser.
     OptimiserConfig, OptimiserFlags, "Optimiser";
-    /// Rule
+    /// Optimiser
     kind: OptimiserKind = OptimiserKind::Sgd, [id = "optimiser", long = "optimiser", value_name = "RULE"];
-    /// Learning rate at its largest
+    /// Peak learning rate
     rate: f64 = 0.1, [long, value_name = "RATE"];
-    /// Momentum of sgd, or the first moment's memory of adamw
+    /// Momentum of sgd, or decay rate of adamw's first moment (beta1)
     momentum: f64 = 0.9, [long, value_name = "X"];
-    /// The second moment's memory of adamw
+    /// Decay rate of adamw's second moment (beta2)
     second_momentum: f64 = 0.999, [long, value_name = "X"];
     /// Weight decay
     decay: f64 = 5e-4, [long, value_name = "X"];
-    /// Longest gradient, all parameters together; longer ones are scaled down; 0 is no limit
+    /// Maximum norm of the gradient of all parameters together; longer gradients are scaled down. 0 is
+    /// no limit
     clip: f64 = 0.0, [long, value_name = "LENGTH"];
     @optional
 }
 
 section! {
-    /// How long, and how the rate goes down.
+    /// The number of iterations and the learning rate schedule.
     ScheduleConfig, ScheduleFlags, "Schedule";
-    /// Form of the learning rate: steps, or half a cosine down to 0
+    /// Learning rate schedule: steps, or half a cosine down to 0
     kind: ScheduleKind = ScheduleKind::Steps, [id = "schedule", long = "schedule", value_name = "FORM"];
-    /// Iterations (batches) in all
+    /// Total number of iterations (batches)
     iterations: u64 = 28_000, [long, value_name = "N"];
     /// Iterations at which the rate is multiplied by --rate-factor
     steps: Vec<u64> = vec![16_000, 24_000], [long, value_name = "N,...", value_delimiter = ','];
-    /// Factor at each step
+    /// Factor applied to the learning rate at each step
     factor: f64 = 0.1, [long = "rate-factor", value_name = "X"];
-    /// Iterations over which the rate rises from 0 in the beginning
+    /// Warm-up: iterations over which the learning rate rises from 0
     warmup: u64 = 0, [long, value_name = "N"];
     @optional
 }
 
 section! {
-    /// Which images.
+    /// The data set.
     DataConfig, DataFlags, "Data";
-    /// Images a batch
+    /// Images per batch
     batch: usize = 512, [long, value_name = "N"];
-    /// Files with identities to leave out, one a line, or 'casia-lfw' for those of CASIA-WebFace that are in LFW
+    /// Files with identities to exclude, one per line, or 'casia-lfw' for those of CASIA-WebFace that are in LFW
     exclude: Vec<String> = vec!["casia-lfw".into()], [long, value_name = "FILE,...", value_delimiter = ','];
-    /// Images an identity needs
+    /// Minimum number of images per identity
     min_images: usize = 2, [long, value_name = "N"];
-    /// What to do about identities with fewer
+    /// What to do with identities that have fewer images
     small_classes: SmallClasses = SmallClasses::Refuse, [long, value_name = "WHAT"];
-    /// Share of the identities held out of training to validate on, 0 or more and less than 1
+    /// Share of the identities held out for validation, at least 0 and less than 1
     holdout: f64 = 0.0, [long, value_name = "SHARE"];
-    /// Pass over images that cannot be decoded instead of stopping
+    /// Skip images that cannot be decoded instead of stopping
     skip_unreadable: bool = false, [long, value_name = "BOOL"];
-    /// Threads that decode and augment ahead of the training
+    /// Threads that decode and augment images ahead of training
     loaders: usize = 1, [long, value_name = "N"];
     @optional
 }
 
 section! {
-    /// Random changes of the images.
+    /// Random augmentation of the images.
     AugmentConfig, AugmentFlags, "Augmentation";
-    /// Probability of the mirror image
+    /// Probability of mirroring the image
     mirror: f64 = 0.5, [long, value_name = "P"];
-    /// Most shift to either side, in pixels
+    /// Maximum horizontal shift, in pixels
     shift_x_px: f64 = 0.0, [long, value_name = "PX"];
-    /// Most shift up or down, in pixels
+    /// Maximum vertical shift, in pixels
     shift_y_px: f64 = 0.0, [long, value_name = "PX"];
-    /// Most change of size: 0.1 crops and enlarges, or shrinks, by up to a tenth
+    /// Maximum change of scale: 0.1 enlarges or shrinks by up to a tenth
     zoom: f64 = 0.0, [long, value_name = "SHARE"];
-    /// Most rotation to either side, in degrees
+    /// Maximum rotation in either direction, in degrees
     rotation_deg: f64 = 0.0, [long, value_name = "DEG"];
-    /// Most change of contrast: 0.2 is a factor of 0.8 to 1.2
+    /// Maximum change of contrast: 0.2 is a factor of 0.8 to 1.2
     contrast: f64 = 0.0, [long, value_name = "SHARE"];
-    /// Most change of brightness, of 255
+    /// Maximum change of brightness, in levels of 255
     brightness: f64 = 0.0, [long, value_name = "LEVELS"];
-    /// Most change of each colour channel on its own: 0.1 is a factor of 0.9 to 1.1
+    /// Maximum change of each colour channel separately: 0.1 is a factor of 0.9 to 1.1
     colour: f64 = 0.0, [long, value_name = "SHARE"];
-    /// Probability of a blur of 0.5 to 2 pixels
+    /// Probability of blurring by 0.5 to 2 pixels
     blur: f64 = 0.0, [long, value_name = "P"];
-    /// Probability of a lower resolution, by a factor of 1.5 to 5
+    /// Probability of reducing the resolution by a factor of 1.5 to 5
     low_resolution: f64 = 0.0, [long, value_name = "P"];
-    /// Probability of a grey image
+    /// Probability of converting to grey
     grey: f64 = 0.0, [long, value_name = "P"];
-    /// Probability of a rectangle of one brightness over a part of the face
+    /// Probability of covering part of the face with a rectangle of one brightness
     erase: f64 = 0.0, [long, value_name = "P"];
     @optional
 }
 
 section! {
-    /// How the run goes.
+    /// The run.
     RunConfig, RunFlags, "Run";
-    /// Seed of all that is random; the same seed gives the same run
+    /// Random seed; the same seed gives the same run
     seed: u64 = 1, [long, value_name = "N"];
-    /// Threads that compute
+    /// Compute threads
     threads: usize = 1, [long, value_name = "N"];
-    /// Iterations between checkpoints: a killed process loses no more
+    /// Iterations between checkpoints; a killed process loses at most these
     checkpoint_every: u64 = 500, [long, value_name = "N"];
     /// Iterations between lines of metrics
     log_every: u64 = 20, [long, value_name = "N"];
     /// Iterations between validations
     validate_every: u64 = 2000, [long, value_name = "N"];
-    /// Iterations after which a loss that never left ln(classes) is given up; 0 is never
+    /// Iterations after which training stops if the loss is still that of guessing, ln(classes); 0 is
+    /// never
     stuck_after: u64 = 5000, [long, value_name = "N"];
     @optional
-    /// Pairs to validate on, in LFW's form; otherwise the identities held out
+    /// Pairs to validate on, in the format of LFW [default: pairs of the identities held out]
     pairs: PathBuf, [long, value_name = "PAIRS.txt", requires = "pairs_images"];
-    /// Folder of the pairs' aligned crops NAME/NAME_0001.jpg
+    /// Folder of the aligned crops NAME/NAME_0001.jpg of the pairs
     pairs_images: PathBuf, [long, value_name = "FOLDER", requires = "pairs"];
 }
 
@@ -215,21 +217,21 @@ section! {
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum LossKind {
-    /// SphereFace's angular margin
+    /// A-Softmax: SphereFace's multiplicative angular margin
     ASoftmax,
     /// Plain softmax
     Softmax,
     /// Softmax of scaled cosines
     NormalisedSoftmax,
-    /// SphereFace-R, the own class's angle multiplied
+    /// SphereFace-R with the angle of the target class multiplied
     #[cfg_attr(feature = "cli", value(name = "sphereface-r-v1"))]
     #[serde(rename = "sphereface-r-v1")]
     SphereFaceRV1,
-    /// SphereFace-R, the other classes' angles divided
+    /// SphereFace-R with the angles of the other classes divided
     #[cfg_attr(feature = "cli", value(name = "sphereface-r-v2"))]
     #[serde(rename = "sphereface-r-v2")]
     SphereFaceRV2,
-    /// One binary classifier a class
+    /// SphereFace2: one binary classifier per class
     #[cfg_attr(feature = "cli", value(name = "sphereface2"))]
     #[serde(rename = "sphereface2")]
     SphereFace2,
@@ -243,7 +245,7 @@ pub enum LossKind {
     ArcFace,
 }
 
-/// The rules by which weights follow gradients.
+/// The optimisers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
@@ -256,14 +258,14 @@ pub enum OptimiserKind {
     AdamW,
 }
 
-/// What to do about identities with few images.
+/// What to do with identities that have too few images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum SmallClasses {
-    /// Stop and say so
+    /// Stop with an error
     Refuse,
-    /// Leave them out
+    /// Exclude them
     Drop,
     /// Train on them
     Keep,
@@ -320,7 +322,7 @@ pub const PRESETS: [(&str, &str); 2] = [
     ("distill-small", include_str!("presets/distill-small.toml")),
 ];
 
-/// Settings on their way to a [`Config`].
+/// Layered settings, from which a [`Config`] is built.
 #[derive(Debug, Clone, Default)]
 pub struct Layers(toml::Table);
 
@@ -328,7 +330,7 @@ impl Layers {
     /// The settings of a preset.
     ///
     /// # Errors
-    /// When there is none of that name.
+    /// When there is no preset of that name.
     pub fn preset(name: &str) -> Result<Self, TrainError> {
         let names = || PRESETS.map(|(name, _)| name).join(", ");
         let (_, text) = PRESETS
@@ -338,10 +340,10 @@ impl Layers {
         Self::default().over(text, &format!("the preset {name}"))
     }
 
-    /// Lays the settings of a TOML text over these; `origin` names it in errors.
+    /// Overrides settings with those of a TOML text; `origin` names it in errors.
     ///
     /// # Errors
-    /// When it is no TOML, or has a key that is none of ours or a value of another kind.
+    /// When it is not valid TOML, or has an unknown key or a value of the wrong type.
     pub fn over(mut self, text: &str, origin: &str) -> Result<Self, TrainError> {
         let error = |error: toml::de::Error| {
             let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
@@ -349,14 +351,14 @@ impl Layers {
             let cause = line.map_or(cause.clone(), |line| format!("line {line}: {cause}"));
             TrainError::Config { origin: origin.to_owned(), cause }
         };
-        // Checked on its own first, so that errors know the line.
+        // Parsed on its own first, so that errors name the line.
         toml::from_str::<Config>(text).map_err(error)?;
         let table = toml::from_str(text).map_err(error)?;
         lay(&mut self.0, table);
         Ok(self)
     }
 
-    /// Lays a TOML file over these.
+    /// Overrides settings with those of a TOML file.
     ///
     /// # Errors
     /// As [`Layers::over`], or when it cannot be read.
@@ -366,10 +368,10 @@ impl Layers {
         self.over(&text, &path.display().to_string())
     }
 
-    /// Lays flags over these and checks the whole.
+    /// Overrides settings with flags and validates the result.
     ///
     /// # Errors
-    /// When a setting makes no sense.
+    /// When a setting is invalid.
     pub fn finish(mut self, flags: &Flags) -> Result<Config, TrainError> {
         let flags_error = |error: &dyn fmt::Display| TrainError::Config {
             origin: "the set of flags".into(),
@@ -383,8 +385,8 @@ impl Layers {
     }
 }
 
-/// Lays the settings `over` on those `under`. Margin and scale mean something else for every
-/// loss: where another loss is chosen, those that were given for the one before are forgotten.
+/// Overrides the settings `under` with `over`. Margin and scale have a different meaning for every
+/// loss, so choosing another loss discards those given for the previous one.
 fn lay(under: &mut toml::Table, over: toml::Table) {
     let kind = |table: &toml::Table| Some(table.get("loss")?.get("kind")?.as_str()?.to_owned());
     let before = kind(under).or_else(|| kind(&toml::Table::try_from(Config::default()).ok()?));
@@ -412,7 +414,7 @@ fn setting(key: &'static str, value: impl fmt::Display, reason: impl Into<String
     TrainError::Setting { key, value: value.to_string(), reason: reason.into() }
 }
 
-/// Refuses a number outside a range of sense.
+/// Refuses a number outside its range.
 fn within(key: &'static str, value: f64, (least, most): (f64, f64)) -> Result<(), TrainError> {
     match value.is_finite() && (least..=most).contains(&value) {
         true => Ok(()),
@@ -430,7 +432,7 @@ impl Config {
     /// Checks every setting.
     ///
     /// # Errors
-    /// Names the first that makes no sense.
+    /// Names the first invalid setting.
     pub fn validate(&self) -> Result<(), TrainError> {
         let Self { network, loss, teacher, optimiser, schedule, data, augment, run } = self;
         self.architecture()?;
@@ -477,10 +479,10 @@ impl Config {
         }
         if !schedule.steps.is_sorted() {
             let steps = format!("{:?}", schedule.steps);
-            return Err(setting("schedule.steps", steps, "give iterations in rising order"));
+            return Err(setting("schedule.steps", steps, "give iterations in increasing order"));
         }
         if loss.weight == 0.0 && (teacher.embeddings.is_none() || teacher.weight == 0.0) {
-            let reason = "without a loss over the classes there has to be a teacher (--teacher FILE.npy)";
+            let reason = "training needs a loss over the classes or a teacher (--teacher FILE.npy)";
             return Err(setting("loss.weight", 0, reason));
         }
         Ok(())
@@ -489,7 +491,7 @@ impl Config {
     /// The network.
     ///
     /// # Errors
-    /// When there is none of that depth, or the channels are not four counts.
+    /// When there is no network of that depth, or the channels are not four counts.
     pub fn architecture(&self) -> Result<Architecture, TrainError> {
         let NetworkConfig { depth, channels, embedding, .. } = &self.network;
         let network = Architecture::of_depth(*depth)
@@ -520,7 +522,7 @@ impl Config {
     /// The loss over the classes.
     ///
     /// # Errors
-    /// When its numbers make no sense.
+    /// When a number is out of range.
     pub fn loss(&self) -> Result<Loss, TrainError> {
         let LossConfig { kind, margin, scale, gradient, normalise_features, detach, alpha, exponent, .. } =
             self.loss;
@@ -558,7 +560,7 @@ impl Config {
         })
     }
 
-    /// The course of lambda.
+    /// The schedule of lambda.
     pub fn lambda(&self) -> Lambda {
         let LossConfig {
             lambda_base: base, lambda_gamma: gamma, lambda_power: power, lambda_min: least, ..
@@ -566,7 +568,7 @@ impl Config {
         Lambda { base, gamma, power, least }
     }
 
-    /// The course of the learning rate.
+    /// The schedule of the learning rate.
     pub fn schedule(&self) -> Schedule {
         let ScheduleConfig { kind, iterations, steps, factor, warmup } = self.schedule.clone();
         Schedule { kind, rate: self.optimiser.rate, iterations, steps, factor, warmup }
@@ -619,7 +621,7 @@ mod tests {
             let mut flags = Flags::default();
             flags.loss.kind = Some(kind);
             let config = Layers::preset(PRESETS[0].0).unwrap().finish(&flags).unwrap();
-            // A run that goes on reads its settings again.
+            // A run that continues reads its settings again.
             let again = Layers::default().over(&config.to_toml(), "itself").unwrap();
             assert_eq!(again.finish(&Flags::default()).unwrap(), config);
             config.loss().unwrap()
@@ -661,7 +663,7 @@ mod tests {
             ("not toml", "line 1"),
         ] {
             let error = Layers::default().over(text, "my.toml").unwrap_err();
-            assert!(error.is_usage() && error.to_string().starts_with("my.toml is no"), "{error}");
+            assert!(error.is_usage() && error.to_string().starts_with("my.toml is not"), "{error}");
             assert!(error.to_string().contains(expected), "{error}");
         }
         for (text, key) in [

@@ -4,19 +4,19 @@ use crate::embed::EmbedError;
 use crate::eval::EvalError;
 use crate::nn::WeightsError;
 
-/// Why a training run cannot start or go on.
+/// Why a training run cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// A configuration is no TOML, or has a key that is none of ours.
-    #[error("{origin} is no training configuration ({cause}): see 'sphereface train --help' for the keys")]
+    /// A configuration is not valid TOML, or has an unknown key.
+    #[error("{origin} is not a training configuration ({cause}): see 'sphereface train --help' for the keys")]
     Config {
         /// The file, preset or "the flags".
         origin: String,
         /// What is wrong, with the line.
         cause: String,
     },
-    /// A setting makes no sense.
-    #[error("{key} = {value} makes no sense: {reason}")]
+    /// A setting is invalid.
+    #[error("{key} = {value} is invalid: {reason}")]
     Setting {
         /// Section and key.
         key: &'static str,
@@ -37,7 +37,7 @@ pub enum TrainError {
         source: std::io::Error,
     },
     /// A data set holds nothing to train on.
-    #[error("{path} holds nothing to train on ({cause}): give a folder with a folder of crops for each identity, a list of lines 'path label', or a RecordIO pair", path = path.display())]
+    #[error("{path} is not a data set ({cause}): give a folder with one folder of crops per identity, a list of lines 'path label', or a RecordIO pair", path = path.display())]
     NoDataset {
         /// The file or folder.
         path: PathBuf,
@@ -54,7 +54,7 @@ pub enum TrainError {
     },
     /// Classes with fewer images than wanted.
     #[error(
-        "identity '{class}' has {images} and {others} more have too few: a class needs at least {needed} images; leave such classes out (--small-classes drop) or take them as they are (--small-classes keep)"
+        "identity '{class}' has {images}, and {others} more have too few: a class needs at least {needed} images; exclude such classes (--small-classes drop) or keep them (--small-classes keep)"
     )]
     SmallClass {
         /// The first such class.
@@ -67,7 +67,7 @@ pub enum TrainError {
         needed: usize,
     },
     /// A list whose numeric labels skip one.
-    #[error("{path} has labels up to {last} but none of its lines has label {missing}: number classes from 0 without a gap, or use names as labels", path = path.display())]
+    #[error("{path} has labels up to {last}, but no line has label {missing}: number classes from 0 without a gap, or use names as labels", path = path.display())]
     LabelGap {
         /// The list.
         path: PathBuf,
@@ -77,7 +77,7 @@ pub enum TrainError {
         last: u64,
     },
     /// A line of a list is not what it should be.
-    #[error("line {line} of {path} is no image with its label ({cause}): write 'path label'", path = path.display())]
+    #[error("line {line} of {path} is not an image and its label ({cause}): write 'path label'", path = path.display())]
     List {
         /// The list.
         path: PathBuf,
@@ -87,7 +87,7 @@ pub enum TrainError {
         cause: String,
     },
     /// A RecordIO file is damaged.
-    #[error("{path} is damaged at record {record} ({cause}): it is truncated or does not belong to its index, fetch both again", path = path.display())]
+    #[error("{path} is damaged at record {record} ({cause}): it is truncated or does not match its index; download both again", path = path.display())]
     Record {
         /// The file.
         path: PathBuf,
@@ -98,7 +98,7 @@ pub enum TrainError {
     },
     /// An image cannot be decoded or has the wrong size.
     #[error(
-        "{image} cannot be used ({cause}): replace it, take it out, or pass over such images (--skip-unreadable true)"
+        "{image} cannot be used ({cause}): replace it, remove it, or skip such images (--skip-unreadable true)"
     )]
     Image {
         /// The file, or the record and its file.
@@ -106,13 +106,13 @@ pub enum TrainError {
         /// What is wrong.
         cause: String,
     },
-    /// A thread that reads images has ended before its time.
+    /// A thread that reads images ended early.
     #[error(
-        "a thread that reads images has failed, see above: this is a defect of sphereface, please report it; the last checkpoint is still there"
+        "a thread that reads images has failed, see above: this is a defect of sphereface, please report it; the last checkpoint is kept"
     )]
     LoaderEnded,
     /// Nobody of an exclusion list is in the data set.
-    #[error("none of the {count} identities in {path} is in the data set: check that they are written as there", path = path.display())]
+    #[error("none of the {count} identities in {path} is in the data set: check that they are spelt as in the data set", path = path.display())]
     NobodyExcluded {
         /// The list.
         path: PathBuf,
@@ -120,20 +120,20 @@ pub enum TrainError {
         count: usize,
     },
     /// A teacher's embeddings cannot be used.
-    #[error("{path} holds no usable teacher embeddings ({cause}): it takes an array of NumPy (.npy) of f16, f32 or f64 with a row for each image of the data set, in order", path = path.display())]
+    #[error("{path} does not hold usable teacher embeddings ({cause}): give a NumPy array (.npy) of f16, f32 or f64 with one row per image of the data set, in order", path = path.display())]
     Teacher {
         /// The file.
         path: PathBuf,
         /// What is wrong.
         cause: String,
     },
-    /// There is a checkpoint and nobody said to go on from it.
-    #[error("{folder} holds a training run already: go on with it by --resume, or choose another --output", folder = folder.display())]
+    /// There is a checkpoint, but resuming was not requested.
+    #[error("{folder} already holds a training run: continue it with --resume, or choose another --output", folder = folder.display())]
     RunExists {
         /// The output folder.
         folder: PathBuf,
     },
-    /// There is no checkpoint to go on from.
+    /// There is no checkpoint to resume from.
     #[error("{folder} holds no checkpoint: start without --resume, or check --output", folder = folder.display())]
     NoCheckpoint {
         /// The output folder.
@@ -148,14 +148,14 @@ pub enum TrainError {
         cause: String,
     },
     /// Results cannot be written.
-    #[error("{path} cannot be written ({cause}): make room, then go on with --resume; what was saved before is still there", path = path.display())]
+    #[error("{path} cannot be written ({cause}): free some space, then continue with --resume; the previous checkpoint is kept", path = path.display())]
     Save {
         /// The file.
         path: PathBuf,
         /// What the system said.
         cause: String,
     },
-    /// Training went wrong.
+    /// Training diverged.
     #[error("{cause} at iteration {iteration}; {kept}; {advice}")]
     Diverged {
         /// What was seen.
@@ -169,7 +169,7 @@ pub enum TrainError {
     },
     /// The tensor library cannot run the network.
     #[error(
-        "the network failed on its device ({0}): see with nvidia-smi whether others use its memory, then go on with --resume, or with --resume --device cpu"
+        "the network failed on its device ({0}): check with nvidia-smi whether other programs use its memory, then continue with --resume or --resume --device cpu"
     )]
     Device(String),
     /// Weights to start from cannot be used.
@@ -184,7 +184,7 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    /// Whether the request made no sense, as opposed to something having failed.
+    /// Whether the request was invalid, as opposed to having failed.
     pub fn is_usage(&self) -> bool {
         matches!(
             self,

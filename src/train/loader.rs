@@ -2,7 +2,7 @@
 //!
 //! The samples of a run form one endless line: the images in a new random order in each epoch.
 //! Which image stands at a place, and what is done to it, depends on the seed and the place
-//! alone, so that a run can go on at any place, and any number of threads gives the same.
+//! alone, so that a run can continue at any place, and any number of threads gives the same.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use super::dataset::{Dataset, Reader};
 use super::network::CROP_LEN;
 use crate::embed::ChannelOrder;
 
-/// Samples that are trained on together.
+/// A batch of samples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// [samples, 112, 96, 3]
@@ -30,18 +30,18 @@ pub struct Batch {
     pub rows: Vec<usize>,
 }
 
-/// How samples are made.
+/// Settings of the loader.
 #[derive(Debug, Clone)]
 pub struct LoaderConfig {
-    /// Samples a batch.
+    /// Samples per batch.
     pub batch: usize,
     /// Seed of order and augmentation.
     pub seed: u64,
-    /// What is done to images.
+    /// Augmentation.
     pub augment: AugmentConfig,
     /// The network's channel order.
     pub order: ChannelOrder,
-    /// Leave out images that cannot be decoded.
+    /// Whether to skip images that cannot be decoded.
     pub skip_unreadable: bool,
     /// Threads.
     pub threads: usize,
@@ -52,12 +52,11 @@ const READY: usize = 2;
 
 /// Batches in order, made by threads that stop when this is dropped.
 ///
-/// Thread i of n makes every n-th batch, from the i-th on, and hands them over by a channel of
-/// its own. So no batch is made long before its turn, and the end of a thread is seen when it is
-/// that one's turn.
+/// Thread i of n makes every n-th batch, starting with the i-th, and sends them over its own channel.
+/// So no batch is made long before its turn, and a thread that ended is noticed at its turn.
 #[derive(Debug)]
 pub struct Loader {
-    /// Of each thread.
+    /// One channel per thread.
     finished: Vec<Receiver<Result<Batch, TrainError>>>,
     /// The thread whose turn it is.
     turn: usize,
@@ -65,7 +64,7 @@ pub struct Loader {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// A generator for one purpose at one place.
+/// A random number generator for one purpose and place.
 fn generator(seed: u64, purpose: &str, place: u64) -> Xoshiro256PlusPlus {
     let hash = blake3::hash(format!("{purpose} {seed} {place}").as_bytes());
     Xoshiro256PlusPlus::from_seed(*hash.as_bytes())
@@ -86,7 +85,7 @@ impl Epoch {
 }
 
 impl Loader {
-    /// Starts making batches from batch `first` of the run on.
+    /// Starts loading with batch `first` of the run.
     ///
     /// # Errors
     /// When a RecordIO file cannot be opened, or no thread can be started.
@@ -129,7 +128,7 @@ impl Loader {
 impl Drop for Loader {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Whoever waits to hand over a batch finds nobody.
+        // A thread that waits to hand over a batch fails to send and ends.
         self.finished.clear();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -249,7 +248,7 @@ mod tests {
         // Whatever the threads do meanwhile, no more than these wait.
         std::thread::sleep(std::time::Duration::from_millis(200));
         assert!(loader.finished.iter().all(|finished| finished.len() <= READY));
-        // As if the thread whose turn it is had panicked: the others stand still and do not go on for ever.
+        // As if the thread whose turn it is had panicked: the others stand still and do not continue for ever.
         loader.finished[1] = bounded(READY).1;
         assert!(matches!(loader.next_batch(), Err(TrainError::LoaderEnded)));
         assert!(matches!(loader.next_batch(), Err(TrainError::LoaderEnded)));

@@ -1,4 +1,4 @@
-//! What is written down about a run, and whether it is going wrong.
+//! Metrics of a run, and the detection of divergence.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -14,32 +14,32 @@ use crate::file;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Line {
-    /// How training went since the last such line.
+    /// Training since the previous such line.
     Training(Training),
     /// A validation.
     Validation(Validated),
 }
 
-/// How training went over some iterations, in the mean.
+/// Means over some iterations of training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Training {
     /// The last of the iterations, from 1.
     pub iteration: u64,
-    /// What was minimised.
+    /// The minimised loss.
     pub loss: f64,
     /// The loss over the classes, unweighted.
     pub class_loss: f64,
     /// The teacher's loss, weighted.
     pub teacher_loss: f64,
-    /// Angle to the own class, in degrees.
+    /// Angle to the target class, in degrees.
     pub angle_deg: f64,
-    /// Share of the samples nearest to their own class.
+    /// Share of the samples nearest to their target class.
     pub accuracy: f64,
     /// lambda in the last iteration.
     pub lambda: f64,
     /// Learning rate in the last iteration.
     pub rate: f64,
-    /// Images a second, waiting for them included.
+    /// Images per second, waiting for them included.
     pub images_per_s: f64,
     /// Share of the time spent waiting for images.
     pub waiting: f64,
@@ -78,8 +78,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the file of a run that goes on after `iteration`; what was written about later
-    /// iterations is taken out, since they will be done again.
+    /// Opens the file of a run that continues after `iteration`. Lines about later iterations are removed,
+    /// because these will be done again.
     ///
     /// # Errors
     /// When it cannot be read or written.
@@ -123,8 +123,7 @@ pub(super) fn save_error(path: &Path, cause: String) -> TrainError {
     TrainError::Save { path: path.to_owned(), cause }
 }
 
-/// Sums since the last line. Kept as the bits of numbers, so that a checkpoint brings them back
-/// exactly.
+/// Sums since the last line, kept as bits so that a checkpoint restores them exactly.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     samples: usize,
@@ -158,7 +157,7 @@ impl Window {
     }
 }
 
-/// Whether a run is healthy.
+/// Detects divergence of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DivergenceMonitor {
     /// Iterations in a row with a loss of [`UNDERFLOW`] or more.
@@ -174,13 +173,13 @@ pub const UNDERFLOW: f64 = 87.336_5;
 /// Iterations in a row at [`UNDERFLOW`] that end a run.
 const MOST_HIGH: u32 = 20;
 
-/// How near to ln(classes) a loss is that has learned nothing.
+/// Relative distance from ln(classes) within which a loss counts as that of guessing.
 const NEAR: f64 = 0.03;
 
-/// What is wrong with a run.
+/// A kind of divergence.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Divergence {
-    /// A loss or gradient that is no number.
+    /// A loss or gradient that is not a number.
     NotFinite,
     /// The plateau at [`UNDERFLOW`].
     Underflow,
@@ -194,7 +193,7 @@ pub enum Divergence {
 }
 
 impl DivergenceMonitor {
-    /// Looks at the mean losses of an iteration and the length of its gradient.
+    /// Checks the mean losses of an iteration and the norm of its gradient.
     pub fn examine(
         &mut self,
         class_loss: f64,
@@ -208,8 +207,7 @@ impl DivergenceMonitor {
         (self.high >= MOST_HIGH).then_some(Divergence::Underflow)
     }
 
-    /// Looks at the mean of a cross-entropy since the last look; `late` when it should have
-    /// fallen by now.
+    /// Checks the mean of a cross-entropy since the last check; `late` if it should have dropped by now.
     pub fn examine_course(&mut self, loss: f64, classes: usize, late: bool) -> Option<Divergence> {
         let guessing = (classes as f64).ln();
         self.fell |= loss < (1.0 - NEAR) * guessing;
@@ -217,19 +215,17 @@ impl DivergenceMonitor {
         stuck.then_some(Divergence::Stuck { loss, classes })
     }
 
-    /// Whether a checkpoint of now is one to go back to.
+    /// Whether a checkpoint taken now is worth keeping.
     pub fn is_good(&self) -> bool {
         self.high == 0
     }
 }
 
 impl Divergence {
-    /// What was seen.
+    /// A description of the divergence.
     pub fn cause(&self) -> String {
         match self {
-            Divergence::NotFinite => {
-                "training has diverged: the loss or its gradient is no number any more".into()
-            }
+            Divergence::NotFinite => "training has diverged: the loss or its gradient is not finite".into(),
             Divergence::Underflow => {
                 format!(
                     "training has diverged: the loss stays at {UNDERFLOW} or above, where the softmax has underflowed"
@@ -237,20 +233,20 @@ impl Divergence {
             }
             Divergence::Stuck { loss, classes } => {
                 format!(
-                    "nothing is learned: the loss is still {loss:.3}, that of guessing among {classes} classes"
+                    "the network has learned nothing: the loss is still {loss:.3}, that of guessing among {classes} classes"
                 )
             }
         }
     }
 
-    /// What to try.
+    /// Advice on what to try.
     pub fn advice(&self) -> &'static str {
         match self {
             Divergence::Stuck { .. } => {
-                "start from a model trained with plain softmax (--loss softmax, then --init), or raise --lambda-min; --stuck-after says how long to wait"
+                "start from a model trained with plain softmax (--loss softmax, then --init), or raise --lambda-min; --stuck-after sets how long to wait"
             }
             _ => {
-                "go on from it with a lower --rate or a larger --lambda-min, limit the gradient (--clip), or start from a model trained with plain softmax (--init)"
+                "continue from the checkpoint with a lower --rate or a larger --lambda-min, limit the gradient (--clip), or start from a model trained with plain softmax (--init)"
             }
         }
     }

@@ -6,12 +6,12 @@
 //! - [`network`] on the CPU and [`tensors`] on any device, [`backend`] to choose between them;
 //!   [`loss`], [`model`], [`parameters`]: from a batch to gradients;
 //! - [`optimiser`], [`schedule`]: from gradients to better weights;
-//! - [`checkpoint`], [`metrics`], [`plot`], [`validate`]: what is kept and shown of a run;
+//! - [`checkpoint`], [`metrics`], [`plot`], [`validate`]: state and reports of a run;
 //! - [`trainer`]: the loop around all of them.
 //!
-//! On the CPU, numbers depend on the settings, the seed and the instruction set alone: a run that
-//! was stopped and resumed gives the bits of one that was not. A checkpoint knows no device: a run
-//! may go on elsewhere, where only the rounding is another.
+//! On the CPU, results depend on the settings, the seed and the instruction set alone: a run that was
+//! stopped and resumed gives the same bits as one that was not. A checkpoint is independent of the device.
+//! On another device only the rounding differs.
 
 pub mod augment;
 pub mod backend;

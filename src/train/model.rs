@@ -1,4 +1,4 @@
-//! Network, class vectors and losses together: a batch in, gradients out.
+//! Network, class vectors and losses: from a batch to gradients.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use crate::nn::team::Team;
 use crate::nn::weights::FORMAT;
 use crate::nn::{Device, ModelId, Tensor, Weights};
 
-/// Everything that is learned, with what it takes to learn it.
+/// The trained model with its backend and losses.
 #[derive(Debug)]
 pub struct Model {
     /// The tensors: those of the network, then those of the heads.
@@ -33,17 +33,17 @@ pub struct Model {
     /// Threads and memory of the losses.
     team: Team,
     workspace: Workspace<f32>,
-    /// Places in `parameters`.
+    /// Indices into `parameters`.
     classes: Option<usize>,
     bias: Option<usize>,
     projection: Option<usize>,
 }
 
-/// Samples whose part of the gradients by the class vectors is added at a time: these go from
-/// memory and back for each, and are larger than all else of a loss.
+/// Number of samples whose gradients w.r.t. the class vectors are added at a time. Each addition reads and
+/// writes these gradients in memory, which are larger than everything else of a loss.
 const HELD: usize = 64;
 
-/// What a batch gave, summed over its samples.
+/// Results of a batch, summed over its samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Totals {
     /// Samples.
@@ -52,19 +52,19 @@ pub struct Totals {
     pub class_loss: f64,
     /// The teacher's loss, weighted.
     pub teacher_loss: f64,
-    /// Angles to the own classes in degrees.
+    /// Angles to the target classes in degrees.
     pub angle_deg: f64,
-    /// Samples nearest to their own class.
+    /// Samples nearest to their target class.
     pub correct: usize,
-    /// Time forwards.
+    /// Time of the forward pass.
     pub forward: Duration,
-    /// Time in the losses.
+    /// Time of the losses.
     pub losses: Duration,
-    /// Time backwards.
+    /// Time of the backward pass.
     pub backward: Duration,
 }
 
-/// What a batch is trained with.
+/// Inputs of one training step.
 #[derive(Debug, Clone, Copy)]
 pub struct Pass<'a> {
     /// The samples.
@@ -73,15 +73,15 @@ pub struct Pass<'a> {
     pub lambda: f64,
     /// The teacher, if there is one.
     pub teacher: Option<&'a Teacher>,
-    /// Set to give up.
+    /// Set to stop the step.
     pub stop: &'a AtomicBool,
 }
 
 impl Model {
-    /// A model at its start, whose network runs on `device`.
+    /// A model before training, whose network runs on `device`.
     ///
     /// # Errors
-    /// When the settings make no sense, or the weights to start from cannot be used.
+    /// When the settings are invalid, or the weights to start from cannot be used.
     pub fn new(
         config: &Config,
         classes: usize,
@@ -137,9 +137,8 @@ impl Model {
         })
     }
 
-    /// Computes the mean gradients over a batch, replacing those of the last. `None` when it was
-    /// stopped, which leaves the values of all parameters as they are but for the length of
-    /// class vectors.
+    /// Computes the mean gradients over a batch, replacing the previous ones. `None` if it was stopped,
+    /// which leaves all parameters unchanged except for the length of class vectors.
     ///
     /// # Errors
     /// When the device fails, which leaves them likewise.
@@ -163,8 +162,8 @@ impl Model {
         let mut by_projection = vec![0.0; projection.as_ref().map_or(0, Vec::len)];
         let bias = self.bias.map_or(0.0, |place| f64::from(self.parameters[place].value[0]));
         let mut by_bias = 0.0;
-        // Samples whose part of the gradients by the class vectors is still to come: their
-        // features, and the gradients by the products of both.
+        // Samples whose gradients w.r.t. the class vectors are not added yet: their features, and the
+        // gradients w.r.t. the products of both.
         let (mut held, mut by_product) = (Vec::new(), Vec::new());
         totals.losses += start.elapsed();
         let chunk = self.network.chunk();
@@ -233,14 +232,13 @@ impl Model {
         Ok(Some(totals))
     }
 
-    /// Lets the parameters follow their gradients: step `t` (from 1) at a learning rate, given
-    /// the length of the gradient.
+    /// Updates the parameters: step `t` (from 1) at a learning rate, given the norm of the gradient.
     pub fn update(&mut self, optimiser: &mut Optimiser, rate: f64, t: u64, length: f64) {
         optimiser.step(&mut self.parameters, rate, t, length);
         self.network.refresh(&self.parameters);
     }
 
-    /// Takes the values of the parameters after they were replaced.
+    /// Updates the network after the parameters were replaced.
     pub fn refresh(&mut self) {
         self.network.refresh(&self.parameters);
     }

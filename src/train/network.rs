@@ -1,9 +1,8 @@
-//! The network forwards and backwards on the CPU kernels.
+//! Forward and backward pass of the network on the CPU kernels.
 //!
-//! A SphereFace network is a chain of layers with residual sums, so that its backward pass is the
-//! same chain the other way, written down: no graph is recorded. Activations of one chunk of a
-//! batch are kept at a time; gradients of the weights add up over chunks, exactly, since nothing
-//! in the network looks across samples.
+//! A SphereFace network is a chain of layers with residual sums, so its backward pass is the same chain in
+//! reverse, written out: no graph is recorded. Activations are kept for one chunk of a batch at a time.
+//! Gradients of the weights add up exactly over chunks, because nothing in the network mixes samples.
 
 use super::parameters::Parameter;
 use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
@@ -15,10 +14,10 @@ use crate::nn::simd::{self, Kernel, Simd};
 use crate::nn::team::{Parts, Team};
 use crate::nn::{Buffer, Isa};
 
-/// Numbers of one crop: rows x columns x channels, as many as it has bytes.
+/// Values of one crop: rows x columns x channels, one per byte.
 pub const CROP_LEN: usize = Crop::LEN_BYTES;
 
-/// Samples that go through the network together.
+/// Number of samples processed together.
 pub const CHUNK: usize = 16;
 
 /// Width of the Winograd tiles of each stage: the last maps are too small for 4.
@@ -40,7 +39,7 @@ pub struct Network {
     samples: usize,
 }
 
-/// The layers of a stage and what they made of a chunk.
+/// The layers of a stage and their activations of a chunk.
 #[derive(Debug)]
 struct Stage {
     map: Map,
@@ -48,13 +47,13 @@ struct Stage {
     /// Number of its first convolution.
     first: usize,
     open: Dense,
-    /// Absent in the first stage: nobody asks for the gradient by the picture.
+    /// `None` in the first stage, because the gradient w.r.t. the picture is not needed.
     open_backward: Option<[Dense; 4]>,
     opened: Buffer,
     /// The stage's maps before each unit and after the last.
     maps: Vec<Buffer>,
     units: Vec<Unit>,
-    /// Gradients by the maps, by what a unit has inside, and by a convolution's output.
+    /// Gradients w.r.t. the stage's maps, a unit's inner activations and a convolution's output.
     by_map: Buffer,
     by_inner: Buffer,
     by_output: Buffer,
@@ -150,7 +149,7 @@ impl Network {
         &self.architecture
     }
 
-    /// Takes the values of `parameters` after they have changed.
+    /// Updates the layers with the changed values of `parameters`.
     pub fn refresh(&mut self, parameters: &[Parameter]) {
         let mut from = (self.input_map, 3);
         for stage in &mut self.stages {
@@ -227,7 +226,7 @@ impl Network {
         &parameters[..place(convolutions) + 2]
     }
 
-    /// Adds the gradients by all parameters to them, given the gradient by the features
+    /// Adds the gradients w.r.t. all parameters to them, given the gradient w.r.t. the features
     /// [samples, embedding] of the chunk that went forward last.
     ///
     /// # Panics
@@ -334,7 +333,7 @@ fn layer(parameters: &mut [Parameter], convolution: usize) -> &mut [Parameter; 3
     }
 }
 
-/// The opening convolution of a stage and its way back.
+/// The first convolution of a stage and its backward pass.
 fn opening(
     parameters: &[Parameter],
     convolution: usize,
@@ -417,8 +416,8 @@ impl Kernel for Prelu<'_> {
     }
 }
 
-/// The way back through a PReLU: from the gradient by its output to that by its input `from`,
-/// whose channel sums are the gradient of the bias before it; adds that and the slopes' own.
+/// Backward pass of bias and PReLU: from the gradient w.r.t. its output to that w.r.t. its input `from`,
+/// and adds the gradients w.r.t. the slopes and the bias, which is the channel sums of the former.
 fn prelu_backward(
     isa: Isa,
     team: &mut Team,
@@ -432,7 +431,7 @@ fn prelu_backward(
     let slopes = Buffer::padded(&slope.value, map.channels);
     let len = map.len();
     let to = Parts::new(to, len);
-    // Sums of each map apart, so that they do not depend on who computes which.
+    // Separate sums per map, so that the result does not depend on the distribution over threads.
     let mut sums = vec![0.0; samples * 2 * map.channels];
     let partial = Parts::new(&mut sums, 2 * map.channels);
     team.run(samples, &|_, sample| {
@@ -463,7 +462,7 @@ struct PreluBackward<'a> {
     from: &'a [f32],
     by_output: &'a [f32],
     to: &'a mut [f32],
-    /// Gradients by the slopes, then by the bias.
+    /// Gradients w.r.t. the slopes, then w.r.t. the bias.
     sums: &'a mut [f32],
 }
 

@@ -1,21 +1,21 @@
-//! How parameters follow their gradients.
+//! The optimisers.
 
 use super::config::{OptimiserConfig, OptimiserKind};
 use super::parameters::Parameter;
 
-/// A rule with its memory.
+/// An optimiser with its state.
 #[derive(Debug, Clone)]
 pub struct Optimiser {
     config: OptimiserConfig,
-    /// What each parameter remembers: the momentum, and for AdamW the second moment.
+    /// State per parameter: the momentum, and for AdamW the second moment.
     pub memory: Vec<[Vec<f32>; 2]>,
 }
 
-/// Keeps AdamW from dividing by nothing.
+/// AdamW's epsilon.
 const EPSILON: f64 = 1e-8;
 
 impl Optimiser {
-    /// A rule that remembers nothing yet.
+    /// An optimiser without state.
     pub fn new(config: OptimiserConfig, parameters: &[Parameter]) -> Self {
         let second = config.kind == OptimiserKind::AdamW;
         let zeros = |p: &Parameter, wanted: bool| vec![0.0; if wanted { p.value.len() } else { 0 }];
@@ -23,16 +23,16 @@ impl Optimiser {
         Self { config, memory }
     }
 
-    /// Length of the gradient of all parameters together.
+    /// Norm of the gradient of all parameters together.
     pub fn gradient_length(parameters: &[Parameter]) -> f64 {
         let square = |p: &Parameter| p.gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
         parameters.iter().filter(|p| p.rate > 0.0).map(square).sum::<f64>().sqrt()
     }
 
-    /// One step, the `t`-th (from 1), at a learning rate, given the length of the gradient.
+    /// One step, the `t`-th (from 1), at a learning rate, given the norm of the gradient.
     ///
-    /// - sgd, as Caffe: v = momentum v + rate (g + decay w), w = w - v, so that a momentum
-    ///   gathered at one rate keeps it when the rate falls.
+    /// - sgd, as Caffe: v = momentum v + rate (g + decay w), w = w - v, so that a momentum gathered at one
+    ///   rate keeps that rate when it is lowered.
     /// - adamw: Loshchilov and Hutter, 2019.
     pub fn step(&mut self, parameters: &mut [Parameter], rate: f64, t: u64, length: f64) {
         let OptimiserConfig { kind, momentum, second_momentum, decay, clip, .. } = self.config;

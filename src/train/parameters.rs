@@ -1,11 +1,11 @@
-//! What is learned: tensors with their gradients, and where they start.
+//! Trained tensors with their gradients and initial values.
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
 use crate::embed::Architecture;
 
-/// A tensor that is learned.
+/// A trained tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
     /// Its name: that of the network's tensor, or one of [`CLASSES`], [`BIAS`], [`PROJECTION`].
@@ -14,7 +14,7 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// `shape.product()` values.
     pub value: Vec<f32>,
-    /// The gradient, added up over a batch.
+    /// The gradient, summed over a batch.
     pub gradient: Vec<f32>,
     /// Factor of the learning rate; 0 keeps the tensor as it is.
     pub rate: f64,
@@ -31,10 +31,10 @@ pub const BIAS: &str = "head.bias";
 /// Name of the projection onto a teacher's embedding [teacher's size, embedding].
 pub const PROJECTION: &str = "teacher.weight";
 
-/// Standard deviation of the residual convolutions' first weights.
+/// Standard deviation of the initial weights of the residual convolutions.
 const RESIDUAL_DEVIATION: f32 = 0.01;
 
-/// Slope of every PReLU at the start.
+/// Initial slope of every PReLU.
 const SLOPE: f32 = 0.25;
 
 impl Parameter {
@@ -51,8 +51,8 @@ impl Parameter {
         }
     }
 
-    /// A matrix or kernel with Caffe's "xavier" start: uniform within sqrt(3 / inputs), where
-    /// `inputs` is all that one output sees.
+    /// A matrix or kernel with Caffe's "xavier" initialisation: uniform within sqrt(3 / inputs), where
+    /// `inputs` is the number of inputs per output.
     pub fn xavier(name: &str, shape: Vec<usize>, seed: u64) -> Self {
         let mut this = Self::filled(name, shape, 0.0);
         let inputs: usize = this.shape[1..].iter().product();
@@ -83,7 +83,7 @@ fn stream(seed: u64, name: &str) -> Xoshiro256PlusPlus {
 }
 
 /// The tensors of a network in the order of [`Architecture::tensors`], as the authors start and
-/// train them: stage openings and the last layer from [`Parameter::xavier`], residual
+/// train them: the first convolution of each stage and the last layer from [`Parameter::xavier`], residual
 /// convolutions from a normal distribution of deviation 0.01; slopes at 0.25; biases at 0,
 /// learned at twice the rate without decay, but those of the residual convolutions not at all.
 pub fn network(architecture: &Architecture, seed: u64) -> Vec<Parameter> {

@@ -8,10 +8,10 @@ const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 130.0;
 const LEFT: f64 = 70.0;
 const TOP: f64 = 50.0;
-/// From one panel to the next.
+/// Distance between panels.
 const STEP: f64 = 170.0;
 
-/// Most points of a curve: more than there are pixels show nothing.
+/// Maximum number of points per curve: more than there are pixels would not be visible.
 const MOST_POINTS: usize = 1280;
 
 /// One curve.
@@ -44,7 +44,7 @@ pub fn curves(title: &str, lines: &[Line]) -> String {
     let colours = ["#0b62c4", "#b4480c", "#3c7a1e", "#7a3c9c", "#a01c3c"];
     let panels = [
         ("loss", training(|line| line.loss)),
-        ("angle to the own class, degrees", training(|line| line.angle_deg)),
+        ("angle to the target class, degrees", training(|line| line.angle_deg)),
         ("lambda", training(|line| line.lambda)),
         ("learning rate", training(|line| line.rate)),
         ("validation, % right", validation.collect()),
@@ -82,7 +82,7 @@ fn draw(svg: &mut String, panel: &Panel, top: f64, last: f64) {
     let y = |value: f64| top + HEIGHT * (1.0 - (value - bottom) / (steps * step));
     let across = round_up(last / 8.0).max(1.0);
     let x = |iteration: f64| LEFT + WIDTH * iteration / last;
-    // Digits after the point that tell the lines apart.
+    // Decimals that distinguish the grid lines.
     let digits = (-step.log10().floor()).clamp(0.0, 12.0) as usize;
     // Writing into a String cannot fail.
     let _ = writeln!(

@@ -1,17 +1,17 @@
-//! What changes with the iteration: the learning rate, and lambda of A-Softmax.
+//! Schedules of the learning rate and of lambda of A-Softmax.
 
 use serde::{Deserialize, Serialize};
 
 /// lambda = max(least, base (1 + gamma t)^-power), where t is 1 in the first iteration.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Lambda {
-    /// Where it comes from.
+    /// Initial value, before the first iteration.
     pub base: f64,
-    /// How soon it falls.
+    /// Factor of t.
     pub gamma: f64,
-    /// How steeply.
+    /// Exponent.
     pub power: f64,
-    /// Where it stays.
+    /// Lower bound.
     pub least: f64,
 }
 
@@ -22,7 +22,7 @@ impl Lambda {
     }
 }
 
-/// Forms of the learning rate.
+/// Forms of the learning rate schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
@@ -38,15 +38,15 @@ pub enum ScheduleKind {
 pub struct Schedule {
     /// Its form.
     pub kind: ScheduleKind,
-    /// The rate at its largest.
+    /// Peak rate.
     pub rate: f64,
-    /// Iterations in all.
+    /// Total number of iterations.
     pub iterations: u64,
     /// Iterations, from 0, at which it steps down.
     pub steps: Vec<u64>,
     /// Factor of each step.
     pub factor: f64,
-    /// Iterations of a linear rise in the beginning.
+    /// Iterations of the linear warm-up.
     pub warmup: u64,
 }
 

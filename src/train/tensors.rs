@@ -1,7 +1,7 @@
-//! The network forwards and backwards through the tensor library, on any device that it knows.
+//! Forward and backward pass of the network in the tensor library, on any of its devices.
 //!
-//! The chain of [`super::network`], in operations on whole chunks; values and gradients are those
-//! of the kernels but for rounding.
+//! The chain of [`super::network`] in operations on whole chunks. Values and gradients are those of the
+//! kernels except for rounding.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -11,9 +11,9 @@ use crate::embed::tensors::crops;
 use crate::nn::arch::LAST_MAP;
 use crate::nn::maps::{Convolution, LayerGradients, Linear, Maps, Size};
 
-/// Samples that go through the network together: enough to keep a GPU busy. What is kept of them
-/// for the way back takes 1.5 GB with SphereFace-20 and 4.5 GB with SphereFace-64, and the largest
-/// convolution 1.6 GB for a moment.
+/// Number of samples processed together: enough to keep a GPU busy. The activations kept for the backward
+/// pass take 1.5 GB with SphereFace-20 and 4.5 GB with SphereFace-64, and the largest convolution 1.6 GB
+/// temporarily.
 pub const CHUNK: usize = 128;
 
 /// A network that can be trained on a tensor library's device.
@@ -21,11 +21,11 @@ pub const CHUNK: usize = 128;
 pub struct TensorNetwork {
     architecture: Architecture,
     device: Device,
-    /// Missing until it is needed: parameters are copied to the device when a chunk goes forward
-    /// and fails there, not between the steps of an optimiser.
+    /// `None` until needed: parameters are copied to the device in the forward pass of a chunk, so that a
+    /// failure occurs there and not between the steps of an optimiser.
     layers: Option<Layers>,
     forward: Forward,
-    /// The gradients of the chunks so far, by the number of the parameter.
+    /// The gradients of the chunks so far, by parameter number.
     sums: Vec<Option<Tensor>>,
 }
 
@@ -36,10 +36,10 @@ struct Layers {
     last: Linear,
 }
 
-/// What is kept of a chunk on its way forward.
+/// Activations of the forward pass of a chunk.
 #[derive(Debug, Default)]
 struct Forward {
-    /// The input of every convolution and what went into its PReLU.
+    /// The input of every convolution and of its PReLU.
     convolutions: Vec<(Maps, Maps)>,
     /// The input of the last layer.
     last: Option<Maps>,
@@ -73,7 +73,7 @@ impl TensorNetwork {
         &self.architecture
     }
 
-    /// Has the values of the parameters taken anew with the next chunk.
+    /// Marks the parameters as changed; they are copied with the next chunk.
     pub fn refresh(&mut self) {
         self.layers = None;
     }
@@ -81,9 +81,9 @@ impl TensorNetwork {
     /// Features [samples, embedding] of a chunk of crops [samples, 112, 96, 3].
     ///
     /// # Errors
-    /// When the device fails, for want of memory for instance.
+    /// When the device fails, for example out of memory.
     pub fn forward(&mut self, parameters: &[Parameter], pixels: &[f32]) -> Result<Vec<f32>> {
-        // What was kept of the chunk before makes room first.
+        // Frees the activations of the previous chunk first.
         self.forward = Forward::default();
         let Self { architecture, device, layers, forward, .. } = self;
         if layers.is_none() {
@@ -112,8 +112,8 @@ impl TensorNetwork {
         Ok(features)
     }
 
-    /// Adds the gradients by all parameters to those of the chunks before, on the device, given the
-    /// gradient by the features [samples, embedding] of the chunk that went forward last, once.
+    /// Adds the gradients w.r.t. all parameters to those of the chunks before, on the device, given the
+    /// gradient w.r.t. the features [samples, embedding] of the chunk that went forward last, once.
     ///
     /// # Errors
     /// When the device fails; the gradients are then worth nothing.
@@ -141,7 +141,7 @@ impl TensorNetwork {
             let convolution = &convolutions[number];
             let (gradients, by_sums) = convolution.gradients(&x, &sums, by_output)?;
             add(&mut all_sums[3 * number..], gradients)?;
-            // Nobody asks for the gradient by the picture.
+            // The gradient w.r.t. the picture is not needed.
             if number > 0 { convolution.by_input(&by_sums, &x).map(Some) } else { Ok(None) }
         };
         for units in self.architecture.units.into_iter().rev() {
@@ -157,13 +157,13 @@ impl TensorNetwork {
         Ok(())
     }
 
-    /// Forgets the gradients of a batch that was given up.
+    /// Drops the gradients of a stopped batch.
     pub fn begin(&mut self) {
         self.sums.fill(None);
     }
 
-    /// Adds the gradients of all chunks since the last time to those of the parameters, and forgets
-    /// them: a copy from the device a batch, not a chunk.
+    /// Adds the gradients of all chunks since the last call to those of the parameters and drops them: one
+    /// copy from the device per batch, not per chunk.
     ///
     /// # Errors
     /// When the device fails; the gradients are then worth nothing.

@@ -1,4 +1,4 @@
-//! The loop.
+//! The training loop.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub const CONFIG_NAME: &str = "config.toml";
 /// What happens during a run.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// It starts, after so many iterations that were done before.
+    /// The run starts or continues.
     Started {
         /// Iterations done before.
         done: u64,
@@ -61,9 +61,8 @@ pub struct Outcome {
     pub model: PathBuf,
 }
 
-/// Seed of the samples of a run. With that of the run alone, one that goes on from weights trained
-/// before, with the same settings, would show them the same pictures moved, darkened and blurred the
-/// same way, which they would learn by heart.
+/// Seed of the samples of a run. With the seed of the run alone, a run that starts from trained weights with the
+/// same settings would show them the same pictures with the same augmentation, and overfit to them.
 fn sample_seed(seed: u64, init: Option<ModelId>) -> u64 {
     seed ^ init.map_or(0, |id| u64::from_le_bytes(id.0))
 }
@@ -86,13 +85,12 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Prepares a run into the folder `output`, which is made where it is missing; with `resume`
-    /// from its checkpoint. Everything that can be wrong with settings and data set is found
-    /// here, before hours of work.
+    /// Prepares a run into the folder `output`, which is created if missing; with `resume`, from its
+    /// checkpoint. All errors of settings and data set are found here, before hours of work.
     ///
     /// # Errors
-    /// When something cannot be read or makes no sense, when there is a run already and `resume`
-    /// is not set, or its checkpoint does not fit.
+    /// When something cannot be read or is invalid, when there is already a run and `resume` is not set, or
+    /// its checkpoint does not match.
     pub fn new(
         config: Config,
         dataset: Dataset,
@@ -152,13 +150,12 @@ impl Trainer {
         })
     }
 
-    /// Trains until all iterations are done, or `stop` is set: then the iteration at hand is
-    /// given up, a checkpoint written, and the run can be resumed as if it had never stopped.
+    /// Trains until all iterations are done or `stop` is set. Then the current iteration is dropped, a
+    /// checkpoint is written, and the run can be resumed with the same result.
     ///
     /// # Errors
-    /// When an image cannot be used, something cannot be written, the device fails, or training
-    /// goes wrong; the
-    /// last checkpoint is kept in each case.
+    /// When an image cannot be used, something cannot be written, the device fails, or training diverges.
+    /// The last checkpoint is kept in each case.
     pub fn run(
         mut self,
         stop: &AtomicBool,
@@ -176,8 +173,7 @@ impl Trainer {
         let mut loader = Loader::start(&self.dataset, loader, self.state.iteration)?;
         let result = self.iterate(&mut loader, stop, observe);
         if let Err(TrainError::Image { .. } | TrainError::Record { .. } | TrainError::Device(_)) = &result {
-            // The image can be replaced, or the device, and the run resumed; nothing is lost until
-            // here.
+            // The image or the device can be replaced and the run resumed without loss.
             self.save()?;
         }
         result?;
@@ -339,7 +335,7 @@ impl Trainer {
         Ok(Outcome { finished, iteration, last, validated, model: path })
     }
 
-    /// What the weights say about how they came to be.
+    /// Metadata about the training.
     fn description(&self, validated: Option<&Validated>) -> BTreeMap<String, String> {
         let Config { loss, teacher, optimiser, data, network, .. } = &self.config;
         let mut text = format!(
@@ -354,10 +350,10 @@ impl Trainer {
             text += &format!(", loss {loss:?}");
         }
         if teacher.embeddings.is_some() && teacher.weight > 0.0 {
-            text += ", towards a teacher's embeddings";
+            text += ", distilled from a teacher's embeddings";
         }
         if network.init.is_some() {
-            text += ", from weights trained before";
+            text += ", starting from trained weights";
         }
         let mut map = BTreeMap::from([
             ("training".to_owned(), text),

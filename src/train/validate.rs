@@ -1,4 +1,4 @@
-//! Verification on the way: pairs of a file, or of the identities held out.
+//! Validation during training: pairs of a file, or of the identities held out.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,10 @@ use crate::eval::lfw::{self, Pairs};
 use crate::eval::verification::{Pair, Verification, verify};
 use crate::nn::{Device, Weights};
 
-/// Most pairs of each kind made of the identities held out.
+/// Maximum number of pairs of each kind from the identities held out.
 const MOST_PAIRS: usize = 1000;
 
-/// Crops embedded at a time.
+/// Crops per batch.
 const BATCH: usize = 64;
 
 /// Images and pairs to verify.

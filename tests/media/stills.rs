@@ -224,10 +224,10 @@ fn a_face_upside_down_is_hinted_at() {
     image::imageops::rotate180(&upright).save(folder.path().join("over.png")).unwrap();
     let (code, said) = says(folder.path(), "enroll Ada over.png");
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("turned by 180 degrees"), "{said}");
+    assert!(said.contains("rotated by 180 degrees"), "{said}");
     let (code, said) = says(folder.path(), "label over.png -o out.png");
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("turned by 180 degrees"), "{said}");
+    assert!(said.contains("rotated by 180 degrees"), "{said}");
 }
 
 #[test]

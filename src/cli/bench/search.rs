@@ -1,4 +1,4 @@
-//! `sphereface bench search`: a gallery of a million.
+//! `sphereface bench search`: measures the search in a large gallery.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use crate::cli::options::{self, ThreadArgs};
 
 /// Measure the search in a very large gallery
 ///
-/// The templates are made up, with the angles that real faces have, five a person. Half of the
-/// probes are views of people of the gallery, half of strangers; recall is the share of probes
-/// for which the very template is found that a comparison with every template finds.
+/// The templates are synthetic, five per person, with angles like those of real faces. Half of the
+/// probes are views of people in the gallery, half of strangers. Recall is the share of probes for
+/// which the search finds the same nearest template as a comparison with every template.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface bench search --templates 100000\n  \
     sphereface bench search --threads 2 --json")]
 pub struct SearchArgs {
-    /// Templates, 5 to 10000000; a million takes 2 GB of memory
+    /// Templates, 5 to 10000000. A million takes 2 GB of memory
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(5..=10_000_000))]
     templates: u32,
-    /// Values of a template, 2 to 4096
+    /// Values per template, 2 to 4096
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(2..=4096))]
     values: u16,
     /// Probes, 2 to 1000000
@@ -61,13 +61,13 @@ impl SearchArgs {
 }
 
 fn tell(report: &SearchReport) {
-    outln!("{} templates, laid out in {:.2} s; {} probes", report.templates, report.lay_out_s, report.probes);
+    outln!("{} templates, prepared in {:.2} s; {} probes", report.templates, report.lay_out_s, report.probes);
     let line = |what: &str, Speed { median_ms, p99_ms }: &Speed| {
-        outln!("{what}: {median_ms:.2} ms a probe (99 %: {p99_ms:.2} ms)");
+        outln!("{what}: {median_ms:.2} ms per probe (99 %: {p99_ms:.2} ms)");
     };
     line("every template compared, one thread", &report.exact);
     if report.small {
-        return outln!("a gallery of this size is searched that way");
+        return outln!("a gallery of this size is searched by comparing every template");
     }
     line("search, one thread", &report.one_thread);
     line(&format!("search, {} threads", report.threads), &report.all_threads);

@@ -10,28 +10,28 @@ use super::super::train;
 use crate::train::config::{Flags, Layers, PRESETS};
 use crate::train::{Dataset, bench};
 
-/// Measure training: loading, forwards, losses, backwards and the update apart
+/// Measure the speed of training: forward pass, losses, backward pass and update
 ///
-/// The batches are of random numbers, so that no data set is needed; with one, loading it is
-/// measured as well. Settings are those of 'sphereface train'.
+/// The batches are random numbers, so no data set is needed. If one is given, loading it is measured
+/// too. The settings are those of `sphereface train`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface bench train --batch 64 --threads 2\n  \
     sphereface bench train casia-112x96 --batch 128 --threads 2 --json")]
 pub struct TrainBenchArgs {
-    /// A data set, to measure loading
+    /// Data set to measure loading on
     #[arg(value_name = "DATASET")]
     dataset: Option<PathBuf>,
-    /// Classes
+    /// Number of classes
     #[arg(long, value_name = "N", default_value_t = 10_572, value_parser = clap::value_parser!(u32).range(2..=10_000_000))]
     classes: u32,
-    /// Batches that count; one more is for warming up
+    /// Batches to measure, after one more to warm up
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     batches: u32,
-    /// Settings to start from: sphereface20-casia, distill-small
+    /// Preset to start from: sphereface20-casia, distill-small
     #[arg(long, value_name = "NAME", default_value = PRESETS[0].0)]
     preset: String,
-    /// Settings over the preset
+    /// TOML file with settings that override the preset
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
     /// Print JSON

@@ -1,4 +1,4 @@
-//! `sphereface eval openset`: gallery, probes and strangers.
+//! `sphereface eval openset`: open-set identification.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,39 +16,40 @@ use crate::eval::people::{Person, people};
 use crate::identify::{Threshold, ThresholdError, ThresholdRequest};
 use crate::report::chart::Chart;
 
-/// Find enrolled people among strangers
+/// Measure open-set identification
 ///
-/// Takes a folder with one folder of images a person, and cuts it into a gallery, probes of the
-/// people in it, and strangers. Templates and probes are made as labelling makes them: a
-/// template has its mirror image averaged in, a probe has not; a person's score is that of the
-/// nearest template. Reported are the identification rate by rank (closed set) and, at false
-/// positive identification rates of 1e-1, 1e-2 and 1e-3, the share of probes that are named and
-/// named right (DIR, open set), with 95 % intervals by bootstrap over people; and what becomes of
-/// them at the threshold and the margin of `label`.
+/// Splits a folder of people into a gallery, probes of enrolled people, and strangers. Templates and
+/// probes are made as by `label`: a template is averaged with its mirror image, a probe is not, and a
+/// person's score is that of the nearest template.
+///
+/// Prints the identification rate by rank (closed set) and the detection and identification rate (DIR,
+/// open set) at false positive identification rates (FPIR) of 1e-1, 1e-2 and 1e-3, with 95 %
+/// intervals by bootstrap over people. DIR is the share of probes that are given the right name. Also
+/// prints the result at the threshold and margin of `label`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface eval openset lfw-112x112 --aligned --plot openset.png\n  \
     sphereface eval openset photos --gallery-images 3 --strangers 0.3 --seed 7 --json")]
 pub struct OpensetArgs {
-    /// The folder with one folder of images a person
+    /// Folder with one folder of images per person
     #[arg(value_name = "PEOPLE")]
     people: PathBuf,
     #[command(flatten)]
     input: ImageArgs,
-    /// Images of an enrolled person that go to the gallery, 1 to 1000; the others are probes
+    /// Images per enrolled person in the gallery, 1 to 1000; the others are probes
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     gallery_images: u16,
-    /// Share of the people with enough images who stay strangers, 0 to 0.99; people with too few
-    /// images are strangers in any case
+    /// Share of the people with enough images who are not enrolled, 0 to 0.99. People with too few
+    /// images are always strangers
     #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = share)]
     strangers: f64,
-    /// Another number makes another split and other draws of the bootstrap
+    /// Seed of the split and the bootstrap
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Replicates of the bootstrap, 100 to 100000
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
     bootstrap: u32,
-    /// Draw DIR over FPIR into this file, .svg or .png
+    /// Plot of DIR against FPIR, .svg or .png
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     #[command(flatten)]
@@ -95,7 +96,7 @@ impl OpensetArgs {
         let threshold = match Threshold::for_gallery(request, embedder.metadata(), None, split.gallery.len())
         {
             Ok(threshold) => Some(threshold.angle_deg()),
-            // Without a calibration there is no threshold unless it is given.
+            // Without a calibration there is no default threshold.
             Err(ThresholdError::NotCalibrated) if request == ThresholdRequest::Default => None,
             Err(error) => return Err(UsageError(error.to_string()).into()),
         };
@@ -124,7 +125,7 @@ impl OpensetArgs {
         } else {
             out!("{}", table(&result, &named, &split, &without_face)?);
             if already_aligned > 0 {
-                outln!("{already_aligned} images were aligned crops already and were taken as they are");
+                outln!("{already_aligned} images were already aligned crops and were used unchanged");
             }
         }
         Ok(())
@@ -205,7 +206,7 @@ fn table(
     };
     writeln!(
         out,
-        "{} people enrolled with {} images and searched for with {} others; {} images of {} strangers",
+        "{} people enrolled with {} images, {} probes of them; {} images of {} strangers",
         split.enrolled.len(),
         split.gallery.len(),
         result.mated,
@@ -222,20 +223,20 @@ fn table(
         writeln!(out, "{fpir:>8.0e}{angle:>10}{:>17}{dir:>25}{misnamed:>12}", at.false_positives)?;
     }
     if result.open.len() < openset::RATES.len() {
-        writeln!(out, "lower rates take more images of strangers")?;
+        writeln!(out, "lower rates need more images of strangers")?;
     }
     writeln!(out, "intervals: 95 % of {} bootstrap replicates over people", result.replicates)?;
     for Named { threshold_deg, margin_deg, right, wrong, strangers } in named {
         let [right, wrong, strangers] = [right, wrong, strangers].map(|&share| percent(Some(share)));
         writeln!(
             out,
-            "named below {threshold_deg:.2}deg and {margin_deg}deg nearer than anybody else: {right} right, {wrong} wrong, and {strangers} of the strangers"
+            "at a threshold of {threshold_deg:.2}deg and a margin of {margin_deg}deg: {right} of the probes named right, {wrong} named wrong, {strangers} of the strangers named"
         )?;
     }
     if !without_face.is_empty() {
         let name = |path: &PathBuf| Path::new(path).display().to_string();
         let names: Vec<String> = without_face.iter().map(name).collect();
-        writeln!(out, "left out, no face found: {}", names.join(", "))?;
+        writeln!(out, "excluded because no face was found: {}", names.join(", "))?;
     }
     Ok(out)
 }

@@ -32,7 +32,7 @@ struct Images<'a> {
 }
 
 impl Images<'_> {
-    /// Tells the embedding of every image in order; `None` without a face.
+    /// Calls `tell` with the embedding of every image in order; `None` without a face.
     fn each(
         &self,
         paths: &[PathBuf],
@@ -74,23 +74,23 @@ impl Images<'_> {
     }
 }
 
-/// Look for a few people among many others, as MegaFace does
+/// Measure identification among many distractors by the protocol of MegaFace
 ///
-/// Each image of a person is put among the distractors in turn, and found by each other image of that person
-/// when it is nearer than every distractor. Told are the rank-1 rates with the first 10, 100, 1,000, ...
-/// distractors, in the order of their names, and the true accept rate at a false accept rate. Distractors are
-/// not kept in memory. Images without a face are left out, and told.
+/// Each image of a person is put among the distractors in turn. Each other image of that person is a probe,
+/// which is identified if that image is nearer than every distractor. Prints the rank-1 rates with the first
+/// 10, 100, 1,000, ... distractors, in the order of their names, and the true accept rate at a false accept rate.
+/// Distractors are not kept in memory. Images without a face are excluded and counted.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     sphereface eval megaface facescrub-112x112 megaface-112x112 --aligned")]
 pub struct MegafaceArgs {
-    /// The people to look for: a folder with one folder of images per person
+    /// Folder with one folder of images per person
     #[arg(value_name = "PROBES")]
     probes: PathBuf,
-    /// A folder with the images of others, at any depth
+    /// Folder with the images of others, at any depth
     #[arg(value_name = "DISTRACTORS")]
     distractors: PathBuf,
-    /// False accept rate at which the true accept rate is told, more than 0 and less than 1
+    /// False accept rate at which the true accept rate is measured, more than 0 and less than 1
     #[arg(long, value_name = "RATE", default_value_t = 1e-6)]
     far: f64,
     #[command(flatten)]
@@ -163,36 +163,36 @@ fn megaface_table(report: &Report, without_face: usize) -> Result<String, std::f
         None => writeln!(out, "true accept rate: too few impostor pairs for that false accept rate")?,
     }
     if without_face > 0 {
-        writeln!(out, "left out, no face found: {without_face} images")?;
+        writeln!(out, "excluded because no face was found: {without_face} images")?;
     }
     Ok(out)
 }
 
-/// Compare templates of several images, as IJB-B and IJB-C do
+/// Measure templates of several images by the protocol of IJB-B and IJB-C
 ///
-/// A template is the mean over its media, each the mean of its images. With --pairs, told are the true accept
-/// rates at false accept rates from 1e-1 to 1e-6; with --gallery and --probes, how many of the probes are
-/// identified at false positive identification rates of 1e-1 and 1e-2. Rates that there are too few comparisons
-/// for are left out.
+/// A template is the mean over its media, and a medium is the mean of its images. With --pairs, prints the true
+/// accept rates at false accept rates from 1e-1 to 1e-6. With --gallery and --probes, prints the share of probes
+/// identified at false positive identification rates of 1e-1 and 1e-2. Rates for which there are too few
+/// comparisons are omitted.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface eval ijb ijbc_face_tid_mid.txt loose_crop --pairs ijbc_template_pair_label.txt\n  \
     sphereface eval ijb ijbc_face_tid_mid.txt loose_crop --gallery ijbc_1N_gallery_G1.csv \
     --probes ijbc_1N_probe_mixed.csv")]
 pub struct IjbArgs {
-    /// The list of images: image, number of the template, number of the medium
+    /// List of images: image, template number, medium number
     #[arg(value_name = "MEDIA.txt")]
     media: PathBuf,
-    /// The folder with the images that the list names
+    /// Folder with the images of the list
     #[arg(value_name = "IMAGES")]
     images: PathBuf,
-    /// The list of pairs: template, template, 1 for the same person or 0
+    /// List of pairs: template, template, 1 for the same person or 0
     #[arg(long, value_name = "FILE", required_unless_present = "gallery")]
     pairs: Option<PathBuf>,
-    /// The list of the gallery: template, person
+    /// List of the gallery: template, person
     #[arg(long, value_name = "FILE", requires = "probes")]
     gallery: Option<PathBuf>,
-    /// The list of the probes: template, person
+    /// List of the probes: template, person
     #[arg(long, value_name = "FILE", requires = "gallery")]
     probes: Option<PathBuf>,
     #[command(flatten)]
@@ -253,7 +253,7 @@ impl IjbArgs {
             outln!("true accept rate at a false accept rate of {far:.0e}: {:.2} %", 100.0 * point.tar);
         }
         if let Some((_, left_out)) = verified.filter(|(_, left_out)| *left_out > 0) {
-            outln!("left out, a template without a face: {left_out} pairs");
+            outln!("excluded because a template has no face: {left_out} pairs");
         }
         if let Some(identified) = identified {
             out!("{}", identification_table(&identified)?);
@@ -261,7 +261,7 @@ impl IjbArgs {
         Ok(())
     }
 
-    /// Where an image lies; its name leads nowhere but into the folder.
+    /// The path of an image, whose name must not lead out of the folder.
     fn image(&self, name: &str) -> Result<PathBuf> {
         let plain = Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
         let path = self.images.join(name);
@@ -275,7 +275,7 @@ impl IjbArgs {
 fn identification_table(found: &Identification) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     let Identification { mated, non_mated, rank_one, rates } = found;
-    writeln!(out, "{mated} probes of people in the gallery, {non_mated} of others")?;
+    writeln!(out, "{mated} probes of people in the gallery, {non_mated} of strangers")?;
     writeln!(out, "rank 1: {:.2} %", 100.0 * rank_one)?;
     for one in rates {
         writeln!(
@@ -289,20 +289,21 @@ fn identification_table(found: &Identification) -> Result<String, std::fmt::Erro
     Ok(out)
 }
 
-/// Compare videos, as YouTube Faces does
+/// Measure verification of videos by the protocol of YouTube Faces
 ///
-/// A video is the mean of its frames. The threshold of each of the splits is chosen on the others.
+/// The embedding of a video is the mean of those of its frames. The threshold of each split is chosen on the
+/// others.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     sphereface eval ytf splits.txt aligned_images_DB")]
 pub struct YtfArgs {
-    /// The list of pairs: split, video, video, 1 for the same person or 0, with commas
+    /// List of pairs, separated by commas: split, video, video, 1 for the same person or 0
     #[arg(value_name = "SPLITS.txt")]
     splits: PathBuf,
-    /// The folder with the videos that the list names, each a folder of frames
+    /// Folder with the videos of the list, each a folder of frames
     #[arg(value_name = "VIDEOS")]
     videos: PathBuf,
-    /// Use every N-th frame of a video, 1 for all
+    /// Use every N-th frame of a video; 1 uses all
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     every: u32,
     #[command(flatten)]
@@ -347,7 +348,7 @@ impl YtfArgs {
         );
         outln!("equal error rate {:.2} %", 100.0 * result.roc.equal_error_rate());
         if left_out > 0 {
-            outln!("left out, a video without a face: {left_out} pairs");
+            outln!("excluded because a video has no face: {left_out} pairs");
         }
         Ok(())
     }

@@ -13,28 +13,29 @@ use crate::eval::lfw::Pairs;
 use crate::eval::verification::{Verification, verify};
 use crate::report::chart::Chart;
 
-/// Verify pairs of images as LFW does
+/// Measure verification by the protocol of LFW
 ///
-/// The protocol of the authors of SphereFace: ten folds, features of the crop and its mirror
-/// image, the mean of the other folds subtracted, the threshold chosen on the other folds. A
-/// list of one block (view 1 of LFW) is cut into ten folds, every tenth pair to the same one.
-/// Photos go through the detector (with the settings of the authors by default; the face
-/// nearest to the centre counts; images that are aligned crops already are taken as they are);
-/// a pair with a photo in which no face is found is left out, and told.
+/// Follows the protocol of the authors of SphereFace: ten folds, concatenated features of the crop and
+/// its mirror image, and for each fold the mean subtracted and the threshold chosen on the other nine.
+/// A list without folds (view 1 of LFW) is split into ten folds, every tenth pair into the same fold.
+///
+/// Photos go through the detector, by default with the settings of the authors. If a photo shows
+/// several faces, the one nearest to the centre is used. Images that are already aligned crops are used
+/// unchanged. A pair with a photo in which no face is found is excluded and reported.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface eval lfw pairs.txt lfw-deepfunneled --plot lfw.png\n  \
     sphereface eval lfw pairs.txt lfw-112x112 --aligned --model mine.safetensors --record")]
 pub struct LfwArgs {
-    /// The list of pairs, in LFW's form
+    /// List of pairs in the format of LFW
     #[arg(value_name = "PAIRS.txt")]
     pairs: PathBuf,
-    /// The folder with the images NAME/NAME_0001.jpg (or png, webp)
+    /// Folder of the images NAME/NAME_0001.jpg (or png, webp)
     #[arg(value_name = "IMAGES")]
     images: PathBuf,
     #[command(flatten)]
     input: ImageArgs,
-    /// Draw the ROC curve into this file, .svg or .png
+    /// Plot of the ROC curve, .svg or .png
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     #[command(flatten)]
@@ -103,13 +104,13 @@ impl LfwArgs {
         } else {
             out!("{}", lfw_table(&result, &list, lost_pairs, &without_face)?);
             if already_aligned > 0 {
-                outln!("{already_aligned} images were aligned crops already and were taken as they are");
+                outln!("{already_aligned} images were already aligned crops and were used unchanged");
             }
         }
         Ok(())
     }
 
-    /// Where the images lie.
+    /// The paths of the images.
     fn paths(&self, list: &Pairs) -> Result<Vec<PathBuf>> {
         let missing = |person: &str, number| {
             let folder = self.images.display();
@@ -146,7 +147,7 @@ fn lfw_table(
     )?;
     writeln!(
         out,
-        "accuracy {:.2} % at the threshold that is best on all of these pairs (cosine {:.4}): a little too good, because it was chosen on the pairs it is judged on",
+        "accuracy {:.2} % at the threshold that is best on all of these pairs (cosine {:.4}): optimistic, because it was chosen on the pairs it is measured on",
         100.0 * result.best.accuracy,
         result.best.threshold
     )?;
@@ -163,7 +164,11 @@ fn lfw_table(
     }
     writeln!(out, "equal error rate {:.2} %", 100.0 * result.roc.equal_error_rate())?;
     if lost_pairs > 0 {
-        writeln!(out, "left out, no face found: {lost_pairs} pairs with {}", without_face.join(", "))?;
+        writeln!(
+            out,
+            "excluded because no face was found: {lost_pairs} pairs with {}",
+            without_face.join(", ")
+        )?;
     }
     Ok(out)
 }

@@ -1,4 +1,4 @@
-//! `sphereface eval views`: what strangers look like from the front and from the side.
+//! `sphereface eval views`: measures impostor scores by pose.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,21 +16,21 @@ use crate::eval::people::people;
 use crate::eval::views::{ViewSample, measure, reference};
 use crate::identify::ViewCalibration;
 
-/// Measure what strangers look like by the views of their faces
+/// Measure how alike strangers look by pose
 ///
-/// Compares every two faces of different people by how far each is turned to the side. Labelling asks a pair of
-/// views among which strangers look more alike to be nearer than two faces seen from the front, and leaves pairs
-/// out that say nothing. Give folders of people who are each seen from many sides. With --record the result is
-/// kept in the model file.
+/// Compares every two faces of different people and groups the comparisons by the yaw of both faces.
+/// Strangers look more alike from the side, so `label` lowers the threshold for such pairs of views and
+/// ignores pairs that carry no information. Give folders of people who are each seen from many sides.
+/// With --record, the result is stored in the model file.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     sphereface eval views mugshots frames --reference lfw-112x112 --model mine.safetensors --record")]
 pub struct ViewsArgs {
-    /// Folders with one folder of photos per person; the same name in several folders is one person
+    /// Folders with one folder of photos per person. The same name in several folders is one person
     #[arg(value_name = "PEOPLE", required = true)]
     people: Vec<PathBuf>,
-    /// A folder with one folder of aligned crops per person, 112x112 or 96x112: the faces that the model's
-    /// calibration was measured on (`eval calibrate`)
+    /// Folder with one folder of aligned crops (112x112 or 96x112) per person: the faces on which the
+    /// model was calibrated (`eval calibrate`)
     #[arg(long, value_name = "CROPS")]
     reference: PathBuf,
     #[command(flatten)]
@@ -112,12 +112,12 @@ fn table(found: &ViewCalibration, faces: usize) -> Result<String, std::fmt::Erro
     let reference = found.reference;
     writeln!(
         out,
-        "{faces} faces of {} people; different people of the reference differ by a cosine of {:.3} +- {:.3}",
+        "{faces} faces of {} people; impostor cosines of the reference: {:.3} +- {:.3}",
         found.people, reference.mean, reference.deviation
     )?;
     writeln!(
         out,
-        "by the turn of template and probe: impostor cosines relative to that (pairs), genuine pairs beyond a thousandth of the impostors"
+        "by yaw of template and probe: impostor cosines relative to the reference (pairs), share of genuine pairs matched at an FMR of 1e-3"
     )?;
     write!(out, "{:>10}", "")?;
     for yaw_deg in &found.yaw_deg {

@@ -2,7 +2,7 @@
 //!
 //! Every template is compared by SIMD ([`exact`]). Of more than [`EXACT_UP_TO`] a pass over a
 //! smaller copy ([`scan`]) first finds those that can be among the nearest; their exact angles
-//! decide, so that whoever is found, and at what angle, is the same either way.
+//! decide, so that the people found and their angles are the same either way.
 
 pub mod exact;
 pub mod scan;
@@ -32,14 +32,14 @@ pub struct Hit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mixed;
 
-/// Templates of people, laid out for search.
+/// Templates of people, packed for search.
 #[derive(Debug)]
 pub struct Search {
     isa: Isa,
     length: usize,
     /// For each person, where their first row is; then the number of rows.
     starts: Vec<usize>,
-    /// Unit vectors of `length` values, one a row, those of a person together.
+    /// Unit vectors of `length` values, one per row, those of a person together.
     matrix: Vec<f32>,
     /// The same in fewer bytes, in a large gallery.
     codes: Option<Codes>,

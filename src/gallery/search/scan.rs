@@ -64,7 +64,7 @@ fn distance(a: &[f32], b: impl Iterator<Item = f32>) -> f32 {
 }
 
 impl Codes {
-    /// Of the unit vectors in `matrix`, `length` values a row, at least 1.
+    /// Of the unit vectors in `matrix`, `length` values per row, at least 1.
     pub fn new(matrix: &[f32], length: usize) -> Self {
         let rows = matrix.len() / length;
         let (mut codes, mut steps, mut errors) =

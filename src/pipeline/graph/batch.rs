@@ -1,4 +1,4 @@
-//! A stage whose items have parts: several of these are worked on at once, whoever's they are.
+//! A stage that splits items into parts and batches the parts across items.
 
 use std::iter::once;
 use std::sync::{Arc, Mutex};
@@ -13,37 +13,37 @@ use crate::pipeline::statistics::Meter;
 pub trait BatchWorker<I, E> {
     /// A part of an item.
     type Part: Send;
-    /// What is made of a part.
+    /// The result of a part.
     type Made: Send;
 
-    /// Takes the parts out of an item.
+    /// Splits an item into parts.
     ///
     /// # Errors
     /// Ends the run.
     fn split(&mut self, item: &mut I) -> Result<Vec<Self::Part>, E>;
 
-    /// Makes one thing of each part, in order. None must depend on what it came together with.
+    /// Processes parts, one result per part, in order. A result must not depend on the other parts of the batch.
     ///
     /// # Errors
     /// Ends the run.
     fn work(&mut self, parts: Vec<Self::Part>) -> Result<Vec<Self::Made>, E>;
 
-    /// Puts what was made of the parts of an item back into it, in their order.
+    /// Puts the results of the parts of an item back into it, in their order.
     fn join(&mut self, item: &mut I, made: Vec<Self::Made>);
 }
 
-/// A batch has at least one part in so many of a full one, where as many wait, though the other workers
-/// get less than their share then.
+/// A batch holds at least 1 / `LEAST` of a full one if that many parts wait, even if the other workers get
+/// less than their share.
 const LEAST: usize = 4;
 
-/// An item some of whose parts are still to be worked on.
+/// An item with parts still to be processed.
 struct Open<I, M> {
     item: Sequenced<I>,
     made: Vec<Option<M>>,
     missing: usize,
 }
 
-/// A part, with its item and its number there.
+/// A part with its item and its number in it.
 struct Waiting<I, P, M> {
     open: Arc<Mutex<Option<Open<I, M>>>>,
     number: usize,
@@ -83,7 +83,7 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
         let (workers, full) = (workers.max(1), full.max(1));
         let meter = self.meter(name, workers);
         let (leave, receiver) = bounded(2 * workers);
-        // As many as the items in flight have.
+        // The items in flight have at most this number of parts.
         let (enter, waiting) = unbounded();
         let make = Arc::new(make);
         for _ in 0..workers {
@@ -112,7 +112,7 @@ impl<I, E, W: BatchWorker<I, E>> Thread<'_, I, W::Part, W::Made, E, W> {
             if self.shared.is_cancelled() {
                 return Ok(());
             }
-            // Enough for everybody, as long as there is something to take.
+            // A fair share for every worker, as long as parts wait.
             while let Some((input, enter)) = &entrance
                 && self.waiting.len() < workers * full
             {
@@ -132,7 +132,7 @@ impl<I, E, W: BatchWorker<I, E>> Thread<'_, I, W::Part, W::Made, E, W> {
                     either.ready();
                     continue;
                 }
-                // Others may still have items to open.
+                // Other workers may still split items.
                 (Err(_), None) => match self.waiting.recv() {
                     Ok(first) => first,
                     Err(_) => return Ok(()),
@@ -143,7 +143,7 @@ impl<I, E, W: BatchWorker<I, E>> Thread<'_, I, W::Part, W::Made, E, W> {
         }
     }
 
-    /// Lets the parts of an item wait for whoever takes them.
+    /// Queues the parts of an item for all workers.
     fn open(
         &mut self,
         mut item: Sequenced<I>,
@@ -161,13 +161,13 @@ impl<I, E, W: BatchWorker<I, E>> Thread<'_, I, W::Part, W::Made, E, W> {
         }
         let open = Arc::new(Mutex::new(Some(open)));
         for (number, part) in parts.into_iter().enumerate() {
-            // Whoever works here holds the other end.
+            // This worker holds a receiver, so the channel is open.
             let _ = enter.send(Waiting { open: Arc::clone(&open), number, part });
         }
         Ok(())
     }
 
-    /// Works on some parts, and sends the items on that are whole then.
+    /// Processes some parts and passes on the items that are then complete.
     fn batch(&mut self, batch: Vec<Waiting<I, W::Part, W::Made>>) -> Result<(), GraphError<E>> {
         let given = batch.len();
         let (places, parts): (Vec<_>, Vec<_>) =
@@ -197,7 +197,7 @@ impl<I, E, W: BatchWorker<I, E>> Thread<'_, I, W::Part, W::Made, E, W> {
         let Open { mut item, made, .. } = open;
         self.worker.join(&mut item.item, made.into_iter().flatten().collect());
         self.meter.finished(1);
-        // Nobody takes it when the run has failed, which the next round notices.
+        // Sending fails if the run has failed, which the next iteration notices.
         let _ = self.leave.send(item);
     }
 

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use super::{Identity, Image, Source};
 use crate::train::TrainError;
 
-/// Endings of files that are taken for images.
+/// Extensions of image files.
 const ENDINGS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "tiff"];
 
 fn is_image(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
-/// What a folder holds, in order of the names; hidden entries do not count.
+/// The entries of a folder by name, without hidden ones.
 fn entries(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let read = |source| TrainError::Read { path: path.to_owned(), source };
     let mut list = Vec::new();
@@ -27,7 +27,7 @@ fn entries(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(list)
 }
 
-/// A folder with a folder of images for each identity.
+/// A folder with one folder of images per identity.
 pub(super) fn folder(path: &Path) -> Result<Vec<Identity>, TrainError> {
     let mut identities = Vec::new();
     let mut row = 0;

@@ -1,4 +1,4 @@
-//! Which images there are and whose they are: folders of crops, list files, RecordIO pairs.
+//! Data sets: folders of crops, list files, RecordIO pairs.
 
 mod listing;
 mod record;
@@ -45,7 +45,7 @@ pub enum Source {
 pub struct Image {
     /// Where it is.
     pub source: Source,
-    /// Its place among all images of the data set, before any was left out.
+    /// Its index among all images of the data set, before any exclusion.
     pub row: usize,
 }
 
@@ -65,11 +65,11 @@ pub struct Dataset {
     pub classes: Vec<String>,
     /// Images of the identities held out, by identity.
     pub held_out: Vec<Vec<Image>>,
-    /// Images found, before any was left out.
+    /// Images found, before any exclusion.
     pub images: usize,
-    /// Identities on the exclusion lists that were found and left out.
+    /// Excluded identities: those on the exclusion lists that were found.
     pub excluded: usize,
-    /// Identities left out because they have too few images.
+    /// Identities dropped because they have too few images.
     pub dropped: usize,
     record: Option<RecordFile>,
     path: PathBuf,
@@ -112,7 +112,8 @@ impl Dataset {
         let (held, kept): (Vec<_>, Vec<_>) =
             identities.into_iter().partition(|identity| is_held_out(&identity.name, seed, config.holdout));
         if kept.len() < 2 {
-            let cause = format!("{} identities are left of {before}, and it takes two", kept.len());
+            let cause =
+                format!("only {} of {before} identities are left, and at least two are needed", kept.len());
             return Err(TrainError::NoDataset { path: path.to_owned(), cause });
         }
         let classes = kept.iter().map(|identity| identity.name.clone()).collect();
@@ -187,15 +188,15 @@ impl Dataset {
     }
 }
 
-/// Whether an identity is held out: by its name and the seed alone, so that it stays so when
-/// others come or go.
+/// Whether an identity is held out: decided by its name and the seed alone, independent of other
+/// identities.
 fn is_held_out(name: &str, seed: u64, share: f64) -> bool {
     let hash = blake3::hash(format!("held out {seed} {name}").as_bytes());
     let number = hash.as_bytes()[..8].iter().fold(0u64, |n, &byte| n << 8 | u64::from(byte));
     (number as f64) < share * 2f64.powi(64)
 }
 
-/// Takes out the identities on the lists; how many there were.
+/// Removes the identities on the lists; returns their number.
 fn exclude(identities: &mut Vec<Identity>, lists: &[String]) -> Result<usize, TrainError> {
     let mut names: HashSet<String> = HashSet::new();
     for list in lists {
@@ -251,7 +252,7 @@ impl Reader {
         let (width, height) = image.dimensions();
         if height != CROP_HEIGHT as u32 || ![CROP_WIDTH as u32, WIDE].contains(&width) {
             return Err(error(format!(
-                "it is {width}x{height} pixels and no aligned crop of 112x112 or 96x112"
+                "it is {width}x{height} pixels, not an aligned crop of 112x112 or 96x112"
             )));
         }
         Ok(image)

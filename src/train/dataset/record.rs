@@ -3,7 +3,7 @@
 //! A record is a magic number, a word with the length of its content (29 bits) and a flag (3 bits:
 //! 0 whole, 1 first, 2 middle, 3 last part of a content that itself holds the magic number), and
 //! the content, filled up to 4 bytes; all little-endian. The content is a header of 24 bytes
-//! (count of further labels u32, label f32, two identifiers u64), as many further labels f32, and
+//! (count of further labels u32, label f32, two identifiers u64), that number of further labels f32, and
 //! an encoded image. The index has a line `number TAB offset` for each record. Record 0 of a face
 //! data set holds no image but two labels: the number after the last image, and the number after
 //! the last identity; records between them are ranges of images.
@@ -21,7 +21,7 @@ const MAGIC: u32 = 0xced7_230a;
 /// Bytes of the header of a content.
 const HEADER: usize = 24;
 
-/// Longest content that is believed, in bytes: far above any crop.
+/// Maximum plausible length of a content in bytes, far above any crop.
 const MOST_BYTES: u32 = 1 << 26;
 
 /// A RecordIO file with images of faces.
@@ -74,14 +74,14 @@ impl RecordFile {
             let Header { label, labels } = reader.header(number, offset)?;
             let label = labels.first().copied().unwrap_or(label);
             if !(label >= 0.0 && label.fract() == 0.0) {
-                return Err(reader.damaged(number, format!("its label {label} is no class")));
+                return Err(reader.damaged(number, format!("its label {label} is not a class")));
             }
             let image = Image { source: Source::Record { number, offset }, row };
             classes.entry(label as u64).or_default().push(image);
         }
         let found: usize = classes.values().map(Vec::len).sum();
         if numbers.end != u64::MAX && found as u64 + 1 != numbers.end {
-            let cause = format!("record 0 announces {} images and the index has {found}", numbers.end - 1);
+            let cause = format!("record 0 announces {} images, but the index has {found}", numbers.end - 1);
             return Err(TrainError::Record { path: index_path, record: found as u64 + 1, cause });
         }
         if classes.is_empty() {
@@ -117,7 +117,7 @@ fn read_index(path: &Path) -> Result<BTreeMap<u64, u64>, TrainError> {
 }
 
 impl RecordReader {
-    /// What errors call a record.
+    /// Name of a record in errors.
     pub(super) fn name(&self, number: u64) -> String {
         format!("record {number} of {}", self.path.display())
     }
@@ -128,7 +128,7 @@ impl RecordReader {
 
     fn seek(&mut self, number: u64, offset: u64) -> Result<(), TrainError> {
         let position = self.file.stream_position().unwrap_or(0);
-        // Relative, so that what is buffered stays so where records follow each other.
+        // A relative seek keeps the buffer when records are consecutive.
         let moved = match i64::try_from(offset).ok().and_then(|o| o.checked_sub(position as i64)) {
             Some(by) => self.file.seek_relative(by),
             None => self.file.seek(SeekFrom::Start(offset)).map(drop),
@@ -173,7 +173,7 @@ impl RecordReader {
         }
     }
 
-    /// The header of a record, without its image, whose last byte must be there all the same.
+    /// The header of a record without its image, whose last byte must nevertheless exist.
     fn header(&mut self, number: u64, offset: u64) -> Result<Header, TrainError> {
         self.seek(number, offset)?;
         let (_, length) = self.part(number)?;

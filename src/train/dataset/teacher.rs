@@ -1,4 +1,4 @@
-//! A teacher's embeddings: an array of NumPy.
+//! A teacher's embeddings in a NumPy array.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use half::f16;
 
 use crate::train::TrainError;
 
-/// Embeddings of a teacher, a row for each image of a data set, of unit length.
+/// Embeddings of a teacher, one row of unit length per image of a data set.
 #[derive(Debug, Clone)]
 pub struct Teacher {
     values: Vec<f32>,
@@ -17,15 +17,15 @@ impl Teacher {
     /// Reads an .npy file [`rows`, size] of f16, f32 or f64 and normalises its rows.
     ///
     /// # Errors
-    /// When it cannot be read, has another form, or a row has no direction.
+    /// When it cannot be read, has another shape, or a row is a zero vector or not finite.
     pub fn read(path: &Path, rows: usize) -> Result<Self, TrainError> {
         let bytes =
             std::fs::read(path).map_err(|source| TrainError::Read { path: path.to_owned(), source })?;
         let error = |cause: String| TrainError::Teacher { path: path.to_owned(), cause };
         let (kind, found, size, data) = parse(&bytes)
-            .ok_or_else(|| error("it is no two-dimensional array of NumPy in C order".into()))?;
+            .ok_or_else(|| error("it is not a two-dimensional NumPy array in C order".into()))?;
         if found != rows {
-            return Err(error(format!("it has {found} rows and the data set {rows} images")));
+            return Err(error(format!("it has {found} rows, but the data set has {rows} images")));
         }
         let mut values: Vec<f32> = match kind {
             "<f2" => data.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
@@ -39,7 +39,7 @@ impl Teacher {
         for (number, row) in values.chunks_exact_mut(size).enumerate() {
             let length = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
             if !(length.is_finite() && length > 0.0) {
-                return Err(error(format!("row {number} has no direction")));
+                return Err(error(format!("row {number} is a zero vector or not finite")));
             }
             row.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
         }

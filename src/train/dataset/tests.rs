@@ -137,20 +137,20 @@ fn damage_is_told_in_one_sentence() {
     std::fs::remove_dir(folder.path().join("c")).unwrap();
     std::fs::remove_file(folder.path().join("b/1.png")).unwrap();
     let error = refusal(folder.path(), &config());
-    assert!(error.contains("identity 'b' has one image and 0 more"), "{error}");
+    assert!(error.contains("identity 'b' has one image, and 0 more"), "{error}");
     let keep = DataConfig { small_classes: SmallClasses::Keep, ..config() };
     assert_eq!(Dataset::open(folder.path(), &keep, 1).unwrap().classes.len(), 2);
     let drop = DataConfig { small_classes: SmallClasses::Drop, ..config() };
-    assert!(refusal(folder.path(), &drop).contains("1 identities are left"));
+    assert!(refusal(folder.path(), &drop).contains("only 1 of 2 identities are left"));
     let list = folder.path().join("list.txt");
     std::fs::write(&list, "a/0.png 0\na/1.png 0\nb/0.png 2\n").unwrap();
-    assert!(refusal(&list, &config()).contains("labels up to 2 but none of its lines has label 1"));
+    assert!(refusal(&list, &config()).contains("labels up to 2, but no line has label 1"));
     std::fs::write(&list, "a/0.png 0\na/1.png\n").unwrap();
     assert!(refusal(&list, &config()).contains("line 2"));
     std::fs::write(&list, "\n").unwrap();
     assert!(refusal(&list, &config()).contains("no lines"));
     let empty = tempfile::tempdir().unwrap();
-    assert!(refusal(empty.path(), &config()).contains("nothing to train on"));
+    assert!(refusal(empty.path(), &config()).contains("is not a data set"));
     assert!(refusal(&empty.path().join("x"), &config()).contains("cannot be read"));
 }
 
@@ -170,7 +170,7 @@ fn a_cut_off_record_file_is_told_before_training() {
     std::fs::write(&path, &whole).unwrap();
     std::fs::write(folder.path().join("train.idx"), index.lines().take(3).collect::<Vec<_>>().join("\n"))
         .unwrap();
-    assert!(refusal(&path, &config()).contains("announces 4 images and the index has 2"));
+    assert!(refusal(&path, &config()).contains("announces 4 images, but the index has 2"));
     std::fs::write(folder.path().join("train.idx"), "0\t0\nx\n").unwrap();
     assert!(refusal(&path, &config()).contains("line 2"));
     std::fs::remove_file(folder.path().join("train.idx")).unwrap();
@@ -234,11 +234,11 @@ fn a_teacher_has_a_row_for_each_image() {
     let teacher = Teacher::read(&path, 2).unwrap();
     assert_eq!((teacher.size(), teacher.row(0), teacher.row(1)), (2, &[0.6, 0.8][..], &[0.0, -1.0][..]));
     let refusal = |rows| Teacher::read(&path, rows).unwrap_err().to_string();
-    assert!(refusal(3).contains("it has 2 rows and the data set 3 images"));
+    assert!(refusal(3).contains("it has 2 rows, but the data set has 3 images"));
     write(header, &data[..12]);
     assert!(refusal(2).contains("3 values are not 2 rows of 2"));
     write(header, &[0; 16]);
-    assert!(refusal(2).contains("row 0 has no direction"));
+    assert!(refusal(2).contains("row 0 is a zero vector"));
     write(&header.replace("<f4", "<i4"), &data);
     assert!(refusal(2).contains("type <i4"));
     write(&header.replace("(2, 2)", "(4,)"), &data);

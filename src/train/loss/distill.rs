@@ -2,7 +2,7 @@
 
 use crate::nn::gemm::{Matrix, multiply};
 
-/// What a student's features are compared with.
+/// Settings and targets of distillation.
 #[derive(Debug, Clone, Copy)]
 pub struct Distillation<'a> {
     /// [samples, size]

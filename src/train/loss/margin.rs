@@ -7,7 +7,7 @@ use super::{Gradient, Logit, Loss, Version};
 pub struct Psi {
     /// The value.
     pub value: f64,
-    /// The derivative by c.
+    /// The derivative w.r.t. c.
     pub slope: f64,
 }
 
@@ -42,7 +42,7 @@ pub fn a_softmax_psi(m: u32, c: f64) -> Psi {
 /// g(c) = 2 ((c + 1) / 2)^t - 1 of SphereFace2.
 pub(super) fn similarity(c: f64, t: f64) -> Psi {
     let half = ((c + 1.0) / 2.0).max(0.0);
-    // A general power takes many times as long.
+    // Faster than a general power.
     let power = if t == 3.0 { half * half } else { half.powf(t - 1.0) };
     Psi { value: 2.0 * half * power - 1.0, slope: t * power }
 }
@@ -79,7 +79,7 @@ impl Loss {
         }
     }
 
-    /// The logit of the own class.
+    /// The logit of the target class.
     pub(super) fn own(&self, product: f64, length: f64, lambda: f64) -> Logit {
         let c = product / length;
         let psi = match *self {

@@ -5,7 +5,7 @@
 //! and everything else is computed in f64: it is a small part of the work, and the margins amplify
 //! rounding.
 //!
-//! | loss | logit of the own class | of the others | source |
+//! | loss | logit of the target class | of the others | source |
 //! |---|---|---|---|
 //! | softmax | w.x, w of any length | w.x | |
 //! | normalised softmax | s c | s c | Wang et al., NormFace, 2017 |
@@ -14,11 +14,11 @@
 //! | SphereFace-R v2 | s c | s cos(theta / m) | |
 //! | CosFace | s (c - m) | s c | Wang et al., 2018 |
 //! | ArcFace | s cos(theta + m) | s c | Deng et al., 2019 |
-//! | SphereFace2 | one binary classifier a class | | Wen et al., 2022 |
+//! | SphereFace2 | one binary classifier per class | | Wen et al., 2022 |
 //!
-//! But for plain softmax the class vectors have unit length: whoever trains normalises them in
-//! place before every pass ([`normalise_rows`]), as the authors do, and their gradient is that
-//! of the unnormalised product.
+//! Except for plain softmax, the class vectors have unit length: the caller normalises them in place before
+//! every pass ([`normalise_rows`]), as the authors do, and their gradient is that of the unnormalised
+//! product.
 
 mod distill;
 mod margin;
@@ -153,12 +153,12 @@ pub(crate) struct Gradients<'a, T> {
     pub(crate) bias: &'a mut f64,
 }
 
-/// Memory that evaluations use over and over.
+/// Reusable memory of evaluations.
 #[derive(Debug)]
 pub(crate) struct Workspace<T> {
     /// [classes, samples]: products of class vectors and features.
     products: Vec<T>,
-    /// [ranges, size, samples]: gradients by the features from each range of classes.
+    /// [ranges, size, samples]: gradients w.r.t. the features from each range of classes.
     by_feature: Vec<T>,
     /// The logits of a sample for each thread, which never waits for it.
     logits: Vec<Mutex<Vec<Logit>>>,
@@ -174,7 +174,7 @@ impl<T> Default for Workspace<T> {
 /// core's cache.
 const CLASSES_TOGETHER: usize = 64;
 
-/// Ranges of classes over which the gradients by the features are summed apart, each by a thread.
+/// Ranges of classes over which the gradients w.r.t. the features are summed separately, one thread per range.
 const RANGES: usize = 8;
 
 impl Loss {
@@ -200,7 +200,7 @@ impl Loss {
     /// of the team.
     ///
     /// # Panics
-    /// When sizes do not fit each other, or a label is no class.
+    /// When sizes do not fit each other, or a label is not a class.
     pub(crate) fn evaluate<T: Number>(
         &self,
         input: Input<'_, T>,
@@ -397,8 +397,8 @@ struct Logit {
     by_length: f64,
 }
 
-/// Adds the gradients by the class vectors to `to` [classes, size], times a factor, given the
-/// features [samples, size] and the gradients by the products with them [samples, classes].
+/// Adds the gradients w.r.t. the class vectors to `to` [classes, size], times a factor, given the
+/// features [samples, size] and the gradients w.r.t. the products with them [samples, classes].
 ///
 /// # Panics
 /// When sizes do not fit each other.
