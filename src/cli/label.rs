@@ -51,9 +51,9 @@ use crate::report::Appearance;
     sphereface label street.mp4 -o out.mp4 --gallery staff --redact unknown --redact-audit audit.jsonl\n  \
     sphereface label webcam --view --gallery family")]
 pub struct LabelArgs {
-    /// Input: a video or image file, rtsp://..., http(s)://..., webcam, /dev/video0, gst:PIPELINE,
-    /// - or a FIFO (read once, as with --online), or a .parquet file written by --analysis (labelled
-    /// without decoding the video)
+    /// Input: a video or image file, rtsp://..., http(s)://..., webcam, /dev/video0, gst:PIPELINE, standard
+    /// input (-) or a FIFO (read once, as with --online), or a .parquet file written by --analysis
+    /// (labelled without decoding the video)
     input: OsString,
     /// Annotated video (.mp4, .mkv, .webm) or still (.jpg, .png, ...) to write
     #[arg(short, long, value_name = "FILE", conflicts_with = "no_video")]
