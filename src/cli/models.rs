@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use super::UsageError;
 use crate::file;
-use crate::nn::weights::{BuiltIn, Network, Precision, Weights, import, to_onnx};
+use crate::nn::weights::{
+    BuiltIn, Network, Normalisation, PictureOptions, Precision, Weights, import_as, to_onnx,
+};
 
 /// Lists, describes, imports and exports models.
 #[derive(Debug, Args)]
@@ -18,6 +20,8 @@ use crate::nn::weights::{BuiltIn, Network, Precision, Weights, import, to_onnx};
   sphereface models show mine.safetensors
   sphereface models import sphereface_model.caffemodel mine.safetensors
   sphereface models import pnet.pt rnet.pt onet.pt mtcnn.safetensors
+  sphereface models import arcface.onnx arcface.safetensors --licence MIT
+  sphereface models import adaface.onnx adaface.safetensors --channel-order bgr --output feature
   sphereface models export sphereface --onnx sphereface.onnx")]
 pub struct Models {
     #[command(subcommand)]
@@ -41,7 +45,7 @@ enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Converts Caffe models and PyTorch checkpoints to a safetensors file.
+    /// Converts Caffe models, PyTorch checkpoints and ONNX models to a safetensors file.
     Import(Import),
     /// Writes a model for other programs.
     Export(Export),
@@ -50,7 +54,8 @@ enum ModelsCommand {
 #[derive(Debug, Args)]
 struct Import {
     /// One file of SphereFace weights, or the three of MTCNN: .caffemodel, .pt, .pth or
-    /// .safetensors.
+    /// .safetensors. Or one embedding network of another kind, like ArcFace, AdaFace, MobileFaceNet and
+    /// SFace: .onnx.
     #[arg(value_name = "SRC", required = true)]
     sources: Vec<PathBuf>,
     /// The safetensors file to write.
@@ -63,6 +68,16 @@ struct Import {
     /// known for (BGR for Caffe models of SphereFace, RGB otherwise).
     #[arg(long, value_enum)]
     channel_order: Option<ChannelOrder>,
+    /// What an ONNX model wants done to values of 0 to 255 first: (value - MEAN) / DEVIATION. Default: nothing
+    /// for a network that begins with that itself, 127.5,127.5 for others.
+    #[arg(long, value_name = "MEAN,DEVIATION", value_parser = parse_normalisation)]
+    normalise: Option<Normalisation>,
+    /// The output of an ONNX model that is the embedding. Default: the only one.
+    #[arg(long, value_name = "NAME")]
+    output: Option<String>,
+    /// The terms of the model, stored with it and told by `models show`: a name or a sentence.
+    #[arg(long, visible_alias = "license", value_name = "TEXT")]
+    licence: Option<String>,
     /// How to store values.
     #[arg(long, value_enum, default_value = "f32")]
     precision: Values,
@@ -117,7 +132,26 @@ struct Export {
 }
 
 /// Metadata keys that follow from the tensors and cannot be set by hand.
-const DERIVED: [&str; 5] = ["format", "architecture", "channels", "embedding_size", "input"];
+const DERIVED: [&str; 8] = [
+    "format",
+    "architecture",
+    "channels",
+    "embedding_size",
+    "input",
+    "plan",
+    "normalisation",
+    "imported_channel_order",
+];
+
+/// Reads the two numbers of a [`Normalisation`].
+fn parse_normalisation(text: &str) -> Result<Normalisation, String> {
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|x| x.is_finite());
+    let pair = text.split_once(',').and_then(|(mean, deviation)| Some((number(mean)?, number(deviation)?)));
+    match pair {
+        Some((mean, deviation)) if deviation > 0.0 => Ok(Normalisation { mean, deviation }),
+        _ => Err("write two numbers, MEAN,DEVIATION, the second above 0, for example 127.5,128".to_owned()),
+    }
+}
 
 impl Models {
     /// Does it.
@@ -164,9 +198,9 @@ fn show(model: &str, json: bool) -> Result<()> {
     let lines = [
         ("model", text(&description, "model")),
         ("architecture", text(&description, "architecture")),
-        ("channels", text(&description, "channels")),
+        ("layers", text(&description, "layers")),
         ("embedding", text(&description, "embedding_size")),
-        ("input", format!("{} {}", text(&description, "input"), text(&description, "channel_order"))),
+        ("input", picture(&description)),
         ("parameters", description["parameters"].to_string()),
         ("identifier", text(&description, "id")),
         ("training data", text(&description, "training_data")),
@@ -181,6 +215,13 @@ fn show(model: &str, json: bool) -> Result<()> {
         outln!("{name:<14} {}", if value.is_empty() { "not stated" } else { value });
     }
     Ok(())
+}
+
+/// What pictures the network takes.
+fn picture(description: &Value) -> String {
+    let size = format!("{} {}", text(description, "input"), text(description, "channel_order"));
+    let normalisation = text(description, "normalisation");
+    if normalisation.is_empty() { size } else { format!("{}, {normalisation}", size.trim()) }
 }
 
 fn text(description: &Value, key: &str) -> String {
@@ -225,10 +266,15 @@ fn describe(model: &str, weights: &Weights) -> Result<Value> {
         "id": weights.id().to_string(),
         "parameters": weights.parameters(),
         "tensors": weights.tensors.len(),
+        "layers": match &network {
+            Network::SphereFace(_) => weights.metadata.get("channels").map(|channels| format!("channels {channels}")),
+            Network::Imported(plan) => Some(plan.to_string()),
+            Network::Mtcnn => None,
+        },
     });
     for (key, value) in &weights.metadata {
         description[key] = match key.as_str() {
-            "lfw" | "calibration" | "views" => {
+            "lfw" | "calibration" | "views" | "plan" => {
                 serde_json::from_str(value).unwrap_or_else(|_| value.clone().into())
             }
             _ => value.clone().into(),
@@ -257,7 +303,15 @@ impl Import {
             }
             settings.push((key.to_owned(), value.to_owned()));
         }
-        let mut weights = import(&self.sources)?;
+        if let Some(licence) = self.licence {
+            settings.push(("licence".to_owned(), licence));
+        }
+        let pictures = PictureOptions {
+            bgr: matches!(self.channel_order, Some(ChannelOrder::Bgr)),
+            normalisation: self.normalise,
+            output: self.output,
+        };
+        let mut weights = import_as(&self.sources, &pictures)?;
         let network = Network::from_metadata(&weights.metadata)?;
         if let Some(wanted) = &self.arch
             && *wanted != network.name()
@@ -265,7 +319,12 @@ impl Import {
             let names: Vec<_> = self.sources.iter().map(|path| path.display().to_string()).collect();
             bail!("{}: these are weights of {}, not of {wanted}", names.join(", "), network.name());
         }
-        if let Some(order) = self.channel_order {
+        let imported = matches!(network, Network::Imported(_));
+        if !imported && (pictures.normalisation.is_some() || pictures.output.is_some()) {
+            bail!(UsageError("--normalise and --output are for ONNX models".to_owned()));
+        }
+        // The weights of an imported network were brought to one order.
+        if let Some(order) = self.channel_order.filter(|_| !imported) {
             let order = match order {
                 ChannelOrder::Rgb => "RGB",
                 ChannelOrder::Bgr => "BGR",
@@ -288,6 +347,13 @@ impl Import {
                 text(&description, "channel_order"),
                 text(&description, "id"),
             );
+            if imported {
+                outln!("layers: {}", text(&description, "layers"));
+                outln!("input: {}", picture(&description));
+                outln!(
+                    "It has no threshold yet: measure one with 'sphereface eval calibrate CROPS --model {destination} --record'"
+                );
+            }
         }
         Ok(())
     }
