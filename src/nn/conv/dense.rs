@@ -318,10 +318,8 @@ impl RawKernel for Apply<'_> {
         // SAFETY: the caller's; the pointers are those of the layer's weights.
         unsafe {
             match &self.layer.weights {
-                Matrix::Full(weights) if self.residual => self.all::<S, f32, true>(weights.as_ptr()),
-                Matrix::Half(weights) if self.residual => self.all::<S, f16, true>(weights.as_ptr().cast()),
-                Matrix::Full(weights) => self.all::<S, f32, false>(weights.as_ptr()),
-                Matrix::Half(weights) => self.all::<S, f16, false>(weights.as_ptr().cast()),
+                Matrix::Full(weights) => self.all::<S, f32>(weights.as_ptr()),
+                Matrix::Half(weights) => self.all::<S, f16>(weights.as_ptr().cast()),
             }
         }
     }
@@ -331,7 +329,7 @@ impl Apply<'_> {
     /// # Safety
     /// `weights` must be those of the layer; see [`Simd`].
     #[inline(always)]
-    unsafe fn all<S: Simd, W: Weight, const RESIDUAL: bool>(&self, weights: *const W) {
+    unsafe fn all<S: Simd, W: Weight>(&self, weights: *const W) {
         let layer = self.layer;
         let depth = layer.runs.len() * layer.length;
         let groups = self.rows.len().div_ceil(S::ROWS);
@@ -367,7 +365,11 @@ impl Apply<'_> {
                     unpacked: None,
                     ahead: panel.cast::<f32>().wrapping_add(depth * (step + group * step / groups)),
                     ahead_step: step / groups,
-                    finish: Activate::<RESIDUAL> { to, activation: layer.activation.at(p * S::PANEL) },
+                    finish: Activate {
+                        to,
+                        activation: layer.activation.at(p * S::PANEL),
+                        residual: self.residual,
+                    },
                 };
                 // SAFETY: the rows are valid, as above; the panel holds `depth` steps. No other
                 // item of the loop writes these pixels' channels.
@@ -378,12 +380,13 @@ impl Apply<'_> {
 }
 
 /// Stores activations, or adds them to what is there.
-struct Activate<const RESIDUAL: bool> {
+struct Activate {
     to: [*mut f32; MOST_ROWS],
     activation: ActivationAt,
+    residual: bool,
 }
 
-impl<const RESIDUAL: bool> Finish for Activate<RESIDUAL> {
+impl Finish for Activate {
     /// # Safety
     /// A panel of numbers must be writable at every row's pointer.
     #[inline(always)]
@@ -393,7 +396,7 @@ impl<const RESIDUAL: bool> Finish for Activate<RESIDUAL> {
         unsafe {
             let to = self.to[row].add(at);
             let value = self.activation.apply::<S>(at, sum);
-            S::store(to, if RESIDUAL { S::add(value, S::load(to)) } else { value });
+            S::store(to, if self.residual { S::add(value, S::load(to)) } else { value });
         }
     }
 }
