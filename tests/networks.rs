@@ -4,12 +4,14 @@
 //! f64.
 
 mod onnx_file;
+mod place;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use onnx_file::{Graph, Tensor};
+use place::shared_data;
 use sphereface::align::Crop;
 use sphereface::embed::{EmbedOptions, Embedder, Mirror};
 use sphereface::nn::weights::{Normalisation, PictureOptions, import_as};
@@ -57,7 +59,14 @@ impl Builder {
         self
     }
 
-    fn convolution(&mut self, channels: usize, kernel: i64, stride: i64, pad: i64, groups: usize) -> &mut Self {
+    fn convolution(
+        &mut self,
+        channels: usize,
+        kernel: i64,
+        stride: i64,
+        pad: i64,
+        groups: usize,
+    ) -> &mut Self {
         let inputs = self.channels / groups;
         let fan_in = inputs * (kernel * kernel) as usize;
         let shape = [channels, inputs, kernel as usize, kernel as usize];
@@ -208,7 +217,8 @@ fn crops(count: usize) -> Vec<Crop> {
 fn picture(crop: &Crop, [mean, deviation]: [f64; 2], bgr: bool) -> Vec<f64> {
     let rgb = crop.to_square();
     let channels = if bgr { [2, 1, 0] } else { [0, 1, 2] };
-    let plane = |c: usize| rgb.iter().skip(c).step_by(3).map(|&x| (f64::from(x) - mean) / deviation).collect();
+    let plane =
+        |c: usize| rgb.iter().skip(c).step_by(3).map(|&x| (f64::from(x) - mean) / deviation).collect();
     channels.into_iter().flat_map(|c| -> Vec<f64> { plane(c) }).collect()
 }
 
@@ -233,7 +243,8 @@ fn check(graph: &Graph, options: &PictureOptions, pixels: [f64; 2]) -> Weights {
     for (crop, found) in crops.iter().zip(&found) {
         let expected = unit(&graph.evaluate(&picture(crop, pixels, options.bgr)));
         assert_eq!(expected.len(), found.as_slice().len());
-        let worst = expected.iter().zip(found.as_slice()).map(|(a, &b)| (a - f64::from(b)).abs()).fold(0.0, f64::max);
+        let worst =
+            expected.iter().zip(found.as_slice()).map(|(a, &b)| (a - f64::from(b)).abs()).fold(0.0, f64::max);
         assert!(worst < 2e-5, "{worst}");
     }
     weights
@@ -298,19 +309,31 @@ fn what_is_not_computed_is_refused_by_its_name() {
         b.apply("HardSwish", &[]);
     });
     assert!(error.contains("operator HardSwish (node 'v") && error.contains("network.onnx"), "{error}");
-    assert!(refused(&|b| {
-        b.convolution(8, 3, 1, 1, 2);
-    }).contains("in 2 groups"));
-    assert!(refused(&|b| {
-        b.node("Sigmoid", &["v2"], &[]);
-    }).contains("Sigmoid"));
-    assert!(refused(&|b| {
-        b.apply("Transpose", &[("perm", &[0, 2, 3, 1])]);
-    }).contains("GlobalAveragePool"));
+    assert!(
+        refused(&|b| {
+            b.convolution(8, 3, 1, 1, 2);
+        })
+        .contains("in 2 groups")
+    );
+    assert!(
+        refused(&|b| {
+            b.node("Sigmoid", &["v2"], &[]);
+        })
+        .contains("Sigmoid")
+    );
+    assert!(
+        refused(&|b| {
+            b.apply("Transpose", &[("perm", &[0, 2, 3, 1])]);
+        })
+        .contains("GlobalAveragePool")
+    );
     let dilated: [(&str, &[i64]); 2] = [("kernel_shape", &[3, 3]), ("dilations", &[2, 2])];
-    assert!(refused(&|b| {
-        b.apply("MaxPool", &dilated);
-    }).contains("dilations"));
+    assert!(
+        refused(&|b| {
+            b.apply("MaxPool", &dilated);
+        })
+        .contains("dilations")
+    );
     // Nobody needs what leads to no output.
     let mut b = Builder::new();
     b.convolution(8, 3, 2, 1, 1);
@@ -390,7 +413,10 @@ fn fails(arguments: &[&str], folder: &Path) -> (i32, String) {
 fn a_still(folder: &Path) -> PathBuf {
     let mut entries: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
-    let first = entries.into_iter().find(|path| path.is_dir() || path.extension().is_some_and(|e| e == "jpg")).unwrap();
+    let first = entries
+        .into_iter()
+        .find(|path| path.is_dir() || path.extension().is_some_and(|e| e == "jpg"))
+        .unwrap();
     if first.is_dir() { a_still(&first) } else { first }
 }
 
@@ -403,7 +429,10 @@ fn an_imported_network_works_everywhere_a_model_works() {
     let told = succeeds(&import, at);
     assert!(told.contains("112x112 RGB, (x - 127.5) / 127.5") && told.contains("eval calibrate"), "{told}");
     let shown = succeeds(&["models", "show", "net.safetensors"], at);
-    assert!(shown.contains("made up for a test") && shown.contains("3 convolutions (1 depthwise)"), "{shown}");
+    assert!(
+        shown.contains("made up for a test") && shown.contains("3 convolutions (1 depthwise)"),
+        "{shown}"
+    );
     // Another order of colours is another model, and so has another identifier.
     succeeds(&["models", "import", "net.onnx", "bgr.safetensors", "--channel-order", "bgr"], at);
     let id = |file: &str| -> String {
@@ -434,4 +463,22 @@ fn an_imported_network_works_everywhere_a_model_works() {
     succeeds(&given, at);
     let faces = std::fs::read_to_string(at.join("faces.jsonl")).unwrap();
     assert!(faces.contains("\"Ada\"") && at.join("out.png").exists(), "{faces}");
+}
+
+#[test]
+fn a_published_network_is_the_same_from_both_of_its_files() {
+    let Some(folder) = shared_data("teacher-mbf") else { return };
+    let read = |name: &str| import_as(&[folder.join(name)], &PictureOptions::default()).unwrap();
+    let (onnx, espdl) = (read("mbf.onnx"), read("human_face_feat_mbf_s8_v1.espdl"));
+    assert_eq!(onnx.id(), espdl.id());
+    assert_eq!(onnx.metadata, espdl.metadata);
+    // Values that onnxruntime gave, `fixtures/networks/mbf.py`.
+    let expected: Vec<Vec<f32>> = serde_json::from_str(include_str!("fixtures/networks/mbf.json")).unwrap();
+    let crops = crops(expected.len());
+    let embedder = Embedder::new(onnx, EmbedOptions::default()).unwrap();
+    let found = embedder.embed(&crops, Mirror::No, &mut embedder.scratch()).unwrap();
+    for (expected, found) in expected.iter().zip(&found) {
+        let worst = expected.iter().zip(found.as_slice()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-5, "{worst}");
+    }
 }

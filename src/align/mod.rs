@@ -315,7 +315,9 @@ impl Crop {
     pub fn mirrored(&self) -> Crop {
         // The sides lie side by side, so that they are exchanged like the rest.
         let mirror = |rgb: &[u8], width: usize| -> Vec<u8> {
-            rgb.chunks_exact(width).flat_map(|row| row.as_chunks::<3>().0.iter().rev().flatten().copied()).collect()
+            rgb.chunks_exact(width)
+                .flat_map(|row| row.as_chunks::<3>().0.iter().rev().flatten().copied())
+                .collect()
         };
         let sides = self.sides.as_ref().map(|sides| mirror(sides, 2 * SIDE_BYTES));
         Crop { rgb: mirror(&self.rgb, ROW_BYTES), sides }

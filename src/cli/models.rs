@@ -45,7 +45,7 @@ enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Converts Caffe models, PyTorch checkpoints and ONNX models to a safetensors file.
+    /// Converts Caffe models, PyTorch checkpoints, ONNX models and ESP-DL files to a safetensors file.
     Import(Import),
     /// Writes a model for other programs.
     Export(Export),
@@ -55,7 +55,7 @@ enum ModelsCommand {
 struct Import {
     /// One file of SphereFace weights, or the three of MTCNN: .caffemodel, .pt, .pth or
     /// .safetensors. Or one embedding network of another kind, like ArcFace, AdaFace, MobileFaceNet and
-    /// SFace: .onnx.
+    /// SFace: .onnx or .espdl.
     #[arg(value_name = "SRC", required = true)]
     sources: Vec<PathBuf>,
     /// The safetensors file to write.
@@ -321,7 +321,7 @@ impl Import {
         }
         let imported = matches!(network, Network::Imported(_));
         if !imported && (pictures.normalisation.is_some() || pictures.output.is_some()) {
-            bail!(UsageError("--normalise and --output are for ONNX models".to_owned()));
+            bail!(UsageError("--normalise and --output are for ONNX models and ESP-DL files".to_owned()));
         }
         // The weights of an imported network were brought to one order.
         if let Some(order) = self.channel_order.filter(|_| !imported) {

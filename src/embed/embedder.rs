@@ -334,7 +334,9 @@ impl Embedder {
                     LaidOut::Imported(network) => Memory::Imported(network.workspace(self.threads)),
                 });
                 let features = match (network, memory) {
-                    (LaidOut::SphereFace(network), Memory::SphereFace(memory)) => network.forward(&pixels, memory),
+                    (LaidOut::SphereFace(network), Memory::SphereFace(memory)) => {
+                        network.forward(&pixels, memory)
+                    }
                     (LaidOut::Imported(network), Memory::Imported(memory)) => network.forward(crops, memory),
                     _ => unreachable!("memory is of the embedder that it was taken from"),
                 };

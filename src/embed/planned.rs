@@ -189,7 +189,8 @@ impl<'p> Layout<'p> {
             return;
         }
         let convolves = |made: usize| {
-            matches!(self.plan.steps[made].operation, Operation::Convolution { .. }) && self.onto[made].is_none()
+            matches!(self.plan.steps[made].operation, Operation::Convolution { .. })
+                && self.onto[made].is_none()
         };
         for [value, other] in [[step.of[1], step.of[0]], [step.of[0], step.of[1]]] {
             let Some(made) = value.checked_sub(1).filter(|&made| convolves(made)) else { continue };
@@ -207,7 +208,9 @@ impl<'p> Layout<'p> {
     /// Whether a step is computed by another one.
     fn is_left_out(&self, number: usize) -> bool {
         self.plan.steps[number].operation == Operation::Add
-            && self.plan.steps[number].of.iter().any(|&value| value > 0 && self.onto[value - 1].is_some() && self.root[value] == self.root[number + 1])
+            && self.plan.steps[number].of.iter().any(|&value| {
+                value > 0 && self.onto[value - 1].is_some() && self.root[value] == self.root[number + 1]
+            })
     }
 
     /// The layout of every value: with the border, and the rows and columns, that its takers want.
@@ -225,7 +228,8 @@ impl<'p> Layout<'p> {
                 }
                 _ => {}
             }
-            whole[value] |= !matches!(step.operation, Operation::Convolution { .. } | Operation::Linear { .. });
+            whole[value] |=
+                !matches!(step.operation, Operation::Convolution { .. } | Operation::Linear { .. });
         }
         let mut sizes = vec![[0; 2]; count];
         for (number, step) in self.plan.steps.iter().enumerate() {
@@ -291,7 +295,8 @@ impl<'p> Layout<'p> {
         let mut places: Vec<Place> = Vec::new();
         for value in 0..count {
             let [low, high, _] = ends[value];
-            let found = free.iter().position(|&(map, level, _)| (map, level) == (maps[value], high) && low == high);
+            let found =
+                free.iter().position(|&(map, level, _)| (map, level) == (maps[value], high) && low == high);
             let slot = match found {
                 _ if self.root[value] != value => places[self.root[value]].slot,
                 Some(found) => free.swap_remove(found).2,
@@ -319,7 +324,12 @@ impl PlannedNetwork {
     ///
     /// # Errors
     /// Names the first tensor that is missing or wrong.
-    pub(super) fn new(plan: &Plan, weights: &dyn Source, isa: Isa, threads: usize) -> Result<Self, EmbedError> {
+    pub(super) fn new(
+        plan: &Plan,
+        weights: &dyn Source,
+        isa: Isa,
+        threads: usize,
+    ) -> Result<Self, EmbedError> {
         check_shapes(plan, weights)?;
         let mut layout = Layout::new(plan, isa)?;
         let maps = layout.maps();
@@ -329,7 +339,8 @@ impl PlannedNetwork {
         let level_of: Vec<usize> =
             together.iter().map(|faces| levels.partition_point(|level| level < faces)).collect();
         let (places, slots) = layout.places(&maps, &level_of, &levels);
-        let numbers: Vec<usize> = (0..plan.steps.len()).filter(|&number| !layout.is_left_out(number)).collect();
+        let numbers: Vec<usize> =
+            (0..plan.steps.len()).filter(|&number| !layout.is_left_out(number)).collect();
         let works = Team::new(threads).map(numbers.len(), |item| layout.work(numbers[item], &maps, weights));
         let mut layers = Vec::new();
         for (&number, work) in numbers.iter().zip(works) {
@@ -343,9 +354,8 @@ impl PlannedNetwork {
         }
         let [scale, shift] = INPUT.map(|name| values(weights, name));
         let (scale, shift) = (scale?, shift?);
-        let pixel = |colour: usize, x: usize| {
-            (x as f64 * f64::from(scale[colour]) + f64::from(shift[colour])) as f32
-        };
+        let pixel =
+            |colour: usize, x: usize| (x as f64 * f64::from(scale[colour]) + f64::from(shift[colour])) as f32;
         let pixels = Box::new(std::array::from_fn(|colour| std::array::from_fn(|x| pixel(colour, x))));
         let embedding = plan.embedding();
         Ok(Self { layers, values: places, slots, levels, pixels, columns: plan.input[1], embedding })
@@ -425,7 +435,13 @@ impl PlannedNetwork {
         }
     }
 
-    fn apply(&self, layer: &Layer, [first, count]: [usize; 2], starts: &[usize], workspace: &mut PlannedWorkspace) {
+    fn apply(
+        &self,
+        layer: &Layer,
+        [first, count]: [usize; 2],
+        starts: &[usize],
+        workspace: &mut PlannedWorkspace,
+    ) {
         let PlannedWorkspace { team, slots, tiles } = workspace;
         let to = self.values[layer.to];
         // Nobody else looks at what is being written.
@@ -451,10 +467,21 @@ impl PlannedNetwork {
                 elements.apply(team, count, [input, second], output);
             }
             Work::MaxPool(window) => {
-                (0..count).for_each(|face| max_pool(window, (map, &input[face * map.len()..]), (to.map, &mut output[face * to.map.len()..])));
+                (0..count).for_each(|face| {
+                    max_pool(
+                        window,
+                        (map, &input[face * map.len()..]),
+                        (to.map, &mut output[face * to.map.len()..]),
+                    )
+                });
             }
             Work::Mean => {
-                (0..count).for_each(|face| mean((map, &input[face * map.len()..]), &mut output[face * to.map.len() + to.map.at(0, 0)..][..map.channels]));
+                (0..count).for_each(|face| {
+                    mean(
+                        (map, &input[face * map.len()..]),
+                        &mut output[face * to.map.len() + to.map.at(0, 0)..][..map.channels],
+                    )
+                });
             }
         }
         slots[to.slot] = buffer;
@@ -504,8 +531,9 @@ impl Layout<'_> {
         let (map, to) = (from[0], maps[number + 1]);
         let inputs = self.shapes[step.of[0]].channels;
         let slopes = if step.prelu { Some(tensor("slopes")?) } else { None };
-        let activation =
-            |bias: &[f32]| Activation::new(bias, slopes.as_deref(), padded(self.shapes[number + 1].channels, isa));
+        let activation = |bias: &[f32]| {
+            Activation::new(bias, slopes.as_deref(), padded(self.shapes[number + 1].channels, isa))
+        };
         Ok(match &step.operation {
             Operation::Convolution { window, .. } => {
                 let weight = tensor("weight")?;
@@ -519,9 +547,13 @@ impl Layout<'_> {
                         inputs,
                         activation,
                     ))),
-                    (Some(_), _) => {
-                        Work::Winograd(Box::new(Winograd::halving(isa, Form::Full, &weight, inputs, activation)))
-                    }
+                    (Some(_), _) => Work::Winograd(Box::new(Winograd::halving(
+                        isa,
+                        Form::Full,
+                        &weight,
+                        inputs,
+                        activation,
+                    ))),
                     (None, stride) => {
                         let [top, left, ..] = window.padding;
                         let how = (stride, [top, left]);

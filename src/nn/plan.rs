@@ -121,7 +121,10 @@ impl Window {
         let along = |size: usize, axis: usize| {
             let (before, after) = (padding[axis], padding[axis + 2]);
             let most = 1..=256;
-            if !most.contains(&kernel[axis]) || !most.contains(&stride[axis]) || before.max(after) >= kernel[axis] {
+            if !most.contains(&kernel[axis])
+                || !most.contains(&stride[axis])
+                || before.max(after) >= kernel[axis]
+            {
                 return None;
             }
             Some((size + before + after).checked_sub(kernel[axis])? / stride[axis] + 1)
@@ -240,13 +243,13 @@ impl Plan {
         let mut shapes = vec![Shape { channels: COLOURS, rows, columns }];
         let mut parameters = 0usize;
         for (number, step) in self.steps.iter().enumerate() {
-            let shape =
-                step.shape(&shapes).map_err(|reason| PlanError::Step { step: number, reason })?;
+            let shape = step.shape(&shapes).map_err(|reason| PlanError::Step { step: number, reason })?;
             if shape.channels > MOST_CHANNELS || shape.values() > MOST_VALUES {
                 return Err(PlanError::TooLarge { what: "values in a map", most: MOST_VALUES });
             }
             let own = step.tensors(number, &shapes, shape);
-            let own = own.iter().map(|(_, sizes)| sizes.iter().fold(1usize, |n, &size| n.saturating_mul(size)));
+            let own =
+                own.iter().map(|(_, sizes)| sizes.iter().fold(1usize, |n, &size| n.saturating_mul(size)));
             parameters = own.fold(parameters, usize::saturating_add);
             if parameters > MOST_PARAMETERS {
                 return Err(PlanError::TooLarge { what: "parameters", most: MOST_PARAMETERS });
@@ -313,7 +316,9 @@ impl Step {
                 Err("it gives no channel".to_owned())
             }
             Operation::Convolution { channels, window } => through(window, *channels),
-            Operation::Depthwise { window } | Operation::MaxPool { window } => through(window, first.channels),
+            Operation::Depthwise { window } | Operation::MaxPool { window } => {
+                through(window, first.channels)
+            }
             Operation::Linear { channels } => Ok(Shape { channels: *channels, rows: 1, columns: 1 }),
             Operation::Mean => Ok(Shape { rows: 1, columns: 1, ..first }),
             Operation::Scale => Ok(first),
@@ -362,7 +367,8 @@ pub fn tensor_name(step: usize, what: &str) -> String {
 impl fmt::Display for Plan {
     /// What it is made of, in a few words.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |wanted: fn(&Operation) -> bool| self.steps.iter().filter(|s| wanted(&s.operation)).count();
+        let count =
+            |wanted: fn(&Operation) -> bool| self.steps.iter().filter(|s| wanted(&s.operation)).count();
         let depthwise = count(|operation| matches!(operation, Operation::Depthwise { .. }));
         let convolutions = depthwise + count(|operation| matches!(operation, Operation::Convolution { .. }));
         write!(f, "{convolutions} convolutions")?;
@@ -444,7 +450,8 @@ mod tests {
             assert!(error.contains("no channel") || error.contains("more than"), "{error}");
         }
         let mut metadata = BTreeMap::from(plan().to_metadata().unwrap());
-        metadata.insert("plan".into(), "{\"input\":[112,112],\"steps\":[{\"op\":\"wish\",\"of\":[0]}]}".into());
+        metadata
+            .insert("plan".into(), "{\"input\":[112,112],\"steps\":[{\"op\":\"wish\",\"of\":[0]}]}".into());
         assert!(matches!(Plan::from_metadata(&metadata), Some(Err(PlanError::Unreadable(_)))));
         metadata.insert("architecture".into(), "sphereface20".into());
         assert_eq!(Plan::from_metadata(&metadata), None);

@@ -141,7 +141,8 @@ impl Node {
                 let (weight, bias) = (constant(1), constant(2));
                 let row = |n: usize| {
                     let row = weight.data.chunks(input.data.len()).nth(n).unwrap();
-                    row.iter().zip(&input.data).map(|(&w, x)| f64::from(w) * x).sum::<f64>() + f64::from(bias.data[n])
+                    row.iter().zip(&input.data).map(|(&w, x)| f64::from(w) * x).sum::<f64>()
+                        + f64::from(bias.data[n])
                 };
                 Value { shape: [weight.shape[0], 1, 1], data: (0..weight.shape[0]).map(row).collect() }
             }
@@ -154,7 +155,8 @@ impl Node {
         let groups = self.attributes["group"][0] as usize;
         let ([down, across], [top, left]) = (self.pair("strides", 1), self.pair("pads", 0));
         let size = |n: usize, pad: usize, kernel: usize, stride: usize| (n + 2 * pad - kernel) / stride + 1;
-        let (height, width) = (size(input.shape[1], top, rows, down), size(input.shape[2], left, columns, across));
+        let (height, width) =
+            (size(input.shape[1], top, rows, down), size(input.shape[2], left, columns, across));
         let mut data = vec![0.0; outputs * height * width];
         for (n, plane) in data.chunks_exact_mut(height * width).enumerate() {
             for i in 0..inputs {
@@ -163,7 +165,8 @@ impl Node {
                     let w = f64::from(weight.data[((n * inputs + i) * rows + r) * columns + c]);
                     for y in 0..height {
                         for x in 0..width {
-                            plane[y * width + x] += w * input.at(channel, y * down + r, top, x * across + c, left, 0.0);
+                            plane[y * width + x] +=
+                                w * input.at(channel, y * down + r, top, x * across + c, left, 0.0);
                         }
                     }
                 }
@@ -176,13 +179,15 @@ impl Node {
         let [rows, columns] = self.pair("kernel_shape", 1);
         let ([down, across], [top, left]) = (self.pair("strides", 1), self.pair("pads", 0));
         let [channels, height, width] = input.shape;
-        let (height, width) = ((height + 2 * top - rows) / down + 1, (width + 2 * left - columns) / across + 1);
+        let (height, width) =
+            ((height + 2 * top - rows) / down + 1, (width + 2 * left - columns) / across + 1);
         let mut data = Vec::new();
         for (channel, y, x) in
             (0..channels).flat_map(|c| (0..height).flat_map(move |y| (0..width).map(move |x| (c, y, x))))
         {
             let window = (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c)));
-            let value = |(r, c)| input.at(channel, y * down + r, top, x * across + c, left, f64::NEG_INFINITY);
+            let value =
+                |(r, c)| input.at(channel, y * down + r, top, x * across + c, left, f64::NEG_INFINITY);
             data.push(window.map(value).fold(f64::NEG_INFINITY, f64::max));
         }
         Value { shape: [channels, height, width], data }

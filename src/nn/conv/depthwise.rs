@@ -218,10 +218,15 @@ mod tests {
     ];
 
     /// The layer as it is defined, in f64.
-    fn defined(case: Case, weight: &[f32], channels: usize, at: &dyn Fn(usize, isize, isize) -> f64) -> Vec<f64> {
+    fn defined(
+        case: Case,
+        weight: &[f32],
+        channels: usize,
+        at: &dyn Fn(usize, isize, isize) -> f64,
+    ) -> Vec<f64> {
         let (size, [rows, columns], stride, padding) = case;
-        let [height, width] =
-            [0, 1].map(|axis| (size[axis] + padding[axis] + padding[axis + 2] - case.1[axis]) / stride[axis] + 1);
+        let [height, width] = [0, 1]
+            .map(|axis| (size[axis] + padding[axis] + padding[axis + 2] - case.1[axis]) / stride[axis] + 1);
         let mut out = Vec::new();
         for y in 0..height {
             for x in 0..width {
@@ -286,8 +291,12 @@ mod tests {
                             let (pixel, c) = (i / channels, i % channels);
                             let sum = sum + f64::from(bias[c]);
                             let wanted = if sum < 0.0 { sum * f64::from(slopes[c]) } else { sum };
-                            let found = to[map * output.len() + output.at(pixel / out[1], pixel % out[1]) + c];
-                            assert!((f64::from(found) - wanted).abs() < 1e-4, "{isa}, {case:?}: {found} {wanted}");
+                            let found =
+                                to[map * output.len() + output.at(pixel / out[1], pixel % out[1]) + c];
+                            assert!(
+                                (f64::from(found) - wanted).abs() < 1e-4,
+                                "{isa}, {case:?}: {found} {wanted}"
+                            );
                         }
                         // Nothing is written beside the pixels.
                         let border = &to[map * output.len()..][..output.pitch()];
@@ -312,6 +321,8 @@ mod tests {
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(make()))).is_err()
         };
         assert!(!refused(1, [4, 4], 1) && !refused(0, [2, 2], 0) && !refused(2, [4, 4], 1));
-        assert!(refused(0, [4, 4], 1) && refused(1, [5, 4], 1) && refused(1, [4, 5], 1) && refused(0, [2, 3], 0));
+        assert!(
+            refused(0, [4, 4], 1) && refused(1, [5, 4], 1) && refused(1, [4, 5], 1) && refused(0, [2, 3], 0)
+        );
     }
 }

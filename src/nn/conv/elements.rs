@@ -108,7 +108,8 @@ mod tests {
             let stored = padded(channels, isa);
             let maps = [1, 0, 2].map(|border| Map::bordered([3, 5], stored, border, [0; 2]));
             let value = |map: usize, i: usize| ((i * 29 + map * 11) % 83) as f32 / 32.0 - 1.3;
-            let per_channel = |seed: usize| -> Vec<f32> { (0..channels).map(|c| value(seed, 3 * c)).collect() };
+            let per_channel =
+                |seed: usize| -> Vec<f32> { (0..channels).map(|c| value(seed, 3 * c)).collect() };
             let (scale, bias, slopes) = (per_channel(4), per_channel(5), per_channel(6));
             let activation = || Activation::new(&bias, Some(&slopes), stored);
             let pixels = || (0..3).flat_map(|y| (0..5).map(move |x| (y, x)));

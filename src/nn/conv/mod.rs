@@ -64,7 +64,8 @@ impl Map {
     /// Where a window begins that gives pixel (y, x), for a stride and a padding (at the top and on the
     /// left) in both directions.
     fn corner(&self, stride: [usize; 2], padding: [usize; 2], [y, x]: [usize; 2]) -> usize {
-        let [row, column] = [(y, 0), (x, 1)].map(|(at, axis)| self.border + at * stride[axis] - padding[axis]);
+        let [row, column] =
+            [(y, 0), (x, 1)].map(|(at, axis)| self.border + at * stride[axis] - padding[axis]);
         (row * self.columns + column) * self.channels
     }
 
@@ -75,7 +76,9 @@ impl Map {
     /// When they do not.
     fn assert_within(&self, kernel: [usize; 2], (stride, padding): ([usize; 2], [usize; 2]), output: Map) {
         assert!(padding.iter().all(|&padding| padding <= self.border));
-        for (axis, (outputs, room)) in [(output.height, self.rows), (output.width, self.columns)].into_iter().enumerate() {
+        for (axis, (outputs, room)) in
+            [(output.height, self.rows), (output.width, self.columns)].into_iter().enumerate()
+        {
             assert!(self.border - padding[axis] + stride[axis] * (outputs - 1) + kernel[axis] <= room);
         }
     }

@@ -6,7 +6,8 @@
 //!   `relu1_1.weight`, ..., `fc5.weight`); a classifier (`fc6`) is left out.
 //! - MTCNN from its authors' Caffe models and from the PyTorch port that flattens (W, H, C):
 //!   both give the same values, bit for bit.
-//! - Embedding networks of other kinds (ArcFace, AdaFace, MobileFaceNet, SFace, ...) from ONNX.
+//! - Embedding networks of other kinds (ArcFace, AdaFace, MobileFaceNet, SFace, ...) from ONNX
+//!   and ESP-DL files.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -122,11 +123,14 @@ fn import_bytes(bytes: &[u8], pictures: &PictureOptions) -> Result<Weights, Weig
     if caffe::is_model(bytes) {
         return from_caffe(caffe::read(bytes)?);
     }
+    if foreign::espdl::is_model(bytes) {
+        return foreign::translate(&foreign::espdl::read(bytes)?, pictures);
+    }
     if foreign::onnx::is_model(bytes) {
         return foreign::translate(&foreign::onnx::read(bytes)?, pictures);
     }
     Err(WeightsError::Unsupported(
-        "this is no Caffe model, ONNX model, PyTorch checkpoint or safetensors file, or a damaged one: fetch it again"
+        "this is no Caffe model, ONNX model, ESP-DL file, PyTorch checkpoint or safetensors file, or a damaged one: fetch it again"
             .into(),
     ))
 }
@@ -143,6 +147,7 @@ pub(super) fn foreign_format(bytes: &[u8]) -> Option<&'static str> {
         _ if is_safetensors(bytes) => None,
         _ if torch::is_checkpoint(bytes) => Some("PyTorch checkpoint"),
         _ if caffe::is_model(bytes) => Some("Caffe model"),
+        _ if foreign::espdl::is_model(bytes) => Some("ESP-DL file"),
         _ if foreign::onnx::is_model(bytes) => Some("ONNX model"),
         _ => None,
     }

@@ -25,7 +25,8 @@ pub fn to_onnx(weights: &Weights) -> Result<Vec<u8>, WeightsError> {
         Network::SphereFace(network) => network,
         Network::Imported(_) => {
             return Err(WeightsError::Unsupported(
-                "only SphereFace networks are written as ONNX: an imported network came from another file".into(),
+                "only SphereFace networks are written as ONNX: an imported network came from another file"
+                    .into(),
             ));
         }
         Network::Mtcnn => {

@@ -21,7 +21,10 @@ pub(super) enum Value<'a> {
 }
 
 /// The fields of a message of the format named, in the order of the bytes; nothing after the first error.
-pub(super) fn fields<'a>(format: &'static str, mut rest: &'a [u8]) -> impl Iterator<Item = Result<Field<'a>, WeightsError>> {
+pub(super) fn fields<'a>(
+    format: &'static str,
+    mut rest: &'a [u8],
+) -> impl Iterator<Item = Result<Field<'a>, WeightsError>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;

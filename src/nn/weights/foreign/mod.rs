@@ -1,13 +1,11 @@
 //! Embedding networks of other people: from the graph in a file to a [`Plan`](crate::nn::plan::Plan) and
 //! its tensors.
 
+pub(super) mod espdl;
 pub(super) mod onnx;
 mod operators;
 mod sizes;
 mod translate;
-
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +22,8 @@ pub(super) struct Graph {
     /// What goes in, constants left out.
     pub(super) inputs: Vec<Input>,
     pub(super) outputs: Vec<String>,
+    /// Whether maps have their channels behind rows and columns; weights have them first all the same.
+    pub(super) channels_last: bool,
 }
 
 /// A value that goes in.

@@ -67,7 +67,9 @@ fn graph(bytes: &[u8]) -> Result<Graph, WeightsError> {
             11 => inputs.push(input(bytes)?),
             12 => graph.outputs.push(input(bytes)?.name),
             15 => {
-                return Err(WeightsError::Unsupported("its weights are sparse, which is not read here".into()));
+                return Err(WeightsError::Unsupported(
+                    "its weights are sparse, which is not read here".into(),
+                ));
             }
             _ => {}
         }
@@ -99,7 +101,9 @@ fn node(bytes: &[u8]) -> Result<Node, WeightsError> {
                 }
             }
             // Operators of others than ONNX keep the name of their domain, so that they are not mistaken.
-            7 if !matches!(bytes, b"" | b"ai.onnx") => node.operator = format!("{}.{}", text(bytes), node.operator),
+            7 if !matches!(bytes, b"" | b"ai.onnx") => {
+                node.operator = format!("{}.{}", text(bytes), node.operator)
+            }
             _ => {}
         }
     }
@@ -181,7 +185,9 @@ fn tensor(bytes: &[u8]) -> Result<(String, Constant), WeightsError> {
             Field { number: 5 | 7, value } => push_wholes(value, &mut wholes)?,
             Field { number: 8, value: Value::Bytes(bytes) } => name = text(bytes),
             Field { number: 9, value: Value::Bytes(bytes) } => raw = Some(bytes),
-            Field { number: 10, value: Value::Bytes(bytes) } => doubles.extend(numbers(bytes, f64::from_le_bytes)?),
+            Field { number: 10, value: Value::Bytes(bytes) } => {
+                doubles.extend(numbers(bytes, f64::from_le_bytes)?)
+            }
             Field { number: 14, value: Value::Number(1) } => {
                 return Err(WeightsError::Unsupported(format!(
                     "tensor {name} lies in another file: save the network as one file (onnx.save does with the option save_as_external_data off)"

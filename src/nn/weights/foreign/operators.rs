@@ -60,8 +60,8 @@ impl Translator<'_> {
     /// A value with channels first that is not flattened.
     fn picture_like(&self, node: &Node) -> Result<Map, String> {
         let map = self.map(node, 0)?;
-        if map.flat || map.axes != [0, 1, 2] {
-            return Err("its input has not its channels first, and then rows and columns".to_owned());
+        if map.flat || map.axes != self.natural() {
+            return Err("its input has its rows, columns and channels in another order".to_owned());
         }
         Ok(map)
     }
@@ -71,7 +71,10 @@ impl Translator<'_> {
         let shape = self.shape(map);
         let weight = self.floats(node, 1)?;
         let &[channels, inputs, rows, columns] = weight.shape.as_slice() else {
-            return Err(format!("its weights are {:?}, and only those of pictures are computed", weight.shape));
+            return Err(format!(
+                "its weights are {:?}, and only those of pictures are computed",
+                weight.shape
+            ));
         };
         if weight.data.is_empty() {
             return Err("it has no weights".to_owned());
@@ -81,7 +84,9 @@ impl Translator<'_> {
         let groups = usize::try_from(node.whole("group", 1)).unwrap_or(0);
         let operation = match groups {
             1 if inputs == shape.channels => Operation::Convolution { channels, window },
-            _ if groups == shape.channels && channels == groups && inputs == 1 => Operation::Depthwise { window },
+            _ if groups == shape.channels && channels == groups && inputs == 1 => {
+                Operation::Depthwise { window }
+            }
             _ => {
                 return Err(format!(
                     "{channels} channels from {} in {groups} groups are not computed: one group is, or one for each channel",
@@ -139,7 +144,8 @@ impl Translator<'_> {
         }
         let weight = Tensor { shape: vec![channels, shape.channels, shape.rows, shape.columns], data };
         let bias = Tensor { shape: vec![channels], data: vec![0.0; channels] };
-        let made = self.step(Operation::Linear { channels }, &[map.id], [("weight", weight), ("bias", bias)])?;
+        let made =
+            self.step(Operation::Linear { channels }, &[map.id], [("weight", weight), ("bias", bias)])?;
         Ok(Map { flat: true, ..made })
     }
 
@@ -158,7 +164,8 @@ impl Translator<'_> {
             }
         };
         let (gamma, beta, mean, variance) = (list(1)?, list(2)?, list(3)?, list(4)?);
-        let scale: Vec<_> = gamma.iter().zip(&variance).map(|(gamma, v)| gamma / (v + epsilon).sqrt()).collect();
+        let scale: Vec<_> =
+            gamma.iter().zip(&variance).map(|(gamma, v)| gamma / (v + epsilon).sqrt()).collect();
         let shift: Vec<_> = beta.iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
         self.affine(map, &scale, &shift)
     }
@@ -178,8 +185,8 @@ impl Translator<'_> {
         let channels = self.shape(map).channels;
         let slopes = match slopes.data.len() {
             1 => vec![slopes.data[0]; channels],
-            // A list of as many is meant for the channels, whatever the axes say.
-            count if count == channels && slopes.shape.len() == 1 => slopes.data,
+            // As many are meant for the channels, whatever the axes say.
+            count if count == channels && slopes.shape.contains(&channels) => slopes.data,
             _ => self.per_channel(map, &slopes)?.into_iter().map(|x| x as f32).collect(),
         };
         self.prelu(map, slopes)
@@ -206,7 +213,10 @@ impl Translator<'_> {
         let fits = |(axis, &size): (usize, &usize)| size == 1 || Some(axis + leading) == channel;
         let all = constant.shape.len() <= rank && constant.shape.iter().enumerate().all(fits);
         if !all || constant.data.len() != shape.channels {
-            return Err(format!("a constant of {:?} is not one number for each channel of {shape}", constant.shape));
+            return Err(format!(
+                "a constant of {:?} is not one number for each channel of {shape}",
+                constant.shape
+            ));
         }
         Ok(constant.data.iter().map(|&x| f64::from(x)).collect())
     }
@@ -340,7 +350,13 @@ impl Translator<'_> {
                 _ => Err("only the rows and columns of a vector are left out".to_owned()),
             },
             "Transpose" => match node.wholes("perm") {
-                Some(&[0, a, b, c]) if !map.flat && { let mut all = [a, b, c]; all.sort_unstable(); all == [1, 2, 3] } => {
+                Some(&[0, a, b, c])
+                    if !map.flat && {
+                        let mut all = [a, b, c];
+                        all.sort_unstable();
+                        all == [1, 2, 3]
+                    } =>
+                {
                     Ok(Map { axes: [a, b, c].map(|axis| map.axes[axis as usize - 1]), ..map })
                 }
                 perm => Err(format!("the order {perm:?} is not one of the axes of a picture")),
@@ -350,7 +366,9 @@ impl Translator<'_> {
                     Ok(Map { flat: true, ..map })
                 }
                 Some(&[batch, a, b, c]) if first(batch) && !map.flat && [a, b, c] == sizes[1..] => Ok(map),
-                Some(&[batch, a, 1, 1]) if first(batch) && self.shape(map).is_vector() && (a == total || a == -1) => {
+                Some(&[batch, a, 1, 1])
+                    if first(batch) && self.shape(map).is_vector() && (a == total || a == -1) =>
+                {
                     Ok(Map { axes: [0, 1, 2], flat: false, ..map })
                 }
                 Some(shape) => Err(format!("the shape {shape:?} is neither that of its input nor a vector")),

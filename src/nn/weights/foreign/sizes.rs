@@ -22,7 +22,8 @@ pub(super) fn constant(node: &Node) -> Result<Value, String> {
 /// A constant in another shape, of which one size may be left open.
 pub(super) fn reshaped(constant: Constant, sizes: &[i64]) -> Result<Constant, String> {
     let count = constant.len();
-    let known: i64 = sizes.iter().filter(|&&size| size != -1).try_fold(1i64, |all, &n| all.checked_mul(n)).unwrap_or(0);
+    let known: i64 =
+        sizes.iter().filter(|&&size| size != -1).try_fold(1i64, |all, &n| all.checked_mul(n)).unwrap_or(0);
     let open = count as i64 / known.max(1);
     let shape: Option<Vec<usize>> =
         sizes.iter().map(|&size| usize::try_from(if size == -1 { open } else { size }).ok()).collect();
@@ -62,7 +63,9 @@ impl Translator<'_> {
         for index in 0..node.inputs.len() {
             match self.optional(node, index)? {
                 Some(Value::Constant(Constant::Wholes { values, .. })) => lists.push(values),
-                Some(Value::Constant(Constant::Floats(tensor))) if node.operator == "Unsqueeze" && index == 0 => {
+                Some(Value::Constant(Constant::Floats(tensor)))
+                    if node.operator == "Unsqueeze" && index == 0 =>
+                {
                     return self.unsqueezed(node, tensor);
                 }
                 _ => return Err("it is computed of sizes only".to_owned()),

@@ -57,7 +57,8 @@ pub(in super::super) fn translate(graph: &Graph, options: &PictureOptions) -> Re
     let needed = needed(graph, output);
     for (number, node) in graph.nodes.iter().enumerate().filter(|(number, _)| needed.contains(number)) {
         translator.node(node).map_err(|reason| {
-            let name = if node.name.is_empty() { format!("number {number}") } else { format!("'{}'", node.name) };
+            let name =
+                if node.name.is_empty() { format!("number {number}") } else { format!("'{}'", node.name) };
             unsupported(format!("operator {} (node {name}): {reason}", node.operator))
         })?;
     }
@@ -72,7 +73,9 @@ fn output<'g>(graph: &'g Graph, options: &'g PictureOptions) -> Result<&'g str, 
         (Some(name), _) => Err(format!("the network has no output '{name}': it has {}", list())),
         (None, [only]) => Ok(only),
         (None, []) => Err("the network has no output".to_owned()),
-        (None, _) => Err(format!("the network has several outputs ({}): name the one that is the embedding", list())),
+        (None, _) => {
+            Err(format!("the network has several outputs ({}): name the one that is the embedding", list()))
+        }
     }
 }
 
@@ -80,7 +83,11 @@ fn output<'g>(graph: &'g Graph, options: &'g PictureOptions) -> Result<&'g str, 
 fn picture(graph: &Graph) -> Result<(&str, [usize; 2], [usize; 3]), String> {
     let [Input { name, sizes }] = graph.inputs.as_slice() else {
         let names: Vec<_> = graph.inputs.iter().map(|input| input.name.as_str()).collect();
-        return Err(format!("the network takes {} inputs ({}) and not one picture", names.len(), names.join(", ")));
+        return Err(format!(
+            "the network takes {} inputs ({}) and not one picture",
+            names.len(),
+            names.join(", ")
+        ));
     };
     let side = |size: &Option<usize>| size.unwrap_or(112);
     match sizes.as_slice() {
@@ -140,9 +147,9 @@ pub(super) struct Map {
 }
 
 impl Map {
-    /// The value as the plan has it.
-    pub(super) fn plain(id: usize) -> Self {
-        Self { id, axes: [0, 1, 2], flat: false, sole: true, unit: false }
+    /// A value of the plan that nobody took yet.
+    fn new(id: usize, axes: [usize; 3]) -> Self {
+        Self { id, axes, flat: false, sole: true, unit: false }
     }
 }
 
@@ -167,7 +174,7 @@ impl<'g> Translator<'g> {
             *uses.entry(name).or_default() += 1;
         }
         let [rows, columns] = size;
-        let values = HashMap::from([(input, Value::Map(Map { axes, ..Map::plain(0) }))]);
+        let values = HashMap::from([(input, Value::Map(Map::new(0, axes)))]);
         let shapes = vec![Shape { channels: COLOURS, rows, columns }];
         let (steps, tensors) = (Vec::new(), BTreeMap::new());
         Self { graph, uses, values, input: size, steps, shapes, tensors, picture: None }
@@ -224,6 +231,11 @@ impl<'g> Translator<'g> {
         }
     }
 
+    /// The axes of a map as convolutions take them.
+    pub(super) fn natural(&self) -> [usize; 3] {
+        if self.graph.channels_last { [1, 2, 0] } else { [0, 1, 2] }
+    }
+
     pub(super) fn shape(&self, map: Map) -> Shape {
         self.shapes[map.id]
     }
@@ -256,7 +268,7 @@ impl<'g> Translator<'g> {
             return Err(format!("it gives a map of {shape}, far above any real network"));
         }
         self.shapes.push(shape);
-        Ok(Map::plain(number + 1))
+        Ok(Map::new(number + 1, self.natural()))
     }
 
     /// The tensors of the step that made `map`, which nobody else takes, to change them.
@@ -285,7 +297,8 @@ impl<'g> Translator<'g> {
                 shape: vec![values.len()],
                 data: values.iter().map(|&x| x as f32).collect(),
             };
-            let made = self.step(Operation::Scale, &[map.id], [("scale", vector(scale)), ("shift", vector(shift))])?;
+            let made =
+                self.step(Operation::Scale, &[map.id], [("scale", vector(scale)), ("shift", vector(shift))])?;
             return Ok(Map { id: made.id, ..map.fresh() });
         };
         let [weight, bias] = names.map(|name| tensor_name(number, name));
@@ -318,7 +331,8 @@ impl<'g> Translator<'g> {
 
     /// PReLU with a slope for every channel.
     pub(super) fn prelu(&mut self, map: Map, slopes: Vec<f32>) -> Result<Map, String> {
-        let carries = |operation: &Operation| !matches!(operation, Operation::MaxPool { .. } | Operation::Mean);
+        let carries =
+            |operation: &Operation| !matches!(operation, Operation::MaxPool { .. } | Operation::Mean);
         let onto = self.made_by(map).filter(|(_, step)| carries(&step.operation)).map(|(number, _)| number);
         let (number, map) = match onto {
             Some(number) => (number, map),
@@ -399,7 +413,9 @@ impl<'g> Translator<'g> {
         for (number, step) in self.steps.iter().enumerate().filter(|(_, step)| step.of.contains(&0)) {
             let name = tensor_name(number, "weight");
             let (Operation::Convolution { .. } | Operation::Linear { .. }) = step.operation else {
-                return Err("it takes blue first, and something else than a convolution takes the picture".to_owned());
+                return Err(
+                    "it takes blue first, and something else than a convolution takes the picture".to_owned()
+                );
             };
             if let Some(weight) = self.tensors.get_mut(&name) {
                 let each = weight.shape[2..].iter().product::<usize>();
