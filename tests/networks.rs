@@ -459,7 +459,7 @@ fn an_imported_network_works_everywhere_a_model_works() {
     let label = ["label", &still, "-o", "out.png", "--gallery", "people", "--model", "net.safetensors"];
     let (code, error) = fails(&label, at);
     assert!(code == 2 && error.contains("--threshold"), "{error}");
-    let given = [&label[..], &["--threshold", "5", "--jsonl", "faces.jsonl"]].concat();
+    let given = [&label[..], &["--threshold", "25deg", "--jsonl", "faces.jsonl"]].concat();
     succeeds(&given, at);
     let faces = std::fs::read_to_string(at.join("faces.jsonl")).unwrap();
     assert!(faces.contains("\"Ada\"") && at.join("out.png").exists(), "{faces}");

@@ -471,7 +471,25 @@ mod tests {
         let crop = align(&picture, &TEMPLATE).unwrap();
         assert_eq!(crop.as_rgb(), picture.as_raw().as_slice());
         assert_eq!(crop.to_image(), picture);
-        assert_eq!(Crop::from_image(picture), Some(crop));
+        let narrow = Crop::from_image(picture).unwrap();
+        assert_eq!(narrow.as_rgb(), crop.as_rgb());
+        assert!(crop.has_sides() && !narrow.has_sides());
+    }
+
+    #[test]
+    fn sides_are_kept_mirrored_and_made_up_where_they_are_missing() {
+        let square = RgbImage::from_fn(112, 112, |x, y| image::Rgb([x as u8, y as u8, (x * y % 251) as u8]));
+        let crop = Crop::from_image(square.clone()).unwrap();
+        assert_eq!(crop.to_square(), *square.as_raw());
+        assert_eq!(crop.to_whole_image(), square);
+        assert_eq!(crop.to_image(), image::imageops::crop_imm(&square, 8, 0, 96, 112).to_image());
+        let mirrored = image::imageops::flip_horizontal(&square);
+        assert_eq!(crop.mirrored().to_square(), *mirrored.as_raw());
+        let narrow = Crop::from_rgb(crop.as_rgb().to_vec()).unwrap();
+        assert_eq!(narrow.to_whole_image(), narrow.to_image());
+        let wide = RgbImage::from_raw(112, 112, narrow.to_square()).unwrap();
+        assert!((0..112).all(|x| *wide.get_pixel(x, 50) == *square.get_pixel(x.clamp(8, 103), 50)));
+        assert_eq!(Crop::from_square(&wide.as_raw()[3..]), None);
     }
 
     #[test]

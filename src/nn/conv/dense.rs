@@ -205,7 +205,7 @@ impl Dense {
     /// The same; with `residual`, what `output` holds before is added after the activation.
     ///
     /// # Panics
-    /// As [`apply`](Self::apply).
+    /// As [`apply`](Self::apply), and with `residual` when the weights are kept in half precision.
     pub(crate) fn apply_onto(
         &self,
         team: &mut Team,
@@ -215,6 +215,7 @@ impl Dense {
         residual: bool,
     ) {
         assert!(input.len() >= maps * self.input_len && output.len() >= maps * self.output_len);
+        assert!(!residual || matches!(self.weights, Matrix::Full(_)));
         let rows = maps * self.places.len();
         let panels = self.outputs / simd::panel(self.isa);
         let blocks = rows.div_ceil(BLOCK);
@@ -318,8 +319,10 @@ impl RawKernel for Apply<'_> {
         // SAFETY: the caller's; the pointers are those of the layer's weights.
         unsafe {
             match &self.layer.weights {
-                Matrix::Full(weights) => self.all::<S, f32>(weights.as_ptr()),
-                Matrix::Half(weights) => self.all::<S, f16>(weights.as_ptr().cast()),
+                // Known to the compiler: a branch where sums are finished would keep them out of registers.
+                Matrix::Full(weights) if self.residual => self.all::<S, f32, true>(weights.as_ptr()),
+                Matrix::Full(weights) => self.all::<S, f32, false>(weights.as_ptr()),
+                Matrix::Half(weights) => self.all::<S, f16, false>(weights.as_ptr().cast()),
             }
         }
     }
@@ -329,7 +332,7 @@ impl Apply<'_> {
     /// # Safety
     /// `weights` must be those of the layer; see [`Simd`].
     #[inline(always)]
-    unsafe fn all<S: Simd, W: Weight>(&self, weights: *const W) {
+    unsafe fn all<S: Simd, W: Weight, const RESIDUAL: bool>(&self, weights: *const W) {
         let layer = self.layer;
         let depth = layer.runs.len() * layer.length;
         let groups = self.rows.len().div_ceil(S::ROWS);
@@ -365,11 +368,7 @@ impl Apply<'_> {
                     unpacked: None,
                     ahead: panel.cast::<f32>().wrapping_add(depth * (step + group * step / groups)),
                     ahead_step: step / groups,
-                    finish: Activate {
-                        to,
-                        activation: layer.activation.at(p * S::PANEL),
-                        residual: self.residual,
-                    },
+                    finish: Activate::<RESIDUAL> { to, activation: layer.activation.at(p * S::PANEL) },
                 };
                 // SAFETY: the rows are valid, as above; the panel holds `depth` steps. No other
                 // item of the loop writes these pixels' channels.
@@ -380,13 +379,12 @@ impl Apply<'_> {
 }
 
 /// Stores activations, or adds them to what is there.
-struct Activate {
+struct Activate<const RESIDUAL: bool> {
     to: [*mut f32; MOST_ROWS],
     activation: ActivationAt,
-    residual: bool,
 }
 
-impl Finish for Activate {
+impl<const RESIDUAL: bool> Finish for Activate<RESIDUAL> {
     /// # Safety
     /// A panel of numbers must be writable at every row's pointer.
     #[inline(always)]
@@ -396,7 +394,7 @@ impl Finish for Activate {
         unsafe {
             let to = self.to[row].add(at);
             let value = self.activation.apply::<S>(at, sum);
-            S::store(to, if self.residual { S::add(value, S::load(to)) } else { value });
+            S::store(to, if RESIDUAL { S::add(value, S::load(to)) } else { value });
         }
     }
 }

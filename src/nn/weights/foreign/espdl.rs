@@ -567,7 +567,7 @@ mod tests {
         }
         // Damage gives an error or another network, and ends.
         let mut state = 7u64;
-        for _ in 0..3000 {
+        for _ in 0..500 {
             let mut bytes = whole.clone();
             for _ in 0..4 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
