@@ -14,7 +14,7 @@ use onnx_file::{Graph, Tensor};
 use place::shared_data;
 use sphereface::align::Crop;
 use sphereface::embed::{EmbedOptions, Embedder, Mirror};
-use sphereface::nn::weights::{Normalisation, PictureOptions, import_as};
+use sphereface::nn::weights::{Normalisation, PictureOptions, import_as, to_onnx};
 use sphereface::nn::{Arithmetic, Weights};
 
 /// Numbers of a network, the same for the same seed.
@@ -268,6 +268,27 @@ fn a_residual_network_gives_what_its_operators_are_defined_as() {
     };
     let other = check(&residual(), &options, [100.0, 64.0]);
     assert_ne!(weights.id(), other.id(), "other pictures make another model");
+}
+
+#[test]
+fn what_is_exported_comes_back_as_the_same_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("exported.onnx");
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/weights/new.caffemodel");
+    let ours = import_as(&[fixture], &PictureOptions::default()).unwrap();
+    std::fs::write(&path, to_onnx(&ours).unwrap()).unwrap();
+    // These Caffe models take blue first.
+    let options = PictureOptions { bgr: true, ..PictureOptions::default() };
+    let back = import_as(&[path], &options).unwrap();
+    assert_eq!(back.metadata["input"], "112x96");
+    let embed = |weights: Weights| {
+        let embedder = Embedder::new(weights, EmbedOptions::default()).unwrap();
+        embedder.embed(&crops(3), Mirror::Average, &mut embedder.scratch()).unwrap()
+    };
+    for (a, b) in embed(ours).iter().zip(embed(back)) {
+        let worst = a.as_slice().iter().zip(b.as_slice()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 2e-5, "{worst}");
+    }
 }
 
 #[test]

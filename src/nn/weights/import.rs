@@ -476,7 +476,7 @@ fn is_prelu(layer: &Layer) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Precision;
+    use super::super::{Precision, to_onnx};
     use super::*;
     use crate::mutations;
 
@@ -548,7 +548,8 @@ mod tests {
     #[test]
     fn files_of_any_bytes_are_survived() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/weights");
-        let read = |bytes: &[u8]| drop(import_bytes(bytes));
+        let import = |bytes: &[u8]| import_bytes(bytes, &PictureOptions::default());
+        let read = |bytes: &[u8]| drop(import(bytes));
         for (name, count) in [
             ("new.caffemodel", 200),
             ("old.caffemodel", 200),
@@ -561,7 +562,8 @@ mod tests {
         ] {
             mutations::survived(&std::fs::read(folder.join(name)).unwrap(), count, read);
         }
-        let whole = import_bytes(&std::fs::read(folder.join("new.caffemodel")).unwrap()).unwrap();
+        let whole = import(&std::fs::read(folder.join("new.caffemodel")).unwrap()).unwrap();
+        mutations::survived(&to_onnx(&whole).unwrap(), 300, read);
         for precision in [Precision::F32, Precision::F16] {
             mutations::survived(&whole.to_safetensors(precision).unwrap(), 200, |bytes| {
                 read(bytes);

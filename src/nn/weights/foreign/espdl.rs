@@ -362,6 +362,7 @@ impl<'a> Table<'a> {
 mod tests {
     use super::super::{PictureOptions, translate};
     use super::*;
+    use crate::mutations;
 
     /// A value of a flatbuffer being written.
     enum Value {
@@ -566,17 +567,10 @@ mod tests {
             refused(&whole[..length]);
         }
         // Damage gives an error or another network, and ends.
-        let mut state = 7u64;
-        for _ in 0..500 {
-            let mut bytes = whole.clone();
-            for _ in 0..4 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let at = 8 + (state >> 33) as usize % (bytes.len() - 8);
-                bytes[at] = (state >> 20) as u8;
-            }
-            if let Ok(graph) = read(&bytes) {
+        mutations::survived(&whole, 500, |bytes| {
+            if let Ok(graph) = read(bytes) {
                 let _ = translate(&graph, &PictureOptions::default());
             }
-        }
+        });
     }
 }
