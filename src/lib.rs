@@ -18,8 +18,8 @@
 //! | [`media`] | open any source, deliver frames, write any sink with the audio kept | `file` |
 //! | [`nn`] | CPU kernels and their gradients, weights in and out, device choice | `file` |
 //! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `nn` |
-//! | [`align`] | landmarks -> similarity transform -> 112x96 crop | `detect` |
-//! | [`embed`] | SphereFace networks: crop -> embedding | `nn`, `align` |
+//! | [`align`] | landmarks -> similarity transform -> 112x96 crop, and the columns beside it | `detect` |
+//! | [`embed`] | SphereFace networks and imported ones: crop -> embedding | `nn`, `align` |
 //! | [`track`] | which faces of a video are one person; the weight of each view | `detect`, `embed` |
 //! | [`gallery`] | people, stills, templates, storage, search, counter-examples, checking a gallery | `file`, `media`, `nn`, `detect`, `align`, `embed` |
 //! | [`identify`] | the open-set decision about a face or a track; its threshold | `nn`, `detect`, `embed`, `track`, `gallery` |

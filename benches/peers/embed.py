@@ -1,9 +1,11 @@
-"""SphereFace-20 against PyTorch, ONNX Runtime and OpenVINO: same network, same weights, same
-input, same threads, in turns; medians of milliseconds a face and of the ratios of each turn."""
+"""SphereFace-20, or a network from an ONNX file, against PyTorch, ONNX Runtime and OpenVINO: same
+network, same weights, same input, same threads, in turns; medians of milliseconds per face and of the
+ratios of each turn."""
 
 import argparse
 import os
 import statistics
+import subprocess
 import tempfile
 import time
 
@@ -15,9 +17,14 @@ parser.add_argument("--batches", default="1,4,16")
 parser.add_argument("--precision", choices=["f32", "bf16"], default="f32",
                     help="bf16: ours, OpenVINO and PyTorch in bfloat16, on a CPU that has it")
 parser.add_argument("--peers", help="default: openvino,ort,torch; in bf16 openvino,torch")
+parser.add_argument("--network", metavar="FILE.onnx",
+                    help="another network than SphereFace-20: one that takes any number of 112x112 pictures, RGB, 0 to 255")
 options = parser.parse_args()
 bf16 = options.precision == "bf16"
-names = (options.peers or ("openvino,torch" if bf16 else "openvino,ort,torch")).split(",")
+default = "openvino,ort" if options.network else "openvino,torch" if bf16 else "openvino,ort,torch"
+names = (options.peers or default).split(",")
+if options.network and (bf16 or "torch" in names):
+    parser.error("a network from a file is compared with openvino and ort, in f32")
 if bf16 and "ort" in names:
     parser.error("ONNX Runtime has no bfloat16 on the CPU")
 os.environ["OMP_NUM_THREADS"] = str(options.threads)
@@ -33,6 +40,15 @@ PAUSE_S = 0.1
 
 weights = network.random_weights()
 faces = network.pixels(network.random_crops(16))
+if options.network:
+    # The crops that we make have no sides: the first and the last pixel of a row go on.
+    square = np.pad(network.random_crops(16), ((0, 0), (0, 0), (8, 8), (0, 0)), mode="edge")
+    faces = np.ascontiguousarray(square.transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def onnx_network(batch):
+    """What peers read: a file's name, or the bytes of one."""
+    return options.network or network.onnx_network(weights, batch)
 
 
 def torch_peer():
@@ -54,8 +70,9 @@ def ort_peer():
             settings.intra_op_num_threads = options.threads
             settings.inter_op_num_threads = 1
             sessions[batch] = onnxruntime.InferenceSession(
-                network.onnx_network(weights, batch), settings, providers=["CPUExecutionProvider"])
-        return sessions[batch].run(None, {"input": faces[:batch]})[0]
+                onnx_network(batch), settings, providers=["CPUExecutionProvider"])
+        name = sessions[batch].get_inputs()[0].name
+        return sessions[batch].run(None, {name: faces[:batch]})[0]
 
     return run
 
@@ -67,7 +84,8 @@ def openvino_peer():
 
     def run(batch):
         if batch not in requests:
-            model = core.read_model(network.onnx_network(weights, batch), b"")
+            model = core.read_model(options.network) if options.network else core.read_model(onnx_network(batch), b"")
+            model.reshape(faces[:batch].shape)
             requests[batch] = core.compile_model(model, "CPU", {
                 "INFERENCE_NUM_THREADS": options.threads, "NUM_STREAMS": "1",
                 "INFERENCE_PRECISION_HINT": options.precision, "PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
@@ -79,8 +97,12 @@ def openvino_peer():
 makers = {"torch": torch_peer, "ort": ort_peer, "openvino": openvino_peer}
 peers = {name: makers[name]() for name in names}
 with tempfile.TemporaryDirectory() as folder:
-    network.save(weights, f"{folder}/sphereface20.safetensors")
-    ours = Ours(options.program, "--model", f"{folder}/sphereface20.safetensors", "--threads", options.threads,
+    model = f"{folder}/network.safetensors"
+    if options.network:
+        subprocess.run([options.program, "models", "import", options.network, model], check=True)
+    else:
+        network.save(weights, model)
+    ours = Ours(options.program, "--model", model, "--threads", options.threads,
                 *(["--precision", "bf16"] if bf16 else []))
     expected = np.array(ours.ask("feature")["feature"])
 for name, run in peers.items():
@@ -91,7 +113,7 @@ for name, run in peers.items():
 # Medians are of the turns in which nobody took a core away, where there are enough.
 ENOUGH = 3
 cores = Cores(ours, options.threads)
-print(f"SphereFace-20, {options.precision}, {options.threads} threads, {options.rounds} rounds: median ms a face, ratio to ours")
+print(f"{options.network or 'SphereFace-20'}, {options.precision}, {options.threads} threads, {options.rounds} rounds: median ms a face, ratio to ours")
 for batch in map(int, options.batches.split(",")):
     turns = []
     # The least of a few calls in a row: what ran before leaves cold caches behind.

@@ -1,4 +1,5 @@
-//! From five landmarks to the 112x96 crop that SphereFace takes.
+//! From five landmarks to the 112x96 crop that SphereFace takes, and the columns beside it that other
+//! networks see too.
 //!
 //! The transform is the least-squares similarity (scale, rotation, translation; never a
 //! reflection) from the landmarks onto [`TEMPLATE`], the error measured in the crop. MATLAB's
@@ -23,6 +24,15 @@ pub const TEMPLATE: Landmarks =
 
 /// Columns at each side by which the 112x112 crop of other models exceeds ours.
 const SQUARE_MARGIN: usize = 8;
+
+/// Side of that crop in pixels.
+pub const SQUARE: usize = CROP_WIDTH + 2 * SQUARE_MARGIN;
+
+/// Bytes of a row of pixels at each side of a crop.
+const SIDE_BYTES: usize = 3 * SQUARE_MARGIN;
+
+/// Bytes of a row of pixels of a crop.
+const ROW_BYTES: usize = 3 * CROP_WIDTH;
 
 /// Most samples a crop pixel averages along each axis: bounds the work for absurd landmarks.
 const MAX_GRID: f64 = 64.0;
@@ -110,13 +120,12 @@ fn centroid(points: &[[f64; 2]; 5]) -> [f64; 2] {
 /// crop pixel rounded to the nearest (1 up to 1.5, at most 64), so that every source pixel
 /// counts and nothing aliases. `None` when the landmarks are degenerate ([`estimate`]).
 pub fn align(image: &RgbImage, landmarks: &Landmarks) -> Option<Crop> {
-    Crop::from_rgb(sample(image, landmarks, 0)?)
+    Crop::from_square(&sample(image, landmarks, SQUARE_MARGIN)?)
 }
 
 /// The 112x112 crop of other models: as [`align`], with eight more columns at each side.
 pub fn align_square(image: &RgbImage, landmarks: &Landmarks) -> Option<RgbImage> {
-    let width = CROP_WIDTH + 2 * SQUARE_MARGIN;
-    RgbImage::from_raw(width as u32, CROP_HEIGHT as u32, sample(image, landmarks, SQUARE_MARGIN)?)
+    RgbImage::from_raw(SQUARE as u32, CROP_HEIGHT as u32, sample(image, landmarks, SQUARE_MARGIN)?)
 }
 
 /// The crop with `margin` more columns at each side, packed RGB.
@@ -189,8 +198,7 @@ fn bilinear(image: &RgbImage, [x, y]: [f64; 2]) -> [f32; 3] {
 /// Passes an already aligned picture through, pixel for pixel: aligning it once more would
 /// ruin it (the detector is unsure of landmarks in a crop without surroundings).
 ///
-/// Such a picture measures exactly 96x112, or 112x112 of which the middle 96 columns are
-/// taken, and the landmarks found in it need next to no transform: scale within 12 %,
+/// Such a picture measures exactly 96x112, or 112x112, and the landmarks found in it need next to no transform: scale within 12 %,
 /// rotation within 7 degrees, the middle of the crop moved by at most 6 pixels. `None` for any
 /// other picture.
 pub fn already_aligned(image: &RgbImage, landmarks: &Landmarks) -> Option<Crop> {
@@ -208,38 +216,87 @@ pub fn already_aligned(image: &RgbImage, landmarks: &Landmarks) -> Option<Crop> 
     if !near {
         return None;
     }
-    let columns = margin * 3..(margin + CROP_WIDTH) * 3;
-    let rows = image.as_raw().chunks_exact(image.width() as usize * 3);
-    Crop::from_rgb(rows.filter_map(|row| row.get(columns.clone())).flatten().copied().collect())
+    Crop::from_image(image.clone())
 }
 
-/// An aligned face: 112 rows of 96 RGB pixels, packed.
+/// An aligned face: 112 rows of 96 RGB pixels, packed, with the eight pixels at each side of every row
+/// where they were seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Crop {
     rgb: Vec<u8>,
+    /// What lies on the left and on the right of each row, side by side.
+    sides: Option<Vec<u8>>,
 }
 
 impl Crop {
-    /// Bytes of a crop.
-    pub const LEN_BYTES: usize = CROP_HEIGHT * CROP_WIDTH * 3;
+    /// Bytes of a crop without its sides.
+    pub const LEN_BYTES: usize = CROP_HEIGHT * ROW_BYTES;
 
-    /// A crop from packed RGB bytes; `None` when there are not exactly [`Crop::LEN_BYTES`].
+    /// A crop without sides from packed RGB bytes; `None` when there are not exactly
+    /// [`Crop::LEN_BYTES`].
     pub fn from_rgb(rgb: Vec<u8>) -> Option<Self> {
-        (rgb.len() == Self::LEN_BYTES).then_some(Self { rgb })
+        (rgb.len() == Self::LEN_BYTES).then_some(Self { rgb, sides: None })
     }
 
-    /// A crop from a picture of exactly 96x112 pixels; `None` for any other size.
+    /// A crop with its sides from packed RGB bytes of 112x112 pixels; `None` for any other number of them.
+    pub fn from_square(rgb: &[u8]) -> Option<Self> {
+        if rgb.len() != 3 * SQUARE * CROP_HEIGHT {
+            return None;
+        }
+        let mut crop = Vec::with_capacity(Self::LEN_BYTES);
+        let mut sides = Vec::with_capacity(2 * SIDE_BYTES * CROP_HEIGHT);
+        for row in rgb.chunks_exact(3 * SQUARE) {
+            let (left, row) = row.split_at(SIDE_BYTES);
+            let (row, right) = row.split_at(ROW_BYTES);
+            crop.extend_from_slice(row);
+            sides.extend_from_slice(left);
+            sides.extend_from_slice(right);
+        }
+        Some(Self { rgb: crop, sides: Some(sides) })
+    }
+
+    /// A crop from a picture of 96x112 pixels, or one of 112x112 with its sides; `None` for any other
+    /// size.
     pub fn from_image(image: RgbImage) -> Option<Self> {
-        let fits = image.width() as usize == CROP_WIDTH && image.height() as usize == CROP_HEIGHT;
-        fits.then(|| image.into_raw()).and_then(Self::from_rgb)
+        let (width, height) = image.dimensions();
+        match (width as usize, height as usize) {
+            (CROP_WIDTH, CROP_HEIGHT) => Self::from_rgb(image.into_raw()),
+            (SQUARE, CROP_HEIGHT) => Self::from_square(image.as_raw()),
+            _ => None,
+        }
     }
 
-    /// Packed RGB bytes, row by row.
+    /// Packed RGB bytes without the sides, row by row.
     pub fn as_rgb(&self) -> &[u8] {
         &self.rgb
     }
 
-    /// The crop as a picture of 96x112 pixels.
+    /// Whether the sides were seen.
+    pub fn has_sides(&self) -> bool {
+        self.sides.is_some()
+    }
+
+    /// Packed RGB bytes of 112x112 pixels. Where the sides were not seen, the first and the last pixel of
+    /// a row go on.
+    pub fn to_square(&self) -> Vec<u8> {
+        let mut square = Vec::with_capacity(3 * SQUARE * CROP_HEIGHT);
+        for (y, row) in self.rgb.chunks_exact(ROW_BYTES).enumerate() {
+            match &self.sides {
+                Some(sides) => {
+                    let (left, right) = sides[2 * SIDE_BYTES * y..][..2 * SIDE_BYTES].split_at(SIDE_BYTES);
+                    [left, row, right].iter().for_each(|part| square.extend_from_slice(part));
+                }
+                None => {
+                    square.extend(row[..3].repeat(SQUARE_MARGIN));
+                    square.extend_from_slice(row);
+                    square.extend(row[ROW_BYTES - 3..].repeat(SQUARE_MARGIN));
+                }
+            }
+        }
+        square
+    }
+
+    /// The crop without its sides as a picture of 96x112 pixels.
     pub fn to_image(&self) -> RgbImage {
         RgbImage::from_fn(CROP_WIDTH as u32, CROP_HEIGHT as u32, |x, y| {
             let start = (y as usize * CROP_WIDTH + x as usize) * 3;
@@ -247,10 +304,23 @@ impl Crop {
         })
     }
 
+    /// All that was seen as a picture: of 112x112 pixels, or of 96x112 without sides.
+    pub fn to_whole_image(&self) -> RgbImage {
+        let whole = self.has_sides().then(|| self.to_square());
+        let whole = whole.and_then(|rgb| RgbImage::from_raw(SQUARE as u32, CROP_HEIGHT as u32, rgb));
+        whole.unwrap_or_else(|| self.to_image())
+    }
+
     /// The mirror image, left and right exchanged.
     pub fn mirrored(&self) -> Crop {
-        let rows = self.rgb.chunks_exact(CROP_WIDTH * 3);
-        Crop { rgb: rows.flat_map(|row| row.chunks_exact(3).rev().flatten().copied()).collect() }
+        // The sides lie side by side, so that they are exchanged like the rest.
+        let mirror = |rgb: &[u8], width: usize| -> Vec<u8> {
+            rgb.chunks_exact(width)
+                .flat_map(|row| row.as_chunks::<3>().0.iter().rev().flatten().copied())
+                .collect()
+        };
+        let sides = self.sides.as_ref().map(|sides| mirror(sides, 2 * SIDE_BYTES));
+        Crop { rgb: mirror(&self.rgb, ROW_BYTES), sides }
     }
 }
 
@@ -401,7 +471,25 @@ mod tests {
         let crop = align(&picture, &TEMPLATE).unwrap();
         assert_eq!(crop.as_rgb(), picture.as_raw().as_slice());
         assert_eq!(crop.to_image(), picture);
-        assert_eq!(Crop::from_image(picture), Some(crop));
+        let narrow = Crop::from_image(picture).unwrap();
+        assert_eq!(narrow.as_rgb(), crop.as_rgb());
+        assert!(crop.has_sides() && !narrow.has_sides());
+    }
+
+    #[test]
+    fn sides_are_kept_mirrored_and_made_up_where_they_are_missing() {
+        let square = RgbImage::from_fn(112, 112, |x, y| image::Rgb([x as u8, y as u8, (x * y % 251) as u8]));
+        let crop = Crop::from_image(square.clone()).unwrap();
+        assert_eq!(crop.to_square(), *square.as_raw());
+        assert_eq!(crop.to_whole_image(), square);
+        assert_eq!(crop.to_image(), image::imageops::crop_imm(&square, 8, 0, 96, 112).to_image());
+        let mirrored = image::imageops::flip_horizontal(&square);
+        assert_eq!(crop.mirrored().to_square(), *mirrored.as_raw());
+        let narrow = Crop::from_rgb(crop.as_rgb().to_vec()).unwrap();
+        assert_eq!(narrow.to_whole_image(), narrow.to_image());
+        let wide = RgbImage::from_raw(112, 112, narrow.to_square()).unwrap();
+        assert!((0..112).all(|x| *wide.get_pixel(x, 50) == *square.get_pixel(x.clamp(8, 103), 50)));
+        assert_eq!(Crop::from_square(&wide.as_raw()[3..]), None);
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn embedding(
                 Some(architecture) => inputs::weights(architecture),
             };
             let embedder = bench.embedder(weights, threads)?;
-            let mut name = embedder.architecture().to_string();
+            let mut name = embedder.family().to_string();
             if bench.embed.arithmetic != Arithmetic::F32 {
                 name = format!("{name}, {}", bench.embed.arithmetic);
             }
@@ -102,7 +102,7 @@ fn embedding(
             let mut scratch = embedder.scratch();
             for &batch in &bench.batches {
                 let time = median(bench.time, || embedder.embed(&crops[..batch], Mirror::No, &mut scratch))?;
-                let operations = work::embedding(embedder.architecture());
+                let operations = work::family(embedder.family());
                 let row = row(report, &name, (threads, batch), time, Some(operations));
                 report.embedding.push(row);
             }

@@ -3,7 +3,15 @@
 
 use crate::align::{CROP_HEIGHT, CROP_WIDTH};
 use crate::detect::{DetectorConfig, Refiner};
-use crate::embed::Architecture;
+use crate::embed::{Architecture, Family};
+
+/// Operations of an embedding network on one crop.
+pub fn family(family: &Family) -> f64 {
+    match family {
+        Family::SphereFace(architecture) => embedding(architecture),
+        Family::Imported(plan) => plan.operations(),
+    }
+}
 
 /// Operations of a SphereFace network on one crop.
 pub fn embedding(architecture: &Architecture) -> f64 {

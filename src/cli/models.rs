@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::UsageError;
 use crate::file;
-use crate::nn::weights::{BuiltIn, Network, Precision, Weights, import, to_onnx};
+use crate::nn::weights::{
+    BuiltIn, Network, Normalisation, PictureOptions, Precision, Weights, import_as, to_onnx,
+};
 
 /// List, describe, import and export models
 #[derive(Debug, Args)]
@@ -17,6 +19,8 @@ use crate::nn::weights::{BuiltIn, Network, Precision, Weights, import, to_onnx};
   sphereface models show mine.safetensors
   sphereface models import sphereface_model.caffemodel mine.safetensors
   sphereface models import pnet.pt rnet.pt onet.pt mtcnn.safetensors
+  sphereface models import arcface.onnx arcface.safetensors --licence MIT
+  sphereface models import adaface.onnx adaface.safetensors --channel-order bgr --output feature
   sphereface models export sphereface --onnx sphereface.onnx")]
 pub struct Models {
     #[command(subcommand)]
@@ -40,7 +44,7 @@ enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Convert Caffe models and PyTorch checkpoints to a safetensors file
+    /// Convert Caffe models, PyTorch checkpoints, ONNX models and ESP-DL files to a safetensors file
     Import(Import),
     /// Export a model for other programs
     Export(Export),
@@ -48,8 +52,9 @@ enum ModelsCommand {
 
 #[derive(Debug, Args)]
 struct Import {
-    /// One file of SphereFace weights, or the three files of MTCNN: .caffemodel, .pt, .pth or
-    /// .safetensors
+    /// One file of SphereFace weights, or the three files of MTCNN (.caffemodel, .pt, .pth or
+    /// .safetensors), or one embedding network of another kind, such as ArcFace, AdaFace, MobileFaceNet
+    /// or SFace (.onnx or .espdl)
     #[arg(value_name = "SRC", required = true)]
     sources: Vec<PathBuf>,
     /// Safetensors file to write
@@ -62,6 +67,16 @@ struct Import {
     /// SphereFace, rgb otherwise]
     #[arg(long, value_enum)]
     channel_order: Option<ChannelOrder>,
+    /// Normalisation of pixel values from 0 to 255 before an ONNX network: (value - MEAN) / DEVIATION
+    /// [default: none if the network begins with one, else 127.5,127.5]
+    #[arg(long, value_name = "MEAN,DEVIATION", value_parser = parse_normalisation)]
+    normalise: Option<Normalisation>,
+    /// Output of an ONNX network that is the embedding [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    output: Option<String>,
+    /// Terms of the model, a name or a sentence; stored with it and printed by `models show`
+    #[arg(long, visible_alias = "license", value_name = "TEXT")]
+    licence: Option<String>,
     /// Number format of the stored weights
     #[arg(long, value_enum, default_value = "f32")]
     precision: Values,
@@ -115,7 +130,26 @@ struct Export {
 }
 
 /// Metadata keys that follow from the tensors and cannot be set by hand.
-const DERIVED: [&str; 5] = ["format", "architecture", "channels", "embedding_size", "input"];
+const DERIVED: [&str; 8] = [
+    "format",
+    "architecture",
+    "channels",
+    "embedding_size",
+    "input",
+    "plan",
+    "normalisation",
+    "imported_channel_order",
+];
+
+/// Reads the two numbers of a [`Normalisation`].
+fn parse_normalisation(text: &str) -> Result<Normalisation, String> {
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|x| x.is_finite());
+    let pair = text.split_once(',').and_then(|(mean, deviation)| Some((number(mean)?, number(deviation)?)));
+    match pair {
+        Some((mean, deviation)) if deviation > 0.0 => Ok(Normalisation { mean, deviation }),
+        _ => Err("write two numbers, MEAN,DEVIATION, the second above 0, for example 127.5,128".to_owned()),
+    }
+}
 
 impl Models {
     /// Runs the command.
@@ -162,9 +196,9 @@ fn show(model: &str, json: bool) -> Result<()> {
     let lines = [
         ("model", text(&description, "model")),
         ("architecture", text(&description, "architecture")),
-        ("channels", text(&description, "channels")),
+        ("layers", text(&description, "layers")),
         ("embedding", text(&description, "embedding_size")),
-        ("input", format!("{} {}", text(&description, "input"), text(&description, "channel_order"))),
+        ("input", picture(&description)),
         ("parameters", description["parameters"].to_string()),
         ("identifier", text(&description, "id")),
         ("training data", text(&description, "training_data")),
@@ -179,6 +213,13 @@ fn show(model: &str, json: bool) -> Result<()> {
         outln!("{name:<14} {}", if value.is_empty() { "not stated" } else { value });
     }
     Ok(())
+}
+
+/// What pictures the network takes.
+fn picture(description: &Value) -> String {
+    let size = format!("{} {}", text(description, "input"), text(description, "channel_order"));
+    let normalisation = text(description, "normalisation");
+    if normalisation.is_empty() { size } else { format!("{}, {normalisation}", size.trim()) }
 }
 
 fn text(description: &Value, key: &str) -> String {
@@ -223,10 +264,15 @@ fn describe(model: &str, weights: &Weights) -> Result<Value> {
         "id": weights.id().to_string(),
         "parameters": weights.parameters(),
         "tensors": weights.tensors.len(),
+        "layers": match &network {
+            Network::SphereFace(_) => weights.metadata.get("channels").map(|channels| format!("channels {channels}")),
+            Network::Imported(plan) => Some(plan.to_string()),
+            Network::Mtcnn => None,
+        },
     });
     for (key, value) in &weights.metadata {
         description[key] = match key.as_str() {
-            "lfw" | "calibration" | "views" => {
+            "lfw" | "calibration" | "views" | "plan" => {
                 serde_json::from_str(value).unwrap_or_else(|_| value.clone().into())
             }
             _ => value.clone().into(),
@@ -255,7 +301,15 @@ impl Import {
             }
             settings.push((key.to_owned(), value.to_owned()));
         }
-        let mut weights = import(&self.sources)?;
+        if let Some(licence) = self.licence {
+            settings.push(("licence".to_owned(), licence));
+        }
+        let pictures = PictureOptions {
+            bgr: matches!(self.channel_order, Some(ChannelOrder::Bgr)),
+            normalisation: self.normalise,
+            output: self.output,
+        };
+        let mut weights = import_as(&self.sources, &pictures)?;
         let network = Network::from_metadata(&weights.metadata)?;
         if let Some(wanted) = &self.arch
             && *wanted != network.name()
@@ -263,7 +317,12 @@ impl Import {
             let names: Vec<_> = self.sources.iter().map(|path| path.display().to_string()).collect();
             bail!("{}: these are weights of {}, not of {wanted}", names.join(", "), network.name());
         }
-        if let Some(order) = self.channel_order {
+        let imported = matches!(network, Network::Imported(_));
+        if !imported && (pictures.normalisation.is_some() || pictures.output.is_some()) {
+            bail!(UsageError("--normalise and --output are for ONNX models and ESP-DL files".to_owned()));
+        }
+        // The weights of an imported network were brought to one order.
+        if let Some(order) = self.channel_order.filter(|_| !imported) {
             let order = match order {
                 ChannelOrder::Rgb => "RGB",
                 ChannelOrder::Bgr => "BGR",
@@ -286,6 +345,13 @@ impl Import {
                 text(&description, "channel_order"),
                 text(&description, "id"),
             );
+            if imported {
+                outln!("layers: {}", text(&description, "layers"));
+                outln!("input: {}", picture(&description));
+                outln!(
+                    "It has no threshold yet: measure one with 'sphereface eval calibrate CROPS --model {destination} --record'"
+                );
+            }
         }
         Ok(())
     }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use super::planned::{self, PlannedNetwork, PlannedWorkspace};
 #[cfg(feature = "candle")]
 use super::tensors::TensorNetwork;
-use super::{Architecture, ChannelOrder, EmbedError, Embedding, Network, Workspace};
+use super::{ChannelOrder, EmbedError, Embedding, Family, Network, Workspace};
 use crate::align::Crop;
 #[cfg(feature = "candle")]
 use crate::nn::together::Together;
-use crate::nn::weights::{BuiltIn, Source, Stored};
+use crate::nn::weights::{BuiltIn, Source, Stored, all_finite};
 use crate::nn::{Arithmetic, Device, Isa, ModelId, Tensor, Weights};
 
 /// Crops that go through the network together on a device; its largest maps take about 8 MB
@@ -54,10 +55,10 @@ struct Head {
     mean: Option<Tensor>,
 }
 
-/// A SphereFace model ready to embed: one for all workers, with a [`Scratch`] for each.
+/// A model ready to embed: one for all workers, with a [`Scratch`] for each.
 #[derive(Debug)]
 pub struct Embedder {
-    architecture: Architecture,
+    family: Family,
     backend: Backend,
     order: ChannelOrder,
     mean: Option<Vec<f32>>,
@@ -79,32 +80,61 @@ enum Backend {
 /// A network that is laid out when it is first asked for: who labels an analysis needs to know the
 /// model and never asks it.
 struct Kernels {
-    architecture: Architecture,
+    family: Family,
     isa: Isa,
     arithmetic: Arithmetic,
     /// Checked, and taken when the network is laid out.
     weights: Mutex<Option<Box<dyn Source + Send>>>,
-    network: OnceLock<Network>,
+    network: OnceLock<LaidOut>,
+}
+
+/// A network on the kernels.
+#[derive(Debug)]
+enum LaidOut {
+    SphereFace(Network),
+    Imported(PlannedNetwork),
+}
+
+/// Memory for one.
+#[derive(Debug)]
+enum Memory {
+    SphereFace(Workspace),
+    Imported(PlannedWorkspace),
 }
 
 impl Kernels {
     fn new(
-        architecture: &Architecture,
+        family: &Family,
         weights: Box<dyn Source + Send>,
         options: EmbedOptions,
     ) -> Result<Self, EmbedError> {
         let isa = Isa::from_name(&options.isa.to_string())?;
+        match family {
+            Family::SphereFace(architecture) => architecture.check_shapes(&*weights)?,
+            Family::Imported(_) if options.arithmetic != Arithmetic::F32 => {
+                return Err(EmbedError::ImportedOn(options.arithmetic.to_string()));
+            }
+            Family::Imported(plan) => planned::check_shapes(plan, &*weights)?,
+        }
         let (weights, network) = (Mutex::new(Some(weights)), OnceLock::new());
-        Ok(Self { architecture: *architecture, isa, arithmetic: options.arithmetic, weights, network })
+        Ok(Self { family: family.clone(), isa, arithmetic: options.arithmetic, weights, network })
     }
 
     /// The network, laid out on so many `threads` if it is not yet.
-    fn network(&self, threads: usize) -> &Network {
+    fn network(&self, threads: usize) -> &LaidOut {
         self.network.get_or_init(|| {
             let Some(weights) = self.weights.lock().unwrap_or_else(PoisonError::into_inner).take() else {
                 unreachable!("the network is laid out once")
             };
-            let laid_out = Network::new(&self.architecture, &*weights, self.isa, self.arithmetic, threads);
+            let laid_out = match &self.family {
+                Family::SphereFace(architecture) => {
+                    Network::new(architecture, &*weights, self.isa, self.arithmetic, threads)
+                        .map(LaidOut::SphereFace)
+                }
+                Family::Imported(plan) => {
+                    PlannedNetwork::new(plan, &*weights, self.isa, threads).map(LaidOut::Imported)
+                }
+            };
             match laid_out {
                 Ok(network) => network,
                 Err(error) => unreachable!("weights that were checked, or a damaged program: {error}"),
@@ -123,7 +153,7 @@ impl fmt::Debug for Kernels {
 #[derive(Debug)]
 pub struct Scratch {
     /// For the kernels.
-    workspace: Option<Workspace>,
+    memory: Option<Memory>,
     pixels: Vec<f32>,
 }
 
@@ -135,9 +165,12 @@ impl Embedder {
     /// When metadata or a tensor is missing or wrong, or the options make no sense.
     pub fn new(weights: Weights, options: EmbedOptions) -> Result<Self, EmbedError> {
         let head = Head { model: weights.id(), mean: weights.tensors.get(MEAN).cloned() };
-        Self::with(head, weights.metadata.clone(), options.threads, |architecture| {
-            architecture.check(&weights)?;
-            let kernels = Kernels::new(architecture, Box::new(weights), options)?;
+        Self::with(head, weights.metadata.clone(), options.threads, |family| {
+            match family {
+                Family::SphereFace(architecture) => architecture.check(&weights)?,
+                Family::Imported(plan) => planned::check(plan, &weights)?,
+            }
+            let kernels = Kernels::new(family, Box::new(weights), options)?;
             Ok(Backend::Kernels(Box::new(kernels)))
         })
     }
@@ -166,9 +199,8 @@ impl Embedder {
         options: EmbedOptions,
     ) -> Result<Self, EmbedError> {
         let head = Head { model, mean: weights.tensor(MEAN) };
-        Self::with(head, weights.metadata().clone(), options.threads, |architecture| {
-            architecture.check_shapes(&weights)?;
-            let kernels = Kernels::new(architecture, Box::new(weights), options)?;
+        Self::with(head, weights.metadata().clone(), options.threads, |family| {
+            let kernels = Kernels::new(family, Box::new(weights), options)?;
             Ok(Backend::Kernels(Box::new(kernels)))
         })
     }
@@ -182,7 +214,10 @@ impl Embedder {
     #[cfg(feature = "candle")]
     pub fn on_tensors(weights: Weights, device: &candle_core::Device) -> Result<Self, EmbedError> {
         let head = Head { model: weights.id(), mean: weights.tensors.get(MEAN).cloned() };
-        Self::with(head, weights.metadata.clone(), 1, |architecture| {
+        Self::with(head, weights.metadata.clone(), 1, |family| {
+            let Some(architecture) = family.sphereface() else {
+                return Err(EmbedError::ImportedOn("a GPU".to_owned()));
+            };
             let network = Box::new(TensorNetwork::new(architecture, &weights, device)?);
             Ok(Backend::Tensors { network, together: Together::new() })
         })
@@ -205,19 +240,19 @@ impl Embedder {
         Head { model, mean }: Head,
         metadata: BTreeMap<String, String>,
         threads: usize,
-        backend: impl FnOnce(&Architecture) -> Result<Backend, EmbedError>,
+        backend: impl FnOnce(&Family) -> Result<Backend, EmbedError>,
     ) -> Result<Self, EmbedError> {
         if !(1..=256).contains(&threads) {
             return Err(EmbedError::Threads(threads));
         }
-        let architecture = Architecture::from_metadata(&metadata)?;
+        let family = Family::from_metadata(&metadata)?;
         let order = ChannelOrder::from_metadata(&metadata)?;
         if let Some(mean) = &mean {
-            architecture.check_one(MEAN, mean, &[architecture.embedding])?;
+            check_one(&family, MEAN, mean, &[family.embedding()])?;
         }
         let mean = mean.map(|mean| mean.data);
-        let backend = backend(&architecture)?;
-        Ok(Self { architecture, backend, order, mean, model, metadata, threads })
+        let backend = backend(&family)?;
+        Ok(Self { family, backend, order, mean, model, metadata, threads })
     }
 
     /// Identifier of the weights.
@@ -226,8 +261,8 @@ impl Embedder {
     }
 
     /// The network of the weights.
-    pub fn architecture(&self) -> &Architecture {
-        &self.architecture
+    pub fn family(&self) -> &Family {
+        &self.family
     }
 
     /// Metadata of the weights.
@@ -247,7 +282,7 @@ impl Embedder {
 
     /// Memory and threads for one worker, taken when it first embeds.
     pub fn scratch(&self) -> Scratch {
-        Scratch { workspace: None, pixels: Vec::new() }
+        Scratch { memory: None, pixels: Vec::new() }
     }
 
     /// The embedding of every crop, in order. On the kernels an embedding does not depend on the
@@ -263,7 +298,7 @@ impl Embedder {
     ) -> Result<Vec<Embedding>, EmbedError> {
         let mut features = self.features(crops, scratch)?;
         if mirror == Mirror::Average {
-            let mirrored: Vec<Crop> = crops.iter().map(mirror_image).collect();
+            let mirrored: Vec<Crop> = crops.iter().map(Crop::mirrored).collect();
             for (a, b) in features.iter_mut().zip(self.features(&mirrored, scratch)?) {
                 a.iter_mut().zip(b).for_each(|(a, b)| *a = (*a + b) * 0.5);
             }
@@ -286,21 +321,33 @@ impl Embedder {
     /// # Errors
     /// When the device fails; the kernels never do.
     pub fn features(&self, crops: &[Crop], scratch: &mut Scratch) -> Result<Vec<Vec<f32>>, EmbedError> {
-        scratch.pixels.clear();
-        crops.iter().for_each(|crop| pixels(crop, self.order, &mut scratch.pixels));
+        let mut pixels = std::mem::take(&mut scratch.pixels);
+        pixels.clear();
+        if self.family.sphereface().is_some() {
+            crops.iter().for_each(|crop| self::pixels(crop, self.order, &mut pixels));
+        }
         match &self.backend {
             Backend::Kernels(kernels) => {
                 let network = kernels.network(self.threads);
-                let workspace = scratch.workspace.get_or_insert_with(|| network.workspace(self.threads));
-                Ok(network.forward(&scratch.pixels, workspace))
+                let memory = scratch.memory.get_or_insert_with(|| match network {
+                    LaidOut::SphereFace(network) => Memory::SphereFace(network.workspace(self.threads)),
+                    LaidOut::Imported(network) => Memory::Imported(network.workspace(self.threads)),
+                });
+                let features = match (network, memory) {
+                    (LaidOut::SphereFace(network), Memory::SphereFace(memory)) => {
+                        network.forward(&pixels, memory)
+                    }
+                    (LaidOut::Imported(network), Memory::Imported(memory)) => network.forward(crops, memory),
+                    _ => unreachable!("memory is of the embedder that it was taken from"),
+                };
+                scratch.pixels = pixels;
+                Ok(features)
             }
             #[cfg(feature = "candle")]
             Backend::Tensors { .. } if crops.is_empty() => Ok(Vec::new()),
             #[cfg(feature = "candle")]
             Backend::Tensors { network, together } => together
-                .ask(std::mem::take(&mut scratch.pixels), |all| {
-                    forward(network, &all, self.architecture.embedding)
-                })
+                .ask(pixels, |all| forward(network, &all, self.family.embedding()))
                 .map_err(EmbedError::Device),
         }
     }
@@ -334,14 +381,18 @@ pub fn pixels(crop: &Crop, order: ChannelOrder, to: &mut Vec<f32>) {
     }
 }
 
-/// The crop as a mirror shows it.
-pub fn mirror_image(crop: &Crop) -> Crop {
-    let mut rgb = crop.as_rgb().to_vec();
-    for row in rgb.chunks_exact_mut(3 * crate::align::CROP_WIDTH) {
-        row.as_chunks_mut::<3>().0.reverse();
+/// Whether a tensor has that shape, and finite values.
+fn check_one(family: &Family, name: &str, tensor: &Tensor, shape: &[usize]) -> Result<(), EmbedError> {
+    if tensor.shape != shape || tensor.data.len() != shape.iter().product::<usize>() {
+        return Err(EmbedError::Shape {
+            name: name.into(),
+            found: tensor.shape.clone(),
+            expected: shape.to_vec(),
+            architecture: family.to_string(),
+        });
     }
-    match Crop::from_rgb(rgb) {
-        Some(crop) => crop,
-        None => unreachable!("a mirror image has the size of its crop"),
+    match all_finite(&tensor.data) {
+        true => Ok(()),
+        false => Err(EmbedError::NotFinite(name.into())),
     }
 }

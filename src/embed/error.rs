@@ -10,6 +10,12 @@ pub enum EmbedError {
     /// The metadata describe no network.
     #[error(transparent)]
     Architecture(#[from] super::ArchitectureError),
+    /// The plan of an imported network is none.
+    #[error(transparent)]
+    Plan(#[from] crate::nn::plan::PlanError),
+    /// An imported network, on something that computes SphereFace networks only.
+    #[error("imported networks are computed on the CPU in f32, and {0} was asked for")]
+    ImportedOn(String),
     /// A metadata key that describes the network is not there.
     #[error("the weights carry no metadata key `{0}`: import or train them again with this program")]
     MissingMetadata(&'static str),

@@ -1,21 +1,23 @@
 //! SphereFace networks (Liu et al., "SphereFace: Deep Hypersphere Embedding for Face
-//! Recognition", CVPR 2017) and the embedder: crop -> embedding.
+//! Recognition", CVPR 2017), imported networks of other kinds, and the embedder: crop -> embedding.
 
 #[cfg(feature = "candle")]
 pub mod candle;
 mod embedder;
 mod error;
+mod family;
 mod metadata;
 mod network;
-
+mod planned;
 #[cfg(feature = "candle")]
 pub(crate) mod tensors;
 #[cfg(test)]
 mod tests;
 
 pub use crate::nn::arch::{Architecture, ArchitectureError};
-pub use embedder::{EmbedOptions, Embedder, Mirror, Scratch, mirror_image, pixels};
+pub use embedder::{EmbedOptions, Embedder, Mirror, Scratch, pixels};
 pub use error::EmbedError;
+pub use family::Family;
 pub use metadata::ChannelOrder;
 pub use network::{Network, Workspace};
 

@@ -70,16 +70,6 @@ impl Architecture {
             architecture: self.to_string(),
         }
     }
-
-    pub(super) fn check_one(&self, name: &str, tensor: &Tensor, shape: &[usize]) -> Result<(), EmbedError> {
-        if tensor.shape != shape || tensor.data.len() != shape.iter().product::<usize>() {
-            return Err(self.misshapen(name, &tensor.shape, shape));
-        }
-        match all_finite(&tensor.data) {
-            true => Ok(()),
-            false => Err(EmbedError::NotFinite(name.into())),
-        }
-    }
 }
 
 /// A SphereFace network, its weights repacked for the kernels of one instruction set.

@@ -302,7 +302,7 @@ fn the_mean_is_subtracted_and_the_mirror_image_averaged() {
     let plain = Embedder::new(weights.clone(), EmbedOptions::default()).unwrap();
     let mut scratch = plain.scratch();
     let features = plain.features(&crops, &mut scratch).unwrap();
-    let mirrored: Vec<Crop> = crops.iter().map(super::mirror_image).collect();
+    let mirrored: Vec<Crop> = crops.iter().map(Crop::mirrored).collect();
     assert_ne!(mirrored, crops);
     let other = plain.features(&mirrored, &mut scratch).unwrap();
     let averaged = plain.embed(&crops, Mirror::Average, &mut scratch).unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::verification::Pair;
 use super::{EvalError, read};
-use crate::align::{self, CROP_HEIGHT, CROP_WIDTH, Crop};
+use crate::align::{self, Crop};
 use crate::detect::{Detector, Quality, Scratch};
 use crate::gallery::Viewpoint;
 use crate::media::read_still;
@@ -145,20 +145,14 @@ fn pair(line: &str, same: bool) -> Option<(ImageName, ImageName)> {
     }
 }
 
-/// Reads an aligned crop: 96x112 pixels, or 112x112 of which the middle 96 columns are taken.
+/// Reads an aligned crop: 96x112 pixels, or 112x112 with the columns at both sides.
 ///
 /// # Errors
 /// When it cannot be read or has another size.
 pub fn read_crop(path: &Path) -> Result<Crop, EvalError> {
     let image = read_still(path)?;
     let (width, height) = image.dimensions();
-    let (crop_width, crop_height) = (CROP_WIDTH as u32, CROP_HEIGHT as u32);
-    let middle = if (width, height) == (112, crop_height) {
-        image::imageops::crop_imm(&image, (112 - crop_width) / 2, 0, crop_width, crop_height).to_image()
-    } else {
-        image
-    };
-    Crop::from_image(middle).ok_or_else(|| EvalError::NotAligned { path: path.into(), width, height })
+    Crop::from_image(image).ok_or_else(|| EvalError::NotAligned { path: path.into(), width, height })
 }
 
 /// The face of a photo.

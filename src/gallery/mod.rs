@@ -492,7 +492,7 @@ fn write_crop(folder: &Path, still: &Still, crop: &Crop) -> Result<(), GalleryEr
     disk::create_folder(&path)?;
     let path = path.join(still.crop_file());
     let mut png = io::Cursor::new(Vec::new());
-    crop.to_image()
+    crop.to_whole_image()
         .write_to(&mut png, image::ImageFormat::Png)
         .map_err(|error| disk::write_error(&path, io::Error::other(error)))?;
     disk::write(&path, &png.into_inner())
@@ -521,9 +521,17 @@ fn remove_unmentioned(folder: &Path, index: &Index) -> Result<(), GalleryError> 
 fn read_crop(folder: &Path, place: &str, still: &Still) -> Result<Crop, GalleryError> {
     let stored = disk::read(&folder.join(DERIVED).join(CROPS).join(still.crop_file()))?;
     let stored = stored.and_then(|png| image::load_from_memory(&png).ok());
-    if let Some(crop) = stored.and_then(|image| Crop::from_image(image.into_rgb8())) {
-        return Ok(crop);
+    let stored = stored.and_then(|image| Crop::from_image(image.into_rgb8()));
+    match stored {
+        Some(crop) if crop.has_sides() => Ok(crop),
+        // Earlier versions stored no sides, and some stills have none.
+        Some(crop) => Ok(cut_crop(folder, place, still).unwrap_or(crop)),
+        None => cut_crop(folder, place, still),
     }
+}
+
+/// The crop of a still, cut out of it.
+fn cut_crop(folder: &Path, place: &str, still: &Still) -> Result<Crop, GalleryError> {
     let path = folder.join(place).join(&still.file);
     let bytes = disk::read(&path)?.unwrap_or_default();
     if blake3::hash(&bytes).to_hex().as_str() != still.blake3 {

@@ -18,6 +18,7 @@ pub mod isa;
 #[cfg(feature = "candle")]
 pub(crate) mod maps;
 pub mod peak;
+pub mod plan;
 pub(crate) mod simd;
 pub(crate) mod team;
 #[cfg(feature = "candle")]

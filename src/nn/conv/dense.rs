@@ -68,33 +68,47 @@ impl Dense {
         isa: Isa,
         (weight, kernel): (&[f32], usize),
         inputs: usize,
-        (input, output): (Map, Map),
+        maps: (Map, Map),
         stride: usize,
         activation: Activation,
     ) -> Self {
+        Self::windows(isa, (weight, [kernel; 2]), inputs, maps, ([stride; 2], [1; 2]), activation)
+    }
+
+    /// The same for kernels of `rows` and `columns`, and a stride and a padding (at the top and on the
+    /// left) for each of both directions.
+    ///
+    /// # Panics
+    /// As [`convolution`](Self::convolution).
+    pub(crate) fn windows(
+        isa: Isa,
+        (weight, [rows, columns]): (&[f32], [usize; 2]),
+        inputs: usize,
+        (input, output): (Map, Map),
+        (stride, padding): ([usize; 2], [usize; 2]),
+        activation: Activation,
+    ) -> Self {
         // The pixels of a row of the kernel lie side by side in a map.
-        let length = kernel * input.channels;
-        let outputs = weight.len() / (kernel * kernel * inputs);
-        let weights = pack(isa, kernel * length, outputs, |k, n| {
+        let length = columns * input.channels;
+        let outputs = weight.len() / (rows * columns * inputs);
+        let weights = pack(isa, rows * length, outputs, |k, n| {
             let (y, x, c) = (k / length, k % length / input.channels, k % input.channels);
-            if c < inputs { weight[((n * inputs + c) * kernel + y) * kernel + x] } else { 0.0 }
+            if c < inputs { weight[((n * inputs + c) * rows + y) * columns + x] } else { 0.0 }
         });
         let mut places = Vec::new();
         for y in 0..output.height {
             for x in 0..output.width {
-                let corner = input.at(stride * y, stride * x) - input.at(0, 0);
-                places.push((corner, output.at(y, x)));
+                places.push((input.corner(stride, padding, [y, x]), output.at(y, x)));
             }
         }
-        assert!(stride * (output.height - 1) + kernel <= input.rows);
-        assert!(stride * (output.width - 1) + kernel <= input.columns);
+        input.assert_within([rows, columns], (stride, padding), output);
         assert_eq!(output.channels, padded(outputs, isa));
         assert!(activation.len() >= output.channels);
         Self {
             isa,
             weights: Matrix::Full(weights),
             outputs: output.channels,
-            runs: (0..kernel).map(|y| y * input.pitch()).collect(),
+            runs: (0..rows).map(|y| y * input.pitch()).collect(),
             length,
             places,
             input_len: input.len(),
@@ -185,7 +199,23 @@ impl Dense {
     /// # Panics
     /// When `input` or `output` has less than `maps` maps.
     pub(crate) fn apply(&self, team: &mut Team, maps: usize, input: &[f32], output: &mut [f32]) {
+        self.apply_onto(team, maps, input, output, false);
+    }
+
+    /// The same; with `residual`, what `output` holds before is added after the activation.
+    ///
+    /// # Panics
+    /// As [`apply`](Self::apply), and with `residual` when the weights are kept in half precision.
+    pub(crate) fn apply_onto(
+        &self,
+        team: &mut Team,
+        maps: usize,
+        input: &[f32],
+        output: &mut [f32],
+        residual: bool,
+    ) {
         assert!(input.len() >= maps * self.input_len && output.len() >= maps * self.output_len);
+        assert!(!residual || matches!(self.weights, Matrix::Full(_)));
         let rows = maps * self.places.len();
         let panels = self.outputs / simd::panel(self.isa);
         let blocks = rows.div_ceil(BLOCK);
@@ -198,6 +228,7 @@ impl Dense {
                 layer: self,
                 input,
                 output: output.get(),
+                residual,
                 rows: share(rows, block, blocks),
                 panels: share(panels, part, parts),
             };
@@ -277,6 +308,7 @@ struct Apply<'a> {
     layer: &'a Dense,
     input: &'a [f32],
     output: *mut f32,
+    residual: bool,
     rows: Range<usize>,
     panels: Range<usize>,
 }
@@ -287,8 +319,10 @@ impl RawKernel for Apply<'_> {
         // SAFETY: the caller's; the pointers are those of the layer's weights.
         unsafe {
             match &self.layer.weights {
-                Matrix::Full(weights) => self.all::<S, f32>(weights.as_ptr()),
-                Matrix::Half(weights) => self.all::<S, f16>(weights.as_ptr().cast()),
+                // Known to the compiler: a branch where sums are finished would keep them out of registers.
+                Matrix::Full(weights) if self.residual => self.all::<S, f32, true>(weights.as_ptr()),
+                Matrix::Full(weights) => self.all::<S, f32, false>(weights.as_ptr()),
+                Matrix::Half(weights) => self.all::<S, f16, false>(weights.as_ptr().cast()),
             }
         }
     }
@@ -298,7 +332,7 @@ impl Apply<'_> {
     /// # Safety
     /// `weights` must be those of the layer; see [`Simd`].
     #[inline(always)]
-    unsafe fn all<S: Simd, W: Weight>(&self, weights: *const W) {
+    unsafe fn all<S: Simd, W: Weight, const RESIDUAL: bool>(&self, weights: *const W) {
         let layer = self.layer;
         let depth = layer.runs.len() * layer.length;
         let groups = self.rows.len().div_ceil(S::ROWS);
@@ -312,14 +346,18 @@ impl Apply<'_> {
                 let count = S::ROWS.min(self.rows.end - first);
                 let mut rows = [self.input.as_ptr(); MOST_ROWS];
                 let mut to = [self.output; MOST_ROWS];
+                let (mut map, mut pixel) = (first / layer.places.len(), first % layer.places.len());
                 for i in 0..count {
-                    let (map, pixel) = ((first + i) / layer.places.len(), (first + i) % layer.places.len());
                     let (from, into) = layer.places[pixel];
                     // SAFETY: `apply` has checked that the maps are there; `convolution` that
                     // the pixels and what lies around them are within a map.
                     unsafe {
                         rows[i] = rows[i].add(map * layer.input_len + from);
                         to[i] = to[i].add(map * layer.output_len + into + p * S::PANEL);
+                    }
+                    pixel += 1;
+                    if pixel == layer.places.len() {
+                        (map, pixel) = (map + 1, 0);
                     }
                 }
                 let product = Product {
@@ -330,7 +368,7 @@ impl Apply<'_> {
                     unpacked: None,
                     ahead: panel.cast::<f32>().wrapping_add(depth * (step + group * step / groups)),
                     ahead_step: step / groups,
-                    finish: Activate { to, activation: layer.activation.at(p * S::PANEL) },
+                    finish: Activate::<RESIDUAL> { to, activation: layer.activation.at(p * S::PANEL) },
                 };
                 // SAFETY: the rows are valid, as above; the panel holds `depth` steps. No other
                 // item of the loop writes these pixels' channels.
@@ -340,20 +378,24 @@ impl Apply<'_> {
     }
 }
 
-/// Stores activations.
-struct Activate {
+/// Stores activations, or adds them to what is there.
+struct Activate<const RESIDUAL: bool> {
     to: [*mut f32; MOST_ROWS],
     activation: ActivationAt,
 }
 
-impl Finish for Activate {
+impl<const RESIDUAL: bool> Finish for Activate<RESIDUAL> {
     /// # Safety
     /// A panel of numbers must be writable at every row's pointer.
     #[inline(always)]
     unsafe fn take<S: Simd>(&self, row: usize, vector: usize, sum: S::V) {
         let at = vector * S::LANES;
         // SAFETY: the caller's.
-        unsafe { S::store(self.to[row].add(at), self.activation.apply::<S>(at, sum)) }
+        unsafe {
+            let to = self.to[row].add(at);
+            let value = self.activation.apply::<S>(at, sum);
+            S::store(to, if RESIDUAL { S::add(value, S::load(to)) } else { value });
+        }
     }
 }
 

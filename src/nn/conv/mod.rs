@@ -7,6 +7,8 @@
 //! threads nor on what else is in the batch.
 
 mod dense;
+mod depthwise;
+mod elements;
 mod outer;
 mod pool;
 mod product;
@@ -14,6 +16,8 @@ mod strip;
 mod winograd;
 
 pub(crate) use dense::Dense;
+pub(crate) use depthwise::Depthwise;
+pub(crate) use elements::Elements;
 pub(crate) use pool::max_pool_row;
 pub(crate) use strip::{STRIP, StripConv, StripOut, StripScratch, UNDER};
 pub(crate) use winograd::{Direction, Form, GradientMemory, Tiles, Winograd};
@@ -22,8 +26,9 @@ use super::Isa;
 use super::buffer::Buffer;
 use super::simd::{self, Simd};
 
-/// Layout of one feature map: `channels` values a pixel, a border of one zero pixel on every
-/// side, and zero pixels at the bottom and on the right up to a whole number of tiles.
+/// Layout of one feature map: `channels` values a pixel, a border of zero pixels on every side
+/// (one, unless said otherwise), and zero pixels at the bottom and on the right up to a whole number of
+/// tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Map {
     /// Rows of pixels that carry values.
@@ -34,6 +39,7 @@ pub(crate) struct Map {
     pub(crate) channels: usize,
     rows: usize,
     columns: usize,
+    border: usize,
 }
 
 impl Map {
@@ -41,7 +47,40 @@ impl Map {
     pub(crate) fn new(height: usize, width: usize, channels: usize, tile: [usize; 2]) -> Self {
         let [rows, columns] =
             [(height, tile[0]), (width, tile[1])].map(|(n, tile)| n.next_multiple_of(tile) + 2);
-        Self { height, width, channels, rows, columns }
+        Self { height, width, channels, rows, columns, border: 1 }
+    }
+
+    /// A map with that much border, and at least so many rows and columns with it.
+    pub(crate) fn bordered(
+        [height, width]: [usize; 2],
+        channels: usize,
+        border: usize,
+        [rows, columns]: [usize; 2],
+    ) -> Self {
+        let [rows, columns] = [(height, rows), (width, columns)].map(|(n, least)| least.max(n + 2 * border));
+        Self { height, width, channels, rows, columns, border }
+    }
+
+    /// Where a window begins that gives pixel (y, x), for a stride and a padding (at the top and on the
+    /// left) in both directions.
+    fn corner(&self, stride: [usize; 2], padding: [usize; 2], [y, x]: [usize; 2]) -> usize {
+        let [row, column] =
+            [(y, 0), (x, 1)].map(|(at, axis)| self.border + at * stride[axis] - padding[axis]);
+        (row * self.columns + column) * self.channels
+    }
+
+    /// Makes sure that the windows of that size for all pixels of `output` lie within the map and its
+    /// border.
+    ///
+    /// # Panics
+    /// When they do not.
+    fn assert_within(&self, kernel: [usize; 2], (stride, padding): ([usize; 2], [usize; 2]), output: Map) {
+        assert!(padding.iter().all(|&padding| padding <= self.border));
+        for (axis, (outputs, room)) in
+            [(output.height, self.rows), (output.width, self.columns)].into_iter().enumerate()
+        {
+            assert!(self.border - padding[axis] + stride[axis] * (outputs - 1) + kernel[axis] <= room);
+        }
     }
 
     /// Numbers of a whole map.
@@ -51,7 +90,7 @@ impl Map {
 
     /// Place of the first channel of a pixel.
     pub(crate) fn at(&self, y: usize, x: usize) -> usize {
-        ((y + 1) * self.columns + x + 1) * self.channels
+        ((y + self.border) * self.columns + x + self.border) * self.channels
     }
 
     /// Numbers from a pixel to the one below.

@@ -186,6 +186,7 @@ impl Winograd {
         let [down, across] =
             [(to.height, self.tile[0]), (to.width, self.tile[1])].map(|(n, tile)| n.div_ceil(tile));
         let reach = |tiles: usize, size: usize| self.stride * tiles * size + 3 - self.stride;
+        assert_eq!(from.border, 1);
         assert!(from.rows >= reach(down, self.tile[0]) && from.columns >= reach(across, self.tile[1]));
         [down, across]
     }

@@ -1,7 +1,11 @@
 //! Caffe models: the part of the protocol buffer `NetParameter` that holds learned values,
 //! in both of its layer formats.
 
+use super::protobuf::{self, Field, Value, varint};
 use super::{Tensor, WeightsError};
+
+/// What these files are called in errors.
+const FORMAT: &str = "Caffe";
 
 /// One layer with learned values.
 #[derive(Debug)]
@@ -15,7 +19,7 @@ pub(super) struct Layer {
 /// Whether these are the bytes of a Caffe model: a `NetParameter` begins with its name or with
 /// a layer.
 pub(super) fn is_model(bytes: &[u8]) -> bool {
-    fields(bytes).next().is_some_and(|field| {
+    protobuf::fields(FORMAT, bytes).next().is_some_and(|field| {
         matches!(field, Ok(Field { number: 1 | NET_LAYERS | NET_LAYER, value: Value::Bytes(value) })
             if value.len() < bytes.len())
     })
@@ -28,7 +32,7 @@ const V1_TYPE_CONVOLUTION: u64 = 4;
 const V1_TYPE_INNER_PRODUCT: u64 = 14;
 
 fn corrupt(cause: impl Into<String>) -> WeightsError {
-    WeightsError::Corrupt { format: "Caffe", cause: cause.into() }
+    protobuf::corrupt(FORMAT, cause)
 }
 
 /// The layers that have learned values, in the order of the file.
@@ -37,7 +41,7 @@ fn corrupt(cause: impl Into<String>) -> WeightsError {
 /// When the bytes are no protocol buffer of that form.
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<Layer>, WeightsError> {
     let mut layers = Vec::new();
-    for field in fields(bytes) {
+    for field in protobuf::fields(FORMAT, bytes) {
         let layer = match field? {
             Field { number: NET_LAYERS, value: Value::Bytes(bytes) } => {
                 layer(bytes, LayerFields { name: 4, kind: 5, blobs: 6 })?
@@ -62,7 +66,7 @@ struct LayerFields {
 
 fn layer(bytes: &[u8], numbers: LayerFields) -> Result<Layer, WeightsError> {
     let mut layer = Layer { name: String::new(), kind: String::new(), blobs: Vec::new() };
-    for field in fields(bytes) {
+    for field in protobuf::fields(FORMAT, bytes) {
         let Field { number, value } = field?;
         match value {
             Value::Bytes(text) if number == numbers.name => {
@@ -99,7 +103,7 @@ fn blob(bytes: &[u8]) -> Result<Tensor, WeightsError> {
     let mut shape: Option<Vec<usize>> = None;
     let mut old = [None; 4];
     let mut data = Vec::new();
-    for field in fields(bytes) {
+    for field in protobuf::fields(FORMAT, bytes) {
         match field? {
             Field { number: number @ 1..=4, value: Value::Number(value) } => {
                 if let Some(slot) = old.get_mut(number as usize - 1) {
@@ -124,12 +128,12 @@ fn blob(bytes: &[u8]) -> Result<Tensor, WeightsError> {
             Field { number: 8, value: Value::Fixed64(value) } => data.push(f64::from_le_bytes(value) as f32),
             Field { number: 7, value: Value::Bytes(bytes) } => {
                 let sizes = shape.get_or_insert_default();
-                for field in fields(bytes) {
+                for field in protobuf::fields(FORMAT, bytes) {
                     match field? {
                         Field { number: 1, value: Value::Number(value) } => sizes.push(size(value)?),
                         Field { number: 1, value: Value::Bytes(mut packed) } => {
                             while !packed.is_empty() {
-                                sizes.push(size(varint(&mut packed)?)?);
+                                sizes.push(size(varint(FORMAT, &mut packed)?)?);
                             }
                         }
                         _ => {}
@@ -149,72 +153,4 @@ fn blob(bytes: &[u8]) -> Result<Tensor, WeightsError> {
         return Err(corrupt(format!("a blob of {shape:?} holds {} values", data.len())));
     }
     Ok(Tensor { shape, data })
-}
-
-struct Field<'a> {
-    number: u64,
-    value: Value<'a>,
-}
-
-enum Value<'a> {
-    Number(u64),
-    Fixed64([u8; 8]),
-    Bytes(&'a [u8]),
-    Fixed32([u8; 4]),
-}
-
-/// The fields of a message in the order of the bytes; nothing after the first error.
-fn fields(mut rest: &[u8]) -> impl Iterator<Item = Result<Field<'_>, WeightsError>> {
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let field = field(&mut rest);
-        if field.is_err() {
-            rest = &[];
-        }
-        Some(field)
-    })
-}
-
-fn field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, WeightsError> {
-    fn take<'a>(rest: &mut &'a [u8], length: u64) -> Result<&'a [u8], WeightsError> {
-        let split = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
-        let (bytes, after) = split.ok_or_else(|| corrupt("the file ends early"))?;
-        *rest = after;
-        Ok(bytes)
-    }
-    fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], WeightsError> {
-        let (bytes, after) = rest.split_first_chunk().ok_or_else(|| corrupt("the file ends early"))?;
-        *rest = after;
-        Ok(*bytes)
-    }
-    let key = varint(rest)?;
-    let value = match key & 7 {
-        0 => Value::Number(varint(rest)?),
-        1 => Value::Fixed64(array(rest)?),
-        2 => {
-            let length = varint(rest)?;
-            Value::Bytes(take(rest, length)?)
-        }
-        5 => Value::Fixed32(array(rest)?),
-        other => return Err(corrupt(format!("field type {other}"))),
-    };
-    match key >> 3 {
-        0 => Err(corrupt("field number 0")),
-        number => Ok(Field { number, value }),
-    }
-}
-
-fn varint(rest: &mut &[u8]) -> Result<u64, WeightsError> {
-    let mut value = 0;
-    for place in 0..10 {
-        let (&byte, after) = rest.split_first().ok_or_else(|| corrupt("the file ends early"))?;
-        *rest = after;
-        value |= u64::from(byte & 0x7f) << (7 * place);
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(corrupt("a number has more than 64 bits"))
 }

@@ -6,21 +6,27 @@
 //!   `relu1_1.weight`, ..., `fc5.weight`); a classifier (`fc6`) is left out.
 //! - MTCNN from its authors' Caffe models and from the PyTorch port that flattens (W, H, C):
 //!   both give the same values, bit for bit.
+//! - Embedding networks of other kinds (ArcFace, AdaFace, MobileFaceNet, SFace, ...) from ONNX
+//!   and ESP-DL files.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::caffe::{self, Layer};
+use super::foreign::{self, PictureOptions};
 use super::{FORMAT, Stored, Tensor, Weights, WeightsError, torch};
 use crate::nn::arch::{Architecture, DEPTHS};
+use crate::nn::plan::{PLANNED, Plan};
 
 /// What a set of weights is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Network {
     /// The three networks of the detector.
     Mtcnn,
     /// An embedding network.
     SphereFace(Architecture),
+    /// An embedding network of another kind.
+    Imported(Plan),
 }
 
 impl Network {
@@ -32,6 +38,9 @@ impl Network {
         if metadata.get("architecture").is_some_and(|name| name == "mtcnn") {
             return Ok(Self::Mtcnn);
         }
+        if let Some(plan) = Plan::from_metadata(metadata) {
+            return plan.map(Self::Imported).map_err(|error| WeightsError::Unsupported(error.to_string()));
+        }
         let network = Architecture::from_metadata(metadata);
         network.map(Self::SphereFace).map_err(|error| WeightsError::Unsupported(error.to_string()))
     }
@@ -40,6 +49,7 @@ impl Network {
     pub fn name(&self) -> String {
         match self {
             Network::Mtcnn => "mtcnn".into(),
+            Network::Imported(_) => PLANNED.into(),
             // Channels have a key of their own.
             Network::SphereFace(network) => {
                 let name = network.to_string();
@@ -53,6 +63,7 @@ impl Network {
         match self {
             Network::Mtcnn => mtcnn_tensors(),
             Network::SphereFace(network) => network.tensors(),
+            Network::Imported(plan) => plan.tensors(),
         }
     }
 }
@@ -65,12 +76,20 @@ impl Network {
 /// # Errors
 /// Names the file and, where shapes do not fit, the first layer that is wrong.
 pub fn import(sources: &[PathBuf]) -> Result<Weights, WeightsError> {
+    import_as(sources, &PictureOptions::default())
+}
+
+/// The same, with what a file may leave open about the pictures that its network takes.
+///
+/// # Errors
+/// As [`import`], and when what is said about pictures does not go with the network.
+pub fn import_as(sources: &[PathBuf], pictures: &PictureOptions) -> Result<Weights, WeightsError> {
     let mut weights = Weights::default();
     for path in sources {
         let origin = path.display().to_string();
         let bytes =
             std::fs::read(path).map_err(|source| WeightsError::Read { path: origin.clone(), source })?;
-        let part = import_bytes(&bytes).map_err(|error| error.in_file(&origin))?;
+        let part = import_bytes(&bytes, pictures).map_err(|error| error.in_file(&origin))?;
         for (name, tensor) in part.tensors {
             if weights.tensors.insert(name.clone(), tensor).is_some() {
                 let twice =
@@ -90,7 +109,7 @@ pub fn import(sources: &[PathBuf]) -> Result<Weights, WeightsError> {
     Ok(weights)
 }
 
-fn import_bytes(bytes: &[u8]) -> Result<Weights, WeightsError> {
+fn import_bytes(bytes: &[u8], pictures: &PictureOptions) -> Result<Weights, WeightsError> {
     if is_safetensors(bytes) {
         let weights = Stored::new(bytes)?.weights()?;
         return match weights.metadata.get("format") {
@@ -104,8 +123,14 @@ fn import_bytes(bytes: &[u8]) -> Result<Weights, WeightsError> {
     if caffe::is_model(bytes) {
         return from_caffe(caffe::read(bytes)?);
     }
+    if foreign::espdl::is_model(bytes) {
+        return foreign::translate(&foreign::espdl::read(bytes)?, pictures);
+    }
+    if foreign::onnx::is_model(bytes) {
+        return foreign::translate(&foreign::onnx::read(bytes)?, pictures);
+    }
     Err(WeightsError::Unsupported(
-        "this is no Caffe model, PyTorch checkpoint or safetensors file, or a damaged one: fetch it again"
+        "this is no Caffe model, ONNX model, ESP-DL file, PyTorch checkpoint or safetensors file, or a damaged one: fetch it again"
             .into(),
     ))
 }
@@ -122,6 +147,8 @@ pub(super) fn foreign_format(bytes: &[u8]) -> Option<&'static str> {
         _ if is_safetensors(bytes) => None,
         _ if torch::is_checkpoint(bytes) => Some("PyTorch checkpoint"),
         _ if caffe::is_model(bytes) => Some("Caffe model"),
+        _ if foreign::espdl::is_model(bytes) => Some("ESP-DL file"),
+        _ if foreign::onnx::is_model(bytes) => Some("ONNX model"),
         _ => None,
     }
 }
@@ -449,7 +476,7 @@ fn is_prelu(layer: &Layer) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Precision;
+    use super::super::{Precision, to_onnx};
     use super::*;
     use crate::mutations;
 
@@ -521,7 +548,8 @@ mod tests {
     #[test]
     fn files_of_any_bytes_are_survived() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/weights");
-        let read = |bytes: &[u8]| drop(import_bytes(bytes));
+        let import = |bytes: &[u8]| import_bytes(bytes, &PictureOptions::default());
+        let read = |bytes: &[u8]| drop(import(bytes));
         for (name, count) in [
             ("new.caffemodel", 200),
             ("old.caffemodel", 200),
@@ -534,7 +562,8 @@ mod tests {
         ] {
             mutations::survived(&std::fs::read(folder.join(name)).unwrap(), count, read);
         }
-        let whole = import_bytes(&std::fs::read(folder.join("new.caffemodel")).unwrap()).unwrap();
+        let whole = import(&std::fs::read(folder.join("new.caffemodel")).unwrap()).unwrap();
+        mutations::survived(&to_onnx(&whole).unwrap(), 300, read);
         for precision in [Precision::F32, Precision::F16] {
             mutations::survived(&whole.to_safetensors(precision).unwrap(), 200, |bytes| {
                 read(bytes);

@@ -12,14 +12,17 @@ use crate::file;
 
 mod builtin;
 mod caffe;
+mod foreign;
 mod import;
 mod onnx;
 mod pickle;
+mod protobuf;
 mod stored;
 mod torch;
 
 pub use builtin::{BuiltIn, MTCNN, SPHEREFACE, SPHEREFACE_20};
-pub use import::{Network, import, mtcnn_tensors};
+pub use foreign::{Normalisation, PictureOptions};
+pub use import::{Network, import, import_as, mtcnn_tensors};
 pub use onnx::to_onnx;
 pub use stored::{Source, Stored};
 

@@ -21,10 +21,19 @@ const FLOAT: u64 = 1;
 /// # Errors
 /// When these are no weights of an embedding network.
 pub fn to_onnx(weights: &Weights) -> Result<Vec<u8>, WeightsError> {
-    let Network::SphereFace(network) = Network::from_metadata(&weights.metadata)? else {
-        return Err(WeightsError::Unsupported(
-            "only embedding networks are written as ONNX, not the detector".into(),
-        ));
+    let network = match Network::from_metadata(&weights.metadata)? {
+        Network::SphereFace(network) => network,
+        Network::Imported(_) => {
+            return Err(WeightsError::Unsupported(
+                "only SphereFace networks are written as ONNX: an imported network came from another file"
+                    .into(),
+            ));
+        }
+        Network::Mtcnn => {
+            return Err(WeightsError::Unsupported(
+                "only embedding networks are written as ONNX, not the detector".into(),
+            ));
+        }
     };
     weights.expect(&network.tensors())?;
 

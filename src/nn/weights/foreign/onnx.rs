@@ -1,0 +1,288 @@
+//! The part of ONNX files that describes a network: `ModelProto` of onnx.proto.
+
+use half::{bf16, f16};
+
+use super::super::protobuf::{self, Field, Value, varint};
+use super::super::{Tensor, WeightsError};
+use super::{Attribute, Constant, Graph, Input, Node};
+
+/// What these files are called in errors.
+const FORMAT: &str = "ONNX";
+
+/// Most nodes of a graph, and constants: far above any real network.
+const MOST: usize = 65_536;
+
+/// Field numbers of `ModelProto`.
+const IR_VERSION: u64 = 1;
+const GRAPH: u64 = 7;
+
+/// Values of `TensorProto.DataType`.
+const FLOAT: u64 = 1;
+const INT32: u64 = 6;
+const INT64: u64 = 7;
+const FLOAT16: u64 = 10;
+const DOUBLE: u64 = 11;
+const BFLOAT16: u64 = 16;
+
+fn corrupt(cause: impl Into<String>) -> WeightsError {
+    protobuf::corrupt(FORMAT, cause)
+}
+
+fn fields(bytes: &[u8]) -> impl Iterator<Item = Result<Field<'_>, WeightsError>> {
+    protobuf::fields(FORMAT, bytes)
+}
+
+/// Whether these are the bytes of an ONNX model: a version, and among the rest a graph.
+pub(in super::super) fn is_model(bytes: &[u8]) -> bool {
+    let mut fields = fields(bytes).map_while(Result::ok);
+    let version = |field: &Field<'_>| matches!(field, Field { number: IR_VERSION, value: Value::Number(_) });
+    fields.next().as_ref().is_some_and(version)
+        && fields.any(|field| matches!(field, Field { number: GRAPH, value: Value::Bytes(_) }))
+}
+
+/// The graph of an ONNX model.
+///
+/// # Errors
+/// When the bytes are no such file, or hold tensors of a kind that weights do not come in.
+pub(in super::super) fn read(bytes: &[u8]) -> Result<Graph, WeightsError> {
+    for field in fields(bytes) {
+        if let Field { number: GRAPH, value: Value::Bytes(bytes) } = field? {
+            return graph(bytes);
+        }
+    }
+    Err(corrupt("it holds no graph"))
+}
+
+fn graph(bytes: &[u8]) -> Result<Graph, WeightsError> {
+    let mut graph = Graph::default();
+    let mut inputs = Vec::new();
+    for field in fields(bytes) {
+        let Field { number, value: Value::Bytes(bytes) } = field? else { continue };
+        match number {
+            1 => graph.nodes.push(node(bytes)?),
+            5 => {
+                let (name, constant) = tensor(bytes)?;
+                graph.constants.insert(name, constant);
+            }
+            11 => inputs.push(input(bytes)?),
+            12 => graph.outputs.push(input(bytes)?.name),
+            15 => {
+                return Err(WeightsError::Unsupported(
+                    "its weights are sparse, which is not read here".into(),
+                ));
+            }
+            _ => {}
+        }
+        if graph.nodes.len().max(graph.constants.len()).max(inputs.len()) > MOST {
+            return Err(corrupt(format!("its graph has more than {MOST} nodes or tensors")));
+        }
+    }
+    // Until 2019 constants were listed as inputs too.
+    graph.inputs = inputs.into_iter().filter(|input| !graph.constants.contains_key(&input.name)).collect();
+    Ok(graph)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn node(bytes: &[u8]) -> Result<Node, WeightsError> {
+    let mut node = Node::default();
+    for field in fields(bytes) {
+        let Field { number, value: Value::Bytes(bytes) } = field? else { continue };
+        match number {
+            1 => node.inputs.push(text(bytes)),
+            2 => node.outputs.push(text(bytes)),
+            3 => node.name = text(bytes),
+            4 => node.operator = text(bytes),
+            5 => {
+                if let Some((name, attribute)) = attribute(bytes)? {
+                    node.attributes.insert(name, attribute);
+                }
+            }
+            // Operators of others than ONNX keep the name of their domain, so that they are not mistaken.
+            7 if !matches!(bytes, b"" | b"ai.onnx") => {
+                node.operator = format!("{}.{}", text(bytes), node.operator)
+            }
+            _ => {}
+        }
+    }
+    Ok(node)
+}
+
+/// An attribute by its name; `None` for a kind that no operator of an embedding network has.
+fn attribute(bytes: &[u8]) -> Result<Option<(String, Attribute)>, WeightsError> {
+    let mut name = String::new();
+    let mut found = None;
+    let (mut wholes, mut floats) = (Vec::new(), Vec::new());
+    for field in fields(bytes) {
+        match field? {
+            Field { number: 1, value: Value::Bytes(bytes) } => name = text(bytes),
+            Field { number: 2, value: Value::Fixed32(value) } => {
+                found = Some(Attribute::Float(f32::from_le_bytes(value)));
+            }
+            Field { number: 3, value: Value::Number(value) } => found = Some(Attribute::Whole(value as i64)),
+            Field { number: 4, value: Value::Bytes(bytes) } => found = Some(Attribute::Text(text(bytes))),
+            Field { number: 5, value: Value::Bytes(bytes) } => {
+                found = Some(Attribute::Constant(tensor(bytes)?.1));
+            }
+            Field { number: 7, value } => push_floats(value, &mut floats)?,
+            Field { number: 8, value } => push_wholes(value, &mut wholes)?,
+            _ => {}
+        }
+    }
+    if !wholes.is_empty() {
+        found = Some(Attribute::Wholes(wholes));
+    } else if !floats.is_empty() {
+        found = Some(Attribute::Floats(floats));
+    }
+    Ok(found.map(|found| (name, found)))
+}
+
+/// One number of a list, or several that were packed.
+fn push_wholes(value: Value<'_>, list: &mut Vec<i64>) -> Result<(), WeightsError> {
+    match value {
+        Value::Number(value) => list.push(value as i64),
+        Value::Bytes(mut packed) => {
+            while !packed.is_empty() {
+                list.push(varint(FORMAT, &mut packed)? as i64);
+            }
+        }
+        _ => return Err(corrupt("a list of whole numbers holds something else")),
+    }
+    Ok(())
+}
+
+fn push_floats(value: Value<'_>, list: &mut Vec<f32>) -> Result<(), WeightsError> {
+    match value {
+        Value::Fixed32(value) => list.push(f32::from_le_bytes(value)),
+        Value::Bytes(packed) => list.extend(numbers(packed, f32::from_le_bytes)?),
+        _ => return Err(corrupt("a list of numbers holds something else")),
+    }
+    Ok(())
+}
+
+/// Numbers of `N` bytes each.
+fn numbers<const N: usize, T>(
+    bytes: &[u8],
+    number: impl Fn([u8; N]) -> T,
+) -> Result<impl Iterator<Item = T>, WeightsError> {
+    match bytes.as_chunks() {
+        (chunks, []) => Ok(chunks.iter().map(move |chunk| number(*chunk))),
+        _ => Err(corrupt("a tensor ends within a value")),
+    }
+}
+
+/// `TensorProto`: its name and its values.
+fn tensor(bytes: &[u8]) -> Result<(String, Constant), WeightsError> {
+    let (mut name, mut sizes, mut kind) = (String::new(), Vec::new(), 0);
+    let (mut raw, mut floats, mut wholes, mut doubles) = (None, Vec::new(), Vec::new(), Vec::new());
+    for field in fields(bytes) {
+        match field? {
+            Field { number: 1, value } => push_wholes(value, &mut sizes)?,
+            Field { number: 2, value: Value::Number(value) } => kind = value,
+            Field { number: 4, value } => push_floats(value, &mut floats)?,
+            Field { number: 5 | 7, value } => push_wholes(value, &mut wholes)?,
+            Field { number: 8, value: Value::Bytes(bytes) } => name = text(bytes),
+            Field { number: 9, value: Value::Bytes(bytes) } => raw = Some(bytes),
+            Field { number: 10, value: Value::Bytes(bytes) } => {
+                doubles.extend(numbers(bytes, f64::from_le_bytes)?)
+            }
+            Field { number: 14, value: Value::Number(1) } => {
+                return Err(WeightsError::Unsupported(format!(
+                    "tensor {name} lies in another file: save the network as one file (onnx.save does with the option save_as_external_data off)"
+                )));
+            }
+            _ => {}
+        }
+    }
+    let shape: Option<Vec<usize>> = sizes.iter().map(|&size| usize::try_from(size).ok()).collect();
+    let shape = shape.ok_or_else(|| corrupt(format!("tensor {name} has a negative size")))?;
+    let constant = match (kind, raw) {
+        (FLOAT, Some(raw)) => floats_of(numbers(raw, f32::from_le_bytes)?),
+        (FLOAT, None) => floats_of(floats),
+        (DOUBLE, Some(raw)) => floats_of(numbers(raw, |x| f64::from_le_bytes(x) as f32)?),
+        (DOUBLE, None) => floats_of(doubles.into_iter().map(|x| x as f32)),
+        (FLOAT16, Some(raw)) => floats_of(numbers(raw, |x| f16::from_le_bytes(x).to_f32())?),
+        (FLOAT16, None) => floats_of(wholes.into_iter().map(|bits| f16::from_bits(bits as u16).to_f32())),
+        (BFLOAT16, Some(raw)) => floats_of(numbers(raw, |x| bf16::from_le_bytes(x).to_f32())?),
+        (INT64, Some(raw)) => wholes_of(numbers(raw, i64::from_le_bytes)?),
+        (INT32, Some(raw)) => wholes_of(numbers(raw, |x| i64::from(i32::from_le_bytes(x)))?),
+        (INT64 | INT32, None) => wholes_of(wholes),
+        // Whoever uses it finds out; masks and the like may lie beside the network.
+        _ => return Ok((name, Constant::Wholes { shape: vec![0], values: Vec::new() })),
+    };
+    let count = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+    if count != Some(constant.len()) {
+        return Err(corrupt(format!("tensor {name} of {shape:?} holds {} values", constant.len())));
+    }
+    Ok((name, constant.with_shape(shape)))
+}
+
+fn floats_of(values: impl IntoIterator<Item = f32>) -> Constant {
+    Constant::Floats(Tensor { shape: Vec::new(), data: values.into_iter().collect() })
+}
+
+fn wholes_of(values: impl IntoIterator<Item = i64>) -> Constant {
+    Constant::Wholes { shape: Vec::new(), values: values.into_iter().collect() }
+}
+
+impl Constant {
+    /// How many values it has.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Floats(tensor) => tensor.data.len(),
+            Self::Wholes { values, .. } => values.len(),
+        }
+    }
+
+    /// The same values in another shape.
+    pub(super) fn with_shape(self, shape: Vec<usize>) -> Self {
+        match self {
+            Self::Floats(tensor) => Self::Floats(Tensor { shape, ..tensor }),
+            Self::Wholes { values, .. } => Self::Wholes { shape, values },
+        }
+    }
+}
+
+/// `ValueInfoProto`: a name and, for tensors, sizes.
+fn input(bytes: &[u8]) -> Result<Input, WeightsError> {
+    let (mut name, mut sizes) = (String::new(), Vec::new());
+    for field in fields(bytes) {
+        match field? {
+            Field { number: 1, value: Value::Bytes(bytes) } => name = text(bytes),
+            Field { number: 2, value: Value::Bytes(kind) } => {
+                let tensor = part(kind, 1)?.unwrap_or_default();
+                for field in fields(part(tensor, 2)?.unwrap_or_default()) {
+                    if let Field { number: 1, value: Value::Bytes(dimension) } = field? {
+                        sizes.push(size(dimension)?);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(Input { name, sizes })
+}
+
+/// The message in a field of another one.
+fn part(bytes: &[u8], wanted: u64) -> Result<Option<&[u8]>, WeightsError> {
+    for field in fields(bytes) {
+        if let Field { number, value: Value::Bytes(bytes) } = field?
+            && number == wanted
+        {
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}
+
+/// A size; `None` for one with a name only. Some programs write 0 or -1 for those.
+fn size(bytes: &[u8]) -> Result<Option<usize>, WeightsError> {
+    for field in fields(bytes) {
+        if let Field { number: 1, value: Value::Number(size) } = field? {
+            return Ok(usize::try_from(size as i64).ok().filter(|&size| size > 0));
+        }
+    }
+    Ok(None)
+}
