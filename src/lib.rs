@@ -34,6 +34,7 @@
 //! | [`eval`] | verification, open-set identification, video scoring, calibration | `file`, `media`, `detect`, `align`, `embed`, `track`, `gallery`, `identify`, `report`, `prepare` |
 //! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `nn`, `align`, `embed`, `eval` |
 //! | [`bench`] | this machine's peak, and what the networks and a whole job reach of it | `media`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline` |
+//! | `serve` | cameras and a service: many sources on one engine, API, pages, events | `media`, `nn`, `detect`, `embed`, `track`, `gallery`, `identify`, `engine`, `discover`, `annotate` |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!
 //! A test holds this table to the imports.
@@ -75,6 +76,8 @@ pub mod pipeline;
 pub mod prepare;
 #[cfg(feature = "label")]
 pub mod report;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod track;
 #[cfg(feature = "train")]
 pub mod train;

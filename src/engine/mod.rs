@@ -85,11 +85,13 @@ const MOST_THREADS: usize = 256;
 /// Cloning is cheap, and clones are the same engine. Any number of threads may use it at a time: faces that several of
 /// them want embedded share batches. What it computes does not depend on who shares it.
 #[derive(Debug, Clone)]
-pub struct Engine(Arc<Parts>);
+pub struct Engine {
+    detector: Arc<Detector>,
+    parts: Arc<Parts>,
+}
 
 #[derive(Debug)]
 struct Parts {
-    detector: Detector,
     embedder: Embedder,
     mirror: Mirror,
     threads: usize,
@@ -115,37 +117,44 @@ impl Engine {
     /// An engine of parts that are there already.
     pub fn from_parts(detector: Detector, embedder: Embedder, mirror: Mirror, threads: usize) -> Self {
         let batcher = Batcher::new(&embedder, mirror, threads);
-        Self(Arc::new(Parts { detector, embedder, mirror, threads: threads.max(1), batcher, exact: None }))
+        let parts = Parts { embedder, mirror, threads: threads.max(1), batcher, exact: None };
+        Self { detector: Arc::new(detector), parts: Arc::new(parts) }
+    }
+
+    /// The same engine with another detector: a source that looks for larger or smaller faces than others still shares
+    /// their batches.
+    pub fn with_detector(&self, detector: Detector) -> Self {
+        Self { detector: Arc::new(detector), parts: Arc::clone(&self.parts) }
     }
 
     /// What finds faces.
     pub fn detector(&self) -> &Detector {
-        &self.0.detector
+        &self.detector
     }
 
     /// What embeds them.
     pub fn embedder(&self) -> &Embedder {
-        &self.0.embedder
+        &self.parts.embedder
     }
 
     /// Identifier of the embedding network: embeddings of different ones cannot be compared.
     pub fn model(&self) -> ModelId {
-        self.0.embedder.model()
+        self.parts.embedder.model()
     }
 
     /// Whether the mirror image of a face has a say in its embedding.
     pub fn mirror(&self) -> Mirror {
-        self.0.mirror
+        self.parts.mirror
     }
 
     /// Threads that work at a time on whole files, and on embedding.
     pub fn threads(&self) -> usize {
-        self.0.threads
+        self.parts.threads
     }
 
     /// How far apart two views of one person are at most, in degrees; `None` for a model without calibration.
     pub fn same_person_deg(&self) -> Option<f64> {
-        same_person_deg(self.0.embedder.metadata())
+        same_person_deg(self.parts.embedder.metadata())
     }
 
     /// The faces of a picture, cut out, the one the detector is surest of first.
@@ -153,7 +162,7 @@ impl Engine {
     /// # Errors
     /// When the device fails.
     pub fn detect(&self, picture: &RgbImage) -> Result<Vec<DetectedFace>, RecogniseError> {
-        let found = find::find(&self.0.detector, picture, &mut Scratch::default())?;
+        let found = find::find(&self.detector, picture, &mut Scratch::default())?;
         Ok(find::cut(picture, found, true))
     }
 
@@ -162,13 +171,13 @@ impl Engine {
     /// # Errors
     /// When a crop has no direction, or the device fails.
     pub fn embed(&self, crops: Vec<Crop>) -> Result<Vec<Embedding>, RecogniseError> {
-        self.0.batcher.embed(&self.0.embedder, crops)
+        self.parts.batcher.embed(&self.parts.embedder, crops)
     }
 
     /// The network in full precision, with which a gallery is embedded: what is kept there is for engines of any
     /// precision.
     fn gallery_embedder(&self) -> Result<Option<Embedder>, EngineError> {
-        self.0.exact.as_ref().map(EngineBuilder::embedder).transpose()
+        self.parts.exact.as_ref().map(EngineBuilder::embedder).transpose()
     }
 }
 
@@ -284,7 +293,8 @@ impl EngineBuilder {
         let batcher = Batcher::new(&embedder, self.mirror, threads);
         let (mirror, precise) = (self.mirror, self.precision == Arithmetic::F32);
         let exact = (!precise).then(|| self.precision(Arithmetic::F32));
-        Ok(Engine(Arc::new(Parts { detector, embedder, mirror, threads, batcher, exact })))
+        let parts = Parts { embedder, mirror, threads, batcher, exact };
+        Ok(Engine { detector: Arc::new(detector), parts: Arc::new(parts) })
     }
 
     /// The embedding network alone.
