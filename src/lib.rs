@@ -34,13 +34,13 @@
 //! | [`eval`] | verification, open-set identification, video scoring, calibration | `file`, `media`, `detect`, `align`, `embed`, `track`, `gallery`, `identify`, `report`, `prepare` |
 //! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `nn`, `align`, `embed`, `eval` |
 //! | [`bench`] | this machine's peak, and what the networks and a whole job reach of it | `media`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline` |
-//! | `serve` | cameras and a service: many sources on one engine, API, pages, events | `media`, `nn`, `detect`, `embed`, `track`, `gallery`, `identify`, `engine`, `discover`, `annotate` |
+//! | [`serve`] | cameras and a service: many sources on one engine, API, pages, events | `media`, `nn`, `detect`, `embed`, `track`, `gallery`, `identify`, `engine`, `discover`, `annotate` |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!
 //! A test holds this table to the imports.
 //!
 //! Features add rooms and change none: `label` is [`analysis`] to [`pipeline`] for stills, `video` adds GStreamer to
-//! them, `train` is [`prepare`] to [`bench`], `cli` the command line, `candle` the networks in candle's operations,
+//! them, `train` is [`prepare`] to [`bench`], `serve` cameras and a service, `cli` the command line, `candle` the networks in candle's operations,
 //! `cuda` those on a GPU, and `bundled-models` the trained networks, whose terms differ from the code's. Without any of
 //! them faces of stills are found, embedded and named.
 //!
