@@ -44,6 +44,9 @@
 //! whose terms differ from the code's. Without features, faces in stills are detected, embedded and identified.
 //!
 //! The library never prints or exits, and its errors are typed. Only [`cli`] prints.
+//!
+//! [`bench`]: mod@bench
+//! [`file`]: mod@file
 #![deny(missing_docs)]
 // The macros panic when the reader of a pipe is gone: the command line has its own.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]

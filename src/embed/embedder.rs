@@ -159,7 +159,7 @@ pub struct Scratch {
 
 impl Embedder {
     /// Prepares `weights`, whose metadata say which network they belong to. The tensor `mean`
-    /// [embedding], where there is one, is subtracted from every feature before normalisation.
+    /// `[embedding]`, where there is one, is subtracted from every feature before normalisation.
     ///
     /// # Errors
     /// When metadata or a tensor is missing or wrong, or the options make no sense.

@@ -126,7 +126,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Writes whatever `content` writes as the whole content of a file.
 ///
 /// # Errors
-/// What `content` fails with; otherwise as for [`write`].
+/// What `content` fails with; otherwise as for [`write()`].
 pub fn write_with(path: &Path, content: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let mut pending = PendingFile::create(path)?;
     content(pending.file())?;

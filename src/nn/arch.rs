@@ -78,8 +78,8 @@ impl Architecture {
     }
 
     /// Every tensor of the network with its shape, in the authors' order and with their names
-    /// (`conv1_1.weight` [out, in, 3, 3], `conv1_1.bias`, `relu1_1.weight` [out], ...,
-    /// `fc5.weight` [embedding, flattened], `fc5.bias`).
+    /// (`conv1_1.weight` `[out, in, 3, 3]`, `conv1_1.bias`, `relu1_1.weight` `[out]`, ...,
+    /// `fc5.weight` `[embedding, flattened]`, `fc5.bias`).
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let mut list = Vec::new();
         for c in self.convolutions() {

@@ -25,7 +25,7 @@ pub struct Parameter {
 /// Name of the class vectors [classes, embedding].
 pub const CLASSES: &str = "head.weight";
 
-/// Name of the learned offset of SphereFace2 [1].
+/// Name of the learned offset of SphereFace2, `[1]`.
 pub const BIAS: &str = "head.bias";
 
 /// Name of the projection onto a teacher's embedding [teacher's size, embedding].
