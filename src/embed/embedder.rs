@@ -90,6 +90,7 @@ struct Kernels {
 
 /// A network on the kernels.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one per embedder")]
 enum LaidOut {
     SphereFace(Network),
     Imported(PlannedNetwork),

@@ -495,7 +495,7 @@ mod tests {
         let bytes = |count: usize| (0..count).map(|i| number(i) as u8).collect::<Vec<u8>>();
         let biases = |count: i32| (0..count).flat_map(|i| (100 * i - 900).to_le_bytes()).collect::<Vec<u8>>();
         let constants = vec![
-            tensor("w0", &[1, 2, 3, 32], INT8, bytes(1 * 2 * 3 * 32), -6),
+            tensor("w0", &[1, 2, 3, 32], INT8, bytes(2 * 3 * 32), -6),
             tensor("b0", &[32], INT32, biases(32), -10),
             tensor("w1", &[3, 1, 32, 1], INT8, bytes(3 * 32), -4),
             tensor("w2", &[1, 1, 32 * 5 * 7, 16], INT8, bytes(32 * 5 * 7 * 16), -7),
