@@ -33,14 +33,15 @@
 //! | [`eval`] | verification, open-set identification, video scoring, calibration | `file`, `media`, `detect`, `align`, `embed`, `gallery`, `identify`, `report`, `prepare` |
 //! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `nn`, `align`, `embed`, `eval` |
 //! | [`bench`] | this machine's peak and the speed of the networks and of a whole job | `media`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline` |
+//! | [`serve`] | cameras and a service: many sources on one engine, API, pages, events | `media`, `nn`, `detect`, `embed`, `track`, `gallery`, `identify`, `engine`, `discover`, `annotate` |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!
 //! A test checks this table against the imports.
 //!
 //! Features add rooms (top-level modules) and do not change others: `label` is [`analysis`] to [`pipeline`] for stills,
-//! `video` adds GStreamer to them, `train` is [`prepare`] to [`bench`], `cli` the command line, `candle` the networks in
-//! candle's operations, `cuda` those on a GPU, and `bundled-models` the trained networks, whose terms differ from the
-//! code's. Without features, faces in stills are detected, embedded and identified.
+//! `video` adds GStreamer to them, `train` is [`prepare`] to [`bench`], `serve` cameras and a service, `cli` the
+//! command line, `candle` the networks in candle's operations, `cuda` those on a GPU, and `bundled-models` the trained
+//! networks, whose terms differ from the code's. Without features, faces in stills are detected, embedded and identified.
 //!
 //! The library never prints or exits, and its errors are typed. Only [`cli`] prints.
 #![deny(missing_docs)]
@@ -76,6 +77,8 @@ pub mod pipeline;
 pub mod prepare;
 #[cfg(feature = "label")]
 pub mod report;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod track;
 #[cfg(feature = "train")]
 pub mod train;

@@ -22,6 +22,8 @@ mod manual;
 mod models;
 mod options;
 mod results;
+#[cfg(feature = "serve")]
+mod serve;
 #[cfg(feature = "train")]
 mod train;
 
@@ -71,6 +73,8 @@ enum Command {
     Compare(compare::CompareArgs),
     Embed(embed::EmbedArgs),
     Discover(discover::DiscoverArgs),
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::ServeArgs>),
     Gallery(gallery::GalleryArgs),
     #[cfg(feature = "train")]
     Align(align::AlignArgs),
@@ -93,6 +97,8 @@ impl Cli {
             Command::Compare(args) => args.run(),
             Command::Embed(args) => args.run(),
             Command::Discover(args) => args.run(),
+            #[cfg(feature = "serve")]
+            Command::Serve(args) => args.run(),
             Command::Gallery(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Align(args) => args.run(),

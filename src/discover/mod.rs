@@ -5,6 +5,8 @@ mod pictures;
 mod views;
 
 pub use pictures::pictures;
+#[cfg(feature = "serve")]
+pub(crate) use views::cut_out;
 pub use views::{MAX_STILLS, best_views, portrait, still};
 
 use crate::analysis::Analysis;

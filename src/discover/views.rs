@@ -93,7 +93,7 @@ pub fn portrait(frame: &RgbImage, observation: &Observation) -> Option<RgbImage>
 }
 
 /// A face with its surroundings, and where it lies in them.
-fn cut_out(frame: &RgbImage, face: &Face) -> Option<(RgbImage, Face)> {
+pub(crate) fn cut_out(frame: &RgbImage, face: &Face) -> Option<(RgbImage, Face)> {
     let BBox { x1, y1, x2, y2 } = face.bbox;
     let by = SURROUNDINGS * face.bbox.width().max(face.bbox.height());
     // `as u32` saturates: negative becomes 0.

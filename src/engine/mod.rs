@@ -85,11 +85,13 @@ const MOST_THREADS: usize = 256;
 /// Cloning is cheap, and clones share the engine. Any number of threads may use it at a time; faces from several threads
 /// are embedded in common batches. Results do not depend on the sharing.
 #[derive(Debug, Clone)]
-pub struct Engine(Arc<Parts>);
+pub struct Engine {
+    detector: Arc<Detector>,
+    parts: Arc<Parts>,
+}
 
 #[derive(Debug)]
 struct Parts {
-    detector: Detector,
     embedder: Embedder,
     mirror: Mirror,
     threads: usize,
@@ -115,37 +117,44 @@ impl Engine {
     /// An engine from existing parts.
     pub fn from_parts(detector: Detector, embedder: Embedder, mirror: Mirror, threads: usize) -> Self {
         let batcher = Batcher::new(&embedder, mirror, threads);
-        Self(Arc::new(Parts { detector, embedder, mirror, threads: threads.max(1), batcher, exact: None }))
+        let parts = Parts { embedder, mirror, threads: threads.max(1), batcher, exact: None };
+        Self { detector: Arc::new(detector), parts: Arc::new(parts) }
+    }
+
+    /// The same engine with another detector: a source that looks for larger or smaller faces than others still shares
+    /// their batches.
+    pub fn with_detector(&self, detector: Detector) -> Self {
+        Self { detector: Arc::new(detector), parts: Arc::clone(&self.parts) }
     }
 
     /// The detector.
     pub fn detector(&self) -> &Detector {
-        &self.0.detector
+        &self.detector
     }
 
     /// The embedder.
     pub fn embedder(&self) -> &Embedder {
-        &self.0.embedder
+        &self.parts.embedder
     }
 
     /// Identifier of the embedding network: embeddings of different ones cannot be compared.
     pub fn model(&self) -> ModelId {
-        self.0.embedder.model()
+        self.parts.embedder.model()
     }
 
     /// Whether embeddings are averaged with those of the mirror images.
     pub fn mirror(&self) -> Mirror {
-        self.0.mirror
+        self.parts.mirror
     }
 
     /// Number of threads for whole files and for embedding.
     pub fn threads(&self) -> usize {
-        self.0.threads
+        self.parts.threads
     }
 
     /// Largest angle between two views of one person in degrees; `None` for a model without calibration.
     pub fn same_person_deg(&self) -> Option<f64> {
-        same_person_deg(self.0.embedder.metadata())
+        same_person_deg(self.parts.embedder.metadata())
     }
 
     /// The faces of a picture with their crops, highest detector score first.
@@ -153,7 +162,7 @@ impl Engine {
     /// # Errors
     /// When the device fails.
     pub fn detect(&self, picture: &RgbImage) -> Result<Vec<DetectedFace>, RecogniseError> {
-        let found = find::find(&self.0.detector, picture, &mut Scratch::default())?;
+        let found = find::find(&self.detector, picture, &mut Scratch::default())?;
         Ok(find::cut(picture, found, true))
     }
 
@@ -162,13 +171,13 @@ impl Engine {
     /// # Errors
     /// When a crop has no embedding, or the device fails.
     pub fn embed(&self, crops: Vec<Crop>) -> Result<Vec<Embedding>, RecogniseError> {
-        self.0.batcher.embed(&self.0.embedder, crops)
+        self.parts.batcher.embed(&self.parts.embedder, crops)
     }
 
     /// The network in full precision, with which a gallery is embedded: what is kept there is for engines of any
     /// precision.
     fn gallery_embedder(&self) -> Result<Option<Embedder>, EngineError> {
-        self.0.exact.as_ref().map(EngineBuilder::embedder).transpose()
+        self.parts.exact.as_ref().map(EngineBuilder::embedder).transpose()
     }
 }
 
@@ -284,7 +293,8 @@ impl EngineBuilder {
         let batcher = Batcher::new(&embedder, self.mirror, threads);
         let (mirror, precise) = (self.mirror, self.precision == Arithmetic::F32);
         let exact = (!precise).then(|| self.precision(Arithmetic::F32));
-        Ok(Engine(Arc::new(Parts { detector, embedder, mirror, threads, batcher, exact })))
+        let parts = Parts { embedder, mirror, threads, batcher, exact };
+        Ok(Engine { detector: Arc::new(detector), parts: Arc::new(parts) })
     }
 
     /// Opens the embedding network alone.

@@ -29,6 +29,7 @@ mod examine;
 mod name;
 mod pack;
 mod reject;
+mod rename;
 pub mod search;
 mod still;
 mod templates;
@@ -112,6 +113,9 @@ pub enum GalleryError {
     /// Nobody of that name.
     #[error("nobody named {0} is enrolled: see `sphereface gallery list`")]
     Unknown(String),
+    /// Somebody else has that name.
+    #[error("{0} is enrolled already: choose another name, or remove one of the two")]
+    NameTaken(String),
     /// The same face of the same picture under two names, or as a counter-example of its own.
     #[error("{file} shows a face that is already enrolled as {person}: remove it there first")]
     EnrolledAs {

@@ -42,16 +42,24 @@ pub fn open_still(path: &Path) -> Result<Still, MediaError> {
     let mut bytes = Vec::new();
     let unreadable = |source| MediaError::Unreadable { path: path.to_owned(), source };
     open_input(path)?.take(LARGEST_FILE).read_to_end(&mut bytes).map_err(unreadable)?;
+    still_of_bytes(path, &bytes)
+}
+
+/// As [`open_still`], of a file that is in memory; messages call it `path`.
+///
+/// # Errors
+/// As [`read_still`], when it is no image.
+pub fn still_of_bytes(path: &Path, bytes: &[u8]) -> Result<Still, MediaError> {
     let bad = |reason: String| MediaError::BadImage { path: path.to_owned(), reason };
     let whole = |picture| Still { picture, damage: None };
-    match Content::of(&bytes) {
-        Content::Still(Format::Heif) => read_heif(path, &bytes).map(whole),
+    match Content::of(bytes) {
+        Content::Still(Format::Heif) => read_heif(path, bytes).map(whole),
         Content::Still(Format::Foreign(name)) => Err(bad(format!("{name} is not read"))),
         Content::Still(Format::Jpeg) => {
-            let (picture, rows) = decode(&bytes).map_err(|error| bad(error.to_string()))?;
-            Ok(Still { picture, damage: damage(cut_jpeg(&bytes), rows) })
+            let (picture, rows) = decode(bytes).map_err(|error| bad(error.to_string()))?;
+            Ok(Still { picture, damage: damage(cut_jpeg(bytes), rows) })
         }
-        _ => decode(&bytes).map(|(picture, _)| whole(picture)).map_err(|error| bad(error.to_string())),
+        _ => decode(bytes).map(|(picture, _)| whole(picture)).map_err(|error| bad(error.to_string())),
     }
 }
 

@@ -1,0 +1,266 @@
+//! `sphereface serve`: cameras and a service.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use super::UsageError;
+use super::options::{self, DeviceArgs, ModelArgs, ThreadArgs};
+use crate::media::Input;
+use crate::serve::store::Store;
+use crate::serve::{
+    Config, ConfigError, NewTokens, ServeError, Service, ServiceOptions, Settings, SourceConfig, TEMPLATE,
+};
+
+/// Where `--init` writes without a name.
+const DEFAULT_FILE: &str = "serve.toml";
+
+/// Watch cameras and answer requests: pages, an API and events
+///
+/// Sources are set in a TOML file or by --source. The page is told on standard output once the service
+/// listens. On 127.0.0.1 whoever uses this machine may do everything; anywhere else a token is asked for:
+/// one for readers and one for administrators are shown once, at the first start. SIGHUP reads the file
+/// and the galleries again. Ctrl-C ends the service: whoever is in sight has left, and all of it is
+/// stored.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sphereface serve --source door=rtsp://192.168.1.20/stream2 --gallery family\n  \
+    sphereface serve --init cameras.toml && sphereface serve cameras.toml\n  \
+    sphereface serve cameras.toml --listen 0.0.0.0:8470\n  \
+    curl --data-binary @group.jpg http://127.0.0.1:8470/api/v1/recognise")]
+pub struct ServeArgs {
+    /// The configuration [default: none; everything at its default]
+    config: Option<PathBuf>,
+    /// Write a configuration with every setting and its default, and end
+    #[arg(long, conflicts_with_all = ["listen", "gallery", "data", "source", "repeat", "new_tokens"])]
+    init: bool,
+    /// Address and port to listen on [default: 127.0.0.1:8470]; port 0 takes one that is free
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Folder of the people to name [default: gallery]
+    #[arg(long, value_name = "DIR")]
+    gallery: Option<PathBuf>,
+    /// Folder of events, strangers and tokens [default: sphereface-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// A source, in addition to those of the file or instead of the one of its name: rtsp://...,
+    /// http://..., webcam:0, a file, or gst:PIPELINE
+    #[arg(long, value_name = "NAME=INPUT", value_parser = source)]
+    source: Vec<(String, String)>,
+    /// Files of --source begin again at their end
+    #[arg(long, requires = "source")]
+    repeat: bool,
+    /// Make new tokens, show them, and end; the old ones are worth nothing from the next start on
+    #[arg(long)]
+    new_tokens: bool,
+    /// How remarks are written on standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log: LogFormat,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten, next_help_heading = "Running")]
+    device: DeviceArgs,
+    #[command(flatten, next_help_heading = "Running")]
+    threads: ThreadArgs,
+}
+
+/// How remarks are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// An object per line, for machines.
+    Json,
+}
+
+/// Reads `NAME=INPUT`.
+fn source(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(name, input)| !name.is_empty() && !input.is_empty());
+    let (name, input) = parts.ok_or_else(|| {
+        format!("`{text}` is no source: write a name and what to open, door=rtsp://192.168.1.20/1")
+    })?;
+    Ok((name.to_owned(), input.to_owned()))
+}
+
+impl ServeArgs {
+    /// Serves until a signal comes.
+    pub fn run(self) -> Result<()> {
+        if self.init {
+            return init(self.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE)));
+        }
+        let settings = self.settings()?;
+        if self.new_tokens {
+            tell(&NewTokens::make(&Store::open(&settings.config.data)?)?);
+            return Ok(());
+        }
+        self.log();
+        let options = self.options()?;
+        let signals = Signals::watch()?;
+        let (service, made) = Service::start(settings, &options).map_err(refused)?;
+        if let Some(made) = &made {
+            tell(made);
+        }
+        outln!("http://{}/", service.address());
+        loop {
+            match signals.next() {
+                Signal::End => break,
+                Signal::Reload => self.reload(&service),
+            }
+        }
+        errln!("ending; a second Ctrl-C ends at once");
+        service.stop();
+        Ok(())
+    }
+
+    /// The file and the flags over it.
+    fn settings(&self) -> Result<Settings> {
+        let mut config = match &self.config {
+            Some(path) => Config::read(path).map_err(|error| match error {
+                ConfigError::Read { .. } => anyhow::Error::from(error),
+                other => UsageError(other.to_string()).into(),
+            })?,
+            None => Config::default(),
+        };
+        if let Some(listen) = self.listen {
+            config.listen = listen.to_string();
+        }
+        config.gallery = self.gallery.clone().unwrap_or(config.gallery);
+        config.data = self.data.clone().unwrap_or(config.data);
+        for (name, input) in &self.source {
+            config.sources.retain(|source| source.name != *name);
+            let repeat = self.repeat && matches!(Input::parse(input), Ok(Input::File(_)));
+            config.sources.push(SourceConfig { repeat, ..SourceConfig::new(name, input) });
+        }
+        config.settings().map_err(|error| UsageError(error.to_string()).into())
+    }
+
+    fn options(&self) -> Result<ServiceOptions> {
+        let mut made = ServiceOptions::new(options::isa()?);
+        made.device = self.device.device;
+        made.model.clone_from(&self.model.model);
+        made.threads = Some(self.threads.count());
+        Ok(made)
+    }
+
+    fn log(&self) {
+        let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+        let set = match self.log {
+            LogFormat::Text => log.with_ansi(false).try_init(),
+            LogFormat::Json => log.json().try_init(),
+        };
+        if let Err(error) = set {
+            errln!("warning: remarks of the service are lost: {error}");
+        }
+    }
+
+    /// Goes on with the file as it is now, or as before where that makes no sense.
+    fn reload(&self, service: &Service) {
+        let reloaded = self.settings().and_then(|settings| service.reload(settings).map_err(refused));
+        match reloaded {
+            Ok(()) => errln!("the configuration and the galleries were read again"),
+            Err(error) => errln!("warning: everything stays as it was: {error:#}"),
+        }
+    }
+}
+
+fn refused(error: ServeError) -> anyhow::Error {
+    match error {
+        ServeError::Config(error) => UsageError(error.to_string()).into(),
+        ServeError::Engine(error) => options::refused(error),
+        other => other.into(),
+    }
+}
+
+/// Writes the commented configuration, unless there is a file already.
+fn init(path: &Path) -> Result<()> {
+    use std::io::Write;
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
+    let mut file = match made {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            bail!("{} is there already: delete it, or choose another name", path.display());
+        }
+        made => made.with_context(|| format!("{} cannot be written", path.display()))?,
+    };
+    file.write_all(TEMPLATE.as_bytes()).with_context(|| format!("{} cannot be written", path.display()))?;
+    outln!("{}", path.display());
+    Ok(())
+}
+
+/// Shows tokens, once.
+fn tell(made: &NewTokens) {
+    for (role, token) in made.all() {
+        outln!("{} token: {token}", role.name());
+    }
+    errln!("these tokens are shown once and kept nowhere: put them away now");
+}
+
+/// What a signal asks for.
+#[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has a signal for it"))]
+enum Signal {
+    End,
+    Reload,
+}
+
+/// Signals to the process.
+struct Signals {
+    #[cfg(unix)]
+    signals: std::cell::RefCell<signal_hook::iterator::Signals>,
+    #[cfg(not(unix))]
+    end: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn watch() -> Result<Self> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let ending = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // The second one ends the program where the first has not yet.
+            signal_hook::flag::register_conditional_shutdown(signal, 1, std::sync::Arc::clone(&ending))?;
+            signal_hook::flag::register(signal, std::sync::Arc::clone(&ending))?;
+        }
+        let signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        Ok(Self { signals: signals.into() })
+    }
+
+    /// Waits for the next.
+    fn next(&self) -> Signal {
+        match self.signals.borrow_mut().forever().next() {
+            Some(signal_hook::consts::SIGHUP) => Signal::Reload,
+            _ => Signal::End,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    fn watch() -> Result<Self> {
+        let end = std::sync::Arc::default();
+        signal_hook::flag::register(signal_hook::consts::SIGINT, std::sync::Arc::clone(&end))?;
+        Ok(Self { end })
+    }
+
+    /// Waits for the next.
+    fn next(&self) -> Signal {
+        while !self.end.load(std::sync::atomic::Ordering::Acquire) {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        Signal::End
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::source;
+
+    #[test]
+    fn a_source_is_a_name_and_an_input() {
+        let read = source("door=rtsp://cam/?a=b").unwrap();
+        assert_eq!(read, ("door".into(), "rtsp://cam/?a=b".into()));
+        for wrong in ["", "door", "door=", "=rtsp://cam"] {
+            assert!(source(wrong).unwrap_err().contains("door=rtsp://"), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The service itself.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::serve::access::{COOKIE, Caller};
+use crate::serve::camera::{Phase, SourceState};
+use crate::serve::problem::Problem;
+use crate::serve::site::{App, Site};
+use crate::serve::store::rfc3339;
+use crate::serve::tokens::Role;
+
+/// Whether the service works.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `ok`, or `degraded` when a source that should run does not.
+    status: &'static str,
+    /// Sources that run.
+    running: usize,
+    /// Sources that should.
+    sources: usize,
+    /// Seconds since the service started.
+    up_s: u64,
+}
+
+/// What answers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Version {
+    /// Of the program.
+    version: &'static str,
+    /// The embedding network.
+    model: String,
+    /// Threads that compute at a time.
+    threads: usize,
+}
+
+/// Who asks.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Session {
+    /// What they may do; `null` without a token where one is asked for.
+    role: Option<Role>,
+    /// Whether a token is asked for.
+    token_needed: bool,
+}
+
+/// A token.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogIn {
+    /// As it was shown.
+    token: String,
+}
+
+/// Who changed what.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Changes {
+    /// The newest first.
+    changes: Vec<Change>,
+}
+
+/// A change.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Change {
+    /// When (RFC 3339).
+    time: String,
+    /// Whose token it was.
+    who: String,
+    /// What was done.
+    what: String,
+}
+
+/// Say whether the service works
+#[utoipa::path(get, path = "/api/v1/health", tag = "service", responses((status = 200, body = Health)))]
+pub(super) async fn health(State(site): State<App>) -> Json<Health> {
+    let states = site.cameras.states();
+    let wanted =
+        states.iter().filter(|(_, state)| !matches!(state.phase(), Phase::Off | Phase::Ended)).count();
+    let running = states.iter().filter(|(_, state)| state.phase() == Phase::Running).count();
+    let status = if running == wanted { "ok" } else { "degraded" };
+    Json(Health { status, running, sources: wanted, up_s: site.started.elapsed().as_secs() })
+}
+
+/// Say what answers
+#[utoipa::path(get, path = "/api/v1/version", tag = "service", responses((status = 200, body = Version)))]
+pub(super) async fn version(State(site): State<App>) -> Json<Version> {
+    let (model, threads) = (site.engine.model().to_string(), site.engine.threads());
+    Json(Version { version: env!("CARGO_PKG_VERSION"), model, threads })
+}
+
+/// List who changed what
+#[utoipa::path(get, path = "/api/v1/changes", tag = "service", responses((status = 200, body = Changes)))]
+pub(super) async fn changes(State(site): State<App>) -> Result<Json<Changes>, Problem> {
+    let notes = site.wait_for(|site| Ok(site.store.notes(1000)?)).await?;
+    let change = |(at_ms, who, what): (i64, String, String)| Change { time: rfc3339(at_ms), who, what };
+    Ok(Json(Changes { changes: notes.into_iter().map(change).collect() }))
+}
+
+/// Say who asks
+#[utoipa::path(get, path = "/api/v1/session", tag = "service", responses((status = 200, body = Session)))]
+pub(super) async fn session(State(site): State<App>, Extension(caller): Extension<Caller>) -> Json<Session> {
+    Json(Session { role: caller.0, token_needed: site.tokens.is_some() })
+}
+
+/// Log a page in
+///
+/// The token is kept in a cookie that scripts cannot read and that no other site's page sends.
+#[utoipa::path(
+    post, path = "/api/v1/session", tag = "service", request_body = LogIn,
+    responses((status = 200, body = Session), (status = 401, body = Problem))
+)]
+pub(super) async fn log_in(
+    State(site): State<App>,
+    token: Result<Json<LogIn>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Json(LogIn { token }) = token?;
+    let token = token.trim();
+    let Some(tokens) = &site.tokens else {
+        return Err(Problem::bad("this service asks for no token"));
+    };
+    let role = tokens.role(token).ok_or_else(|| {
+        Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "this is no token of this service: see what it showed at its first start",
+        )
+    })?;
+    let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000");
+    let session = Session { role: Some(role), token_needed: true };
+    Ok(([(header::SET_COOKIE, cookie)], Json(session)).into_response())
+}
+
+/// Log a page out
+#[utoipa::path(delete, path = "/api/v1/session", tag = "service", responses((status = 200, body = Session)))]
+pub(super) async fn log_out(State(site): State<App>) -> Response {
+    let cookie = format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
+    let session = Session { role: None, token_needed: site.tokens.is_some() };
+    ([(header::SET_COOKIE, cookie)], Json(session)).into_response()
+}
+
+/// Metrics for Prometheus
+#[utoipa::path(
+    get, path = "/metrics", tag = "service",
+    responses((status = 200, content_type = "text/plain", body = String))
+)]
+pub(super) async fn metrics(State(site): State<App>) -> Response {
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text(&site)).into_response()
+}
+
+/// The metrics in Prometheus' text format. Names of sources need no escapes.
+fn text(site: &Site) -> String {
+    let states: Vec<_> =
+        site.cameras.states().into_iter().map(|(config, state)| (config.name, state)).collect();
+    let mut text = String::new();
+    let mut each = |name: &str, kind: &str, help: &str, value: &dyn Fn(&SourceState) -> Option<f64>| {
+        let _ =
+            writeln!(text, "# HELP sphereface_source_{name} {help}\n# TYPE sphereface_source_{name} {kind}");
+        for (source, state) in &states {
+            if let Some(value) = value(state) {
+                let _ = writeln!(text, "sphereface_source_{name}{{source=\"{source}\"}} {value}");
+            }
+        }
+    };
+    let count = |at: usize| move |state: &SourceState| Some(state.counts()[at] as f64);
+    let up = |state: &SourceState| Some(f64::from(u8::from(state.phase() == Phase::Running)));
+    each("up", "gauge", "Whether frames come.", &up);
+    each("frames_total", "counter", "Frames that were answered.", &count(0));
+    each("left_out_total", "counter", "Frames left out because newer ones came meanwhile.", &count(1));
+    each("events_total", "counter", "Events that were recorded.", &count(2));
+    each("faces", "gauge", "Faces in the last frame.", &|state| Some(state.faces_len() as f64));
+    each("frames_per_second", "gauge", "Frames answered per second.", &|state| Some(state.pace().0));
+    let seconds = |ms: Option<f64>| ms.map(|ms| ms / 1e3);
+    each("delay_seconds", "gauge", "Median time from a frame to its answer.", &|state| {
+        seconds(state.pace().1)
+    });
+    each("delay_95_seconds", "gauge", "The time that 95 % stay below.", &|state| seconds(state.pace().2));
+    let counts = &site.counts;
+    for (name, help, value) in [
+        ("requests_total", "Requests.", &counts.requests),
+        ("requests_refused_total", "Requests of those who may not.", &counts.refused),
+        ("requests_busy_total", "Requests that were told to come again.", &counts.busy),
+    ] {
+        let value = value.load(Ordering::Relaxed);
+        let _ = writeln!(
+            text,
+            "# HELP sphereface_{name} {help}\n# TYPE sphereface_{name} counter\nsphereface_{name} {value}"
+        );
+    }
+    text
+}

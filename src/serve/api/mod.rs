@@ -1,0 +1,165 @@
+//! Requests in, answers out: version 1.
+
+mod about;
+mod events;
+mod people;
+mod pictures;
+mod sources;
+mod strangers;
+mod upload;
+mod wall;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::problem::Problem;
+use super::site::App;
+use super::{access, pages};
+
+/// What a page may do: nothing but what comes with it.
+const CONTENT_POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; \
+                              base-uri 'none'; form-action 'self'; object-src 'none'";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "sphereface",
+        description = "Cameras and recognition. Where a token is asked for, it comes in `Authorization: Bearer TOKEN`. \
+                       Pictures come as they are (`Content-Type: image/jpeg`), as `multipart/form-data` (any number of \
+                       files), or as JSON with base64. Refusals are problem documents (RFC 9457).",
+        license(name = "MIT OR Apache-2.0")
+    ),
+    tags(
+        (name = "pictures", description = "Questions about pictures; nothing of them is kept"),
+        (name = "people", description = "Who is enrolled"),
+        (name = "strangers", description = "Who was seen and is not enrolled"),
+        (name = "events", description = "Who came and went, and when"),
+        (name = "sources", description = "Cameras, streams and files that are watched"),
+        (name = "service", description = "The service itself")
+    )
+)]
+struct Description;
+
+/// Every route with its description.
+fn described() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(pictures::recognise))
+        .routes(routes!(pictures::detect))
+        .routes(routes!(pictures::embed))
+        .routes(routes!(pictures::compare))
+        .routes(routes!(people::list))
+        .routes(routes!(people::show, people::rename, people::remove))
+        .routes(routes!(people::enroll))
+        .routes(routes!(people::still))
+        .routes(routes!(strangers::list))
+        .routes(routes!(strangers::show, strangers::forget))
+        .routes(routes!(strangers::name))
+        .routes(routes!(strangers::picture))
+        .routes(routes!(events::list))
+        .routes(routes!(events::stream))
+        .routes(routes!(events::show))
+        .routes(routes!(events::picture))
+        .routes(routes!(sources::list, sources::add))
+        .routes(routes!(sources::show, sources::change, sources::remove))
+        .routes(routes!(sources::picture))
+        .routes(routes!(sources::video))
+        .routes(routes!(wall::wall))
+        .routes(routes!(about::health))
+        .routes(routes!(about::version))
+        .routes(routes!(about::metrics))
+        .routes(routes!(about::changes))
+        .routes(routes!(about::session, about::log_in, about::log_out))
+}
+
+/// The description of the API (OpenAPI 3.1), as JSON.
+pub fn description() -> String {
+    description_of(described().into_openapi())
+}
+
+fn description_of(mut api: utoipa::openapi::OpenApi) -> String {
+    api.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    // It is made of constants, which serialise.
+    api.to_pretty_json().unwrap_or_default()
+}
+
+/// All that is answered.
+pub(super) fn router(site: App) -> Router {
+    let body = site.settings().config.limits.body_mib << 20;
+    let (router, api) = described().split_for_parts();
+    let description = description_of(api);
+    let describe = move || async move { ([(header::CONTENT_TYPE, "application/json")], description) };
+    let header = |name, value: &'static str| {
+        SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+    };
+    router
+        .route("/api/openapi.json", get(describe))
+        .merge(pages::routes())
+        .fallback(nothing_there)
+        .method_not_allowed_fallback(not_that_way)
+        .layer(DefaultBodyLimit::max(body))
+        .layer(middleware::from_fn_with_state(site.clone(), access::guard))
+        .layer(CatchPanicLayer::custom(failed))
+        .layer(header(header::CONTENT_SECURITY_POLICY, CONTENT_POLICY))
+        .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(header(header::REFERRER_POLICY, "no-referrer"))
+        .layer(header(header::CACHE_CONTROL, "no-store"))
+        .with_state(site)
+}
+
+async fn nothing_there() -> Problem {
+    Problem::not_found("there is nothing here: /api/openapi.json says what there is")
+}
+
+async fn not_that_way() -> Problem {
+    let detail = "this cannot be asked in this way: /api/openapi.json says how";
+    Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, detail)
+}
+
+fn failed(_: Box<dyn std::any::Any + Send>) -> Response {
+    tracing::error!("a request failed inside the program");
+    let detail = "the service failed at it: its log says why";
+    Problem::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
+}
+
+/// A JPEG, or that there is none.
+fn jpeg(bytes: Option<Vec<u8>>, none: &str) -> Result<Response, Problem> {
+    let bytes = bytes.ok_or_else(|| Problem::not_found(none))?;
+    Ok(([(header::CONTENT_TYPE, "image/jpeg")], bytes).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_described_with_its_answers_and_a_word_about_it() {
+        let api: serde_json::Value = serde_json::from_str(&description()).unwrap();
+        assert_eq!(api["info"]["version"], env!("CARGO_PKG_VERSION"));
+        let paths = api["paths"].as_object().unwrap();
+        let methods = ["get", "post", "patch", "put", "delete"];
+        let mut routes = Vec::new();
+        for (path, item) in paths {
+            for method in methods.iter().filter(|method| item.get(method).is_some()) {
+                let operation = &item[method];
+                assert!(operation["summary"].as_str().is_some_and(|text| text.len() > 8), "{method} {path}");
+                assert!(operation["responses"].get("200").is_some(), "{method} {path}");
+                assert!(!operation["tags"][0].is_null(), "{method} {path}");
+                routes.push(format!("{method} {path}"));
+            }
+        }
+        // As many as there are in `described`.
+        assert_eq!(routes.len(), 33, "{routes:#?}");
+        for schema in ["Problem", "Event", "Stranger", "Recognised", "SourceAnswer"] {
+            assert!(!api["components"]["schemas"][schema].is_null(), "{schema}");
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Cameras, streams and files that are watched.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use utoipa::ToSchema;
+
+use super::jpeg;
+use crate::media::Input;
+use crate::serve::access::Caller;
+use crate::serve::camera::{SourceState, Tile};
+use crate::serve::config::SourceConfig;
+use crate::serve::problem::Problem;
+use crate::serve::site::{App, Site};
+use std::sync::Arc;
+
+/// How long a picture of a source may take to come.
+const PICTURE_LIMIT: Duration = Duration::from_secs(5);
+/// What is between two pictures of a stream.
+const BOUNDARY: &str = "sphereface-picture";
+
+/// All sources.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Sources {
+    /// By name.
+    sources: Vec<SourceAnswer>,
+}
+
+/// A source, what it was set to and how it is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SourceAnswer {
+    /// Its name.
+    name: String,
+    /// What it opens, without a password.
+    input: String,
+    /// Frames looked at per second.
+    fps: f64,
+    /// Smallest face that is looked for; `null` for 40 pixels.
+    min_face: Option<String>,
+    /// The angle below which a face is named, in degrees; `null` for the service's.
+    threshold_deg: Option<f64>,
+    /// Seconds out of sight after which somebody has left.
+    left_after_s: f64,
+    /// Whether a file begins again at its end.
+    repeat: bool,
+    /// Whether it runs.
+    enabled: bool,
+    /// How it is.
+    state: SourceState,
+}
+
+/// A source to add.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewSource {
+    /// Its name: letters, digits, - and _.
+    name: String,
+    /// What to open; it must lie below one of the places that the configuration allows.
+    input: String,
+    #[serde(flatten)]
+    change: SourceChange,
+}
+
+/// What to change of a source; what is not given stays as it is.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct SourceChange {
+    /// Frames looked at per second.
+    fps: Option<f64>,
+    /// Smallest face to look for: pixels (40px) or a share of the frame height (5%).
+    min_face: Option<String>,
+    /// The angle below which a face is named, in degrees.
+    threshold_deg: Option<f64>,
+    /// Seconds out of sight after which somebody has left.
+    left_after_s: Option<f64>,
+    /// Whether a file begins again at its end.
+    repeat: Option<bool>,
+    /// Whether it runs.
+    enabled: Option<bool>,
+}
+
+impl SourceAnswer {
+    pub fn of((config, state): (SourceConfig, SourceState)) -> Self {
+        let SourceConfig { name, input, fps, min_face, threshold_deg, left_after_s, repeat, enabled, .. } =
+            config;
+        let input = match Input::parse(&input) {
+            // A description may hold anything.
+            Ok(Input::Pipeline(_)) | Err(_) => "gst:...".to_owned(),
+            Ok(input) => input.to_string(),
+        };
+        Self { name, input, fps, min_face, threshold_deg, left_after_s, repeat, enabled, state }
+    }
+}
+
+impl SourceChange {
+    fn apply(self, config: &mut SourceConfig) {
+        fn set<T>(to: &mut T, from: Option<T>) {
+            if let Some(from) = from {
+                *to = from;
+            }
+        }
+        set(&mut config.fps, self.fps);
+        set(&mut config.left_after_s, self.left_after_s);
+        set(&mut config.repeat, self.repeat);
+        set(&mut config.enabled, self.enabled);
+        config.min_face = self.min_face.or(config.min_face.take());
+        config.threshold_deg = self.threshold_deg.or(config.threshold_deg);
+    }
+}
+
+fn none(name: &str) -> Problem {
+    Problem::not_found(format!("there is no source {}", name.escape_debug()))
+}
+
+/// List the sources and how they are
+#[utoipa::path(get, path = "/api/v1/sources", tag = "sources", responses((status = 200, body = Sources)))]
+pub(super) async fn list(State(site): State<App>) -> Json<Sources> {
+    Json(Sources { sources: answers(&site) })
+}
+
+/// All sources as they are told of.
+pub(super) fn answers(site: &Site) -> Vec<SourceAnswer> {
+    site.cameras.states().into_iter().map(SourceAnswer::of).collect()
+}
+
+/// Show a source
+#[utoipa::path(
+    get, path = "/api/v1/sources/{name}", tag = "sources", params(("name" = String, Path)),
+    responses((status = 200, body = SourceAnswer), (status = 404, body = Problem))
+)]
+pub(super) async fn show(
+    State(site): State<App>,
+    Path(name): Path<String>,
+) -> Result<Json<SourceAnswer>, Problem> {
+    site.cameras.state(&name).map(SourceAnswer::of).map(Json).ok_or_else(|| none(&name))
+}
+
+/// Add a source
+///
+/// Only where the configuration allows its input (`allow_inputs`).
+#[utoipa::path(
+    post, path = "/api/v1/sources", tag = "sources", request_body = NewSource,
+    responses(
+        (status = 200, body = SourceAnswer),
+        (status = 403, description = "The configuration does not allow that input", body = Problem),
+        (status = 409, body = Problem)
+    )
+)]
+pub(super) async fn add(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    new: Result<Json<NewSource>, JsonRejection>,
+) -> Result<Json<SourceAnswer>, Problem> {
+    let Json(NewSource { name, input, change }) = new?;
+    site.wait_for(move |site| {
+        if site.cameras.state(&name).is_some() {
+            let detail =
+                format!("there is a source {} already: change it, or remove it first", name.escape_debug());
+            return Err(Problem::new(StatusCode::CONFLICT, detail));
+        }
+        // Looked up only if it is allowed: nobody learns by this which files there are.
+        let allowed = Input::parse(&input).is_ok_and(|input| site.settings().allowed.allows(&input));
+        if !allowed {
+            let detail = "the configuration does not allow that input: see allow_inputs there";
+            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        }
+        let mut config = SourceConfig::new(name, input);
+        change.apply(&mut config);
+        set(site, config, caller, "added")
+    })
+    .await
+}
+
+/// Change a source while it runs
+#[utoipa::path(
+    patch, path = "/api/v1/sources/{name}", tag = "sources", params(("name" = String, Path)),
+    request_body = SourceChange,
+    responses((status = 200, body = SourceAnswer), (status = 400, body = Problem), (status = 404, body = Problem))
+)]
+pub(super) async fn change(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    change: Result<Json<SourceChange>, JsonRejection>,
+) -> Result<Json<SourceAnswer>, Problem> {
+    let Json(change) = change?;
+    site.wait_for(move |site| {
+        let (mut config, _) = site.cameras.state(&name).ok_or_else(|| none(&name))?;
+        change.apply(&mut config);
+        set(site, config, caller, "changed")
+    })
+    .await
+}
+
+/// Checks, starts and keeps a source.
+fn set(site: &Site, config: SourceConfig, caller: Caller, done: &str) -> Result<Json<SourceAnswer>, Problem> {
+    let settings = site.settings();
+    let checked = config.settings(&settings.config.gallery, settings.threshold)?;
+    site.cameras.set(&checked)?;
+    let name = &config.name;
+    let kept = serde_json::to_string(&config).map_err(|error| Problem::inside(&error))?;
+    site.store.set_source(name, Some(&kept))?;
+    site.store.note(caller.name(), &format!("{done} source {name}"))?;
+    site.cameras.state(name).map(SourceAnswer::of).map(Json).ok_or_else(|| none(name))
+}
+
+/// Remove a source
+///
+/// Its events stay.
+#[utoipa::path(
+    delete, path = "/api/v1/sources/{name}", tag = "sources", params(("name" = String, Path)),
+    responses((status = 200, body = Sources), (status = 404, body = Problem))
+)]
+pub(super) async fn remove(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Json<Sources>, Problem> {
+    site.wait_for(move |site| {
+        if !site.cameras.remove(&name) {
+            return Err(none(&name));
+        }
+        site.store.set_source(&name, None)?;
+        site.store.note(caller.name(), &format!("removed source {name}"))?;
+        Ok(Json(Sources { sources: answers(site) }))
+    })
+    .await
+}
+
+/// The next picture of a source, with names drawn
+#[utoipa::path(
+    get, path = "/api/v1/sources/{name}/picture", tag = "sources", params(("name" = String, Path)),
+    responses(
+        (status = 200, content_type = "image/jpeg", body = Vec<u8>),
+        (status = 404, description = "No such source, or it shows nothing at present", body = Problem)
+    )
+)]
+pub(super) async fn picture(State(site): State<App>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let _permit = site.may_stream()?;
+    let mut tiles = site.cameras.tiles(&name).ok_or_else(|| none(&name))?;
+    let next = tokio::time::timeout(PICTURE_LIMIT, tiles.changed()).await;
+    let tile = next.is_ok_and(|next| next.is_ok()).then(|| tiles.borrow().clone()).flatten();
+    jpeg(tile.map(|tile| tile.jpeg.clone()), "the source shows nothing at present")
+}
+
+/// The video of a source, with names drawn, as motion JPEG
+#[utoipa::path(
+    get, path = "/api/v1/sources/{name}/video", tag = "sources", params(("name" = String, Path)),
+    responses(
+        (status = 200, content_type = "multipart/x-mixed-replace", body = Vec<u8>),
+        (status = 404, body = Problem), (status = 503, body = Problem)
+    )
+)]
+pub(super) async fn video(State(site): State<App>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let permit = site.may_stream()?;
+    let tiles = site.cameras.tiles(&name).ok_or_else(|| none(&name))?;
+    let viewer = Viewer { tiles, ending: site.ending.clone(), _permit: permit };
+    let parts = stream::unfold(viewer, |mut viewer| async move {
+        let tile = viewer.next().await?;
+        let size = tile.jpeg.len();
+        let mut part = format!("--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {size}\r\n\r\n")
+            .into_bytes();
+        part.extend_from_slice(&tile.jpeg);
+        part.extend_from_slice(b"\r\n");
+        Some((Ok::<_, Infallible>(Bytes::from(part)), viewer))
+    });
+    let kind = format!("multipart/x-mixed-replace; boundary={BOUNDARY}");
+    Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(parts)).into_response())
+}
+
+/// Somebody who watches a source.
+struct Viewer {
+    tiles: watch::Receiver<Option<Arc<Tile>>>,
+    ending: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Viewer {
+    /// The next picture; `None` when the source or the service ends.
+    async fn next(&mut self) -> Option<Arc<Tile>> {
+        loop {
+            tokio::select! {
+                changed = self.tiles.changed() => changed.ok()?,
+                _ = self.ending.wait_for(|ending| *ending) => return None,
+            }
+            if let Some(tile) = self.tiles.borrow_and_update().clone() {
+                return Some(tile);
+            }
+        }
+    }
+}

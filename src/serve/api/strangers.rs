@@ -1,0 +1,124 @@
+//! Who was seen and is not enrolled.
+
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::{Extension, Json};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::jpeg;
+use super::people::{NewName, enroll_picture};
+use crate::gallery::PersonName;
+use crate::serve::access::Caller;
+use crate::serve::problem::Problem;
+use crate::serve::site::App;
+use crate::serve::store::Stranger;
+
+/// Everybody who was seen and is not enrolled.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Strangers {
+    /// Those seen last first.
+    strangers: Vec<Stranger>,
+}
+
+/// Who a stranger turned out to be.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Named {
+    /// The number the stranger had.
+    stranger: i64,
+    /// The name they are enrolled under.
+    name: String,
+    /// Stills they have.
+    stills: usize,
+}
+
+fn nobody(id: i64) -> Problem {
+    Problem::not_found(format!("there is no stranger {id}"))
+}
+
+/// List the strangers
+#[utoipa::path(get, path = "/api/v1/strangers", tag = "strangers", responses((status = 200, body = Strangers)))]
+pub(super) async fn list(State(site): State<App>) -> Result<Json<Strangers>, Problem> {
+    site.wait_for(|site| Ok(Json(Strangers { strangers: site.store.strangers()? }))).await
+}
+
+/// Show a stranger
+#[utoipa::path(
+    get, path = "/api/v1/strangers/{id}", tag = "strangers", params(("id" = i64, Path)),
+    responses((status = 200, body = Stranger), (status = 404, body = Problem))
+)]
+pub(super) async fn show(
+    State(site): State<App>,
+    id: Result<Path<i64>, PathRejection>,
+) -> Result<Json<Stranger>, Problem> {
+    let Path(id) = id?;
+    site.wait_for(move |site| Ok(Json(site.store.stranger(id)?.ok_or_else(|| nobody(id))?))).await
+}
+
+/// Show the best picture of a stranger
+#[utoipa::path(
+    get, path = "/api/v1/strangers/{id}/picture", tag = "strangers", params(("id" = i64, Path)),
+    responses((status = 200, content_type = "image/jpeg", body = Vec<u8>), (status = 404, body = Problem))
+)]
+pub(super) async fn picture(
+    State(site): State<App>,
+    id: Result<Path<i64>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path(id) = id?;
+    let picture = site.wait_for(move |site| Ok(site.store.stranger_picture(id)?)).await?;
+    jpeg(picture.map(|picture| picture.jpeg), "there is no such stranger")
+}
+
+/// Name a stranger
+///
+/// Their best picture is enrolled, under a new name or that of somebody enrolled already, and their events become that
+/// person's. Running sources name them from the next frame on.
+#[utoipa::path(
+    post, path = "/api/v1/strangers/{id}/name", tag = "strangers", params(("id" = i64, Path)), request_body = NewName,
+    responses(
+        (status = 200, body = Named),
+        (status = 404, body = Problem),
+        (status = 422, description = "The picture shows no face that can be enrolled", body = Problem)
+    )
+)]
+pub(super) async fn name(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<i64>, PathRejection>,
+    name: Result<Json<NewName>, JsonRejection>,
+) -> Result<Json<Named>, Problem> {
+    let (Path(id), name) = (id?, PersonName::new(&name?.0.name)?);
+    site.compute(move |site| {
+        let picture = site.store.stranger_picture(id)?.ok_or_else(|| nobody(id))?;
+        let file = format!("unknown-{id}.jpg");
+        let person = enroll_picture(site, &name, file, picture.jpeg, picture.face)?;
+        site.store.stranger_is(id, name.as_str())?;
+        site.store.note(caller.name(), &format!("named stranger {id} {name}"))?;
+        Ok(Json(Named { stranger: id, name: name.to_string(), stills: person.stills.len() }))
+    })
+    .await
+}
+
+/// Forget a stranger
+///
+/// With their events and pictures.
+#[utoipa::path(
+    delete, path = "/api/v1/strangers/{id}", tag = "strangers", params(("id" = i64, Path)),
+    responses((status = 200, body = Strangers), (status = 404, body = Problem))
+)]
+pub(super) async fn forget(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<i64>, PathRejection>,
+) -> Result<Json<Strangers>, Problem> {
+    let Path(id) = id?;
+    site.wait_for(move |site| {
+        if !site.store.forget_stranger(id)? {
+            return Err(nobody(id));
+        }
+        site.store.note(caller.name(), &format!("forgot stranger {id}"))?;
+        Ok(Json(Strangers { strangers: site.store.strangers()? }))
+    })
+    .await
+}

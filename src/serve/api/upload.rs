@@ -1,0 +1,153 @@
+//! Pictures that come with a request: as they are, as multipart, or as base64 in JSON.
+
+use std::io::Cursor;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Multipart, Request};
+use axum::http::{StatusCode, header};
+use base64::Engine as _;
+use image::{ImageDecoder, ImageReader, RgbImage};
+use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
+use utoipa::ToSchema;
+
+use crate::media::still_of_bytes;
+use crate::serve::problem::Problem;
+use crate::serve::site::App;
+
+/// How long the body of a request may take to come.
+const BODY_LIMIT: Duration = Duration::from_secs(30);
+
+/// A picture as it was sent.
+pub(super) struct Upload {
+    pub name: String,
+    pub bytes: Vec<u8>,
+}
+
+/// The pictures of a request, at least one, with the leave to work on them.
+pub(super) struct Uploads {
+    pub pictures: Vec<Upload>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Pictures as JSON.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JsonPictures {
+    pictures: Vec<JsonPicture>,
+}
+
+/// A picture as JSON.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JsonPicture {
+    /// What the answer calls it.
+    name: Option<String>,
+    /// The bytes of a jpg, png, webp, bmp, tiff or gif file; a `data:` address does, too.
+    base64: String,
+}
+
+impl FromRequest<App> for Uploads {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, site: &App) -> Result<Self, Problem> {
+        let permit = site.may_work()?;
+        let most = site.settings().config.limits.pictures;
+        let late =
+            |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the pictures took longer than 30 s to come");
+        let pictures = tokio::time::timeout(BODY_LIMIT, read(request, site, most)).await.map_err(late)??;
+        match pictures.len() {
+            0 => Err(Problem::bad("there is no picture in the request")),
+            count if count > most => Err(too_many(most)),
+            _ => Ok(Self { pictures, _permit: permit }),
+        }
+    }
+}
+
+fn too_many(most: usize) -> Problem {
+    Problem::bad(format!("more than {most} pictures at a time are not looked at: send fewer"))
+}
+
+async fn read(request: Request, site: &App, most: usize) -> Result<Vec<Upload>, Problem> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.unwrap_or_default().to_ascii_lowercase();
+    if kind.starts_with("multipart/form-data") {
+        return read_parts(Multipart::from_request(request, site).await, most).await;
+    }
+    let bytes = Bytes::from_request(request, site).await?;
+    if kind.starts_with("application/json") {
+        let sent: JsonPictures = serde_json::from_slice(&bytes)
+            .map_err(|error| Problem::bad(format!("the JSON makes no sense: {error}")))?;
+        return sent.pictures.into_iter().enumerate().map(decode_base64).collect();
+    }
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    // `curl --data-binary` calls everything a form.
+    Ok(vec![Upload { name: "picture".into(), bytes: bytes.into() }])
+}
+
+async fn read_parts(
+    parts: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+    most: usize,
+) -> Result<Vec<Upload>, Problem> {
+    let mut parts = parts.map_err(|rejection| Problem::bad(rejection.body_text()))?;
+    let mut pictures = Vec::new();
+    while let Some(part) = parts.next_field().await? {
+        let number = pictures.len() + 1;
+        let name = part.file_name().or(part.name()).filter(|name| !name.is_empty()).map(str::to_owned);
+        let bytes = part.bytes().await?.into();
+        pictures.push(Upload { name: name.unwrap_or_else(|| format!("picture-{number}")), bytes });
+        if pictures.len() > most {
+            return Err(too_many(most));
+        }
+    }
+    Ok(pictures)
+}
+
+fn decode_base64((at, picture): (usize, JsonPicture)) -> Result<Upload, Problem> {
+    let JsonPicture { name, base64 } = picture;
+    let name = name.unwrap_or_else(|| format!("picture-{}", at + 1));
+    let text = match base64.strip_prefix("data:") {
+        Some(rest) => rest.split_once(',').map_or("", |(_, text)| text),
+        None => &base64,
+    };
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(text.trim())
+        .map_err(|error| Problem::bad(format!("{} is no base64: {error}", name.escape_debug())))?;
+    Ok(Upload { name, bytes })
+}
+
+impl Upload {
+    /// Its pixels, upright, unless there are more than `megapixels` million, which is found out before they are there.
+    ///
+    /// # Errors
+    /// When it is no picture, too large, or cut short.
+    pub fn decode(&self, megapixels: u64) -> Result<RgbImage, Problem> {
+        let name = self.name.escape_debug().to_string();
+        let bad = |reason: String| {
+            let detail = format!(
+                "{name} is not a readable image ({reason}): give a jpg, png, webp, bmp, tiff or gif file"
+            );
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+        };
+        let reader = ImageReader::new(Cursor::new(&self.bytes)).with_guessed_format();
+        let reader = reader.map_err(|error| bad(error.to_string()))?;
+        let (width, height) = reader.into_decoder().map_err(|error| bad(error.to_string()))?.dimensions();
+        if u64::from(width) * u64::from(height) > megapixels * 1_000_000 {
+            let detail = format!(
+                "{name} has {width}x{height} pixels, and more than {megapixels} million are not looked at: make it smaller"
+            );
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        }
+        let still = still_of_bytes(name.as_ref(), &self.bytes)?;
+        match still.damage {
+            Some(damage) => {
+                let detail = format!("{name}: {damage}: copy it again, or give another still");
+                Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
+            }
+            None => Ok(still.picture),
+        }
+    }
+}

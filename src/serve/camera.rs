@@ -1,0 +1,695 @@
+//! A source: a thread that keeps its newest frame, and one that answers it.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+use super::config::SourceSettings;
+use super::sightings::{Sightings, encode};
+use super::store::{Store, rfc3339};
+use super::turns::Turns;
+use super::{lock, now_ms};
+use crate::annotate::{Annotator, Label, Style};
+use crate::engine::{Engine, Gallery, LabelledFrame, Output, Stream, StreamOptions};
+use crate::media::{Frame, Input, MediaError, Picture, Reconnect, Source, SourceOptions, StopHandle};
+
+/// Pause before a source that failed is opened again; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A source that ran for so long begins with the first pause again.
+const RAN_WELL: Duration = Duration::from_secs(10);
+/// How long a source may show nothing before it is opened again.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Waits are cut into slices of this length, to notice a stop.
+const SLICE: Duration = Duration::from_millis(50);
+/// Frames over which delays and rates are told.
+const RECENT: usize = 128;
+/// Width of the pictures for viewers, in pixels, at most.
+const TILE_PX: u32 = 960;
+/// Quality of the pictures for viewers, of 100.
+const TILE_QUALITY: u8 = 80;
+
+/// What all sources share.
+pub(super) struct Common {
+    pub engine: Engine,
+    pub turns: Arc<Turns>,
+    pub store: Arc<Store>,
+}
+
+/// A running source.
+pub(super) struct Camera {
+    pub settings: SourceSettings,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    name: String,
+    stop: StopHandle,
+    newest: Mutex<Newest>,
+    arrived: Condvar,
+    state: Mutex<State>,
+    gallery: Mutex<Option<Gallery>>,
+    tile: watch::Sender<Option<Arc<Tile>>>,
+}
+
+/// The newest frame that nobody has answered yet.
+#[derive(Default)]
+struct Newest {
+    frame: Option<(Arc<Picture>, Instant)>,
+    /// The people to name are others now.
+    other_gallery: bool,
+}
+
+/// A labelled picture for viewers.
+pub(super) struct Tile {
+    pub jpeg: Vec<u8>,
+    pub number: u64,
+    pub delay_ms: f64,
+}
+
+/// How a source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Phase {
+    /// It is being opened.
+    Connecting,
+    /// Frames come.
+    Running,
+    /// It failed and is opened again after a pause.
+    Waiting,
+    /// A file has come to its end.
+    Ended,
+    /// It is switched off.
+    Off,
+}
+
+struct State {
+    phase: Phase,
+    error: Option<String>,
+    last_error: Option<(i64, String)>,
+    attempts: u32,
+    retry_at: Option<Instant>,
+    lost_at: Option<Instant>,
+    size: Option<(usize, usize)>,
+    frames: u64,
+    left_out: u64,
+    events: u64,
+    recent: VecDeque<(Instant, f64)>,
+    faces: Vec<FaceInSight>,
+}
+
+/// A face in the last frame.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct FaceInSight {
+    /// The name, or "Unknown 3".
+    who: String,
+    /// The name of somebody enrolled.
+    person: Option<String>,
+    /// x1, y1, x2, y2 in pixels of the source.
+    #[serde(rename = "box")]
+    bbox: [f32; 4],
+    /// The angle to the nearest person of the gallery in degrees, named or not.
+    angle_deg: Option<f32>,
+}
+
+/// How a source is and what it does.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct SourceState {
+    /// Whether frames come.
+    phase: Phase,
+    /// Why they do not.
+    error: Option<String>,
+    /// The last reason for which they did not, and when that was (RFC 3339).
+    last_error: Option<String>,
+    /// Attempts to open it since it last ran.
+    attempts: u32,
+    /// Seconds until the next attempt.
+    retry_in_s: Option<f64>,
+    /// Width in pixels.
+    width: Option<usize>,
+    /// Height in pixels.
+    height: Option<usize>,
+    /// Frames that were answered.
+    frames: u64,
+    /// Frames that were left out because newer ones came while the machine was busy.
+    left_out: u64,
+    /// Events that were recorded.
+    events: u64,
+    /// Frames answered per second, over the last of them.
+    rate: f64,
+    /// Median time from a frame's arrival to its answer, in milliseconds.
+    delay_ms: Option<f64>,
+    /// The time that 95 % stay below.
+    delay_95_ms: Option<f64>,
+    /// Faces in the last frame.
+    faces: Vec<FaceInSight>,
+}
+
+impl SourceState {
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Counts for metrics: frames, left out, events.
+    pub fn counts(&self) -> [u64; 3] {
+        [self.frames, self.left_out, self.events]
+    }
+
+    /// Frames per second, median delay and that of 95 %, in milliseconds.
+    pub fn pace(&self) -> (f64, Option<f64>, Option<f64>) {
+        (self.rate, self.delay_ms, self.delay_95_ms)
+    }
+
+    pub fn faces_len(&self) -> usize {
+        self.faces.len()
+    }
+}
+
+impl Camera {
+    /// Starts a source, unless it is switched off.
+    pub fn start(settings: SourceSettings, gallery: Option<Gallery>, common: &Arc<Common>) -> Self {
+        let shared = Arc::new(Shared {
+            name: settings.config.name.clone(),
+            stop: StopHandle::new(),
+            newest: Mutex::default(),
+            arrived: Condvar::new(),
+            state: Mutex::new(State::new(if settings.config.enabled {
+                Phase::Connecting
+            } else {
+                Phase::Off
+            })),
+            gallery: Mutex::new(gallery),
+            tile: watch::Sender::new(None),
+        });
+        let mut threads = Vec::new();
+        if settings.config.enabled {
+            let reader = Reader { settings: settings.clone(), shared: Arc::clone(&shared) };
+            let worker = Worker::new(settings.clone(), Arc::clone(&shared), Arc::clone(common));
+            let name = &settings.config.name;
+            let start = |what: &str, work: Box<dyn FnOnce() + Send>| {
+                thread::Builder::new().name(format!("{what}-{name}")).spawn(work)
+            };
+            for (what, work) in [
+                ("read", Box::new(move || reader.run()) as Box<dyn FnOnce() + Send>),
+                ("work", Box::new(move || worker.run())),
+            ] {
+                match start(what, work) {
+                    Ok(thread) => threads.push(thread),
+                    Err(error) => shared.fail(format!("its thread cannot be started: {error}")),
+                }
+            }
+        }
+        Self { settings, shared, threads }
+    }
+
+    /// Decides by another gallery from the next frame on.
+    pub fn set_gallery(&self, gallery: Option<Gallery>) {
+        *lock(&self.shared.gallery) = gallery;
+        lock(&self.shared.newest).other_gallery = true;
+        self.shared.arrived.notify_all();
+    }
+
+    /// How it is.
+    pub fn state(&self) -> SourceState {
+        lock(&self.shared.state).tell()
+    }
+
+    /// Its labelled pictures; they are drawn as long as somebody holds this.
+    pub fn tiles(&self) -> watch::Receiver<Option<Arc<Tile>>> {
+        self.shared.tile.subscribe()
+    }
+
+    /// Tells the threads to end, without waiting for them.
+    pub fn stop(&self) {
+        self.shared.stop.stop();
+        self.shared.arrived.notify_all();
+    }
+
+    /// Waits for the threads to end. Whoever was in sight has left then.
+    pub fn join(self) {
+        self.stop();
+        for thread in self.threads {
+            // A thread that panicked has nothing more to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Notes why nothing comes.
+    fn fail(&self, reason: String) {
+        tracing::warn!(source = self.name, "{reason}");
+        let mut state = lock(&self.state);
+        state.last_error = Some((now_ms(), reason.clone()));
+        state.error = Some(reason);
+        state.lost_at.get_or_insert_with(Instant::now);
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        lock(&self.state).phase = phase;
+    }
+
+    /// A frame arrived; says whether one was left out for it.
+    fn offer(&self, picture: Arc<Picture>) {
+        let before = lock(&self.newest).frame.replace((picture, Instant::now()));
+        if before.is_some() {
+            lock(&self.state).left_out += 1;
+        }
+        self.arrived.notify_all();
+    }
+
+    /// Sleeps, unless stopped; says whether it may go on.
+    fn sleep(&self, until: Instant) -> bool {
+        while !self.stop.is_stopped() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            thread::sleep(left.min(SLICE));
+        }
+        false
+    }
+}
+
+impl State {
+    fn new(phase: Phase) -> Self {
+        Self {
+            phase,
+            error: None,
+            last_error: None,
+            attempts: 0,
+            retry_at: None,
+            lost_at: None,
+            size: None,
+            frames: 0,
+            left_out: 0,
+            events: 0,
+            recent: VecDeque::new(),
+            faces: Vec::new(),
+        }
+    }
+
+    /// A frame that arrived then is answered now.
+    fn answered(&mut self, arrived: Instant, faces: Vec<FaceInSight>) -> f64 {
+        let delay_ms = arrived.elapsed().as_secs_f64() * 1e3;
+        self.frames += 1;
+        self.faces = faces;
+        if self.phase == Phase::Running {
+            (self.error, self.lost_at) = (None, None);
+        }
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((arrived, delay_ms));
+        delay_ms
+    }
+
+    fn tell(&self) -> SourceState {
+        let mut delays: Vec<f64> = self.recent.iter().map(|(_, delay_ms)| *delay_ms).collect();
+        delays.sort_by(f64::total_cmp);
+        let share =
+            |share: f64| delays.get(((delays.len() as f64 * share) as usize).min(delays.len().max(1) - 1));
+        let running = self.phase == Phase::Running;
+        let since = self.recent.front().map(|(first, _)| first.elapsed().as_secs_f64());
+        let rate = match since {
+            Some(since) if running && since > 0.0 => self.recent.len() as f64 / since,
+            _ => 0.0,
+        };
+        let retry_in_s = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()).as_secs_f64());
+        SourceState {
+            phase: self.phase,
+            error: self.error.clone(),
+            last_error: self
+                .last_error
+                .as_ref()
+                .map(|(at_ms, reason)| format!("{}: {reason}", rfc3339(*at_ms))),
+            attempts: self.attempts,
+            retry_in_s: retry_in_s.filter(|_| self.phase == Phase::Waiting),
+            width: self.size.map(|(width, _)| width),
+            height: self.size.map(|(_, height)| height),
+            frames: self.frames,
+            left_out: self.left_out,
+            events: self.events,
+            rate,
+            delay_ms: share(0.5).copied(),
+            delay_95_ms: share(0.95).copied(),
+            faces: self.faces.clone(),
+        }
+    }
+}
+
+/// Opens the source, and opens it again.
+struct Reader {
+    settings: SourceSettings,
+    shared: Arc<Shared>,
+}
+
+/// How reading ended.
+enum End {
+    /// A file is over.
+    File,
+    /// Something else is, and why.
+    Lost(String),
+}
+
+impl Reader {
+    fn run(self) {
+        let mut pause = FIRST_PAUSE;
+        while !self.shared.stop.is_stopped() {
+            lock(&self.shared.state).phase = Phase::Connecting;
+            let began = Instant::now();
+            let end = catch_unwind(AssertUnwindSafe(|| self.read()))
+                .unwrap_or_else(|_| Ok(End::Lost("reading it failed inside the program".to_owned())));
+            if began.elapsed() > RAN_WELL {
+                pause = FIRST_PAUSE;
+            }
+            let reason = match end {
+                Ok(End::File) if self.settings.config.repeat => continue,
+                Ok(End::File) => {
+                    lock(&self.shared.state).lost_at = Some(Instant::now());
+                    return self.shared.set_phase(Phase::Ended);
+                }
+                Ok(End::Lost(reason)) => reason,
+                Err(MediaError::Stopped(_)) => return,
+                Err(error) => error.to_string(),
+            };
+            if self.shared.stop.is_stopped() {
+                return;
+            }
+            self.shared.fail(reason);
+            let until = Instant::now() + pause;
+            {
+                let mut state = lock(&self.shared.state);
+                (state.phase, state.retry_at) = (Phase::Waiting, Some(until));
+                state.attempts += 1;
+            }
+            if !self.shared.sleep(until) {
+                return;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Reads the source until it ends.
+    fn read(&self) -> Result<End, MediaError> {
+        let options = SourceOptions {
+            // A pause of our own is told of.
+            reconnect: Reconnect { attempts: Some(0), ..Reconnect::default() },
+            patience: Some(PATIENCE),
+            stop: self.shared.stop.clone(),
+            ..SourceOptions::default()
+        };
+        let mut source = Source::open(&self.settings.input, &options)?;
+        let info = source.info().clone();
+        lock(&self.shared.state).size = Some((info.width, info.height));
+        let mut rate = Rate::new(self.settings.fps);
+        let began = Instant::now();
+        while let Some(frame) = source.next_frame()? {
+            self.run_on();
+            if !rate.takes(frame.pts_ns) {
+                continue;
+            }
+            // A file is shown as a camera would: at its pace.
+            if !info.live && !self.shared.sleep(began + Duration::from_nanos(frame.pts_ns)) {
+                break;
+            }
+            self.shared.offer(frame.picture);
+        }
+        let reason =
+            source.cut_off().map(str::to_owned).or_else(|| source.take_warnings().into_iter().next());
+        match (&self.settings.input, reason) {
+            (Input::File(_), reason) => {
+                reason.into_iter().for_each(|reason| tracing::warn!(source = self.shared.name, "{reason}"));
+                // The last frame is shown for as long as it lasts.
+                self.shared.sleep(began + Duration::from_nanos(info.duration_ns.unwrap_or_default()));
+                Ok(End::File)
+            }
+            (_, Some(reason)) => Ok(End::Lost(reason)),
+            (input, None) => Ok(End::Lost(format!("{input} has ended"))),
+        }
+    }
+
+    /// Frames come again.
+    fn run_on(&self) {
+        let mut state = lock(&self.shared.state);
+        if state.phase != Phase::Running {
+            let (before, attempts) = (state.error.take(), std::mem::take(&mut state.attempts));
+            (state.phase, state.lost_at, state.retry_at) = (Phase::Running, None, None);
+            if before.is_some() {
+                tracing::info!(source = self.shared.name, "it is back after {attempts} attempts");
+            }
+        }
+    }
+}
+
+/// Which frames are looked at.
+struct Rate {
+    period_ns: u64,
+    next_ns: u64,
+}
+
+impl Rate {
+    fn new(fps: f64) -> Self {
+        Self { period_ns: (1e9 / fps) as u64, next_ns: 0 }
+    }
+
+    /// Whether a frame of that time is one of them.
+    fn takes(&mut self, pts_ns: u64) -> bool {
+        if pts_ns < self.next_ns {
+            return false;
+        }
+        // Without drift, unless frames are missing.
+        self.next_ns += self.period_ns;
+        if self.next_ns <= pts_ns {
+            self.next_ns = pts_ns + self.period_ns;
+        }
+        true
+    }
+}
+
+/// Answers the newest frame, again and again.
+struct Worker {
+    settings: SourceSettings,
+    shared: Arc<Shared>,
+    common: Arc<Common>,
+    sightings: Sightings,
+    annotator: Option<Annotator>,
+    began: Instant,
+    number: u64,
+    last_ns: u64,
+    /// Everybody has left, as nothing comes.
+    empty: bool,
+}
+
+impl Worker {
+    fn new(settings: SourceSettings, shared: Arc<Shared>, common: Arc<Common>) -> Self {
+        let same_deg = common.engine.same_person_deg();
+        Self {
+            sightings: Sightings::new(&settings.config.name, Arc::clone(&common.store), same_deg),
+            settings,
+            shared,
+            common,
+            annotator: None,
+            began: Instant::now(),
+            number: 0,
+            last_ns: 0,
+            empty: true,
+        }
+    }
+
+    fn run(mut self) {
+        while !self.shared.stop.is_stopped() {
+            // A frame that breaks a stream costs this source its memory, and no other anything.
+            let worked = catch_unwind(AssertUnwindSafe(|| self.work()));
+            let reason = match worked {
+                Ok(Ok(())) => continue,
+                Ok(Err(reason)) => reason,
+                Err(_) => "looking at it failed inside the program".to_owned(),
+            };
+            self.shared.fail(reason);
+            self.sightings.forget_numbers();
+            self.shared.sleep(Instant::now() + FIRST_PAUSE);
+        }
+    }
+
+    /// Works until the source stops, or something fails.
+    fn work(&mut self) -> Result<(), String> {
+        let gallery = self.take_gallery();
+        let options = StreamOptions::default().pictures(true).left_after_ns(self.settings.left_after_ns);
+        let mut stream = Stream::new(&self.common.engine, gallery.as_ref(), options);
+        while self.wait() {
+            if std::mem::take(&mut lock(&self.shared.newest).other_gallery) {
+                let gallery = self.take_gallery();
+                stream.set_gallery(gallery.as_ref()).map_err(|error| error.to_string())?;
+            }
+            let common = Arc::clone(&self.common);
+            let turn = common.turns.take();
+            let newest = lock(&self.shared.newest).frame.take();
+            if let Some((picture, arrived)) = newest {
+                stream.push(self.frame(picture, arrived)).map_err(|error| error.to_string())?;
+                self.empty = false;
+                self.answer(&mut stream, Some(arrived))?;
+            }
+            drop(turn);
+            if self.is_lost() {
+                self.leave(&mut stream)?;
+            }
+        }
+        self.leave(&mut stream)
+    }
+
+    /// Waits for a frame, or for a moment; says whether to go on.
+    fn wait(&self) -> bool {
+        let newest = lock(&self.shared.newest);
+        if newest.frame.is_none() && !newest.other_gallery && !self.shared.stop.is_stopped() {
+            drop(self.shared.arrived.wait_timeout(newest, 4 * SLICE).unwrap_or_else(PoisonError::into_inner));
+        }
+        !self.shared.stop.is_stopped()
+    }
+
+    fn take_gallery(&mut self) -> Option<Gallery> {
+        let gallery = lock(&self.shared.gallery).clone();
+        self.sightings.set_threshold(gallery.as_ref().map(|gallery| gallery.threshold().angle_deg()));
+        let colours = gallery.as_ref().map(|gallery| gallery.colours().clone()).unwrap_or_default();
+        // Without the font nothing is drawn; the service checked it at the start.
+        self.annotator =
+            Annotator::new(Style::default()).ok().map(|annotator| annotator.with_colours(colours));
+        gallery
+    }
+
+    /// The next frame of the stream, at the time at which it arrived.
+    fn frame(&mut self, picture: Arc<Picture>, arrived: Instant) -> Frame {
+        let since = arrived.saturating_duration_since(self.began).as_nanos();
+        let pts_ns = u64::try_from(since).unwrap_or(u64::MAX).max(self.last_ns + 1);
+        let duration_ns = (1e9 / self.settings.fps) as u64;
+        (self.last_ns, self.number) = (pts_ns, self.number + 1);
+        Frame { index: self.number - 1, pts_ns, duration_ns, picture }
+    }
+
+    /// Records what the stream tells; of a frame that `arrived`, faces and a picture are told, too.
+    fn answer(&mut self, stream: &mut Stream, arrived: Option<Instant>) -> Result<(), String> {
+        let mut shown = None;
+        while let Some(output) = stream.pull() {
+            match output {
+                Output::Frame(frame) => {
+                    self.sightings.see(&frame);
+                    shown = Some(frame);
+                }
+                Output::Event(event) => {
+                    let told = self.sightings.tell(&event).map_err(|error| error.to_string())?;
+                    lock(&self.shared.state).events += told.len() as u64;
+                }
+            }
+        }
+        if let (Some(frame), Some(arrived)) = (shown, arrived) {
+            let faces = self.faces(&frame);
+            let delay_ms = lock(&self.shared.state).answered(arrived, faces);
+            if self.shared.tile.receiver_count() > 0 {
+                self.show(frame, delay_ms);
+            }
+        }
+        Ok(())
+    }
+
+    fn faces(&self, frame: &LabelledFrame) -> Vec<FaceInSight> {
+        let faces = frame.faces.iter().filter(|face| !face.transient);
+        faces
+            .map(|face| {
+                let stranger = face.stranger.map(|number| self.sightings.number(number));
+                let who = match (face.name(), stranger.flatten()) {
+                    (Some(name), _) => name.to_owned(),
+                    (None, Some(number)) => format!("Unknown {number}"),
+                    (None, None) => "unknown".to_owned(),
+                };
+                let b = face.bbox();
+                let person = face.name().map(str::to_owned);
+                FaceInSight { who, person, bbox: [b.x1, b.y1, b.x2, b.y2], angle_deg: face.angle_deg() }
+            })
+            .collect()
+    }
+
+    /// Draws a frame for viewers.
+    fn show(&self, frame: LabelledFrame, delay_ms: f64) {
+        let labels: Vec<Label> = frame
+            .faces
+            .iter()
+            .filter(|face| !face.transient)
+            .map(|face| Label {
+                name: face.name().map(str::to_owned),
+                stranger: face
+                    .stranger
+                    .and_then(|number| self.sightings.number(number))
+                    .and_then(|number| u32::try_from(number).ok()),
+                angle_deg: face.angle_deg(),
+                score: Some(face.face.score),
+                ..Label::unknown(face.bbox())
+            })
+            .collect();
+        let Some(picture) = frame.picture else { return };
+        let mut rgb = picture.to_rgb();
+        if let Some(annotator) = &self.annotator {
+            annotator.draw_rgb(&mut rgb, &labels);
+        }
+        if rgb.width() > TILE_PX {
+            let height =
+                (u64::from(rgb.height()) * u64::from(TILE_PX) / u64::from(rgb.width())).max(1) as u32;
+            rgb = image::imageops::thumbnail(&rgb, TILE_PX, height);
+        }
+        let tile = Tile { jpeg: encode(&rgb, TILE_QUALITY), number: frame.index, delay_ms };
+        self.shared.tile.send_replace(Some(Arc::new(tile)));
+    }
+
+    /// Whether nothing has come for so long that everybody has left.
+    fn is_lost(&self) -> bool {
+        let lost_at = lock(&self.shared.state).lost_at;
+        let after = Duration::from_nanos(self.settings.left_after_ns);
+        !self.empty && lost_at.is_some_and(|lost_at| lost_at.elapsed() > after)
+    }
+
+    /// Everybody leaves.
+    fn leave(&mut self, stream: &mut Stream) -> Result<(), String> {
+        self.empty = true;
+        stream.finish().map_err(|error| error.to_string())?;
+        lock(&self.shared.state).faces.clear();
+        self.answer(stream, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_frames_are_taken_as_were_asked_for_and_all_where_there_are_fewer() {
+        let taken = |fps: f64, source_fps: u64| {
+            let mut rate = Rate::new(fps);
+            (0..10 * source_fps).filter(|frame| rate.takes(frame * 1_000_000_000 / source_fps)).count()
+        };
+        assert_eq!(taken(5.0, 25), 50);
+        assert!((98..=101).contains(&taken(10.0, 30)), "{}", taken(10.0, 30));
+        assert_eq!(taken(30.0, 25), 250);
+        assert_eq!(taken(0.5, 25), 5);
+        // After a gap the rate goes on from there, and nothing is made up for.
+        let mut rate = Rate::new(5.0);
+        assert!(rate.takes(0) && rate.takes(10_000_000_000));
+        assert!(!rate.takes(10_100_000_000) && rate.takes(10_200_000_000));
+    }
+
+    #[test]
+    fn delays_are_told_as_median_and_95_percent() {
+        let mut state = State::new(Phase::Running);
+        assert_eq!(state.tell().delay_ms, None);
+        let now = Instant::now();
+        state.recent = (0..100).map(|delay| (now, f64::from(delay))).collect();
+        let told = state.tell();
+        assert_eq!((told.delay_ms, told.delay_95_ms), (Some(50.0), Some(95.0)));
+    }
+}

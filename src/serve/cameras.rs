@@ -1,0 +1,152 @@
+//! All sources, added, changed and removed while they run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use super::camera::{Camera, Common, SourceState, Tile};
+use super::config::{ConfigError, Settings, SourceConfig, SourceSettings};
+use super::galleries::Galleries;
+use super::lock;
+use super::store::{Store, StoreError};
+use crate::detect::{Detector, DetectorConfig};
+use crate::engine::EngineError;
+use crate::nn::Device;
+use crate::nn::weights::MTCNN;
+use tokio::sync::watch;
+
+/// The sources.
+pub(super) struct Cameras {
+    common: Arc<Common>,
+    galleries: Arc<Galleries>,
+    device: Device,
+    running: Mutex<BTreeMap<String, Camera>>,
+    /// One change of sources at a time.
+    editing: Mutex<()>,
+}
+
+impl Cameras {
+    pub fn new(common: Common, galleries: Arc<Galleries>, device: Device) -> Self {
+        let common = Arc::new(common);
+        Self { common, galleries, device, running: Mutex::default(), editing: Mutex::default() }
+    }
+
+    /// Makes the running sources those: what is the same goes on, what is not begins, changes or ends.
+    ///
+    /// # Errors
+    /// The first gallery or detector that cannot be used; the sources before it run.
+    pub fn set_all(&self, wanted: &[SourceSettings]) -> Result<(), EngineError> {
+        let names: Vec<&str> = wanted.iter().map(|one| one.config.name.as_str()).collect();
+        let running: Vec<String> = lock(&self.running).keys().cloned().collect();
+        for name in running.iter().filter(|name| !names.contains(&name.as_str())) {
+            self.remove(name);
+        }
+        wanted.iter().try_for_each(|one| self.set(one))
+    }
+
+    /// Adds a source, or changes the one of its name.
+    ///
+    /// # Errors
+    /// When its gallery or its detector cannot be used; the source before goes on.
+    pub fn set(&self, settings: &SourceSettings) -> Result<(), EngineError> {
+        let _alone = lock(&self.editing);
+        let name = &settings.config.name;
+        if lock(&self.running).get(name).is_some_and(|camera| camera.settings == *settings) {
+            return Ok(());
+        }
+        let gallery = self.galleries.get(&settings.gallery, settings.threshold)?;
+        let common = self.common_for(settings)?;
+        let before = lock(&self.running).remove(name);
+        before.into_iter().for_each(Camera::join);
+        let camera = Camera::start(settings.clone(), gallery, &common);
+        lock(&self.running).insert(name.clone(), camera);
+        Ok(())
+    }
+
+    /// What a source shares with the others: all, unless it looks for other faces.
+    fn common_for(&self, settings: &SourceSettings) -> Result<Arc<Common>, EngineError> {
+        let engine = &self.common.engine;
+        let config = DetectorConfig { min_face: settings.min_face, ..*engine.detector().config() };
+        if config == *engine.detector().config() {
+            return Ok(Arc::clone(&self.common));
+        }
+        let detector = Detector::on(&MTCNN.weights()?, config, &self.device)?;
+        let (turns, store) = (Arc::clone(&self.common.turns), Arc::clone(&self.common.store));
+        Ok(Arc::new(Common { engine: engine.with_detector(detector), turns, store }))
+    }
+
+    /// Ends a source; says whether there was one.
+    pub fn remove(&self, name: &str) -> bool {
+        let _alone = lock(&self.editing);
+        let camera = lock(&self.running).remove(name);
+        camera.map(Camera::join).is_some()
+    }
+
+    /// Ends all sources.
+    pub fn remove_all(&self) {
+        let all = std::mem::take(&mut *lock(&self.running));
+        all.values().for_each(Camera::stop);
+        all.into_values().for_each(Camera::join);
+    }
+
+    /// All sources, with what they were set to and how they are.
+    pub fn states(&self) -> Vec<(SourceConfig, SourceState)> {
+        lock(&self.running).values().map(|one| (one.settings.config.clone(), one.state())).collect()
+    }
+
+    /// One of them.
+    pub fn state(&self, name: &str) -> Option<(SourceConfig, SourceState)> {
+        lock(&self.running).get(name).map(|one| (one.settings.config.clone(), one.state()))
+    }
+
+    /// The labelled pictures of a source.
+    pub fn tiles(&self, name: &str) -> Option<watch::Receiver<Option<Arc<Tile>>>> {
+        lock(&self.running).get(name).map(Camera::tiles)
+    }
+
+    /// Names of the sources.
+    pub fn names(&self) -> Vec<String> {
+        lock(&self.running).keys().cloned().collect()
+    }
+
+    /// Lets the sources of a folder, or all, decide by the newest snapshot of their gallery.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn renew_galleries(&self, folder: Option<&Path>) -> Result<(), EngineError> {
+        for camera in lock(&self.running).values() {
+            if folder.is_none_or(|folder| camera.settings.gallery == folder) {
+                camera.set_gallery(self.galleries.get(&camera.settings.gallery, camera.settings.threshold)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The sources of a configuration, with what the API made of them since.
+///
+/// # Errors
+/// When the store refuses. What the store has that makes no sense any more is left out.
+pub(super) fn wanted(settings: &Settings, store: &Store) -> Result<Vec<SourceSettings>, StoreError> {
+    let mut wanted: BTreeMap<String, SourceSettings> =
+        settings.sources.iter().map(|one| (one.config.name.clone(), one.clone())).collect();
+    for (name, kept) in store.sources()? {
+        let Some(kept) = kept else {
+            wanted.remove(&name);
+            continue;
+        };
+        let read = serde_json::from_str::<SourceConfig>(&kept).map_err(|error| error.to_string());
+        let checked = read.and_then(|config| {
+            let checked: Result<_, ConfigError> =
+                config.settings(&settings.config.gallery, settings.threshold);
+            checked.map_err(|error| error.to_string())
+        });
+        match checked {
+            Ok(checked) => {
+                wanted.insert(name, checked);
+            }
+            Err(error) => tracing::warn!(source = name, "its settings in the store are left out: {error}"),
+        }
+    }
+    Ok(wanted.into_values().collect())
+}

@@ -1,0 +1,466 @@
+//! The configuration file, and what it means once it is checked.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::allow::Allowed;
+use crate::detect::{DetectorConfig, MinFace};
+use crate::identify::ThresholdRequest;
+use crate::media::Input;
+
+/// The file that `--init` writes: every setting with its default.
+pub const TEMPLATE: &str = include_str!("template.toml");
+
+/// Longest name of a source, in characters.
+const LONGEST_NAME: usize = 64;
+
+/// Why a configuration makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{} cannot be read: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It is no TOML, or has a setting that does not exist.
+    #[error("{} makes no sense: {reason}", .path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// A value out of its range.
+    #[error("{setting} = {value} makes no sense: {reason}")]
+    Value {
+        /// The setting.
+        setting: String,
+        /// What it was set to.
+        value: String,
+        /// What it may be.
+        reason: String,
+    },
+    /// Two sources with one name.
+    #[error("two sources are named {0}: give each a name of its own")]
+    Twice(String),
+}
+
+/// A configuration as it is written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address and port to listen on.
+    pub listen: String,
+    /// Folder of the people to name.
+    pub gallery: PathBuf,
+    /// Folder of events, strangers and tokens.
+    pub data: PathBuf,
+    /// Whether a token is asked for on 127.0.0.1, too.
+    pub token: bool,
+    /// The angle below which a face is named, in degrees.
+    pub threshold_deg: Option<f64>,
+    /// Where inputs of sources that are added by the API must lie.
+    pub allow_inputs: Vec<String>,
+    /// How long events are kept.
+    pub retention: Retention,
+    /// What a client may ask for.
+    pub limits: Limits,
+    /// The sources.
+    #[serde(rename = "source")]
+    pub sources: Vec<SourceConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8470".into(),
+            gallery: "gallery".into(),
+            data: "sphereface-data".into(),
+            token: false,
+            threshold_deg: None,
+            allow_inputs: Vec::new(),
+            retention: Retention::default(),
+            limits: Limits::default(),
+            sources: Vec::new(),
+        }
+    }
+}
+
+/// How many days events and pictures are kept; 0 keeps them for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Of strangers.
+    pub strangers_days: u32,
+    /// Of people who are enrolled.
+    pub known_days: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { strangers_days: 7, known_days: 30 }
+    }
+}
+
+/// What a client may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Size of a request in MiB.
+    pub body_mib: usize,
+    /// Size of a picture in millions of pixels.
+    pub megapixels: u64,
+    /// Pictures per request.
+    pub pictures: usize,
+    /// Faces per picture.
+    pub faces: usize,
+    /// Requests with pictures at a time; more are told to come again.
+    pub requests: usize,
+    /// Open streams of pictures and events at a time.
+    pub streams: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { body_mib: 32, megapixels: 50, pictures: 16, faces: 100, requests: 4, streams: 64 }
+    }
+}
+
+/// A source as it is written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// Its name in the API and on the pages.
+    pub name: String,
+    /// What to open: `rtsp://...`, `http://...`, `webcam:0`, a file or `gst:PIPELINE`.
+    pub input: String,
+    /// Frames looked at per second.
+    #[serde(default = "default_fps")]
+    pub fps: f64,
+    /// Smallest face to look for: pixels or a share of the frame height.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_face: Option<String>,
+    /// Folder of the people to name, where it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gallery: Option<PathBuf>,
+    /// The angle below which a face is named, where it is another one, in degrees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold_deg: Option<f64>,
+    /// Seconds out of sight after which somebody has left.
+    #[serde(default = "default_left_after_s")]
+    pub left_after_s: f64,
+    /// Whether a file begins again at its end.
+    #[serde(default)]
+    pub repeat: bool,
+    /// Whether it runs.
+    #[serde(default = "default_enabled")]
+    pub enabled: bool,
+}
+
+fn default_fps() -> f64 {
+    5.0
+}
+
+fn default_left_after_s() -> f64 {
+    5.0
+}
+
+fn default_enabled() -> bool {
+    true
+}
+
+impl SourceConfig {
+    /// A source with everything else at its default.
+    pub fn new(name: impl Into<String>, input: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            input: input.into(),
+            fps: default_fps(),
+            min_face: None,
+            gallery: None,
+            threshold_deg: None,
+            left_after_s: default_left_after_s(),
+            repeat: false,
+            enabled: true,
+        }
+    }
+
+    /// What it means, with the gallery and threshold of all.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn settings(
+        &self,
+        gallery: &Path,
+        threshold: ThresholdRequest,
+    ) -> Result<SourceSettings, ConfigError> {
+        let setting = |key: &str| format!("source {}: {key}", self.name);
+        check_name(&self.name)?;
+        let input = Input::parse(&self.input).map_err(|error| ConfigError::Value {
+            setting: setting("input"),
+            value: "(as given)".into(),
+            reason: error.to_string(),
+        })?;
+        if let Input::Still(path) = &input {
+            let reason = "it is a still; label stills with `sphereface label`, or ask the API".to_owned();
+            return Err(value(setting("input"), path.display(), reason));
+        }
+        let fps = number(setting("fps"), self.fps, 0.1, 60.0)?;
+        let left_after_s = number(setting("left_after_s"), self.left_after_s, 0.5, 3600.0)?;
+        let min_face = self.min_face.as_deref().map(|text| {
+            let min_face = text.parse::<MinFace>().and_then(|min_face| {
+                DetectorConfig { min_face, ..DetectorConfig::default() }.validate().map(|()| min_face)
+            });
+            min_face.map_err(|error| value(setting("min_face"), text, error.to_string()))
+        });
+        Ok(SourceSettings {
+            min_face: min_face.transpose()?.unwrap_or(DetectorConfig::default().min_face),
+            gallery: self.gallery.clone().unwrap_or_else(|| gallery.to_owned()),
+            threshold: match self.threshold_deg {
+                Some(degrees) => angle(setting("threshold_deg"), degrees)?,
+                None => threshold,
+            },
+            fps,
+            left_after_ns: (left_after_s * 1e9) as u64,
+            input,
+            config: self.clone(),
+        })
+    }
+}
+
+/// A source, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceSettings {
+    /// As it is written.
+    pub config: SourceConfig,
+    /// What to open.
+    pub input: Input,
+    /// Frames looked at per second.
+    pub fps: f64,
+    /// Smallest face to look for.
+    pub min_face: MinFace,
+    /// Folder of the people to name.
+    pub gallery: PathBuf,
+    /// The angle below which a face is named.
+    pub threshold: ThresholdRequest,
+    /// Nanoseconds out of sight after which somebody has left.
+    pub left_after_ns: u64,
+}
+
+/// A configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// As it is written.
+    pub config: Config,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The angle below which a face is named.
+    pub threshold: ThresholdRequest,
+    /// Where inputs of sources that are added by the API must lie.
+    pub allowed: Allowed,
+    /// The sources.
+    pub sources: Vec<SourceSettings>,
+}
+
+impl Config {
+    /// Reads a file. Paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no TOML, or has a setting that does not exist.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            reason: error.to_string().trim_end().to_owned(),
+        })?;
+        config.anchor(path.parent().unwrap_or(Path::new("")));
+        Ok(config)
+    }
+
+    /// Makes paths relative to `folder`.
+    fn anchor(&mut self, folder: &Path) {
+        for path in [&mut self.gallery, &mut self.data] {
+            *path = folder.join(&*path);
+        }
+        for source in &mut self.sources {
+            source.gallery = source.gallery.take().map(|gallery| folder.join(gallery));
+            if let Ok(Input::File(path)) = Input::parse(&source.input)
+                && path.is_relative()
+                && !source.input.contains("://")
+                && source.input != "-"
+                && let Some(path) = folder.join(path).to_str()
+            {
+                source.input = path.to_owned();
+            }
+        }
+    }
+
+    /// What it means.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn settings(self) -> Result<Settings, ConfigError> {
+        let listen = self.listen.replace("localhost:", "127.0.0.1:").parse().map_err(|_| {
+            value("listen".into(), &self.listen, "write an address and a port, 127.0.0.1:8470".into())
+        })?;
+        let threshold = match self.threshold_deg {
+            Some(degrees) => angle("threshold_deg".into(), degrees)?,
+            None => ThresholdRequest::Default,
+        };
+        self.limits.check()?;
+        let mut names = BTreeSet::new();
+        let mut sources = Vec::new();
+        for source in &self.sources {
+            if !names.insert(source.name.as_str()) {
+                return Err(ConfigError::Twice(source.name.clone()));
+            }
+            sources.push(source.settings(&self.gallery, threshold)?);
+        }
+        let allowed = Allowed::new(&self.allow_inputs)?;
+        Ok(Settings { listen, threshold, allowed, sources, config: self })
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        let all = [
+            ("body_mib", self.body_mib as u64, 1024),
+            ("megapixels", self.megapixels, 1000),
+            ("pictures", self.pictures as u64, 1000),
+            ("faces", self.faces as u64, 10_000),
+            ("requests", self.requests as u64, 1000),
+            ("streams", self.streams as u64, 10_000),
+        ];
+        for (name, number, most) in all {
+            if !(1..=most).contains(&number) {
+                return Err(value(
+                    format!("limits.{name}"),
+                    number,
+                    format!("give a number from 1 to {most}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    /// Whether a token is asked for.
+    pub fn asks_for_token(&self) -> bool {
+        self.config.token || !self.listen.ip().is_loopback()
+    }
+}
+
+/// Names are parts of addresses.
+fn check_name(name: &str) -> Result<(), ConfigError> {
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if plain && !name.is_empty() && !name.starts_with('.') && name.len() <= LONGEST_NAME {
+        return Ok(());
+    }
+    let reason = format!("use letters, digits, - and _, at most {LONGEST_NAME}");
+    Err(value("name of a source".into(), name.escape_debug(), reason))
+}
+
+fn number(setting: String, given: f64, low: f64, high: f64) -> Result<f64, ConfigError> {
+    match (low..=high).contains(&given) {
+        true => Ok(given),
+        false => Err(value(setting, given, format!("give a number from {low} to {high}"))),
+    }
+}
+
+fn angle(setting: String, degrees: f64) -> Result<ThresholdRequest, ConfigError> {
+    let parsed = crate::identify::parse_angle_deg(&degrees.to_string());
+    parsed.map(ThresholdRequest::AngleDeg).map_err(|reason| value(setting, degrees, reason.to_string()))
+}
+
+pub(super) fn value(setting: String, given: impl std::fmt::Display, reason: String) -> ConfigError {
+    ConfigError::Value { setting, value: given.to_string(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<Settings, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("serve.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::read(&path)?.settings()
+    }
+
+    #[test]
+    fn the_written_file_says_the_defaults() {
+        let written: Config = toml::from_str(TEMPLATE).unwrap();
+        assert_eq!(written, Config::default());
+        // What is commented out is what it would be, too.
+        let all: String = TEMPLATE
+            .lines()
+            .map(|line| line.strip_prefix("#: ").unwrap_or(line))
+            .collect::<Vec<_>>()
+            .join("\n");
+        let all: Config = toml::from_str(&all).unwrap();
+        assert_eq!(all.sources.len(), 2, "examples");
+        assert_eq!(all.sources[1].fps, default_fps());
+        assert_eq!(all.sources[1].left_after_s, default_left_after_s());
+        all.settings().unwrap();
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("serve.toml");
+        std::fs::write(&path, "[[source]]\nname = \"a\"\ninput = \"clips/a.mp4\"\ngallery = \"staff\"")
+            .unwrap();
+        let settings = Config::read(&path).unwrap().settings().unwrap();
+        assert_eq!(settings.config.gallery, folder.path().join("gallery"));
+        assert_eq!(settings.sources[0].input, Input::File(folder.path().join("clips/a.mp4")));
+        assert_eq!(settings.sources[0].gallery, folder.path().join("staff"));
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_a_reason() {
+        let source = |more: &str| format!("[[source]]\nname = \"a\"\ninput = \"a.mp4\"\n{more}");
+        for (text, reason) in [
+            ("port = 3".to_owned(), "unknown field"),
+            ("listen = \"here\"".into(), "an address and a port"),
+            ("threshold_deg = 200.0".into(), "threshold_deg"),
+            ("[limits]\nfaces = 0".into(), "1 to 10000"),
+            (source("fps = 0.0"), "0.1 to 60"),
+            (source("fps = nan"), "0.1 to 60"),
+            (source("left_after_s = -1.0"), "0.5 to 3600"),
+            (source("min_face = \"big\""), "not a face size"),
+            (source("min_face = \"2px\""), "at least"),
+            (source("colour = 1"), "unknown field"),
+            ("[[source]]\nname = \"../a\"\ninput = \"a.mp4\"".into(), "letters, digits"),
+            ("[[source]]\nname = \"a\"\ninput = \"ftp://a\"".into(), "the schemes read are"),
+            ("[[source]]\nname = \"a\"\ninput = \"a.jpg\"".into(), "it is a still"),
+            (source(&source("")), "two sources are named a"),
+            ("allow_inputs = [\"gst:\"]".into(), "allow_inputs"),
+        ] {
+            let error = settings(&text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_asked_for_wherever_others_can_reach() {
+        for (text, asked) in [
+            ("", false),
+            ("token = true", true),
+            ("listen = \"0.0.0.0:80\"", true),
+            ("listen = \"[::1]:80\"", false),
+            ("listen = \"[::]:80\"", true),
+            ("listen = \"localhost:80\"", false),
+        ] {
+            assert_eq!(settings(text).unwrap().asks_for_token(), asked, "{text}");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Why a service does not start.
+
+use std::net::SocketAddr;
+
+use super::config::ConfigError;
+use super::store::StoreError;
+use crate::annotate::AnnotateError;
+use crate::engine::EngineError;
+
+/// Why a service does not start, or cannot be changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The configuration makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine, or a gallery, cannot be used.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Labels cannot be drawn.
+    #[error(transparent)]
+    Annotate(#[from] AnnotateError),
+    /// The address is taken, or not one of this machine.
+    #[error("{address} cannot be listened on: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// No threads.
+    #[error("the service cannot start its threads: {0}")]
+    Threads(std::io::Error),
+}

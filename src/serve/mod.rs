@@ -1,0 +1,56 @@
+//! Cameras and a service: many sources on one engine, an API, pages and events.
+//!
+//! ```text
+//! source ─ newest frame ▶ turn ▶ Stream ─ LabelledFrame ▶ tile for viewers
+//!    (a thread each)     (fair)     └ Event ▶ Sightings ▶ Store ▶ subscribers
+//! ```
+//!
+//! | part | job |
+//! |---|---|
+//! | [`Config`], [`Settings`] | what is asked for: a TOML file, and what it means once it is checked |
+//! | `camera`, `cameras` | a source on threads of its own; all of them, added, changed and removed while they run |
+//! | `turns` | who computes next: every source in its turn |
+//! | `galleries` | snapshots of the galleries, swapped under running sources when somebody is enrolled |
+//! | `sightings` | what a stream tells, as events with the best picture and the reason |
+//! | [`store`] | events, strangers, tokens and added sources in SQLite |
+//! | `access` | who may: tokens, origin, host |
+//! | `api`, `pages` | requests in, answers out |
+//!
+//! A [`Service`] is all of them, running.
+
+mod access;
+mod allow;
+mod api;
+mod camera;
+mod cameras;
+mod config;
+mod error;
+mod galleries;
+mod pages;
+mod problem;
+mod service;
+mod sightings;
+mod site;
+pub mod store;
+mod tokens;
+mod turns;
+mod why;
+
+pub use api::description;
+pub use config::{Config, ConfigError, Limits, Retention, Settings, SourceConfig, SourceSettings, TEMPLATE};
+pub use error::ServeError;
+pub use service::{Service, ServiceOptions};
+pub use tokens::{NewTokens, Role};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What the mutexes of this room guard is whole after every call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

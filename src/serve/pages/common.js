@@ -1,0 +1,71 @@
+// What all pages share. Texts from outside become text nodes and never markup.
+
+/** An element with attributes and children; texts are text. */
+export function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (typeof value === "boolean") element.toggleAttribute(name, value);
+    else if (value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+export const byId = (id) => document.getElementById(id);
+
+/** Tells something, or why something failed; nothing hides the note. */
+export function note(text, bad = false) {
+  const place = byId("note");
+  place.textContent = text;
+  place.hidden = !text;
+  place.classList.toggle("bad", bad);
+}
+
+/** Asks the API; whoever lacks a token goes to where it is asked for. */
+export async function ask(path, options = {}) {
+  const answer = await fetch(path, options);
+  if (answer.status === 401 && document.body.dataset.page !== "login") {
+    location.href = "/login";
+    return new Promise(() => {});
+  }
+  const body = await answer.json();
+  if (!answer.ok) throw new Error(body.detail ?? answer.statusText);
+  return body;
+}
+
+export const asJson = (method, value) => ({
+  method,
+  headers: { "Content-Type": "application/json" },
+  body: JSON.stringify(value),
+});
+
+export const person = (name) => `/api/v1/people/${encodeURIComponent(name)}`;
+
+/** A time as people read it. */
+export function moment(time) {
+  return make("time", { datetime: time }, new Date(time).toLocaleString([], { dateStyle: "short", timeStyle: "medium" }));
+}
+
+const DID = {
+  appeared: "appeared",
+  recognised: "was recognised",
+  corrected: "is somebody else than was thought",
+  left: "left",
+};
+
+/** A line of the timeline. */
+export function eventLine(event) {
+  const picture = event.picture
+    ? make("img", { src: event.picture, alt: event.who, loading: "lazy" })
+    : make("img", { src: "/icon.svg", alt: "" });
+  const was = event.was ? ` (before: ${event.was})` : "";
+  const line = make("li", { "data-id": event.id, "data-kind": event.kind },
+    picture,
+    make("div", {},
+      make("strong", {}, event.who), ` ${DID[event.kind] ?? event.kind}${was} · `,
+      make("span", { class: "soft" }, event.source),
+      make("div", { class: "why" }, event.why)),
+    moment(event.time));
+  return line;
+}

@@ -1,0 +1,168 @@
+//! Refusals as problem documents (RFC 9457), with the sentences of the command line.
+
+use axum::Json;
+use axum::extract::multipart::MultipartError;
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::config::ConfigError;
+use super::store::StoreError;
+use crate::detect::DetectError;
+use crate::engine::{EngineError, RecogniseError};
+use crate::gallery::{GalleryError, StillError};
+use crate::media::MediaError;
+
+/// Why a request was refused (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Problem {
+    /// Always `about:blank`: the status says what kind it is.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The status in words.
+    title: &'static str,
+    /// The status.
+    status: u16,
+    /// What is wrong, in a sentence.
+    detail: String,
+    #[serde(skip)]
+    retry_after_s: Option<u32>,
+}
+
+impl Problem {
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        let title = status.canonical_reason().unwrap_or("refused");
+        Self {
+            kind: "about:blank",
+            title,
+            status: status.as_u16(),
+            detail: detail.into(),
+            retry_after_s: None,
+        }
+    }
+
+    pub fn bad(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// The same about something that is named.
+    pub fn about(self, name: &str) -> Self {
+        Self { detail: format!("{}: {}", name.escape_debug(), self.detail), ..self }
+    }
+
+    /// Too much is asked for at a time.
+    pub fn busy(detail: &str) -> Self {
+        Self { retry_after_s: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+    }
+
+    /// A failure that is no fault of the client's: what it was is in the log, and no path is told.
+    pub fn inside(error: &dyn std::error::Error) -> Self {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        tracing::error!("{text}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the service failed at it: its log says why")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after_s = self.retry_after_s;
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::inside(&error)
+    }
+}
+
+impl From<DetectError> for Problem {
+    fn from(error: DetectError) -> Self {
+        Self::inside(&error)
+    }
+}
+
+impl From<EngineError> for Problem {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Threshold(_) => Self::bad(error.to_string()),
+            _ => Self::inside(&error),
+        }
+    }
+}
+
+impl From<RecogniseError> for Problem {
+    fn from(error: RecogniseError) -> Self {
+        Self::inside(&error)
+    }
+}
+
+impl From<GalleryError> for Problem {
+    fn from(error: GalleryError) -> Self {
+        let status = match &error {
+            GalleryError::Name { .. } => StatusCode::BAD_REQUEST,
+            GalleryError::EnrolledAs { .. } | GalleryError::NameTaken(_) => StatusCode::CONFLICT,
+            GalleryError::Unknown(name) => {
+                return Self::not_found(format!("nobody named {name} is enrolled"));
+            }
+            _ => return Self::inside(&error),
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<MediaError> for Problem {
+    fn from(error: MediaError) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+    }
+}
+
+impl From<StillError> for Problem {
+    fn from(error: StillError) -> Self {
+        match error {
+            StillError::Detect(error) => error.into(),
+            StillError::Read(_) => Self::inside(&error),
+            _ => Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+        }
+    }
+}
+
+impl From<ConfigError> for Problem {
+    fn from(error: ConfigError) -> Self {
+        Self::bad(error.to_string())
+    }
+}
+
+/// What axum refuses, in its own words.
+macro_rules! rejections {
+    ($($rejection:ty),*) => {$(
+        impl From<$rejection> for Problem {
+            fn from(rejection: $rejection) -> Self {
+                Self::new(rejection.status(), rejection.body_text())
+            }
+        }
+    )*};
+}
+
+rejections!(JsonRejection, BytesRejection, PathRejection, QueryRejection, MultipartError);

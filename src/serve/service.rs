@@ -1,0 +1,196 @@
+//! A service, running.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use super::camera::Common;
+use super::cameras::{Cameras, wanted};
+use super::config::Settings;
+use super::galleries::Galleries;
+use super::site::{Counts, Site};
+use super::store::Store;
+use super::tokens::{NewTokens, Tokens};
+use super::turns::Turns;
+use super::{ServeError, api, lock, now_ms};
+use crate::annotate::{Annotator, Style};
+use crate::engine::Engine;
+use crate::nn::{Device, DeviceChoice, Isa};
+
+/// How long open requests may take to end once the service ends.
+const END_LIMIT: Duration = Duration::from_secs(5);
+/// How often what is too old is looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(15 * 60);
+/// Threads that answer requests; the work on pictures is done on others.
+const ANSWERING_THREADS: usize = 2;
+
+/// Where and with what a service computes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ServiceOptions {
+    /// Where the networks run.
+    pub device: DeviceChoice,
+    /// Instruction set of what runs on the CPU.
+    pub isa: Isa,
+    /// The embedding network: the name of a built-in one or a file.
+    pub model: String,
+    /// Threads that compute at a time; `None` for one per CPU.
+    pub threads: Option<usize>,
+}
+
+impl ServiceOptions {
+    /// The built-in network on the best device there is.
+    pub fn new(isa: Isa) -> Self {
+        let model = crate::nn::weights::SPHEREFACE.name.to_owned();
+        Self { device: DeviceChoice::Auto, isa, model, threads: None }
+    }
+}
+
+/// Sources, API and pages, running until it is stopped.
+pub struct Service {
+    site: Arc<Site>,
+    runtime: Runtime,
+    address: SocketAddr,
+    end: watch::Sender<bool>,
+    server: JoinHandle<()>,
+}
+
+impl Service {
+    /// Starts all sources and listens. Where a token is asked for and there is none yet, tokens are made, which nobody
+    /// can read again.
+    ///
+    /// # Errors
+    /// When the address, the store, the model or a gallery cannot be used.
+    pub fn start(
+        settings: Settings,
+        options: &ServiceOptions,
+    ) -> Result<(Self, Option<NewTokens>), ServeError> {
+        let address = settings.listen;
+        let refused = |source| ServeError::Listen { address, source };
+        let listener = TcpListener::bind(address).map_err(refused)?;
+        listener.set_nonblocking(true).map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let store = Arc::new(Store::open(&settings.config.data)?);
+        store.sweep(settings.config.retention, now_ms())?;
+        let made = if settings.asks_for_token() { NewTokens::make_first(&store)? } else { None };
+        let tokens = settings.asks_for_token().then(|| Tokens::read(&store)).transpose()?;
+        // What draws must be there: sources have nobody to tell.
+        Annotator::new(Style::default())?;
+        let (end, ending) = watch::channel(false);
+        let sources = wanted(&settings, &store)?;
+        let site = Arc::new(site(settings, options, store, tokens, ending)?);
+        // An answer that fails is better found out about before anybody asks.
+        site.gallery()?;
+        site.cameras.set_all(&sources)?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(ANSWERING_THREADS)
+            .thread_name("answer")
+            .enable_all()
+            .build()
+            .map_err(ServeError::Threads)?;
+        let server = runtime.spawn(answer(listener, Arc::clone(&site)));
+        runtime.spawn(sweep(Arc::clone(&site)));
+        Ok((Self { site, runtime, address, end, server }, made))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Goes on with other settings: sources, gallery, limits of pictures and retention. Where it listens and keeps its
+    /// data stays as it is, and so do the numbers of requests and streams at a time.
+    ///
+    /// # Errors
+    /// When a gallery cannot be used.
+    pub fn reload(&self, settings: Settings) -> Result<(), ServeError> {
+        let sources = wanted(&settings, &self.site.store)?;
+        *lock(&self.site.settings) = Arc::new(settings);
+        self.site.galleries.renew(None)?;
+        self.site.cameras.renew_galleries(None)?;
+        self.site.cameras.set_all(&sources)?;
+        Ok(())
+    }
+
+    /// Ends: streams are closed, requests are answered, everybody who is in sight has left, and all of it is stored.
+    pub fn stop(self) {
+        // Nobody may listen any more.
+        let _ = self.end.send(true);
+        let server = self.server;
+        let ended = self.runtime.block_on(async { tokio::time::timeout(END_LIMIT, server).await });
+        if ended.is_err() {
+            tracing::warn!("requests were still open after {} s and are cut off", END_LIMIT.as_secs());
+        }
+        self.site.cameras.remove_all();
+        self.runtime.shutdown_timeout(END_LIMIT);
+    }
+}
+
+fn site(
+    settings: Settings,
+    options: &ServiceOptions,
+    store: Arc<Store>,
+    tokens: Option<Tokens>,
+    ending: watch::Receiver<bool>,
+) -> Result<Site, ServeError> {
+    let device = Device::open(options.device, options.isa).map_err(crate::engine::EngineError::from)?;
+    let builder = Engine::builder().on(device.clone()).model(&options.model);
+    let builder = match options.threads {
+        Some(threads) => builder.threads(threads),
+        None => builder,
+    };
+    let engine = builder.build()?;
+    engine.embedder().prepare(engine.threads());
+    let turns = Arc::new(Turns::new(engine.threads()));
+    let galleries = Arc::new(Galleries::new(&engine));
+    let common = Common { engine: engine.clone(), turns: Arc::clone(&turns), store: Arc::clone(&store) };
+    let limits = settings.config.limits;
+    Ok(Site {
+        cameras: Cameras::new(common, Arc::clone(&galleries), device),
+        settings: Mutex::new(Arc::new(settings)),
+        engine,
+        galleries,
+        store,
+        turns,
+        tokens,
+        requests: Arc::new(Semaphore::new(limits.requests)),
+        streams: Arc::new(Semaphore::new(limits.streams)),
+        started: Instant::now(),
+        ending,
+        counts: Counts::default(),
+    })
+}
+
+/// Answers requests until the service ends.
+async fn answer(listener: TcpListener, site: Arc<Site>) {
+    let mut ending = site.ending.clone();
+    let ended = async move {
+        // It ends as well when nobody is there any more to say so.
+        let _ = ending.wait_for(|ending| *ending).await;
+    };
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("the service cannot listen: {error}"),
+    };
+    let served = axum::serve(listener, api::router(site)).with_graceful_shutdown(ended).await;
+    if let Err(error) = served {
+        tracing::error!("the service cannot answer any more: {error}");
+    }
+}
+
+/// Deletes what is too old, now and then.
+async fn sweep(site: Arc<Site>) {
+    let mut every = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        every.tick().await;
+        let swept =
+            site.wait_for(|site| Ok(site.store.sweep(site.settings().config.retention, now_ms())?)).await;
+        if let Ok(gone @ 1..) = swept {
+            tracing::info!("{gone} events and strangers were too old and are deleted");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! What a stream tells, as events with the best picture and the reason.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use image::RgbImage;
+
+use super::now_ms;
+use super::store::{Event, Kind, NewEvent, NewSight, Store, StoreError, StrangerPicture, Subject};
+use super::why::why;
+use crate::discover::cut_out;
+use crate::embed::Embedding;
+use crate::engine::{self, EventKind, IdentifiedFace, LabelledFrame};
+use crate::identify::{Identification, Who};
+use crate::track::{is_distinct, weight_inside};
+
+/// Longer side of a picture that is kept, in pixels, at most.
+const PICTURE_PX: u32 = 480;
+/// Quality of pictures that are kept, of 100.
+const PICTURE_QUALITY: u8 = 88;
+/// How much better a view must be to take the place of the one before.
+const BETTER: f32 = 1.1;
+
+/// Turns what a stream tells into events of the store.
+pub(super) struct Sightings {
+    source: String,
+    store: Arc<Store>,
+    same_deg: Option<f64>,
+    threshold_deg: Option<f64>,
+    best: BTreeMap<Who, Best>,
+    /// The stream's numbers of strangers, and those of the store.
+    strangers: BTreeMap<u32, i64>,
+    swept_ns: u64,
+}
+
+/// The best view of somebody in sight, and what was last said about them.
+#[derive(Clone)]
+struct Best {
+    weight: f32,
+    portrait: RgbImage,
+    face: [f32; 2],
+    embedded: Option<(f32, Embedding)>,
+    identification: Identification,
+    time_ms: i64,
+    seen_ns: u64,
+}
+
+impl Sightings {
+    /// Nobody is in sight. Strangers nearer than `same_deg` degrees are the same.
+    pub fn new(source: &str, store: Arc<Store>, same_deg: Option<f64>) -> Self {
+        Self {
+            source: source.to_owned(),
+            store,
+            same_deg,
+            threshold_deg: None,
+            best: BTreeMap::new(),
+            strangers: BTreeMap::new(),
+            swept_ns: 0,
+        }
+    }
+
+    /// The angle below which faces are named from now on.
+    pub fn set_threshold(&mut self, threshold_deg: Option<f64>) {
+        self.threshold_deg = threshold_deg;
+    }
+
+    /// Another stream goes on: its numbers of strangers are others.
+    pub fn forget_numbers(&mut self) {
+        self.strangers.clear();
+        self.best.retain(|who, _| matches!(who, Who::Named(_)));
+    }
+
+    /// The number that the store has for a stranger of the stream.
+    pub fn number(&self, stranger: u32) -> Option<i64> {
+        self.strangers.get(&stranger).copied()
+    }
+
+    /// Looks at the faces of a frame, which comes with its picture.
+    pub fn see(&mut self, frame: &LabelledFrame) {
+        let mut rgb: Option<RgbImage> = None;
+        for face in frame.faces.iter().filter(|face| !face.transient) {
+            let Some(who) = face.who() else { continue };
+            let weight = weight_inside(&face.face, &face.quality);
+            let held = self.best.get_mut(&who);
+            let better = held.as_ref().is_none_or(|held| weight > held.weight * BETTER);
+            if let Some(held) = held {
+                held.identification.clone_from(&face.identification);
+                held.time_ms = now_ms();
+                held.seen_ns = frame.pts_ns;
+                held.embed(face, weight);
+                if !better {
+                    continue;
+                }
+            }
+            let Some(picture) = &frame.picture else { continue };
+            let rgb = rgb.get_or_insert_with(|| picture.to_rgb());
+            let Some((portrait, cut)) = cut_out(rgb, &face.face) else { continue };
+            let face_at = cut.bbox.centre();
+            match self.best.get_mut(&who) {
+                Some(held) => {
+                    (held.weight, held.portrait, held.face) = (weight, portrait, face_at);
+                }
+                None => {
+                    let identification = face.identification.clone();
+                    let (time_ms, seen_ns) = (now_ms(), frame.pts_ns);
+                    let mut best = Best {
+                        weight,
+                        portrait,
+                        face: face_at,
+                        embedded: None,
+                        identification,
+                        time_ms,
+                        seen_ns,
+                    };
+                    best.embed(face, weight);
+                    self.best.insert(who, best);
+                }
+            }
+        }
+        self.forget_unseen(frame.pts_ns);
+    }
+
+    /// Those who were never told of, because they had no event, are not kept for ever.
+    fn forget_unseen(&mut self, now_ns: u64) {
+        const TWO_HOURS_NS: u64 = 2 * 3600 * 1_000_000_000;
+        if now_ns.saturating_sub(self.swept_ns) > TWO_HOURS_NS {
+            self.swept_ns = now_ns;
+            self.best.retain(|_, best| now_ns.saturating_sub(best.seen_ns) < TWO_HOURS_NS);
+        }
+    }
+
+    /// Records what happened; says what was recorded.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn tell(&mut self, event: &engine::Event) -> Result<Vec<Arc<Event>>, StoreError> {
+        match &event.kind {
+            EventKind::Appeared => {
+                let subject = self.subject(&event.who)?;
+                let appeared = self.record(Kind::Appeared, event, subject.clone(), None)?;
+                match subject {
+                    Subject::Stranger(_) => Ok(vec![appeared]),
+                    person => Ok(vec![appeared, self.record(Kind::Recognised, event, person, None)?]),
+                }
+            }
+            EventKind::Renamed { from } => self.renamed(event, from).map(|event| event.into_iter().collect()),
+            EventKind::Left => {
+                let subject = self.subject(&event.who)?;
+                if let (Subject::Stranger(number), Some(best)) = (&subject, self.best.get(&event.who)) {
+                    self.store.see_stranger(*number, &best.sight(&self.source))?;
+                }
+                let left = self.record(Kind::Left, event, subject, None)?;
+                self.best.remove(&event.who);
+                Ok(vec![left])
+            }
+        }
+    }
+
+    fn renamed(&mut self, event: &engine::Event, from: &Who) -> Result<Option<Arc<Event>>, StoreError> {
+        self.inherit(from, &event.who);
+        let was = match from {
+            Who::Named(name) => Some(Subject::Person(name.clone())),
+            Who::Stranger(number) => self.number(*number).map(Subject::Stranger),
+            Who::Transient => None,
+        };
+        let subject = self.subject(&event.who)?;
+        // Two numbers of the stream may be one stranger of the store.
+        if was.as_ref() == Some(&subject) {
+            return Ok(None);
+        }
+        let kind = if matches!(subject, Subject::Person(_)) { Kind::Recognised } else { Kind::Corrected };
+        self.record(kind, event, subject, was).map(Some)
+    }
+
+    /// Whoever is somebody else now keeps the better of the views.
+    fn inherit(&mut self, from: &Who, to: &Who) {
+        let Some(before) = self.best.remove(from) else { return };
+        match self.best.get_mut(to) {
+            Some(now) if now.weight >= before.weight => {}
+            Some(now) => {
+                let identification = now.identification.clone();
+                *now = Best { identification, time_ms: now.time_ms, seen_ns: now.seen_ns, ..before };
+            }
+            None => {
+                self.best.insert(to.clone(), before);
+            }
+        }
+    }
+
+    fn record(
+        &self,
+        kind: Kind,
+        event: &engine::Event,
+        subject: Subject,
+        was: Option<Subject>,
+    ) -> Result<Arc<Event>, StoreError> {
+        let best = self.best.get(&event.who);
+        self.store.record(&NewEvent {
+            time_ms: best.map_or_else(now_ms, |best| best.time_ms),
+            kind,
+            source: self.source.clone(),
+            subject,
+            was,
+            angle_deg: event.angle_deg,
+            why: why(best.map_or(&Identification::UNKNOWN, |best| &best.identification), self.threshold_deg),
+            picture: best.map(|best| jpeg(&best.portrait)),
+        })
+    }
+
+    /// Whom the store takes somebody for; a stranger nobody has seen before gets a number.
+    fn subject(&mut self, who: &Who) -> Result<Subject, StoreError> {
+        let number = match who {
+            Who::Named(name) => return Ok(Subject::Person(name.clone())),
+            Who::Stranger(number) => *number,
+            Who::Transient => 0,
+        };
+        if let Some(&known) = self.strangers.get(&number)
+            && self.store.stranger(known)?.is_some()
+        {
+            return Ok(Subject::Stranger(known));
+        }
+        let Some(best) = self.best.get(who) else {
+            return Ok(Subject::Stranger(self.strangers.get(&number).copied().unwrap_or_default()));
+        };
+        let sight = best.sight(&self.source);
+        let others: Vec<i64> = self.in_sight().collect();
+        let like = match (&sight.embedding, self.same_deg) {
+            (Some(embedding), Some(same_deg)) => self.store.stranger_like(embedding, same_deg, &others),
+            _ => None,
+        };
+        let id = match like {
+            Some(id) => {
+                self.store.stranger_came(id, &self.source, sight.time_ms)?;
+                id
+            }
+            None => self.store.add_stranger(&sight)?,
+        };
+        self.strangers.insert(number, id);
+        Ok(Subject::Stranger(id))
+    }
+
+    /// Strangers who are in sight with a number of the store.
+    fn in_sight(&self) -> impl Iterator<Item = i64> {
+        self.best.keys().filter_map(|who| match who {
+            Who::Stranger(number) => self.number(*number),
+            _ => None,
+        })
+    }
+}
+
+impl Best {
+    /// Keeps the embedding of a view, where it has one and is better than the one before.
+    fn embed(&mut self, face: &IdentifiedFace, weight: f32) {
+        if let Some(embedding) = &face.embedding
+            && is_distinct(weight, face.face.score)
+            && self.embedded.as_ref().is_none_or(|(held, _)| weight > *held)
+        {
+            self.embedded = Some((weight, embedding.clone()));
+        }
+    }
+
+    fn sight(&self, source: &str) -> NewSight {
+        let (picture, face) = small(&self.portrait, self.face);
+        NewSight {
+            time_ms: self.time_ms,
+            source: source.to_owned(),
+            weight: self.weight,
+            embedding: self.embedded.as_ref().map(|(_, embedding)| embedding.clone()),
+            picture: StrangerPicture { jpeg: encode(&picture, PICTURE_QUALITY), face },
+        }
+    }
+}
+
+fn jpeg(portrait: &RgbImage) -> Vec<u8> {
+    encode(&small(portrait, [0.0; 2]).0, PICTURE_QUALITY)
+}
+
+/// A picture no larger than is kept, and where a point of it lies then.
+fn small(picture: &RgbImage, [x, y]: [f32; 2]) -> (RgbImage, [f32; 2]) {
+    let longer = picture.width().max(picture.height());
+    if longer <= PICTURE_PX {
+        return (picture.clone(), [x, y]);
+    }
+    let scale = PICTURE_PX as f32 / longer as f32;
+    let side = |side: u32| ((side as f32 * scale) as u32).max(1);
+    let small = image::imageops::thumbnail(picture, side(picture.width()), side(picture.height()));
+    (small, [x * scale, y * scale])
+}
+
+/// A picture as JPEG.
+pub(super) fn encode(picture: &RgbImage, quality: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, quality);
+    // Nothing can fail in memory but a picture without pixels, which shows nothing.
+    if encoder.encode_image(picture).is_err() {
+        bytes.clear();
+    }
+    bytes
+}

@@ -1,0 +1,123 @@
+//! What all requests share.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::cameras::Cameras;
+use super::config::Settings;
+use super::galleries::Galleries;
+use super::lock;
+use super::problem::Problem;
+use super::store::Store;
+use super::tokens::Tokens;
+use super::turns::Turns;
+use crate::engine::{Engine, EngineError, Gallery};
+use crate::gallery::GalleryFolder;
+
+/// What a request finds.
+pub(super) type App = Arc<Site>;
+
+/// The service as requests see it.
+pub(super) struct Site {
+    pub settings: Mutex<Arc<Settings>>,
+    pub engine: Engine,
+    pub galleries: Arc<Galleries>,
+    pub cameras: Cameras,
+    pub store: Arc<Store>,
+    pub turns: Arc<Turns>,
+    /// Where a token is asked for.
+    pub tokens: Option<Tokens>,
+    pub requests: Arc<Semaphore>,
+    pub streams: Arc<Semaphore>,
+    pub started: Instant,
+    /// Becomes true when the service ends.
+    pub ending: watch::Receiver<bool>,
+    pub counts: Counts,
+}
+
+/// What is counted of requests.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub requests: AtomicU64,
+    pub refused: AtomicU64,
+    pub busy: AtomicU64,
+}
+
+impl Site {
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&lock(&self.settings))
+    }
+
+    /// Leave to work on a request with pictures.
+    ///
+    /// # Errors
+    /// When as many as may are at work.
+    pub fn may_work(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let busy = |_| Problem::busy("as many pictures as may be are looked at: come again");
+        Arc::clone(&self.requests).try_acquire_owned().map_err(busy)
+    }
+
+    /// Leave for a stream of pictures or events.
+    ///
+    /// # Errors
+    /// When as many as may are open.
+    pub fn may_stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let busy = |_| Problem::busy("as many streams as may be are open: close one, or come again");
+        Arc::clone(&self.streams).try_acquire_owned().map_err(busy)
+    }
+
+    /// The people that requests are about; `None` where nobody is enrolled.
+    ///
+    /// # Errors
+    /// When their folder cannot be read.
+    pub fn gallery(&self) -> Result<Option<Gallery>, EngineError> {
+        let settings = self.settings();
+        self.galleries.get(&settings.config.gallery, settings.threshold)
+    }
+
+    /// Changes the people while nobody else does; running sources decide by them from the next frame on.
+    ///
+    /// # Errors
+    /// What `change` meets, and when the folder cannot be made or read.
+    pub fn edit_people<T>(
+        &self,
+        change: impl FnOnce(&GalleryFolder) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let folder = self.settings().config.gallery.clone();
+        let changed = self.galleries.edit(&folder, || change(&GalleryFolder::create(&folder)?))?;
+        self.cameras.renew_galleries(Some(&folder))?;
+        Ok(changed)
+    }
+
+    /// Runs `work` where it may compute, in its turn.
+    ///
+    /// # Errors
+    /// What `work` meets.
+    pub async fn compute<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Site) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let site = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = site.turns.take();
+            work(&site)
+        });
+        done.await.unwrap_or_else(|error| Err(Problem::inside(&error)))
+    }
+
+    /// Runs `work` where it may wait for a disk.
+    ///
+    /// # Errors
+    /// What `work` meets.
+    pub async fn wait_for<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Site) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let site = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&site));
+        done.await.unwrap_or_else(|error| Err(Problem::inside(&error)))
+    }
+}

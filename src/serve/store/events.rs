@@ -1,0 +1,322 @@
+//! What happened.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension, Row, params, params_from_iter};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Store, StoreError};
+
+/// Most events in one answer.
+pub const MOST_EVENTS: usize = 1000;
+
+/// What can happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Somebody who was not in sight is.
+    Appeared,
+    /// Somebody in sight has a name: at once, or later, when enough was seen of them.
+    Recognised,
+    /// Somebody in sight is somebody else than was thought, and has no name now.
+    Corrected,
+    /// Somebody has been out of sight for a while.
+    Left,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Appeared, Self::Recognised, Self::Corrected, Self::Left];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Appeared => "appeared",
+            Self::Recognised => "recognised",
+            Self::Corrected => "corrected",
+            Self::Left => "left",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        found.ok_or_else(|| {
+            format!("`{text}` is no kind of event: write appeared, recognised, corrected or left")
+        })
+    }
+}
+
+/// Whom it happened to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// Somebody enrolled, by name.
+    Person(String),
+    /// A stranger of the store, by number.
+    Stranger(i64),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Person(name) => f.write_str(name),
+            Self::Stranger(number) => write!(f, "Unknown {number}"),
+        }
+    }
+}
+
+/// An event to record.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// When, in milliseconds since 1970.
+    pub time_ms: i64,
+    /// What.
+    pub kind: Kind,
+    /// Where.
+    pub source: String,
+    /// To whom.
+    pub subject: Subject,
+    /// Whom they were taken for before.
+    pub was: Option<Subject>,
+    /// The angle to the nearest person of the gallery in degrees, named or not.
+    pub angle_deg: Option<f32>,
+    /// What the name rests on.
+    pub why: String,
+    /// The best view so far, as JPEG.
+    pub picture: Option<Vec<u8>>,
+}
+
+/// An event as recorded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Its number; later events have larger ones.
+    pub id: i64,
+    /// When, in milliseconds since 1970.
+    pub time_ms: i64,
+    /// The same as people write it (RFC 3339).
+    pub time: String,
+    /// What happened.
+    pub kind: Kind,
+    /// The source that saw it.
+    pub source: String,
+    /// The name of somebody enrolled; `null` for a stranger.
+    pub person: Option<String>,
+    /// The number of a stranger; `null` for somebody enrolled who never was one.
+    pub stranger: Option<i64>,
+    /// What to call them: the name, or "Unknown 3".
+    pub who: String,
+    /// Whom they were taken for before.
+    pub was: Option<String>,
+    /// The angle to the nearest person of the gallery in degrees, named or not.
+    pub angle_deg: Option<f32>,
+    /// What the name rests on.
+    pub why: String,
+    /// Where the picture is; `null` where there is none.
+    pub picture: Option<String>,
+}
+
+/// Which events are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct EventQuery {
+    /// Of this person.
+    pub person: Option<String>,
+    /// Of this stranger.
+    pub stranger: Option<i64>,
+    /// Of this source.
+    pub source: Option<String>,
+    /// Of this kind.
+    pub kind: Option<Kind>,
+    /// Not before, in milliseconds since 1970.
+    pub since_ms: Option<i64>,
+    /// Before, in milliseconds since 1970.
+    pub until_ms: Option<i64>,
+    /// With smaller numbers than this.
+    pub before: Option<i64>,
+    /// With larger numbers than this.
+    pub after: Option<i64>,
+    /// From the oldest to the newest; otherwise the newest first.
+    pub oldest_first: bool,
+    /// So many at most; 0 for as many as one answer holds.
+    pub limit: usize,
+}
+
+const COLUMNS: &str = "id, time_ms, kind, source, person, stranger, was, angle_deg, why, picture IS NOT NULL";
+
+impl Store {
+    /// Records an event, then tells it to all subscribers.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nobody is told then.
+    pub fn record(&self, event: &NewEvent) -> Result<Arc<Event>, StoreError> {
+        let (person, stranger) = match &event.subject {
+            Subject::Person(name) => (Some(name.clone()), None),
+            Subject::Stranger(number) => (None, Some(*number)),
+        };
+        let sql = self.sql();
+        let insert = || -> rusqlite::Result<i64> {
+            let mut insert = sql.prepare(
+                "INSERT INTO events (time_ms, kind, source, person, stranger, was, angle_deg, why, picture)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?;
+            insert.insert(params![
+                event.time_ms,
+                event.kind.name(),
+                event.source,
+                person,
+                stranger,
+                event.was.as_ref().map(ToString::to_string),
+                event.angle_deg,
+                event.why,
+                event.picture,
+            ])
+        };
+        let id = insert().map_err(|source| self.error(source))?;
+        let recorded = Arc::new(Event {
+            id,
+            time_ms: event.time_ms,
+            time: rfc3339(event.time_ms),
+            kind: event.kind,
+            source: event.source.clone(),
+            who: event.subject.to_string(),
+            person,
+            stranger,
+            was: event.was.as_ref().map(ToString::to_string),
+            angle_deg: event.angle_deg,
+            why: event.why.clone(),
+            picture: event.picture.as_ref().map(|_| picture_of(id)),
+        });
+        // While the connection is held: subscribers hear events in the order of their numbers. Nobody may listen.
+        let _ = self.told.send(Arc::clone(&recorded));
+        drop(sql);
+        Ok(recorded)
+    }
+
+    /// Events, the newest first unless asked for otherwise.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn events(&self, query: &EventQuery) -> Result<Vec<Event>, StoreError> {
+        use rusqlite::types::Value;
+        let mut conditions = String::from("1");
+        let mut values: Vec<Value> = Vec::new();
+        let mut with = |condition: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                values.push(value);
+                conditions += &format!(" AND {condition} ?{}", values.len());
+            }
+        };
+        let text = |text: &Option<String>| text.clone().map(Value::Text);
+        let whole = |number: Option<i64>| number.map(Value::Integer);
+        with("person =", text(&query.person));
+        with("stranger =", whole(query.stranger));
+        with("source =", text(&query.source));
+        with("kind =", query.kind.map(|kind| Value::Text(kind.name().to_owned())));
+        with("time_ms >=", whole(query.since_ms));
+        with("time_ms <", whole(query.until_ms));
+        with("id <", whole(query.before));
+        with("id >", whole(query.after));
+        let limit = if query.limit == 0 { MOST_EVENTS } else { query.limit.min(MOST_EVENTS) };
+        let order = if query.oldest_first { "ASC" } else { "DESC" };
+        let ask =
+            format!("SELECT {COLUMNS} FROM events WHERE {conditions} ORDER BY id {order} LIMIT {limit}");
+        self.with(|sql| sql.prepare(&ask)?.query_map(params_from_iter(values), read)?.collect())
+    }
+
+    /// One event.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn event(&self, id: i64) -> Result<Option<Event>, StoreError> {
+        let ask = format!("SELECT {COLUMNS} FROM events WHERE id = ?1");
+        self.with(|sql| sql.query_row(&ask, [id], read).optional())
+    }
+
+    /// The picture of an event, as JPEG.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn event_picture(&self, id: i64) -> Result<Option<Vec<u8>>, StoreError> {
+        let ask = "SELECT picture FROM events WHERE id = ?1";
+        self.with(|sql| Ok(sql.query_row(ask, [id], |row| row.get(0)).optional()?.flatten()))
+    }
+
+    /// The number of the last event; 0 before the first.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn last_event(&self) -> Result<i64, StoreError> {
+        self.with(|sql| sql.query_row("SELECT COALESCE(MAX(id), 0) FROM events", [], |row| row.get(0)))
+    }
+
+    /// Deletes all events of a person, with their pictures; says how many.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn forget_person(&self, name: &str) -> Result<usize, StoreError> {
+        let was = "UPDATE events SET was = NULL WHERE was = ?1";
+        let gone = self.change(|sql| {
+            sql.execute(was, [name])?;
+            sql.execute("DELETE FROM events WHERE person = ?1", [name])
+        })?;
+        self.empty_log()?;
+        Ok(gone)
+    }
+
+    /// Gives the events of a person another name.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn rename_person(&self, from: &str, to: &str) -> Result<(), StoreError> {
+        self.change(|sql| {
+            sql.execute("UPDATE events SET person = ?2 WHERE person = ?1", [from, to])?;
+            sql.execute("UPDATE events SET was = ?2 WHERE was = ?1", [from, to])
+        })?;
+        Ok(())
+    }
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let (id, time_ms): (i64, i64) = (row.get(0)?, row.get(1)?);
+    let (person, stranger): (Option<String>, Option<i64>) = (row.get(4)?, row.get(5)?);
+    let kind: String = row.get(2)?;
+    let with_picture: bool = row.get(9)?;
+    let who = match (&person, stranger) {
+        (Some(name), _) => name.clone(),
+        (None, number) => Subject::Stranger(number.unwrap_or_default()).to_string(),
+    };
+    Ok(Event {
+        id,
+        time_ms,
+        time: rfc3339(time_ms),
+        kind: kind.parse().map_err(|_| rusqlite::Error::InvalidQuery)?,
+        source: row.get(3)?,
+        person,
+        stranger,
+        who,
+        was: row.get(6)?,
+        angle_deg: row.get(7)?,
+        why: row.get(8)?,
+        picture: with_picture.then(|| picture_of(id)),
+    })
+}
+
+fn picture_of(id: i64) -> String {
+    format!("/api/v1/events/{id}/picture")
+}
+
+/// A time as people write it, in UTC.
+pub(in crate::serve) fn rfc3339(time_ms: i64) -> String {
+    let time = chrono::DateTime::from_timestamp_millis(time_ms).unwrap_or_default();
+    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}

@@ -1,0 +1,293 @@
+//! What happened, who was a stranger, and who may: in SQLite.
+//!
+//! One file, `service.sqlite3`, that other programs may read while the service runs. Times are milliseconds since 1970.
+//!
+//! | table | a row is |
+//! |---|---|
+//! | `events` | somebody appeared, was recognised, or left; with a picture |
+//! | `strangers` | somebody nobody has named, with their best picture and its embedding |
+//! | `tokens` | the hash of a token |
+//! | `sources` | a source that was added or changed by the API, or removed by it |
+//! | `changes` | who changed what, and when |
+//!
+//! What is recorded is on the disk before anybody is told of it (write-ahead log, `synchronous = FULL`), and what is
+//! deleted is overwritten (`secure_delete`).
+
+mod events;
+mod strangers;
+
+pub(super) use events::rfc3339;
+pub use events::{Event, EventQuery, Kind, NewEvent, Subject};
+pub use strangers::{NewSight, Stranger, StrangerPicture};
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::broadcast;
+
+use super::config::Retention;
+use super::{lock, now_ms};
+use crate::embed::Embedding;
+
+/// Events that a subscriber may lag behind before it has to ask the store for what it missed.
+const WAITING_EVENTS: usize = 1024;
+
+/// Milliseconds of a day.
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// Raised when the tables change.
+const LAYOUT: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    time_ms INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    source TEXT NOT NULL,
+    person TEXT,
+    stranger INTEGER,
+    was TEXT,
+    angle_deg REAL,
+    why TEXT NOT NULL,
+    picture BLOB
+);
+CREATE INDEX IF NOT EXISTS events_by_time ON events (time_ms);
+CREATE INDEX IF NOT EXISTS events_by_person ON events (person, id);
+CREATE INDEX IF NOT EXISTS events_by_source ON events (source, id);
+CREATE INDEX IF NOT EXISTS events_by_stranger ON events (stranger, id);
+CREATE TABLE IF NOT EXISTS strangers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    first_ms INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL,
+    visits INTEGER NOT NULL,
+    last_source TEXT NOT NULL,
+    weight REAL NOT NULL,
+    model TEXT,
+    embedding BLOB,
+    picture BLOB NOT NULL,
+    face_x REAL NOT NULL,
+    face_y REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS tokens (role TEXT PRIMARY KEY, hash BLOB NOT NULL, made_ms INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS sources (name TEXT PRIMARY KEY, settings TEXT);
+CREATE TABLE IF NOT EXISTS changes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL
+);
+";
+
+/// Why the store refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The folder cannot be made.
+    #[error("{} cannot be written: {source}", .path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// SQLite refuses.
+    #[error("the store {} cannot be used: {source}", .path.display())]
+    Sql {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// A newer program wrote it.
+    #[error("the store {} was written by a newer program (layout {found}): use that one", .path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        found: i64,
+    },
+}
+
+/// The store of a service.
+pub struct Store {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+    told: broadcast::Sender<Arc<Event>>,
+    /// Embeddings of strangers, to know them again.
+    known: Mutex<Vec<(i64, Embedding)>>,
+}
+
+impl Store {
+    /// Opens the store in a folder, which is made where there is none.
+    ///
+    /// # Errors
+    /// When the folder cannot be made, or the file is no store.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(folder)
+            .map_err(|source| StoreError::Folder { path: folder.to_owned(), source })?;
+        let path = folder.join("service.sqlite3");
+        let sql = |source| StoreError::Sql { path: path.clone(), source };
+        let connection = Connection::open(&path).map_err(sql)?;
+        private(&path);
+        let found = prepare(&connection).map_err(sql)?;
+        if found > LAYOUT {
+            return Err(StoreError::Newer { path, found });
+        }
+        let (told, _) = broadcast::channel(WAITING_EVENTS);
+        let store = Self { path, connection: Mutex::new(connection), told, known: Mutex::default() };
+        store.remember_strangers()?;
+        Ok(store)
+    }
+
+    /// Tells every event that is recorded from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.told.subscribe()
+    }
+
+    /// Deletes what is older than it may be; says how many events and strangers went.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn sweep(&self, retention: Retention, now_ms: i64) -> Result<usize, StoreError> {
+        let since = |days: u32| match days {
+            0 => i64::MIN,
+            days => now_ms - i64::from(days) * DAY_MS,
+        };
+        let (strangers, known) = (since(retention.strangers_days), since(retention.known_days));
+        let gone = self.change(|sql| {
+            Ok(sql.execute("DELETE FROM events WHERE person IS NULL AND time_ms < ?1", [strangers])?
+                + sql.execute("DELETE FROM events WHERE person IS NOT NULL AND time_ms < ?1", [known])?
+                + sql.execute("DELETE FROM strangers WHERE last_ms < ?1", [strangers])?)
+        })?;
+        if gone > 0 {
+            self.empty_log()?;
+            self.remember_strangers()?;
+        }
+        Ok(gone)
+    }
+
+    /// Puts down who changed what.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn note(&self, who: &str, what: &str) -> Result<(), StoreError> {
+        self.with(|sql| {
+            sql.execute(
+                "INSERT INTO changes (time_ms, who, what) VALUES (?1, ?2, ?3)",
+                params![now_ms(), who, what],
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Who changed what, the newest first.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn notes(&self, limit: usize) -> Result<Vec<(i64, String, String)>, StoreError> {
+        self.with(|sql| {
+            let mut ask = sql.prepare("SELECT time_ms, who, what FROM changes ORDER BY id DESC LIMIT ?1")?;
+            ask.query_map([limit as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+        })
+    }
+
+    /// The hash of the token of a role.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn token(&self, role: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.with(|sql| {
+            sql.query_row("SELECT hash FROM tokens WHERE role = ?1", [role], |row| row.get(0)).optional()
+        })
+    }
+
+    /// Sets it.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn set_token(&self, role: &str, hash: &[u8]) -> Result<(), StoreError> {
+        self.with(|sql| {
+            sql.execute("INSERT OR REPLACE INTO tokens VALUES (?1, ?2, ?3)", params![role, hash, now_ms()])
+        })?;
+        Ok(())
+    }
+
+    /// Sources that the API added or changed, as JSON; `None` for one that it removed.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn sources(&self) -> Result<Vec<(String, Option<String>)>, StoreError> {
+        self.with(|sql| {
+            let mut ask = sql.prepare("SELECT name, settings FROM sources ORDER BY name")?;
+            ask.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })
+    }
+
+    /// Keeps what the API made of a source.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn set_source(&self, name: &str, settings: Option<&str>) -> Result<(), StoreError> {
+        self.with(|sql| {
+            sql.execute("INSERT OR REPLACE INTO sources VALUES (?1, ?2)", params![name, settings])
+        })?;
+        Ok(())
+    }
+
+    /// Writes the log into the file and empties it: what was deleted is in neither.
+    fn empty_log(&self) -> Result<(), StoreError> {
+        self.with(|sql| sql.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        work(&self.sql()).map_err(|source| self.error(source))
+    }
+
+    /// All of `work`, or nothing of it.
+    fn change<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        let mut sql = self.sql();
+        let all = || -> rusqlite::Result<T> {
+            let transaction = sql.transaction()?;
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        };
+        let done = { all }();
+        done.map_err(|source| self.error(source))
+    }
+
+    fn sql(&self) -> MutexGuard<'_, Connection> {
+        lock(&self.connection)
+    }
+
+    fn error(&self, source: rusqlite::Error) -> StoreError {
+        StoreError::Sql { path: self.path.clone(), source }
+    }
+}
+
+/// Faces are nobody else's business.
+fn private(path: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // On a file system without rights there are none to take.
+        let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+}
+
+/// Sets SQLite up and makes the tables; says by which layout they were made.
+fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
+    connection.query_row("PRAGMA secure_delete = ON", [], |_| Ok(()))?;
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found <= LAYOUT {
+        connection.execute_batch(TABLES)?;
+        connection.execute_batch(&format!("PRAGMA user_version = {LAYOUT}"))?;
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;
