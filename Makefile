@@ -7,7 +7,7 @@ SPHEREFACE := target/release/sphereface
 PREFIX ?= /usr/local
 INSTALLED = $(DESTDIR)$(PREFIX)
 
-.PHONY: demo test install uninstall lint cuda clean
+.PHONY: demo serve test install uninstall lint cuda clean
 
 # Installs what is missing, builds, enrols the three people of the bundled sample and
 # writes the sample with their names on it.
@@ -15,6 +15,12 @@ demo: build
 	$(SPHEREFACE) enroll --dir samples/people --gallery gallery
 	$(SPHEREFACE) label samples/sample.mp4 -o named.mp4 --gallery gallery
 	@echo "The annotated video is $(CURDIR)/named.mp4"
+
+# Shows the service with the bundled sample as a camera; Ctrl-C ends it.
+serve: build
+	$(SPHEREFACE) enroll --dir samples/people --gallery target/serve/gallery
+	$(SPHEREFACE) serve --source sample=samples/sample.mp4 --repeat \
+	    --gallery target/serve/gallery --data target/serve/data
 
 .PHONY: build
 build:

@@ -557,7 +557,7 @@ impl Worker {
 
     fn take_gallery(&mut self) -> Option<Gallery> {
         let gallery = lock(&self.shared.gallery).clone();
-        self.sightings.set_threshold(gallery.as_ref().map(|gallery| gallery.threshold().angle_deg()));
+        self.sightings.set_gallery(gallery.as_ref());
         let colours = gallery.as_ref().map(|gallery| gallery.colours().clone()).unwrap_or_default();
         // Without the font nothing is drawn; the service checked it at the start.
         self.annotator =
@@ -691,5 +691,24 @@ mod tests {
         state.recent = (0..100).map(|delay| (now, f64::from(delay))).collect();
         let told = state.tell();
         assert_eq!((told.delay_ms, told.delay_95_ms), (Some(50.0), Some(95.0)));
+    }
+
+    #[test]
+    fn the_newest_frame_takes_the_place_of_one_that_nobody_answered_and_that_is_counted() {
+        let shared = Shared {
+            name: "door".into(),
+            stop: StopHandle::new(),
+            newest: Mutex::default(),
+            arrived: Condvar::new(),
+            state: Mutex::new(State::new(Phase::Running)),
+            gallery: Mutex::new(None),
+            tile: watch::Sender::new(None),
+        };
+        let picture = |width: usize| Arc::new(Picture::from_rgb(&image::RgbImage::new(width as u32, 2)));
+        for width in [2, 4, 6] {
+            shared.offer(picture(width));
+        }
+        let (newest, _) = lock(&shared.newest).frame.take().unwrap();
+        assert_eq!((newest.width(), lock(&shared.state).left_out), (6, 2));
     }
 }

@@ -123,30 +123,44 @@ impl Cameras {
     }
 }
 
-/// The sources of a configuration, with what the API made of them since.
+/// The sources of a configuration, with what the API made of them since. What a source opens is the configuration's to
+/// say, where it has the source.
 ///
 /// # Errors
-/// When the store refuses. What the store has that makes no sense any more is left out.
+/// When the store refuses. What the store has that makes no sense any more, or is not allowed any more, is left out.
 pub(super) fn wanted(settings: &Settings, store: &Store) -> Result<Vec<SourceSettings>, StoreError> {
     let mut wanted: BTreeMap<String, SourceSettings> =
         settings.sources.iter().map(|one| (one.config.name.clone(), one.clone())).collect();
     for (name, kept) in store.sources()? {
-        let Some(kept) = kept else {
-            wanted.remove(&name);
-            continue;
-        };
-        let read = serde_json::from_str::<SourceConfig>(&kept).map_err(|error| error.to_string());
-        let checked = read.and_then(|config| {
-            let checked: Result<_, ConfigError> =
-                config.settings(&settings.config.gallery, settings.threshold);
-            checked.map_err(|error| error.to_string())
-        });
-        match checked {
-            Ok(checked) => {
-                wanted.insert(name, checked);
+        let configured = wanted.remove(&name);
+        let Some(kept) = kept else { continue };
+        match merged(settings, configured.as_ref(), &kept) {
+            Ok(merged) => {
+                wanted.insert(name, merged);
             }
-            Err(error) => tracing::warn!(source = name, "its settings in the store are left out: {error}"),
+            Err(error) => {
+                tracing::warn!(source = name, "its settings in the store are left out: {error}");
+                wanted.extend(configured.map(|configured| (name, configured)));
+            }
         }
     }
     Ok(wanted.into_values().collect())
+}
+
+/// A source of the store, with what it opens from the configuration where that has it.
+fn merged(
+    settings: &Settings,
+    configured: Option<&SourceSettings>,
+    kept: &str,
+) -> Result<SourceSettings, String> {
+    let mut config: SourceConfig = serde_json::from_str(kept).map_err(|error| error.to_string())?;
+    if let Some(SourceSettings { config: SourceConfig { input, gallery, .. }, .. }) = configured {
+        (config.input, config.gallery) = (input.clone(), gallery.clone());
+    }
+    let checked: Result<_, ConfigError> = config.settings(&settings.config.gallery, settings.threshold);
+    let checked = checked.map_err(|error| error.to_string())?;
+    match configured.is_some() || settings.allowed.allows(&checked.input) {
+        true => Ok(checked),
+        false => Err("the configuration does not allow its input any more".to_owned()),
+    }
 }

@@ -1,6 +1,6 @@
 //! What a stream tells, as events with the best picture and the reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use image::RgbImage;
@@ -10,7 +10,7 @@ use super::store::{Event, Kind, NewEvent, NewSight, Store, StoreError, StrangerP
 use super::why::why;
 use crate::discover::cut_out;
 use crate::embed::Embedding;
-use crate::engine::{self, EventKind, IdentifiedFace, LabelledFrame};
+use crate::engine::{self, EventKind, Gallery, IdentifiedFace, LabelledFrame};
 use crate::identify::{Identification, Who};
 use crate::track::{is_distinct, weight_inside};
 
@@ -27,6 +27,8 @@ pub(super) struct Sightings {
     store: Arc<Store>,
     same_deg: Option<f64>,
     threshold_deg: Option<f64>,
+    /// Who is enrolled.
+    people: BTreeSet<String>,
     best: BTreeMap<Who, Best>,
     /// The stream's numbers of strangers, and those of the store.
     strangers: BTreeMap<u32, i64>,
@@ -53,15 +55,17 @@ impl Sightings {
             store,
             same_deg,
             threshold_deg: None,
+            people: BTreeSet::new(),
             best: BTreeMap::new(),
             strangers: BTreeMap::new(),
             swept_ns: 0,
         }
     }
 
-    /// The angle below which faces are named from now on.
-    pub fn set_threshold(&mut self, threshold_deg: Option<f64>) {
-        self.threshold_deg = threshold_deg;
+    /// Decides by another gallery from now on.
+    pub fn set_gallery(&mut self, gallery: Option<&Gallery>) {
+        self.threshold_deg = gallery.map(|gallery| gallery.threshold().angle_deg());
+        self.people = gallery.into_iter().flat_map(Gallery::people).map(str::to_owned).collect();
     }
 
     /// Another stream goes on: its numbers of strangers are others.
@@ -145,6 +149,10 @@ impl Sightings {
             }
             EventKind::Renamed { from } => self.renamed(event, from).map(|event| event.into_iter().collect()),
             EventKind::Left => {
+                if self.is_forgotten(&event.who)? {
+                    self.best.remove(&event.who);
+                    return Ok(Vec::new());
+                }
                 let subject = self.subject(&event.who)?;
                 if let (Subject::Stranger(number), Some(best)) = (&subject, self.best.get(&event.who)) {
                     self.store.see_stranger(*number, &best.sight(&self.source))?;
@@ -156,10 +164,26 @@ impl Sightings {
         }
     }
 
+    /// Whether somebody was deleted while in sight: nothing more is told of them.
+    fn is_forgotten(&mut self, who: &Who) -> Result<bool, StoreError> {
+        match who {
+            Who::Named(name) => Ok(!self.people.contains(name)),
+            Who::Stranger(number) => match self.number(*number) {
+                Some(known) => {
+                    Ok(self.store.stranger(known)?.is_none() && self.strangers.remove(number).is_some())
+                }
+                None => Ok(false),
+            },
+            Who::Transient => Ok(true),
+        }
+    }
+
     fn renamed(&mut self, event: &engine::Event, from: &Who) -> Result<Option<Arc<Event>>, StoreError> {
         self.inherit(from, &event.who);
         let was = match from {
-            Who::Named(name) => Some(Subject::Person(name.clone())),
+            Who::Named(name) if self.people.contains(name) => Some(Subject::Person(name.clone())),
+            // Somebody deleted them: nothing of them is kept, not even that it was them.
+            Who::Named(_) => None,
             Who::Stranger(number) => self.number(*number).map(Subject::Stranger),
             Who::Transient => None,
         };
@@ -296,4 +320,141 @@ pub(super) fn encode(picture: &RgbImage, quality: u8) -> Vec<u8> {
         bytes.clear();
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::{BBox, Face, Quality};
+    use crate::embed::Embedding;
+    use crate::media::Picture;
+    use crate::nn::ModelId;
+    use crate::serve::store::EventQuery;
+    use crate::track::TrackId;
+
+    const SAME_DEG: f64 = 60.0;
+
+    fn at(deg: f64) -> Embedding {
+        let vector = vec![deg.to_radians().cos() as f32, deg.to_radians().sin() as f32];
+        Embedding::new(ModelId([1; 8]), vector).unwrap()
+    }
+
+    /// A frame with a face of somebody, `side` pixels large, whose embedding lies at `deg` degrees.
+    fn frame(index: u64, who: &Who, side: f32, deg: f64) -> LabelledFrame {
+        let bbox = BBox { x1: 100.0, y1: 50.0, x2: 100.0 + side, y2: 50.0 + side };
+        let quality = Quality { size_px: side, yaw_deg: 0.0, pitch_deg: 0.0, roll_deg: 0.0, sharpness: 0.3 };
+        let mut face = IdentifiedFace::unknown(Face { bbox, score: 1.0, landmarks: [[0.0; 2]; 5] }, quality);
+        face.track = Some(TrackId(1));
+        face.embedding = Some(at(deg));
+        match who {
+            Who::Named(name) => face.identification.name = Some(name.clone()),
+            Who::Stranger(number) => face.stranger = Some(*number),
+            Who::Transient => face.transient = true,
+        }
+        let picture = Picture::from_rgb(&RgbImage::from_pixel(640, 360, image::Rgb([90, 120, 60])));
+        let pts_ns = index * 200_000_000;
+        let (duration_ns, picture) = (200_000_000, Some(Arc::new(picture)));
+        LabelledFrame { index, pts_ns, duration_ns, cut: false, faces: vec![face], picture }
+    }
+
+    fn event(kind: EventKind, who: &Who) -> engine::Event {
+        let (track, who) = (TrackId(1), who.clone());
+        engine::Event { kind, track, who, pts_ns: 0, frame: 0, angle_deg: Some(41.0) }
+    }
+
+    struct World {
+        sightings: Sightings,
+        store: Arc<Store>,
+        _folder: tempfile::TempDir,
+    }
+
+    fn world() -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(folder.path()).unwrap());
+        let mut sightings = Sightings::new("door", Arc::clone(&store), Some(SAME_DEG));
+        sightings.people.insert("Ada".into());
+        World { sightings, store, _folder: folder }
+    }
+
+    impl World {
+        fn tell(&mut self, kind: EventKind, who: &Who) -> Vec<String> {
+            let told = self.sightings.tell(&event(kind, who)).unwrap();
+            let one = |event: &Arc<Event>| match &event.was {
+                Some(was) => format!("{} {}, was {was}", event.who, event.kind),
+                None => format!("{} {}", event.who, event.kind),
+            };
+            told.iter().map(one).collect()
+        }
+
+        fn width_of_last_picture(&self) -> u32 {
+            let last = self.store.last_event().unwrap();
+            image::load_from_memory(&self.store.event_picture(last).unwrap().unwrap()).unwrap().width()
+        }
+    }
+
+    #[test]
+    fn a_stranger_who_turns_out_to_be_somebody_is_told_with_the_best_view_so_far() {
+        let mut world = world();
+        let (stranger, ada) = (Who::Stranger(7), Who::Named("Ada".into()));
+        world.sightings.see(&frame(0, &stranger, 50.0, 0.0));
+        assert_eq!(world.tell(EventKind::Appeared, &stranger), ["Unknown 1 appeared"]);
+        assert_eq!(world.sightings.number(7), Some(1), "numbers are the store's");
+        let small = world.width_of_last_picture();
+        world.sightings.see(&frame(1, &stranger, 80.0, 0.0));
+        world.sightings.see(&frame(2, &ada, 60.0, 0.0));
+        let renamed = EventKind::Renamed { from: stranger };
+        assert_eq!(world.tell(renamed, &ada), ["Ada recognised, was Unknown 1"]);
+        assert!(world.width_of_last_picture() > small, "the view of the second frame");
+        assert_eq!(world.tell(EventKind::Left, &ada), ["Ada left"]);
+        assert!(world.sightings.best.is_empty());
+        world.sightings.see(&frame(9, &ada, 60.0, 0.0));
+        assert_eq!(world.tell(EventKind::Appeared, &ada), ["Ada appeared", "Ada recognised"]);
+        let renamed = EventKind::Renamed { from: ada };
+        world.sightings.see(&frame(10, &Who::Stranger(8), 60.0, 90.0));
+        assert_eq!(world.tell(renamed, &Who::Stranger(8)), ["Unknown 2 corrected, was Ada"]);
+    }
+
+    #[test]
+    fn a_stranger_keeps_the_number_over_visits_and_another_one_gets_another() {
+        let mut world = world();
+        let visit = |world: &mut World, number: u32, deg: f64| {
+            let who = Who::Stranger(number);
+            world.sightings.see(&frame(0, &who, 80.0, deg));
+            let told = world.tell(EventKind::Appeared, &who);
+            world.tell(EventKind::Left, &who);
+            told
+        };
+        assert_eq!(visit(&mut world, 1, 0.0), ["Unknown 1 appeared"]);
+        assert_eq!(visit(&mut world, 2, 90.0), ["Unknown 2 appeared"]);
+        // Another stream, whose numbers begin anew.
+        world.sightings.forget_numbers();
+        assert_eq!(visit(&mut world, 1, 80.0), ["Unknown 2 appeared"]);
+        assert_eq!(world.store.stranger(2).unwrap().unwrap().visits, 2);
+        // Whoever is in the same picture is another, however alike.
+        let (one, other) = (Who::Stranger(5), Who::Stranger(6));
+        world.sightings.see(&frame(1, &one, 80.0, 0.0));
+        world.sightings.see(&frame(1, &other, 80.0, 1.0));
+        assert_eq!(world.tell(EventKind::Appeared, &one), ["Unknown 1 appeared"]);
+        assert_eq!(world.tell(EventKind::Appeared, &other), ["Unknown 3 appeared"]);
+    }
+
+    #[test]
+    fn nothing_more_is_told_of_who_was_deleted_while_in_sight() {
+        let mut world = world();
+        let (ada, stranger) = (Who::Named("Ada".into()), Who::Stranger(1));
+        world.sightings.see(&frame(0, &ada, 60.0, 0.0));
+        world.tell(EventKind::Appeared, &ada);
+        world.sightings.see(&frame(0, &stranger, 60.0, 90.0));
+        world.tell(EventKind::Appeared, &stranger);
+        world.sightings.set_gallery(None);
+        world.store.forget_person("Ada").unwrap();
+        world.store.forget_stranger(1).unwrap();
+        assert_eq!(world.tell(EventKind::Left, &ada), [""; 0]);
+        assert_eq!(world.tell(EventKind::Left, &stranger), [""; 0]);
+        world.sightings.see(&frame(1, &Who::Stranger(2), 60.0, 0.0));
+        let renamed = EventKind::Renamed { from: ada };
+        assert_eq!(world.tell(renamed, &Who::Stranger(2)), ["Unknown 2 corrected"]);
+        let left = world.store.events(&EventQuery::default()).unwrap();
+        assert!(left.len() == 1 && left[0].was.is_none() && world.store.strangers().unwrap().len() == 1);
+    }
 }

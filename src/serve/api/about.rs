@@ -15,7 +15,7 @@ use crate::serve::access::{COOKIE, Caller};
 use crate::serve::camera::{Phase, SourceState};
 use crate::serve::problem::Problem;
 use crate::serve::site::{App, Site};
-use crate::serve::store::rfc3339;
+use crate::serve::store::{Note, rfc3339};
 use crate::serve::tokens::Role;
 
 /// Whether the service works.
@@ -75,6 +75,8 @@ pub(super) struct Change {
     who: String,
     /// What was done.
     what: String,
+    /// About whom or what; `null` once they are forgotten.
+    about: Option<String>,
 }
 
 /// Say whether the service works
@@ -99,7 +101,8 @@ pub(super) async fn version(State(site): State<App>) -> Json<Version> {
 #[utoipa::path(get, path = "/api/v1/changes", tag = "service", responses((status = 200, body = Changes)))]
 pub(super) async fn changes(State(site): State<App>) -> Result<Json<Changes>, Problem> {
     let notes = site.wait_for(|site| Ok(site.store.notes(1000)?)).await?;
-    let change = |(at_ms, who, what): (i64, String, String)| Change { time: rfc3339(at_ms), who, what };
+    let change =
+        |Note { time_ms, who, what, about }: Note| Change { time: rfc3339(time_ms), who, what, about };
     Ok(Json(Changes { changes: notes.into_iter().map(change).collect() }))
 }
 

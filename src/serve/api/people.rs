@@ -164,7 +164,7 @@ pub(super) async fn enroll(
         let stills: Vec<NewStill> = uploads.pictures.iter().map(examine).collect::<Result<_, _>>()?;
         let enrolled = site.edit_people(|folder| Ok(folder.enroll(&name, stills)?))?;
         let Enrolled { person, added, known } = enrolled;
-        site.store.note(caller.name(), &format!("enrolled {name} with {added} new stills"))?;
+        site.store.note(caller.name(), "enrolled", Some(name.as_str()))?;
         Ok(Json(EnrolledAnswer { person: PersonAnswer::of(&person), added, known }))
     })
     .await
@@ -218,7 +218,7 @@ pub(super) async fn rename(
     site.compute(move |site| {
         let person = site.edit_people(|folder| Ok(folder.rename(&name, &to)?))?;
         site.store.rename_person(name.as_str(), to.as_str())?;
-        site.store.note(caller.name(), &format!("renamed {name} to {to}"))?;
+        site.store.note(caller.name(), "renamed", Some(to.as_str()))?;
         Ok(Json(PersonAnswer::of(&person)))
     })
     .await
@@ -241,7 +241,7 @@ pub(super) async fn remove(
         site.edit_people(|folder| Ok(folder.remove(&name)?))?;
         let events = site.store.forget_person(name.as_str())?;
         // Not whom: nothing of them is left.
-        site.store.note(caller.name(), "removed a person")?;
+        site.store.note(caller.name(), "removed a person", None)?;
         Ok(Json(Forgotten { who: name.to_string(), events }))
     })
     .await

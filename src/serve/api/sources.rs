@@ -175,7 +175,7 @@ pub(super) async fn add(
         }
         let mut config = SourceConfig::new(name, input);
         change.apply(&mut config);
-        set(site, config, caller, "added")
+        set(site, config, caller, "added a source")
     })
     .await
 }
@@ -196,7 +196,7 @@ pub(super) async fn change(
     site.wait_for(move |site| {
         let (mut config, _) = site.cameras.state(&name).ok_or_else(|| none(&name))?;
         change.apply(&mut config);
-        set(site, config, caller, "changed")
+        set(site, config, caller, "changed a source")
     })
     .await
 }
@@ -209,7 +209,7 @@ fn set(site: &Site, config: SourceConfig, caller: Caller, done: &str) -> Result<
     let name = &config.name;
     let kept = serde_json::to_string(&config).map_err(|error| Problem::inside(&error))?;
     site.store.set_source(name, Some(&kept))?;
-    site.store.note(caller.name(), &format!("{done} source {name}"))?;
+    site.store.note(caller.name(), done, Some(name))?;
     site.cameras.state(name).map(SourceAnswer::of).map(Json).ok_or_else(|| none(name))
 }
 
@@ -230,7 +230,7 @@ pub(super) async fn remove(
             return Err(none(&name));
         }
         site.store.set_source(&name, None)?;
-        site.store.note(caller.name(), &format!("removed source {name}"))?;
+        site.store.note(caller.name(), "removed a source", Some(&name))?;
         Ok(Json(Sources { sources: answers(site) }))
     })
     .await

@@ -94,7 +94,7 @@ pub(super) async fn name(
         let file = format!("unknown-{id}.jpg");
         let person = enroll_picture(site, &name, file, picture.jpeg, picture.face)?;
         site.store.stranger_is(id, name.as_str())?;
-        site.store.note(caller.name(), &format!("named stranger {id} {name}"))?;
+        site.store.note(caller.name(), "named a stranger", Some(name.as_str()))?;
         Ok(Json(Named { stranger: id, name: name.to_string(), stills: person.stills.len() }))
     })
     .await
@@ -117,7 +117,7 @@ pub(super) async fn forget(
         if !site.store.forget_stranger(id)? {
             return Err(nobody(id));
         }
-        site.store.note(caller.name(), &format!("forgot stranger {id}"))?;
+        site.store.note(caller.name(), "forgot a stranger", None)?;
         Ok(Json(Strangers { strangers: site.store.strangers()? }))
     })
     .await

@@ -267,6 +267,7 @@ impl Store {
         let was = "UPDATE events SET was = NULL WHERE was = ?1";
         let gone = self.change(|sql| {
             sql.execute(was, [name])?;
+            sql.execute("UPDATE changes SET about = NULL WHERE about = ?1", [name])?;
             sql.execute("DELETE FROM events WHERE person = ?1", [name])
         })?;
         self.empty_log()?;
@@ -280,6 +281,7 @@ impl Store {
     pub fn rename_person(&self, from: &str, to: &str) -> Result<(), StoreError> {
         self.change(|sql| {
             sql.execute("UPDATE events SET person = ?2 WHERE person = ?1", [from, to])?;
+            sql.execute("UPDATE changes SET about = ?2 WHERE about = ?1", [from, to])?;
             sql.execute("UPDATE events SET was = ?2 WHERE was = ?1", [from, to])
         })?;
         Ok(())

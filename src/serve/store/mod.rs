@@ -72,7 +72,8 @@ CREATE TABLE IF NOT EXISTS strangers (
 CREATE TABLE IF NOT EXISTS tokens (role TEXT PRIMARY KEY, hash BLOB NOT NULL, made_ms INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS sources (name TEXT PRIMARY KEY, settings TEXT);
 CREATE TABLE IF NOT EXISTS changes (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL
+    id INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL,
+    about TEXT
 );
 ";
 
@@ -104,6 +105,19 @@ pub enum StoreError {
         /// Its layout.
         found: i64,
     },
+}
+
+/// Who changed what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// When, in milliseconds since 1970.
+    pub time_ms: i64,
+    /// Whose token it was.
+    pub who: String,
+    /// What was done.
+    pub what: String,
+    /// About whom or what; `None` once they are forgotten.
+    pub about: Option<String>,
 }
 
 /// The store of a service.
@@ -164,17 +178,13 @@ impl Store {
         Ok(gone)
     }
 
-    /// Puts down who changed what.
+    /// Puts down who changed what, and about whom.
     ///
     /// # Errors
     /// When SQLite refuses.
-    pub fn note(&self, who: &str, what: &str) -> Result<(), StoreError> {
-        self.with(|sql| {
-            sql.execute(
-                "INSERT INTO changes (time_ms, who, what) VALUES (?1, ?2, ?3)",
-                params![now_ms(), who, what],
-            )
-        })?;
+    pub fn note(&self, who: &str, what: &str, about: Option<&str>) -> Result<(), StoreError> {
+        let insert = "INSERT INTO changes (time_ms, who, what, about) VALUES (?1, ?2, ?3, ?4)";
+        self.with(|sql| sql.execute(insert, params![now_ms(), who, what, about]))?;
         Ok(())
     }
 
@@ -182,11 +192,12 @@ impl Store {
     ///
     /// # Errors
     /// When SQLite refuses.
-    pub fn notes(&self, limit: usize) -> Result<Vec<(i64, String, String)>, StoreError> {
-        self.with(|sql| {
-            let mut ask = sql.prepare("SELECT time_ms, who, what FROM changes ORDER BY id DESC LIMIT ?1")?;
-            ask.query_map([limit as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
-        })
+    pub fn notes(&self, limit: usize) -> Result<Vec<Note>, StoreError> {
+        let ask = "SELECT time_ms, who, what, about FROM changes ORDER BY id DESC LIMIT ?1";
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok(Note { time_ms: row.get(0)?, who: row.get(1)?, what: row.get(2)?, about: row.get(3)? })
+        };
+        self.with(|sql| sql.prepare(ask)?.query_map([limit as i64], read)?.collect())
     }
 
     /// The hash of the token of a role.

@@ -140,8 +140,13 @@ fn tokens_sources_and_notes_are_kept_and_a_newer_store_is_refused() {
     store.set_source("door", Some("{}")).unwrap();
     store.set_source("yard", None).unwrap();
     assert_eq!(store.sources().unwrap(), [("door".into(), Some("{}".into())), ("yard".into(), None)]);
-    store.note("administrator", "removed Ada").unwrap();
-    assert_eq!(store.notes(9).unwrap()[0].2, "removed Ada");
+    store.note("administrator", "enrolled", Some("Ada")).unwrap();
+    let about = |store: &Store| store.notes(9).unwrap()[0].about.clone();
+    assert_eq!(about(&store).as_deref(), Some("Ada"));
+    store.rename_person("Ada", "Eve").unwrap();
+    assert_eq!(about(&store).as_deref(), Some("Eve"));
+    store.forget_person("Eve").unwrap();
+    assert_eq!(about(&store), None, "a record of changes remembers nobody who is forgotten");
     store.with(|sql| sql.execute_batch("PRAGMA user_version = 9")).unwrap();
     drop(store);
     assert!(matches!(Store::open(folder.path()), Err(StoreError::Newer { found: 9, .. })));
