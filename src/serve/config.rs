@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::allow::Allowed;
 use crate::detect::{DetectorConfig, MinFace};
@@ -134,7 +135,7 @@ impl Default for Limits {
 }
 
 /// A source as it is written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
     /// Its name in the API and on the pages.
@@ -147,8 +148,9 @@ pub struct SourceConfig {
     /// Smallest face to look for: pixels or a share of the frame height.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_face: Option<String>,
-    /// Folder of the people to name, where it is another one.
+    /// Folder of the people to name, where it is another one; only in a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub gallery: Option<PathBuf>,
     /// The angle below which a face is named, where it is another one, in degrees.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 
 use crate::client::{Service, place, still};
 
+/// The names of the faces of every picture.
 fn names(answer: &Value) -> Vec<Vec<Option<&str>>> {
-    let of = |picture: &'_ Value| -> Vec<Option<String>> {
-        let faces = picture["faces"].as_array().unwrap();
-        faces.iter().map(|face| face["who"]["name"].as_str().map(str::to_owned)).collect()
-    };
-    let all: Vec<Vec<Option<String>>> = answer["pictures"].as_array().unwrap().iter().map(of).collect();
-    all.into_iter().map(|one| one.into_iter().map(|name| name.map(|name| &*name.leak())).collect()).collect()
+    let faces = |picture: &'_ Value| picture["faces"].as_array().unwrap().len();
+    let pictures = answer["pictures"].as_array().unwrap();
+    let name = |at: usize, face: usize| answer["pictures"][at]["faces"][face]["who"]["name"].as_str();
+    let all = pictures.iter().enumerate();
+    all.map(|(at, picture)| (0..faces(picture)).map(|face| name(at, face)).collect()).collect()
 }
 
 #[test]

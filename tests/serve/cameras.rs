@@ -85,7 +85,9 @@ fn who_comes_is_told_with_picture_and_reason_and_is_there_after_kill_9() {
         all["events"].as_array().unwrap().iter().rev().filter(|event| event["id"].as_i64().unwrap() > last)
     {
         let who = event["who"].as_str().unwrap().to_owned();
-        event["was"].as_str().map(|was| here.remove(was));
+        if let Some(was) = event["was"].as_str() {
+            here.remove(was);
+        }
         match event["kind"].as_str().unwrap() {
             "left" => here.remove(&who),
             _ => here.insert(who),
@@ -190,6 +192,11 @@ fn a_source_that_fails_takes_no_other_with_it_and_sources_come_and_go_while_they
     let new = json!({"name": "yard", "input": input, "min_face": "10%", "repeat": true, "fps": 1.0});
     service.post("/api/v1/sources", &new).ok();
     service.post("/api/v1/sources", &new).refused(409);
+    let elsewhere = json!({"name": "other-people", "input": clips.join("a.mp4"), "gallery": "/etc"});
+    assert!(service.post("/api/v1/sources", &elsewhere).refused(403).contains("leave out gallery"));
+    let input =
+        service.request("PATCH", "/api/v1/sources/door").json(&json!({"input": "/etc/passwd"})).send();
+    assert!(input.refused(422).contains("unknown field"));
     service.wait("/api/v1/sources/yard", |source| source["state"]["frames"].as_u64() > Some(1));
     service.request("DELETE", "/api/v1/sources/gone").send().ok();
     service.request("DELETE", "/api/v1/sources/gone").send().refused(404);

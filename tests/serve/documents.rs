@@ -56,7 +56,7 @@ fn every_line_for_curl_works() {
 fn the_client_in_python_names_people_in_ten_lines() {
     let place = place();
     let program = block("python");
-    assert_eq!(program.lines().filter(|line| !line.trim().is_empty()).count(), 9);
+    assert!(program.lines().count() <= 10);
     std::fs::write(place.path().join("ada.jpg"), still("Ada", 3)).unwrap();
     let service = Service::start(place.path(), &[]);
     let mut python = Command::new("python3");

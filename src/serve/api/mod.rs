@@ -157,7 +157,7 @@ mod tests {
             }
         }
         // As many as there are in `described`.
-        assert_eq!(routes.len(), 33, "{routes:#?}");
+        assert_eq!(routes.len(), 34, "{routes:#?}");
         for schema in ["Problem", "Event", "Stranger", "Recognised", "SourceAnswer"] {
             assert!(!api["components"]["schemas"][schema].is_null(), "{schema}");
         }

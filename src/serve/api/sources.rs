@@ -58,21 +58,9 @@ pub(super) struct SourceAnswer {
     state: SourceState,
 }
 
-/// A source to add.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewSource {
-    /// Its name: letters, digits, - and _.
-    name: String,
-    /// What to open; it must lie below one of the places that the configuration allows.
-    input: String,
-    #[serde(flatten)]
-    change: SourceChange,
-}
-
 /// What to change of a source; what is not given stays as it is.
 #[derive(Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct SourceChange {
     /// Frames looked at per second.
     fps: Option<f64>,
@@ -148,7 +136,7 @@ pub(super) async fn show(
 ///
 /// Only where the configuration allows its input (`allow_inputs`).
 #[utoipa::path(
-    post, path = "/api/v1/sources", tag = "sources", request_body = NewSource,
+    post, path = "/api/v1/sources", tag = "sources", request_body = SourceConfig,
     responses(
         (status = 200, body = SourceAnswer),
         (status = 403, description = "The configuration does not allow that input", body = Problem),
@@ -158,24 +146,24 @@ pub(super) async fn show(
 pub(super) async fn add(
     State(site): State<App>,
     Extension(caller): Extension<Caller>,
-    new: Result<Json<NewSource>, JsonRejection>,
+    new: Result<Json<SourceConfig>, JsonRejection>,
 ) -> Result<Json<SourceAnswer>, Problem> {
-    let Json(NewSource { name, input, change }) = new?;
+    let Json(config) = new?;
     site.wait_for(move |site| {
-        if site.cameras.state(&name).is_some() {
+        let name = &config.name;
+        if site.cameras.state(name).is_some() {
             let detail =
                 format!("there is a source {} already: change it, or remove it first", name.escape_debug());
             return Err(Problem::new(StatusCode::CONFLICT, detail));
         }
         // Looked up only if it is allowed: nobody learns by this which files there are.
-        let allowed = Input::parse(&input).is_ok_and(|input| site.settings().allowed.allows(&input));
-        if !allowed {
-            let detail = "the configuration does not allow that input: see allow_inputs there";
-            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
-        }
-        let mut config = SourceConfig::new(name, input);
-        change.apply(&mut config);
-        set(site, config, caller, "added a source")
+        let allowed = Input::parse(&config.input).is_ok_and(|input| site.settings().allowed.allows(&input));
+        let detail = match (allowed, &config.gallery) {
+            (true, None) => return set(site, config, caller, "added a source"),
+            (true, Some(_)) => "whom a source names is for the configuration to say: leave out gallery",
+            (false, _) => "the configuration does not allow that input: see allow_inputs there",
+        };
+        Err(Problem::new(StatusCode::FORBIDDEN, detail))
     })
     .await
 }
