@@ -39,14 +39,11 @@
 //! A test checks this table against the imports.
 //!
 //! Features add rooms (top-level modules) and do not change others: `label` is [`analysis`] to [`pipeline`] for stills,
-//! `video` adds GStreamer to them, `train` is [`prepare`] to [`bench`], `serve` cameras and a service, `cli` the command
-//! line, `candle` the networks in candle's operations, `cuda` those on a GPU, and `bundled-models` the trained networks,
-//! whose terms differ from the code's. Without features, faces in stills are detected, embedded and identified.
+//! `video` adds GStreamer to them, `train` is [`prepare`] to [`bench`], `serve` cameras and a service, `cli` the
+//! command line, `candle` the networks in candle's operations, `cuda` those on a GPU, and `bundled-models` the trained
+//! networks, whose terms differ from the code's. Without features, faces in stills are detected, embedded and identified.
 //!
 //! The library never prints or exits, and its errors are typed. Only [`cli`] prints.
-//!
-//! [`bench`]: mod@bench
-//! [`file`]: mod@file
 #![deny(missing_docs)]
 // The macros panic when the reader of a pipe is gone: the command line has its own.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]

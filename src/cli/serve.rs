@@ -17,13 +17,13 @@ use crate::serve::{
 /// Where `--init` writes without a name.
 const DEFAULT_FILE: &str = "serve.toml";
 
-/// Watch cameras and answer requests: pages, an API and events
+/// Run the service: cameras, web pages, HTTP API and events
 ///
-/// Sources are set in a TOML file or by --source. The page is told on standard output once the service
-/// listens. On 127.0.0.1 whoever uses this machine may do everything; anywhere else a token is asked for:
-/// one for readers and one for administrators are shown once, at the first start. SIGHUP reads the file
-/// and the galleries again. Ctrl-C ends the service: whoever is in sight has left, and all of it is
-/// stored.
+/// Sources are set in a TOML file or with --source. The address is printed on standard output once the
+/// service listens. On 127.0.0.1 every local user has full access; on any other address a token is
+/// required: one for readers and one for administrators are shown once, at the first start. SIGHUP
+/// rereads the configuration and the galleries. Ctrl-C or SIGTERM stops the service after everything
+/// is stored.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface serve --source door=rtsp://192.168.1.20/stream2 --gallery family\n  \
@@ -31,12 +31,12 @@ const DEFAULT_FILE: &str = "serve.toml";
     sphereface serve cameras.toml --listen 0.0.0.0:8470\n  \
     curl --data-binary @group.jpg http://127.0.0.1:8470/api/v1/recognise")]
 pub struct ServeArgs {
-    /// The configuration [default: none; everything at its default]
+    /// Configuration file [default: none; every setting at its default]
     config: Option<PathBuf>,
-    /// Write a configuration with every setting and its default, and end
+    /// Write a configuration file with every setting and its default, and exit
     #[arg(long, conflicts_with_all = ["listen", "gallery", "data", "source", "repeat", "new_tokens"])]
     init: bool,
-    /// Address and port to listen on [default: 127.0.0.1:8470]; port 0 takes one that is free
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8470]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
     /// Folder of the people to name [default: gallery]
@@ -45,17 +45,17 @@ pub struct ServeArgs {
     /// Folder of events, strangers and tokens [default: sphereface-data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// A source, in addition to those of the file or instead of the one of its name: rtsp://...,
+    /// A source, added to those of the file or replacing the one of that name: rtsp://...,
     /// http://..., webcam:0, a file, or gst:PIPELINE
     #[arg(long, value_name = "NAME=INPUT", value_parser = source)]
     source: Vec<(String, String)>,
-    /// Files of --source begin again at their end
+    /// Play files of --source in a loop
     #[arg(long, requires = "source")]
     repeat: bool,
-    /// Make new tokens, show them, and end; the old ones are worth nothing from the next start on
+    /// Create new tokens, show them, and exit; the old ones are invalid from the next start on
     #[arg(long)]
     new_tokens: bool,
-    /// How remarks are written on standard error
+    /// Format of the log on standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log: LogFormat,
     #[command(flatten)]
@@ -79,7 +79,7 @@ enum LogFormat {
 fn source(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once('=').filter(|(name, input)| !name.is_empty() && !input.is_empty());
     let (name, input) = parts.ok_or_else(|| {
-        format!("`{text}` is no source: write a name and what to open, door=rtsp://192.168.1.20/1")
+        format!("`{text}` is not a source: give a name and an input, for example door=rtsp://192.168.1.20/1")
     })?;
     Ok((name.to_owned(), input.to_owned()))
 }
@@ -109,7 +109,7 @@ impl ServeArgs {
                 Signal::Reload => self.reload(&service),
             }
         }
-        errln!("ending; a second Ctrl-C ends at once");
+        errln!("stopping; a second Ctrl-C stops at once");
         service.stop();
         Ok(())
     }
@@ -151,7 +151,7 @@ impl ServeArgs {
             LogFormat::Json => log.json().try_init(),
         };
         if let Err(error) = set {
-            errln!("warning: remarks of the service are lost: {error}");
+            errln!("warning: the log cannot be written: {error}");
         }
     }
 
@@ -159,8 +159,8 @@ impl ServeArgs {
     fn reload(&self, service: &Service) {
         let reloaded = self.settings().and_then(|settings| service.reload(settings).map_err(refused));
         match reloaded {
-            Ok(()) => errln!("the configuration and the galleries were read again"),
-            Err(error) => errln!("warning: everything stays as it was: {error:#}"),
+            Ok(()) => errln!("configuration and galleries reread"),
+            Err(error) => errln!("warning: not reloaded, the old settings stay in force: {error:#}"),
         }
     }
 }
@@ -179,7 +179,7 @@ fn init(path: &Path) -> Result<()> {
     let made = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
     let mut file = match made {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            bail!("{} is there already: delete it, or choose another name", path.display());
+            bail!("{} already exists: delete it, or choose another name", path.display());
         }
         made => made.with_context(|| format!("{} cannot be written", path.display()))?,
     };
@@ -193,7 +193,7 @@ fn tell(made: &NewTokens) {
     for (role, token) in made.all() {
         outln!("{} token: {token}", role.name());
     }
-    errln!("these tokens are shown once and kept nowhere: put them away now");
+    errln!("these tokens are shown once and only their hashes are stored: save them now");
 }
 
 /// What a signal asks for.

@@ -77,21 +77,22 @@ fn check(site: &Site, request: &Request) -> Result<Option<Role>, Problem> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).or(named).unwrap_or_default();
     if site.tokens.is_none() && !names_this_machine(host) {
         return Err(forbidden(
-            "without a token this service answers only to 127.0.0.1 and localhost: set token = true to use other names",
+            "without tokens this service can only be reached as 127.0.0.1 or localhost: set token = true to use other host names",
         ));
     }
     if path.starts_with("/api/") && is_from_elsewhere(headers, method, host) {
-        return Err(forbidden("another site's page may not use this service"));
+        return Err(forbidden("requests from pages of other sites are refused"));
     }
     let Some(tokens) = &site.tokens else { return Ok(Some(Role::Administrator)) };
     let role = token(headers).and_then(|token| tokens.role(token));
     match (needed(method, path), role) {
         (None, role) => Ok(role),
-        (Some(_), None) => {
-            Err(Problem::new(StatusCode::UNAUTHORIZED, "this takes a token, in Authorization: Bearer"))
-        }
+        (Some(_), None) => Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "a token is required: send it as Authorization: Bearer TOKEN",
+        )),
         (Some(needed), Some(role)) if role < needed => {
-            Err(forbidden("this takes the token of an administrator"))
+            Err(forbidden("this requires the token of an administrator"))
         }
         (_, role) => Ok(role),
     }

@@ -70,7 +70,7 @@ impl Problem {
             source = cause.source();
         }
         tracing::error!("{text}");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the service failed at it: its log says why")
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the log of the service")
     }
 }
 

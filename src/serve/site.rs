@@ -56,7 +56,7 @@ impl Site {
     /// # Errors
     /// When as many as may are at work.
     pub fn may_work(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let busy = |_| Problem::busy("as many pictures as may be are looked at: come again");
+        let busy = |_| Problem::busy("the service is at its limit of concurrent requests: retry later");
         Arc::clone(&self.requests).try_acquire_owned().map_err(busy)
     }
 
@@ -65,7 +65,8 @@ impl Site {
     /// # Errors
     /// When as many as may are open.
     pub fn may_stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let busy = |_| Problem::busy("as many streams as may be are open: close one, or come again");
+        let busy =
+            |_| Problem::busy("the service is at its limit of open streams: close one, or retry later");
         Arc::clone(&self.streams).try_acquire_owned().map_err(busy)
     }
 

@@ -193,7 +193,7 @@ fn a_source_that_fails_takes_no_other_with_it_and_sources_come_and_go_while_they
     service.post("/api/v1/sources", &new).ok();
     service.post("/api/v1/sources", &new).refused(409);
     let elsewhere = json!({"name": "other-people", "input": clips.join("a.mp4"), "gallery": "/etc"});
-    assert!(service.post("/api/v1/sources", &elsewhere).refused(403).contains("leave out gallery"));
+    assert!(service.post("/api/v1/sources", &elsewhere).refused(403).contains("omit gallery"));
     let input =
         service.request("PATCH", "/api/v1/sources/door").json(&json!({"input": "/etc/passwd"})).send();
     assert!(input.refused(422).contains("unknown field"));

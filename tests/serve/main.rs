@@ -1,5 +1,5 @@
 //! `sphereface serve` as its users, and those who should not be, meet it: the real program, asked over HTTP.
-#![cfg(feature = "serve")]
+#![cfg(all(feature = "serve", feature = "cli", feature = "bundled-models"))]
 
 mod api;
 mod attack;

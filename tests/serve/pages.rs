@@ -97,7 +97,7 @@ fn whoever_has_no_token_is_asked_for_it() {
     browser.wait("location.pathname === '/login' && !!document.querySelector('#login')");
     browser.picture("login");
     browser.submit("#login input", "guess");
-    browser.wait("document.querySelector('#note').textContent.includes('no token of this service')");
+    browser.wait("document.querySelector('#note').textContent.includes('not a valid token')");
     browser.submit("#login input", reader);
     browser.wait("location.pathname === '/'");
     browser.open(&format!("http://{}/people", service.address));

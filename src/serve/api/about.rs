@@ -79,7 +79,7 @@ pub(super) struct Change {
     about: Option<String>,
 }
 
-/// Say whether the service works
+/// Health of the service
 #[utoipa::path(get, path = "/api/v1/health", tag = "service", responses((status = 200, body = Health)))]
 pub(super) async fn health(State(site): State<App>) -> Json<Health> {
     let states = site.cameras.states();
@@ -90,14 +90,14 @@ pub(super) async fn health(State(site): State<App>) -> Json<Health> {
     Json(Health { status, running, sources: wanted, up_s: site.started.elapsed().as_secs() })
 }
 
-/// Say what answers
+/// Version of the program and model
 #[utoipa::path(get, path = "/api/v1/version", tag = "service", responses((status = 200, body = Version)))]
 pub(super) async fn version(State(site): State<App>) -> Json<Version> {
     let (model, threads) = (site.engine.model().to_string(), site.engine.threads());
     Json(Version { version: env!("CARGO_PKG_VERSION"), model, threads })
 }
 
-/// List who changed what
+/// Record of changes
 #[utoipa::path(get, path = "/api/v1/changes", tag = "service", responses((status = 200, body = Changes)))]
 pub(super) async fn changes(State(site): State<App>) -> Result<Json<Changes>, Problem> {
     let notes = site.wait_for(|site| Ok(site.store.notes(1000)?)).await?;
@@ -106,13 +106,13 @@ pub(super) async fn changes(State(site): State<App>) -> Result<Json<Changes>, Pr
     Ok(Json(Changes { changes: notes.into_iter().map(change).collect() }))
 }
 
-/// Say who asks
+/// Role of the caller
 #[utoipa::path(get, path = "/api/v1/session", tag = "service", responses((status = 200, body = Session)))]
 pub(super) async fn session(State(site): State<App>, Extension(caller): Extension<Caller>) -> Json<Session> {
     Json(Session { role: caller.0, token_needed: site.tokens.is_some() })
 }
 
-/// Log a page in
+/// Log in
 ///
 /// The token is kept in a cookie that scripts cannot read and that no other site's page sends.
 #[utoipa::path(
@@ -131,7 +131,7 @@ pub(super) async fn log_in(
     let role = tokens.role(token).ok_or_else(|| {
         Problem::new(
             StatusCode::UNAUTHORIZED,
-            "this is no token of this service: see what it showed at its first start",
+            "not a valid token of this service: tokens were shown at its first start",
         )
     })?;
     let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000");
@@ -139,7 +139,7 @@ pub(super) async fn log_in(
     Ok(([(header::SET_COOKIE, cookie)], Json(session)).into_response())
 }
 
-/// Log a page out
+/// Log out
 #[utoipa::path(delete, path = "/api/v1/session", tag = "service", responses((status = 200, body = Session)))]
 pub(super) async fn log_out(State(site): State<App>) -> Response {
     let cookie = format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");

@@ -33,16 +33,16 @@ const CONTENT_POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; fr
 #[openapi(
     info(
         title = "sphereface",
-        description = "Cameras and recognition. Where a token is asked for, it comes in `Authorization: Bearer TOKEN`. \
-                       Pictures come as they are (`Content-Type: image/jpeg`), as `multipart/form-data` (any number of \
-                       files), or as JSON with base64. Refusals are problem documents (RFC 9457).",
+        description = "Cameras and recognition. Where a token is required, send it as `Authorization: Bearer TOKEN`. \
+                       Pictures are sent as they are (`Content-Type: image/jpeg`), as `multipart/form-data` (any number of \
+                       files), or as JSON with base64. Errors are problem documents (RFC 9457).",
         license(name = "MIT OR Apache-2.0")
     ),
     tags(
-        (name = "pictures", description = "Questions about pictures; nothing of them is kept"),
-        (name = "people", description = "Who is enrolled"),
-        (name = "strangers", description = "Who was seen and is not enrolled"),
-        (name = "events", description = "Who came and went, and when"),
+        (name = "pictures", description = "Detect, embed, compare and recognise; pictures are not stored"),
+        (name = "people", description = "Enrolled people"),
+        (name = "strangers", description = "People who were seen and are not enrolled"),
+        (name = "events", description = "Who appeared and left, and when"),
         (name = "sources", description = "Cameras, streams and files that are watched"),
         (name = "service", description = "The service itself")
     )
@@ -116,17 +116,17 @@ pub(super) fn router(site: App) -> Router {
 }
 
 async fn nothing_there() -> Problem {
-    Problem::not_found("there is nothing here: /api/openapi.json says what there is")
+    Problem::not_found("no such resource: see /api/openapi.json")
 }
 
 async fn not_that_way() -> Problem {
-    let detail = "this cannot be asked in this way: /api/openapi.json says how";
+    let detail = "method not allowed: see /api/openapi.json";
     Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
 fn failed(_: Box<dyn std::any::Any + Send>) -> Response {
     tracing::error!("a request failed inside the program");
-    let detail = "the service failed at it: its log says why";
+    let detail = "internal error: see the log of the service";
     Problem::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
 }
 

@@ -144,9 +144,9 @@ pub(super) struct Compared {
     faces: Vec<FaceAnswer>,
 }
 
-/// Say who is in pictures
+/// Recognise people in pictures
 ///
-/// Every face of every picture is told, named where it is somebody enrolled.
+/// Returns every face of every picture, with the name where it is an enrolled person.
 #[utoipa::path(
     post, path = "/api/v1/recognise", tag = "pictures",
     request_body(content(
@@ -155,7 +155,7 @@ pub(super) struct Compared {
     responses(
         (status = 200, body = Recognised),
         (status = 422, description = "A picture cannot be read", body = Problem),
-        (status = 503, description = "Come again after `Retry-After` seconds", body = Problem)
+        (status = 503, description = "Busy: retry after `Retry-After` seconds", body = Problem)
     )
 )]
 pub(super) async fn recognise(
@@ -178,7 +178,7 @@ pub(super) async fn recognise(
     answer.await.map(Json)
 }
 
-/// Find faces
+/// Detect faces
 #[utoipa::path(
     post, path = "/api/v1/detect", tag = "pictures",
     request_body(content(
@@ -220,9 +220,9 @@ pub(super) async fn embed(State(site): State<App>, uploads: Uploads) -> Result<J
     answer.await.map(Json)
 }
 
-/// Say whether two pictures show one person
+/// Compare the faces of two pictures
 ///
-/// Of several faces in a picture the largest counts.
+/// Of several faces in a picture the largest is taken.
 #[utoipa::path(
     post, path = "/api/v1/compare", tag = "pictures", params(CompareQuery),
     request_body(content((JsonPictures = "application/json"), (Vec<u8> = "multipart/form-data"))),

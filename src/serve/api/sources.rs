@@ -160,7 +160,7 @@ pub(super) async fn add(
         let allowed = Input::parse(&config.input).is_ok_and(|input| site.settings().allowed.allows(&input));
         let detail = match (allowed, &config.gallery) {
             (true, None) => return set(site, config, caller, "added a source"),
-            (true, Some(_)) => "whom a source names is for the configuration to say: leave out gallery",
+            (true, Some(_)) => "the gallery of a source can only be set in the configuration: omit gallery",
             (false, _) => "the configuration does not allow that input: see allow_inputs there",
         };
         Err(Problem::new(StatusCode::FORBIDDEN, detail))
