@@ -15,7 +15,7 @@ use super::sightings::{Sightings, encode};
 use super::store::{Store, rfc3339};
 use super::turns::Turns;
 use super::{lock, now_ms};
-use crate::annotate::{Annotator, Label, Style};
+use crate::annotate::{Annotator, Colours, Label, Style};
 use crate::engine::{Engine, Gallery, LabelledFrame, Output, Stream, StreamOptions};
 use crate::media::{Frame, Input, MediaError, Picture, Reconnect, Source, SourceOptions, StopHandle};
 
@@ -558,7 +558,8 @@ impl Worker {
     fn take_gallery(&mut self) -> Option<Gallery> {
         let gallery = lock(&self.shared.gallery).clone();
         self.sightings.set_gallery(gallery.as_ref());
-        let colours = gallery.as_ref().map(|gallery| gallery.colours().clone()).unwrap_or_default();
+        let numbers = gallery.as_ref().map(Gallery::colour_numbers).unwrap_or_default();
+        let colours = Colours::new(numbers.iter().cloned());
         // Without the font nothing is drawn; the service checked it at the start.
         self.annotator =
             Annotator::new(Style::default()).ok().map(|annotator| annotator.with_colours(colours));
