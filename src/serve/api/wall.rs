@@ -91,7 +91,7 @@ impl Watcher {
                 _ = self.every.tick() => {}
                 _ = self.ending.wait_for(|ending| *ending) => return None,
             }
-            let states = self.turn % STATES_EVERY == 0;
+            let states = self.turn.is_multiple_of(STATES_EVERY);
             self.turn += 1;
             if states {
                 self.keep_up();
