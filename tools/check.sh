@@ -13,6 +13,7 @@ combinations='--no-default-features
 --no-default-features --features=candle
 --no-default-features --features=label
 --no-default-features --features=video
+--no-default-features --features=serve
 --no-default-features --features=train
 --no-default-features --features=serve
 --no-default-features --features=cli'

@@ -1,23 +1,25 @@
 //! A source: a thread that keeps its newest frame, and one that answers it.
 
-use std::collections::VecDeque;
+mod state;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use tokio::sync::watch;
-use utoipa::ToSchema;
 
 use super::config::SourceSettings;
 use super::sightings::{Sightings, encode};
-use super::store::{Store, rfc3339};
+use super::store::Store;
 use super::turns::Turns;
 use super::{lock, now_ms};
 use crate::annotate::{Annotator, Colours, Label, Style};
 use crate::engine::{Engine, Gallery, LabelledFrame, Output, Stream, StreamOptions};
 use crate::media::{Frame, Input, MediaError, Picture, Reconnect, Source, SourceOptions, StopHandle};
+
+use state::State;
+pub(super) use state::{FaceInSight, Phase, SourceState};
 
 /// Pause before a source that failed is opened again; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -29,8 +31,6 @@ const RAN_WELL: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Waits are cut into slices of this length, to notice a stop.
 const SLICE: Duration = Duration::from_millis(50);
-/// Frames over which delays and rates are told.
-const RECENT: usize = 128;
 /// Width of the pictures for viewers, in pixels, at most.
 const TILE_PX: u32 = 960;
 /// Quality of the pictures for viewers, of 100.
@@ -73,104 +73,6 @@ pub(super) struct Tile {
     pub jpeg: Vec<u8>,
     pub number: u64,
     pub delay_ms: f64,
-}
-
-/// How a source is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Phase {
-    /// It is being opened.
-    Connecting,
-    /// Frames come.
-    Running,
-    /// It failed and is opened again after a pause.
-    Waiting,
-    /// A file has come to its end.
-    Ended,
-    /// It is switched off.
-    Off,
-}
-
-struct State {
-    phase: Phase,
-    error: Option<String>,
-    last_error: Option<(i64, String)>,
-    attempts: u32,
-    retry_at: Option<Instant>,
-    lost_at: Option<Instant>,
-    size: Option<(usize, usize)>,
-    frames: u64,
-    left_out: u64,
-    events: u64,
-    recent: VecDeque<(Instant, f64)>,
-    faces: Vec<FaceInSight>,
-}
-
-/// A face in the last frame.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct FaceInSight {
-    /// The name, or "Unknown 3".
-    who: String,
-    /// The name of somebody enrolled.
-    person: Option<String>,
-    /// x1, y1, x2, y2 in pixels of the source.
-    #[serde(rename = "box")]
-    bbox: [f32; 4],
-    /// The angle to the nearest person of the gallery in degrees, named or not.
-    angle_deg: Option<f32>,
-}
-
-/// How a source is and what it does.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct SourceState {
-    /// Whether frames come.
-    phase: Phase,
-    /// Why they do not.
-    error: Option<String>,
-    /// The last reason for which they did not, and when that was (RFC 3339).
-    last_error: Option<String>,
-    /// Attempts to open it since it last ran.
-    attempts: u32,
-    /// Seconds until the next attempt.
-    retry_in_s: Option<f64>,
-    /// Width in pixels.
-    width: Option<usize>,
-    /// Height in pixels.
-    height: Option<usize>,
-    /// Frames that were answered.
-    frames: u64,
-    /// Frames that were left out because newer ones came while the machine was busy.
-    left_out: u64,
-    /// Events that were recorded.
-    events: u64,
-    /// Frames answered per second, over the last of them.
-    rate: f64,
-    /// Median time from a frame's arrival to its answer, in milliseconds.
-    delay_ms: Option<f64>,
-    /// The time that 95 % stay below.
-    delay_95_ms: Option<f64>,
-    /// Faces in the last frame.
-    faces: Vec<FaceInSight>,
-}
-
-impl SourceState {
-    pub fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    /// Counts for metrics: frames, left out, events.
-    pub fn counts(&self) -> [u64; 3] {
-        [self.frames, self.left_out, self.events]
-    }
-
-    /// Frames per second, median delay and that of 95 %, in milliseconds.
-    pub fn pace(&self) -> (f64, Option<f64>, Option<f64>) {
-        (self.rate, self.delay_ms, self.delay_95_ms)
-    }
-
-    pub fn faces_len(&self) -> usize {
-        self.faces.len()
-    }
 }
 
 impl Camera {
@@ -276,73 +178,6 @@ impl Shared {
             thread::sleep(left.min(SLICE));
         }
         false
-    }
-}
-
-impl State {
-    fn new(phase: Phase) -> Self {
-        Self {
-            phase,
-            error: None,
-            last_error: None,
-            attempts: 0,
-            retry_at: None,
-            lost_at: None,
-            size: None,
-            frames: 0,
-            left_out: 0,
-            events: 0,
-            recent: VecDeque::new(),
-            faces: Vec::new(),
-        }
-    }
-
-    /// A frame that arrived then is answered now.
-    fn answered(&mut self, arrived: Instant, faces: Vec<FaceInSight>) -> f64 {
-        let delay_ms = arrived.elapsed().as_secs_f64() * 1e3;
-        self.frames += 1;
-        self.faces = faces;
-        if self.phase == Phase::Running {
-            (self.error, self.lost_at) = (None, None);
-        }
-        if self.recent.len() == RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((arrived, delay_ms));
-        delay_ms
-    }
-
-    fn tell(&self) -> SourceState {
-        let mut delays: Vec<f64> = self.recent.iter().map(|(_, delay_ms)| *delay_ms).collect();
-        delays.sort_by(f64::total_cmp);
-        let share =
-            |share: f64| delays.get(((delays.len() as f64 * share) as usize).min(delays.len().max(1) - 1));
-        let running = self.phase == Phase::Running;
-        let since = self.recent.front().map(|(first, _)| first.elapsed().as_secs_f64());
-        let rate = match since {
-            Some(since) if running && since > 0.0 => self.recent.len() as f64 / since,
-            _ => 0.0,
-        };
-        let retry_in_s = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()).as_secs_f64());
-        SourceState {
-            phase: self.phase,
-            error: self.error.clone(),
-            last_error: self
-                .last_error
-                .as_ref()
-                .map(|(at_ms, reason)| format!("{}: {reason}", rfc3339(*at_ms))),
-            attempts: self.attempts,
-            retry_in_s: retry_in_s.filter(|_| self.phase == Phase::Waiting),
-            width: self.size.map(|(width, _)| width),
-            height: self.size.map(|(_, height)| height),
-            frames: self.frames,
-            left_out: self.left_out,
-            events: self.events,
-            rate,
-            delay_ms: share(0.5).copied(),
-            delay_95_ms: share(0.95).copied(),
-            faces: self.faces.clone(),
-        }
     }
 }
 
@@ -682,16 +517,6 @@ mod tests {
         let mut rate = Rate::new(5.0);
         assert!(rate.takes(0) && rate.takes(10_000_000_000));
         assert!(!rate.takes(10_100_000_000) && rate.takes(10_200_000_000));
-    }
-
-    #[test]
-    fn delays_are_told_as_median_and_95_percent() {
-        let mut state = State::new(Phase::Running);
-        assert_eq!(state.tell().delay_ms, None);
-        let now = Instant::now();
-        state.recent = (0..100).map(|delay| (now, f64::from(delay))).collect();
-        let told = state.tell();
-        assert_eq!((told.delay_ms, told.delay_95_ms), (Some(50.0), Some(95.0)));
     }
 
     #[test]
