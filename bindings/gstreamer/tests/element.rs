@@ -53,7 +53,7 @@ fn names(faces: &[IdentifiedFace]) -> Vec<String> {
 }
 
 /// Names frame by frame, and events, of a live stream over the sample.
-fn of_stream() -> (Vec<Vec<String>>, Vec<String>) {
+static OF_STREAM: LazyLock<(Vec<Vec<String>>, Vec<String>)> = LazyLock::new(|| {
     let gallery = Gallery::open(&WORLD.engine, &WORLD.gallery).unwrap();
     let mut stream = Stream::new(&WORLD.engine, Some(&gallery), StreamOptions::default().live(true));
     let (mut frames, mut events) = (Vec::new(), Vec::new());
@@ -73,7 +73,7 @@ fn of_stream() -> (Vec<Vec<String>>, Vec<String>) {
     stream.finish().unwrap();
     pull(&mut stream);
     (frames, events)
-}
+});
 
 fn harness(properties: &str) -> gst_check::Harness {
     let gallery = WORLD.gallery.display();
@@ -146,8 +146,12 @@ fn faces_are_told_on_the_buffer_and_somebody_appears_and_leaves() {
     let given = buffer(0);
     let out = harness.push_and_pull(given.clone()).unwrap();
     assert_eq!((out.pts(), out.duration(), out.size()), (given.pts(), given.duration(), given.size()));
-    assert_eq!(out.map_readable().unwrap().as_slice(), given.map_readable().unwrap().as_slice(), "not drawn on");
-    let (expected, _) = of_stream();
+    assert_eq!(
+        out.map_readable().unwrap().as_slice(),
+        given.map_readable().unwrap().as_slice(),
+        "not drawn on"
+    );
+    let (expected, _) = &*OF_STREAM;
     assert_eq!(only_names(&out), expected[0]);
     for index in 1..12 {
         let out = harness.push_and_pull(buffer(index)).unwrap();
@@ -194,7 +198,8 @@ fn covered_faces_are_covered() {
     let given = buffer(0);
     let out = harness.push_and_pull(given.clone()).unwrap();
     let (given, pixels) = (given.map_readable().unwrap(), out.map_readable().unwrap());
-    let rects: Vec<_> = out.iter_meta::<gst_video::VideoRegionOfInterestMeta>().map(|meta| meta.rect()).collect();
+    let rects: Vec<_> =
+        out.iter_meta::<gst_video::VideoRegionOfInterestMeta>().map(|meta| meta.rect()).collect();
     assert!(!rects.is_empty());
     for (x, y, width, height) in rects {
         let row = |bytes: &[u8]| {
@@ -209,14 +214,18 @@ fn covered_faces_are_covered() {
 fn a_seek_and_another_size_are_survived_and_strangers_keep_their_numbers() {
     let mut harness = harness("draw=false");
     let bus = watch(&harness);
-    let first: Vec<String> = (0..6).flat_map(|at| only_names(&harness.push_and_pull(buffer(at)).unwrap())).collect();
+    let first: Vec<String> =
+        (0..6).flat_map(|at| only_names(&harness.push_and_pull(buffer(at)).unwrap())).collect();
     assert!(harness.push_event(gst::event::FlushStart::new()));
     assert!(harness.push_event(gst::event::FlushStop::new(true)));
     assert!(harness.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())));
     let out = harness.push_and_pull(buffer(0)).unwrap();
     let again = only_names(&out);
     assert!(!again.is_empty() && again.iter().all(|name| first.contains(name)), "{again:?} of {first:?}");
-    assert!(events(&bus).iter().any(|event| event.starts_with("left ")), "what was seen before the seek is gone");
+    assert!(
+        events(&bus).iter().any(|event| event.starts_with("left ")),
+        "what was seen before the seek is gone"
+    );
 
     harness.set_src_caps_str(&caps("I420", (SIZE.0, SIZE.1 / 2)));
     let [y, u, v] = WORLD.frames[0].picture.planes();
@@ -263,7 +272,8 @@ fn another_gallery_is_read_while_it_runs_and_one_that_cannot_be_is_told() {
     let gst::MessageView::Warning(warning) = warning.view() else { panic!("asked for warnings") };
     assert!(warning.error().to_string().contains("/no/such/gallery"), "{}", warning.error());
     element.set_property("gallery", WORLD.gallery.to_str().unwrap());
-    let named: Vec<String> = (2..12).flat_map(|at| only_names(&harness.push_and_pull(buffer(at)).unwrap())).collect();
+    let named: Vec<String> =
+        (2..12).flat_map(|at| only_names(&harness.push_and_pull(buffer(at)).unwrap())).collect();
     assert!(named.iter().any(|name| name == "Ada" || name == "Boris"), "{named:?}");
 }
 
@@ -276,7 +286,8 @@ fn what_makes_no_sense_is_an_error_that_says_why() {
         ("redact=somebody", "does not say whom to cover"),
         ("model=no-such-model", "no-such-model"),
     ] {
-        let pipeline = gst::parse::launch(&format!("videotestsrc ! sphereface {properties} ! fakesink")).unwrap();
+        let pipeline =
+            gst::parse::launch(&format!("videotestsrc ! sphereface {properties} ! fakesink")).unwrap();
         let _ = pipeline.set_state(gst::State::Playing);
         let bus = pipeline.bus().unwrap();
         let error = bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &[gst::MessageType::Error]);
@@ -289,7 +300,7 @@ fn what_makes_no_sense_is_an_error_that_says_why() {
 
 #[test]
 fn a_decoded_file_has_the_names_that_a_live_stream_gives_frame_by_frame() {
-    let (expected, expected_events) = of_stream();
+    let (expected, expected_events) = &*OF_STREAM;
     let description = format!(
         "filesrc location={} ! decodebin ! videoconvert ! sphereface gallery={} ! fakesink name=sink sync=false signal-handoffs=true",
         sample("sample.mp4").display(),
@@ -322,26 +333,29 @@ fn a_decoded_file_has_the_names_that_a_live_stream_gives_frame_by_frame() {
         }
     }
     pipeline.set_state(gst::State::Null).unwrap();
-    assert_eq!(*found.lock().unwrap(), expected);
+    assert_eq!(&*found.lock().unwrap(), expected);
     assert_eq!(told_events.len(), expected_events.len());
     assert!(expected.iter().flatten().any(|name| name == "Ada"), "somebody is named");
 }
 
-/// The folder in which cargo puts the plugin.
-fn plugin_folder() -> PathBuf {
+/// A folder with the plugin and nothing else.
+static PLUGIN: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    let name = "libgstsphereface.so";
     let test = std::env::current_exe().unwrap();
-    test.parent().and_then(Path::parent).unwrap().to_owned()
-}
+    // Cargo builds it beside the tests, and links it into the folder above where it is asked for by itself.
+    let built = test.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.exists());
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(built.expect("cargo builds the plugin"), folder.path().join(name)).unwrap();
+    folder
+});
 
 #[test]
 fn gst_launch_tells_the_same_names_and_gst_inspect_explains_the_element() {
-    let folder = plugin_folder();
-    assert!(folder.join("libgstsphereface.so").exists(), "built beside this test");
     let registry = tempfile::tempdir().unwrap();
     let run = |program: &str, arguments: &[&str]| {
         let done = Command::new(program)
             .args(arguments)
-            .env("GST_PLUGIN_PATH", &folder)
+            .env("GST_PLUGIN_PATH", PLUGIN.path())
             .env("GST_REGISTRY", registry.path().join("registry.bin"))
             .output()
             .unwrap();
@@ -350,7 +364,9 @@ fn gst_launch_tells_the_same_names_and_gst_inspect_explains_the_element() {
         text
     };
     let inspected = run("gst-inspect-1.0", &["sphereface"]);
-    for text in ["Face recognition", "gallery ", "threshold ", "detect-every", "redact ", "precision", "I420", "bf16"] {
+    for text in
+        ["Face recognition", "gallery ", "threshold ", "detect-every", "redact ", "precision", "I420", "bf16"]
+    {
         assert!(inspected.contains(text), "{text}: {inspected}");
     }
     let (location, gallery) = (sample("sample.mp4"), &WORLD.gallery);
@@ -363,9 +379,11 @@ fn gst_launch_tells_the_same_names_and_gst_inspect_explains_the_element() {
     let told = run("gst-launch-1.0", &words);
     let frames: Vec<Vec<String>> =
         told.lines().filter(|line| line.contains("sphereface-frame, ")).map(names_in).collect();
-    let (expected, _) = of_stream();
-    assert_eq!(frames, expected);
-    assert!(told.lines().any(|line| line.contains("sphereface-event, event=(string)appeared, name=(string)Ada")));
+    let (expected, _) = &*OF_STREAM;
+    assert_eq!(&frames, expected);
+    assert!(
+        told.lines().any(|line| line.contains("sphereface-event, event=(string)appeared, name=(string)Ada"))
+    );
 }
 
 #[test]
@@ -378,7 +396,7 @@ fn the_example_of_the_page_runs() {
     let done = Command::new("sh")
         .args(["-c", example])
         .current_dir(folder.path())
-        .env("GST_PLUGIN_PATH", plugin_folder())
+        .env("GST_PLUGIN_PATH", PLUGIN.path())
         .env("GST_REGISTRY", folder.path().join("registry.bin"))
         .output()
         .unwrap();

@@ -91,11 +91,7 @@ impl Engine {
     }
 
     /// The faces of several pictures of any sizes, which share the threads.
-    fn detect_many(
-        &self,
-        py: Python<'_>,
-        images: Vec<Bound<'_, PyAny>>,
-    ) -> PyResult<Vec<Vec<DetectedFace>>> {
+    fn detect_many(&self, py: Python<'_>, images: Vec<Bound<'_, PyAny>>) -> PyResult<Vec<Vec<DetectedFace>>> {
         let pictures: Vec<RgbImage> = images.iter().map(picture::read).collect::<PyResult<_>>()?;
         py.detach(|| self.find_many(&pictures)).map_err(raised)
     }
@@ -108,8 +104,7 @@ impl Engine {
         boxes: Vec<Edges>,
     ) -> PyResult<Vec<DetectedFace>> {
         let picture = picture::read(image)?;
-        let places: Vec<BBox> =
-            boxes.into_iter().map(|(x1, y1, x2, y2)| BBox { x1, y1, x2, y2 }).collect();
+        let places: Vec<BBox> = boxes.into_iter().map(|(x1, y1, x2, y2)| BBox { x1, y1, x2, y2 }).collect();
         let near = |scratch: &mut Scratch| self.inner.detector().detect_near(&picture, &places, scratch);
         py.detach(|| self.singles.with(near).map(|faces| cut(&picture, faces))).map_err(raised)
     }
@@ -229,7 +224,9 @@ fn cut(picture: &RgbImage, faces: Vec<Face>) -> Vec<DetectedFace> {
 fn crop(face: &Bound<'_, PyAny>) -> PyResult<align::Crop> {
     let Ok(face) = face.cast::<DetectedFace>() else { return picture::read_crop(face) };
     face.get().crop.clone().ok_or_else(|| {
-        PyValueError::new_err("the landmarks of this face make no face, so it cannot be embedded: leave it out")
+        PyValueError::new_err(
+            "the landmarks of this face make no face, so it cannot be embedded: leave it out",
+        )
     })
 }
 

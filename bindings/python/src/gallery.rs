@@ -85,7 +85,8 @@ impl Gallery {
             options = options.margin_deg(margin_in_range(margin_deg)?);
         }
         let engine = engine.get().inner.clone();
-        let inner = py.detach(|| sphereface::Gallery::open_with(&engine, folder, &options)).map_err(raised)?;
+        let inner =
+            py.detach(|| sphereface::Gallery::open_with(&engine, folder, &options)).map_err(raised)?;
         Ok(Self { inner, engine })
     }
 

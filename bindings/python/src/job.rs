@@ -280,7 +280,9 @@ fn listen(
                 warnings.push(text);
                 continue;
             }
-            Ok(Told::Frame(frame)) => call(&callbacks.frame, Bound::new(py, LabelledFrame(frame))?.into_any())?,
+            Ok(Told::Frame(frame)) => {
+                call(&callbacks.frame, Bound::new(py, LabelledFrame(frame))?.into_any())?
+            }
             Ok(Told::Event(event)) => call(&callbacks.event, Bound::new(py, Event(event))?.into_any())?,
             Err(RecvTimeoutError::Timeout) => {
                 py.check_signals()?;

@@ -11,7 +11,6 @@ mod job;
 mod picture;
 mod stream;
 
-
 /// The native part of the package `sphereface`.
 #[pyo3::pymodule]
 mod sphereface_native {

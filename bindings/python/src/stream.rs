@@ -203,7 +203,9 @@ impl Stream {
     ) -> PyResult<()> {
         if let Ok(frame) = frame.cast::<Frame>() {
             if pts_s.or(duration_s).is_some() {
-                return Err(PyValueError::new_err("a Frame has a time of its own: leave out pts_s and duration_s"));
+                return Err(PyValueError::new_err(
+                    "a Frame has a time of its own: leave out pts_s and duration_s",
+                ));
             }
             let frame = frame.get().0.clone();
             return py.detach(|| lock(&self.0).push(frame));

@@ -191,6 +191,6 @@ fn gallery(engine: &Engine, settings: &Settings) -> Result<Option<Gallery>, Cann
 
 /// What draws, in the colours of the gallery.
 fn annotator(gallery: Option<&Gallery>) -> Result<Annotator, AnnotateError> {
-    let colours = gallery.map_or_else(Colours::default, |gallery| gallery.colours().clone());
-    Ok(Annotator::new(Style::default())?.with_colours(colours))
+    let numbers = gallery.map(Gallery::colour_numbers).unwrap_or_default();
+    Ok(Annotator::new(Style::default())?.with_colours(Colours::new(numbers.iter().cloned())))
 }
