@@ -7,6 +7,9 @@ SPHEREFACE := target/release/sphereface
 PREFIX ?= /usr/local
 INSTALLED = $(DESTDIR)$(PREFIX)
 
+PYTHON_ENV := target/python
+MATURIN := $(PYTHON_ENV)/bin/maturin
+
 .PHONY: demo serve test install uninstall lint cuda clean
 
 # Installs what is missing, builds, enrols the three people of the bundled sample and
@@ -60,6 +63,30 @@ lint:
 cuda:
 	@tools/setup.sh run
 	tools/cuda.sh
+
+# The wheel for Python, target/wheels/sphereface-*.whl, and its tests. maturin is fetched into a folder of its own.
+.PHONY: wheel test-wheel plugin test-plugin
+wheel: $(MATURIN)
+	@tools/setup.sh run
+	$(MATURIN) build --release --manifest-path bindings/python/Cargo.toml --out target/wheels
+
+test-wheel: $(MATURIN)
+	@tools/setup.sh test
+	VIRTUAL_ENV=$(CURDIR)/$(PYTHON_ENV) $(MATURIN) develop --manifest-path bindings/python/Cargo.toml
+	cd bindings/python && $(CURDIR)/$(PYTHON_ENV)/bin/pytest -q
+
+$(MATURIN):
+	python3 -m venv $(PYTHON_ENV)
+	$(PYTHON_ENV)/bin/pip install -q "maturin>=1.9,<2" numpy pillow pytest
+
+# The plugin for GStreamer, target/release/libgstsphereface.so, and its tests.
+plugin:
+	@tools/setup.sh run
+	cargo build --release -p gst-plugin-sphereface
+
+test-plugin:
+	@tools/setup.sh test
+	cargo test -p gst-plugin-sphereface
 
 clean:
 	cargo clean
