@@ -6,7 +6,8 @@ r"""Makes packs for distill.py: from collections of pictures to aligned crops an
 SOURCE is a folder of pictures, a bare git directory whose pictures are read from its newest commit, or a folder
 with train.rec and train.idx, whose crops are aligned already. PACKS gets NAME.npz (the crops as JPEG, 112x112) and
 NAME.teacher.npy (n x 512 f16, unit rows, crop and mirror image together), and a line in sources.jsonl with the
-counts. A pack that is there already is left as it is, so that a run that was stopped goes on with the same command.
+counts. A pack that is there already is left as it is, and NAME.work keeps the crops and the teacher's rows of one that is
+not whole yet, so that a run that was stopped goes on with the same command.
 
 Left out are pictures without a face, whoever is near to a row of people.npy (one row for each person that is kept
 for measuring), and all but one of pictures that are nearly the same. `--part 0/3` takes every third
@@ -19,6 +20,7 @@ import fnmatch
 import io
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -33,6 +35,8 @@ from records import read_images
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 # Cosines: above the first two crops may show one person, above the second one picture.
 SAME_PERSON, SAME_PICTURE = 0.42, 0.985
+# Faces that the teacher is asked about before its rows are kept.
+PART = 2048
 # Pixels along the longer side: up to the first a picture is a tight crop, above the second it is read smaller.
 TIGHT_PX, MOST_PX = 260, 900
 FRAMED_PX, FRAME_PX = 200, 80
@@ -115,6 +119,77 @@ def aligned(source, chosen, options, work):
     return [jpeg(Image.open(path).convert("RGB"), 93) for path in paths], count
 
 
+def write_pack(path, images, **more):
+    """The crops as one file of bytes and where each begins. Whole or not there."""
+    part = path.with_suffix(".part.npz")
+    np.savez(part, jpeg=np.frombuffer(b"".join(images), np.uint8),
+             offsets=np.cumsum([0, *map(len, images)]).astype(np.int64), **more)
+    os.replace(part, path)
+
+
+def crops_of(place, chosen, options, work):
+    """The crops of a source as JPEG files, and how many pictures there were; kept in `work`."""
+    kept = work / "crops.npz"
+    if not kept.exists():
+        if Path(place, "train.rec").exists():
+            images = read_images(place)
+            pictures = len(images)
+        else:
+            with tempfile.TemporaryDirectory(dir=work) as scratch:
+                images, pictures = aligned(place, chosen, options, Path(scratch))
+        write_pack(kept, images, pictures=pictures)
+    pack = np.load(kept)
+    content, offsets = pack["jpeg"].tobytes(), pack["offsets"]
+    return [content[start:end] for start, end in zip(offsets, offsets[1:])], int(pack["pictures"])
+
+
+def rows_of(images, ask, work, name):
+    """The teacher's unit rows of the crops; kept in `work` part by part."""
+    rows = [torch.zeros(0, 512)]
+    for first in range(0, len(images), PART):
+        kept = work / f"rows{first}.npy"
+        if not kept.exists():
+            part = []
+            for start in range(first, min(first + PART, len(images)), 64):
+                batch = images[start:min(start + 64, first + PART)]
+                faces = np.stack([np.asarray(Image.open(io.BytesIO(image)).convert("RGB")) for image in batch])
+                part.append(ask(torch.from_numpy(faces).permute(0, 3, 1, 2).float()))
+            np.save(work / "part.npy", torch.cat(part).numpy())
+            os.replace(work / "part.npy", kept)
+            print(f"{name}: rows of {min(first + PART, len(images))} of {len(images)} faces", flush=True)
+        rows.append(torch.from_numpy(np.load(kept)))
+    return torch.cat(rows)
+
+
+def first_of_each(rows):
+    """Which rows are not nearly the same as one before them that is kept."""
+    fresh = torch.ones(len(rows), dtype=torch.bool)
+    for start in range(0, len(rows), 512):
+        near = rows[start:start + 512] @ rows.T > SAME_PICTURE
+        for i in range(start, min(start + 512, len(rows))):
+            fresh[i] = not (near[i - start, :i] & fresh[:i]).any()
+    return fresh
+
+
+def collect(name, place, chosen, ask, people, options):
+    """Makes one pack, and what is to be said of it."""
+    work = options.packs / f"{name}.work"
+    work.mkdir(exist_ok=True)
+    images, pictures = crops_of(place, chosen, options, work)
+    rows = rows_of(images, ask, work, name)
+    known = (rows @ people.T > SAME_PERSON).any(1)
+    kept = (~known).nonzero().flatten()
+    fresh = first_of_each(rows[kept])
+    kept = kept[fresh].tolist()
+    write_pack(options.packs / f"{name}.npz", [images[i] for i in kept])
+    # The rows come last: a pack is there when they are.
+    np.save(work / "part.npy", rows[kept].half().numpy())
+    os.replace(work / "part.npy", options.packs / f"{name}.teacher.npy")
+    shutil.rmtree(work)
+    return {"name": name, "pictures": pictures, "faces": len(images), "left out": int(known.sum()),
+            "nearly the same": int((~fresh).sum()), "kept": len(kept)}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packs", type=Path)
@@ -138,38 +213,12 @@ def main():
         people = torch.nn.functional.normalize(torch.from_numpy(np.load(options.leave_out).astype(np.float32)))
     for source in options.sources:
         name, _, place = source.partition("=")
-        rows_path = options.packs / f"{name}.teacher.npy"
-        if rows_path.exists():
+        if (options.packs / f"{name}.teacher.npy").exists():
             continue
-        with tempfile.TemporaryDirectory(dir=options.packs) as work:
-            if Path(place, "train.rec").exists():
-                images = read_images(place)
-                pictures = len(images)
-            else:
-                images, pictures = aligned(place, chosen, options, Path(work))
-        rows = []
-        for start in range(0, len(images), 64):
-            faces = np.stack([np.asarray(Image.open(io.BytesIO(image)).convert("RGB")) for image in images[start:start + 64]])
-            rows.append(ask(torch.from_numpy(faces).permute(0, 3, 1, 2).float()))
-        rows = torch.cat(rows) if rows else torch.zeros(0, 512)
-        known = (rows @ people.T > SAME_PERSON).any(1)
-        kept = [i for i in range(len(rows)) if not known[i]]
-        rows, fresh = rows[kept], torch.ones(len(kept), dtype=torch.bool)
-        for start in range(0, len(rows), 512):
-            near = rows[start:start + 512] @ rows.T > SAME_PICTURE
-            for i in range(start, min(start + 512, len(rows))):
-                fresh[i] = not (near[i - start, :i] & fresh[:i]).any()
-        chosen_images = [images[i] for i, keep in zip(kept, fresh.tolist()) if keep]
-        np.savez(options.packs / f"{name}.npz", jpeg=np.frombuffer(b"".join(chosen_images), np.uint8),
-                 offsets=np.cumsum([0, *map(len, chosen_images)]).astype(np.int64))
-        # The rows come last: a pack is there when they are.
-        np.save(options.packs / f"{name}.part.npy", rows[fresh].half().numpy())
-        os.replace(options.packs / f"{name}.part.npy", rows_path)
-        counts = {"name": name, "pictures": pictures, "faces": len(images), "left out": int(known.sum()),
-                  "nearly the same": int((~fresh).sum()), "kept": len(chosen_images)}
+        counts = json.dumps(collect(name, place, chosen, ask, people, options))
         with open(options.packs / "sources.jsonl", "a") as log:
-            print(json.dumps(counts), file=log)
-        print(json.dumps(counts), flush=True)
+            print(counts, file=log)
+        print(counts, flush=True)
 
 
 if __name__ == "__main__":

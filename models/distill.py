@@ -16,7 +16,7 @@ been: the same command goes on from DIR/checkpoint.pt. A face that was turned is
 it embeds the face from the front. (The teacher's rows of 256 people turned by 75 degrees have a cosine of 0.20 to each other on average and of
 0.51 for one pair in a thousand, and 0.26 to their own view from the front; with that half they have 0.35 for one in a thousand and 0.79.)
 
-DIR gets checkpoint.pt every ten minutes, whole at any time, model.safetensors with it (the weights averaged over the last
+DIR gets checkpoint.pt every eight minutes, whole at any time, model.safetensors with it (the weights averaged over the last
 thousand iterations or so) and log.jsonl. With `--minutes` the rate falls to nothing over that time, as suits a borrowed machine;
 without, it stays, and the run ends when it is stopped (SIGTERM or Ctrl-C: a checkpoint is written first).
 

@@ -9,7 +9,7 @@ ALIGNED is what `sphereface align --size 112x112` made of the stills of mugshots
 
 - DevTrain: the mean cosine to the teacher, and the misses (FNMR) at false matches (FMR) of 1e-3 and 1e-5 over all pairs of
   crops, with the angles; of single views, and of crop and mirror image together;
-- tracks: the misses of single frames, all pairs of different videos;
+- tracks: the misses of single frames, all pairs of different videos; and of the means of each video's frames;
 - mugshots: the share of pairs of two people from the side that the angle of FMR 1e-3 of DevTrain takes for one.
 
 Needs torch, numpy, pillow and safetensors; with --teacher what distill.py needs for it.
@@ -80,6 +80,13 @@ def listed(pattern, depth):
     return paths, np.array([part[-1 - depth] for part in parts]), np.array(["/".join(part[-1 - depth:-1]) for part in parts])
 
 
+def means(rows, videos):
+    """The mean of each video's rows, of unit length, and the person of each video."""
+    names, which = np.unique(videos, return_inverse=True)
+    sums = torch.zeros(len(names), rows.shape[1]).index_add_(0, torch.from_numpy(which), rows)
+    return F.normalize(sums), np.array([name.split("/")[0] for name in names])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
@@ -125,7 +132,9 @@ def main():
         least = threshold(impostors, 1e-3)
         line["devtrain, single views: FMR: FNMR %, degrees"] = misses(genuine, impostors, (1e-3, 1e-4, 1e-5))
         line["devtrain, crop and mirror"] = misses(*scores(both, dev_people), (1e-3, 1e-4, 1e-5))
-        line["tracks, single frames"] = misses(*scores(of("tracks", tracks)[0], track_people, track_videos), (1e-2, 1e-3, 1e-4))
+        frames = of("tracks", tracks)[0]
+        line["tracks, single frames"] = misses(*scores(frames, track_people, track_videos), (1e-2, 1e-3, 1e-4))
+        line["tracks, means of videos"] = misses(*scores(*means(frames, track_videos)), (1e-2, 1e-3, 1e-4))
         if side:
             genuine, impostors = scores(of("side", side)[0], side_people)
             line["mugshots from the side: false matches %, right %"] = [round(100 * float((s > least).mean()), 2) for s in (impostors, genuine)]
