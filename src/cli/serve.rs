@@ -14,16 +14,19 @@ use crate::serve::{
     Config, ConfigError, NewTokens, ServeError, Service, ServiceOptions, Settings, SourceConfig, TEMPLATE,
 };
 
-/// Where `--init` writes without a name.
+/// Default file of `--init`.
 const DEFAULT_FILE: &str = "serve.toml";
 
 /// Watch cameras and answer requests: pages, an API and events
 ///
-/// Sources are set in a TOML file or by --source. The page is told on standard output once the service
-/// listens. On 127.0.0.1 whoever uses this machine may do everything; anywhere else a token is asked for:
-/// one for readers and one for administrators are shown once, at the first start. SIGHUP reads the file
-/// and the galleries again. Ctrl-C ends the service: whoever is in sight has left, and all of it is
-/// stored.
+/// Sources are set in a TOML file or with --source. The address of the page is printed on standard output once
+/// the service listens.
+///
+/// On 127.0.0.1 every user of this machine has full access. On other addresses a token is required. One for
+/// readers and one for administrators are printed once, at the first start.
+///
+/// SIGHUP reloads the file and the galleries. Ctrl-C ends the service: everybody in sight is recorded as having
+/// left, and everything is stored.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface serve --source door=rtsp://192.168.1.20/stream2 --gallery family\n  \
@@ -31,31 +34,31 @@ const DEFAULT_FILE: &str = "serve.toml";
     sphereface serve cameras.toml --listen 0.0.0.0:8470\n  \
     curl --data-binary @group.jpg http://127.0.0.1:8470/api/v1/recognise")]
 pub struct ServeArgs {
-    /// The configuration [default: none; everything at its default]
+    /// Configuration file [default: none; all settings at their defaults]
     config: Option<PathBuf>,
-    /// Write a configuration with every setting and its default, and end
+    /// Write a configuration with every setting and its default, and exit
     #[arg(long, conflicts_with_all = ["listen", "gallery", "data", "source", "repeat", "new_tokens"])]
     init: bool,
-    /// Address and port to listen on [default: 127.0.0.1:8470]; port 0 takes one that is free
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8470]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// Folder of the people to name [default: gallery]
+    /// Gallery of the people to name [default: gallery]
     #[arg(long, value_name = "DIR")]
     gallery: Option<PathBuf>,
     /// Folder of events, strangers and tokens [default: sphereface-data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// A source, in addition to those of the file or instead of the one of its name: rtsp://...,
-    /// http://..., webcam:0, a file, or gst:PIPELINE
+    /// Source to add to those of the file, or to replace the one of the same name: rtsp://..., http://...,
+    /// webcam:0, a file, or gst:PIPELINE
     #[arg(long, value_name = "NAME=INPUT", value_parser = source)]
     source: Vec<(String, String)>,
-    /// Files of --source begin again at their end
+    /// Restart files of --source when they end
     #[arg(long, requires = "source")]
     repeat: bool,
-    /// Make new tokens, show them, and end; the old ones are worth nothing from the next start on
+    /// Make new tokens, print them, and exit; the old ones are invalid from the next start on
     #[arg(long)]
     new_tokens: bool,
-    /// How remarks are written on standard error
+    /// Format of messages on standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log: LogFormat,
     #[command(flatten)]
@@ -66,12 +69,12 @@ pub struct ServeArgs {
     threads: ThreadArgs,
 }
 
-/// How remarks are written.
+/// Format of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
-    /// Lines for people.
+    /// Lines of text.
     Text,
-    /// An object per line, for machines.
+    /// One JSON object per line.
     Json,
 }
 
@@ -79,7 +82,7 @@ enum LogFormat {
 fn source(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once('=').filter(|(name, input)| !name.is_empty() && !input.is_empty());
     let (name, input) = parts.ok_or_else(|| {
-        format!("`{text}` is no source: write a name and what to open, door=rtsp://192.168.1.20/1")
+        format!("`{text}` is not a source: write a name and an input, for example door=rtsp://192.168.1.20/1")
     })?;
     Ok((name.to_owned(), input.to_owned()))
 }
@@ -109,12 +112,12 @@ impl ServeArgs {
                 Signal::Reload => self.reload(&service),
             }
         }
-        errln!("ending; a second Ctrl-C ends at once");
+        errln!("stopping; a second Ctrl-C stops at once");
         service.stop();
         Ok(())
     }
 
-    /// The file and the flags over it.
+    /// The file, overridden by flags.
     fn settings(&self) -> Result<Settings> {
         let mut config = match &self.config {
             Some(path) => Config::read(path).map_err(|error| match error {
@@ -151,16 +154,16 @@ impl ServeArgs {
             LogFormat::Json => log.json().try_init(),
         };
         if let Err(error) = set {
-            errln!("warning: remarks of the service are lost: {error}");
+            errln!("warning: messages of the service are lost: {error}");
         }
     }
 
-    /// Goes on with the file as it is now, or as before where that makes no sense.
+    /// Reloads the file; keeps the previous settings if it is invalid.
     fn reload(&self, service: &Service) {
         let reloaded = self.settings().and_then(|settings| service.reload(settings).map_err(refused));
         match reloaded {
-            Ok(()) => errln!("the configuration and the galleries were read again"),
-            Err(error) => errln!("warning: everything stays as it was: {error:#}"),
+            Ok(()) => errln!("the configuration and the galleries were reloaded"),
+            Err(error) => errln!("warning: the previous settings are kept: {error:#}"),
         }
     }
 }
@@ -179,7 +182,7 @@ fn init(path: &Path) -> Result<()> {
     let made = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
     let mut file = match made {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            bail!("{} is there already: delete it, or choose another name", path.display());
+            bail!("{} already exists: delete it, or choose another name", path.display());
         }
         made => made.with_context(|| format!("{} cannot be written", path.display()))?,
     };
@@ -188,15 +191,15 @@ fn init(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Shows tokens, once.
+/// Prints tokens, once.
 fn tell(made: &NewTokens) {
     for (role, token) in made.all() {
         outln!("{} token: {token}", role.name());
     }
-    errln!("these tokens are shown once and kept nowhere: put them away now");
+    errln!("these tokens are shown only once: store them now");
 }
 
-/// What a signal asks for.
+/// The request of a signal.
 #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has a signal for it"))]
 enum Signal {
     End,

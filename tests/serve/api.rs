@@ -179,7 +179,7 @@ fn a_configuration_is_written_once_and_nonsense_ends_the_program_with_a_sentence
     };
     assert_eq!(run(&["--init"]).0, 0);
     let (code, again) = run(&["--init"]);
-    assert!(code == 1 && again.contains("is there already"), "{again}");
+    assert!(code == 1 && again.contains("already exists"), "{again}");
     let service = Service::start(place.path(), &["serve.toml"]);
     assert_eq!(service.get("/api/v1/sources").ok(), json!({"sources": []}));
     let (code, taken) = run(&["--listen", &service.address]);
@@ -188,7 +188,7 @@ fn a_configuration_is_written_once_and_nonsense_ends_the_program_with_a_sentence
         (vec!["missing.toml"], "missing.toml cannot be read"),
         (vec!["--source", "a=ftp://x"], "the schemes read are"),
         (vec!["--source", "a b=x.mp4"], "letters, digits"),
-        (vec!["--source", "x.mp4"], "is no source"),
+        (vec!["--source", "x.mp4"], "is not a source"),
         (vec!["--listen", "nowhere"], "invalid"),
         (vec!["--init", "x.toml", "--gallery", "g"], "cannot be used with"),
     ] {
