@@ -71,7 +71,7 @@ struct Import {
     /// [default: none if the network begins with one, else 127.5,127.5]
     #[arg(long, value_name = "MEAN,DEVIATION", value_parser = parse_normalisation)]
     normalise: Option<Normalisation>,
-    /// Output of an ONNX network that is the embedding [default: the only one]
+    /// Output of an ONNX network to use as the embedding [default: the only one]
     #[arg(long, value_name = "NAME")]
     output: Option<String>,
     /// Terms of the model, a name or a sentence; stored with it and printed by `models show`
@@ -319,7 +319,9 @@ impl Import {
         }
         let imported = matches!(network, Network::Imported(_));
         if !imported && (pictures.normalisation.is_some() || pictures.output.is_some()) {
-            bail!(UsageError("--normalise and --output are for ONNX models and ESP-DL files".to_owned()));
+            bail!(UsageError(
+                "--normalise and --output apply to ONNX models and ESP-DL files only".to_owned()
+            ));
         }
         // The weights of an imported network were brought to one order.
         if let Some(order) = self.channel_order.filter(|_| !imported) {

@@ -14,7 +14,7 @@ pub enum EmbedError {
     #[error(transparent)]
     Plan(#[from] crate::nn::plan::PlanError),
     /// An imported network, on something that computes SphereFace networks only.
-    #[error("imported networks are computed on the CPU in f32, and {0} was asked for")]
+    #[error("imported networks run on the CPU in f32 only, but {0} was requested")]
     ImportedOn(String),
     /// A metadata key that describes the network is not there.
     #[error("the weights carry no metadata key `{0}`: import or train them again with this program")]
