@@ -270,7 +270,7 @@ mod tests {
                 );
                 let value = |map: usize, c: usize, y: isize, x: isize| {
                     let inside = (0..size[0] as isize).contains(&y) && (0..size[1] as isize).contains(&x);
-                    let at = (y * 31 + x * 7) as usize + 3 * c + 5 * map;
+                    let at = y * 31 + x * 7 + (3 * c + 5 * map) as isize;
                     if inside { (at * 13 % 97) as f64 / 64.0 - 0.7 } else { 0.0 }
                 };
                 for (maps, threads) in [(1, 1), (3, 2)] {
