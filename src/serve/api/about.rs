@@ -112,7 +112,7 @@ pub(super) async fn session(State(site): State<App>, Extension(caller): Extensio
     Json(Session { role: caller.0, token_needed: site.tokens.is_some() })
 }
 
-/// Log in
+/// Log in with a token
 ///
 /// The token is kept in a cookie that scripts cannot read and that no other site's page sends.
 #[utoipa::path(
