@@ -140,6 +140,7 @@ impl Sightings {
     pub fn tell(&mut self, event: &engine::Event) -> Result<Vec<Arc<Event>>, StoreError> {
         match &event.kind {
             EventKind::Appeared => {
+                self.count_visit(&event.who)?;
                 let subject = self.subject(&event.who)?;
                 let appeared = self.record(Kind::Appeared, event, subject.clone(), None)?;
                 match subject {
@@ -161,6 +162,15 @@ impl Sightings {
                 self.best.remove(&event.who);
                 Ok(vec![left])
             }
+        }
+    }
+
+    /// A stranger whose number is known already comes again.
+    fn count_visit(&self, who: &Who) -> Result<(), StoreError> {
+        let Who::Stranger(number) = who else { return Ok(()) };
+        match self.number(*number) {
+            Some(id) => self.store.stranger_came(id, &self.source, now_ms()),
+            None => Ok(()),
         }
     }
 
@@ -426,10 +436,11 @@ mod tests {
         };
         assert_eq!(visit(&mut world, 1, 0.0), ["Unknown 1 appeared"]);
         assert_eq!(visit(&mut world, 2, 90.0), ["Unknown 2 appeared"]);
+        assert_eq!(visit(&mut world, 2, 90.0), ["Unknown 2 appeared"]);
         // Another stream, whose numbers begin anew.
         world.sightings.forget_numbers();
         assert_eq!(visit(&mut world, 1, 80.0), ["Unknown 2 appeared"]);
-        assert_eq!(world.store.stranger(2).unwrap().unwrap().visits, 2);
+        assert_eq!(world.store.stranger(2).unwrap().unwrap().visits, 3);
         // Whoever is in the same picture is another, however alike.
         let (one, other) = (Who::Stranger(5), Who::Stranger(6));
         world.sightings.see(&frame(1, &one, 80.0, 0.0));

@@ -35,6 +35,9 @@ fn the_wall_is_live_and_strangers_are_named_in_two_steps() {
     service.wait("/api/v1/strangers", |all| !all["strangers"].as_array().unwrap().is_empty());
     open(&mut browser, "/strangers");
     browser.wait("document.querySelector('[data-stranger] img')?.naturalWidth > 20");
+    let inside =
+        "[...document.querySelectorAll('.card')].every((card) => card.scrollWidth <= card.clientWidth)";
+    assert_eq!(browser.value(inside), true, "nothing sticks out of a card");
     browser.picture("strangers");
     let id = browser.value("document.querySelector('[data-stranger]').dataset.stranger");
     browser.submit("[data-stranger] input", "Zoë <b>");
