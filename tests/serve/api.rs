@@ -49,7 +49,7 @@ fn pictures_are_answered_in_each_form_they_may_have() {
     for picture in embedded["pictures"].as_array().unwrap() {
         let values = picture["faces"][0]["embedding"].as_array().unwrap();
         let length: f64 = values.iter().map(|value| value.as_f64().unwrap().powi(2)).sum();
-        assert!(values.len() == 512 && (length - 1.0).abs() < 1e-3, "{} {length}", values.len());
+        assert!(values.len() == 128 && (length - 1.0).abs() < 1e-3, "{} {length}", values.len());
     }
     let compare = |files: &[(&str, &[u8])], query: &str| {
         service.request("POST", &format!("/api/v1/compare{query}")).files(files).send()
