@@ -205,7 +205,7 @@ pub fn label<'py>(
 ) -> PyResult<Summary> {
     let (engine, gallery) = engine_and_gallery(py, engine, gallery)?;
     let detect_every = match detect_every {
-        Some(every) => every.to_string().parse().map_err(raised)?,
+        Some(every) => every.to_string().parse::<DetectEvery>().map_err(raised)?,
         None => DetectEvery::Auto,
     };
     let request = Request {
