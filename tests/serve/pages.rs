@@ -97,7 +97,7 @@ fn whoever_has_no_token_is_asked_for_it() {
     let service = Service::start(place.path(), &["--listen", "0.0.0.0:0"]);
     let reader = service.told.iter().find_map(|line| line.strip_prefix("reader token: ")).unwrap();
     browser.open(&format!("http://{}/people", service.address));
-    browser.wait("location.pathname === '/login' && !!document.querySelector('#login')");
+    browser.wait("location.pathname === '/login' && !!document.querySelector('#login button:enabled')");
     browser.picture("login");
     browser.submit("#login input", "guess");
     browser.wait("document.querySelector('#note').textContent.includes('not a valid token')");

@@ -215,7 +215,8 @@ async function events() {
 }
 
 function login() {
-  byId("login").addEventListener("submit", async (event) => {
+  const form = byId("login");
+  form.addEventListener("submit", async (event) => {
     event.preventDefault();
     try {
       await ask("/api/v1/session", asJson("POST", { token: event.target.token.value }));
@@ -224,6 +225,8 @@ function login() {
       failed(error);
     }
   });
+  // Before this a browser would send the token by itself.
+  form.querySelector("button").disabled = false;
 }
 
 const pages = { wall, people, strangers, events, login };
