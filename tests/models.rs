@@ -89,7 +89,10 @@ fn the_first_wrong_layer_is_named() {
 fn other_networks_are_refused_by_name() {
     assert!(refusal("opensphere.pth").contains("OpenSphere"));
     assert!(refusal("no-state.pth").contains("no state dictionary"));
-    assert!(refusal("make.py").contains("no Caffe model, ONNX model, ESP-DL file, PyTorch checkpoint or safetensors file"));
+    assert!(
+        refusal("make.py")
+            .contains("no Caffe model, ONNX model, ESP-DL file, PyTorch checkpoint or safetensors file")
+    );
     assert!(refusal("absent.pth").contains("cannot read"));
     let twice = import(&[fixture("zip.pth"), fixture("new.caffemodel")]).unwrap_err().to_string();
     assert!(twice.contains("conv1_1.bias is also in another"), "{twice}");
