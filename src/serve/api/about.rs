@@ -139,7 +139,7 @@ pub(super) async fn log_in(
     Ok(([(header::SET_COOKIE, cookie)], Json(session)).into_response())
 }
 
-/// Log out
+/// Log out and delete the cookie
 #[utoipa::path(delete, path = "/api/v1/session", tag = "service", responses((status = 200, body = Session)))]
 pub(super) async fn log_out(State(site): State<App>) -> Response {
     let cookie = format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
