@@ -170,10 +170,12 @@ fn crops_of_a_data_set_are_enrolled_as_they_are() {
     place.run(&["enroll", LIN, &place.hamilton(&format!("stills/{LIN}/1.png")), "--gallery", "photos"]);
     let crops = place.path(&format!("photos/{LIN}/derived/crops"));
     let crop = fs::read_dir(crops).unwrap().next().unwrap().unwrap().path();
-    // What the gallery keeps has the columns at the sides too, for networks that take them.
+    // What the gallery keeps has the columns at the sides too, where there were any.
     let square = image::open(crop).unwrap().into_rgb8();
     assert_eq!(square.dimensions(), (112, 112));
-    let middle = |image: &image::RgbImage| image::imageops::crop_imm(image, 8, 0, 96, 112).to_image();
+    let middle = |image: &image::RgbImage| {
+        image::imageops::crop_imm(image, (image.width() - 96) / 2, 0, 96, 112).to_image()
+    };
     let crop = middle(&square);
     fs::create_dir_all(place.path("people/Lin")).unwrap();
     crop.save(place.path("people/Lin/narrow.png")).unwrap();
@@ -187,7 +189,7 @@ fn crops_of_a_data_set_are_enrolled_as_they_are() {
     }
     for kept in fs::read_dir(place.path("crops/Lin/derived/crops")).unwrap() {
         let kept = image::open(kept.unwrap().path()).unwrap().into_rgb8();
-        assert_eq!(middle(&kept), crop, "not aligned once more");
+        assert!(middle(&kept) == crop, "aligned once more");
     }
 }
 
