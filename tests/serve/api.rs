@@ -56,7 +56,9 @@ fn pictures_are_answered_in_each_form_they_may_have() {
     };
     let other = still("Ada", 1);
     let same = compare(&[("a", &ada), ("b", &other)], "").ok();
-    assert!(same["same"] == true && same["false_match_rate"].as_f64().unwrap() < 1e-3, "{same}");
+    // So near that the calibration knows no rate, or a small one.
+    let rate = same["false_match_rate"].as_f64();
+    assert!(same["same"] == true && rate.is_none_or(|rate| rate < 1e-3), "{same}");
     assert_eq!(compare(&[("a", &ada), ("c", &chloe)], "").ok()["same"], false);
     assert_eq!(compare(&[("a", &ada), ("b", &other)], "?threshold_deg=1").ok()["same"], false);
     assert!(compare(&[("a", &ada)], "").refused(400).contains("the request has 1"));

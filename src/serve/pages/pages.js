@@ -142,7 +142,8 @@ async function strangers() {
   const show = async () => {
     const { strangers } = await ask("/api/v1/strangers");
     place.replaceChildren(...strangers.map(card));
-    if (strangers.length === 0) note("There is nobody to name.");
+    // Not as a note: that says what was done last.
+    if (strangers.length === 0) place.append(make("p", {}, "There is nobody to name."));
     await names();
   };
   const card = (stranger) => {
