@@ -109,7 +109,7 @@ impl Engine {
         py.detach(|| self.singles.with(near).map(|faces| cut(&picture, faces))).map_err(raised)
     }
 
-    /// The aligned face, 112 x 96 x 3, of five landmarks; None where they make no face.
+    /// The aligned face, 112 x 112 x 3, of five landmarks; None where they make no face.
     #[staticmethod]
     fn align<'py>(
         py: Python<'py>,
@@ -118,10 +118,11 @@ impl Engine {
     ) -> PyResult<Option<Bound<'py, PyArray3<u8>>>> {
         let picture = picture::read(image)?;
         let crop = py.detach(|| align::align(&picture, &landmarks));
-        crop.map(|crop| picture::array(py, crop.to_image())).transpose()
+        crop.map(|crop| picture::array(py, crop.to_whole_image())).transpose()
     }
 
-    /// The embeddings, unit vectors as rows, of faces from detect() or of crops of 112 x 96 x 3.
+    /// The embeddings, unit vectors as rows, of faces from detect() or of crops of 112 x 112 x 3 (or 112 x 96 x 3, without
+    /// the columns at the sides that only some networks see).
     fn embed<'py>(
         &self,
         py: Python<'py>,
@@ -129,7 +130,7 @@ impl Engine {
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let crops = faces.iter().map(crop).collect::<PyResult<Vec<_>>>()?;
         let made = py.detach(|| self.inner.embed(crops)).map_err(raised)?;
-        let width = self.inner.embedder().architecture().embedding;
+        let width = self.inner.embedder().family().embedding();
         let values = made.iter().flat_map(|one| one.as_slice()).copied().collect();
         PyArray1::from_vec(py, values).reshape([made.len(), width])
     }

@@ -110,10 +110,10 @@ impl DetectedFace {
         Quality(self.quality)
     }
 
-    /// The aligned face, 112 x 96 x 3; None where the landmarks make no face.
+    /// The aligned face, 112 x 112 x 3; None where the landmarks make no face.
     #[getter]
     fn crop<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyArray3<u8>>>> {
-        self.crop.as_ref().map(|crop| picture::array(py, crop.to_image())).transpose()
+        self.crop.as_ref().map(|crop| picture::array(py, crop.to_whole_image())).transpose()
     }
 
     fn __repr__(&self) -> String {

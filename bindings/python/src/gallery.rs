@@ -111,7 +111,7 @@ impl Gallery {
         score: f32,
     ) -> PyResult<Identification> {
         let vector: Vec<f32> = embedding.as_array().iter().copied().collect();
-        let width = self.engine.embedder().architecture().embedding;
+        let width = self.engine.embedder().family().embedding();
         if vector.len() != width {
             return Err(PyValueError::new_err(format!(
                 "an embedding of this model has {width} values, and this one {}",

@@ -4,7 +4,7 @@ use image::RgbImage;
 use numpy::{PyArray1, PyArray3, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use sphereface::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
+use sphereface::align::{CROP_HEIGHT, CROP_WIDTH, Crop, SQUARE};
 
 /// What every picture is.
 const WANTED: &str = "give a numpy array of uint8, height x width x 3 (RGB)";
@@ -37,8 +37,8 @@ pub fn read_crop(array: &Bound<'_, PyAny>) -> PyResult<Crop> {
     let (width, height) = picture.dimensions();
     Crop::from_image(picture).ok_or_else(|| {
         PyValueError::new_err(format!(
-            "a crop measures {CROP_HEIGHT} x {CROP_WIDTH} pixels (height x width), and this one {height} x {width}: \
-             take those of detect(), or cut it out with align()"
+            "a crop measures {CROP_HEIGHT} x {SQUARE} pixels (height x width) or {CROP_HEIGHT} x {CROP_WIDTH}, and this \
+             one {height} x {width}: take those of detect(), or cut it out with align()"
         ))
     })
 }

@@ -17,7 +17,7 @@ def test_faces_are_found_and_embedded(engine):
     left, top, right, bottom = face.box
     assert 0 < right - left and 0 < bottom - top and face.score > 0.9
     assert face.landmarks.shape == (5, 2) and face.landmarks.dtype == np.float32
-    assert face.crop.shape == (112, 96, 3)
+    assert face.crop.shape == (112, 112, 3)
     assert face.quality.size_px > 40 and face.quality.problems == []
     of_face, of_crop = engine.embed([face]), engine.embed([face.crop])
     assert of_face.shape == (1, 128) and of_face.dtype == np.float32
@@ -81,7 +81,7 @@ def test_errors_are_exceptions_with_the_sentences_of_the_library(engine, gallery
         sphereface.read_image(tmp_path / "none.jpg")
     with pytest.raises(sphereface.Error, match="12 pixels"):
         sphereface.Engine(min_face=5)
-    with pytest.raises(sphereface.Error, match="not an angle|makes no sense"):
+    with pytest.raises(sphereface.Error, match="out of range"):
         sphereface.Gallery(engine, tmp_path, threshold_deg=200)
     with pytest.raises(sphereface.Error, match="from 1 to 256"):
         sphereface.Engine(threads=1000)
@@ -91,7 +91,7 @@ def test_errors_are_exceptions_with_the_sentences_of_the_library(engine, gallery
         engine.detect("ada.jpg")
     with pytest.raises(ValueError, match="height x width x 3"):
         engine.detect(np.zeros((10, 10, 4), dtype=np.uint8))
-    with pytest.raises(ValueError, match="112 x 96"):
+    with pytest.raises(ValueError, match="112 x 112 pixels"):
         engine.embed([np.zeros((10, 10, 3), dtype=np.uint8)])
     with pytest.raises(ValueError, match="128 values"):
         gallery.identify(np.ones(3, dtype=np.float32))
