@@ -39,12 +39,22 @@ fn the_wall_is_live_and_strangers_are_named_in_two_steps() {
         "[...document.querySelectorAll('.card')].every((card) => card.scrollWidth <= card.clientWidth)";
     assert_eq!(browser.value(inside), true, "nothing sticks out of a card");
     browser.picture("strangers");
-    let id = browser.value("document.querySelector('[data-stranger]').dataset.stranger");
-    browser.submit("[data-stranger] input", "Zoë <b>");
-    browser.wait("document.querySelector('#note').textContent.includes('is Zoë <b> now')");
+    // Something that was taken for a face for a moment has a card too, and cannot be enrolled.
+    let all = "[...document.querySelectorAll('[data-stranger]')].map((card) => card.dataset.stranger)";
+    let ids: Vec<String> = serde_json::from_value(browser.value(all)).unwrap();
+    let note = "document.querySelector('#note').textContent";
+    let mut named_now = |id: &&String| {
+        browser.value(&format!("{note} = '', true"));
+        browser.submit(&format!("[data-stranger='{id}'] input"), "Zoë <b>");
+        browser.wait(&format!("{note} !== ''"));
+        let done = browser.value(&format!("{note}.includes('is Zoë <b> now')")) == true;
+        assert!(done || browser.value(&format!("{note}.includes('no face found')")) == true);
+        done
+    };
+    let id = ids.iter().find(&mut named_now).expect("one of them has a face");
     let named = service.get("/api/v1/people/Zo%C3%AB%20%3Cb%3E").ok();
     assert_eq!(named["stills"].as_array().unwrap().len(), 1);
-    assert_eq!(service.get(&format!("/api/v1/strangers/{}", id.as_str().unwrap())).status, 404);
+    assert_eq!(service.get(&format!("/api/v1/strangers/{id}")).status, 404);
 
     open(&mut browser, "/people");
     browser.wait("document.querySelectorAll('[data-person]').length === 3");
