@@ -14,7 +14,7 @@
 //!
 //! | room | job | may know |
 //! |---|---|---|
-//! | [`file`] | atomic file writing; reading text files | |
+//! | [`file`](mod@file) | atomic file writing; reading text files | |
 //! | [`media`] | open any source, deliver frames, write any sink with the audio kept | `file` |
 //! | [`nn`] | CPU kernels and their gradients, weights in and out, device choice | `file` |
 //! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `nn` |
@@ -32,14 +32,14 @@
 //! | [`prepare`] | aligning a data set: photos -> crops | `file`, `media`, `detect`, `align`, `gallery` |
 //! | [`eval`] | verification, open-set identification, video scoring, calibration | `file`, `media`, `detect`, `align`, `embed`, `gallery`, `identify`, `report`, `prepare` |
 //! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `nn`, `align`, `embed`, `eval` |
-//! | [`bench`] | this machine's peak and the speed of the networks and of a whole job | `media`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline` |
+//! | [`bench`](mod@bench) | this machine's peak and the speed of the networks and of a whole job | `media`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline` |
 //! | [`serve`] | cameras and a service: many sources on one engine, API, pages, events | `media`, `nn`, `detect`, `embed`, `track`, `gallery`, `identify`, `engine`, `discover`, `annotate` |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!
 //! A test checks this table against the imports.
 //!
 //! Features add rooms (top-level modules) and do not change others: `label` is [`analysis`] to [`pipeline`] for stills,
-//! `video` adds GStreamer to them, `train` is [`prepare`] to [`bench`], `serve` cameras and a service, `cli` the
+//! `video` adds GStreamer to them, `train` is [`prepare`] to [`bench`](mod@bench), `serve` cameras and a service, `cli` the
 //! command line, `candle` the networks in candle's operations, `cuda` those on a GPU, and `bundled-models` the trained
 //! networks, whose terms differ from the code's. Without features, faces in stills are detected, embedded and identified.
 //!

@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand, each raw arguments -> validated config ->
 //! library call. Exit codes: 0 success, 1 failure, 2 usage error, 3 the input ended early and the
-//! outputs are complete up to there. A closed pipe is not a failure: see [`terminal`].
+//! outputs are complete up to there. A closed pipe is not a failure: see `terminal`.
 
 #[macro_use]
 mod terminal;

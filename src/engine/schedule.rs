@@ -32,7 +32,7 @@ const MOST_IN_PARTS: f32 = 0.6;
 /// Interval between full detection passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DetectEvery {
-    /// Full passes at every cut, when a face is lost, and every [`LONGEST`] frames. From [`SHORTEST`] frames after a pass,
+    /// Full passes at every cut, when a face is lost, and every `LONGEST` frames. From `SHORTEST` frames after a pass,
     /// also changed regions at least as large as a face, away from known faces.
     Auto,
     /// At every cut, when a face is lost, and at this interval of 1 to 32 frames.

@@ -150,7 +150,7 @@ const FULL_SHARPNESS: f32 = 0.3;
 const HALF_POSE_DEG: f32 = 30.0;
 
 /// Weight of a view, 0..=1: the product of its size and sharpness, relative to what is sufficient, and of
-/// 2^-(angle / [`HALF_POSE_DEG`])^2 for the angle between the face and the camera.
+/// 2^-(angle / `HALF_POSE_DEG`)^2 for the angle between the face and the camera.
 ///
 /// One blurred profile (a twentieth or less) does not outvote ten good frames.
 pub fn weight(quality: &Quality) -> f32 {

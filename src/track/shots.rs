@@ -16,7 +16,7 @@ const LEAST_CHANGE: f32 = 8.0;
 /// Change of a cell in grey levels that is more than noise of the camera or the codec.
 const NOISE: i16 = 10;
 
-/// A grey copy of a frame, [`COLUMNS`] cells wide, each the mean of its pixels.
+/// A grey copy of a frame, `COLUMNS` cells wide, each the mean of its pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Thumbnail {
     cells: Vec<u8>,

@@ -17,7 +17,7 @@
 //! | SphereFace2 | one binary classifier per class | | Wen et al., 2022 |
 //!
 //! Except for plain softmax, the class vectors have unit length: the caller normalises them in place before
-//! every pass ([`normalise_rows`]), as the authors do, and their gradient is that of the unnormalised
+//! every pass (`normalise_rows`), as the authors do, and their gradient is that of the unnormalised
 //! product.
 
 mod distill;
