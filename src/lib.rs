@@ -33,14 +33,15 @@
 //! | [`eval`] | verification, open-set identification, video scoring, calibration | `file`, `media`, `detect`, `align`, `embed`, `gallery`, `identify`, `report`, `prepare` |
 //! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `nn`, `align`, `embed`, `eval` |
 //! | [`bench`](mod@bench) | this machine's peak and the speed of the networks and of a whole job | `media`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline` |
+//! | [`library`] | many videos and photos: a catalogue, a queue of files, workers, and who is where | `file`, `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify`, `engine`, `analysis`, `discover`, `report`, `pipeline` |
 //! | [`serve`] | cameras and a service: many sources on one engine, API, pages, events | `media`, `nn`, `detect`, `embed`, `track`, `gallery`, `identify`, `engine`, `discover`, `annotate` |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!
 //! A test checks this table against the imports.
 //!
 //! Features add rooms (top-level modules) and do not change others: `label` is [`analysis`] to [`pipeline`] for stills,
-//! `video` adds GStreamer to them, `train` is [`prepare`] to [`bench`](mod@bench), `serve` cameras and a service, `cli` the
-//! command line, `candle` the networks in candle's operations, `cuda` those on a GPU, and `bundled-models` the trained
+//! `video` adds GStreamer to them, `train` is [`prepare`] to [`bench`](mod@bench), `serve` cameras and a service, `library`
+//! many files, `cli` the command line, `candle` the networks in candle's operations, `cuda` those on a GPU, and `bundled-models` the trained
 //! networks, whose terms differ from the code's. Without features, faces in stills are detected, embedded and identified.
 //!
 //! The library never prints or exits, and its errors are typed. Only [`cli`] prints.
@@ -67,6 +68,8 @@ pub mod eval;
 pub mod file;
 pub mod gallery;
 pub mod identify;
+#[cfg(feature = "library")]
+pub mod library;
 pub mod media;
 #[cfg(test)]
 mod mutations;

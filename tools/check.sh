@@ -14,8 +14,8 @@ combinations='--no-default-features
 --no-default-features --features=label
 --no-default-features --features=video
 --no-default-features --features=serve
+--no-default-features --features=library
 --no-default-features --features=train
---no-default-features --features=serve
 --no-default-features --features=cli'
 
 say() { printf '\n%s\n' "check: $*"; }

@@ -15,6 +15,7 @@ use super::options::{
     self, DetectionArgs, DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs,
 };
 use super::results::{Lists, RedactArgs, ResultArgs, is_standard_output};
+use super::terminal::Signals;
 use super::{UsageError, faces};
 use crate::analysis::Analysis;
 use crate::annotate::Style;
@@ -705,48 +706,6 @@ impl Reporter {
     fn say(&self, text: &str) {
         if !self.quiet {
             self.bar.suspend(|| errln!("{text}"));
-        }
-    }
-}
-
-/// Handles Ctrl-C and SIGTERM: the first finishes the outputs, the second discards them, the third
-/// kills the process.
-struct Signals {
-    #[cfg(unix)]
-    handle: signal_hook::iterator::Handle,
-    #[cfg(unix)]
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl Signals {
-    #[cfg(unix)]
-    fn watch(control: &Control) -> Result<Self> {
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-        let handle = signals.handle();
-        let control = control.clone();
-        let thread = std::thread::Builder::new().name("signals".into()).spawn(move || {
-            for (count, signal) in signals.forever().enumerate() {
-                match count {
-                    0 => control.stop(),
-                    1 => control.abort(),
-                    _ => drop(signal_hook::low_level::emulate_default_handler(signal)),
-                }
-            }
-        })?;
-        Ok(Self { handle, thread })
-    }
-
-    #[cfg(not(unix))]
-    fn watch(_: &Control) -> Result<Self> {
-        Ok(Self {})
-    }
-
-    fn close(self) {
-        #[cfg(unix)]
-        {
-            self.handle.close();
-            let _ = self.thread.join();
         }
     }
 }

@@ -18,6 +18,8 @@ mod eval;
 mod faces;
 mod gallery;
 mod label;
+#[cfg(feature = "library")]
+mod library;
 mod manual;
 mod models;
 mod options;
@@ -73,6 +75,8 @@ enum Command {
     Compare(compare::CompareArgs),
     Embed(embed::EmbedArgs),
     Discover(discover::DiscoverArgs),
+    #[cfg(feature = "library")]
+    Library(library::LibraryArgs),
     #[cfg(feature = "serve")]
     Serve(Box<serve::ServeArgs>),
     Gallery(gallery::GalleryArgs),
@@ -97,6 +101,8 @@ impl Cli {
             Command::Compare(args) => args.run(),
             Command::Embed(args) => args.run(),
             Command::Discover(args) => args.run(),
+            #[cfg(feature = "library")]
+            Command::Library(args) => args.run(),
             #[cfg(feature = "serve")]
             Command::Serve(args) => args.run(),
             Command::Gallery(args) => args.run(),

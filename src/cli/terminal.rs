@@ -5,10 +5,13 @@
 //! module, because the macros of the standard library panic on a closed pipe.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::pipeline::Control;
 
 /// Writes to standard output.
 macro_rules! out {
@@ -118,5 +121,68 @@ impl Write for Data {
             self.take(flushed)?;
         }
         Ok(())
+    }
+}
+
+/// A progress bar on standard error, shown if that is a terminal.
+pub fn bar(template: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Handles Ctrl-C and SIGTERM: the first finishes the outputs, the second discards them, the third
+/// kills the process.
+pub struct Signals {
+    #[cfg(unix)]
+    handle: signal_hook::iterator::Handle,
+    #[cfg(unix)]
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    /// Watches for them until it is closed.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn watch(control: &Control) -> Result<Self> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        let handle = signals.handle();
+        let control = control.clone();
+        let thread = std::thread::Builder::new().name("signals".into()).spawn(move || {
+            for (count, signal) in signals.forever().enumerate() {
+                match count {
+                    0 => control.stop(),
+                    1 => control.abort(),
+                    _ => drop(signal_hook::low_level::emulate_default_handler(signal)),
+                }
+            }
+        })?;
+        Ok(Self { handle, thread })
+    }
+
+    #[cfg(not(unix))]
+    /// Watches for nothing.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn watch(_: &Control) -> Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Leaves signals to the system again.
+    pub fn close(self) {
+        #[cfg(unix)]
+        {
+            self.handle.close();
+            let _ = self.thread.join();
+        }
     }
 }

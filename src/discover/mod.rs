@@ -5,7 +5,7 @@ mod pictures;
 mod views;
 
 pub use pictures::pictures;
-#[cfg(feature = "serve")]
+#[cfg(any(feature = "library", feature = "serve"))]
 pub(crate) use views::cut_out;
 pub use views::{MAX_STILLS, best_views, portrait, still};
 

@@ -176,7 +176,7 @@ impl Engine {
 
     /// The network in full precision, with which a gallery is embedded: what is kept there is for engines of any
     /// precision.
-    fn gallery_embedder(&self) -> Result<Option<Embedder>, EngineError> {
+    pub(crate) fn gallery_embedder(&self) -> Result<Option<Embedder>, EngineError> {
         self.parts.exact.as_ref().map(EngineBuilder::embedder).transpose()
     }
 }

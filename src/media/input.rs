@@ -8,6 +8,13 @@ use super::content::{Content, Still};
 /// Extensions (lower case) that name one still image; of a gif the first picture.
 const STILL_EXTENSIONS: [&str; 13] =
     ["jpg", "jpeg", "jfif", "jpe", "png", "webp", "bmp", "tif", "tiff", "gif", "heic", "heif", "avif"];
+/// Extensions of videos whose first bytes do not tell what they are.
+const VIDEO_EXTENSIONS: [&str; 22] = [
+    "mp4", "m4v", "mov", "qt", "3gp", "3g2", "mkv", "webm", "avi", "wmv", "asf", "flv", "f4v", "ts", "m2ts",
+    "mts", "mpg", "mpeg", "vob", "ogv", "mxf", "dv",
+];
+/// Extensions of files that hold sound in a container of videos.
+const SOUND_EXTENSIONS: [&str; 7] = ["m4a", "m4b", "ogg", "oga", "opus", "spx", "mka"];
 /// Extensions of videos that are nothing but JPEG pictures.
 const MOTION_JPEG_EXTENSIONS: [&str; 2] = ["mjpeg", "mjpg"];
 
@@ -98,6 +105,20 @@ impl Input {
             Content::Unknown => Self::names_still(path),
         };
         if still { Self::Still(path.to_owned()) } else { Self::File(path.to_owned()) }
+    }
+
+    /// The video or still in a file of a folder that holds other files too: as [`Input::of_path`], or `None` for a file that
+    /// is neither by its content nor by its extension.
+    pub fn in_folder(path: &Path) -> Option<Self> {
+        let known = match Content::of_file(path) {
+            Content::Still(_) => true,
+            Content::Video => !has_extension(path, &SOUND_EXTENSIONS),
+            Content::Unknown => {
+                let extensions = [&VIDEO_EXTENSIONS[..], &STILL_EXTENSIONS, &MOTION_JPEG_EXTENSIONS];
+                extensions.iter().any(|some| has_extension(path, some))
+            }
+        };
+        known.then(|| Self::of_path(path))
     }
 
     /// Whether the extension of a path is that of a still, whatever is there.

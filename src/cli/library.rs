@@ -1,0 +1,279 @@
+//! `sphereface library`: everybody in many videos and photos.
+
+mod ask;
+mod change;
+mod work;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
+
+use super::UsageError;
+use super::options::{self, DetectionArgs, DeviceArgs, MarginArgs, ModelArgs, ThreadArgs, ThresholdArgs};
+use crate::engine::{Engine, GalleryOptions};
+use crate::library::{Library, LibraryError, Names};
+
+/// The folder of a library, unless another is given.
+const DEFAULT_FOLDER: &str = "sphereface-library";
+/// Setting: how names are decided, as JSON.
+const NAMING: &str = "naming";
+/// Setting: the state of the gallery when names were last decided.
+const GALLERY_STATE: &str = "gallery";
+
+/// Know who is in all your videos and photos
+///
+/// Add folders, let workers look at the files, then ask who is where. Files are known by their
+/// content: one that is moved, renamed or there twice is looked at once. Names follow the gallery
+/// without decoding anything again. With --database, any number of machines work on one library.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sphereface library add ~/Videos ~/Photos\n  \
+    sphereface library work --gallery family\n  \
+    sphereface library find \"Grandma\" --after 2019-01-01 --html grandma.html\n  \
+    sphereface library find --with Ada --with Boris --together --m3u both.m3u\n  \
+    sphereface library strangers\n  \
+    sphereface library name 3 \"Aunt Mary\"\n  \
+    sphereface library work --database postgres://me@host/faces --library /srv/faces")]
+pub struct LibraryArgs {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    command: LibraryCommand,
+}
+
+/// Where the library is.
+#[derive(Debug, Args)]
+struct Place {
+    /// Folder of the library: the catalogue and the analyses
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_FOLDER, global = true)]
+    library: PathBuf,
+    /// PostgreSQL database for the catalogue and the queue, so that several machines can work on them:
+    /// postgres://USER@HOST/DATABASE. The folder then holds the analyses only, and all machines must
+    /// see it
+    #[arg(long, value_name = "ADDRESS", env = "SPHEREFACE_DATABASE", hide_env_values = true, global = true)]
+    database: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum LibraryCommand {
+    Add(work::AddArgs),
+    Work(Box<work::WorkArgs>),
+    Watch(Box<work::WatchArgs>),
+    Status(work::StatusArgs),
+    Find(ask::FindArgs),
+    People(ask::PeopleArgs),
+    Strangers(ask::StrangersArgs),
+    Name(change::NameArgs),
+    Merge(change::MergeArgs),
+    Split(change::SplitArgs),
+    Retry(work::RetryArgs),
+    Forget(change::ForgetArgs),
+    Export(ask::ExportArgs),
+    Shard(Box<work::ShardArgs>),
+}
+
+impl LibraryArgs {
+    /// Runs the command.
+    pub fn run(self) -> Result<()> {
+        let place = &self.place;
+        match self.command {
+            LibraryCommand::Add(args) => args.run(place),
+            LibraryCommand::Work(args) => args.run(place),
+            LibraryCommand::Watch(args) => args.run(place),
+            LibraryCommand::Status(args) => args.run(place),
+            LibraryCommand::Find(args) => args.run(place),
+            LibraryCommand::People(args) => args.run(place),
+            LibraryCommand::Strangers(args) => args.run(place),
+            LibraryCommand::Name(args) => args.run(place),
+            LibraryCommand::Merge(args) => args.run(place),
+            LibraryCommand::Split(args) => args.run(place),
+            LibraryCommand::Retry(args) => args.run(place),
+            LibraryCommand::Forget(args) => args.run(place),
+            LibraryCommand::Export(args) => args.run(place),
+            LibraryCommand::Shard(args) => args.run(),
+        }
+    }
+}
+
+impl Place {
+    /// Opens the library.
+    fn open(&self) -> Result<Library> {
+        let opened = match &self.database {
+            Some(address) => Library::connect(address, &self.library),
+            None => Library::open(&self.library),
+        };
+        opened.map_err(refused)
+    }
+
+    /// Opens the library, or makes an empty one.
+    fn create(&self) -> Result<Library> {
+        let opened = match &self.database {
+            Some(address) => Library::connect(address, &self.library),
+            None => Library::create(&self.library),
+        };
+        opened.map_err(refused)
+    }
+}
+
+/// Turns errors about the request into usage errors, and adds advice to others.
+fn refused(error: LibraryError) -> anyhow::Error {
+    match error {
+        LibraryError::NoLibrary(_) => anyhow::anyhow!(
+            "{error}: make one with `sphereface library add FOLDER`, or say where it is with --library DIR"
+        ),
+        LibraryError::Address(_) | LibraryError::Request(_) => UsageError(error.to_string()).into(),
+        LibraryError::OtherModel { .. } => anyhow::anyhow!("{error} (--model)"),
+        LibraryError::Engine(error) => options::refused(error),
+        other => other.into(),
+    }
+}
+
+/// How names are decided; kept in the library, so that every command decides in the same way.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Naming {
+    gallery: Option<PathBuf>,
+    model: String,
+    threshold_deg: Option<f64>,
+    fmr: Option<f64>,
+    margin_deg: f64,
+}
+
+/// How files are looked at and people are named.
+#[derive(Debug, Args)]
+struct EngineArgs {
+    /// Gallery of the people to name, remembered for later commands [default: the one given last]
+    #[arg(long, value_name = "DIR", help_heading = "Recognition")]
+    gallery: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    threshold: ThresholdArgs,
+    #[command(flatten)]
+    margin: MarginArgs,
+    #[command(flatten)]
+    detection: DetectionArgs,
+    #[command(flatten, next_help_heading = "Running")]
+    device: DeviceArgs,
+    #[command(flatten, next_help_heading = "Running")]
+    threads: ThreadArgs,
+}
+
+impl EngineArgs {
+    /// The engine.
+    fn engine(&self) -> Result<Engine> {
+        let engine = Engine::builder()
+            .on(self.device.open_and_tell()?)
+            .model(&self.model.model)
+            .detection(self.detection.config()?)
+            .threads(self.threads.count());
+        engine.build().map_err(options::refused)
+    }
+
+    /// The people to name; how they are named is remembered.
+    fn names(&self, library: &Library, engine: &Engine) -> Result<Names> {
+        let before = naming(library)?;
+        let gallery = match &self.gallery {
+            Some(folder) => {
+                let whole = folder.canonicalize();
+                Some(whole.with_context(|| format!("the gallery {} cannot be read", folder.display()))?)
+            }
+            None => before.gallery,
+        };
+        let naming = Naming {
+            gallery,
+            model: self.model.model.clone(),
+            threshold_deg: self.threshold.threshold,
+            fmr: self.threshold.fmr,
+            margin_deg: self.margin.margin,
+        };
+        let names = names(engine, &naming)?;
+        library.set_setting(NAMING, &serde_json::to_string(&naming)?).map_err(refused)?;
+        library.set_setting(GALLERY_STATE, &state(&naming)).map_err(refused)?;
+        Ok(names)
+    }
+}
+
+/// How names were decided last.
+fn naming(library: &Library) -> Result<Naming> {
+    let stored = library.setting(NAMING).map_err(refused)?;
+    Ok(stored.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+}
+
+fn names(engine: &Engine, naming: &Naming) -> Result<Names> {
+    let request = match (naming.threshold_deg, naming.fmr) {
+        (Some(angle_deg), _) => crate::identify::ThresholdRequest::AngleDeg(angle_deg),
+        (None, Some(fmr)) => crate::identify::ThresholdRequest::Fmr(fmr),
+        (None, None) => crate::identify::ThresholdRequest::Default,
+    };
+    let options = GalleryOptions::default().threshold(request).margin_deg(naming.margin_deg);
+    Names::of_gallery(engine, naming.gallery.as_deref(), &options).map_err(options::refused)
+}
+
+/// The engine with which the names of a library are decided.
+fn engine_of(naming: &Naming) -> Result<Engine> {
+    let builder = Engine::builder().device(crate::nn::DeviceChoice::Cpu).isa(options::isa()?);
+    let model = if naming.model.is_empty() { crate::nn::weights::SPHEREFACE.name } else { &naming.model };
+    builder.model(model).build().map_err(options::refused)
+}
+
+/// Brings the names up to date if the gallery has changed since they were decided. The engine is made only if it has.
+fn refresh(library: &Library) -> Result<()> {
+    let naming = naming(library)?;
+    let now = state(&naming);
+    if library.setting(GALLERY_STATE).map_err(refused)?.as_ref() == Some(&now) {
+        return Ok(());
+    }
+    let engine = engine_of(&naming)?;
+    rename(library, &names(&engine, &naming)?)?;
+    library.set_setting(GALLERY_STATE, &now).map_err(refused)
+}
+
+/// Decides names again where they are out of date, and says so.
+fn rename(library: &Library, names: &Names) -> Result<()> {
+    let bar = super::terminal::bar("{msg} {bar:30} {pos}/{len} files  {eta} left");
+    bar.set_message("naming");
+    let renamed = library.name_all(names, &mut |done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    let renamed = renamed.map_err(refused)?;
+    if renamed.tracks > 0 {
+        errln!(
+            "the gallery has changed: {} tracks in {} files have other names now",
+            renamed.tracks,
+            renamed.files
+        );
+    }
+    Ok(())
+}
+
+/// What tells whether the folder of a gallery changed: the names, lengths and times of its files. Cheap, so that a question
+/// is answered without loading a network.
+fn state(naming: &Naming) -> String {
+    let mut hash = blake3::Hasher::new();
+    hash.update(serde_json::to_string(naming).unwrap_or_default().as_bytes());
+    let mut waiting: Vec<PathBuf> = naming.gallery.iter().cloned().collect();
+    while let Some(folder) = waiting.pop() {
+        let mut paths: Vec<PathBuf> = entries(&folder);
+        paths.sort();
+        for path in paths {
+            let Ok(metadata) = path.metadata() else { continue };
+            let derived = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            if metadata.is_dir() && !derived {
+                waiting.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "json") && !derived {
+                hash.update(path.to_string_lossy().as_bytes());
+                hash.update(&metadata.len().to_le_bytes());
+                hash.update(format!("{:?}", metadata.modified().ok()).as_bytes());
+            }
+        }
+    }
+    hash.finalize().to_hex()[..32].to_owned()
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).map(|all| all.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+}

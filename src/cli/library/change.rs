@@ -1,0 +1,191 @@
+//! What a person tells a library: who is who, who is not, and whom to forget.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::super::UsageError;
+use super::{GALLERY_STATE, NAMING, Place, engine_of, names, naming, refused, rename, state};
+use crate::gallery::{GalleryFolder, PersonName};
+use crate::library::{Library, LibraryError, Subject};
+
+/// Name a stranger
+///
+/// Their best pictures are enrolled in the gallery, and every file knows them, without being decoded.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sphereface library name 3 \"Aunt Mary\" --gallery family")]
+pub struct NameArgs {
+    /// Number of the stranger, as printed by `strangers`
+    number: i64,
+    /// Name
+    name: String,
+    /// Gallery to enrol the person in; made if it is not there [default: the one used last]
+    #[arg(long, value_name = "DIR")]
+    gallery: Option<PathBuf>,
+}
+
+impl NameArgs {
+    pub fn run(self, place: &Place) -> Result<()> {
+        let name = PersonName::new(&self.name).map_err(|error| UsageError(error.to_string()))?;
+        let library = place.open()?;
+        let mut naming = naming(&library)?;
+        let Some(gallery) = self.gallery.clone().or(naming.gallery.clone()) else {
+            return Err(UsageError(
+                "no gallery was used so far: say where to enrol with --gallery DIR".into(),
+            )
+            .into());
+        };
+        let told = library.name_stranger(self.number, &name, &gallery).map_err(refused)?;
+        outln!(
+            "{name}: {} tracks named, {} stills enrolled in {}",
+            told.tracks,
+            told.stills,
+            gallery.display()
+        );
+        naming.gallery = Some(gallery.canonicalize().unwrap_or(gallery));
+        let engine = engine_of(&naming)?;
+        rename(&library, &names(&engine, &naming)?)?;
+        library.set_setting(NAMING, &serde_json::to_string(&naming)?).map_err(refused)?;
+        library.set_setting(GALLERY_STATE, &state(&naming)).map_err(refused)?;
+        library.group_strangers(&engine, engine.threads()).map_err(refused)?;
+        Ok(())
+    }
+}
+
+/// Tell that strangers are one person
+///
+/// The first keeps the number. Later files are grouped accordingly.
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// Numbers of the strangers
+    #[arg(required = true, num_args = 2.., value_name = "N")]
+    numbers: Vec<i64>,
+}
+
+impl MergeArgs {
+    pub fn run(self, place: &Place) -> Result<()> {
+        let library = place.open()?;
+        let mut numbers = self.numbers.clone();
+        numbers.sort_unstable();
+        numbers.dedup();
+        if numbers.len() != self.numbers.len() {
+            return Err(UsageError("a stranger is named twice: give different numbers".into()).into());
+        }
+        library.merge_strangers(&self.numbers).map_err(refused)?;
+        outln!("they are stranger {} now", self.numbers[0]);
+        Ok(())
+    }
+}
+
+/// Tell that tracks of a stranger are another person
+///
+/// Later files are grouped accordingly.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sphereface library split 3 /videos/party.mp4#7 /videos/party.mp4#9")]
+pub struct SplitArgs {
+    /// Number of the stranger
+    number: i64,
+    /// Tracks of the other person, as printed by `strangers N`
+    #[arg(required = true, value_name = "PATH#TRACK")]
+    tracks: Vec<String>,
+}
+
+impl SplitArgs {
+    pub fn run(self, place: &Place) -> Result<()> {
+        let library = place.open()?;
+        let strangers = library.strangers().map_err(refused)?;
+        let stranger = strangers.into_iter().find(|one| one.number == self.number);
+        let stranger = stranger.ok_or(LibraryError::NoStranger(self.number))?;
+        let mut keys = Vec::new();
+        for text in &self.tracks {
+            let (path, track) = (text.rsplit_once('#'))
+                .and_then(|(path, track)| Some((path, track.parse::<i64>().ok()?)))
+                .ok_or_else(|| {
+                    UsageError(format!(
+                        "`{text}` is not a track: write the file and the number, for example clip.mp4#7"
+                    ))
+                })?;
+            let whole = std::fs::canonicalize(path).ok().and_then(|path| Some(path.to_str()?.to_owned()));
+            let is = |one: &&crate::library::StrangerTrack| {
+                one.track == track && (one.path == path || Some(&one.path) == whole.as_ref())
+            };
+            let Some(found) = stranger.tracks.iter().find(is) else {
+                return Err(UsageError(format!("stranger {} has no track {text}", self.number)).into());
+            };
+            keys.push((found.content.clone(), found.track));
+        }
+        let next = library.split_stranger(self.number, &keys).map_err(refused)?;
+        outln!("the other person is stranger {next}");
+        Ok(())
+    }
+}
+
+/// Forget a person, a stranger, or files
+///
+/// Removes the tracks, embeddings and pictures from the catalogue and the analyses. Of a person, the stills in
+/// the gallery are removed too. The videos and photos themselves are not touched.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sphereface library forget Ada\n  \
+    sphereface library forget --stranger 3\n  \
+    sphereface library forget --files ~/Videos/old")]
+pub struct ForgetArgs {
+    /// Name of the person
+    #[arg(required_unless_present_any = ["stranger", "files"], conflicts_with_all = ["stranger", "files"])]
+    name: Option<String>,
+    /// Number of a stranger
+    #[arg(long, value_name = "N", conflicts_with = "files")]
+    stranger: Option<i64>,
+    /// A file, or a folder with everything below
+    #[arg(long, value_name = "PATH")]
+    files: Option<PathBuf>,
+    /// Leave the person's stills in the gallery
+    #[arg(long, requires = "name")]
+    keep_stills: bool,
+}
+
+impl ForgetArgs {
+    pub fn run(self, place: &Place) -> Result<()> {
+        let library = place.open()?;
+        if let Some(path) = &self.files {
+            let count = library.forget_files(path).map_err(refused)?;
+            outln!("{count} files forgotten");
+            return Ok(());
+        }
+        let who = match (&self.name, self.stranger) {
+            (Some(name), _) => Subject::Named(name.clone()),
+            (None, Some(number)) => Subject::Stranger(number),
+            (None, None) => return Err(UsageError("say whom to forget".into()).into()),
+        };
+        let stills = match (&who, self.keep_stills) {
+            (Subject::Named(name), false) => remove_stills(&library, name)?,
+            _ => false,
+        };
+        let forgotten = library.forget(&who);
+        let nobody = matches!(forgotten, Err(LibraryError::NoPerson(_) | LibraryError::NoStranger(_)));
+        match forgotten {
+            Ok(forgotten) => {
+                outln!("{who}: {} tracks in {} files forgotten", forgotten.tracks, forgotten.files)
+            }
+            Err(_) if nobody && stills => {}
+            Err(error) => return Err(refused(error)),
+        }
+        if stills {
+            outln!("{who}: removed from the gallery");
+        }
+        Ok(())
+    }
+}
+
+/// Removes a person from the gallery of the library; whether they were there.
+fn remove_stills(library: &Library, name: &str) -> Result<bool> {
+    let naming = naming(library)?;
+    let (Some(gallery), Ok(name)) = (&naming.gallery, PersonName::new(name)) else { return Ok(false) };
+    let Ok(folder) = GalleryFolder::open(gallery) else { return Ok(false) };
+    match folder.remove(&name) {
+        Ok(_) => Ok(true),
+        Err(crate::gallery::GalleryError::Unknown(_)) => Ok(false),
+        Err(other) => Err(other.into()),
+    }
+}

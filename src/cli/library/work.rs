@@ -1,0 +1,475 @@
+//! Files of a library: adding them, looking at them, and what became of them.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::json;
+
+use super::super::terminal::Signals;
+use super::super::{UsageError, options, terminal};
+use super::{EngineArgs, Place, refused, rename};
+use crate::engine::{DetectEvery, Engine};
+use crate::library::{
+    Added, Adding, KindStatus, Library, Names, Shard, ShardItem, ShardOutcome, Status, WorkEvent,
+    WorkOptions, WorkSummary, Worker,
+};
+use crate::pipeline::Control;
+
+/// Failed files that are listed, unless all are asked for.
+const LISTED: usize = 10;
+
+/// Add videos and photos, or folders of them
+///
+/// Folders are searched with everything below; hidden files are left out, and symbolic links are followed.
+/// Adding a folder again finds what is new in it, what was moved and what is gone. Nothing is looked at
+/// yet: that is what `work` does.
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// Folders, videos and photos
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Files with a higher number are looked at first, 0 to 1000
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
+    priority: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl AddArgs {
+    pub fn run(self, place: &Place) -> Result<()> {
+        let added = add(&place.create()?, &self.paths, self.priority)?;
+        if self.json {
+            let unreadable: Vec<_> = added
+                .unreadable
+                .iter()
+                .map(|(path, error)| json!({ "path": path, "error": error }))
+                .collect();
+            let Added { new, known, elsewhere, gone, .. } = added;
+            outln!(
+                "{}",
+                json!({ "new": new, "known": known, "elsewhere": elsewhere, "gone": gone, "unreadable": unreadable })
+            );
+        } else {
+            tell_added(&added);
+        }
+        Ok(())
+    }
+}
+
+fn add(library: &Library, paths: &[PathBuf], priority: u32) -> Result<Added> {
+    let bar = terminal::bar("reading {bar:30} {pos}/{len} files  {eta} left");
+    let added = library.add(paths, priority, &mut |progress| match progress {
+        Adding::Found(count) => bar.set_length(count as u64),
+        Adding::Read(_) => bar.inc(1),
+    });
+    bar.finish_and_clear();
+    added.map_err(refused)
+}
+
+fn tell_added(added: &Added) {
+    let Added { new, known, elsewhere, gone, unreadable, .. } = added;
+    for (path, error) in unreadable {
+        errln!("warning: {} cannot be read: {error}", path.display());
+    }
+    outln!("{new} new files, {known} unchanged, {elsewhere} known from another place, {gone} gone");
+    if *new > 0 {
+        errln!("look at them with `sphereface library work`");
+    }
+}
+
+/// Options of a worker.
+#[derive(Debug, Args)]
+struct WorkerArgs {
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Frames between two detection passes over the whole frame, 1 to 32. In between, known faces are
+    /// followed. auto: at most 8, and regions that changed are searched in between
+    #[arg(long, value_name = "N|auto", default_value_t = DetectEvery::Auto, help_heading = "Detection")]
+    detect_every: DetectEvery,
+    /// Store no picture of faces. Saves a part of the time, but pages show nobody, and strangers cannot be
+    /// named from the library
+    #[arg(long, help_heading = "Running")]
+    no_pictures: bool,
+    /// Seconds between signs of life, 1 to 600. A worker that gives none three times is taken for dead, and
+    /// others take its file
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600), help_heading = "Running")]
+    heartbeat: u64,
+}
+
+impl WorkerArgs {
+    fn options(&self) -> WorkOptions {
+        let mut options = WorkOptions::default();
+        options.detect_every = self.detect_every;
+        options.pictures = !self.no_pictures;
+        options.heartbeat = Duration::from_secs(self.heartbeat);
+        options
+    }
+}
+
+/// Look at the files that are due
+///
+/// Any number of workers may run at once, on one machine or on many (--database). Ctrl-C gives the file
+/// at hand back. A worker that is killed loses nothing but its own work: another one takes the file.
+#[derive(Debug, Args)]
+pub struct WorkArgs {
+    #[command(flatten)]
+    worker: WorkerArgs,
+    /// Stop after this many files
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Running")]
+    most: Option<u32>,
+    /// End when nothing is left to take, instead of waiting for the files of other workers
+    #[arg(long, help_heading = "Running")]
+    no_wait: bool,
+    /// Print a JSON line per file
+    #[arg(long)]
+    json: bool,
+}
+
+impl WorkArgs {
+    pub fn run(self, place: &Place) -> Result<()> {
+        let library = place.open()?;
+        let engine = self.worker.engine.engine()?;
+        let names = self.worker.engine.names(&library, &engine)?;
+        let mut options = self.worker.options();
+        options.most = self.most.map(|most| most as usize);
+        options.wait_for_others = !self.no_wait;
+        let control = Control::new();
+        let signals = Signals::watch(&control)?;
+        let worked = work(&library, &engine, &names, options, &control, self.json);
+        signals.close();
+        let summary = worked?;
+        rename(&library, &names)?;
+        library.group_strangers(&engine, engine.threads()).map_err(refused)?;
+        if !self.json {
+            tell_work(&summary, library.due().map_err(refused)?);
+        }
+        Ok(())
+    }
+}
+
+fn work(
+    library: &Library,
+    engine: &Engine,
+    names: &Names,
+    options: WorkOptions,
+    control: &Control,
+    json: bool,
+) -> Result<WorkSummary> {
+    let worker = Worker::new(library, engine, names, options).map_err(refused)?;
+    let bar = terminal::bar("{bar:30} {pos}/{len} frames  {eta} left  {msg}");
+    let summary = worker.work(control, &mut |event| match event {
+        WorkEvent::Begun { path, due, .. } => {
+            bar.set_message(format!("{} ({due} files due)", path.display()));
+            bar.set_length(0);
+            bar.reset();
+        }
+        WorkEvent::Frames { done, all } => {
+            bar.set_length(all.unwrap_or(done));
+            bar.set_position(done);
+        }
+        WorkEvent::Ended(attempt) => {
+            let path = attempt.path.display();
+            let say = |text: String| bar.suspend(|| errln!("{text}"));
+            if json {
+                let state = match (&attempt.error, attempt.lost) {
+                    (_, true) => "lost",
+                    (None, _) => "done",
+                    (Some(_), _) => "failed",
+                };
+                let line = json!({
+                    "path": attempt.path, "state": state, "tracks": attempt.tracks, "named": attempt.named,
+                    "seconds": attempt.seconds, "error": attempt.error, "again": attempt.again,
+                });
+                bar.suspend(|| outln!("{line}"));
+            } else if attempt.lost {
+                say(format!("{path}: another worker has taken it meanwhile, the result is dropped"));
+            } else if let Some(error) = &attempt.error {
+                let again = if attempt.again { "; it will be tried again" } else { "" };
+                say(format!("{path}: {error}{again}"));
+            } else {
+                let (tracks, named) = (attempt.tracks, attempt.named);
+                say(format!("{path}: {tracks} tracks, {named} named ({:.1} s)", attempt.seconds));
+            }
+        }
+        WorkEvent::Waiting => bar.suspend(|| errln!("waiting for files that other workers look at")),
+        WorkEvent::Away { cause, pause_s } => {
+            bar.suspend(|| errln!("{cause}: trying again in {pause_s} s"));
+        }
+    });
+    bar.finish_and_clear();
+    summary.map_err(refused)
+}
+
+fn tell_work(summary: &WorkSummary, due: i64) {
+    let WorkSummary { done, failed, lost, stopped, .. } = *summary;
+    let mut text = format!("{done} files done, {failed} attempts failed, {due} files due");
+    if lost > 0 {
+        text += &format!(", {lost} results dropped");
+    }
+    if stopped {
+        text += "; stopped";
+    }
+    outln!("{text}");
+}
+
+/// Look at new files as they come
+///
+/// The folders that were added are searched again and again. A file that still grows is left for the next
+/// time. Ends with Ctrl-C.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    #[command(flatten)]
+    worker: WorkerArgs,
+    /// Folders to add first
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Seconds between two searches of the folders, 1 to 86400
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    every: u64,
+}
+
+impl WatchArgs {
+    pub fn run(self, place: &Place) -> Result<()> {
+        let library = if self.paths.is_empty() { place.open()? } else { place.create()? };
+        let mut roots: BTreeSet<PathBuf> = library.roots().map_err(refused)?.into_iter().collect();
+        for path in &self.paths {
+            roots.insert(path.canonicalize().with_context(|| format!("{} cannot be read", path.display()))?);
+        }
+        let engine = self.worker.engine.engine()?;
+        let control = Control::new();
+        let signals = Signals::watch(&control)?;
+        let mut said = Added::default();
+        while !control.is_stopping() {
+            let begun = Instant::now();
+            let there: Vec<PathBuf> = roots.iter().filter(|root| root.exists()).cloned().collect();
+            let settled = Duration::from_secs(self.every.min(10));
+            let added = library.add_settled(&there, settled).map_err(refused)?;
+            if (added.new, added.gone, &added.unreadable) != (0, 0, &said.unreadable) {
+                tell_added(&added);
+            }
+            said = added;
+            let names = self.worker.engine.names(&library, &engine)?;
+            let mut options = self.worker.options();
+            options.wait_for_others = false;
+            work(&library, &engine, &names, options, &control, false)?;
+            rename(&library, &names)?;
+            library.group_strangers(&engine, engine.threads()).map_err(refused)?;
+            while !control.is_stopping() && begun.elapsed() < Duration::from_secs(self.every) {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+        signals.close();
+        Ok(())
+    }
+}
+
+/// Show what is done, due and failed
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// List every file that failed, not only the first ten
+    #[arg(long)]
+    all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl StatusArgs {
+    pub fn run(self, place: &Place) -> Result<()> {
+        let library = place.open()?;
+        let status = library.status().map_err(refused)?;
+        if self.json {
+            let kind = |kind: &KindStatus| {
+                json!({
+                    "done": kind.done, "due": kind.due, "failed": kind.failed, "frames": kind.frames,
+                    "duration_s": kind.duration_ns as f64 / 1e9, "work_s": kind.work_ms as f64 / 1e3,
+                })
+            };
+            let failures: Vec<_> =
+                status.failures.iter().map(|one| json!({ "path": one.path, "error": one.error })).collect();
+            outln!(
+                "{}",
+                json!({
+                    "videos": kind(&status.videos), "photos": kind(&status.photos), "missing": status.missing,
+                    "tracks": status.tracks, "named": status.named, "workers": status.workers,
+                    "left_s": status.left_s(), "failures": failures,
+                })
+            );
+            return Ok(());
+        }
+        tell_status(&library, &status, self.all);
+        Ok(())
+    }
+}
+
+fn tell_status(library: &Library, status: &Status, all: bool) {
+    outln!("library {}", library.place());
+    for (name, kind) in [("videos", &status.videos), ("photos", &status.photos)] {
+        let KindStatus { done, due, failed, .. } = kind;
+        let mut text = format!("  {name}: {done} done, {due} due, {failed} failed");
+        if kind.done > 0 {
+            let seconds = kind.work_ms as f64 / 1e3;
+            text += &match name {
+                "videos" => {
+                    let hours = kind.duration_ns as f64 / 3.6e12;
+                    format!(
+                        "; {hours:.2} h looked at, at {:.1} times their length",
+                        hours * 3600.0 / seconds.max(1e-3)
+                    )
+                }
+                _ => format!("; {:.1} per second and worker", *done as f64 / seconds.max(1e-3)),
+            };
+        }
+        outln!("{text}");
+    }
+    outln!("  {} tracks of faces, {} with a name", status.tracks, status.named);
+    if status.missing > 0 {
+        outln!("  {} files are nowhere any more; what was seen in them is kept", status.missing);
+    }
+    match (status.due(), status.left_s()) {
+        (0, _) => {}
+        (_, Some(left_s)) => outln!("  {} workers; about {} left", status.workers, duration(left_s)),
+        (_, None) => outln!("  {} workers", status.workers),
+    }
+    let most = if all { status.failures.len() } else { LISTED };
+    for one in status.failures.iter().take(most) {
+        outln!("  failed: {}: {}", one.path, one.error);
+    }
+    if status.failures.len() > most {
+        outln!("  and {} more: --all lists them", status.failures.len() - most);
+    }
+}
+
+/// A duration as people say it.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
+/// Look again at the files that failed
+///
+/// They are due after this: `work` looks at them.
+#[derive(Debug, Args)]
+pub struct RetryArgs {
+    /// Look again at every file, for example with another model. Names that were given to strangers are kept as long as the
+    /// tracks are the same
+    #[arg(long)]
+    all: bool,
+}
+
+impl RetryArgs {
+    pub fn run(self, place: &Place) -> Result<()> {
+        let count = place.open()?.retry(self.all).map_err(refused)?;
+        outln!("{count} files are due again");
+        Ok(())
+    }
+}
+
+/// Look at a part of a list of files, without a catalogue
+///
+/// For Slurm arrays, Kubernetes jobs, GNU parallel and the like. Writes an analysis per file into a folder,
+/// named by the digest of the content, and prints a JSON line per file. Files whose analysis is there are
+/// skipped. The exit code is 1 if a file failed. Analyses in the folder `analyses` of a library are used by
+/// its workers.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sphereface library shard --list files.txt --shard $SLURM_ARRAY_TASK_ID/16 -o analyses\n  \
+    parallel sphereface library shard --list files.txt --shard {}/4 -o analyses --threads 1 ::: 1 2 3 4")]
+pub struct ShardArgs {
+    /// Videos and photos
+    #[arg(value_name = "FILE", required_unless_present = "list")]
+    files: Vec<PathBuf>,
+    /// A file with one path per line, after those given; - reads standard input
+    #[arg(long, value_name = "FILE")]
+    list: Option<PathBuf>,
+    /// Which part, for example 3/16: the third of sixteen
+    #[arg(long, value_name = "N/M", default_value_t = Shard::WHOLE)]
+    shard: Shard,
+    /// Folder of the analyses
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    #[command(flatten)]
+    model: options::ModelArgs,
+    #[command(flatten)]
+    detection: options::DetectionArgs,
+    /// Frames between two detection passes over the whole frame, 1 to 32, or auto
+    #[arg(long, value_name = "N|auto", default_value_t = DetectEvery::Auto, help_heading = "Detection")]
+    detect_every: DetectEvery,
+    #[command(flatten, next_help_heading = "Running")]
+    device: options::DeviceArgs,
+    #[command(flatten, next_help_heading = "Running")]
+    threads: options::ThreadArgs,
+}
+
+impl ShardArgs {
+    pub fn run(self) -> Result<()> {
+        let mut paths = self.files.clone();
+        if let Some(list) = &self.list {
+            paths.extend(listed(list)?);
+        }
+        let engine = Engine::builder()
+            .on(self.device.open_and_tell()?)
+            .model(&self.model.model)
+            .detection(self.detection.config()?)
+            .threads(self.threads.count());
+        let engine = engine.build().map_err(options::refused)?;
+        let control = Control::new();
+        let signals = Signals::watch(&control)?;
+        let (mut all, mut failed) = (0, 0);
+        let result =
+            self.shard.analyse(&engine, self.detect_every, &paths, &self.output, &control, &mut |item| {
+                all += 1;
+                failed += usize::from(matches!(item.outcome, ShardOutcome::Failed(_)));
+                outln!("{}", shard_line(item));
+            });
+        signals.close();
+        result.map_err(refused)?;
+        if failed > 0 {
+            bail!("{failed} of {all} files failed");
+        }
+        if control.is_stopping() {
+            bail!("stopped after {all} files");
+        }
+        Ok(())
+    }
+}
+
+fn shard_line(item: &ShardItem) -> serde_json::Value {
+    let (state, frames, tracks, error, remark) = match &item.outcome {
+        ShardOutcome::Done { frames, tracks, remark } => {
+            ("done", Some(frames), Some(tracks), None, remark.as_ref())
+        }
+        ShardOutcome::Skipped => ("skipped", None, None, None, None),
+        ShardOutcome::Failed(error) => ("failed", None, None, Some(error), None),
+    };
+    json!({
+        "path": item.path, "state": state, "content": item.content, "analysis": item.analysis, "frames": frames,
+        "tracks": tracks, "seconds": item.seconds, "error": error, "remark": remark,
+    })
+}
+
+/// The paths in a list.
+fn listed(list: &Path) -> Result<Vec<PathBuf>> {
+    let lines = |reader: &mut dyn BufRead| -> std::io::Result<Vec<PathBuf>> {
+        let lines = reader.lines().collect::<std::io::Result<Vec<String>>>()?;
+        Ok(lines.into_iter().filter(|line| !line.trim().is_empty()).map(PathBuf::from).collect())
+    };
+    let read = match list.as_os_str() == "-" {
+        true => lines(&mut std::io::stdin().lock()),
+        false => std::fs::File::open(list).and_then(|file| lines(&mut BufReader::new(file))),
+    };
+    let paths = read.with_context(|| format!("the list {} cannot be read", list.display()))?;
+    if paths.is_empty() {
+        return Err(UsageError(format!("the list {} is empty", list.display())).into());
+    }
+    Ok(paths)
+}

@@ -1,0 +1,197 @@
+//! The database of a library: SQLite in its folder, or PostgreSQL for many machines.
+//!
+//! Every statement is written once and runs on both. `$1` is a parameter in both. A `BYTEA` column of
+//! SQLite holds what is put in, and sums are cast, because PostgreSQL adds integers to a decimal number.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
+
+use super::LibraryError;
+
+/// Raised when the tables change.
+const VERSION: i64 = 1;
+/// How long a statement waits for another process that writes to the same SQLite file.
+const BUSY: Duration = Duration::from_secs(60);
+/// How long a connection to PostgreSQL may take.
+const CONNECT: Duration = Duration::from_secs(20);
+/// Connections: one for the work, one for the heartbeat, and one to spare.
+const CONNECTIONS: u32 = 4;
+/// Name of the SQLite file in the folder of a library.
+pub(super) const FILE: &str = "catalogue.sqlite";
+
+/// The tables, documented in docs/library.md. SQLite takes BIGINT for INTEGER.
+const TABLES: [&str; 16] = [
+    "CREATE TABLE IF NOT EXISTS setting (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS file (
+        content TEXT PRIMARY KEY, bytes BIGINT NOT NULL, kind TEXT NOT NULL, taken_s BIGINT NOT NULL,
+        state TEXT NOT NULL, error TEXT NOT NULL, priority BIGINT NOT NULL, added_s BIGINT NOT NULL,
+        done_s BIGINT NOT NULL, work_ms BIGINT NOT NULL, frames BIGINT NOT NULL, duration_ns BIGINT NOT NULL,
+        width BIGINT NOT NULL, height BIGINT NOT NULL, model TEXT NOT NULL, names TEXT NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS file_state ON file (state)",
+    "CREATE INDEX IF NOT EXISTS file_names ON file (names)",
+    "CREATE TABLE IF NOT EXISTS place (
+        path TEXT PRIMARY KEY, content TEXT NOT NULL, bytes BIGINT NOT NULL, modified_ns BIGINT NOT NULL,
+        present BIGINT NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS place_content ON place (content)",
+    "CREATE TABLE IF NOT EXISTS track (
+        content TEXT NOT NULL, track BIGINT NOT NULL, start_ns BIGINT NOT NULL, end_ns BIGINT NOT NULL,
+        frames BIGINT NOT NULL, best_frame BIGINT NOT NULL, views BIGINT NOT NULL, comparable BIGINT NOT NULL,
+        name TEXT NOT NULL, angle_deg DOUBLE PRECISION NOT NULL, stranger BIGINT NOT NULL,
+        PRIMARY KEY (content, track))",
+    "CREATE INDEX IF NOT EXISTS track_name ON track (name, content, start_ns, end_ns, frames, track, angle_deg)",
+    "CREATE INDEX IF NOT EXISTS track_stranger ON track (stranger, content, start_ns, end_ns, frames, track)",
+    "CREATE TABLE IF NOT EXISTS template (
+        content TEXT NOT NULL, track BIGINT NOT NULL, vector BYTEA NOT NULL, PRIMARY KEY (content, track))",
+    "CREATE TABLE IF NOT EXISTS picture (
+        content TEXT NOT NULL, track BIGINT NOT NULL, face TEXT NOT NULL, jpeg BYTEA NOT NULL,
+        PRIMARY KEY (content, track))",
+    "CREATE TABLE IF NOT EXISTS told_name (
+        content TEXT NOT NULL, track BIGINT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (content, track))",
+    "CREATE TABLE IF NOT EXISTS told_same (
+        content TEXT NOT NULL, track BIGINT NOT NULL, number BIGINT NOT NULL,
+        PRIMARY KEY (number, content, track))",
+    "CREATE TABLE IF NOT EXISTS told_apart (
+        content TEXT NOT NULL, track BIGINT NOT NULL, number BIGINT NOT NULL, side BIGINT NOT NULL,
+        PRIMARY KEY (number, content, track))",
+    "CREATE TABLE IF NOT EXISTS told_forgotten (
+        content TEXT NOT NULL, track BIGINT NOT NULL, PRIMARY KEY (content, track))",
+    "CREATE TABLE IF NOT EXISTS change (
+        number BIGINT NOT NULL, time_s BIGINT NOT NULL, what TEXT NOT NULL)",
+];
+
+/// A pool of connections to either.
+#[derive(Debug, Clone)]
+pub(super) enum Database {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+/// A transaction of either. It is undone when it is dropped.
+#[derive(Debug)]
+pub(super) enum Transaction {
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Postgres(sqlx::Transaction<'static, Postgres>),
+}
+
+/// Runs an expression with the pool of either database.
+macro_rules! on_pool {
+    ($database:expr, $pool:ident => $body:expr) => {
+        match $database {
+            $crate::library::database::Database::Sqlite($pool) => $body,
+            $crate::library::database::Database::Postgres($pool) => $body,
+        }
+    };
+}
+
+/// Runs an expression with the connection of a transaction of either database.
+macro_rules! on_connection {
+    ($transaction:expr, $connection:ident => $body:expr) => {
+        match $transaction {
+            $crate::library::database::Transaction::Sqlite(transaction) => {
+                let $connection = &mut **transaction;
+                $body
+            }
+            $crate::library::database::Transaction::Postgres(transaction) => {
+                let $connection = &mut **transaction;
+                $body
+            }
+        }
+    };
+}
+
+pub(super) use {on_connection, on_pool};
+
+impl Database {
+    /// Opens the SQLite file in a folder; makes it if `create`.
+    pub async fn sqlite(folder: &Path, create: bool) -> Result<Self, sqlx::Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(folder.join(FILE))
+            .create_if_missing(create)
+            .journal_mode(SqliteJournalMode::Wal)
+            // What was committed survives the end of the process; a power failure may lose the last second.
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(BUSY);
+        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await?;
+        Ok(Self::Sqlite(pool))
+    }
+
+    /// Connects to a PostgreSQL database.
+    pub async fn postgres(address: &str) -> Result<Self, sqlx::Error> {
+        let options = PgConnectOptions::from_str(address)?.application_name("sphereface");
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(CONNECT)
+            .connect_with(options)
+            .await?;
+        Ok(Self::Postgres(pool))
+    }
+
+    /// Makes the tables that are missing; returns the version of those that are there.
+    ///
+    /// # Errors
+    /// When the database refuses, or its tables are newer than this program.
+    pub async fn prepare(&self, place: &str) -> Result<(), LibraryError> {
+        let failed = |source: sqlx::Error| LibraryError::Database { place: place.to_owned(), source };
+        let mut transaction = self.begin().await.map_err(failed)?;
+        // Two processes that begin at once would make the same tables.
+        if let Transaction::Postgres(transaction) = &mut transaction {
+            let lock = sqlx::query("SELECT pg_advisory_xact_lock(7373)");
+            lock.execute(&mut **transaction).await.map_err(failed)?;
+        }
+        for statement in TABLES {
+            on_connection!(&mut transaction, c => sqlx::query(statement).execute(c).await.map(drop))
+                .map_err(failed)?;
+        }
+        let stored: Option<(String,)> = on_connection!(&mut transaction, c => {
+            sqlx::query_as("SELECT value FROM setting WHERE key = 'version'").fetch_optional(c).await
+        })
+        .map_err(failed)?;
+        let found = stored.and_then(|(text,)| text.parse().ok()).unwrap_or(VERSION);
+        if found > VERSION {
+            return Err(LibraryError::Newer { place: place.to_owned(), found, known: VERSION });
+        }
+        on_connection!(&mut transaction, c => {
+            sqlx::query("INSERT INTO setting (key, value) VALUES ('version', $1) ON CONFLICT (key) DO NOTHING")
+                .bind(VERSION.to_string())
+                .execute(c)
+                .await
+                .map(drop)
+        })
+        .map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        self.prepare_queue().await.map_err(failed)
+    }
+
+    /// The tables of the queue.
+    async fn prepare_queue(&self) -> Result<(), sqlx::Error> {
+        match self {
+            // Not its `setup`, which would also turn synchronous writes off.
+            Self::Sqlite(pool) => apalis_sqlite::SqliteStorage::<()>::migrations().run(pool).await?,
+            Self::Postgres(pool) => apalis_postgres::PostgresStorage::<()>::migrations().run(pool).await?,
+        }
+        Ok(())
+    }
+
+    /// Begins a transaction that will write.
+    pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
+        Ok(match self {
+            // A transaction that begins by reading could not write while another process does.
+            Self::Sqlite(pool) => Transaction::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres(pool) => Transaction::Postgres(pool.begin().await?),
+        })
+    }
+}
+
+impl Transaction {
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(transaction) => transaction.commit().await,
+            Self::Postgres(transaction) => transaction.commit().await,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Forgetting people and files.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::database::{on_connection, on_pool};
+use super::find::Subject;
+use super::{Library, LibraryError, note, tracks_changed};
+use crate::analysis::Analysis;
+
+/// Result of [`Library::forget`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Forgotten {
+    /// Files in which somebody was.
+    pub files: usize,
+    /// Tracks removed, with their embeddings and pictures.
+    pub tracks: usize,
+}
+
+impl Library {
+    /// Removes everything that is known of somebody: tracks, embeddings and pictures, in the catalogue and in the
+    /// analyses. Looking at the same files again does not bring it back. Stills in a gallery are not touched.
+    ///
+    /// # Errors
+    /// When there is nobody of that name or number, or something cannot be written. Then it can be repeated.
+    pub fn forget(&self, who: &Subject) -> Result<Forgotten, LibraryError> {
+        let (statement, name, number) = match who {
+            Subject::Named(name) => (
+                "SELECT content, track FROM track WHERE name = $1 AND $2 = $2 ORDER BY 1, 2",
+                name.as_str(),
+                0,
+            ),
+            Subject::Stranger(number) => (
+                "SELECT content, track FROM track WHERE name = '' AND stranger = $2 AND $1 = $1 ORDER BY 1, 2",
+                "",
+                *number,
+            ),
+        };
+        let rows: Vec<(String, i64)> = self.wait(async {
+            on_pool!(&self.database, pool => sqlx::query_as(statement).bind(name).bind(number).fetch_all(pool).await)
+        })?;
+        if rows.is_empty() {
+            return Err(match who {
+                Subject::Named(name) => LibraryError::NoPerson(name.clone()),
+                Subject::Stranger(number) => LibraryError::NoStranger(*number),
+            });
+        }
+        let mut files: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
+        for (content, track) in rows {
+            files.entry(content).or_default().insert(track);
+        }
+        let mut forgotten = Forgotten::default();
+        for (content, tracks) in &files {
+            // The analysis first: if it fails here, the catalogue still says what is to be forgotten.
+            let path = self.analysis_path(content);
+            match Analysis::read(&path) {
+                Ok(mut analysis) => {
+                    analysis.observations.retain(|one| !tracks.contains(&i64::from(one.track.0)));
+                    analysis.write(&path)?;
+                }
+                Err(_) if !path.exists() => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.wait(async {
+                let mut transaction = self.database.begin().await?;
+                for track in tracks {
+                    for statement in [
+                        "INSERT INTO told_forgotten (content, track) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                        "DELETE FROM track WHERE content = $1 AND track = $2",
+                        "DELETE FROM template WHERE content = $1 AND track = $2",
+                        "DELETE FROM picture WHERE content = $1 AND track = $2",
+                        "DELETE FROM told_name WHERE content = $1 AND track = $2",
+                        "DELETE FROM told_same WHERE content = $1 AND track = $2",
+                        "DELETE FROM told_apart WHERE content = $1 AND track = $2",
+                    ] {
+                        on_connection!(&mut transaction, c => {
+                            sqlx::query(statement).bind(content).bind(*track).execute(c).await.map(drop)
+                        })?;
+                    }
+                }
+                tracks_changed(&mut transaction).await?;
+                transaction.commit().await
+            })?;
+            forgotten.files += 1;
+            forgotten.tracks += tracks.len();
+        }
+        self.wait(async {
+            let mut transaction = self.database.begin().await?;
+            // The name is what was to be forgotten: it is not noted.
+            let what = match who {
+                Subject::Named(_) => "a person was forgotten".to_owned(),
+                Subject::Stranger(number) => format!("stranger {number} was forgotten"),
+            };
+            note(&mut transaction, &what).await?;
+            transaction.commit().await
+        })?;
+        Ok(forgotten)
+    }
+
+    /// Removes a file, or every file below a folder, from the library with everything seen in it. The file itself is not
+    /// touched, and is new when it is added again. A copy elsewhere keeps what was seen.
+    ///
+    /// # Errors
+    /// [`LibraryError::NoFile`] if there is none at `path`; when something cannot be written.
+    pub fn forget_files(&self, path: &Path) -> Result<usize, LibraryError> {
+        let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let text = whole.to_str().ok_or_else(|| LibraryError::Path(path.to_owned()))?;
+        let rows: Vec<(String, String)> = self.wait(async {
+            on_pool!(&self.database, pool => sqlx::query_as("SELECT path, content FROM place").fetch_all(pool).await)
+        })?;
+        let below =
+            |place: &str| place == text || place.strip_prefix(text).is_some_and(|rest| rest.starts_with('/'));
+        let leaving: Vec<&(String, String)> = rows.iter().filter(|(place, _)| below(place)).collect();
+        if leaving.is_empty() {
+            return Err(LibraryError::NoFile(path.display().to_string()));
+        }
+        let stays: BTreeSet<&str> =
+            rows.iter().filter(|(place, _)| !below(place)).map(|(_, content)| content.as_str()).collect();
+        let mut gone = 0;
+        for (place, content) in leaving {
+            let last = !stays.contains(content.as_str());
+            self.wait(async {
+                let mut transaction = self.database.begin().await?;
+                on_connection!(&mut transaction, c => {
+                    sqlx::query("DELETE FROM place WHERE path = $1").bind(place).execute(c).await.map(drop)
+                })?;
+                if last {
+                    for statement in [
+                        "DELETE FROM track WHERE content = $1",
+                        "DELETE FROM template WHERE content = $1",
+                        "DELETE FROM picture WHERE content = $1",
+                        "DELETE FROM told_name WHERE content = $1",
+                        "DELETE FROM told_same WHERE content = $1",
+                        "DELETE FROM told_apart WHERE content = $1",
+                        "DELETE FROM file WHERE content = $1",
+                    ] {
+                        on_connection!(&mut transaction, c => {
+                            sqlx::query(statement).bind(content).execute(c).await.map(drop)
+                        })?;
+                    }
+                    tracks_changed(&mut transaction).await?;
+                }
+                transaction.commit().await
+            })?;
+            if last {
+                gone += 1;
+                let path = self.analysis_path(content);
+                match fs::remove_file(&path) {
+                    Err(source) if source.kind() != ErrorKind::NotFound => {
+                        return Err(LibraryError::Write { path, source });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(gone)
+    }
+}

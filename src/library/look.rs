@@ -1,0 +1,166 @@
+//! Looking at one file: its analysis.
+
+use std::fs;
+use std::path::Path;
+
+use super::catalogue::Kind;
+use crate::analysis::{self, Analysis, Video};
+use crate::embed::Mirror;
+use crate::engine::{DetectEvery, Engine};
+use crate::media::{self, Input};
+use crate::pipeline::{Control, LabelError, LabelJob, Progress};
+use crate::track::{Observation, TrackId};
+
+/// A photo is shown for so long: two faces in it are two people, which takes a time in common.
+const PHOTO_NS: u64 = 1;
+
+/// Why a file was not looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// It was stopped.
+    Stopped,
+    /// The file is at fault: it will be the same next time.
+    File(String),
+    /// Something else is.
+    Other(String),
+}
+
+impl Failure {
+    fn other(error: &dyn std::error::Error) -> Self {
+        Self::Other(whole(error))
+    }
+}
+
+/// A file to look at.
+pub(super) struct Look<'a> {
+    pub engine: &'a Engine,
+    pub detect_every: DetectEvery,
+    pub path: &'a Path,
+    pub kind: Kind,
+    /// The path of its analysis.
+    pub last: &'a Path,
+    /// Tells this process from others that look at the same file.
+    pub worker: &'a str,
+}
+
+impl Look<'_> {
+    /// The analysis that is there already, if it was made in the same way.
+    pub fn there(&self) -> Option<Analysis> {
+        let analysis = Analysis::read(self.last).ok()?;
+        let same = analysis.model == Some(self.engine.model())
+            && analysis.mirror == (self.engine.mirror() == Mirror::Average)
+            && analysis.detector == *self.engine.detector().config();
+        same.then_some(analysis)
+    }
+
+    /// The analysis, which lies under its final name then, and why the file ends early, if it does. `progress` is called with
+    /// the frames done and those expected.
+    pub fn run(
+        &self,
+        control: &Control,
+        progress: &mut dyn FnMut(u64, Option<u64>),
+    ) -> Result<(Analysis, String), Failure> {
+        // Of an earlier attempt that could not store its results, or made elsewhere.
+        if let Some(analysis) = self.there() {
+            return Ok((analysis, String::new()));
+        }
+        match self.kind {
+            Kind::Photo => {
+                let analysis = self.photo()?;
+                analysis.write(self.last).map_err(|error| Failure::other(&error))?;
+                Ok((analysis, String::new()))
+            }
+            Kind::Video => self.video(control, progress),
+        }
+    }
+
+    fn video(
+        &self,
+        control: &Control,
+        progress: &mut dyn FnMut(u64, Option<u64>),
+    ) -> Result<(Analysis, String), Failure> {
+        // Under another name until it is known to be whole.
+        let part = self.last.with_extension(format!("{}.parquet", self.worker));
+        let (mut done, mut all) = (0, None);
+        let job = LabelJob::new(self.engine, Input::File(self.path.to_owned()))
+            .detect_every(self.detect_every)
+            .analysis(&part);
+        let result = job.run(control, &mut |event| match event {
+            Progress::Opened { frames, .. } => all = frames,
+            Progress::Frame => {
+                done += 1;
+                progress(done, all);
+            }
+            Progress::Warning(_) => {}
+        });
+        let error = match result {
+            Ok(summary) if !summary.stopped => {
+                let kept = fs::rename(&part, self.last);
+                kept.map_err(|error| {
+                    Failure::Other(format!("{} cannot be written: {error}", self.last.display()))
+                })?;
+                let analysis = Analysis::read(self.last).map_err(|error| Failure::other(&error))?;
+                return Ok((analysis, summary.cut_off.unwrap_or_default()));
+            }
+            Ok(_) => Failure::Stopped,
+            Err(_) if control.is_stopping() => Failure::Stopped,
+            Err(LabelError::Media(error)) => Failure::File(whole(&error)),
+            Err(error) => Failure::other(&error),
+        };
+        drop(fs::remove_file(&part));
+        Err(error)
+    }
+
+    /// The analysis of a photo: each face is a track.
+    fn photo(&self) -> Result<Analysis, Failure> {
+        let Self { engine, path, .. } = self;
+        let picture = media::read_still(path).map_err(|error| Failure::File(whole(&error)))?;
+        let mut faces = engine.detect(&picture).map_err(|error| Failure::other(&error))?;
+        let crops: Vec<_> = faces.iter_mut().map(|face| face.crop.take()).collect();
+        let cut_out: Vec<bool> = crops.iter().map(Option::is_some).collect();
+        let embeddings = engine.embed(crops.into_iter().flatten().collect());
+        let mut embeddings = embeddings.map_err(|error| Failure::other(&error))?.into_iter();
+        let observations = faces.iter().zip(cut_out).zip(1..).map(|((one, cut_out), number)| Observation {
+            frame: 0,
+            pts_ns: 0,
+            duration_ns: PHOTO_NS,
+            face: one.face,
+            quality: one.quality,
+            embedding: if cut_out { embeddings.next() } else { None },
+            track: TrackId(number),
+        });
+        let observations: Vec<Observation> = observations.collect();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let video = Video {
+            name,
+            width: picture.width(),
+            height: picture.height(),
+            fps: None,
+            frames: 1,
+            duration_ns: 0,
+            fingerprint: analysis::fingerprint(path).map_err(|error| Failure::File(whole(&error)))?,
+        };
+        Ok(Analysis {
+            video,
+            model: Some(engine.model()),
+            mirror: engine.mirror() == Mirror::Average,
+            detector: engine.detector().config().clone(),
+            cuts: Vec::new(),
+            observations,
+        })
+    }
+}
+
+/// An error with its causes.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let more = next.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = next.source();
+    }
+    text
+}

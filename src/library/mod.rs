@@ -1,0 +1,245 @@
+//! Everybody in many videos and photos: a catalogue, a queue of files to look at, and the answers.
+//!
+//! A [`Library`] lies in a folder: an SQLite catalogue and one Parquet [analysis](crate::analysis) per file. With a
+//! PostgreSQL database the catalogue and the queue are there, and any number of machines work on it. A file is known by
+//! its content: one that is moved, renamed or there twice is looked at once.
+//!
+//! Files are [added](Library::add) and looked at by [workers](Worker). What was seen in a file is kept, so that names follow
+//! the gallery without decoding anything again ([`Library::name_all`]). [`Library::find`] answers who is where and when,
+//! and [`Library::strangers`] who is not named yet.
+//!
+//! The functions here wait for the database: they are for a thread of their own, outside of an asynchronous runtime.
+
+mod catalogue;
+mod database;
+mod error;
+mod export;
+mod find;
+mod forget;
+mod group;
+mod look;
+mod naming;
+mod page;
+mod queue;
+mod scan;
+mod shard;
+mod strangers;
+#[cfg(test)]
+mod tests;
+mod work;
+
+use std::fs;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::runtime::{Builder, Runtime};
+
+use database::{Database, Transaction, on_connection, on_pool};
+
+pub use catalogue::{Added, Adding, FailedFile, Kind, KindStatus, Status};
+pub use error::LibraryError;
+pub use export::ExportFormat;
+pub use find::{Found, FoundFile, PersonSummary, Query, Subject, playlist};
+pub use forget::Forgotten;
+pub use naming::{Names, Renamed};
+pub use page::{page, strangers_page};
+pub use shard::{Shard, ShardItem, ShardOutcome};
+pub use strangers::{Stranger, StrangerTrack, Told};
+pub use work::{Attempt, WorkEvent, WorkOptions, WorkSummary, Worker};
+
+/// Name of the folder of analyses in that of a library.
+const ANALYSES: &str = "analyses";
+/// Name of the file that is locked while tables are made.
+const LOCK: &str = "lock";
+/// Pauses between attempts to reach a database that is away.
+const PAUSES_S: [u64; 6] = [1, 2, 4, 8, 15, 30];
+
+/// A library of videos and photos.
+#[derive(Debug)]
+pub struct Library {
+    runtime: Runtime,
+    database: Database,
+    folder: PathBuf,
+    place: String,
+}
+
+impl Library {
+    /// Opens the library in a folder, or makes an empty one there.
+    ///
+    /// # Errors
+    /// When the folder or its database cannot be used.
+    pub fn create(folder: &Path) -> Result<Self, LibraryError> {
+        let analyses = folder.join(ANALYSES);
+        fs::create_dir_all(&analyses).map_err(|source| LibraryError::Write { path: analyses, source })?;
+        Self::in_folder(folder, true)
+    }
+
+    /// Opens the library in a folder.
+    ///
+    /// # Errors
+    /// [`LibraryError::NoLibrary`] if there is none; otherwise as for [`create`](Self::create).
+    pub fn open(folder: &Path) -> Result<Self, LibraryError> {
+        match folder.join(database::FILE).is_file() {
+            true => Self::in_folder(folder, false),
+            false => Err(LibraryError::NoLibrary(folder.to_owned())),
+        }
+    }
+
+    /// Opens the library in a PostgreSQL database, or makes an empty one there. Analyses are kept in `folder`, which all
+    /// workers must be able to write to.
+    ///
+    /// # Errors
+    /// When the address is not one of a PostgreSQL database, the database is not there, or it or the folder cannot be
+    /// used.
+    pub fn connect(address: &str, folder: &Path) -> Result<Self, LibraryError> {
+        if !address.starts_with("postgres://") && !address.starts_with("postgresql://") {
+            return Err(LibraryError::Address(address.to_owned()));
+        }
+        let analyses = folder.join(ANALYSES);
+        fs::create_dir_all(&analyses).map_err(|source| LibraryError::Write { path: analyses, source })?;
+        let place = without_password(address);
+        let runtime = runtime()?;
+        let failed = |source| LibraryError::Database { place: place.clone(), source };
+        let database = runtime.block_on(Database::postgres(address)).map_err(failed)?;
+        runtime.block_on(database.prepare(&place))?;
+        Ok(Self { runtime, database, folder: folder.to_owned(), place })
+    }
+
+    fn in_folder(folder: &Path, create: bool) -> Result<Self, LibraryError> {
+        let place = folder.display().to_string();
+        let runtime = runtime()?;
+        // Two processes that begin at once would make the same tables.
+        let path = folder.join(LOCK);
+        let write = |source| LibraryError::Write { path: path.clone(), source };
+        let lock = fs::File::create(&path).map_err(write)?;
+        lock.lock().map_err(write)?;
+        let failed = |source| LibraryError::Database { place: place.clone(), source };
+        let database = runtime.block_on(Database::sqlite(folder, create)).map_err(failed)?;
+        runtime.block_on(database.prepare(&place))?;
+        Ok(Self { runtime, database, folder: folder.to_owned(), place })
+    }
+
+    /// The folder of the analyses, and of the catalogue if it is SQLite.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The folder or database, as it may be shown.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The path of the analysis of a file with that content.
+    fn analysis_path(&self, content: &str) -> PathBuf {
+        self.folder.join(ANALYSES).join(format!("{content}.parquet"))
+    }
+
+    /// Waits for a result of the database.
+    fn wait<T>(&self, future: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, LibraryError> {
+        self.runtime.block_on(future).map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: sqlx::Error) -> LibraryError {
+        LibraryError::Database { place: self.place.clone(), source }
+    }
+
+    fn queue_failed(&self, cause: Box<dyn std::error::Error + Send + Sync>) -> LibraryError {
+        let cause = match cause.downcast::<sqlx::Error>() {
+            Ok(source) => return self.failed(*source),
+            Err(other) => other,
+        };
+        let cause = match cause.downcast::<apalis_postgres::Error>() {
+            Ok(error) => match *error {
+                apalis_postgres::Error::Database(source) => return self.failed(source),
+                other => other.into(),
+            },
+            Err(other) => other,
+        };
+        match cause.downcast::<apalis_sqlite::Error>() {
+            Ok(error) => match *error {
+                apalis_sqlite::Error::Database(source) => self.failed(source),
+                other => LibraryError::Queue { place: self.place.clone(), cause: other.to_string() },
+            },
+            Err(other) => LibraryError::Queue { place: self.place.clone(), cause: other.to_string() },
+        }
+    }
+
+    /// A remembered setting.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn setting(&self, key: &str) -> Result<Option<String>, LibraryError> {
+        let row: Option<(String,)> = self.wait(async {
+            on_pool!(&self.database, pool => {
+                sqlx::query_as("SELECT value FROM setting WHERE key = $1").bind(key).fetch_optional(pool).await
+            })
+        })?;
+        Ok(row.map(|(value,)| value))
+    }
+
+    /// Remembers a setting.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn set_setting(&self, key: &str, value: &str) -> Result<(), LibraryError> {
+        self.wait(async {
+            let mut transaction = self.database.begin().await?;
+            put_setting(&mut transaction, key, value).await?;
+            transaction.commit().await
+        })
+    }
+}
+
+impl Drop for Library {
+    /// Closes the connections in order: SQLite then takes its journal into the catalogue.
+    fn drop(&mut self) {
+        self.runtime.block_on(async { on_pool!(&self.database, pool => pool.close().await) });
+    }
+}
+
+/// Stores a setting.
+async fn put_setting(transaction: &mut Transaction, key: &str, value: &str) -> Result<(), sqlx::Error> {
+    on_connection!(transaction, c => {
+        let statement = "INSERT INTO setting (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = $2";
+        sqlx::query(statement).bind(key).bind(value).execute(c).await.map(drop)
+    })
+}
+
+/// Adds 1 to the number that tells whether the tracks have changed since they were grouped.
+async fn tracks_changed(transaction: &mut Transaction) -> Result<(), sqlx::Error> {
+    on_connection!(transaction, c => {
+        let statement = "INSERT INTO setting (key, value) VALUES ('tracks', '1') ON CONFLICT (key) \
+                         DO UPDATE SET value = CAST(CAST(setting.value AS BIGINT) + 1 AS TEXT)";
+        sqlx::query(statement).execute(c).await.map(drop)
+    })
+}
+
+/// Records who changed what.
+async fn note(transaction: &mut Transaction, what: &str) -> Result<(), sqlx::Error> {
+    on_connection!(transaction, c => {
+        let statement = "INSERT INTO change (number, time_s, what) \
+                         VALUES ((SELECT COALESCE(MAX(number), 0) + 1 FROM change), $1, $2)";
+        sqlx::query(statement).bind(now_s()).bind(what).execute(c).await.map(drop)
+    })
+}
+
+fn runtime() -> Result<Runtime, LibraryError> {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(LibraryError::Threads)
+}
+
+/// Seconds since 1970.
+fn now_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// An address as it may be shown.
+fn without_password(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let rest = rest.rsplit_once('@').map_or(rest.to_owned(), |(user, host)| {
+        let user = user.split(':').next().unwrap_or_default();
+        format!("{user}@{host}")
+    });
+    format!("{scheme}://{}", rest.split('?').next().unwrap_or_default())
+}

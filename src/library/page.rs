@@ -1,0 +1,150 @@
+//! What was found as one page that opens without a network.
+
+use std::fmt::Write;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::catalogue::Kind;
+use super::export::date;
+use super::find::{FoundFile, subjects};
+use super::strangers::Stranger;
+use super::{Library, LibraryError};
+
+/// Pictures of a stranger.
+const PICTURES: usize = 6;
+
+/// The frame of the page; `TITLE` and `BODY` are replaced.
+const PAGE: &str = include_str!("page.html");
+
+/// A page of what was found, with the best picture of everybody in every file. `title` says what was asked for.
+///
+/// # Errors
+/// When the database refuses.
+pub fn page(library: &Library, title: &str, files: &[FoundFile]) -> Result<String, LibraryError> {
+    let mut body = String::new();
+    let _ = writeln!(body, "<h1>{}</h1>", escape(title));
+    let photos = files.iter().filter(|file| file.kind == Kind::Photo).count();
+    let seconds: f64 =
+        files.iter().flat_map(|file| &file.spans).map(|span| span.length_ns() as f64 / 1e9).sum();
+    let _ = writeln!(
+        body,
+        "<p>{} videos, {seconds:.0} seconds of them, and {photos} photos. People: {}.</p>",
+        files.len() - photos,
+        subjects(files).iter().map(|who| escape(&who.to_string())).collect::<Vec<_>>().join(", ")
+    );
+    for file in files {
+        body.push_str("<section>\n<div class=\"faces\">\n");
+        for one in &file.people {
+            let who = escape(&one.who.to_string());
+            match library.picture(&file.content, one.track)? {
+                Some(jpeg) => {
+                    let data = STANDARD.encode(jpeg);
+                    let _ = writeln!(
+                        body,
+                        "<figure><img src=\"data:image/jpeg;base64,{data}\" alt=\"{who}\"><figcaption>{who}</figcaption></figure>"
+                    );
+                }
+                None => drop(writeln!(body, "<figure><figcaption>{who}</figcaption></figure>")),
+            }
+        }
+        body.push_str("</div>\n<div>\n");
+        let path = file.paths.first().map_or("", String::as_str);
+        let name = path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("(no longer there)");
+        let _ = writeln!(body, "<h2><a href=\"{}\">{}</a></h2>", escape(&address(path)), escape(name));
+        let _ = writeln!(
+            body,
+            "<p class=\"path\">{} · {}</p>",
+            escape(path),
+            date(file.taken_s).replace('T', " ")
+        );
+        if file.duration_ns > 0 {
+            body.push_str(&bar(file));
+        }
+        body.push_str("<ul>\n");
+        for span in &file.spans {
+            let start = span.start_ns as f64 / 1e9;
+            let _ = writeln!(body, "<li><a href=\"{}#t={start:.1}\">{span}</a></li>", escape(&address(path)));
+        }
+        body.push_str("</ul>\n</div>\n</section>\n");
+    }
+    Ok(PAGE.replace("TITLE", &escape(title)).replace("BODY", &body))
+}
+
+/// A page of strangers with their best pictures, and the commands that name them.
+///
+/// # Errors
+/// When the database refuses.
+pub fn strangers_page(library: &Library, strangers: &[Stranger]) -> Result<String, LibraryError> {
+    let mut body = String::from("<h1>Who is this?</h1>\n");
+    for one in strangers {
+        body.push_str("<section>\n<div class=\"faces\">\n");
+        for track in one.tracks.iter().take(PICTURES) {
+            if let Some(jpeg) = library.picture(&track.content, track.track)? {
+                let data = STANDARD.encode(jpeg);
+                let name = track.path.rsplit('/').next().unwrap_or_default();
+                let caption = escape(&format!("{name}#{}", track.track));
+                let _ = writeln!(
+                    body,
+                    "<figure><img src=\"data:image/jpeg;base64,{data}\" alt=\"\"><figcaption>{caption}</figcaption></figure>"
+                );
+            }
+        }
+        let (number, files, tracks) = (one.number, one.files, one.tracks.len());
+        let seconds = one.screen_ns as f64 / 1e9;
+        let _ = writeln!(
+            body,
+            "</div>\n<div><h2>Stranger {number}</h2><p>{files} files, {tracks} tracks, {seconds:.0} s</p>\
+             <pre>sphereface library name {number} NAME</pre></div>\n</section>"
+        );
+    }
+    if strangers.is_empty() {
+        body.push_str("<p>There are no strangers.</p>\n");
+    }
+    Ok(PAGE.replace("TITLE", "Who is this?").replace("BODY", &body))
+}
+
+/// The spans as marks on a line as long as the video.
+fn bar(file: &FoundFile) -> String {
+    let mut text = String::from(
+        "<svg viewBox=\"0 0 1000 12\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"when\">",
+    );
+    for span in &file.spans {
+        let x = span.start_ns as f64 / file.duration_ns as f64 * 1e3;
+        let width = (span.length_ns() as f64 / file.duration_ns as f64 * 1e3).max(2.0);
+        let _ = write!(text, "<rect x=\"{x:.1}\" y=\"0\" width=\"{width:.1}\" height=\"12\"/>");
+    }
+    text + "</svg>\n"
+}
+
+/// The address of a local file.
+fn address(path: &str) -> String {
+    let mut text = String::from("file://");
+    for byte in path.bytes() {
+        match byte {
+            b'/' | b'-' | b'_' | b'.' | b'~' => text.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => text.push(char::from(byte)),
+            _ => drop(write!(text, "%{byte:02X}")),
+        }
+    }
+    text
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_paths_stay_text() {
+        assert_eq!(escape("<b> & \"c\"'"), "&lt;b&gt; &amp; &quot;c&quot;&#39;");
+        assert_eq!(address("/a b/\u{e9}?#.mp4"), "file:///a%20b/%C3%A9%3F%23.mp4");
+    }
+}

@@ -1,0 +1,275 @@
+//! The queue of files to look at: that of the crate apalis, in the database of the library.
+//!
+//! A worker that takes a file tells every few seconds that it is alive; when it stops doing so, another worker takes the
+//! file. The statements of apalis run in transactions of the library, so that the results of a file and the
+//! acknowledgement of its task are there together or not at all. A worker that lost a task in the meantime acknowledges
+//! nothing, and its results are dropped.
+//!
+//! apalis was chosen because the same queue is kept in SQLite and in PostgreSQL; graphile_worker, the other one
+//! considered, knows PostgreSQL only and acknowledges outside of the transaction of the results.
+
+use std::time::Duration;
+
+use apalis_core::backend::{TaskResult, WorkerFilter};
+use apalis_core::task::builder::TaskBuilder;
+use apalis_core::task::status::Status;
+use apalis_core::task::task_id::TaskId;
+use apalis_core::worker::context::WorkerContext;
+use serde_json::Value;
+
+use super::database::{Database, Transaction};
+
+/// Name of the queue.
+const QUEUE: &str = "sphereface";
+/// How often a file is tried.
+pub(super) const ATTEMPTS: usize = 3;
+/// Missed signs of life after which a worker counts as dead.
+const MISSED: u32 = 3;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A worker as the queue knows it.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    context: WorkerContext,
+    heartbeat: Duration,
+}
+
+/// A task that this worker has taken.
+#[derive(Debug, Clone)]
+pub(super) struct Claim {
+    id: TaskId,
+    /// How often the file was tried before.
+    pub tried: usize,
+    /// The digest of the file.
+    pub content: String,
+}
+
+/// How the work on a file ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Done,
+    Failed(String),
+}
+
+impl Member {
+    /// A worker of that name, which must be unique, with a sign of life every `heartbeat`.
+    pub fn new(name: &str, heartbeat: Duration) -> Self {
+        Self { context: WorkerContext::new(name), heartbeat }
+    }
+
+    pub fn name(&self) -> &str {
+        self.context.name()
+    }
+
+    pub fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    /// After that long without a sign of life, a worker is taken for dead.
+    fn dead_for_s(&self) -> u64 {
+        (self.heartbeat * MISSED).as_secs().max(1)
+    }
+
+    fn sqlite(&self) -> apalis_sqlite::Config {
+        apalis_sqlite::Config::default().queue(QUEUE).batch_size(1).heartbeat_interval(self.heartbeat)
+    }
+
+    fn postgres(&self) -> apalis_postgres::Config {
+        apalis_postgres::Config::default().queue(QUEUE).batch_size(1).heartbeat_interval(self.heartbeat)
+    }
+
+    /// Enters the worker into the list of workers.
+    pub async fn register(&self, database: &Database) -> Result<(), Failure> {
+        let mut transaction = database.begin().await?;
+        match &mut transaction {
+            Transaction::Sqlite(transaction) => {
+                let config = self.sqlite();
+                apalis_sqlite::queries::register_worker(
+                    &mut **transaction,
+                    &config,
+                    &self.context,
+                    "library",
+                )
+                .await?;
+            }
+            Transaction::Postgres(transaction) => {
+                let statement = "INSERT INTO apalis.workers (id, worker_type, storage_name, layers, last_seen) \
+                                 VALUES ($1, $2, 'library', '', now()) ON CONFLICT (id) DO UPDATE SET last_seen = now()";
+                let query = sqlx::query(statement).bind(self.context.name()).bind(QUEUE);
+                query.execute(&mut **transaction).await?;
+            }
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// A sign of life.
+    pub async fn keep_alive(&self, database: &Database) -> Result<(), Failure> {
+        let mut transaction = database.begin().await?;
+        self.keep_alive_in(&mut transaction).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn keep_alive_in(&self, transaction: &mut Transaction) -> Result<(), Failure> {
+        match transaction {
+            Transaction::Sqlite(transaction) => {
+                let config = self.sqlite();
+                apalis_sqlite::queries::keep_alive(&mut **transaction, &config, &self.context).await?;
+            }
+            Transaction::Postgres(transaction) => {
+                apalis_postgres::queries::keep_alive(&mut **transaction, QUEUE, &self.context).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the next task, if there is one. Tasks of workers that died are taken too.
+    pub async fn next(&self, database: &Database) -> Result<Option<Claim>, Failure> {
+        let mut transaction = database.begin().await?;
+        self.keep_alive_in(&mut transaction).await?;
+        let name = self.context.name();
+        let dead_for_s = self.dead_for_s();
+        let tasks = match &mut transaction {
+            Transaction::Sqlite(transaction) => {
+                use apalis_sqlite::queries::{fetch_next, lock_tasks, reenqueue_orphaned};
+                let others = WorkerFilter::AllExcept(name.to_owned());
+                reenqueue_orphaned(&mut **transaction, dead_for_s as i64, QUEUE, &others).await?;
+                let tasks = fetch_next(&mut **transaction, &self.sqlite(), &self.context).await?;
+                lock_tasks(&mut **transaction, &ids(&tasks), name).await?;
+                tasks
+            }
+            Transaction::Postgres(transaction) => {
+                use apalis_postgres::queries::{fetch_next, lock_tasks, reenqueue_orphaned};
+                reenqueue_orphaned(&mut **transaction, QUEUE, dead_for_s).await?;
+                let tasks = fetch_next(&mut **transaction, &self.postgres(), &self.context).await?;
+                lock_tasks(&mut **transaction, &ids(&tasks), name).await?;
+                tasks
+            }
+        };
+        transaction.commit().await?;
+        let Some(task) = tasks.into_iter().next() else { return Ok(None) };
+        let id = task.task_id().cloned().ok_or("a task has no number")?;
+        Ok(Some(Claim { id, tried: task.attempt(), content: serde_json::from_slice(&task.args)? }))
+    }
+
+    /// Acknowledges a task in the transaction of its results. `false` if it is no longer this worker's: then the
+    /// transaction must be undone.
+    pub async fn finish(
+        &self,
+        transaction: &mut Transaction,
+        claim: &Claim,
+        outcome: &Outcome,
+    ) -> Result<bool, Failure> {
+        let (status, result) = match outcome {
+            Outcome::Done => (Status::Done, Ok(Value::Null)),
+            Outcome::Failed(reason) => (Status::Failed, Err(reason.clone())),
+        };
+        let result = TaskResult { task_id: claim.id.clone(), attempt: claim.tried + 1, status, result };
+        let name = self.context.name();
+        let changed = match transaction {
+            Transaction::Sqlite(transaction) => {
+                apalis_sqlite::queries::ack_tasks(&mut **transaction, &[&result], name).await?
+            }
+            Transaction::Postgres(transaction) => {
+                apalis_postgres::queries::handle_results(&mut **transaction, &[&result], name).await?
+            }
+        };
+        Ok(changed == 1)
+    }
+
+    /// Gives a task back, as if it had not been taken.
+    pub async fn give_back(&self, database: &Database, claim: &Claim) -> Result<(), Failure> {
+        let mut transaction = database.begin().await?;
+        let (id, name) = (claim.id.to_string(), self.context.name());
+        let free = "status = 'Pending', lock_by = NULL, lock_at = NULL, done_at = NULL";
+        match &mut transaction {
+            Transaction::Sqlite(transaction) => {
+                let statement = format!("UPDATE Jobs SET {free} WHERE id = $1 AND lock_by = $2");
+                let query = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(id).bind(name);
+                query.execute(&mut **transaction).await?;
+            }
+            Transaction::Postgres(transaction) => {
+                let statement = format!("UPDATE apalis.jobs SET {free} WHERE id = $1 AND lock_by = $2");
+                let query = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(id).bind(name);
+                query.execute(&mut **transaction).await?;
+            }
+        }
+        Ok(transaction.commit().await?)
+    }
+}
+
+/// Numbers of tasks.
+fn ids(tasks: &[apalis_core::task::Task<Vec<u8>>]) -> Vec<String> {
+    tasks.iter().filter_map(|task| task.task_id().map(ToString::to_string)).collect()
+}
+
+/// Adds files to the queue; those with a higher priority are taken first.
+pub(super) async fn push(
+    transaction: &mut Transaction,
+    contents: &[String],
+    priority: u32,
+) -> Result<(), Failure> {
+    let task = |content: &String| {
+        let arguments = serde_json::to_vec(content)?;
+        Ok(TaskBuilder::new(arguments).max_attempts(ATTEMPTS).priority(priority as usize).build())
+    };
+    let tasks = contents.iter().map(task).collect::<Result<Vec<_>, Failure>>()?;
+    match transaction {
+        Transaction::Sqlite(transaction) => {
+            apalis_sqlite::queries::push_tasks(&mut **transaction, QUEUE, &tasks).await?;
+        }
+        Transaction::Postgres(transaction) => {
+            apalis_postgres::queries::push_tasks(&mut **transaction, QUEUE, tasks).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is finished from the queue: the catalogue says what became of it.
+pub(super) async fn tidy(transaction: &mut Transaction) -> Result<(), Failure> {
+    match transaction {
+        Transaction::Sqlite(transaction) => {
+            let statement = "DELETE FROM Jobs WHERE job_type = $1 AND (status = 'Done' OR (status = 'Failed' AND attempts >= max_attempts))";
+            sqlx::query(statement).bind(QUEUE).execute(&mut **transaction).await?;
+        }
+        Transaction::Postgres(transaction) => {
+            let statement = "DELETE FROM apalis.jobs WHERE job_type = $1 AND (status = 'Done' OR (status = 'Failed' AND attempts >= max_attempts))";
+            sqlx::query(statement).bind(QUEUE).execute(&mut **transaction).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Workers that gave a sign of life within a minute.
+pub(super) async fn workers(database: &Database) -> Result<i64, sqlx::Error> {
+    let (count,): (i64,) = match database {
+        Database::Sqlite(pool) => {
+            let statement = "SELECT COUNT(*) FROM Workers WHERE worker_type = $1 AND strftime('%s', 'now') - last_seen < 60";
+            sqlx::query_as(statement).bind(QUEUE).fetch_one(pool).await?
+        }
+        Database::Postgres(pool) => {
+            let statement = "SELECT COUNT(*) FROM apalis.workers WHERE worker_type = $1 AND now() - last_seen < INTERVAL '60 seconds'";
+            sqlx::query_as(statement).bind(QUEUE).fetch_one(pool).await?
+        }
+    };
+    Ok(count)
+}
+
+impl Member {
+    /// Leaves the list of workers.
+    pub async fn leave(&self, database: &Database) -> Result<(), Failure> {
+        // The row stays as long as tasks refer to it; a worker that left long ago counts as dead.
+        let name = self.context.name();
+        match database {
+            Database::Sqlite(pool) => {
+                let statement = "UPDATE Workers SET last_seen = 0 WHERE id = $1";
+                sqlx::query(statement).bind(name).execute(pool).await?;
+            }
+            Database::Postgres(pool) => {
+                let statement = "UPDATE apalis.workers SET last_seen = to_timestamp(0) WHERE id = $1";
+                sqlx::query(statement).bind(name).execute(pool).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! Several workers on a PostgreSQL database that the test starts itself.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Place, json, media, until};
+
+/// A server in a folder of its own that listens on no network.
+struct Server {
+    folder: tempfile::TempDir,
+    programs: PathBuf,
+}
+
+impl Server {
+    /// `None`, and a word about it, where PostgreSQL is missing.
+    fn start() -> Option<Self> {
+        let Some(programs) = programs() else {
+            println!("skipped: PostgreSQL is not installed");
+            return None;
+        };
+        // The socket's path must be short.
+        let folder = tempfile::Builder::new().prefix("pg").tempdir_in("/tmp").unwrap();
+        let server = Self { folder, programs };
+        if is_root() {
+            let owner = Command::new("chown").arg("postgres").arg(server.folder.path()).status().unwrap();
+            assert!(owner.success());
+        }
+        server.run("initdb", &["-D", &server.data(), "-U", "me", "--auth=trust", "--no-sync"]);
+        server.control("start");
+        server.run("createdb", &["-h", server.folder.path().to_str().unwrap(), "-U", "me", "faces"]);
+        Some(server)
+    }
+
+    fn data(&self) -> String {
+        self.folder.path().join("data").to_str().unwrap().to_owned()
+    }
+
+    /// Runs one of its programs, which refuse to run as root.
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let program = self.programs.join(program);
+        let mut command = match is_root() {
+            true => {
+                let mut command = Command::new("setpriv");
+                command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
+                command
+            }
+            false => Command::new(program),
+        };
+        let log = std::fs::File::create(self.folder.path().join("run.log")).unwrap();
+        let status = command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .status()
+            .unwrap();
+        let log = std::fs::read_to_string(self.folder.path().join("run.log")).unwrap();
+        assert!(status.success(), "{arguments:?}: {log}");
+    }
+
+    fn control(&self, what: &str) {
+        let socket = self.folder.path().to_str().unwrap();
+        let options = format!("-c listen_addresses='' -c fsync=off -k {socket}");
+        let log = self.folder.path().join("server.log");
+        let log = log.to_str().unwrap();
+        self.run("pg_ctl", &["-D", &self.data(), "-w", "-m", "immediate", "-l", log, "-o", &options, what]);
+    }
+
+    fn address(&self) -> String {
+        format!("postgres://me@localhost/faces?host={}", self.folder.path().display())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.control("stop");
+            return;
+        }
+        let _ = Command::new("pkill").args(["-9", "-f", &self.data()]).status();
+    }
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n")
+}
+
+/// The folder of the newest server programs.
+fn programs() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
+    let mut folders: Vec<PathBuf> = versions.map(|entry| entry.unwrap().path().join("bin")).collect();
+    folders.retain(|folder| folder.join("initdb").is_file());
+    folders.sort();
+    folders.pop()
+}
+
+fn place(server: &Server) -> Place {
+    Place { database: Some(server.address()), ..Place::new() }
+}
+
+/// One of three workers is killed in the middle of a file, one is paused for longer than it may be silent, and the database
+/// is restarted. Every file is done once, and the result is that of one worker on a folder.
+#[test]
+fn workers_die_pause_and_lose_the_database_and_every_file_is_done_once() {
+    let (Some(media), Some(server)) = (media(), Server::start()) else { return };
+    let alone = Place::new();
+    alone.run(&["add", &media.text("media")]);
+    alone.run(&["work", "--gallery", &media.text("gallery")]);
+
+    let place = place(&server);
+    assert_eq!(json(&place.run(&["add", &media.text("media"), "--json"]))["new"], 5);
+    let (victim, sleeper, survivor) = (place.worker(media), place.worker(media), place.worker(media));
+    until("three workers", || place.status()["workers"] == 3);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    victim.signal("-9");
+    sleeper.signal("-STOP");
+    assert!(!victim.wait().0);
+    server.control("restart");
+    let (well, told, error) = survivor.wait();
+    assert!(well, "{error}");
+    assert!(!told.is_empty(), "{error}");
+    let status = place.status();
+    assert_eq!((&status["videos"]["done"], &status["photos"]["done"]), (&3.into(), &2.into()), "{status}");
+    // What the sleeper had begun was done by the survivor: its own result is dropped.
+    sleeper.signal("-CONT");
+    let (well, told, error) = sleeper.wait();
+    assert!(well, "{error}");
+    let lost = told.lines().map(json).filter(|line| line["state"] == "lost").count();
+    let done = told.lines().map(json).filter(|line| line["state"] == "done").count();
+    // It was in the middle of a file, unless it was stopped between two of them.
+    assert!(lost == 1 || done > 0 || told.is_empty(), "{told}");
+    let place_has = place.everything();
+    assert_eq!(place_has, alone.everything());
+    assert_eq!(place_has.1.len(), 5);
+}
+
+#[test]
+fn a_database_answers_as_a_folder_does() {
+    let (Some(media), Some(server)) = (media(), Server::start()) else { return };
+    let place = place(&server);
+    place.run(&["add", &media.text("media/photos")]);
+    place.run(&["work", "--gallery", &media.text("gallery")]);
+    let found = json(&place.run(&["find", "Ada", "--json"]));
+    assert!(!found.as_array().unwrap().is_empty());
+    let people = json(&place.run(&["people", "--json"]));
+    assert!(people.as_array().unwrap().iter().any(|one| one["name"] == "Boris"), "{people}");
+    let strangers = json(&place.run(&["strangers", "--json"]));
+    let number = strangers[0]["number"].to_string();
+    place.run(&["name", &number, "Chloé", "--gallery", &place.path("own")]);
+    let found = json(&place.run(&["find", "Chloé", "--json"]));
+    assert_eq!(found.as_array().unwrap().len(), 1);
+    place.run(&["forget", "Chloé"]);
+    assert_eq!(place.fail(&["find", "Chloé"]).0, 1);
+    assert_eq!(place.run(&["retry", "--all"]).trim(), "2 files are due again");
+    place.run(&["work"]);
+    assert_eq!(place.run(&["forget", "--files", &media.text("media")]).trim(), "2 files forgotten");
+    let shown = place.run(&["status"]);
+    assert!(shown.starts_with("library postgres://me@localhost/faces\n"), "{shown}");
+    assert!(Path::new(&place.path("lib/analyses")).is_dir());
+    assert!(!Path::new(&place.path("lib/catalogue.sqlite")).exists());
+    drop(server);
+    let (code, error) = place.fail(&["status"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("postgres://me@localhost/faces cannot be used"), "{error}");
+}
