@@ -29,11 +29,11 @@
 //! | [`annotate`] | drawing boxes and names, redaction, contact sheets | `media`, `detect` |
 //! | [`report`] | reports: JSON Lines, CSV, subtitles, chapters, pages, charts | `file`, `detect`, `track`, `identify`, `annotate` |
 //! | [`pipeline`] | the stage graph: threads, channels, order, batching, statistics; the jobs | `media`, `detect`, `align`, `embed`, `track`, `identify`, `engine`, `analysis`, `discover`, `annotate`, `report` |
+//! | [`library`] | many videos and photos: a catalogue, a queue of files, workers, and who is where | `file`, `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify`, `engine`, `analysis`, `discover`, `report`, `pipeline` |
 //! | [`prepare`] | aligning a data set: photos -> crops | `file`, `media`, `detect`, `align`, `gallery` |
 //! | [`eval`] | verification, open-set identification, video scoring, calibration | `file`, `media`, `detect`, `align`, `embed`, `gallery`, `identify`, `report`, `prepare` |
 //! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `nn`, `align`, `embed`, `eval` |
-//! | [`bench`](mod@bench) | this machine's peak and the speed of the networks and of a whole job | `media`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline` |
-//! | [`library`] | many videos and photos: a catalogue, a queue of files, workers, and who is where | `file`, `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify`, `engine`, `analysis`, `discover`, `report`, `pipeline` |
+//! | [`bench`](mod@bench) | this machine's peak and the speed of the networks and of a whole job | `media`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline`, `library` |
 //! | [`serve`] | cameras and a service: many sources on one engine, API, pages, events | `media`, `nn`, `detect`, `embed`, `track`, `gallery`, `identify`, `engine`, `discover`, `annotate` |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!

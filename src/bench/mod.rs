@@ -4,6 +4,8 @@ mod config;
 pub mod inputs;
 #[cfg(feature = "video")]
 mod job;
+#[cfg(feature = "library")]
+mod library;
 mod machine;
 mod report;
 mod search;
@@ -11,6 +13,8 @@ mod serve;
 mod work;
 
 pub use config::MachineBench;
+#[cfg(feature = "library")]
+pub use library::{LibraryBench, LibraryReport};
 pub use machine::machine;
 pub use report::{Peak, Report, Row};
 pub use search::{SearchBench, SearchReport, Speed};
@@ -42,6 +46,10 @@ pub enum BenchError {
     /// The job failed.
     #[error(transparent)]
     Label(#[from] crate::pipeline::LabelError),
+    /// The catalogue of a library cannot be made or asked.
+    #[cfg(feature = "library")]
+    #[error(transparent)]
+    Library(#[from] crate::library::LibraryError),
     /// Labels cannot be drawn.
     #[error(transparent)]
     Annotate(#[from] crate::annotate::AnnotateError),

@@ -142,7 +142,7 @@ impl SearchBench {
     }
 
     /// A view of a person, as a unit vector.
-    fn view(&self, person: usize, random: &mut SmallRng) -> Vec<f32> {
+    pub(super) fn view(&self, person: usize, random: &mut SmallRng) -> Vec<f32> {
         let mut of_person = SmallRng::seed_from_u64(!(person as u64));
         let centre = self.draw(&mut of_person);
         let view: Vec<f32> =

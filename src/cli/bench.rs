@@ -1,5 +1,7 @@
 //! `sphereface bench`: measures this machine's peak and how much of it is reached.
 
+#[cfg(feature = "library")]
+mod library;
 mod search;
 mod train;
 
@@ -31,7 +33,8 @@ use crate::nn::{Device, DeviceChoice, Weights};
     sphereface bench --video samples/sample.mp4 --threads 2\n  \
     sphereface bench --device cuda --batches 1,16,256\n  \
     sphereface bench train --depth 20 --batch 64 --threads 2\n  \
-    sphereface bench search --templates 100000"
+    sphereface bench search --templates 100000\n  \
+    sphereface bench library --tracks 100000"
 )]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -69,6 +72,8 @@ pub struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum Part {
+    #[cfg(feature = "library")]
+    Library(library::LibraryArgs),
     Search(search::SearchArgs),
     Train(Box<train::TrainBenchArgs>),
 }
@@ -93,6 +98,8 @@ impl BenchArgs {
     /// Measures and prints.
     pub fn run(self) -> Result<()> {
         match self.part {
+            #[cfg(feature = "library")]
+            Some(Part::Library(args)) => args.run(),
             Some(Part::Search(args)) => args.run(),
             Some(Part::Train(args)) => args.run(),
             None if self.serve => self.serve(),

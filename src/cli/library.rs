@@ -71,6 +71,7 @@ enum LibraryCommand {
     Retry(work::RetryArgs),
     Forget(change::ForgetArgs),
     Export(ask::ExportArgs),
+    Plan(Box<work::PlanArgs>),
     Shard(Box<work::ShardArgs>),
 }
 
@@ -92,6 +93,7 @@ impl LibraryArgs {
             LibraryCommand::Retry(args) => args.run(place),
             LibraryCommand::Forget(args) => args.run(place),
             LibraryCommand::Export(args) => args.run(place),
+            LibraryCommand::Plan(args) => args.run(place),
             LibraryCommand::Shard(args) => args.run(),
         }
     }

@@ -144,7 +144,7 @@ impl Look<'_> {
             video,
             model: Some(engine.model()),
             mirror: engine.mirror() == Mirror::Average,
-            detector: engine.detector().config().clone(),
+            detector: *engine.detector().config(),
             cuts: Vec::new(),
             observations,
         })

@@ -18,8 +18,11 @@ mod find;
 mod forget;
 mod group;
 mod look;
+#[cfg(feature = "train")]
+mod made;
 mod naming;
 mod page;
+mod plan;
 mod queue;
 mod scan;
 mod shard;
@@ -42,8 +45,11 @@ pub use error::LibraryError;
 pub use export::ExportFormat;
 pub use find::{Found, FoundFile, PersonSummary, Query, Subject, playlist};
 pub use forget::Forgotten;
+#[cfg(feature = "train")]
+pub(crate) use made::group_vectors;
 pub use naming::{Names, Renamed};
 pub use page::{page, strangers_page};
+pub use plan::Plan;
 pub use shard::{Shard, ShardItem, ShardOutcome};
 pub use strangers::{Stranger, StrangerTrack, Told};
 pub use work::{Attempt, WorkEvent, WorkOptions, WorkSummary, Worker};

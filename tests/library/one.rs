@@ -105,6 +105,23 @@ fn what_cannot_be_read_is_said_and_the_rest_is_done() {
 }
 
 #[test]
+fn a_plan_is_measured_and_stores_nothing() {
+    let Some(media) = media() else { return };
+    let place = Place::new();
+    place.run(&["add", &media.text("media")]);
+    let plan = json(&place.run(&["plan", "--sample", "2", "--seconds", "1", "--hours", "100", "--json"]));
+    assert_eq!((&plan["videos"], &plan["photos"], &plan["due_videos"]), (&2.into(), &2.into(), &3.into()));
+    let due_s = plan["due_video_s"].as_f64().unwrap();
+    assert!((4.0..16.0).contains(&due_s), "8 s of video: {plan}");
+    let (speed, left_s) = (plan["speed"].as_f64().unwrap(), plan["left_s"].as_f64().unwrap());
+    assert!(left_s > due_s / speed && plan["hours_s"].as_f64().unwrap() > 0.0, "{plan}");
+    let shown = place.run(&["plan", "--sample", "1", "--seconds", "1", "--machines", "64"]);
+    assert!(shown.contains("machine-days") && shown.contains("with 64 machines"), "{shown}");
+    assert_eq!(place.status()["videos"]["due"], 3);
+    assert_eq!(std::fs::read_dir(place.path("lib/analyses")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_library_that_is_not_there_is_no_reason_to_make_one() {
     let place = Place::new();
     for arguments in [&["status"][..], &["find", "Ada"], &["work"], &["strangers"], &["retry"]] {

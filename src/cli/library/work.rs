@@ -103,11 +103,12 @@ struct WorkerArgs {
 
 impl WorkerArgs {
     fn options(&self) -> WorkOptions {
-        let mut options = WorkOptions::default();
-        options.detect_every = self.detect_every;
-        options.pictures = !self.no_pictures;
-        options.heartbeat = Duration::from_secs(self.heartbeat);
-        options
+        WorkOptions {
+            detect_every: self.detect_every,
+            pictures: !self.no_pictures,
+            heartbeat: Duration::from_secs(self.heartbeat),
+            ..WorkOptions::default()
+        }
     }
 }
 
@@ -355,6 +356,122 @@ fn duration(seconds: f64) -> String {
     }
 }
 
+/// Estimate how long everything due will take
+///
+/// Looks at a sample of the files with these settings and measures. Nothing is stored.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sphereface library plan --machines 64\n  \
+    sphereface library plan --model sphereface20 --min-face 80 --hours 100000")]
+pub struct PlanArgs {
+    /// Videos, and photos, to measure, 1 to 1000
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    sample: u32,
+    /// Seconds of work per video, 1 to 3600
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+    /// Also say how long so many hours of such video would take
+    #[arg(long, value_name = "H", value_parser = clap::value_parser!(u32).range(1..))]
+    hours: Option<u32>,
+    /// Machines like this one that will work, 1 to 100000
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    machines: u32,
+    /// Frames between two detection passes over the whole frame, 1 to 32, or auto
+    #[arg(long, value_name = "N|auto", default_value_t = DetectEvery::Auto, help_heading = "Detection")]
+    detect_every: DetectEvery,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: options::ModelArgs,
+    #[command(flatten)]
+    detection: options::DetectionArgs,
+    #[command(flatten, next_help_heading = "Running")]
+    device: options::DeviceArgs,
+    #[command(flatten, next_help_heading = "Running")]
+    threads: options::ThreadArgs,
+}
+
+impl PlanArgs {
+    pub fn run(self, place: &Place) -> Result<()> {
+        let library = place.open()?;
+        let engine = engine(&self.model, &self.detection, self.device, &self.threads)?;
+        let bar = terminal::bar("{spinner} measuring {msg}");
+        bar.enable_steady_tick(Duration::from_millis(250));
+        let seconds = f64::from(self.seconds);
+        let plan = library.plan(&engine, self.detect_every, self.sample as usize, seconds, &mut |path| {
+            bar.set_message(path.to_owned());
+        });
+        bar.finish_and_clear();
+        let plan = plan.map_err(refused)?;
+        let machines = f64::from(self.machines);
+        let hours = |hours: u32| plan.speed.map(|speed| f64::from(hours) * 3600.0 / speed);
+        if self.json {
+            outln!(
+                "{}",
+                json!({
+                    "videos": plan.videos, "photos": plan.photos, "unreadable": plan.unreadable, "speed": plan.speed,
+                    "frames_per_s": plan.frames_per_s, "photos_per_s": plan.photos_per_s, "due_videos": plan.due_videos,
+                    "due_photos": plan.due_photos, "due_video_s": plan.due_video_s, "left_s": plan.left_s(),
+                    "hours_s": self.hours.and_then(hours), "threads": engine.threads(),
+                })
+            );
+            return Ok(());
+        }
+        let threads = engine.threads();
+        if let (Some(speed), Some(frames)) = (plan.speed, plan.frames_per_s) {
+            let videos = plan.videos;
+            outln!(
+                "videos: {speed:.1} times their length, {frames:.0} frames/s, on {threads} threads (sample of {videos})"
+            );
+        }
+        if let Some(rate) = plan.photos_per_s {
+            outln!("photos: {rate:.1} per second (sample of {})", plan.photos);
+        }
+        if plan.unreadable > 0 {
+            outln!("{} files of the sample cannot be read", plan.unreadable);
+        }
+        outln!(
+            "due: {} videos, about {:.1} h, and {} photos",
+            plan.due_videos,
+            plan.due_video_s / 3600.0,
+            plan.due_photos
+        );
+        let tell = |what: &str, seconds: f64| {
+            let days = seconds / 86_400.0;
+            let more = if self.machines > 1 {
+                format!("; {} with {machines} machines", duration(seconds / machines))
+            } else {
+                String::new()
+            };
+            outln!("{what}: {} on one machine like this ({days:.2} machine-days){more}", duration(seconds));
+        };
+        match plan.left_s() {
+            Some(left_s) => tell("all of it", left_s),
+            None => outln!("how long it takes is not known: nothing of the sample could be measured"),
+        }
+        if let (Some(number), Some(seconds)) = (self.hours, self.hours.and_then(hours)) {
+            tell(&format!("{number} h of such video"), seconds);
+        }
+        Ok(())
+    }
+}
+
+/// An engine with these settings.
+fn engine(
+    model: &options::ModelArgs,
+    detection: &options::DetectionArgs,
+    device: options::DeviceArgs,
+    threads: &options::ThreadArgs,
+) -> Result<Engine> {
+    let builder = Engine::builder()
+        .on(device.open_and_tell()?)
+        .model(&model.model)
+        .detection(detection.config()?)
+        .threads(threads.count());
+    builder.build().map_err(options::refused)
+}
+
 /// Look again at the files that failed
 ///
 /// They are due after this: `work` looks at them.
@@ -416,12 +533,7 @@ impl ShardArgs {
         if let Some(list) = &self.list {
             paths.extend(listed(list)?);
         }
-        let engine = Engine::builder()
-            .on(self.device.open_and_tell()?)
-            .model(&self.model.model)
-            .detection(self.detection.config()?)
-            .threads(self.threads.count());
-        let engine = engine.build().map_err(options::refused)?;
+        let engine = engine(&self.model, &self.detection, self.device, &self.threads)?;
         let control = Control::new();
         let signals = Signals::watch(&control)?;
         let (mut all, mut failed) = (0, 0);
