@@ -17,7 +17,7 @@ pub use config::MachineBench;
 pub use library::{LibraryBench, LibraryReport};
 pub use machine::machine;
 pub use report::{Peak, Report, Row};
-pub use search::{SearchBench, SearchReport, Speed};
+pub use search::{SearchBench, SearchReport, Speed, Together};
 pub use serve::serve;
 
 /// Why a measurement failed.

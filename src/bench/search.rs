@@ -24,6 +24,9 @@ const VIEWS: usize = 5;
 const FALL_OFF: f32 = 30.0;
 /// Length of the deviation of a view from its person, who has length 1: 50 degrees between two.
 const DEVIATION: f32 = 0.75;
+/// Searches for several probes together that are timed.
+const TIMES: usize = 9;
+
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct SearchBench {
@@ -48,6 +51,15 @@ pub struct Speed {
     pub p99_ms: f64,
 }
 
+/// How fast several probes are searched for together.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Together {
+    /// Probes at a time.
+    pub probes: usize,
+    /// Probes per second.
+    pub per_s: f64,
+}
+
 /// What was measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct SearchReport {
@@ -65,6 +77,8 @@ pub struct SearchReport {
     pub one_thread: Speed,
     /// The same, a probe shared by all threads.
     pub all_threads: Speed,
+    /// Probes per second when so many are searched for together, on all threads.
+    pub together: Vec<Together>,
     /// Whether the gallery is so small that this compares every template too.
     pub small: bool,
     /// Share of the views of enrolled people for which both find the very template that the exact
@@ -100,6 +114,11 @@ impl SearchBench {
         progress("searching on all threads");
         let search = search.with_threads(self.threads);
         let (all_threads, again) = speed(&probes, |probe| search.nearest(probe));
+        let mut together = Vec::new();
+        for count in [1, 16, 256] {
+            progress(&format!("searching for {count} probes together"));
+            together.push(Together { probes: count, per_s: together_per_s(&search, &probes, count) });
+        }
         let recall = |range: std::ops::Range<usize>| {
             let same = range.clone().filter(|&i| truth[i] == found[i] && truth[i] == again[i]).count();
             same as f64 / range.len().max(1) as f64
@@ -112,6 +131,7 @@ impl SearchBench {
             exact,
             one_thread,
             all_threads,
+            together,
             small: search.len() <= EXACT_UP_TO,
             recall_known: recall(0..known.len()),
             recall_strangers: recall(known.len()..probes.len()),
@@ -173,6 +193,21 @@ fn speed(probes: &[&Vec<f32>], search: impl Fn(&[f32]) -> Vec<Hit>) -> (Speed, V
     times.sort_unstable();
     let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)].as_secs_f64() * 1e3;
     (Speed { median_ms: at(50), p99_ms: at(99) }, answers)
+}
+
+/// Probes per second when `count` are searched for at a time, the median of several times; they repeat if there are fewer.
+fn together_per_s(search: &Search, probes: &[&Vec<f32>], count: usize) -> f64 {
+    let mut next = probes.iter().cycle().map(|probe| probe.as_slice());
+    let mut times: Vec<f64> = (0..TIMES)
+        .map(|_| {
+            let some: Vec<&[f32]> = next.by_ref().take(count).collect();
+            let start = Instant::now();
+            std::hint::black_box(search.nearest_together(&some));
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_unstable_by(f64::total_cmp);
+    count as f64 / times[TIMES / 2]
 }
 
 fn best(hits: &[Hit]) -> Option<Hit> {

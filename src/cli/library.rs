@@ -2,6 +2,7 @@
 
 mod ask;
 mod change;
+mod gallery;
 mod work;
 
 use std::path::{Path, PathBuf};
@@ -70,6 +71,7 @@ enum LibraryCommand {
     Split(change::SplitArgs),
     Retry(work::RetryArgs),
     Forget(change::ForgetArgs),
+    Gallery(gallery::GalleryArgs),
     Export(ask::ExportArgs),
     Plan(Box<work::PlanArgs>),
     Shard(Box<work::ShardArgs>),
@@ -92,6 +94,7 @@ impl LibraryArgs {
             LibraryCommand::Split(args) => args.run(place),
             LibraryCommand::Retry(args) => args.run(place),
             LibraryCommand::Forget(args) => args.run(place),
+            LibraryCommand::Gallery(args) => args.run(place),
             LibraryCommand::Export(args) => args.run(place),
             LibraryCommand::Plan(args) => args.run(place),
             LibraryCommand::Shard(args) => args.run(),
@@ -127,6 +130,9 @@ fn refused(error: LibraryError) -> anyhow::Error {
         ),
         LibraryError::Address(_) | LibraryError::Request(_) => UsageError(error.to_string()).into(),
         LibraryError::OtherModel { .. } => anyhow::anyhow!("{error} (--model)"),
+        LibraryError::Analysis(crate::analysis::AnalysisError::Read { .. }) => {
+            anyhow::anyhow!("{error}: is --library the folder that the workers wrote to?")
+        }
         LibraryError::Engine(error) => options::refused(error),
         other => other.into(),
     }
@@ -145,7 +151,8 @@ struct Naming {
 /// How files are looked at and people are named.
 #[derive(Debug, Args)]
 struct EngineArgs {
-    /// Gallery of the people to name, remembered for later commands [default: the one given last]
+    /// Gallery of the people to name, remembered for later commands [default: the one given last, else the
+    /// shared gallery of the library (`library gallery`)]
     #[arg(long, value_name = "DIR", help_heading = "Recognition")]
     gallery: Option<PathBuf>,
     #[command(flatten)]
@@ -174,7 +181,7 @@ impl EngineArgs {
     }
 
     /// The people to name; how they are named is remembered.
-    fn names(&self, library: &Library, engine: &Engine) -> Result<Names> {
+    fn people(&self, library: &Library, engine: &Engine) -> Result<People> {
         let before = naming(library)?;
         let gallery = match &self.gallery {
             Some(folder) => {
@@ -190,10 +197,8 @@ impl EngineArgs {
             fmr: self.threshold.fmr,
             margin_deg: self.margin.margin,
         };
-        let names = names(engine, &naming)?;
         library.set_setting(NAMING, &serde_json::to_string(&naming)?).map_err(refused)?;
-        library.set_setting(GALLERY_STATE, &state(&naming)).map_err(refused)?;
-        Ok(names)
+        People::load(library, engine, naming)
     }
 }
 
@@ -203,14 +208,63 @@ fn naming(library: &Library) -> Result<Naming> {
     Ok(stored.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
 }
 
-fn names(engine: &Engine, naming: &Naming) -> Result<Names> {
+/// The people to name, and the copy of the shared gallery that they come from, if there is no other.
+struct People {
+    naming: Naming,
+    names: Names,
+    /// What tells this state of the gallery from others.
+    state: String,
+    copy: Option<tempfile::TempDir>,
+}
+
+impl People {
+    fn load(library: &Library, engine: &Engine, naming: Naming) -> Result<Self> {
+        let state = state(library, &naming)?;
+        let copy = match naming.gallery.is_none() && library.gallery_change().map_err(refused)? > 0 {
+            true => Some(
+                tempfile::tempdir().context("a folder for a copy of the shared gallery cannot be made")?,
+            ),
+            false => None,
+        };
+        if let Some(copy) = &copy {
+            library.get_gallery(copy.path()).map_err(refused)?;
+        }
+        let folder = copy.as_ref().map(tempfile::TempDir::path).or(naming.gallery.as_deref());
+        let names = names(engine, &naming, folder)?;
+        Ok(Self { naming, names, state, copy })
+    }
+
+    /// The people now, if the shared gallery has changed.
+    fn changed(&mut self, library: &Library, engine: &Engine) -> Result<Option<Names>, LibraryError> {
+        let Some(copy) = &self.copy else { return Ok(None) };
+        let before = std::fs::read_to_string(copy.path().join(".shared")).unwrap_or_default();
+        if before.starts_with(&format!("{} ", library.gallery_change()?)) {
+            return Ok(None);
+        }
+        library.get_gallery(copy.path())?;
+        let options = gallery_options(&self.naming);
+        self.names = Names::of_gallery(engine, Some(copy.path()), &options)?;
+        Ok(Some(self.names.clone()))
+    }
+
+    /// Decides names again where they are out of date.
+    fn rename(&self, library: &Library) -> Result<()> {
+        rename(library, &self.names)?;
+        library.set_setting(GALLERY_STATE, &self.state).map_err(refused)
+    }
+}
+
+fn gallery_options(naming: &Naming) -> GalleryOptions {
     let request = match (naming.threshold_deg, naming.fmr) {
         (Some(angle_deg), _) => crate::identify::ThresholdRequest::AngleDeg(angle_deg),
         (None, Some(fmr)) => crate::identify::ThresholdRequest::Fmr(fmr),
         (None, None) => crate::identify::ThresholdRequest::Default,
     };
-    let options = GalleryOptions::default().threshold(request).margin_deg(naming.margin_deg);
-    Names::of_gallery(engine, naming.gallery.as_deref(), &options).map_err(options::refused)
+    GalleryOptions::default().threshold(request).margin_deg(naming.margin_deg)
+}
+
+fn names(engine: &Engine, naming: &Naming, folder: Option<&Path>) -> Result<Names> {
+    Names::of_gallery(engine, folder, &gallery_options(naming)).map_err(options::refused)
 }
 
 /// The engine with which the names of a library are decided.
@@ -223,13 +277,11 @@ fn engine_of(naming: &Naming) -> Result<Engine> {
 /// Brings the names up to date if the gallery has changed since they were decided. The engine is made only if it has.
 fn refresh(library: &Library) -> Result<()> {
     let naming = naming(library)?;
-    let now = state(&naming);
-    if library.setting(GALLERY_STATE).map_err(refused)?.as_ref() == Some(&now) {
+    if library.setting(GALLERY_STATE).map_err(refused)? == Some(state(library, &naming)?) {
         return Ok(());
     }
     let engine = engine_of(&naming)?;
-    rename(library, &names(&engine, &naming)?)?;
-    library.set_setting(GALLERY_STATE, &now).map_err(refused)
+    People::load(library, &engine, naming)?.rename(library)
 }
 
 /// Decides names again where they are out of date, and says so.
@@ -254,9 +306,12 @@ fn rename(library: &Library, names: &Names) -> Result<()> {
 
 /// What tells whether the folder of a gallery changed: the names, lengths and times of its files. Cheap, so that a question
 /// is answered without loading a network.
-fn state(naming: &Naming) -> String {
+fn state(library: &Library, naming: &Naming) -> Result<String> {
     let mut hash = blake3::Hasher::new();
     hash.update(serde_json::to_string(naming).unwrap_or_default().as_bytes());
+    if naming.gallery.is_none() {
+        hash.update(&library.gallery_change().map_err(refused)?.to_le_bytes());
+    }
     let mut waiting: Vec<PathBuf> = naming.gallery.iter().cloned().collect();
     while let Some(folder) = waiting.pop() {
         let mut paths: Vec<PathBuf> = entries(&folder);
@@ -273,7 +328,7 @@ fn state(naming: &Naming) -> String {
             }
         }
     }
-    hash.finalize().to_hex()[..32].to_owned()
+    Ok(hash.finalize().to_hex()[..32].to_owned())
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {

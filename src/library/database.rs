@@ -25,7 +25,7 @@ const CONNECTIONS: u32 = 4;
 pub(super) const FILE: &str = "catalogue.sqlite";
 
 /// The tables, documented in docs/library.md. SQLite takes BIGINT for INTEGER.
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 18] = [
     "CREATE TABLE IF NOT EXISTS setting (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS file (
         content TEXT PRIMARY KEY, bytes BIGINT NOT NULL, kind TEXT NOT NULL, taken_s BIGINT NOT NULL,
@@ -60,6 +60,9 @@ const TABLES: [&str; 16] = [
         PRIMARY KEY (number, content, track))",
     "CREATE TABLE IF NOT EXISTS told_forgotten (
         content TEXT NOT NULL, track BIGINT NOT NULL, PRIMARY KEY (content, track))",
+    "CREATE TABLE IF NOT EXISTS gallery_file (
+        path TEXT PRIMARY KEY, digest TEXT NOT NULL, bytes BYTEA NOT NULL, change BIGINT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS gallery_gone (path TEXT PRIMARY KEY, change BIGINT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS change (
         number BIGINT NOT NULL, time_s BIGINT NOT NULL, what TEXT NOT NULL)",
 ];

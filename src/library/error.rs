@@ -85,6 +85,9 @@ pub enum LibraryError {
     /// Nobody of that name.
     #[error("nobody in the library is named {0}")]
     NoPerson(String),
+    /// The shared gallery is not the one that a folder is a copy of.
+    #[error("the shared gallery has changed since {} was copied from it, or it is no copy of it", .0.display())]
+    GalleryChanged(PathBuf),
     /// A request that makes no sense.
     #[error("{0}")]
     Request(String),

@@ -26,6 +26,7 @@ mod plan;
 mod queue;
 mod scan;
 mod shard;
+mod shared;
 mod strangers;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 
 use super::LibraryError;
 use crate::file;
-use crate::media::Input;
+use crate::media::{self, Input};
 
 /// Bytes hashed at once.
 const PART: usize = 1 << 20;
@@ -149,7 +149,8 @@ pub(super) fn content(path: &Path) -> io::Result<String> {
 /// When a video or photo was taken, in seconds since 1970 as a clock at its place showed them: by what it says itself, else
 /// the time of its last change.
 pub(super) fn taken_s(found: &Found) -> i64 {
-    let said = if found.photo { photo_taken_s(Path::new(&found.path)) } else { None };
+    let path = Path::new(&found.path);
+    let said = if found.photo { photo_taken_s(path) } else { media::recorded_s(path) };
     said.unwrap_or(found.modified_ns / 1_000_000_000)
 }
 

@@ -275,27 +275,30 @@ impl Library {
     /// decoded.
     ///
     /// # Errors
-    /// When there is no such stranger, no picture of them was stored, or the gallery refuses.
+    /// As for [`stranger_stills`](Self::stranger_stills) and [`tell_name`](Self::tell_name), and when the gallery refuses.
     pub fn name_stranger(
         &self,
         number: i64,
         name: &PersonName,
         gallery: &Path,
     ) -> Result<Told, LibraryError> {
-        let keys = self.tracks_of(number)?;
-        let stills = self.stills(number)?;
-        if stills.is_empty() {
-            let reason = format!(
-                "no picture of stranger {number} was stored, so that they cannot be enrolled: run `work` with pictures"
-            );
-            return Err(LibraryError::Request(reason));
-        }
+        let stills = self.stranger_stills(number)?;
         let enrolled = GalleryFolder::create(gallery)?.enroll(name, stills)?;
+        Ok(Told { tracks: self.tell_name(number, name)?, stills: enrolled.added })
+    }
+
+    /// Gives all tracks of a stranger a name, whatever the gallery says. Returns how many there are.
+    ///
+    /// # Errors
+    /// When there is no such stranger, or the database refuses.
+    pub fn tell_name(&self, number: i64, name: &PersonName) -> Result<usize, LibraryError> {
+        let keys = self.tracks_of(number)?;
         self.wait(async {
             let mut transaction = self.database.begin().await?;
             for (content, track) in &keys {
                 for statement in [
-                    "INSERT INTO told_name (content, track, name) VALUES ($1, $2, $3) ON CONFLICT (content, track) DO UPDATE SET name = $3",
+                    "INSERT INTO told_name (content, track, name) VALUES ($1, $2, $3) \
+                     ON CONFLICT (content, track) DO UPDATE SET name = $3",
                     "UPDATE track SET name = $3, stranger = 0 WHERE content = $1 AND track = $2",
                 ] {
                     on_connection!(&mut transaction, c => {
@@ -307,10 +310,24 @@ impl Library {
             note(&mut transaction, &format!("stranger {number} was named {name}")).await?;
             transaction.commit().await
         })?;
-        Ok(Told { tracks: keys.len(), stills: enrolled.added })
+        Ok(keys.len())
     }
 
-    /// The best stored pictures of a stranger, of different files first, as stills.
+    /// The best pictures of a stranger, up to five, those of different files first, as stills to enrol.
+    ///
+    /// # Errors
+    /// When there is no such stranger, or no picture of them was stored.
+    pub fn stranger_stills(&self, number: i64) -> Result<Vec<NewStill>, LibraryError> {
+        self.tracks_of(number)?;
+        let stills = self.stills(number)?;
+        if stills.is_empty() {
+            return Err(LibraryError::Request(format!(
+                "no picture of stranger {number} was stored, so that they cannot be enrolled: look at their files again with pictures"
+            )));
+        }
+        Ok(stills)
+    }
+
     fn stills(&self, number: i64) -> Result<Vec<NewStill>, LibraryError> {
         type Row = (String, i64, String, Vec<u8>);
         let rows: Vec<Row> = self.wait(async {

@@ -395,3 +395,64 @@ fn a_task_belongs_to_one_worker_and_comes_back_from_the_dead() {
     library.runtime.block_on(one.give_back(&library.database, &claim)).unwrap();
     assert_eq!(next(&other).unwrap().tried, 0);
 }
+
+/// Every file of a folder that is not hidden, with its bytes.
+fn listing(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut waiting = vec![folder.to_owned()];
+    while let Some(place) = waiting.pop() {
+        for path in fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path()) {
+            match path.is_dir() {
+                true => waiting.push(path),
+                false if path.file_name().unwrap().to_string_lossy().starts_with('.') => {}
+                false => {
+                    files.push((path.strip_prefix(folder).unwrap().to_owned(), fs::read(&path).unwrap()))
+                }
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn a_shared_gallery_is_the_folder_and_back_and_nobody_overwrites_another() {
+    let made = Made::new();
+    let library = &made.library;
+    let at = |name: &str| made.files.join(name);
+    assert!(matches!(library.get_gallery(&at("copy")), Err(LibraryError::Request(_))), "there is none yet");
+    for (path, text) in
+        [("own/Ada/person.json", "1"), ("own/Ada/stills/a.jpg", "2"), ("own/Bo/person.json", "3")]
+    {
+        fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+        fs::write(at(path), text).unwrap();
+    }
+    fs::write(at("own/.lock"), "").unwrap();
+    assert_eq!(library.put_gallery(&at("own"), false).unwrap(), 1);
+    assert_eq!(library.put_gallery(&at("own"), false).unwrap(), 1, "nothing changed");
+    assert_eq!(
+        (library.get_gallery(&at("copy")).unwrap(), library.get_gallery(&at("other")).unwrap()),
+        (1, 1)
+    );
+    assert_eq!(listing(&at("copy")), listing(&at("own")));
+
+    fs::write(at("copy/Ada/stills/b.jpg"), "4").unwrap();
+    fs::remove_dir_all(at("copy/Bo")).unwrap();
+    assert_eq!(library.put_gallery(&at("copy"), false).unwrap(), 2);
+    fs::write(at("other/Ada/stills/c.jpg"), "5").unwrap();
+    let error = library.put_gallery(&at("other"), false).unwrap_err();
+    assert!(matches!(error, LibraryError::GalleryChanged(_)), "{error}");
+    assert_eq!(library.get_gallery(&at("own")).unwrap(), 2);
+    assert_eq!(listing(&at("own")), listing(&at("copy")));
+    assert!(!at("own/Bo").exists(), "without an empty folder");
+    assert_eq!(library.put_gallery(&at("other"), true).unwrap(), 3, "unless it is said so");
+    assert_eq!(library.gallery_size().unwrap(), (4, 4));
+
+    fs::create_dir(at("photos")).unwrap();
+    fs::write(at("photos/mine.jpg"), "6").unwrap();
+    let error = library.get_gallery(&at("photos")).unwrap_err();
+    assert!(error.to_string().contains("is not a copy"), "{error}");
+    made.run("UPDATE gallery_file SET path = '../escaped', change = 9 WHERE path = 'Ada/person.json'");
+    assert!(library.get_gallery(&at("copy")).is_err());
+    assert!(!at("escaped").exists());
+}

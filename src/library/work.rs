@@ -62,12 +62,15 @@ impl Default for WorkOptions {
     }
 }
 
+/// What tells whether people are named by others now.
+type Fresh<'a> = Box<dyn FnMut() -> Result<Option<Names>, LibraryError> + 'a>;
+
 /// Looks at the files of a library, one after the other, on all threads of its engine.
-#[derive(Debug)]
 pub struct Worker<'a> {
     library: &'a Library,
     engine: &'a Engine,
-    names: &'a Names,
+    names: Names,
+    fresh: Option<Fresh<'a>>,
     options: WorkOptions,
     member: Member,
 }
@@ -176,7 +179,7 @@ impl<'a> Worker<'a> {
     pub fn new(
         library: &'a Library,
         engine: &'a Engine,
-        names: &'a Names,
+        names: &Names,
         options: WorkOptions,
     ) -> Result<Self, LibraryError> {
         /// Several workers of one process need names of their own.
@@ -188,7 +191,13 @@ impl<'a> Worker<'a> {
         let registered = library.runtime.block_on(member.register(&library.database));
         registered.map_err(|error| library.queue_failed(error))?;
         library.check_model(engine)?;
-        Ok(Self { library, engine, names, options, member })
+        Ok(Self { library, engine, names: names.clone(), fresh: None, options, member })
+    }
+
+    /// Asks before every file whether people are named by others from now on: for a gallery that changes meanwhile.
+    pub fn follow(mut self, fresh: impl FnMut() -> Result<Option<Names>, LibraryError> + 'a) -> Self {
+        self.fresh = Some(Box::new(fresh));
+        self
     }
 
     /// Looks at files until none is due, or `control` says stop: then the file at hand is given back.
@@ -196,7 +205,7 @@ impl<'a> Worker<'a> {
     /// # Errors
     /// When the database refuses, or stays away for ten minutes. A file that cannot be read is no error.
     pub fn work(
-        &self,
+        &mut self,
         control: &Control,
         each: &mut dyn FnMut(WorkEvent<'_>),
     ) -> Result<WorkSummary, LibraryError> {
@@ -208,7 +217,7 @@ impl<'a> Worker<'a> {
     }
 
     fn work_on(
-        &self,
+        &mut self,
         control: &Control,
         each: &mut dyn FnMut(WorkEvent<'_>),
         summary: &mut WorkSummary,
@@ -240,6 +249,9 @@ impl<'a> Worker<'a> {
                 continue;
             };
             waiting = false;
+            if let Some(names) = self.fresh.as_mut().map(|fresh| fresh()).transpose()?.flatten() {
+                self.names = names;
+            }
             self.work_on_file(&claim, control, each, summary)?;
         }
     }

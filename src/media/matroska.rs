@@ -1,15 +1,17 @@
-//! What matroskademux does not tell of a Matroska file: which way up its pictures are.
+//! What matroskademux does not tell of a Matroska file: which way up its pictures are, and when it was recorded.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
-/// Elements that are looked at before the tracks, at most.
+/// Elements that are looked at before the one that is wanted, at most.
 const MOST_ELEMENTS: usize = 4096;
-/// Larger descriptions of tracks are left alone.
-const LARGEST_TRACKS: u64 = 16 << 20;
+/// Larger parts are left alone.
+const LARGEST_PART: u64 = 16 << 20;
 
 const HEADER: u64 = 0x1a45_dfa3;
 const SEGMENT: u64 = 0x1853_8067;
+const INFO: u64 = 0x1549_a966;
+const DATE: u64 = 0x4461;
 const TRACKS: u64 = 0x1654_ae6b;
 const TRACK: u64 = 0xae;
 const VIDEO: u64 = 0xe0;
@@ -17,6 +19,9 @@ const PROJECTION: u64 = 0x7670;
 const YAW: u64 = 0x7673;
 const PITCH: u64 = 0x7674;
 const ROLL: u64 = 0x7675;
+
+/// Seconds from 1970 to 2001, when the time of Matroska begins.
+const YEAR_2001_S: i64 = 978_307_200;
 
 /// How stored pictures become upright.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +76,26 @@ struct Pose {
 /// # Errors
 /// When the file cannot be read.
 pub(super) fn turn(file: &mut File) -> io::Result<Option<Turn>> {
-    Ok(tracks(file)?.and_then(|tracks| turn_of(&tracks)))
+    Ok(part(file, TRACKS)?.and_then(|tracks| turn_of(&tracks)))
 }
 
-/// The description of the tracks.
-fn tracks(file: &mut File) -> io::Result<Option<Vec<u8>>> {
+/// When a file says that it was recorded, in seconds since 1970.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn recorded_s(file: &mut File) -> io::Result<Option<i64>> {
+    Ok(part(file, INFO)?.and_then(|info| recorded_of(&info)))
+}
+
+/// The time in the description of a file: nanoseconds since the beginning of 2001.
+fn recorded_of(info: &[u8]) -> Option<i64> {
+    let (_, value) = elements(info).find(|(id, _)| *id == DATE)?;
+    let ns = i64::from_be_bytes(value.try_into().ok()?);
+    (ns / 1_000_000_000).checked_add(YEAR_2001_S)
+}
+
+/// The first part of a file of some kind.
+fn part(file: &mut File, wanted: u64) -> io::Result<Option<Vec<u8>>> {
     let length = file.metadata()?.len();
     let mut at = 0;
     for number in 0..MOST_ELEMENTS {
@@ -90,11 +110,11 @@ fn tracks(file: &mut File) -> io::Result<Option<Vec<u8>>> {
         match (id, size) {
             // What is inside comes next.
             (SEGMENT, _) => {}
-            (TRACKS, Some(size)) if size <= LARGEST_TRACKS => {
-                let mut tracks = Vec::new();
+            (id, Some(size)) if id == wanted && size <= LARGEST_PART => {
+                let mut part = Vec::new();
                 file.seek(SeekFrom::Start(at))?;
-                file.by_ref().take(size).read_to_end(&mut tracks)?;
-                return Ok(Some(tracks));
+                file.by_ref().take(size).read_to_end(&mut part)?;
+                return Ok(Some(part));
             }
             (_, Some(size)) if size < length - at.min(length) => at += size,
             _ => return Ok(None),
@@ -199,6 +219,20 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         turn(&mut file).unwrap()
+    }
+
+    #[test]
+    fn a_file_says_when_it_was_recorded() {
+        let recorded = |info: &[u8]| {
+            let segment = element(SEGMENT, &[element(0xec, &[0; 30]), element(INFO, info)].concat());
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&[element(HEADER, b""), segment].concat()).unwrap();
+            recorded_s(&mut file).unwrap()
+        };
+        let day = element(DATE, &(86_400_000_000_000_i64).to_be_bytes());
+        assert_eq!(recorded(&[element(0x4d80, b"us"), day].concat()), Some(YEAR_2001_S + 86_400));
+        assert_eq!(recorded(&element(0x4d80, b"us")), None);
+        assert_eq!(recorded(&element(DATE, &[1, 2])), None);
     }
 
     #[test]

@@ -27,6 +27,8 @@ mod mp4;
 #[cfg(feature = "video")]
 mod pads;
 #[cfg(feature = "video")]
+mod recorded;
+#[cfg(feature = "video")]
 mod remake;
 #[cfg(feature = "video")]
 mod screen;
@@ -42,6 +44,8 @@ mod view;
 pub use error::MediaError;
 pub use input::{Container, Input};
 pub use picture::{Colorimetry, Matrix, Picture};
+#[cfg(feature = "video")]
+pub use recorded::recorded_s;
 pub use still::{Still, open_still, read_still, still_of_bytes, write_still};
 
 #[cfg(feature = "video")]

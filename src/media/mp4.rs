@@ -251,6 +251,26 @@ fn long_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
+/// Seconds from 1904, when the time of QuickTime begins, to 1970.
+const YEAR_1970_S: i64 = 2_082_844_800;
+
+/// When a file says that it was recorded, in seconds since 1970. Most programs that do not know write 0.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn recorded_s(file: &mut File) -> io::Result<Option<i64>> {
+    let Search::Found { index, .. } = find_index(file)? else { return Ok(None) };
+    Ok(inside(&index, &[b"mvhd"]).and_then(recorded_of))
+}
+
+fn recorded_of(movie: &[u8]) -> Option<i64> {
+    let since_1904 = match movie.get(8)? {
+        0 => i64::from(number_at(movie, 12)?),
+        _ => i64::try_from(long_at(movie, 12)?).ok()?,
+    };
+    since_1904.checked_sub(YEAR_1970_S).filter(|seconds| *seconds > 0)
+}
+
 /// Ticks a second and duration in ticks of an mvhd or mdhd box.
 fn scale_and_duration(header: &[u8]) -> Option<(u32, u64)> {
     let (scale, duration) = match header.get(8)? {

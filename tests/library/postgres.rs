@@ -99,6 +99,41 @@ fn place(server: &Server) -> Place {
     Place { database: Some(server.address()), ..Place::new() }
 }
 
+/// Workers without a gallery of their own name people by the shared one, and what one enrols all know.
+#[test]
+fn one_gallery_serves_all_workers() {
+    let (Some(media), Some(server)) = (media(), Server::start()) else { return };
+    // Two machines, one with the folder of the analyses and one that sees it.
+    let (one, other) = (place(&server), place(&server));
+    std::fs::create_dir(one.path("lib")).unwrap();
+    std::os::unix::fs::symlink(one.path("lib"), other.path("lib")).unwrap();
+    one.run(&["gallery", "put", &media.text("gallery")]);
+    one.run(&["add", &media.text("media/photos")]);
+    other.run(&["work"]);
+    let found = json(&one.run(&["find", "Ada", "--json"]));
+    assert!(!found.as_array().unwrap().is_empty());
+    let strangers = json(&one.run(&["strangers", "--json"]));
+    let told = one.run(&["name", &strangers[0]["number"].to_string(), "Chloé"]);
+    assert!(told.contains("the shared gallery"), "{told}");
+    other.run(&["gallery", "get", "copy"]);
+    let people = super::run(other.folder.path(), &["gallery", "list", "--gallery", "copy"]);
+    assert!(people.contains("Chloé") && people.contains("Ada"), "{people}");
+    // Two who change it at once: the second is told.
+    one.run(&["gallery", "get", "copy"]);
+    for (place, name) in [(&one, "Ada"), (&other, "Boris")] {
+        super::run(place.folder.path(), &["gallery", "remove", name, "--gallery", "copy"]);
+    }
+    one.run(&["gallery", "put", "copy"]);
+    let (code, error) = other.fail(&["gallery", "put", "copy"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("has changed since"), "{error}");
+    let (_, error) = other.fail(&["find", "Ada"]);
+    assert!(error.contains("nobody in the library is named Ada"), "{error}");
+    other.run(&["forget", "Boris"]);
+    let shown = json(&one.run(&["gallery", "show", "--json"]));
+    assert_eq!(shown["change"], 4, "{shown}");
+}
+
 /// One of three workers is killed in the middle of a file, one is paused for longer than it may be silent, and the database
 /// is restarted. Every file is done once, and the result is that of one worker on a folder.
 #[test]

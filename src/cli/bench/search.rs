@@ -71,6 +71,14 @@ fn tell(report: &SearchReport) {
     }
     line("search, one thread", &report.one_thread);
     line(&format!("search, {} threads", report.threads), &report.all_threads);
+    for one in &report.together {
+        outln!(
+            "{} probes together, {} threads: {:.0} probes per second",
+            one.probes,
+            report.threads,
+            one.per_s
+        );
+    }
     outln!(
         "recall: {:.4} for people of the gallery, {:.4} for strangers",
         report.recall_known,

@@ -1,14 +1,14 @@
 //! What a person tells a library: who is who, who is not, and whom to forget.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use super::super::UsageError;
-use super::{GALLERY_STATE, NAMING, Place, engine_of, names, naming, refused, rename, state};
-use crate::gallery::{GalleryFolder, PersonName};
-use crate::library::{Library, LibraryError, Subject};
+use super::{NAMING, People, Place, engine_of, naming, refused};
+use crate::gallery::{GalleryError, GalleryFolder, PersonName};
+use crate::library::{Library, LibraryError, Subject, Told};
 
 /// Name a stranger
 ///
@@ -30,27 +30,56 @@ impl NameArgs {
         let name = PersonName::new(&self.name).map_err(|error| UsageError(error.to_string()))?;
         let library = place.open()?;
         let mut naming = naming(&library)?;
-        let Some(gallery) = self.gallery.clone().or(naming.gallery.clone()) else {
-            return Err(UsageError(
-                "no gallery was used so far: say where to enrol with --gallery DIR".into(),
-            )
-            .into());
+        if let Some(gallery) = &self.gallery {
+            naming.gallery = Some(gallery.clone());
+        }
+        let (told, place) = match &naming.gallery {
+            Some(gallery) => {
+                let told = library.name_stranger(self.number, &name, gallery).map_err(refused)?;
+                (told, gallery.display().to_string())
+            }
+            None if library.gallery_change().map_err(refused)? > 0 => {
+                (name_in_shared(&library, self.number, &name)?, "the shared gallery".to_owned())
+            }
+            None => {
+                let reason = "no gallery was used so far: say where to enrol with --gallery DIR";
+                return Err(UsageError(reason.into()).into());
+            }
         };
-        let told = library.name_stranger(self.number, &name, &gallery).map_err(refused)?;
-        outln!(
-            "{name}: {} tracks named, {} stills enrolled in {}",
-            told.tracks,
-            told.stills,
-            gallery.display()
-        );
-        naming.gallery = Some(gallery.canonicalize().unwrap_or(gallery));
-        let engine = engine_of(&naming)?;
-        rename(&library, &names(&engine, &naming)?)?;
+        outln!("{name}: {} tracks named, {} stills enrolled in {place}", told.tracks, told.stills);
+        naming.gallery = naming.gallery.map(|gallery| gallery.canonicalize().unwrap_or(gallery));
         library.set_setting(NAMING, &serde_json::to_string(&naming)?).map_err(refused)?;
-        library.set_setting(GALLERY_STATE, &state(&naming)).map_err(refused)?;
+        let engine = engine_of(&naming)?;
+        People::load(&library, &engine, naming)?.rename(&library)?;
         library.group_strangers(&engine, engine.threads()).map_err(refused)?;
         Ok(())
     }
+}
+
+/// How often a change of the shared gallery is tried when others change it at the same time.
+const TRIES: usize = 10;
+
+/// Changes a copy of the shared gallery and puts it back; again if it was changed meanwhile.
+fn change_shared<T>(library: &Library, mut change: impl FnMut(&Path) -> Result<T>) -> Result<T> {
+    let mut tries = 0;
+    loop {
+        let copy = tempfile::tempdir().context("a folder for a copy of the shared gallery cannot be made")?;
+        library.get_gallery(copy.path()).map_err(refused)?;
+        let result = change(copy.path())?;
+        tries += 1;
+        match library.put_gallery(copy.path(), false) {
+            Err(LibraryError::GalleryChanged(_)) if tries < TRIES => {}
+            other => return other.map(|_| result).map_err(refused),
+        }
+    }
+}
+
+fn name_in_shared(library: &Library, number: i64, name: &PersonName) -> Result<Told> {
+    let stills = library.stranger_stills(number).map_err(refused)?;
+    let stills =
+        change_shared(library, |copy| Ok(GalleryFolder::create(copy)?.enroll(name, stills.clone())?.added))?;
+    let tracks = library.tell_name(number, name).map_err(refused)?;
+    Ok(Told { tracks, stills })
 }
 
 /// Tell that strangers are one person
@@ -181,11 +210,21 @@ impl ForgetArgs {
 /// Removes a person from the gallery of the library; whether they were there.
 fn remove_stills(library: &Library, name: &str) -> Result<bool> {
     let naming = naming(library)?;
-    let (Some(gallery), Ok(name)) = (&naming.gallery, PersonName::new(name)) else { return Ok(false) };
+    let Ok(name) = PersonName::new(name) else { return Ok(false) };
+    match &naming.gallery {
+        Some(gallery) => remove_from(gallery, &name),
+        None if library.gallery_change().map_err(refused)? > 0 => {
+            change_shared(library, |copy| remove_from(copy, &name))
+        }
+        None => Ok(false),
+    }
+}
+
+fn remove_from(gallery: &Path, name: &PersonName) -> Result<bool> {
     let Ok(folder) = GalleryFolder::open(gallery) else { return Ok(false) };
-    match folder.remove(&name) {
+    match folder.remove(name) {
         Ok(_) => Ok(true),
-        Err(crate::gallery::GalleryError::Unknown(_)) => Ok(false),
+        Err(GalleryError::Unknown(_)) => Ok(false),
         Err(other) => Err(other.into()),
     }
 }

@@ -11,11 +11,11 @@ use serde_json::json;
 
 use super::super::terminal::Signals;
 use super::super::{UsageError, options, terminal};
-use super::{EngineArgs, Place, refused, rename};
+use super::{EngineArgs, People, Place, refused};
 use crate::engine::{DetectEvery, Engine};
 use crate::library::{
-    Added, Adding, KindStatus, Library, Names, Shard, ShardItem, ShardOutcome, Status, WorkEvent,
-    WorkOptions, WorkSummary, Worker,
+    Added, Adding, KindStatus, Library, Shard, ShardItem, ShardOutcome, Status, WorkEvent, WorkOptions,
+    WorkSummary, Worker,
 };
 use crate::pipeline::Control;
 
@@ -135,16 +135,16 @@ impl WorkArgs {
     pub fn run(self, place: &Place) -> Result<()> {
         let library = place.open()?;
         let engine = self.worker.engine.engine()?;
-        let names = self.worker.engine.names(&library, &engine)?;
+        let mut people = self.worker.engine.people(&library, &engine)?;
         let mut options = self.worker.options();
         options.most = self.most.map(|most| most as usize);
         options.wait_for_others = !self.no_wait;
         let control = Control::new();
         let signals = Signals::watch(&control)?;
-        let worked = work(&library, &engine, &names, options, &control, self.json);
+        let worked = work(&library, &engine, &mut people, options, &control, self.json);
         signals.close();
         let summary = worked?;
-        rename(&library, &names)?;
+        people.rename(&library)?;
         library.group_strangers(&engine, engine.threads()).map_err(refused)?;
         if !self.json {
             tell_work(&summary, library.due().map_err(refused)?);
@@ -156,12 +156,13 @@ impl WorkArgs {
 fn work(
     library: &Library,
     engine: &Engine,
-    names: &Names,
+    people: &mut People,
     options: WorkOptions,
     control: &Control,
     json: bool,
 ) -> Result<WorkSummary> {
-    let worker = Worker::new(library, engine, names, options).map_err(refused)?;
+    let worker = Worker::new(library, engine, &people.names, options).map_err(refused)?;
+    let mut worker = worker.follow(|| people.changed(library, engine));
     let bar = terminal::bar("{bar:30} {pos}/{len} frames  {eta} left  {msg}");
     let summary = worker.work(control, &mut |event| match event {
         WorkEvent::Begun { path, due, .. } => {
@@ -254,11 +255,11 @@ impl WatchArgs {
                 tell_added(&added);
             }
             said = added;
-            let names = self.worker.engine.names(&library, &engine)?;
+            let mut people = self.worker.engine.people(&library, &engine)?;
             let mut options = self.worker.options();
             options.wait_for_others = false;
-            work(&library, &engine, &names, options, &control, false)?;
-            rename(&library, &names)?;
+            work(&library, &engine, &mut people, options, &control, false)?;
+            people.rename(&library)?;
             library.group_strangers(&engine, engine.threads()).map_err(refused)?;
             while !control.is_stopping() && begun.elapsed() < Duration::from_secs(self.every) {
                 std::thread::sleep(Duration::from_millis(200));

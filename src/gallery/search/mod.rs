@@ -106,9 +106,18 @@ impl Search {
     /// values.
     pub fn nearest(&self, probe: &[f32]) -> Vec<Hit> {
         match &self.codes {
-            Some(codes) => self.among(probe, &codes.propose(self.isa, probe, FOUND, self.threads)),
+            Some(codes) => self.among(probe, &codes.propose(self.isa, &[probe], FOUND, self.threads)[0]),
             None => self.nearest_of_all(probe),
         }
+    }
+
+    /// The same for each of several probes: a large gallery is read once for all of them.
+    pub fn nearest_together(&self, probes: &[&[f32]]) -> Vec<Vec<Hit>> {
+        let Some(codes) = &self.codes else {
+            return probes.iter().map(|probe| self.nearest_of_all(probe)).collect();
+        };
+        let proposed = codes.propose(self.isa, probes, FOUND, self.threads);
+        probes.iter().zip(proposed).map(|(probe, rows)| self.among(probe, &rows)).collect()
     }
 
     /// Every template with its cosine, in order; of more than [`EXACT_UP_TO`] those among the nearest
@@ -123,7 +132,7 @@ impl Search {
                 |(person, row)| Hit { person, template: row - self.starts[person], cosine: cosines[row] };
             return rows.map(hit).collect();
         };
-        let rows = codes.propose(self.isa, probe, FOUND, self.threads);
+        let rows = codes.propose(self.isa, &[probe], FOUND, self.threads).remove(0);
         rows.into_iter().map(|row| self.exact(probe, row)).collect()
     }
 
@@ -213,8 +222,11 @@ mod tests {
         let templates = Templates { model, people, re_embedded: 0, not_saved: None };
         let search = Search::new(&templates, Which::Templates, Isa::best()).unwrap().with_threads(2);
         assert!(search.len() > EXACT_UP_TO && search.codes.is_some());
-        for _ in 0..30 {
-            let probe = embedding();
+        let probes: Vec<_> = (0..30).map(|_| embedding()).collect();
+        let vectors: Vec<&[f32]> = probes.iter().map(Embedding::as_slice).collect();
+        let together = search.nearest_together(&vectors);
+        assert!(vectors.iter().zip(&together).all(|(probe, hits)| search.nearest(probe) == *hits));
+        for probe in probes {
             let mut all = search.nearest_of_all(probe.as_slice());
             let some = search.nearest(probe.as_slice());
             assert!(some.iter().all(|hit| all.contains(hit)), "the angles are the same");

@@ -79,17 +79,17 @@ impl Codes {
         Self { length, codes, steps, errors }
     }
 
-    /// Rows, in order, among which are the `count` nearest to `probe`, a unit vector of the same
-    /// length; few more. `threads` work on it where that is worth it.
-    pub fn propose(&self, isa: Isa, probe: &[f32], count: usize, threads: usize) -> Vec<usize> {
-        let probe = Probe::new(probe);
+    /// Rows, in order, among which are the `count` nearest to each of `probes`, unit vectors of the same
+    /// length; few more. `threads` work on it where that is worth it. The codes are read once for all probes.
+    pub fn propose(&self, isa: Isa, probes: &[&[f32]], count: usize, threads: usize) -> Vec<Vec<usize>> {
+        let probes: Vec<Probe> = probes.iter().map(|probe| Probe::new(probe)).collect();
         let rows = self.steps.len();
         let threads = threads.clamp(1, (rows / WORTH_A_THREAD).max(1));
         let share = rows.div_ceil(threads).max(1);
         let scan = |first: usize| {
-            let mut kept = Kept::new(count.max(1));
+            let mut kept: Vec<Kept> = probes.iter().map(|_| Kept::new(count.max(1))).collect();
             let last = (first + share).min(rows);
-            simd::run(isa, Scan { codes: self, probe: &probe, rows: first..last, kept: &mut kept });
+            simd::run(isa, Scan { codes: self, probes: &probes, rows: first..last, kept: &mut kept });
             kept
         };
         let mut parts = Vec::with_capacity(threads);
@@ -101,7 +101,9 @@ impl Codes {
                 parts.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             }
         });
-        Kept::together(parts)
+        let mut parts: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
+        let of_next = |_| Kept::together(parts.iter_mut().filter_map(Iterator::next).collect());
+        probes.iter().map(of_next).collect()
     }
 }
 
@@ -176,37 +178,42 @@ impl Kept {
 /// The pass over some rows.
 struct Scan<'a> {
     codes: &'a Codes,
-    probe: &'a Probe,
+    probes: &'a [Probe],
     rows: std::ops::Range<usize>,
-    kept: &'a mut Kept,
+    /// For each probe.
+    kept: &'a mut [Kept],
 }
 
 impl Kernel for Scan<'_> {
     /// Integers, and floats in plain Rust: the same on every instruction set.
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Self { codes: Codes { length, codes, steps, errors }, probe, rows, kept } = self;
+        let Self { codes: Codes { length, codes, steps, errors }, probes, rows, kept } = self;
         let mut upper = [0.0f32; BLOCK];
         let mut wide = [0.0f32; BLOCK];
         for first in rows.clone().step_by(BLOCK) {
             let count = BLOCK.min(rows.end - first);
             let vectors = codes[first * length..][..count * length].chunks_exact(*length);
             let facts = steps[first..][..count].iter().zip(&errors[first..][..count]);
-            let mut nearest = f32::NEG_INFINITY;
-            for (((vector, (step, error)), upper), wide) in vectors.zip(facts).zip(&mut upper).zip(&mut wide)
-            {
-                // |x y - x' y'| <= |x - x'| |y| + |x'| |y - y'|, where |y| = 1 and |x'| <= 1 + |x - x'|.
-                *wide = error + (1.0 + error) * probe.error + ROUNDING;
-                // SAFETY: the caller's instruction set; sums stay in range, as `Probe::new` sees to.
-                let sum = unsafe { S::dot(&probe.codes, vector) };
-                *upper = sum as f32 * (step * probe.step) + *wide;
-                nearest = if *upper > nearest { *upper } else { nearest };
-            }
-            if nearest < kept.bar {
-                continue;
-            }
-            for (at, (upper, wide)) in upper.iter().zip(&wide).take(count).enumerate() {
-                kept.keep(first + at, upper - 2.0 * wide, *upper);
+            // The block stays in the nearest cache while all probes pass over it.
+            for (probe, kept) in probes.iter().zip(kept.iter_mut()) {
+                let mut nearest = f32::NEG_INFINITY;
+                let places = upper.iter_mut().zip(&mut wide);
+                for ((vector, (step, error)), (upper, wide)) in vectors.clone().zip(facts.clone()).zip(places)
+                {
+                    // |x y - x' y'| <= |x - x'| |y| + |x'| |y - y'|, where |y| = 1 and |x'| <= 1 + |x - x'|.
+                    *wide = error + (1.0 + error) * probe.error + ROUNDING;
+                    // SAFETY: the caller's instruction set; sums stay in range, as `Probe::new` sees to.
+                    let sum = unsafe { S::dot(&probe.codes, vector) };
+                    *upper = sum as f32 * (step * probe.step) + *wide;
+                    nearest = if *upper > nearest { *upper } else { nearest };
+                }
+                if nearest < kept.bar {
+                    continue;
+                }
+                for (at, (upper, wide)) in upper.iter().zip(&wide).take(count).enumerate() {
+                    kept.keep(first + at, upper - 2.0 * wide, *upper);
+                }
             }
         }
     }
@@ -240,7 +247,7 @@ mod tests {
                 exact::cosines(Isa::best(), &probe, &matrix, &mut cosines);
                 let mut order: Vec<usize> = (0..rows).collect();
                 order.sort_by(|&a, &b| cosines[b].total_cmp(&cosines[a]));
-                let proposed = codes.propose(Isa::best(), &probe, count, 1);
+                let proposed = codes.propose(Isa::best(), &[&probe], count, 1).remove(0);
                 assert!(proposed.is_sorted());
                 for row in order.iter().take(count) {
                     assert!(proposed.binary_search(row).is_ok(), "{rows} x {length}: row {row}");
@@ -249,7 +256,11 @@ mod tests {
                     assert!(proposed.len() < 4 * count, "{} rows", proposed.len());
                 }
                 for isa in Isa::available() {
-                    assert_eq!(proposed, codes.propose(isa, &probe, count, 1), "{isa}");
+                    assert_eq!(
+                        codes.propose(isa, &[&probe, &matrix[..length], &probe], count, 1)[2],
+                        proposed,
+                        "{isa}"
+                    );
                 }
             }
         }

@@ -227,3 +227,16 @@ fn a_file_without_index_is_told_from_what_is_no_mp4() {
         assert_eq!(lacks_index(&mut file).unwrap(), lacking, "{bytes:?}");
     }
 }
+
+#[test]
+fn a_file_says_when_it_was_recorded() {
+    let recorded = |header: &[u8]| {
+        let mut file = file(&[make(b"ftyp", b"isom"), make(b"moov", &make(b"mvhd", header))]);
+        recorded_s(&mut file).unwrap()
+    };
+    let day = 2_082_844_800_u32 + 86_400;
+    assert_eq!(recorded(&numbers(&[0, day, 0, 1000, 9])), Some(86_400));
+    assert_eq!(recorded(&numbers(&[0, 0, 0, 1000, 9])), None, "not known");
+    assert_eq!(recorded(&numbers(&[1 << 24, 0, day, 0, 0, 1000, 0, 9])), Some(86_400), "in 64 bits");
+    assert_eq!(recorded(&[0; 4]), None);
+}

@@ -1,0 +1,74 @@
+//! The gallery that all workers of a library share.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{Place, refused};
+
+/// Share one gallery with all workers, in the database
+///
+/// Workers without --gallery name people by it, hold a copy, and follow its changes before every file. A
+/// gallery folder and the shared gallery hold the same: `put` and `get` convert both ways without loss.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sphereface library gallery put family\n  \
+    sphereface library gallery get copy && sphereface enroll Ada new.jpg --gallery copy && sphereface library gallery put copy")]
+pub struct GalleryArgs {
+    #[command(subcommand)]
+    command: GalleryCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum GalleryCommand {
+    /// Make the shared gallery equal to a folder
+    Put {
+        /// Folder of a gallery
+        folder: PathBuf,
+        /// Even if the folder is not a copy of the present shared gallery
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Copy the shared gallery into a folder, or bring a copy up to date
+    Get {
+        /// A new folder, or an earlier copy
+        folder: PathBuf,
+    },
+    /// Show whether there is one, and how large it is
+    Show {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl GalleryArgs {
+    pub fn run(self, place: &Place) -> Result<()> {
+        match self.command {
+            GalleryCommand::Put { folder, replace } => {
+                let library = place.create()?;
+                let change = library.put_gallery(&folder, replace).map_err(refused)?;
+                outln!("the shared gallery is {} now (change {change})", folder.display());
+            }
+            GalleryCommand::Get { folder } => {
+                let change = place.open()?.get_gallery(&folder).map_err(refused)?;
+                outln!("{} is the shared gallery now (change {change})", folder.display());
+            }
+            GalleryCommand::Show { json } => {
+                let library = place.open()?;
+                let change = library.gallery_change().map_err(refused)?;
+                let (files, bytes) = library.gallery_size().map_err(refused)?;
+                if json {
+                    outln!("{}", json!({ "change": change, "files": files, "bytes": bytes }));
+                } else if change == 0 {
+                    outln!("the library has no shared gallery");
+                } else {
+                    outln!("change {change}: {files} files, {:.1} MB", bytes as f64 / 1e6);
+                }
+            }
+        }
+        Ok(())
+    }
+}
