@@ -104,6 +104,38 @@ fn what_cannot_be_read_is_said_and_the_rest_is_done() {
     assert_eq!(place.status()["photos"]["done"], 0);
 }
 
+/// Runs the queries of the documentation; each must find something.
+const QUERIES: &str = "
+import re, sys, duckdb
+text = re.search('```sql\\n(.*?)```', open(sys.argv[1]).read(), re.S).group(1)
+text = '\\n'.join(line for line in text.splitlines() if not line.startswith('--'))
+queries = [query for query in text.split(';') if query.strip()]
+assert len(queries) == 3 and all(duckdb.sql(query).fetchall() for query in queries)
+";
+
+#[test]
+fn duckdb_reads_the_analyses_as_documented() {
+    let Some(media) = media() else { return };
+    let python = std::env::var("SPHEREFACE_PYTHON").unwrap_or_else(|_| "python3".into());
+    let has_it = std::process::Command::new(&python).args(["-c", "import duckdb"]).output();
+    if !has_it.is_ok_and(|output| output.status.success()) {
+        println!("skipped: no duckdb for Python (set SPHEREFACE_PYTHON)");
+        return;
+    }
+    let place = Place::new();
+    let here = place.folder.path();
+    let library = ["library", "--library", "sphereface-library"];
+    let run = |arguments: &[&str]| super::run(here, &[&library, arguments].concat());
+    run(&["add", &media.text("media")]);
+    run(&["work", "--no-pictures", "--gallery", &media.text("gallery")]);
+    run(&["export", "faces.csv"]);
+    let document = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/library.md");
+    let output =
+        std::process::Command::new(&python).args(["-c", QUERIES]).arg(document).current_dir(here).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn a_plan_is_measured_and_stores_nothing() {
     let Some(media) = media() else { return };
