@@ -40,7 +40,7 @@ pub(super) struct Scan {
 }
 
 /// The videos and photos in `paths` and in all folders below, hidden ones aside. Symbolic links are followed, each folder is
-/// visited once. `except` is not entered.
+/// visited once. `except` and galleries are not entered.
 ///
 /// # Errors
 /// When one of `paths` itself cannot be read.
@@ -64,7 +64,7 @@ pub(super) fn scan(paths: &[PathBuf], except: Option<&Path>) -> Result<Scan, Lib
         scan.roots.push(text(&whole)?);
     }
     while let Some(folder) = waiting.pop() {
-        if !visited.insert(folder.clone()) {
+        if !visited.insert(folder.clone()) || is_person_of_gallery(&folder) {
             continue;
         }
         let entries = match fs::read_dir(&folder) {
@@ -95,6 +95,11 @@ pub(super) fn scan(paths: &[PathBuf], except: Option<&Path>) -> Result<Scan, Lib
     }
     scan.unreadable.sort();
     Ok(scan)
+}
+
+/// Whether a folder is a person of a gallery: their stills are no photos to look at.
+fn is_person_of_gallery(folder: &Path) -> bool {
+    folder.join("person.json").is_file() && folder.join("stills").is_dir()
 }
 
 /// What a file is, if it is a video or a photo.
@@ -190,6 +195,9 @@ mod tests {
         fs::write(at("a/b/song.m4a"), b"\0\0\0\x18ftypM4A ").unwrap();
         fs::write(at("a/.hidden.jpg"), b"\xff\xd8\xff\xe0").unwrap();
         fs::write(at("library/old.jpg"), b"\xff\xd8\xff\xe0").unwrap();
+        fs::create_dir_all(at("gallery/Ada/stills")).unwrap();
+        fs::write(at("gallery/Ada/person.json"), "{}").unwrap();
+        fs::write(at("gallery/Ada/stills/1.jpg"), b"\xff\xd8\xff\xe0").unwrap();
         #[cfg(unix)]
         {
             use std::os::unix::fs::symlink;

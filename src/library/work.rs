@@ -1,6 +1,7 @@
 //! Looking at the files that are due.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,11 +16,12 @@ use super::database::{Transaction, on_connection, on_pool};
 use super::look::{Failure, Look};
 use super::naming::{self, Names};
 use super::queue::{ATTEMPTS, Claim, Member, Outcome};
-use super::{Library, LibraryError, PAUSES_S, now_s, scan, told, tracks_changed};
+use super::{ANALYSES, Library, LibraryError, PAUSES_S, now_s, scan, told, tracks_changed};
 use crate::analysis::Analysis;
 use crate::detect::{Face, Quality};
 use crate::discover;
 use crate::engine::{DetectEvery, Engine};
+use crate::file;
 use crate::media;
 use crate::pipeline::Control;
 use crate::track::{self, Observation, TrackId};
@@ -30,6 +32,8 @@ const IDLE: Duration = Duration::from_millis(500);
 const FACE_PX: f32 = 160.0;
 /// Quality of stored pictures.
 const JPEG_QUALITY: u8 = 90;
+/// Age at which the beginning of an analysis is nobody's any more.
+const LEFTOVER: Duration = Duration::from_secs(24 * 3600);
 /// How long results wait for a database that is away, in pauses.
 const MOST_PAUSES: usize = 40;
 
@@ -191,6 +195,7 @@ impl<'a> Worker<'a> {
         let registered = library.runtime.block_on(member.register(&library.database));
         registered.map_err(|error| library.queue_failed(error))?;
         library.check_model(engine)?;
+        library.sweep();
         Ok(Self { library, engine, names: names.clone(), fresh: None, options, member })
     }
 
@@ -497,6 +502,21 @@ impl Library {
         let there = rows.iter().find(|(path, bytes, at, _)| scan::is_unchanged(Path::new(path), *bytes, *at));
         let entry = there.or(rows.first());
         Ok(entry.map(|(path, _, _, kind)| (PathBuf::from(path), Kind::of(kind))))
+    }
+
+    /// Removes what workers that died left of analyses, after a day.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(self.folder.join(ANALYSES)) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let unfinished = file::is_temporary(&name) || name.matches('.').count() > 1;
+            let modified = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+            if unfinished && modified().is_some_and(|age| age > LEFTOVER) {
+                // Whoever removes it first.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Refuses an engine of another model than that of the files already done.

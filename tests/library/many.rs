@@ -30,6 +30,40 @@ fn two_workers_do_what_one_does_and_one_that_is_killed_loses_nothing() {
     assert_eq!(part.count(), 5, "what the victim left is gone or whole");
 }
 
+/// Killed at any moment, nothing is half there: what is asked is answered, and in the end everything is as if nobody had died.
+#[test]
+fn workers_killed_at_any_moment_leave_a_library_that_goes_on() {
+    let Some(media) = media() else { return };
+    let alone = Place::new();
+    alone.run(&["add", &media.text("media")]);
+    alone.run(&["work", "--gallery", &media.text("gallery")]);
+    let place = Place::new();
+    place.run(&["add", &media.text("media")]);
+    let mut milliseconds = 90;
+    for _ in 0..12 {
+        let worker = place.worker(media);
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        worker.signal("-9");
+        worker.wait();
+        // A step that meets every phase of a second.
+        milliseconds = 90 + (milliseconds + 291) % 1000;
+        let status = place.status();
+        let count = |kind: &str, state: &str| status[kind][state].as_i64().unwrap();
+        let all = ["done", "due", "failed"].map(|state| count("videos", state) + count("photos", state));
+        assert_eq!(all.iter().sum::<i64>(), 5, "{status}");
+    }
+    // A file at which three workers died is left to a person's decision.
+    place.run(&["retry"]);
+    place.run(&["work", "--heartbeat", "1"]);
+    assert_eq!(place.status()["failures"], serde_json::json!([]));
+    let (everything, whole) = (place.everything(), alone.everything());
+    assert_eq!(everything.0, whole.0);
+    // Analyses that a victim had begun may still lie there under other names.
+    let finished =
+        |list: Vec<(String, Vec<u8>)>| list.into_iter().filter(|(name, _)| name.matches('.').count() == 1);
+    assert!(finished(everything.1).eq(finished(whole.1)));
+}
+
 #[test]
 fn a_worker_that_is_stopped_gives_its_file_back() {
     let Some(media) = media() else { return };

@@ -24,7 +24,7 @@ const LISTED: usize = 10;
 
 /// Add videos and photos, or folders of them
 ///
-/// Folders are searched with everything below; hidden files are left out, and symbolic links are followed.
+/// Folders are searched with everything below; hidden files and galleries are left out, and symbolic links are followed.
 /// Adding a folder again finds what is new in it, what was moved and what is gone. Nothing is looked at
 /// yet: that is what `work` does.
 #[derive(Debug, Args)]
