@@ -113,7 +113,9 @@ fn is_from_elsewhere(headers: &HeaderMap, method: &Method, host: &str) -> bool {
     if text("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site") {
         return true;
     }
-    if *method == Method::GET || *method == Method::HEAD {
+    // A page reads the answers of another site to no request but those of a WebSocket.
+    let socket = headers.contains_key(header::UPGRADE);
+    if (*method == Method::GET || *method == Method::HEAD) && !socket {
         return false;
     }
     let own = |origin: &str| {
@@ -181,6 +183,8 @@ mod tests {
         assert!(!from(Method::POST, &[]), "no browser");
         assert!(!from(Method::POST, &[("origin", "http://127.0.0.1:8470")]));
         assert!(!from(Method::GET, &[("origin", "http://evil.com")]), "it cannot read the answer");
+        let socket = ("upgrade", "websocket");
+        assert!(!from(Method::GET, &[socket]) && from(Method::GET, &[socket, ("origin", "http://evil.com")]));
         for origin in ["http://evil.com", "null", "http://127.0.0.1:9", "http://127.0.0.1:8470.evil.com", "x"]
         {
             assert!(from(Method::POST, &[("origin", origin)]), "{origin}");

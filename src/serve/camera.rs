@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::config::SourceSettings;
+use super::confirm::Confirm;
 use super::sightings::{Sightings, encode};
 use super::store::Store;
 use super::turns::Turns;
@@ -327,8 +328,9 @@ struct Worker {
 impl Worker {
     fn new(settings: SourceSettings, shared: Arc<Shared>, common: Arc<Common>) -> Self {
         let same_deg = common.engine.same_person_deg();
+        let confirm = Confirm::new(settings.config.confirm_frames, settings.confirm_ns);
         Self {
-            sightings: Sightings::new(&settings.config.name, Arc::clone(&common.store), same_deg),
+            sightings: Sightings::new(&settings.config.name, Arc::clone(&common.store), same_deg, confirm),
             settings,
             shared,
             common,
@@ -358,7 +360,10 @@ impl Worker {
     /// Works until the source stops, or something fails.
     fn work(&mut self) -> Result<(), String> {
         let gallery = self.take_gallery();
-        let options = StreamOptions::default().pictures(true).left_after_ns(self.settings.left_after_ns);
+        let options = StreamOptions::default()
+            .pictures(true)
+            .left_after_ns(self.settings.left_after_ns)
+            .regions(self.settings.regions.clone());
         let mut stream = Stream::new(&self.common.engine, gallery.as_ref(), options);
         while self.wait() {
             if std::mem::take(&mut lock(&self.shared.newest).other_gallery) {
@@ -416,11 +421,12 @@ impl Worker {
         while let Some(output) = stream.pull() {
             match output {
                 Output::Frame(frame) => {
-                    self.sightings.see(&frame);
+                    let told = self.sightings.see(&frame).map_err(|error| error.to_string())?;
+                    lock(&self.shared.state).events += told.len() as u64;
                     shown = Some(frame);
                 }
                 Output::Event(event) => {
-                    let told = self.sightings.tell(&event).map_err(|error| error.to_string())?;
+                    let told = self.sightings.tell(event).map_err(|error| error.to_string())?;
                     lock(&self.shared.state).events += told.len() as u64;
                 }
             }

@@ -12,6 +12,9 @@
 //! | `turns` | who computes next: every source in its turn |
 //! | `galleries` | snapshots of the galleries, swapped under running sources when somebody is enrolled |
 //! | `sightings` | what a stream tells, as events with the best picture and the reason |
+//! | `confirm` | somebody is told of once they were seen often enough |
+//! | `jobs` | videos that are labelled in the background |
+//! | `outputs` | events as signed webhooks and on an MQTT broker |
 //! | [`store`] | events, strangers, tokens and added sources in SQLite |
 //! | `access` | who may: tokens, origin, host |
 //! | `api`, `pages` | requests in, answers out |
@@ -24,8 +27,12 @@ mod api;
 mod camera;
 mod cameras;
 mod config;
+mod confirm;
 mod error;
+mod follow;
 mod galleries;
+mod jobs;
+mod outputs;
 mod pages;
 mod problem;
 mod service;
@@ -37,8 +44,11 @@ mod turns;
 mod why;
 
 pub use api::description;
-pub use config::{Config, ConfigError, Limits, Retention, Settings, SourceConfig, SourceSettings, TEMPLATE};
+pub use config::{
+    Config, ConfigError, JobLimits, Limits, Retention, Settings, SourceConfig, SourceSettings, TEMPLATE,
+};
 pub use error::ServeError;
+pub use outputs::{MqttConfig, MqttSettings, WebhookConfig, WebhookSettings};
 pub use service::{Service, ServiceOptions};
 pub use tokens::{NewTokens, Role};
 

@@ -122,7 +122,10 @@ impl From<GalleryError> for Problem {
     fn from(error: GalleryError) -> Self {
         let status = match &error {
             GalleryError::Name { .. } => StatusCode::BAD_REQUEST,
-            GalleryError::EnrolledAs { .. } | GalleryError::NameTaken(_) => StatusCode::CONFLICT,
+            GalleryError::EnrolledAs { .. } | GalleryError::NameTaken(_) | GalleryError::OnlyStill { .. } => {
+                StatusCode::CONFLICT
+            }
+            GalleryError::NoSuchStill { .. } => StatusCode::NOT_FOUND,
             GalleryError::Unknown(name) => {
                 return Self::not_found(format!("nobody named {name} is enrolled"));
             }

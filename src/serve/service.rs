@@ -12,6 +12,8 @@ use super::camera::Common;
 use super::cameras::{Cameras, wanted};
 use super::config::Settings;
 use super::galleries::Galleries;
+use super::jobs::Jobs;
+use super::outputs::Outputs;
 use super::site::{Counts, Site};
 use super::store::Store;
 use super::tokens::{NewTokens, Tokens};
@@ -57,6 +59,7 @@ pub struct Service {
     address: SocketAddr,
     end: watch::Sender<bool>,
     server: JoinHandle<()>,
+    jobs: std::thread::JoinHandle<()>,
 }
 
 impl Service {
@@ -85,16 +88,19 @@ impl Service {
         let site = Arc::new(site(settings, options, store, tokens, ending)?);
         // An answer that fails is better found out about before anybody asks.
         site.gallery()?;
-        site.cameras.set_all(&sources)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(ANSWERING_THREADS)
             .thread_name("answer")
             .enable_all()
             .build()
             .map_err(ServeError::Threads)?;
+        // Before the first event.
+        Outputs::start(&site, &site.settings(), runtime.handle())?;
+        site.cameras.set_all(&sources)?;
         let server = runtime.spawn(answer(listener, Arc::clone(&site)));
         runtime.spawn(sweep(Arc::clone(&site)));
-        Ok((Self { site, runtime, address, end, server }, made))
+        let jobs = Jobs::start(&site)?;
+        Ok((Self { site, runtime, address, end, server, jobs }, made))
     }
 
     /// Where it listens.
@@ -109,7 +115,11 @@ impl Service {
     /// When a gallery cannot be used.
     pub fn reload(&self, settings: Settings) -> Result<(), ServeError> {
         let sources = wanted(&settings, &self.site.store)?;
-        *lock(&self.site.settings) = Arc::new(settings);
+        let before = std::mem::replace(&mut *lock(&self.site.settings), Arc::new(settings));
+        let now = self.site.settings();
+        if (&before.config.webhooks, &before.config.mqtt) != (&now.config.webhooks, &now.config.mqtt) {
+            Outputs::start(&self.site, &now, self.runtime.handle())?;
+        }
         self.site.galleries.renew(None)?;
         self.site.cameras.renew_galleries(None)?;
         self.site.cameras.set_all(&sources)?;
@@ -120,12 +130,18 @@ impl Service {
     pub fn stop(self) {
         // Nobody may listen any more.
         let _ = self.end.send(true);
+        self.site.jobs.stop();
         let server = self.server;
         let ended = self.runtime.block_on(async { tokio::time::timeout(END_LIMIT, server).await });
         if ended.is_err() {
             tracing::warn!("requests were still open after {} s and are cut off", END_LIMIT.as_secs());
         }
         self.site.cameras.remove_all();
+        // A thread that panicked has nothing more to say.
+        let _ = self.jobs.join();
+        let outputs = self.site.outputs.end();
+        // A webhook that does not answer is told at the next start.
+        let _ = self.runtime.block_on(async { tokio::time::timeout(END_LIMIT, outputs).await });
         self.runtime.shutdown_timeout(END_LIMIT);
     }
 }
@@ -149,6 +165,7 @@ fn site(
     let galleries = Arc::new(Galleries::new(&engine));
     let common = Common { engine: engine.clone(), turns: Arc::clone(&turns), store: Arc::clone(&store) };
     let limits = settings.config.limits;
+    let data = settings.config.data.clone();
     Ok(Site {
         cameras: Cameras::new(common, Arc::clone(&galleries), device),
         settings: Mutex::new(Arc::new(settings)),
@@ -162,6 +179,8 @@ fn site(
         started: Instant::now(),
         ending,
         counts: Counts::default(),
+        outputs: Outputs::default(),
+        jobs: Jobs::new(&data),
     })
 }
 
@@ -187,10 +206,13 @@ async fn sweep(site: Arc<Site>) {
     let mut every = tokio::time::interval(SWEEP_EVERY);
     loop {
         every.tick().await;
-        let swept =
-            site.wait_for(|site| Ok(site.store.sweep(site.settings().config.retention, now_ms())?)).await;
-        if let Ok(gone @ 1..) = swept {
-            tracing::info!("{gone} events and strangers were too old and are deleted");
+        let swept = site.wait_for(|site| {
+            let config = &site.settings().config;
+            let events = site.store.sweep(config.retention, now_ms())?;
+            Ok(events + site.jobs.sweep(&site.store, config.jobs.keep_days, now_ms())?)
+        });
+        if let Ok(gone @ 1..) = swept.await {
+            tracing::info!("{gone} events, strangers and jobs were too old and are deleted");
         }
     }
 }

@@ -9,7 +9,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::cameras::Cameras;
 use super::config::Settings;
 use super::galleries::Galleries;
+use super::jobs::Jobs;
 use super::lock;
+use super::outputs::Outputs;
 use super::problem::Problem;
 use super::store::Store;
 use super::tokens::Tokens;
@@ -36,6 +38,8 @@ pub(super) struct Site {
     /// Becomes true when the service ends.
     pub ending: watch::Receiver<bool>,
     pub counts: Counts,
+    pub outputs: Outputs,
+    pub jobs: Jobs,
 }
 
 /// What is counted of requests.

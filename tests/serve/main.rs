@@ -7,4 +7,6 @@ mod browser;
 mod cameras;
 mod client;
 mod documents;
+mod jobs;
+mod outputs;
 mod pages;

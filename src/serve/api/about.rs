@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use crate::serve::access::{COOKIE, Caller};
 use crate::serve::camera::{Phase, SourceState};
+use crate::serve::outputs::OutputState;
 use crate::serve::problem::Problem;
 use crate::serve::site::{App, Site};
 use crate::serve::store::{Note, rfc3339};
@@ -79,6 +80,27 @@ pub(super) struct Change {
     about: Option<String>,
 }
 
+/// Who else is told of events.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OutputsAnswer {
+    /// The webhooks, by name.
+    webhooks: Vec<WebhookAnswer>,
+    /// The MQTT broker; `null` where there is none.
+    mqtt: Option<OutputState>,
+}
+
+/// A webhook and how it is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct WebhookAnswer {
+    /// Its name.
+    name: String,
+    /// Events that it is still to be told of.
+    waiting: u64,
+    /// How it is.
+    #[serde(flatten)]
+    state: OutputState,
+}
+
 /// Health of the service
 #[utoipa::path(get, path = "/api/v1/health", tag = "service", responses((status = 200, body = Health)))]
 pub(super) async fn health(State(site): State<App>) -> Json<Health> {
@@ -104,6 +126,19 @@ pub(super) async fn changes(State(site): State<App>) -> Result<Json<Changes>, Pr
     let change =
         |Note { time_ms, who, what, about }: Note| Change { time: rfc3339(time_ms), who, what, about };
     Ok(Json(Changes { changes: notes.into_iter().map(change).collect() }))
+}
+
+/// State of webhooks and broker
+#[utoipa::path(get, path = "/api/v1/outputs", tag = "service", responses((status = 200, body = OutputsAnswer)))]
+pub(super) async fn outputs(State(site): State<App>) -> Result<Json<OutputsAnswer>, Problem> {
+    site.wait_for(|site| {
+        let mut webhooks = Vec::new();
+        for (name, state) in site.outputs.webhooks() {
+            webhooks.push(WebhookAnswer { waiting: site.store.undelivered(&name)?, name, state });
+        }
+        Ok(Json(OutputsAnswer { webhooks, mqtt: site.outputs.mqtt() }))
+    })
+    .await
 }
 
 /// Role of the caller
@@ -195,6 +230,18 @@ fn text(site: &Site) -> String {
             text,
             "# HELP sphereface_{name} {help}\n# TYPE sphereface_{name} counter\nsphereface_{name} {value}"
         );
+    }
+    for (name, state) in site.outputs.webhooks() {
+        // A store that refuses is told of elsewhere.
+        let waiting = site.store.undelivered(&name).unwrap_or_default();
+        for (key, kind, value) in [
+            ("waiting", "gauge", waiting),
+            ("delivered_total", "counter", state.delivered),
+            ("failed_total", "counter", state.failed),
+        ] {
+            let metric = format!("sphereface_webhook_{key}");
+            let _ = writeln!(text, "# TYPE {metric} {kind}\n{metric}{{webhook=\"{name}\"}} {value}");
+        }
     }
     text
 }
