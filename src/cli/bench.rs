@@ -1,5 +1,7 @@
 //! `sphereface bench`: measures this machine's peak and how much of it is reached.
 
+#[cfg(feature = "serve")]
+mod cameras;
 mod search;
 mod train;
 
@@ -69,6 +71,8 @@ pub struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum Part {
+    #[cfg(feature = "serve")]
+    Cameras(cameras::CamerasArgs),
     Search(search::SearchArgs),
     Train(Box<train::TrainBenchArgs>),
 }
@@ -93,6 +97,8 @@ impl BenchArgs {
     /// Measures and prints.
     pub fn run(self) -> Result<()> {
         match self.part {
+            #[cfg(feature = "serve")]
+            Some(Part::Cameras(args)) => args.run(),
             Some(Part::Search(args)) => args.run(),
             Some(Part::Train(args)) => args.run(),
             None if self.serve => self.serve(),

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tokio_rustls::TlsAcceptor;
 use utoipa::ToSchema;
 
 use super::allow::Allowed;
 use super::outputs::{MqttConfig, MqttSettings, WebhookConfig, WebhookSettings};
+use super::tls::TlsConfig;
 use crate::detect::{DetectorConfig, MinFace};
 use crate::engine::{Polygon, Regions};
 use crate::identify::ThresholdRequest;
@@ -69,6 +71,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Whether a token is asked for on 127.0.0.1, too.
     pub token: bool,
+    /// Where connections are encrypted.
+    pub tls: Option<TlsConfig>,
     /// The angle below which a face is named, in degrees.
     pub threshold_deg: Option<f64>,
     /// Where inputs of sources that are added by the API must lie.
@@ -96,6 +100,7 @@ impl Default for Config {
             gallery: "gallery".into(),
             data: "sphereface-data".into(),
             token: false,
+            tls: None,
             threshold_deg: None,
             allow_inputs: Vec::new(),
             retention: Retention::default(),
@@ -140,11 +145,24 @@ pub struct Limits {
     pub requests: usize,
     /// Open streams of pictures and events at a time.
     pub streams: usize,
+    /// Open connections at a time; more are closed.
+    pub connections: usize,
+    /// Requests per second and client; more are told to come again. 0 for any number.
+    pub requests_per_s: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { body_mib: 32, megapixels: 50, pictures: 16, faces: 100, requests: 4, streams: 64 }
+        Self {
+            body_mib: 32,
+            megapixels: 50,
+            pictures: 16,
+            faces: 100,
+            requests: 4,
+            streams: 64,
+            connections: 1024,
+            requests_per_s: 100,
+        }
     }
 }
 
@@ -321,7 +339,7 @@ pub struct SourceSettings {
 }
 
 /// A configuration, checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// As it is written.
     pub config: Config,
@@ -337,6 +355,8 @@ pub struct Settings {
     pub webhooks: Vec<WebhookSettings>,
     /// The broker that is told of events.
     pub mqtt: Option<MqttSettings>,
+    /// What encrypts connections.
+    pub(super) tls: Option<TlsAcceptor>,
 }
 
 impl Config {
@@ -358,6 +378,9 @@ impl Config {
     /// Makes paths relative to `folder`.
     fn anchor(&mut self, folder: &Path) {
         for path in [&mut self.gallery, &mut self.data] {
+            *path = folder.join(&*path);
+        }
+        for path in self.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]) {
             *path = folder.join(&*path);
         }
         if let Some(ca) = self.mqtt.as_mut().and_then(|mqtt| mqtt.ca.as_mut()) {
@@ -409,7 +432,8 @@ impl Config {
             webhooks.push(webhook.settings()?);
         }
         let mqtt = self.mqtt.as_ref().map(MqttConfig::settings).transpose()?;
-        Ok(Settings { listen, threshold, allowed, sources, webhooks, mqtt, config: self })
+        let tls = self.tls.as_ref().map(TlsConfig::acceptor).transpose()?;
+        Ok(Settings { listen, threshold, allowed, sources, webhooks, mqtt, tls, config: self })
     }
 }
 
@@ -422,11 +446,20 @@ impl Limits {
             ("faces", self.faces as u64, 10_000),
             ("requests", self.requests as u64, 1000),
             ("streams", self.streams as u64, 10_000),
+            ("connections", self.connections as u64, 100_000),
         ];
         for (name, number, most) in all {
             whole(format!("limits.{name}"), number, 1, most)?;
         }
+        whole("limits.requests_per_s".into(), self.requests_per_s.into(), 0, 100_000)?;
         Ok(())
+    }
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Of the rest parts are secret.
+        f.debug_struct("Settings").field("listen", &self.listen).finish_non_exhaustive()
     }
 }
 
@@ -543,6 +576,10 @@ mod tests {
             ("listen = \"here\"".into(), "an address and a port"),
             ("threshold_deg = 200.0".into(), "threshold_deg"),
             ("[limits]\nfaces = 0".into(), "1 to 10000"),
+            ("[limits]\nconnections = 0".into(), "1 to 100000"),
+            ("[limits]\nrequests_per_s = 999999".into(), "0 to 100000"),
+            ("[tls]\ncertificate = \"a.pem\"".into(), "missing field `key`"),
+            ("[tls]\ncertificate = \"a.pem\"\nkey = \"b.pem\"".into(), "a.pem"),
             ("[jobs]\nmost = 0".into(), "1 to 10000"),
             ("[jobs]\nupload_mib = 9999999".into(), "0 to 1048576"),
             (source("fps = 0.0"), "0.1 to 60"),

@@ -16,6 +16,7 @@
 //! | `jobs` | videos that are labelled in the background |
 //! | `outputs` | events as signed webhooks and on an MQTT broker |
 //! | [`store`] | events, strangers, tokens and added sources in SQLite |
+//! | `listen`, `rates`, `tls` | connections in: how many, how fast, encrypted |
 //! | `access` | who may: tokens, origin, host |
 //! | `api`, `pages` | requests in, answers out |
 //!
@@ -32,13 +33,16 @@ mod error;
 mod follow;
 mod galleries;
 mod jobs;
+mod listen;
 mod outputs;
 mod pages;
 mod problem;
+mod rates;
 mod service;
 mod sightings;
 mod site;
 pub mod store;
+mod tls;
 mod tokens;
 mod turns;
 mod why;
@@ -49,7 +53,8 @@ pub use config::{
 };
 pub use error::ServeError;
 pub use outputs::{MqttConfig, MqttSettings, WebhookConfig, WebhookSettings};
-pub use service::{Service, ServiceOptions};
+pub use service::{Figures, Service, ServiceOptions, SourceFigures};
+pub use tls::TlsConfig;
 pub use tokens::{NewTokens, Role};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

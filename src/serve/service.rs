@@ -1,5 +1,6 @@
 //! A service, running.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -8,17 +9,18 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use super::camera::Common;
+use super::camera::{Common, Phase};
 use super::cameras::{Cameras, wanted};
 use super::config::Settings;
 use super::galleries::Galleries;
 use super::jobs::Jobs;
 use super::outputs::Outputs;
+use super::rates::Rates;
 use super::site::{Counts, Site};
 use super::store::Store;
 use super::tokens::{NewTokens, Tokens};
 use super::turns::Turns;
-use super::{ServeError, api, lock, now_ms};
+use super::{ServeError, listen, lock, now_ms};
 use crate::annotate::{Annotator, Style};
 use crate::engine::Engine;
 use crate::nn::{Device, DeviceChoice, Isa};
@@ -50,6 +52,32 @@ impl ServiceOptions {
         let model = crate::nn::weights::SPHEREFACE.name.to_owned();
         Self { device: DeviceChoice::Auto, isa, model, threads: None }
     }
+}
+
+/// How the sources of a service do.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Figures {
+    /// Each source, by name.
+    pub sources: BTreeMap<String, SourceFigures>,
+    /// Events in the store.
+    pub events: u64,
+    /// Sources that named each person.
+    pub named: BTreeMap<String, usize>,
+}
+
+/// How a source does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SourceFigures {
+    /// Whether frames come.
+    pub running: bool,
+    /// Frames that were answered.
+    pub frames: u64,
+    /// Frames left out because newer ones came meanwhile.
+    pub left_out: u64,
+    /// Median of the time from the arrival of a frame to the end of its events over the last frames, in milliseconds.
+    pub delay_ms: Option<f64>,
+    /// The time that 95 % stay below.
+    pub delay_95_ms: Option<f64>,
 }
 
 /// Sources, API and pages, running until it is stopped.
@@ -97,7 +125,7 @@ impl Service {
         // Before the first event.
         Outputs::start(&site, &site.settings(), runtime.handle())?;
         site.cameras.set_all(&sources)?;
-        let server = runtime.spawn(answer(listener, Arc::clone(&site)));
+        let server = runtime.spawn(listen::answer(listener, Arc::clone(&site)));
         runtime.spawn(sweep(Arc::clone(&site)));
         let jobs = Jobs::start(&site)?;
         Ok((Self { site, runtime, address, end, server, jobs }, made))
@@ -108,13 +136,36 @@ impl Service {
         self.address
     }
 
+    /// Where its pages are.
+    pub fn url(&self) -> String {
+        let scheme = if lock(&self.site.tls).is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/", self.address)
+    }
+
+    /// How its sources do.
+    pub fn figures(&self) -> Figures {
+        let sources = self.site.cameras.states().into_iter().map(|(config, state)| {
+            let [frames, left_out, _] = state.counts();
+            let (_, delay_ms, delay_95_ms) = state.pace();
+            let running = state.phase() == Phase::Running;
+            (config.name, SourceFigures { running, frames, left_out, delay_ms, delay_95_ms })
+        });
+        let (events, named) = self.site.store.tally().unwrap_or_default();
+        Figures { sources: sources.collect(), events, named }
+    }
+
     /// Goes on with other settings: sources, gallery, limits of pictures and retention. Where it listens and keeps its
-    /// data stays as it is, and so do the numbers of requests and streams at a time.
+    /// data stays as it is, and so do the numbers of requests, streams and connections at a time, and whether connections are
+    /// encrypted.
     ///
     /// # Errors
     /// When a gallery cannot be used.
     pub fn reload(&self, settings: Settings) -> Result<(), ServeError> {
         let sources = wanted(&settings, &self.site.store)?;
+        // Whether connections are encrypted stays as it is; by which certificate does not.
+        if lock(&self.site.tls).is_some() && settings.tls.is_some() {
+            lock(&self.site.tls).clone_from(&settings.tls);
+        }
         let before = std::mem::replace(&mut *lock(&self.site.settings), Arc::new(settings));
         let now = self.site.settings();
         if (&before.config.webhooks, &before.config.mqtt) != (&now.config.webhooks, &now.config.mqtt) {
@@ -168,6 +219,8 @@ fn site(
     let data = settings.config.data.clone();
     Ok(Site {
         cameras: Cameras::new(common, Arc::clone(&galleries), device),
+        tls: Mutex::new(settings.tls.clone()),
+        rates: Rates::default(),
         settings: Mutex::new(Arc::new(settings)),
         engine,
         galleries,
@@ -182,23 +235,6 @@ fn site(
         outputs: Outputs::default(),
         jobs: Jobs::new(&data),
     })
-}
-
-/// Answers requests until the service ends.
-async fn answer(listener: TcpListener, site: Arc<Site>) {
-    let mut ending = site.ending.clone();
-    let ended = async move {
-        // It ends as well when nobody is there any more to say so.
-        let _ = ending.wait_for(|ending| *ending).await;
-    };
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!("the service cannot listen: {error}"),
-    };
-    let served = axum::serve(listener, api::router(site)).with_graceful_shutdown(ended).await;
-    if let Err(error) = served {
-        tracing::error!("the service cannot answer any more: {error}");
-    }
 }
 
 /// Deletes what is too old, now and then.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 
 use super::cameras::Cameras;
 use super::config::Settings;
@@ -13,6 +14,7 @@ use super::jobs::Jobs;
 use super::lock;
 use super::outputs::Outputs;
 use super::problem::Problem;
+use super::rates::Rates;
 use super::store::Store;
 use super::tokens::Tokens;
 use super::turns::Turns;
@@ -32,6 +34,9 @@ pub(super) struct Site {
     pub turns: Arc<Turns>,
     /// Where a token is asked for.
     pub tokens: Option<Tokens>,
+    /// Where connections are encrypted.
+    pub tls: Mutex<Option<TlsAcceptor>>,
+    pub rates: Rates,
     pub requests: Arc<Semaphore>,
     pub streams: Arc<Semaphore>,
     pub started: Instant,

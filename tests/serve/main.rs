@@ -10,3 +10,4 @@ mod documents;
 mod jobs;
 mod outputs;
 mod pages;
+mod review;

@@ -89,7 +89,7 @@ fn answer(
 
 fn config(place: &Path, more: &str, watched: bool) {
     let source = format!(
-        "[[source]]\nname = \"door\"\ninput = \"{}\"\nrepeat = true\n",
+        "[[source]]\nname = \"door\"\ninput = \"{}\"\nrepeat = true\nleft_after_s = 1.0\n",
         sample("sample.mp4").display()
     );
     let text = format!("{more}\n{}", if watched { source.as_str() } else { "" });

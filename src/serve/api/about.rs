@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use crate::serve::access::{COOKIE, Caller};
 use crate::serve::camera::{Phase, SourceState};
+use crate::serve::lock;
 use crate::serve::outputs::OutputState;
 use crate::serve::problem::Problem;
 use crate::serve::site::{App, Site};
@@ -30,6 +31,13 @@ pub(super) struct Health {
     sources: usize,
     /// Seconds since the service started.
     up_s: u64,
+}
+
+/// Whether requests can be answered.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Ready {
+    /// Always true: whoever cannot says so with status 503.
+    ready: bool,
 }
 
 /// What answers.
@@ -112,6 +120,19 @@ pub(super) async fn health(State(site): State<App>) -> Json<Health> {
     Json(Health { status, running, sources: wanted, up_s: site.started.elapsed().as_secs() })
 }
 
+/// Whether requests can be answered
+#[utoipa::path(
+    get, path = "/api/v1/ready", tag = "service",
+    responses((status = 200, body = Ready), (status = 503, description = "It is ending", body = Problem))
+)]
+pub(super) async fn ready(State(site): State<App>) -> Result<Json<Ready>, Problem> {
+    if *site.ending.borrow() {
+        return Err(Problem::busy("the service is ending"));
+    }
+    site.wait_for(|site| site.store.last_event().map_err(Problem::from)).await?;
+    Ok(Json(Ready { ready: true }))
+}
+
 /// Version of the program and model
 #[utoipa::path(get, path = "/api/v1/version", tag = "service", responses((status = 200, body = Version)))]
 pub(super) async fn version(State(site): State<App>) -> Json<Version> {
@@ -169,7 +190,8 @@ pub(super) async fn log_in(
             "not a valid token of this service: tokens were shown at its first start",
         )
     })?;
-    let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000");
+    let secure = if lock(&site.tls).is_some() { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000{secure}");
     let session = Session { role: Some(role), token_needed: true };
     Ok(([(header::SET_COOKIE, cookie)], Json(session)).into_response())
 }

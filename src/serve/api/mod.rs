@@ -11,6 +11,8 @@ mod strangers;
 mod upload;
 mod wall;
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, header};
@@ -19,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -30,6 +33,9 @@ use super::{access, pages};
 /// What a page may do: nothing but what comes with it.
 const CONTENT_POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; \
                               base-uri 'none'; form-action 'self'; object-src 'none'";
+
+/// How long the next part of a request may take to come.
+const PART_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(OpenApi)]
 #[openapi(
@@ -91,6 +97,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::result))
         .routes(routes!(about::health))
+        .routes(routes!(about::ready))
         .routes(routes!(about::version))
         .routes(routes!(about::metrics))
         .routes(routes!(about::changes))
@@ -124,6 +131,7 @@ pub(super) fn router(site: App) -> Router {
         .fallback(nothing_there)
         .method_not_allowed_fallback(not_that_way)
         .layer(DefaultBodyLimit::max(body))
+        .layer(RequestBodyTimeoutLayer::new(PART_LIMIT))
         .layer(middleware::from_fn_with_state(site.clone(), access::guard))
         .layer(CatchPanicLayer::custom(failed))
         .layer(header(header::CONTENT_SECURITY_POLICY, CONTENT_POLICY))
@@ -175,7 +183,7 @@ mod tests {
             }
         }
         // As many as there are in `described`.
-        assert_eq!(routes.len(), 53, "{routes:#?}");
+        assert_eq!(routes.len(), 54, "{routes:#?}");
         for schema in ["Problem", "Event", "Stranger", "Recognised", "SourceAnswer"] {
             assert!(!api["components"]["schemas"][schema].is_null(), "{schema}");
         }

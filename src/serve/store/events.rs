@@ -1,5 +1,6 @@
 //! What happened.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -325,6 +326,21 @@ impl Store {
     /// When SQLite refuses.
     pub fn last_event(&self) -> Result<i64, StoreError> {
         self.with(|sql| sql.query_row("SELECT COALESCE(MAX(id), 0) FROM events", [], |row| row.get(0)))
+    }
+
+    /// How many events there are, and how many sources named each person.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn tally(&self) -> Result<(u64, BTreeMap<String, usize>), StoreError> {
+        let ask = "SELECT person, COUNT(DISTINCT source) FROM events
+                   WHERE kind = 'recognised' AND person IS NOT NULL GROUP BY person";
+        self.with(|sql| {
+            let count: i64 = sql.query_row("SELECT COUNT(*) FROM events", [], |row| row.get(0))?;
+            let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, i64>(1)? as usize));
+            let named = sql.prepare(ask)?.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
+            Ok((count.unsigned_abs(), named))
+        })
     }
 
     /// Deletes all events of a person, with their pictures; says how many.

@@ -152,10 +152,10 @@ impl Store {
                 [from, into],
             )?;
             sql.execute(
-                "UPDATE strangers SET visits = visits + other.visits, first_ms = MIN(first_ms, other.first),
+                "UPDATE strangers SET visits = visits + other.more, first_ms = MIN(first_ms, other.first),
                      last_source = CASE WHEN other.last > last_ms THEN other.place ELSE last_source END,
                      last_ms = MAX(last_ms, other.last)
-                 FROM (SELECT visits, first_ms AS first, last_ms AS last, last_source AS place
+                 FROM (SELECT visits AS more, first_ms AS first, last_ms AS last, last_source AS place
                        FROM strangers WHERE id = ?1) AS other WHERE id = ?2",
                 [from, into],
             )?;
