@@ -102,6 +102,9 @@ impl ServeArgs {
         if let Some(made) = &made {
             tell(made);
         }
+        if let Some(address) = service.rtsp_address() {
+            outln!("streams: rtsp://{address}/NAME");
+        }
         outln!("{}", service.url());
         tell_manager("READY=1");
         loop {

@@ -15,8 +15,9 @@ use super::sightings::{Sightings, encode};
 use super::store::Store;
 use super::turns::Turns;
 use super::{lock, now_ms};
-use crate::annotate::{Annotator, Colours, Label, Style};
-use crate::engine::{Engine, Gallery, LabelledFrame, Output, Stream, StreamOptions};
+use crate::annotate::{Annotator, Colours, Cover, Label, Redactor, Style};
+use crate::detect::BBox;
+use crate::engine::{Engine, Gallery, IdentifiedFace, LabelledFrame, Output, Stream, StreamOptions};
 use crate::media::{Frame, Input, MediaError, Picture, Reconnect, Source, SourceOptions, StopHandle};
 
 use state::State;
@@ -477,6 +478,14 @@ impl Worker {
             .collect();
         let Some(picture) = frame.picture else { return };
         let mut rgb = picture.to_rgb();
+        if let Some(whom) = &self.settings.redact {
+            // Also what is probably no face: it might be one.
+            let covered = frame.faces.iter().filter(|face| whom.covers(face.name()));
+            let boxes: Vec<BBox> = covered.map(IdentifiedFace::bbox).collect();
+            // Without a method nothing is shown.
+            let Ok(redactor) = Redactor::new(Cover::Solid, Redactor::GROW) else { return };
+            redactor.draw_rgb(&mut rgb, &boxes);
+        }
         if let Some(annotator) = &self.annotator {
             annotator.draw_rgb(&mut rgb, &labels);
         }

@@ -10,7 +10,9 @@ use utoipa::ToSchema;
 
 use super::allow::Allowed;
 use super::outputs::{MqttConfig, MqttSettings, WebhookConfig, WebhookSettings};
+use super::rtsp_config::{RtspConfig, RtspSettings};
 use super::tls::TlsConfig;
+use crate::annotate::Whom;
 use crate::detect::{DetectorConfig, MinFace};
 use crate::engine::{Polygon, Regions};
 use crate::identify::ThresholdRequest;
@@ -85,6 +87,8 @@ pub struct Config {
     pub jobs: JobLimits,
     /// The broker that is told of events.
     pub mqtt: Option<MqttConfig>,
+    /// Streams for recorders and players.
+    pub rtsp: Option<RtspConfig>,
     /// Addresses that are told of events.
     #[serde(rename = "webhook")]
     pub webhooks: Vec<WebhookConfig>,
@@ -107,6 +111,7 @@ impl Default for Config {
             limits: Limits::default(),
             jobs: JobLimits::default(),
             mqtt: None,
+            rtsp: None,
             webhooks: Vec::new(),
             sources: Vec::new(),
         }
@@ -220,6 +225,9 @@ pub struct SourceConfig {
     /// Areas inside which faces do not count.
     #[serde(default)]
     pub ignore: Vec<Vec<[f64; 2]>>,
+    /// Whose faces are covered in live pictures: `unknown`, `all`, `except:NAME,...` or `only:NAME,...`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redact: Option<String>,
     /// Whether a file begins again at its end.
     #[serde(default)]
     pub repeat: bool,
@@ -260,6 +268,7 @@ impl SourceConfig {
             confirm_s: 0.0,
             watch: Vec::new(),
             ignore: Vec::new(),
+            redact: None,
             repeat: false,
             enabled: true,
         }
@@ -287,6 +296,10 @@ impl SourceConfig {
         }
         let fps = number(setting("fps"), self.fps, 0.1, 60.0)?;
         let left_after_s = number(setting("left_after_s"), self.left_after_s, 0.5, 3600.0)?;
+        let redact = self.redact.as_deref().map(|text| {
+            text.parse::<Whom>()
+                .map_err(|error| value(setting("redact"), text.escape_debug(), error.to_string()))
+        });
         let confirm_s = number(setting("confirm_s"), self.confirm_s, 0.0, 60.0)?;
         number(setting("confirm_frames"), f64::from(self.confirm_frames), 1.0, 100.0)?;
         let min_face = self.min_face.as_deref().map(|text| {
@@ -305,6 +318,7 @@ impl SourceConfig {
             fps,
             left_after_ns: (left_after_s * 1e9) as u64,
             confirm_ns: (confirm_s * 1e9) as u64,
+            redact: redact.transpose()?,
             regions: Regions {
                 watch: areas(setting("watch"), &self.watch)?,
                 ignore: areas(setting("ignore"), &self.ignore)?,
@@ -336,6 +350,8 @@ pub struct SourceSettings {
     pub confirm_ns: u64,
     /// Where faces count.
     pub regions: Regions,
+    /// Whose faces are covered in live pictures.
+    pub redact: Option<Whom>,
 }
 
 /// A configuration, checked.
@@ -355,6 +371,8 @@ pub struct Settings {
     pub webhooks: Vec<WebhookSettings>,
     /// The broker that is told of events.
     pub mqtt: Option<MqttSettings>,
+    /// Streams for recorders and players.
+    pub(super) rtsp: Option<RtspSettings>,
     /// What encrypts connections.
     pub(super) tls: Option<TlsAcceptor>,
 }
@@ -432,8 +450,9 @@ impl Config {
             webhooks.push(webhook.settings()?);
         }
         let mqtt = self.mqtt.as_ref().map(MqttConfig::settings).transpose()?;
+        let rtsp = self.rtsp.as_ref().map(RtspConfig::settings).transpose()?;
         let tls = self.tls.as_ref().map(TlsConfig::acceptor).transpose()?;
-        Ok(Settings { listen, threshold, allowed, sources, webhooks, mqtt, tls, config: self })
+        Ok(Settings { listen, threshold, allowed, sources, webhooks, mqtt, rtsp, tls, config: self })
     }
 }
 
@@ -586,6 +605,7 @@ mod tests {
             (source("fps = nan"), "0.1 to 60"),
             (source("left_after_s = -1.0"), "0.5 to 3600"),
             (source("confirm_frames = 0"), "1 to 100"),
+            (source("redact = \"strangers\""), "write all, unknown"),
             (source("watch = [[[0, 0], [1, 1]]]"), "3 to 100 corners"),
             (source("ignore = [[[0, 0], [1, 1], [0, 360]]]"), "from 0 to 1"),
             (source("confirm_s = 61.0"), "0 to 60"),
@@ -613,6 +633,30 @@ mod tests {
         ] {
             let error = settings(&text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[cfg(not(feature = "rtsp"))]
+    #[test]
+    fn streams_are_refused_by_a_program_that_serves_none() {
+        let error = settings("[rtsp]\n").unwrap_err().to_string();
+        assert!(error.contains("--features rtsp"), "{error}");
+    }
+
+    #[cfg(feature = "rtsp")]
+    #[test]
+    fn streams_that_others_can_reach_ask_for_a_password() {
+        let anywhere = "[rtsp]\nlisten = \"0.0.0.0:8554\"\n";
+        let login = "user = \"recorder\"\npassword = \"long enough\"\n";
+        assert!(settings("[rtsp]\n").is_ok() && settings(&format!("{anywhere}{login}")).is_ok());
+        for wrong in [
+            anywhere.to_owned(),
+            format!("{anywhere}user = \"recorder\"\n"),
+            format!("{anywhere}user = \"recorder\"\npassword = \"short\"\n"),
+            format!("{anywhere}user = \"a:b\"\npassword = \"long enough\"\n"),
+            "[rtsp]\nlisten = \"here\"\n".into(),
+        ] {
+            assert!(settings(&wrong).unwrap_err().to_string().contains("rtsp."), "{wrong}");
         }
     }
 

@@ -15,6 +15,7 @@
 //! | `confirm` | somebody is told of once they were seen often enough |
 //! | `jobs` | videos that are labelled in the background |
 //! | `outputs` | events as signed webhooks and on an MQTT broker |
+//! | `rtsp` | labelled pictures as streams, with the feature of that name |
 //! | [`store`] | events, strangers, tokens and added sources in SQLite |
 //! | `listen`, `rates`, `tls` | connections in: how many, how fast, encrypted |
 //! | `access` | who may: tokens, origin, host |
@@ -38,6 +39,9 @@ mod outputs;
 mod pages;
 mod problem;
 mod rates;
+#[cfg(feature = "rtsp")]
+mod rtsp;
+mod rtsp_config;
 mod service;
 mod sightings;
 mod site;
@@ -53,6 +57,7 @@ pub use config::{
 };
 pub use error::ServeError;
 pub use outputs::{MqttConfig, MqttSettings, WebhookConfig, WebhookSettings};
+pub use rtsp_config::{RtspConfig, RtspSettings};
 pub use service::{Figures, Service, ServiceOptions, SourceFigures};
 pub use tls::TlsConfig;
 pub use tokens::{NewTokens, Role};

@@ -88,6 +88,8 @@ pub struct Service {
     end: watch::Sender<bool>,
     server: JoinHandle<()>,
     jobs: std::thread::JoinHandle<()>,
+    #[cfg(feature = "rtsp")]
+    rtsp: Option<super::rtsp::Rtsp>,
 }
 
 impl Service {
@@ -127,8 +129,24 @@ impl Service {
         site.cameras.set_all(&sources)?;
         let server = runtime.spawn(listen::answer(listener, Arc::clone(&site)));
         runtime.spawn(sweep(Arc::clone(&site)));
+        #[cfg(feature = "rtsp")]
+        let rtsp = {
+            let settings = site.settings();
+            let start = |rtsp| super::rtsp::Rtsp::start(&site, rtsp, runtime.handle());
+            settings.rtsp.as_ref().map(start).transpose().map_err(ServeError::Rtsp)?
+        };
         let jobs = Jobs::start(&site)?;
-        Ok((Self { site, runtime, address, end, server, jobs }, made))
+        let service = Self {
+            site,
+            runtime,
+            address,
+            end,
+            server,
+            jobs,
+            #[cfg(feature = "rtsp")]
+            rtsp,
+        };
+        Ok((service, made))
     }
 
     /// Where it listens.
@@ -140,6 +158,14 @@ impl Service {
     pub fn url(&self) -> String {
         let scheme = if lock(&self.site.tls).is_some() { "https" } else { "http" };
         format!("{scheme}://{}/", self.address)
+    }
+
+    /// Where the streams of its sources are, if it serves them: `rtsp://ADDRESS/NAME`.
+    pub fn rtsp_address(&self) -> Option<SocketAddr> {
+        #[cfg(feature = "rtsp")]
+        return self.rtsp.as_ref().map(super::rtsp::Rtsp::address);
+        #[cfg(not(feature = "rtsp"))]
+        None
     }
 
     /// How its sources do.
@@ -187,6 +213,8 @@ impl Service {
         if ended.is_err() {
             tracing::warn!("requests were still open after {} s and are cut off", END_LIMIT.as_secs());
         }
+        #[cfg(feature = "rtsp")]
+        self.rtsp.into_iter().for_each(super::rtsp::Rtsp::stop);
         self.site.cameras.remove_all();
         // A thread that panicked has nothing more to say.
         let _ = self.jobs.join();

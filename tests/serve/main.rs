@@ -11,3 +11,4 @@ mod jobs;
 mod outputs;
 mod pages;
 mod review;
+mod rtsp;

@@ -9,7 +9,8 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use crate::bench::CamerasBench;
-use crate::cli::options::{self, DeviceArgs, ModelArgs, ThreadArgs, UsageError};
+use crate::cli::UsageError;
+use crate::cli::options::{self, DeviceArgs, ModelArgs, ThreadArgs};
 use crate::serve::ServiceOptions;
 
 /// Measure a service with many sources

@@ -58,6 +58,8 @@ pub(super) struct SourceAnswer {
     watch: Vec<Vec<[f64; 2]>>,
     /// Areas inside which faces do not count.
     ignore: Vec<Vec<[f64; 2]>>,
+    /// Whose faces are covered in live pictures; `null` for nobody's.
+    redact: Option<String>,
     /// Whether a file begins again at its end.
     repeat: bool,
     /// Whether it runs.
@@ -86,6 +88,8 @@ pub(super) struct SourceChange {
     watch: Option<Vec<Vec<[f64; 2]>>>,
     /// Areas inside which faces do not count.
     ignore: Option<Vec<Vec<[f64; 2]>>>,
+    /// Whose faces are covered in live pictures: unknown, all, except:NAME,... or only:NAME,...
+    redact: Option<String>,
     /// Whether a file begins again at its end.
     repeat: Option<bool>,
     /// Whether it runs.
@@ -110,6 +114,7 @@ impl SourceAnswer {
             confirm_s: config.confirm_s,
             watch: config.watch,
             ignore: config.ignore,
+            redact: config.redact,
             repeat: config.repeat,
             enabled: config.enabled,
             state,
@@ -133,6 +138,7 @@ impl SourceChange {
         set(&mut config.repeat, self.repeat);
         set(&mut config.enabled, self.enabled);
         config.min_face = self.min_face.or(config.min_face.take());
+        config.redact = self.redact.or(config.redact.take());
         config.threshold_deg = self.threshold_deg.or(config.threshold_deg);
     }
 }
