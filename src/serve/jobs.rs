@@ -358,3 +358,36 @@ fn people(summary: &LabelSummary) -> Vec<String> {
     let name = |who: &Who| who.name().map(str::to_owned);
     summary.people.iter().filter_map(|one| name(&one.who)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_for_too_long_goes_with_its_files_and_so_does_what_is_no_job() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, jobs) = (Store::open(folder.path()).unwrap(), Jobs::new(folder.path()));
+        let add = |name: &str| {
+            let file = jobs.receive().unwrap();
+            std::fs::write(&file, name).unwrap();
+            jobs.add_upload(&store, name, file).unwrap()
+        };
+        let (old, new) = (add("../../old .mp4"), add("new.mp4"));
+        assert_eq!(std::fs::read(jobs.folder(old).join("input/_.._old_.mp4")).unwrap(), b"../../old .mp4");
+        assert_eq!(store.begin_job().unwrap().unwrap().id, old);
+        store.end_job(old, JobState::Done, None, &["Ada".into()]).unwrap();
+        let now = crate::serve::now_ms();
+        let days = |days: i64| now + days * 24 * 60 * 60 * 1000 + 60_000;
+        assert_eq!(jobs.sweep(&store, 7, days(6)).unwrap(), 0);
+        assert_eq!(jobs.sweep(&store, 0, days(99)).unwrap(), 0, "for ever");
+        assert_eq!(jobs.sweep(&store, 7, days(7)).unwrap(), 1);
+        assert!(!jobs.folder(old).exists() && jobs.folder(new).exists(), "the other one is not over");
+        // A crash left something behind.
+        std::fs::create_dir(jobs.folder(99)).unwrap();
+        std::fs::write(jobs.folder.join("upload-x"), "half").unwrap();
+        jobs.tidy(&store).unwrap();
+        assert_eq!(std::fs::read_dir(&jobs.folder).unwrap().count(), 1);
+        jobs.remove(&store, new).unwrap();
+        assert_eq!((store.jobs().unwrap().len(), std::fs::read_dir(&jobs.folder).unwrap().count()), (0, 0));
+    }
+}

@@ -195,9 +195,10 @@ fn mosquitto() -> Option<std::path::PathBuf> {
 }
 
 impl Broker {
-    fn start(port: u16, folder: tempfile::TempDir) -> Self {
+    /// Starts on a port, with more settings for its listener.
+    fn start(port: u16, folder: tempfile::TempDir, more: &str) -> Self {
         let config = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {0}/passwords\npersistence true\npersistence_location {0}/\n",
+            "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {0}/passwords\npersistence true\npersistence_location {0}/\n{more}",
             folder.path().display()
         );
         std::fs::write(folder.path().join("mosquitto.conf"), config).unwrap();
@@ -324,10 +325,8 @@ fn home_assistant_finds_sources_and_people_on_a_real_broker_that_comes_and_goes(
     if mosquitto().is_none() {
         return;
     }
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let mut broker = Broker::start(port, tempfile::tempdir().unwrap());
+    let port = free_port();
+    let mut broker = Broker::start(port, tempfile::tempdir().unwrap(), "");
     let listener = Listener::start(port, "listener");
     let place = place();
     let mqtt = format!("[mqtt]\nurl = \"mqtt://sphereface:pass%20word@127.0.0.1:{port}\"\npictures = true\n");
@@ -392,6 +391,48 @@ fn home_assistant_finds_sources_and_people_on_a_real_broker_that_comes_and_goes(
     service.signal("TERM");
     assert_eq!(service.ended(), Some(0));
     listener.wait("sphereface/status", |text| text == "offline");
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn a_broker_is_spoken_to_over_tls_only_if_its_certificate_is_trusted() {
+    if mosquitto().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let request = "[req]\ndistinguished_name = dn\nx509_extensions = v3\nprompt = no\n[dn]\nCN = localhost\n[v3]\n\
+                   subjectAltName = DNS:localhost,IP:127.0.0.1\nbasicConstraints = CA:FALSE\n";
+    std::fs::write(folder.path().join("request"), request).unwrap();
+    for name in ["own", "other"] {
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-config", "request"])
+            .args(["-keyout", &format!("{name}-key.pem"), "-out", &format!("{name}.pem")])
+            .current_dir(folder.path())
+            .output();
+        match made {
+            Ok(made) => assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr)),
+            Err(error) => return eprintln!("skipped: openssl: {error}"),
+        }
+    }
+    let place = place();
+    for name in ["own", "other"] {
+        std::fs::copy(folder.path().join(format!("{name}.pem")), place.path().join(format!("{name}.pem")))
+            .unwrap();
+    }
+    let at = folder.path().display().to_string();
+    let port = free_port();
+    let _broker = Broker::start(port, folder, &format!("certfile {at}/own.pem\nkeyfile {at}/own-key.pem\n"));
+    for (ca, works) in [("own.pem", true), ("other.pem", false)] {
+        let mqtt =
+            format!("[mqtt]\nurl = \"mqtts://sphereface:pass%20word@localhost:{port}\"\nca = \"{ca}\"\n");
+        config(place.path(), &mqtt, false);
+        let service = Service::start(place.path(), &["serve.toml"]);
+        let told = service.wait("/api/v1/outputs", |outputs| outputs["mqtt"]["working"].is_boolean());
+        assert_eq!(told["mqtt"]["working"], works, "{ca}: {told}");
+    }
 }
 
 /// Opens a WebSocket; the stream and the first line of the answer.

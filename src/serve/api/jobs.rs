@@ -173,7 +173,8 @@ pub(super) async fn add(
         let Json(NewJob { input }) = new?;
         return site.wait_for(move |site| add_file(site, caller, name, &input)).await;
     }
-    let _permit = site.may_work()?;
+    // It takes long and computes nothing.
+    let _permit = site.may_stream()?;
     let most_bytes = site.settings().config.jobs.upload_mib << 20;
     if most_bytes == 0 {
         return Err(Problem::new(
