@@ -372,6 +372,7 @@ pub struct Settings {
     /// The broker that is told of events.
     pub mqtt: Option<MqttSettings>,
     /// Streams for recorders and players.
+    #[cfg_attr(not(feature = "rtsp"), expect(dead_code, reason = "nobody serves them"))]
     pub(super) rtsp: Option<RtspSettings>,
     /// What encrypts connections.
     pub(super) tls: Option<TlsAcceptor>,

@@ -16,13 +16,15 @@ use crate::client::{LIMIT, Service, place, sample};
 
 const SECRET: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
+/// Headers and body of each request, and what it was answered with.
+type Heard = Vec<(BTreeMap<String, String>, Vec<u8>, u16)>;
+
 /// A server that is told of events.
 struct Hook {
     address: String,
     /// What it answers.
     status: Arc<AtomicU16>,
-    /// Headers and bodies of all requests.
-    heard: Arc<Mutex<Vec<(BTreeMap<String, String>, Vec<u8>, u16)>>>,
+    heard: Arc<Mutex<Heard>>,
 }
 
 impl Hook {
@@ -58,13 +60,7 @@ impl Hook {
     }
 }
 
-#[expect(clippy::type_complexity, reason = "said once more in `Hook`")]
-fn answer(
-    stream: TcpStream,
-    status: u16,
-    location: &str,
-    heard: &Mutex<Vec<(BTreeMap<String, String>, Vec<u8>, u16)>>,
-) {
+fn answer(stream: TcpStream, status: u16, location: &str, heard: &Mutex<Heard>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut head = BTreeMap::new();
     loop {

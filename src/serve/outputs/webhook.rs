@@ -84,14 +84,11 @@ pub(super) async fn run(site: Arc<Site>, settings: WebhookSettings) {
             // The store refuses, which is in the log.
             Err(_) => LOOK_EVERY,
         };
-        let until = tokio::time::Instant::now() + pause;
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep_until(until) => break,
-                // After a failure a new event changes nothing.
-                _ = heard.recv(), if failures == 0 => break,
-                _ = ending.wait_for(|ending| *ending) => return,
-            }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // After a failure a new event changes nothing.
+            _ = heard.recv(), if failures == 0 => {}
+            _ = ending.wait_for(|ending| *ending) => return,
         }
     }
 }
