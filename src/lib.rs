@@ -15,6 +15,7 @@
 //! | room | job | may know |
 //! |---|---|---|
 //! | [`file`](mod@file) | atomic file writing; reading text files | |
+//! | [`download`] | a file of known content from a web server | |
 //! | [`media`] | open any source, deliver frames, write any sink with the audio kept | `file` |
 //! | [`nn`] | CPU kernels and their gradients, weights in and out, device choice | `file` |
 //! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `nn` |
@@ -40,8 +41,9 @@
 //! A test checks this table against the imports.
 //!
 //! Features add rooms (top-level modules) and do not change others: `label` is [`analysis`] to [`pipeline`] for stills,
-//! `video` adds GStreamer to them, `train` is [`prepare`] to [`bench`](mod@bench), `serve` cameras and a service, `library`
-//! many files, `cli` the command line, `candle` the networks in candle's operations, `cuda` those on a GPU, and `bundled-models` the trained
+//! `download` is the room of that name, `video` adds GStreamer to them, `train` is [`prepare`] to [`bench`](mod@bench), `serve`
+//! cameras and a service, `library` many files, `cli` the command line, `candle` the networks in candle's operations, `cuda`
+//! those on a GPU, and `bundled-models` the trained
 //! networks, whose terms differ from the code's. Without features, faces in stills are detected, embedded and identified.
 //!
 //! The library never prints or exits, and its errors are typed. Only [`cli`] prints.
@@ -61,6 +63,8 @@ pub mod cli;
 pub mod detect;
 #[cfg(feature = "label")]
 pub mod discover;
+#[cfg(feature = "download")]
+pub mod download;
 pub mod embed;
 pub mod engine;
 #[cfg(feature = "train")]
