@@ -41,7 +41,7 @@
 //! A test checks this table against the imports.
 //!
 //! Features add rooms (top-level modules) and do not change others: `label` is [`analysis`] to [`pipeline`] for stills,
-//! `download` is the room of that name, `video` adds GStreamer to them, `train` is [`prepare`] to [`bench`](mod@bench), `serve`
+//! `download` is the room of that name, `video` adds GStreamer to them, `train` is [`prepare`] to [`train`](mod@train) and [`bench`](mod@bench), `serve`
 //! cameras and a service, `library` many files, `cli` the command line, `candle` the networks in candle's operations, `cuda`
 //! those on a GPU, and `bundled-models` the trained
 //! networks, whose terms differ from the code's. Without features, faces in stills are detected, embedded and identified.
