@@ -25,7 +25,7 @@ const CONNECTIONS: u32 = 4;
 pub(super) const FILE: &str = "catalogue.sqlite";
 
 /// The tables, documented in docs/library.md. SQLite takes BIGINT for INTEGER.
-const TABLES: [&str; 18] = [
+const TABLES: [&str; 15] = [
     "CREATE TABLE IF NOT EXISTS setting (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS file (
         content TEXT PRIMARY KEY, bytes BIGINT NOT NULL, kind TEXT NOT NULL, taken_s BIGINT NOT NULL,
@@ -42,7 +42,8 @@ const TABLES: [&str; 18] = [
         content TEXT NOT NULL, track BIGINT NOT NULL, start_ns BIGINT NOT NULL, end_ns BIGINT NOT NULL,
         frames BIGINT NOT NULL, best_frame BIGINT NOT NULL, views BIGINT NOT NULL, comparable BIGINT NOT NULL,
         name TEXT NOT NULL, angle_deg DOUBLE PRECISION NOT NULL, stranger BIGINT NOT NULL,
-        PRIMARY KEY (content, track))",
+        x1 DOUBLE PRECISION NOT NULL, y1 DOUBLE PRECISION NOT NULL, x2 DOUBLE PRECISION NOT NULL,
+        y2 DOUBLE PRECISION NOT NULL, PRIMARY KEY (content, track))",
     "CREATE INDEX IF NOT EXISTS track_name ON track (name, content, start_ns, end_ns, frames, track, angle_deg)",
     "CREATE INDEX IF NOT EXISTS track_stranger ON track (stranger, content, start_ns, end_ns, frames, track)",
     "CREATE TABLE IF NOT EXISTS template (
@@ -50,16 +51,10 @@ const TABLES: [&str; 18] = [
     "CREATE TABLE IF NOT EXISTS picture (
         content TEXT NOT NULL, track BIGINT NOT NULL, face TEXT NOT NULL, jpeg BYTEA NOT NULL,
         PRIMARY KEY (content, track))",
-    "CREATE TABLE IF NOT EXISTS told_name (
-        content TEXT NOT NULL, track BIGINT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (content, track))",
-    "CREATE TABLE IF NOT EXISTS told_same (
-        content TEXT NOT NULL, track BIGINT NOT NULL, number BIGINT NOT NULL,
-        PRIMARY KEY (number, content, track))",
-    "CREATE TABLE IF NOT EXISTS told_apart (
-        content TEXT NOT NULL, track BIGINT NOT NULL, number BIGINT NOT NULL, side BIGINT NOT NULL,
-        PRIMARY KEY (number, content, track))",
-    "CREATE TABLE IF NOT EXISTS told_forgotten (
-        content TEXT NOT NULL, track BIGINT NOT NULL, PRIMARY KEY (content, track))",
+    "CREATE TABLE IF NOT EXISTS told (
+        content TEXT NOT NULL, track BIGINT NOT NULL, kind TEXT NOT NULL, number BIGINT NOT NULL, side BIGINT NOT NULL,
+        name TEXT NOT NULL, frame BIGINT NOT NULL, x1 DOUBLE PRECISION NOT NULL, y1 DOUBLE PRECISION NOT NULL,
+        x2 DOUBLE PRECISION NOT NULL, y2 DOUBLE PRECISION NOT NULL, PRIMARY KEY (content, track, kind, number))",
     "CREATE TABLE IF NOT EXISTS gallery_file (
         path TEXT PRIMARY KEY, digest TEXT NOT NULL, bytes BYTEA NOT NULL, change BIGINT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS gallery_gone (path TEXT PRIMARY KEY, change BIGINT NOT NULL)",

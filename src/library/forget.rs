@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::database::{on_connection, on_pool};
 use super::find::Subject;
-use super::{Library, LibraryError, note, tracks_changed};
+use super::{Library, LibraryError, note, told, tracks_changed};
 use crate::analysis::Analysis;
 
 /// Result of [`Library::forget`].
@@ -68,14 +68,13 @@ impl Library {
             self.wait(async {
                 let mut transaction = self.database.begin().await?;
                 for track in tracks {
+                    let key = (content.clone(), *track);
+                    told::tell(&mut transaction, &key, told::Kind::Forgotten, (0, 0), "").await?;
                     for statement in [
-                        "INSERT INTO told_forgotten (content, track) VALUES ($1, $2) ON CONFLICT DO NOTHING",
                         "DELETE FROM track WHERE content = $1 AND track = $2",
                         "DELETE FROM template WHERE content = $1 AND track = $2",
                         "DELETE FROM picture WHERE content = $1 AND track = $2",
-                        "DELETE FROM told_name WHERE content = $1 AND track = $2",
-                        "DELETE FROM told_same WHERE content = $1 AND track = $2",
-                        "DELETE FROM told_apart WHERE content = $1 AND track = $2",
+                        "DELETE FROM told WHERE content = $1 AND track = $2 AND kind <> 'forgotten'",
                     ] {
                         on_connection!(&mut transaction, c => {
                             sqlx::query(statement).bind(content).bind(*track).execute(c).await.map(drop)
@@ -133,9 +132,7 @@ impl Library {
                         "DELETE FROM track WHERE content = $1",
                         "DELETE FROM template WHERE content = $1",
                         "DELETE FROM picture WHERE content = $1",
-                        "DELETE FROM told_name WHERE content = $1",
-                        "DELETE FROM told_same WHERE content = $1",
-                        "DELETE FROM told_apart WHERE content = $1",
+                        "DELETE FROM told WHERE content = $1",
                         "DELETE FROM file WHERE content = $1",
                     ] {
                         on_connection!(&mut transaction, c => {

@@ -41,8 +41,8 @@ impl Library {
                         let start_ns = track as i64 * 6_000_000_000;
                         on_connection!(&mut transaction, c => {
                             let statement = "INSERT INTO track (content, track, start_ns, end_ns, frames, best_frame, views, \
-                                             comparable, name, angle_deg, stranger) \
-                                             VALUES ($1, $2, $3, $4, 50, 0, 5, 1, $5, 50.0, 0)";
+                                             comparable, name, angle_deg, stranger, x1, y1, x2, y2) \
+                                             VALUES ($1, $2, $3, $4, 50, 0, 5, 1, $5, 50.0, 0, 0, 0, 9, 9)";
                             let query = sqlx::query(statement).bind(content).bind(track as i64 + 1).bind(start_ns);
                             let query = query.bind(start_ns + 2_000_000_000).bind(name(file * per_file + track));
                             query.execute(c).await.map(drop)

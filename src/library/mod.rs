@@ -30,6 +30,7 @@ mod shared;
 mod strangers;
 #[cfg(test)]
 mod tests;
+mod told;
 mod work;
 
 use std::fs;

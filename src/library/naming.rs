@@ -164,10 +164,10 @@ async fn put_names(
     let mut changed = 0;
     for decision in decisions {
         let (name, angle_deg) = name_of(decision);
-        let statement = "UPDATE track SET name = COALESCE((SELECT told_name.name FROM told_name \
-                         WHERE told_name.content = $1 AND told_name.track = $2), $3), angle_deg = $4 \
-                         WHERE content = $1 AND track = $2 AND (angle_deg <> $4 OR name <> COALESCE( \
-                         (SELECT told_name.name FROM told_name WHERE told_name.content = $1 AND told_name.track = $2), $3))";
+        let statement = "UPDATE track SET name = COALESCE((SELECT told.name FROM told \
+                         WHERE told.content = $1 AND told.track = $2 AND kind = 'name'), $3), angle_deg = $4 \
+                         WHERE content = $1 AND track = $2 AND (angle_deg <> $4 OR name <> COALESCE((SELECT told.name FROM told \
+                         WHERE told.content = $1 AND told.track = $2 AND kind = 'name'), $3))";
         let done = on_connection!(&mut *transaction, c => {
             let query = sqlx::query(statement).bind(content).bind(i64::from(decision.track.0)).bind(name);
             query.bind(angle_deg).execute(c).await.map(|done| done.rows_affected())

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::database::{Transaction, on_connection, on_pool};
 use super::group::{Tracks, group};
+use super::told::{self, Key};
 use super::work::PictureFace;
 use super::{Library, LibraryError, note, put_setting, tracks_changed};
 use crate::align;
@@ -70,8 +71,6 @@ struct Loose {
     vector: Vec<f32>,
 }
 
-type Key = (String, i64);
-
 impl Library {
     /// Groups the tracks without a name anew if anything changed, on `threads` threads. Returns whether it did.
     ///
@@ -136,7 +135,7 @@ impl Library {
     fn told_same(&self) -> Result<BTreeMap<i64, Vec<Key>>, LibraryError> {
         let rows: Vec<(i64, String, i64)> = self.wait(async {
             on_pool!(&self.database, pool => {
-                sqlx::query_as("SELECT number, content, track FROM told_same ORDER BY 1, 2, 3").fetch_all(pool).await
+                sqlx::query_as("SELECT number, content, track FROM told WHERE kind = 'same' ORDER BY 1, 2, 3").fetch_all(pool).await
             })
         })?;
         let mut told: BTreeMap<i64, Vec<Key>> = BTreeMap::new();
@@ -149,7 +148,7 @@ impl Library {
     fn told_apart(&self) -> Result<BTreeMap<i64, [Vec<Key>; 2]>, LibraryError> {
         let rows: Vec<(i64, i64, String, i64)> = self.wait(async {
             on_pool!(&self.database, pool => {
-                sqlx::query_as("SELECT number, side, content, track FROM told_apart ORDER BY 1, 2, 3, 4").fetch_all(pool).await
+                sqlx::query_as("SELECT number, side, content, track FROM told WHERE kind = 'apart' ORDER BY 1, 2, 3, 4").fetch_all(pool).await
             })
         })?;
         let mut told: BTreeMap<i64, [Vec<Key>; 2]> = BTreeMap::new();
@@ -295,16 +294,12 @@ impl Library {
         let keys = self.tracks_of(number)?;
         self.wait(async {
             let mut transaction = self.database.begin().await?;
-            for (content, track) in &keys {
-                for statement in [
-                    "INSERT INTO told_name (content, track, name) VALUES ($1, $2, $3) \
-                     ON CONFLICT (content, track) DO UPDATE SET name = $3",
-                    "UPDATE track SET name = $3, stranger = 0 WHERE content = $1 AND track = $2",
-                ] {
-                    on_connection!(&mut transaction, c => {
-                        sqlx::query(statement).bind(content).bind(track).bind(name.as_str()).execute(c).await.map(drop)
-                    })?;
-                }
+            for key in &keys {
+                told::tell(&mut transaction, key, told::Kind::Name, (0, 0), name.as_str()).await?;
+                on_connection!(&mut transaction, c => {
+                    sqlx::query("UPDATE track SET name = $3, stranger = 0 WHERE content = $1 AND track = $2")
+                        .bind(&key.0).bind(key.1).bind(name.as_str()).execute(c).await.map(drop)
+                })?;
             }
             tracks_changed(&mut transaction).await?;
             note(&mut transaction, &format!("stranger {number} was named {name}")).await?;
@@ -399,22 +394,13 @@ impl Library {
         }
         self.wait(async {
             let mut transaction = self.database.begin().await?;
-            let told = next_number(&mut transaction, "told_same").await?;
-            for (content, track) in &all {
-                on_connection!(&mut transaction, c => {
-                    sqlx::query("INSERT INTO told_same (number, content, track) VALUES ($3, $1, $2) ON CONFLICT DO NOTHING")
-                        .bind(content).bind(track).bind(told).execute(c).await.map(drop)
-                })?;
-                on_connection!(&mut transaction, c => {
-                    sqlx::query("UPDATE track SET stranger = $3 WHERE content = $1 AND track = $2")
-                        .bind(content).bind(track).bind(*first).execute(c).await.map(drop)
-                })?;
+            let told = told::next_number(&mut transaction, told::Kind::Same).await?;
+            for key in &all {
+                told::tell(&mut transaction, key, told::Kind::Same, (told, 0), "").await?;
+                set_stranger(&mut transaction, key, *first).await?;
             }
-            for (number, (content, track)) in &taken_back {
-                on_connection!(&mut transaction, c => {
-                    sqlx::query("DELETE FROM told_apart WHERE content = $1 AND track = $2 AND number = $3")
-                        .bind(content).bind(track).bind(number).execute(c).await.map(drop)
-                })?;
+            for (number, key) in &taken_back {
+                told::take_back(&mut transaction, key, told::Kind::Apart, *number).await?;
             }
             tracks_changed(&mut transaction).await?;
             note(&mut transaction, &format!("strangers {numbers:?} were merged")).await?;
@@ -427,7 +413,7 @@ impl Library {
     ///
     /// # Errors
     /// When there is no such stranger, or the tracks are none or all of theirs.
-    pub fn split_stranger(&self, number: i64, leaving: &[Key]) -> Result<i64, LibraryError> {
+    pub fn split_stranger(&self, number: i64, leaving: &[(String, i64)]) -> Result<i64, LibraryError> {
         let all = self.tracks_of(number)?;
         let (leave, stay): (Vec<Key>, Vec<Key>) = all.into_iter().partition(|key| leaving.contains(key));
         if leave.is_empty() || stay.is_empty() {
@@ -445,44 +431,40 @@ impl Library {
         }
         self.wait(async {
             let mut transaction = self.database.begin().await?;
-            let told = next_number(&mut transaction, "told_apart").await?;
-            for (side, keys) in [(0_i64, &stay), (1, &leave)] {
-                for (content, track) in keys {
-                    on_connection!(&mut transaction, c => {
-                        sqlx::query("INSERT INTO told_apart (number, content, track, side) VALUES ($3, $1, $2, $4)")
-                            .bind(content).bind(track).bind(told).bind(side).execute(c).await.map(drop)
-                    })?;
+            let told = told::next_number(&mut transaction, told::Kind::Apart).await?;
+            for (side, keys) in [(0, &stay), (1, &leave)] {
+                for key in keys {
+                    told::tell(&mut transaction, key, told::Kind::Apart, (told, side), "").await?;
                 }
             }
-            for (number, (content, track)) in &taken_back {
-                on_connection!(&mut transaction, c => {
-                    sqlx::query("DELETE FROM told_same WHERE content = $1 AND track = $2 AND number = $3")
-                        .bind(content).bind(track).bind(number).execute(c).await.map(drop)
-                })?;
+            for (number, key) in &taken_back {
+                told::take_back(&mut transaction, key, told::Kind::Same, *number).await?;
             }
-            for (content, track) in &leave {
-                on_connection!(&mut transaction, c => {
-                    sqlx::query("UPDATE track SET stranger = $3 WHERE content = $1 AND track = $2")
-                        .bind(content).bind(track).bind(next).execute(c).await.map(drop)
-                })?;
+            for key in &leave {
+                set_stranger(&mut transaction, key, next).await?;
             }
             put_setting(&mut transaction, NEXT, &(next + 1).to_string()).await?;
             tracks_changed(&mut transaction).await?;
-            note(&mut transaction, &format!("stranger {number} was split: {} tracks are stranger {next}", leave.len())).await?;
+            note(
+                &mut transaction,
+                &format!("stranger {number} was split: {} tracks are stranger {next}", leave.len()),
+            )
+            .await?;
             transaction.commit().await
         })?;
         Ok(next)
     }
 }
 
-/// The next number of what was told.
-async fn next_number(transaction: &mut Transaction, table: &'static str) -> Result<i64, sqlx::Error> {
-    let statement = match table {
-        "told_same" => "SELECT COALESCE(MAX(number), 0) + 1 FROM told_same",
-        _ => "SELECT COALESCE(MAX(number), 0) + 1 FROM told_apart",
-    };
-    let row: (i64,) = on_connection!(transaction, c => sqlx::query_as(statement).fetch_one(c).await)?;
-    Ok(row.0)
+async fn set_stranger(
+    transaction: &mut Transaction,
+    (content, track): &Key,
+    number: i64,
+) -> Result<(), sqlx::Error> {
+    on_connection!(transaction, c => {
+        sqlx::query("UPDATE track SET stranger = $3 WHERE content = $1 AND track = $2")
+            .bind(content).bind(*track).bind(number).execute(c).await.map(drop)
+    })
 }
 
 /// Pairs of tracks that are in one picture: two people. The tracks of a file come together.

@@ -84,7 +84,7 @@ impl Made {
             .wait(async {
                 let mut transaction = self.library.database.begin().await?;
                 on_connection!(&mut transaction, c => {
-                    sqlx::query("INSERT INTO track VALUES ($1, $2, $3, $4, 10, 3, 5, 1, $5, 50.0, 0)")
+                    sqlx::query("INSERT INTO track VALUES ($1, $2, $3, $4, 10, 3, 5, 1, $5, 50.0, 0, 40, 30, 136, 142)")
                         .bind(content).bind(track).bind(start_s * s).bind(end_s * s).bind(name).execute(c).await.map(drop)
                 })?;
                 on_connection!(&mut transaction, c => {
@@ -455,4 +455,67 @@ fn a_shared_gallery_is_the_folder_and_back_and_nobody_overwrites_another() {
     made.run("UPDATE gallery_file SET path = '../escaped', change = 9 WHERE path = 'Ada/person.json'");
     assert!(library.get_gallery(&at("copy")).is_err());
     assert!(!at("escaped").exists());
+}
+
+#[test]
+fn what_is_told_is_found_again_when_the_tracks_have_other_numbers() {
+    use crate::analysis::{Analysis, Video};
+    use crate::detect::DetectorConfig;
+    use crate::track::{Observation, TrackId};
+    let made = Made::new();
+    made.video("c1", "/v/one.mp4", 0);
+    made.track("c1", 1, (0, 4), "", 0, 0.0);
+    let key = ("c1".to_owned(), 1);
+    let told = |analysis: Option<&Analysis>| -> Vec<(i64, String)> {
+        made.library
+            .wait(async {
+                let mut transaction = made.library.database.begin().await?;
+                match analysis {
+                    Some(analysis) => told::follow(&mut transaction, "c1", analysis).await?,
+                    None => told::tell(&mut transaction, &key, told::Kind::Name, (0, 0), "Ada").await?,
+                }
+                let rows = on_connection!(&mut transaction, c => {
+                    sqlx::query_as("SELECT track, name FROM told").fetch_all(c).await
+                })?;
+                transaction.commit().await?;
+                Ok(rows)
+            })
+            .unwrap()
+    };
+    let seen = |track: u32, x: f32| Observation {
+        frame: 3,
+        pts_ns: 0,
+        duration_ns: 1,
+        face: Face {
+            bbox: BBox { x1: x, y1: 30.0, x2: x + 96.0, y2: 142.0 },
+            score: 0.99,
+            landmarks: [[0.0; 2]; 5],
+        },
+        quality: Quality { size_px: 100.0, yaw_deg: 0.0, pitch_deg: 0.0, roll_deg: 0.0, sharpness: 0.3 },
+        embedding: None,
+        track: TrackId(track),
+    };
+    let analysis = |observations: Vec<Observation>| Analysis {
+        video: Video {
+            name: "one.mp4".into(),
+            width: 640,
+            height: 360,
+            fps: None,
+            frames: 100,
+            duration_ns: 4,
+            fingerprint: String::new(),
+        },
+        model: None,
+        mirror: false,
+        detector: DetectorConfig::default(),
+        cuts: Vec::new(),
+        observations,
+    };
+    assert_eq!(told(None), [(1, "Ada".into())]);
+    // Another person has the number now, and she another one.
+    let renumbered = analysis(vec![seen(1, 300.0), seen(2, 44.0)]);
+    assert_eq!(told(Some(&renumbered)), [(2, "Ada".into())]);
+    // Nobody is there: nobody is Ada, but it is not lost.
+    assert_eq!(told(Some(&analysis(vec![seen(2, 300.0)]))), [(-2, "Ada".into())]);
+    assert_eq!(told(Some(&analysis(vec![seen(7, 38.0)]))), [(7, "Ada".into())]);
 }

@@ -15,7 +15,7 @@ use super::database::{Transaction, on_connection, on_pool};
 use super::look::{Failure, Look};
 use super::naming::{self, Names};
 use super::queue::{ATTEMPTS, Claim, Member, Outcome};
-use super::{Library, LibraryError, PAUSES_S, now_s, scan, tracks_changed};
+use super::{Library, LibraryError, PAUSES_S, now_s, scan, told, tracks_changed};
 use crate::analysis::Analysis;
 use crate::detect::{Face, Quality};
 use crate::discover;
@@ -564,6 +564,7 @@ async fn put_tracks(
     rows: &[TrackRow],
     analysis: &Analysis,
 ) -> Result<(), sqlx::Error> {
+    told::follow(transaction, content, analysis).await?;
     for statement in [
         "DELETE FROM track WHERE content = $1",
         "DELETE FROM template WHERE content = $1",
@@ -573,14 +574,18 @@ async fn put_tracks(
     }
     for row in rows {
         let track = i64::from(row.track.0);
-        let best_frame = analysis.observations[row.best].frame as i64;
+        let Observation { frame, face, .. } = &analysis.observations[row.best];
+        let bbox = face.bbox;
         on_connection!(&mut *transaction, c => {
             let statement = "INSERT INTO track (content, track, start_ns, end_ns, frames, best_frame, views, comparable, name, \
-                             angle_deg, stranger) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, \
-                             COALESCE((SELECT name FROM told_name WHERE content = $1 AND track = $2), $9), $10, 0)";
+                             angle_deg, stranger, x1, y1, x2, y2) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, \
+                             COALESCE((SELECT name FROM told WHERE content = $1 AND track = $2 AND kind = 'name'), $9), $10, 0, \
+                             $11, $12, $13, $14)";
             let query = sqlx::query(statement).bind(content).bind(track).bind(row.start_ns as i64);
-            let query = query.bind(row.end_ns as i64).bind(row.frames as i64).bind(best_frame).bind(row.views as i64);
+            let query = query.bind(row.end_ns as i64).bind(row.frames as i64).bind(*frame as i64).bind(row.views as i64);
             let query = query.bind(i64::from(row.comparable)).bind(&row.name).bind(row.angle_deg);
+            let query = query.bind(f64::from(bbox.x1)).bind(f64::from(bbox.y1));
+            let query = query.bind(f64::from(bbox.x2)).bind(f64::from(bbox.y2));
             query.execute(c).await.map(drop)
         })?;
         if let Some(template) = &row.template {
@@ -599,9 +604,9 @@ async fn put_tracks(
     }
     // What somebody asked to forget is not found again.
     for statement in [
-        "DELETE FROM template WHERE content = $1 AND track IN (SELECT track FROM told_forgotten WHERE content = $1)",
-        "DELETE FROM picture WHERE content = $1 AND track IN (SELECT track FROM told_forgotten WHERE content = $1)",
-        "DELETE FROM track WHERE content = $1 AND track IN (SELECT track FROM told_forgotten WHERE content = $1)",
+        "DELETE FROM template WHERE content = $1 AND track IN (SELECT track FROM told WHERE content = $1 AND kind = 'forgotten')",
+        "DELETE FROM picture WHERE content = $1 AND track IN (SELECT track FROM told WHERE content = $1 AND kind = 'forgotten')",
+        "DELETE FROM track WHERE content = $1 AND track IN (SELECT track FROM told WHERE content = $1 AND kind = 'forgotten')",
     ] {
         on_connection!(&mut *transaction, c => sqlx::query(statement).bind(content).execute(c).await.map(drop))?;
     }

@@ -478,8 +478,8 @@ fn engine(
 /// They are due after this: `work` looks at them.
 #[derive(Debug, Args)]
 pub struct RetryArgs {
-    /// Look again at every file, for example with another model. Names that were given to strangers are kept as long as the
-    /// tracks are the same
+    /// Look again at every file, for example with another model. Analyses that were made with the same
+    /// model and settings are used. What you told about people is kept
     #[arg(long)]
     all: bool,
 }

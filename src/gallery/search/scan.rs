@@ -273,10 +273,10 @@ mod tests {
             let vector = vec![1.0 / (length as f32).sqrt(); length];
             let against: Vec<f32> = vector.iter().map(|x| -x).collect();
             let codes = Codes::new(&[vector.clone(), against].concat(), length);
-            assert_eq!(codes.propose(Isa::best(), &vector, 1, 1), [0]);
+            assert_eq!(codes.propose(Isa::best(), &[&vector], 1, 1), [[0]]);
         }
         let zero = Codes::new(&[0.0; 8], 4);
-        assert_eq!(zero.propose(Isa::best(), &[0.0; 4], 1, 1), [0, 1], "neither is nearer");
+        assert_eq!(zero.propose(Isa::best(), &[&[0.0; 4]], 1, 1), [[0, 1]], "neither is nearer");
     }
 
     #[test]
@@ -285,9 +285,9 @@ mod tests {
         let matrix: Vec<f32> = (0..2 * WORTH_A_THREAD + 3).flat_map(|_| unit(&mut random, 8)).collect();
         let codes = Codes::new(&matrix, 8);
         let probe = unit(&mut random, 8);
-        let one = codes.propose(Isa::best(), &probe, 16, 1);
+        let one = codes.propose(Isa::best(), &[&probe], 16, 1);
         for threads in [2, 3, 9] {
-            assert_eq!(codes.propose(Isa::best(), &probe, 16, threads), one);
+            assert_eq!(codes.propose(Isa::best(), &[&probe], 16, threads), one);
         }
     }
 }
