@@ -5,7 +5,7 @@
 
 Half of the people of `mugshots` in the shared data (SPHEREFACE_DATA, or ../shared/data) are enrolled in turn: from
 the front, from three sides, from five, and with all 28 stills. `label` then looks at five surveillance frames of
-each person. SPHEREFACE is the program (default: target/release/sphereface). No picture is shown or kept.
+each person. SPHEREFACE is the program (default: target/release/sphereface), MODEL its embedding model (default: the built-in one). No picture is shown or kept.
 """
 import json
 import os
@@ -16,6 +16,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = os.environ.get("SPHEREFACE", str(ROOT / "target/release/sphereface"))
+MODEL = ["--model", os.environ["MODEL"]] if "MODEL" in os.environ else []
 MUGSHOTS = pathlib.Path(os.environ.get("SPHEREFACE_DATA", ROOT / "../shared/data")) / "mugshots"
 # img_XY.jpg: X for the turn in steps of 45 degrees, 3 being the front, Y for the height of the camera.
 VIEWS = {
@@ -34,13 +35,13 @@ def enrol(folder, people, views):
     gallery = folder / "gallery"
     # Backs of heads are refused, which is no failure here.
     subprocess.run([PROGRAM, "enroll", "--dir", folder / "people", "--gallery", gallery], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checked = subprocess.run([PROGRAM, "gallery", "check", "--gallery", gallery, "--json"], check=True, capture_output=True)
+    checked = subprocess.run([PROGRAM, "gallery", "check", "--gallery", gallery, "--json", *MODEL], check=True, capture_output=True)
     return gallery, json.loads(checked.stdout)["expected_false_positive_identification_rate"]
 
 
 def names(frame, gallery, folder):
     faces = folder / "faces.jsonl"
-    subprocess.run([PROGRAM, "label", frame, "--no-video", "--gallery", gallery, "--min-face", "20", "--jsonl", faces],
+    subprocess.run([PROGRAM, "label", frame, "--no-video", "--gallery", gallery, "--min-face", "20", "--jsonl", faces, *MODEL],
                    check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     found = [json.loads(line)["name"] for line in faces.read_text().splitlines()]
     return {name for name in found if name}

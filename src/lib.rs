@@ -15,6 +15,7 @@
 //! | room | job | may know |
 //! |---|---|---|
 //! | [`file`](mod@file) | atomic file writing; reading text files | |
+//! | [`download`] | a file of known content from a web server | |
 //! | [`media`] | open any source, deliver frames, write any sink with the audio kept | `file` |
 //! | [`nn`] | CPU kernels and their gradients, weights in and out, device choice | `file` |
 //! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `nn` |
@@ -33,15 +34,16 @@
 //! | [`prepare`] | aligning a data set: photos -> crops | `file`, `media`, `detect`, `align`, `gallery` |
 //! | [`eval`] | verification, open-set identification, video scoring, calibration | `file`, `media`, `detect`, `align`, `embed`, `gallery`, `identify`, `report`, `prepare` |
 //! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `nn`, `align`, `embed`, `eval` |
-//! | [`bench`](mod@bench) | this machine's peak and the speed of the networks and of a whole job | `media`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline`, `library` |
-//! | [`serve`] | cameras and a service: many sources on one engine, API, pages, events | `media`, `nn`, `detect`, `embed`, `track`, `gallery`, `identify`, `engine`, `discover`, `annotate` |
+//! | [`serve`] | cameras and a service: many sources on one engine, API, pages, events, jobs | `media`, `nn`, `detect`, `embed`, `track`, `gallery`, `identify`, `engine`, `discover`, `annotate`, `report`, `pipeline` |
+//! | [`bench`](mod@bench) | this machine's peak and the speed of the networks and of a whole job | `media`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline`, `library`, `serve` |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!
 //! A test checks this table against the imports.
 //!
 //! Features add rooms (top-level modules) and do not change others: `label` is [`analysis`] to [`pipeline`] for stills,
-//! `video` adds GStreamer to them, `train` is [`prepare`] to [`bench`](mod@bench), `serve` cameras and a service, `library`
-//! many files, `cli` the command line, `candle` the networks in candle's operations, `cuda` those on a GPU, and `bundled-models` the trained
+//! `download` is the room of that name, `video` adds GStreamer to them, `train` is [`prepare`] to [`train`](mod@train) and [`bench`](mod@bench), `serve`
+//! cameras and a service, `library` many files, `cli` the command line, `candle` the networks in candle's operations, `cuda`
+//! those on a GPU, and `bundled-models` the trained
 //! networks, whose terms differ from the code's. Without features, faces in stills are detected, embedded and identified.
 //!
 //! The library never prints or exits, and its errors are typed. Only [`cli`] prints.
@@ -61,6 +63,8 @@ pub mod cli;
 pub mod detect;
 #[cfg(feature = "label")]
 pub mod discover;
+#[cfg(feature = "download")]
+pub mod download;
 pub mod embed;
 pub mod engine;
 #[cfg(feature = "train")]

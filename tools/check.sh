@@ -11,11 +11,13 @@ cd "$(dirname "$0")/.."
 combinations='--no-default-features
 --no-default-features --features=bundled-models
 --no-default-features --features=candle
+--no-default-features --features=download
 --no-default-features --features=label
 --no-default-features --features=video
 --no-default-features --features=serve
 --no-default-features --features=library
 --no-default-features --features=train
+--no-default-features --features=rtsp
 --no-default-features --features=cli'
 
 say() { printf '\n%s\n' "check: $*"; }

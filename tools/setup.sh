@@ -15,9 +15,10 @@ build-essential pkg-config ca-certificates curl
 libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x"
-# ffmpeg makes the test clips, djpeg decodes photos as the reference did, Xvfb stands in for a screen, the RTSP server for a camera, PostgreSQL for a
-# library of many workers.
-test_packages="ffmpeg libjpeg-turbo-progs xvfb libgstrtspserver-1.0-dev postgresql"
+# ffmpeg makes the test clips, djpeg decodes photos as the reference did, Xvfb stands in for a screen, the RTSP server for a
+# camera, PostgreSQL serves a library of many workers, mosquitto is the broker and chromium the browser that the tests of
+# the service talk to.
+test_packages="ffmpeg libjpeg-turbo-progs xvfb libgstrtspserver-1.0-dev mosquitto chromium postgresql"
 
 case "${1:-run}" in
 run) packages=$run_packages ;;

@@ -1,5 +1,7 @@
 //! Benchmarks of this machine's peak, the networks, the detector and a whole job.
 
+#[cfg(feature = "serve")]
+mod cameras;
 mod config;
 pub mod inputs;
 #[cfg(feature = "video")]
@@ -12,6 +14,8 @@ mod search;
 mod serve;
 mod work;
 
+#[cfg(feature = "serve")]
+pub use cameras::{CamerasBench, CamerasReport};
 pub use config::MachineBench;
 #[cfg(feature = "library")]
 pub use library::{LibraryBench, LibraryReport};
@@ -26,10 +30,8 @@ pub enum BenchError {
     /// An answer cannot be written.
     #[error("cannot write an answer ({0}): is the other program still running?")]
     Answer(std::io::Error),
-    /// There is no room for the video that a job makes.
-    #[error(
-        "cannot make a temporary folder for the video of the job ({0}): set TMPDIR to a folder with free space"
-    )]
+    /// There is no room for what a measurement makes.
+    #[error("cannot make a temporary folder ({0}): set TMPDIR to a folder with free space")]
     Folder(std::io::Error),
     /// The peak of the device cannot be measured.
     #[error("the device failed ({0}): measure the CPU with --device cpu")]
@@ -50,6 +52,10 @@ pub enum BenchError {
     #[cfg(feature = "library")]
     #[error(transparent)]
     Library(#[from] crate::library::LibraryError),
+    /// The service does not start.
+    #[cfg(feature = "serve")]
+    #[error(transparent)]
+    Serve(#[from] crate::serve::ServeError),
     /// Labels cannot be drawn.
     #[error(transparent)]
     Annotate(#[from] crate::annotate::AnnotateError),

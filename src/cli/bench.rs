@@ -1,5 +1,7 @@
 //! `sphereface bench`: measures this machine's peak and how much of it is reached.
 
+#[cfg(feature = "serve")]
+mod cameras;
 #[cfg(feature = "library")]
 mod library;
 mod search;
@@ -74,6 +76,8 @@ pub struct BenchArgs {
 enum Part {
     #[cfg(feature = "library")]
     Library(library::LibraryArgs),
+    #[cfg(feature = "serve")]
+    Cameras(cameras::CamerasArgs),
     Search(search::SearchArgs),
     Train(Box<train::TrainBenchArgs>),
 }
@@ -100,6 +104,8 @@ impl BenchArgs {
         match self.part {
             #[cfg(feature = "library")]
             Some(Part::Library(args)) => args.run(),
+            #[cfg(feature = "serve")]
+            Some(Part::Cameras(args)) => args.run(),
             Some(Part::Search(args)) => args.run(),
             Some(Part::Train(args)) => args.run(),
             None if self.serve => self.serve(),

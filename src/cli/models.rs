@@ -1,4 +1,6 @@
-//! `sphereface models`: lists, describes, imports and exports models.
+//! `sphereface models`: lists, describes, takes, imports and exports models.
+
+mod get;
 
 use std::path::PathBuf;
 
@@ -9,14 +11,15 @@ use serde_json::{Value, json};
 use super::UsageError;
 use crate::file;
 use crate::nn::weights::{
-    BuiltIn, Network, Normalisation, PictureOptions, Precision, Weights, import_as, to_onnx,
+    BuiltIn, Network, Normalisation, PictureOptions, Precision, Published, Weights, import_as, to_onnx,
 };
 
-/// List, describe, import and export models
+/// List, describe, get, import and export models
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sphereface models list
   sphereface models show mine.safetensors
+  sphereface models get mbf
   sphereface models import sphereface_model.caffemodel mine.safetensors
   sphereface models import pnet.pt rnet.pt onet.pt mtcnn.safetensors
   sphereface models import arcface.onnx arcface.safetensors --licence MIT
@@ -29,7 +32,7 @@ pub struct Models {
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
-    /// List the built-in models
+    /// List the built-in models, and those that `models get` takes from their publishers
     List {
         /// Print JSON
         #[arg(long)]
@@ -44,6 +47,7 @@ enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
+    Get(get::Get),
     /// Convert Caffe models, PyTorch checkpoints, ONNX models and ESP-DL files to a safetensors file
     Import(Import),
     /// Export a model for other programs
@@ -160,6 +164,7 @@ impl Models {
         match self.command {
             ModelsCommand::List { json } => list(json),
             ModelsCommand::Show { model, json } => show(&model, json),
+            ModelsCommand::Get(options) => options.run(),
             ModelsCommand::Import(options) => options.run(),
             ModelsCommand::Export(options) => options.run(),
         }
@@ -182,7 +187,12 @@ fn list(json: bool) -> Result<()> {
         models.push(description);
     }
     if json {
+        models.extend(get::known());
         outln!("{:#}", Value::from(models));
+        return Ok(());
+    }
+    for model in Published::ALL {
+        outln!("{:<12} not part of the program: sphereface models get {}", model.name, model.name);
     }
     Ok(())
 }
@@ -257,11 +267,14 @@ fn views(table: &Value) -> String {
 
 /// Everything known about a model. Metadata that is JSON itself is parsed.
 fn describe(model: &str, weights: &Weights) -> Result<Value> {
+    let id = weights.id();
+    let mut metadata = weights.metadata.clone();
+    Published::add_measured(id, &mut metadata);
     let network = Network::from_metadata(&weights.metadata).with_context(|| model.to_owned())?;
     weights.expect(&network.tensors()).with_context(|| model.to_owned())?;
     let mut description = json!({
         "model": model,
-        "id": weights.id().to_string(),
+        "id": id.to_string(),
         "parameters": weights.parameters(),
         "tensors": weights.tensors.len(),
         "layers": match &network {
@@ -270,7 +283,7 @@ fn describe(model: &str, weights: &Weights) -> Result<Value> {
             Network::Mtcnn => None,
         },
     });
-    for (key, value) in &weights.metadata {
+    for (key, value) in &metadata {
         description[key] = match key.as_str() {
             "lfw" | "calibration" | "views" | "plan" => {
                 serde_json::from_str(value).unwrap_or_else(|_| value.clone().into())
@@ -350,9 +363,12 @@ impl Import {
             if imported {
                 outln!("layers: {}", text(&description, "layers"));
                 outln!("input: {}", picture(&description));
-                outln!(
-                    "It has no threshold yet: measure one with 'sphereface eval calibrate CROPS --model {destination} --record'"
-                );
+                match calibration(&description["calibration"]) {
+                    none if none.is_empty() => outln!(
+                        "It has no threshold yet: measure one with 'sphereface eval calibrate CROPS --model {destination} --record'"
+                    ),
+                    points => outln!("threshold: {points}"),
+                }
             }
         }
         Ok(())

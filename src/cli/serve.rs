@@ -102,13 +102,22 @@ impl ServeArgs {
         if let Some(made) = &made {
             tell(made);
         }
-        outln!("http://{}/", service.address());
+        if let Some(address) = service.rtsp_address() {
+            outln!("streams: rtsp://{address}/NAME");
+        }
+        outln!("{}", service.url());
+        tell_manager("READY=1");
         loop {
             match signals.next() {
                 Signal::End => break,
-                Signal::Reload => self.reload(&service),
+                Signal::Reload => {
+                    tell_manager("RELOADING=1");
+                    self.reload(&service);
+                    tell_manager("READY=1");
+                }
             }
         }
+        tell_manager("STOPPING=1");
         errln!("stopping; a second Ctrl-C stops at once");
         service.stop();
         Ok(())
@@ -194,6 +203,27 @@ fn tell(made: &NewTokens) {
         outln!("{} token: {token}", role.name());
     }
     errln!("these tokens are shown once and only their hashes are stored: save them now");
+}
+
+/// Tells the service manager how the service is, where one asked to be told (systemd's `Type=notify`).
+fn tell_manager(state: &str) {
+    #[cfg(target_os = "linux")]
+    if let Some(path) = std::env::var_os("NOTIFY_SOCKET") {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::net::{SocketAddr, UnixDatagram};
+        let address = match path.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name),
+            None => SocketAddr::from_pathname(&path),
+        };
+        let told =
+            address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
+        if let Err(error) = told {
+            errln!("warning: the service manager cannot be told {state}: {error}");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = state;
 }
 
 /// What a signal asks for.

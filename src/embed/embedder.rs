@@ -11,7 +11,7 @@ use super::{ChannelOrder, EmbedError, Embedding, Family, Network, Workspace};
 use crate::align::Crop;
 #[cfg(feature = "candle")]
 use crate::nn::together::Together;
-use crate::nn::weights::{BuiltIn, Source, Stored, all_finite};
+use crate::nn::weights::{BuiltIn, Published, Source, Stored, all_finite};
 use crate::nn::{Arithmetic, Device, Isa, ModelId, Tensor, Weights};
 
 /// Crops that go through the network together on a device; its largest maps take about 8 MB
@@ -239,7 +239,7 @@ impl Embedder {
 
     fn with(
         Head { model, mean }: Head,
-        metadata: BTreeMap<String, String>,
+        mut metadata: BTreeMap<String, String>,
         threads: usize,
         backend: impl FnOnce(&Family) -> Result<Backend, EmbedError>,
     ) -> Result<Self, EmbedError> {
@@ -253,6 +253,7 @@ impl Embedder {
         }
         let mean = mean.map(|mean| mean.data);
         let backend = backend(&family)?;
+        Published::add_measured(model, &mut metadata);
         Ok(Self { family, backend, order, mean, model, metadata, threads })
     }
 

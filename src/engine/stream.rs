@@ -6,6 +6,7 @@ use super::error::RecogniseError;
 use super::event::{Event, Presence};
 use super::face::{IdentifiedFace, LabelledFrame, TrackedFace};
 use super::observe::{self, Chunk, DecodedFrame, ObservedFrame};
+use super::region::Regions;
 use super::schedule::{DetectEvery, DetectionSchedule};
 use super::work::Work;
 use super::{Engine, Gallery};
@@ -26,11 +27,19 @@ pub struct StreamOptions {
     pub left_after_ns: u64,
     /// Whether labelled frames contain their pictures.
     pub pictures: bool,
+    /// Where faces count; the others are neither tracked nor embedded.
+    pub regions: Regions,
 }
 
 impl Default for StreamOptions {
     fn default() -> Self {
-        Self { detect_every: DetectEvery::Auto, live: true, left_after_ns: 2_000_000_000, pictures: false }
+        Self {
+            detect_every: DetectEvery::Auto,
+            live: true,
+            left_after_ns: 2_000_000_000,
+            pictures: false,
+            regions: Regions::default(),
+        }
     }
 }
 
@@ -50,6 +59,12 @@ impl StreamOptions {
     /// Sets the time out of sight after which a person has left, in nanoseconds.
     pub fn left_after_ns(mut self, nanoseconds: u64) -> Self {
         self.left_after_ns = nanoseconds;
+        self
+    }
+
+    /// Sets where faces count.
+    pub fn regions(mut self, regions: Regions) -> Self {
+        self.regions = regions;
         self
     }
 
@@ -111,6 +126,8 @@ pub struct Stream {
     decider: Decider,
     presence: Presence,
     outputs: VecDeque<Output>,
+    /// Width and height of the last frame.
+    size: (usize, usize),
     work: Work,
 }
 
@@ -128,6 +145,7 @@ impl Stream {
             decider: Decider::new(same_deg(engine, gallery), false),
             presence: Presence::new(options.left_after_ns),
             outputs: VecDeque::new(),
+            size: (0, 0),
             work: Work::default(),
             engine: engine.clone(),
             gallery: gallery.cloned(),
@@ -152,6 +170,7 @@ impl Stream {
     pub fn push(&mut self, frame: Frame) -> Result<(), RecogniseError> {
         let size = (frame.picture.width(), frame.picture.height());
         let length = observe::chunk_frames(Some(self.options.detect_every), self.options.live, size);
+        self.size = size;
         let decoded = DecodedFrame::after(&mut self.before, frame);
         if self.options.live {
             let chunk = Chunk { frames: vec![decoded], ..Chunk::default() };
@@ -213,6 +232,10 @@ impl Stream {
         let pictures = self.options.pictures;
         let mut frames: Vec<ObservedFrame> =
             searched.into_iter().map(|one| observe::follow(&mut self.follower, one, pictures)).collect();
+        let (regions, size) = (&self.options.regions, self.size);
+        for frame in &mut frames {
+            frame.faces.retain(|one| regions.keep(&one.face.bbox, size));
+        }
         self.embed(&mut frames)?;
         for mut frame in frames {
             self.work += frame.work;

@@ -34,6 +34,7 @@ pub mod search;
 mod still;
 mod templates;
 mod viewpoint;
+mod withdraw;
 
 pub use calibration::{CONFIDENCE, CalibrationError, Circumstances, MIN_STRANGERS, ThresholdCalibration};
 pub use check::{Finding, check, expected_false_matches};
@@ -113,6 +114,22 @@ pub enum GalleryError {
     /// Nobody of that name.
     #[error("nobody named {0} is enrolled: see `sphereface gallery list`")]
     Unknown(String),
+    /// A person has no still, or counter-example, of that file name.
+    #[error("{person} has no still {file}")]
+    NoSuchStill {
+        /// The person.
+        person: String,
+        /// The file name.
+        file: String,
+    },
+    /// A person without stills could never be recognised.
+    #[error("{file} is the only still of {person}: remove the person, or add another still first")]
+    OnlyStill {
+        /// The person.
+        person: String,
+        /// The file name.
+        file: String,
+    },
     /// Somebody else has that name.
     #[error("{0} is enrolled already: choose another name, or remove one of the two")]
     NameTaken(String),

@@ -8,12 +8,14 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::listen::Client;
 use super::problem::Problem;
 use super::site::{App, Site};
 use super::tokens::Role;
@@ -28,7 +30,7 @@ const QUESTIONS: [&str; 4] = ["/api/v1/recognise", "/api/v1/detect", "/api/v1/em
 fn needed(method: &Method, path: &str) -> Option<Role> {
     let reads = *method == Method::GET || *method == Method::HEAD;
     match path {
-        "/api/v1/health" | "/api/v1/session" | "/api/openapi.json" => None,
+        "/api/v1/health" | "/api/v1/ready" | "/api/v1/session" | "/api/openapi.json" => None,
         "/api/v1/changes" => Some(Role::Administrator),
         "/metrics" => Some(Role::Reader),
         // The pages hold nothing but themselves.
@@ -42,6 +44,12 @@ fn needed(method: &Method, path: &str) -> Option<Role> {
 /// Lets pass who may.
 pub(super) async fn guard(State(site): State<App>, mut request: Request, next: Next) -> Response {
     site.counts.requests.fetch_add(1, Ordering::Relaxed);
+    let client = request.extensions().get::<Client>().map(|client| client.0);
+    let per_s = site.settings().config.limits.requests_per_s;
+    if client.is_some_and(|client| !site.rates.may_ask(client, per_s, Instant::now())) {
+        site.counts.busy.fetch_add(1, Ordering::Relaxed);
+        return Problem::too_often(per_s).into_response();
+    }
     let response = match check(&site, &request) {
         Ok(role) => {
             request.extensions_mut().insert(Caller(role));
@@ -113,7 +121,9 @@ fn is_from_elsewhere(headers: &HeaderMap, method: &Method, host: &str) -> bool {
     if text("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site") {
         return true;
     }
-    if *method == Method::GET || *method == Method::HEAD {
+    // A page reads the answers of another site to no request but those of a WebSocket.
+    let socket = headers.contains_key(header::UPGRADE);
+    if (*method == Method::GET || *method == Method::HEAD) && !socket {
         return false;
     }
     let own = |origin: &str| {
@@ -181,6 +191,8 @@ mod tests {
         assert!(!from(Method::POST, &[]), "no browser");
         assert!(!from(Method::POST, &[("origin", "http://127.0.0.1:8470")]));
         assert!(!from(Method::GET, &[("origin", "http://evil.com")]), "it cannot read the answer");
+        let socket = ("upgrade", "websocket");
+        assert!(!from(Method::GET, &[socket]) && from(Method::GET, &[socket, ("origin", "http://evil.com")]));
         for origin in ["http://evil.com", "null", "http://127.0.0.1:9", "http://127.0.0.1:8470.evil.com", "x"]
         {
             assert!(from(Method::POST, &[("origin", origin)]), "{origin}");

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::config::SourceSettings;
+use super::confirm::Confirm;
 use super::sightings::{Sightings, encode};
 use super::store::Store;
 use super::turns::Turns;
 use super::{lock, now_ms};
-use crate::annotate::{Annotator, Colours, Label, Style};
-use crate::engine::{Engine, Gallery, LabelledFrame, Output, Stream, StreamOptions};
+use crate::annotate::{Annotator, Colours, Cover, Label, Redactor, Style};
+use crate::detect::BBox;
+use crate::engine::{Engine, Gallery, IdentifiedFace, LabelledFrame, Output, Stream, StreamOptions};
 use crate::media::{Frame, Input, MediaError, Picture, Reconnect, Source, SourceOptions, StopHandle};
 
 use state::State;
@@ -327,8 +329,9 @@ struct Worker {
 impl Worker {
     fn new(settings: SourceSettings, shared: Arc<Shared>, common: Arc<Common>) -> Self {
         let same_deg = common.engine.same_person_deg();
+        let confirm = Confirm::new(settings.config.confirm_frames, settings.confirm_ns);
         Self {
-            sightings: Sightings::new(&settings.config.name, Arc::clone(&common.store), same_deg),
+            sightings: Sightings::new(&settings.config.name, Arc::clone(&common.store), same_deg, confirm),
             settings,
             shared,
             common,
@@ -358,7 +361,10 @@ impl Worker {
     /// Works until the source stops, or something fails.
     fn work(&mut self) -> Result<(), String> {
         let gallery = self.take_gallery();
-        let options = StreamOptions::default().pictures(true).left_after_ns(self.settings.left_after_ns);
+        let options = StreamOptions::default()
+            .pictures(true)
+            .left_after_ns(self.settings.left_after_ns)
+            .regions(self.settings.regions.clone());
         let mut stream = Stream::new(&self.common.engine, gallery.as_ref(), options);
         while self.wait() {
             if std::mem::take(&mut lock(&self.shared.newest).other_gallery) {
@@ -416,11 +422,12 @@ impl Worker {
         while let Some(output) = stream.pull() {
             match output {
                 Output::Frame(frame) => {
-                    self.sightings.see(&frame);
+                    let told = self.sightings.see(&frame).map_err(|error| error.to_string())?;
+                    lock(&self.shared.state).events += told.len() as u64;
                     shown = Some(frame);
                 }
                 Output::Event(event) => {
-                    let told = self.sightings.tell(&event).map_err(|error| error.to_string())?;
+                    let told = self.sightings.tell(event).map_err(|error| error.to_string())?;
                     lock(&self.shared.state).events += told.len() as u64;
                 }
             }
@@ -471,6 +478,14 @@ impl Worker {
             .collect();
         let Some(picture) = frame.picture else { return };
         let mut rgb = picture.to_rgb();
+        if let Some(whom) = &self.settings.redact {
+            // Also what is probably no face: it might be one.
+            let covered = frame.faces.iter().filter(|face| whom.covers(face.name()));
+            let boxes: Vec<BBox> = covered.map(IdentifiedFace::bbox).collect();
+            // Without a method nothing is shown.
+            let Ok(redactor) = Redactor::new(Cover::Solid, Redactor::GROW) else { return };
+            redactor.draw_rgb(&mut rgb, &boxes);
+        }
         if let Some(annotator) = &self.annotator {
             annotator.draw_rgb(&mut rgb, &labels);
         }

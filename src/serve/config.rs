@@ -5,16 +5,24 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tokio_rustls::TlsAcceptor;
 use utoipa::ToSchema;
 
 use super::allow::Allowed;
+use super::outputs::{MqttConfig, MqttSettings, WebhookConfig, WebhookSettings};
+use super::rtsp_config::{RtspConfig, RtspSettings};
+use super::tls::TlsConfig;
+use crate::annotate::Whom;
 use crate::detect::{DetectorConfig, MinFace};
+use crate::engine::{Polygon, Regions};
 use crate::identify::ThresholdRequest;
 use crate::media::Input;
 
 /// The file that `--init` writes: every setting with its default.
 pub const TEMPLATE: &str = include_str!("template.toml");
 
+/// Most regions of a source of each kind.
+const MOST_AREAS: usize = 50;
 /// Longest name of a source, in characters.
 const LONGEST_NAME: usize = 64;
 
@@ -65,6 +73,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Whether a token is asked for on 127.0.0.1, too.
     pub token: bool,
+    /// Where connections are encrypted.
+    pub tls: Option<TlsConfig>,
     /// The angle below which a face is named, in degrees.
     pub threshold_deg: Option<f64>,
     /// Where inputs of sources that are added by the API must lie.
@@ -73,6 +83,15 @@ pub struct Config {
     pub retention: Retention,
     /// What a client may ask for.
     pub limits: Limits,
+    /// Videos to label.
+    pub jobs: JobLimits,
+    /// The broker that is told of events.
+    pub mqtt: Option<MqttConfig>,
+    /// Streams for recorders and players.
+    pub rtsp: Option<RtspConfig>,
+    /// Addresses that are told of events.
+    #[serde(rename = "webhook")]
+    pub webhooks: Vec<WebhookConfig>,
     /// The sources.
     #[serde(rename = "source")]
     pub sources: Vec<SourceConfig>,
@@ -85,10 +104,15 @@ impl Default for Config {
             gallery: "gallery".into(),
             data: "sphereface-data".into(),
             token: false,
+            tls: None,
             threshold_deg: None,
             allow_inputs: Vec::new(),
             retention: Retention::default(),
             limits: Limits::default(),
+            jobs: JobLimits::default(),
+            mqtt: None,
+            rtsp: None,
+            webhooks: Vec::new(),
             sources: Vec::new(),
         }
     }
@@ -126,11 +150,42 @@ pub struct Limits {
     pub requests: usize,
     /// Open streams of pictures and events at a time.
     pub streams: usize,
+    /// Open connections at a time; more are closed.
+    pub connections: usize,
+    /// Requests per second and client; more are told to come again. 0 for any number.
+    pub requests_per_s: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { body_mib: 32, megapixels: 50, pictures: 16, faces: 100, requests: 4, streams: 64 }
+        Self {
+            body_mib: 32,
+            megapixels: 50,
+            pictures: 16,
+            faces: 100,
+            requests: 4,
+            streams: 64,
+            connections: 1024,
+            requests_per_s: 100,
+        }
+    }
+}
+
+/// Which videos are labelled for clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobLimits {
+    /// Size of an uploaded video in MiB; 0 allows none.
+    pub upload_mib: u64,
+    /// Jobs with their results at a time.
+    pub most: usize,
+    /// Days after which a job that is over is deleted with its results; 0 keeps it for ever.
+    pub keep_days: u32,
+}
+
+impl Default for JobLimits {
+    fn default() -> Self {
+        Self { upload_mib: 2048, most: 20, keep_days: 7 }
     }
 }
 
@@ -158,6 +213,21 @@ pub struct SourceConfig {
     /// Seconds out of sight after which somebody has left.
     #[serde(default = "default_left_after_s")]
     pub left_after_s: f64,
+    /// Frames somebody must be seen in before they are told of.
+    #[serde(default = "default_confirm_frames")]
+    pub confirm_frames: u32,
+    /// Seconds over which they must be seen before that.
+    #[serde(default)]
+    pub confirm_s: f64,
+    /// Areas outside which faces do not count, each a list of corners (x, y) from 0 (left, top) to 1 (right, bottom).
+    #[serde(default)]
+    pub watch: Vec<Vec<[f64; 2]>>,
+    /// Areas inside which faces do not count.
+    #[serde(default)]
+    pub ignore: Vec<Vec<[f64; 2]>>,
+    /// Whose faces are covered in live pictures: `unknown`, `all`, `except:NAME,...` or `only:NAME,...`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redact: Option<String>,
     /// Whether a file begins again at its end.
     #[serde(default)]
     pub repeat: bool,
@@ -172,6 +242,11 @@ fn default_fps() -> f64 {
 
 fn default_left_after_s() -> f64 {
     5.0
+}
+
+/// Most false detections last for one frame; a third frame would cost 200 ms at the default rate.
+fn default_confirm_frames() -> u32 {
+    2
 }
 
 fn default_enabled() -> bool {
@@ -189,6 +264,11 @@ impl SourceConfig {
             gallery: None,
             threshold_deg: None,
             left_after_s: default_left_after_s(),
+            confirm_frames: default_confirm_frames(),
+            confirm_s: 0.0,
+            watch: Vec::new(),
+            ignore: Vec::new(),
+            redact: None,
             repeat: false,
             enabled: true,
         }
@@ -204,7 +284,7 @@ impl SourceConfig {
         threshold: ThresholdRequest,
     ) -> Result<SourceSettings, ConfigError> {
         let setting = |key: &str| format!("source {}: {key}", self.name);
-        check_name(&self.name)?;
+        check_name("source", &self.name)?;
         let input = Input::parse(&self.input).map_err(|error| ConfigError::Value {
             setting: setting("input"),
             value: "(as given)".into(),
@@ -216,6 +296,12 @@ impl SourceConfig {
         }
         let fps = number(setting("fps"), self.fps, 0.1, 60.0)?;
         let left_after_s = number(setting("left_after_s"), self.left_after_s, 0.5, 3600.0)?;
+        let redact = self.redact.as_deref().map(|text| {
+            text.parse::<Whom>()
+                .map_err(|error| value(setting("redact"), text.escape_debug(), error.to_string()))
+        });
+        let confirm_s = number(setting("confirm_s"), self.confirm_s, 0.0, 60.0)?;
+        number(setting("confirm_frames"), f64::from(self.confirm_frames), 1.0, 100.0)?;
         let min_face = self.min_face.as_deref().map(|text| {
             let min_face = text.parse::<MinFace>().and_then(|min_face| {
                 DetectorConfig { min_face, ..DetectorConfig::default() }.validate().map(|()| min_face)
@@ -231,6 +317,12 @@ impl SourceConfig {
             },
             fps,
             left_after_ns: (left_after_s * 1e9) as u64,
+            confirm_ns: (confirm_s * 1e9) as u64,
+            redact: redact.transpose()?,
+            regions: Regions {
+                watch: areas(setting("watch"), &self.watch)?,
+                ignore: areas(setting("ignore"), &self.ignore)?,
+            },
             input,
             config: self.clone(),
         })
@@ -254,10 +346,16 @@ pub struct SourceSettings {
     pub threshold: ThresholdRequest,
     /// Nanoseconds out of sight after which somebody has left.
     pub left_after_ns: u64,
+    /// Nanoseconds over which somebody must be seen before they are told of.
+    pub confirm_ns: u64,
+    /// Where faces count.
+    pub regions: Regions,
+    /// Whose faces are covered in live pictures.
+    pub redact: Option<Whom>,
 }
 
 /// A configuration, checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// As it is written.
     pub config: Config,
@@ -269,6 +367,15 @@ pub struct Settings {
     pub allowed: Allowed,
     /// The sources.
     pub sources: Vec<SourceSettings>,
+    /// Addresses that are told of events.
+    pub webhooks: Vec<WebhookSettings>,
+    /// The broker that is told of events.
+    pub mqtt: Option<MqttSettings>,
+    /// Streams for recorders and players.
+    #[cfg_attr(not(feature = "rtsp"), expect(dead_code, reason = "nobody serves them"))]
+    pub(super) rtsp: Option<RtspSettings>,
+    /// What encrypts connections.
+    pub(super) tls: Option<TlsAcceptor>,
 }
 
 impl Config {
@@ -291,6 +398,12 @@ impl Config {
     fn anchor(&mut self, folder: &Path) {
         for path in [&mut self.gallery, &mut self.data] {
             *path = folder.join(&*path);
+        }
+        for path in self.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]) {
+            *path = folder.join(&*path);
+        }
+        if let Some(ca) = self.mqtt.as_mut().and_then(|mqtt| mqtt.ca.as_mut()) {
+            *ca = folder.join(&*ca);
         }
         for source in &mut self.sources {
             source.gallery = source.gallery.take().map(|gallery| folder.join(gallery));
@@ -318,6 +431,8 @@ impl Config {
             None => ThresholdRequest::Default,
         };
         self.limits.check()?;
+        whole("jobs.upload_mib".into(), self.jobs.upload_mib, 0, 1 << 20)?;
+        whole("jobs.most".into(), self.jobs.most as u64, 1, 10_000)?;
         let mut names = BTreeSet::new();
         let mut sources = Vec::new();
         for source in &self.sources {
@@ -327,7 +442,18 @@ impl Config {
             sources.push(source.settings(&self.gallery, threshold)?);
         }
         let allowed = Allowed::new(&self.allow_inputs)?;
-        Ok(Settings { listen, threshold, allowed, sources, config: self })
+        let mut webhooks: Vec<WebhookSettings> = Vec::new();
+        for webhook in &self.webhooks {
+            if webhooks.iter().any(|other| other.config.name == webhook.name) {
+                let reason = "give each webhook a name of its own".to_owned();
+                return Err(value("name of a webhook".into(), webhook.name.escape_debug(), reason));
+            }
+            webhooks.push(webhook.settings()?);
+        }
+        let mqtt = self.mqtt.as_ref().map(MqttConfig::settings).transpose()?;
+        let rtsp = self.rtsp.as_ref().map(RtspConfig::settings).transpose()?;
+        let tls = self.tls.as_ref().map(TlsConfig::acceptor).transpose()?;
+        Ok(Settings { listen, threshold, allowed, sources, webhooks, mqtt, rtsp, tls, config: self })
     }
 }
 
@@ -340,17 +466,20 @@ impl Limits {
             ("faces", self.faces as u64, 10_000),
             ("requests", self.requests as u64, 1000),
             ("streams", self.streams as u64, 10_000),
+            ("connections", self.connections as u64, 100_000),
         ];
         for (name, number, most) in all {
-            if !(1..=most).contains(&number) {
-                return Err(value(
-                    format!("limits.{name}"),
-                    number,
-                    format!("give a number from 1 to {most}"),
-                ));
-            }
+            whole(format!("limits.{name}"), number, 1, most)?;
         }
+        whole("limits.requests_per_s".into(), self.requests_per_s.into(), 0, 100_000)?;
         Ok(())
+    }
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Of the rest parts are secret.
+        f.debug_struct("Settings").field("listen", &self.listen).finish_non_exhaustive()
     }
 }
 
@@ -362,16 +491,34 @@ impl Settings {
 }
 
 /// Names are parts of addresses.
-fn check_name(name: &str) -> Result<(), ConfigError> {
+pub(super) fn check_name(what: &str, name: &str) -> Result<(), ConfigError> {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     if plain && !name.is_empty() && !name.starts_with('.') && name.len() <= LONGEST_NAME {
         return Ok(());
     }
     let reason = format!("use letters, digits, - and _, at most {LONGEST_NAME}");
-    Err(value("name of a source".into(), name.escape_debug(), reason))
+    Err(value(format!("name of a {what}"), name.escape_debug(), reason))
 }
 
-fn number(setting: String, given: f64, low: f64, high: f64) -> Result<f64, ConfigError> {
+fn areas(setting: String, all: &[Vec<[f64; 2]>]) -> Result<Vec<Polygon>, ConfigError> {
+    let area = |corners: &Vec<[f64; 2]>| {
+        Polygon::new(corners)
+            .map_err(|error| value(setting.clone(), format!("{corners:?}"), error.to_string()))
+    };
+    match all.len() <= MOST_AREAS {
+        true => all.iter().map(area).collect(),
+        false => Err(value(setting, all.len(), format!("give at most {MOST_AREAS} regions"))),
+    }
+}
+
+fn whole(setting: String, given: u64, low: u64, high: u64) -> Result<u64, ConfigError> {
+    match (low..=high).contains(&given) {
+        true => Ok(given),
+        false => Err(value(setting, given, format!("give a number from {low} to {high}"))),
+    }
+}
+
+pub(super) fn number(setting: String, given: f64, low: f64, high: f64) -> Result<f64, ConfigError> {
     match (low..=high).contains(&given) {
         true => Ok(given),
         false => Err(value(setting, given, format!("give a number from {low} to {high}"))),
@@ -409,9 +556,17 @@ mod tests {
             .collect::<Vec<_>>()
             .join("\n");
         let all: Config = toml::from_str(&all).unwrap();
-        assert_eq!(all.sources.len(), 2, "examples");
+        assert_eq!((all.sources.len(), all.webhooks.len()), (2, 1), "examples");
+        let made = WebhookConfig::new(&all.webhooks[0].name, &all.webhooks[0].url, &all.webhooks[0].secret);
+        assert_eq!(all.webhooks[0], made);
+        assert_eq!(all.mqtt, Some(MqttConfig::new(&all.mqtt.as_ref().unwrap().url)));
         assert_eq!(all.sources[1].fps, default_fps());
         assert_eq!(all.sources[1].left_after_s, default_left_after_s());
+        assert_eq!(
+            (all.sources[1].confirm_frames, all.sources[1].confirm_s),
+            (default_confirm_frames(), 0.0)
+        );
+        assert!(all.sources[1].watch.is_empty() && all.sources[1].ignore.is_empty());
         all.settings().unwrap();
     }
 
@@ -427,6 +582,12 @@ mod tests {
         assert_eq!(settings.sources[0].gallery, folder.path().join("staff"));
     }
 
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    fn webhook(url: &str, secret: &str) -> String {
+        format!("[[webhook]]\nname = \"home\"\nurl = \"{url}\"\nsecret = \"{secret}\"\n")
+    }
+
     #[test]
     fn nonsense_is_refused_with_a_reason() {
         let source = |more: &str| format!("[[source]]\nname = \"a\"\ninput = \"a.mp4\"\n{more}");
@@ -435,9 +596,20 @@ mod tests {
             ("listen = \"here\"".into(), "an address and a port"),
             ("threshold_deg = 200.0".into(), "threshold_deg"),
             ("[limits]\nfaces = 0".into(), "1 to 10000"),
+            ("[limits]\nconnections = 0".into(), "1 to 100000"),
+            ("[limits]\nrequests_per_s = 999999".into(), "0 to 100000"),
+            ("[tls]\ncertificate = \"a.pem\"".into(), "missing field `key`"),
+            ("[tls]\ncertificate = \"a.pem\"\nkey = \"b.pem\"".into(), "a.pem"),
+            ("[jobs]\nmost = 0".into(), "1 to 10000"),
+            ("[jobs]\nupload_mib = 9999999".into(), "0 to 1048576"),
             (source("fps = 0.0"), "0.1 to 60"),
             (source("fps = nan"), "0.1 to 60"),
             (source("left_after_s = -1.0"), "0.5 to 3600"),
+            (source("confirm_frames = 0"), "1 to 100"),
+            (source("redact = \"strangers\""), "write all, unknown"),
+            (source("watch = [[[0, 0], [1, 1]]]"), "3 to 100 corners"),
+            (source("ignore = [[[0, 0], [1, 1], [0, 360]]]"), "from 0 to 1"),
+            (source("confirm_s = 61.0"), "0 to 60"),
             (source("min_face = \"big\""), "not a face size"),
             (source("min_face = \"2px\""), "at least"),
             (source("colour = 1"), "unknown field"),
@@ -446,9 +618,46 @@ mod tests {
             ("[[source]]\nname = \"a\"\ninput = \"a.jpg\"".into(), "it is a still"),
             (source(&source("")), "two sources are named a"),
             ("allow_inputs = [\"gst:\"]".into(), "allow_inputs"),
+            (webhook("ftp://x/", SECRET), "http:// or https://"),
+            (webhook("http://user:word@x/", SECRET), "without a user"),
+            (webhook("http:///x", SECRET), "http:// or https://"),
+            (webhook("http://x/", "whsec_short"), "openssl rand"),
+            (webhook("http://x/", "password"), "whsec_"),
+            (webhook("http://x/", SECRET) + "timeout_s = 0.0", "0.5 to 60"),
+            (webhook("http://x/", SECRET) + "give_up_after_h = 0.0", "0.1 to 8760"),
+            (webhook("http://x/", SECRET) + "events = [\"came\"]", "unknown variant"),
+            (webhook("http://x/", SECRET) + &webhook("http://y/", SECRET), "a name of its own"),
+            ("[mqtt]\nurl = \"http://x\"".into(), "mqtt:// or mqtts://"),
+            ("[mqtt]\nurl = \"mqtt://x\"\ntopic = \"a/#\"".into(), "without +, # and spaces"),
+            ("[mqtt]\nurl = \"mqtt://x\"\nca = \"ca.pem\"".into(), "mqtts://"),
+            ("[mqtt]\nurl = \"mqtts://x\"\nca = \"missing.pem\"".into(), "missing.pem"),
         ] {
             let error = settings(&text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[cfg(not(feature = "rtsp"))]
+    #[test]
+    fn streams_are_refused_by_a_program_that_serves_none() {
+        let error = settings("[rtsp]\n").unwrap_err().to_string();
+        assert!(error.contains("--features rtsp"), "{error}");
+    }
+
+    #[cfg(feature = "rtsp")]
+    #[test]
+    fn streams_that_others_can_reach_ask_for_a_password() {
+        let anywhere = "[rtsp]\nlisten = \"0.0.0.0:8554\"\n";
+        let login = "user = \"recorder\"\npassword = \"long enough\"\n";
+        assert!(settings("[rtsp]\n").is_ok() && settings(&format!("{anywhere}{login}")).is_ok());
+        for wrong in [
+            anywhere.to_owned(),
+            format!("{anywhere}user = \"recorder\"\n"),
+            format!("{anywhere}user = \"recorder\"\npassword = \"short\"\n"),
+            format!("{anywhere}user = \"a:b\"\npassword = \"long enough\"\n"),
+            "[rtsp]\nlisten = \"here\"\n".into(),
+        ] {
+            assert!(settings(&wrong).unwrap_err().to_string().contains("rtsp."), "{wrong}");
         }
     }
 

@@ -31,6 +31,10 @@ pub enum ServeError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Streams cannot be served.
+    #[cfg(feature = "rtsp")]
+    #[error("streams cannot be served: {0}")]
+    Rtsp(String),
     /// No threads.
     #[error("the service cannot start its threads: {0}")]
     Threads(std::io::Error),

@@ -12,7 +12,12 @@
 //! | `turns` | who computes next: every source in its turn |
 //! | `galleries` | snapshots of the galleries, swapped under running sources when somebody is enrolled |
 //! | `sightings` | what a stream tells, as events with the best picture and the reason |
+//! | `confirm` | somebody is told of once they were seen often enough |
+//! | `jobs` | videos that are labelled in the background |
+//! | `outputs` | events as signed webhooks and on an MQTT broker |
+//! | `rtsp` | labelled pictures as streams, with the feature of that name |
 //! | [`store`] | events, strangers, tokens and added sources in SQLite |
+//! | `listen`, `rates`, `tls` | connections in: how many, how fast, encrypted |
 //! | `access` | who may: tokens, origin, host |
 //! | `api`, `pages` | requests in, answers out |
 //!
@@ -24,22 +29,37 @@ mod api;
 mod camera;
 mod cameras;
 mod config;
+mod confirm;
 mod error;
+mod follow;
 mod galleries;
+mod jobs;
+mod listen;
+mod outputs;
 mod pages;
 mod problem;
+mod rates;
+#[cfg(feature = "rtsp")]
+mod rtsp;
+mod rtsp_config;
 mod service;
 mod sightings;
 mod site;
 pub mod store;
+mod tls;
 mod tokens;
 mod turns;
 mod why;
 
 pub use api::description;
-pub use config::{Config, ConfigError, Limits, Retention, Settings, SourceConfig, SourceSettings, TEMPLATE};
+pub use config::{
+    Config, ConfigError, JobLimits, Limits, Retention, Settings, SourceConfig, SourceSettings, TEMPLATE,
+};
 pub use error::ServeError;
-pub use service::{Service, ServiceOptions};
+pub use outputs::{MqttConfig, MqttSettings, WebhookConfig, WebhookSettings};
+pub use rtsp_config::{RtspConfig, RtspSettings};
+pub use service::{Figures, Service, ServiceOptions, SourceFigures};
+pub use tls::TlsConfig;
 pub use tokens::{NewTokens, Role};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

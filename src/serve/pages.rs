@@ -7,15 +7,22 @@ use axum::routing::get;
 use super::site::App;
 
 /// Path, kind and content of every file.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 16] = [
     ("/", "text/html; charset=utf-8", include_str!("pages/index.html")),
     ("/people", "text/html; charset=utf-8", include_str!("pages/people.html")),
     ("/strangers", "text/html; charset=utf-8", include_str!("pages/strangers.html")),
     ("/events", "text/html; charset=utf-8", include_str!("pages/events.html")),
+    ("/doubts", "text/html; charset=utf-8", include_str!("pages/doubts.html")),
+    ("/videos", "text/html; charset=utf-8", include_str!("pages/videos.html")),
+    ("/sources", "text/html; charset=utf-8", include_str!("pages/sources.html")),
+    ("/threshold", "text/html; charset=utf-8", include_str!("pages/threshold.html")),
     ("/login", "text/html; charset=utf-8", include_str!("pages/login.html")),
     ("/style.css", "text/css; charset=utf-8", include_str!("pages/style.css")),
     ("/common.js", "text/javascript; charset=utf-8", include_str!("pages/common.js")),
     ("/pages.js", "text/javascript; charset=utf-8", include_str!("pages/pages.js")),
+    ("/review.js", "text/javascript; charset=utf-8", include_str!("pages/review.js")),
+    ("/videos.js", "text/javascript; charset=utf-8", include_str!("pages/videos.js")),
+    ("/sources.js", "text/javascript; charset=utf-8", include_str!("pages/sources.js")),
     ("/icon.svg", "image/svg+xml", include_str!("pages/icon.svg")),
 ];
 

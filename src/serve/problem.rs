@@ -61,6 +61,12 @@ impl Problem {
         Self { retry_after_s: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
+    /// A client asks too often.
+    pub fn too_often(per_s: u32) -> Self {
+        let detail = format!("more than {per_s} requests per second: retry later");
+        Self { retry_after_s: Some(1), ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail) }
+    }
+
     /// A failure that is no fault of the client's: what it was is in the log, and no path is told.
     pub fn inside(error: &dyn std::error::Error) -> Self {
         let mut text = error.to_string();
@@ -122,7 +128,10 @@ impl From<GalleryError> for Problem {
     fn from(error: GalleryError) -> Self {
         let status = match &error {
             GalleryError::Name { .. } => StatusCode::BAD_REQUEST,
-            GalleryError::EnrolledAs { .. } | GalleryError::NameTaken(_) => StatusCode::CONFLICT,
+            GalleryError::EnrolledAs { .. } | GalleryError::NameTaken(_) | GalleryError::OnlyStill { .. } => {
+                StatusCode::CONFLICT
+            }
+            GalleryError::NoSuchStill { .. } => StatusCode::NOT_FOUND,
             GalleryError::Unknown(name) => {
                 return Self::not_found(format!("nobody named {name} is enrolled"));
             }

@@ -1,5 +1,6 @@
 //! A service, running.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -8,15 +9,18 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use super::camera::Common;
+use super::camera::{Common, Phase};
 use super::cameras::{Cameras, wanted};
 use super::config::Settings;
 use super::galleries::Galleries;
+use super::jobs::Jobs;
+use super::outputs::Outputs;
+use super::rates::Rates;
 use super::site::{Counts, Site};
 use super::store::Store;
 use super::tokens::{NewTokens, Tokens};
 use super::turns::Turns;
-use super::{ServeError, api, lock, now_ms};
+use super::{ServeError, listen, lock, now_ms};
 use crate::annotate::{Annotator, Style};
 use crate::engine::Engine;
 use crate::nn::{Device, DeviceChoice, Isa};
@@ -50,6 +54,32 @@ impl ServiceOptions {
     }
 }
 
+/// How the sources of a service do.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Figures {
+    /// Each source, by name.
+    pub sources: BTreeMap<String, SourceFigures>,
+    /// Events in the store.
+    pub events: u64,
+    /// Sources that named each person.
+    pub named: BTreeMap<String, usize>,
+}
+
+/// How a source does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SourceFigures {
+    /// Whether frames come.
+    pub running: bool,
+    /// Frames that were answered.
+    pub frames: u64,
+    /// Frames left out because newer ones came meanwhile.
+    pub left_out: u64,
+    /// Median of the time from the arrival of a frame to the end of its events over the last frames, in milliseconds.
+    pub delay_ms: Option<f64>,
+    /// The time that 95 % stay below.
+    pub delay_95_ms: Option<f64>,
+}
+
 /// Sources, API and pages, running until it is stopped.
 pub struct Service {
     site: Arc<Site>,
@@ -57,6 +87,9 @@ pub struct Service {
     address: SocketAddr,
     end: watch::Sender<bool>,
     server: JoinHandle<()>,
+    jobs: std::thread::JoinHandle<()>,
+    #[cfg(feature = "rtsp")]
+    rtsp: Option<super::rtsp::Rtsp>,
 }
 
 impl Service {
@@ -85,16 +118,35 @@ impl Service {
         let site = Arc::new(site(settings, options, store, tokens, ending)?);
         // An answer that fails is better found out about before anybody asks.
         site.gallery()?;
-        site.cameras.set_all(&sources)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(ANSWERING_THREADS)
             .thread_name("answer")
             .enable_all()
             .build()
             .map_err(ServeError::Threads)?;
-        let server = runtime.spawn(answer(listener, Arc::clone(&site)));
+        // Before the first event.
+        Outputs::start(&site, &site.settings(), runtime.handle())?;
+        site.cameras.set_all(&sources)?;
+        let server = runtime.spawn(listen::answer(listener, Arc::clone(&site)));
         runtime.spawn(sweep(Arc::clone(&site)));
-        Ok((Self { site, runtime, address, end, server }, made))
+        #[cfg(feature = "rtsp")]
+        let rtsp = {
+            let settings = site.settings();
+            let start = |rtsp| super::rtsp::Rtsp::start(&site, rtsp, runtime.handle());
+            settings.rtsp.as_ref().map(start).transpose().map_err(ServeError::Rtsp)?
+        };
+        let jobs = Jobs::start(&site)?;
+        let service = Self {
+            site,
+            runtime,
+            address,
+            end,
+            server,
+            jobs,
+            #[cfg(feature = "rtsp")]
+            rtsp,
+        };
+        Ok((service, made))
     }
 
     /// Where it listens.
@@ -102,14 +154,49 @@ impl Service {
         self.address
     }
 
+    /// Where its pages are.
+    pub fn url(&self) -> String {
+        let scheme = if lock(&self.site.tls).is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/", self.address)
+    }
+
+    /// Where the streams of its sources are, if it serves them: `rtsp://ADDRESS/NAME`.
+    pub fn rtsp_address(&self) -> Option<SocketAddr> {
+        #[cfg(feature = "rtsp")]
+        return self.rtsp.as_ref().map(super::rtsp::Rtsp::address);
+        #[cfg(not(feature = "rtsp"))]
+        None
+    }
+
+    /// How its sources do.
+    pub fn figures(&self) -> Figures {
+        let sources = self.site.cameras.states().into_iter().map(|(config, state)| {
+            let [frames, left_out, _] = state.counts();
+            let (_, delay_ms, delay_95_ms) = state.pace();
+            let running = state.phase() == Phase::Running;
+            (config.name, SourceFigures { running, frames, left_out, delay_ms, delay_95_ms })
+        });
+        let (events, named) = self.site.store.tally().unwrap_or_default();
+        Figures { sources: sources.collect(), events, named }
+    }
+
     /// Goes on with other settings: sources, gallery, limits of pictures and retention. Where it listens and keeps its
-    /// data stays as it is, and so do the numbers of requests and streams at a time.
+    /// data stays as it is, and so do the numbers of requests, streams and connections at a time, and whether connections are
+    /// encrypted.
     ///
     /// # Errors
     /// When a gallery cannot be used.
     pub fn reload(&self, settings: Settings) -> Result<(), ServeError> {
         let sources = wanted(&settings, &self.site.store)?;
-        *lock(&self.site.settings) = Arc::new(settings);
+        // Whether connections are encrypted stays as it is; by which certificate does not.
+        if lock(&self.site.tls).is_some() && settings.tls.is_some() {
+            lock(&self.site.tls).clone_from(&settings.tls);
+        }
+        let before = std::mem::replace(&mut *lock(&self.site.settings), Arc::new(settings));
+        let now = self.site.settings();
+        if (&before.config.webhooks, &before.config.mqtt) != (&now.config.webhooks, &now.config.mqtt) {
+            Outputs::start(&self.site, &now, self.runtime.handle())?;
+        }
         self.site.galleries.renew(None)?;
         self.site.cameras.renew_galleries(None)?;
         self.site.cameras.set_all(&sources)?;
@@ -120,12 +207,20 @@ impl Service {
     pub fn stop(self) {
         // Nobody may listen any more.
         let _ = self.end.send(true);
+        self.site.jobs.stop();
         let server = self.server;
         let ended = self.runtime.block_on(async { tokio::time::timeout(END_LIMIT, server).await });
         if ended.is_err() {
             tracing::warn!("requests were still open after {} s and are cut off", END_LIMIT.as_secs());
         }
+        #[cfg(feature = "rtsp")]
+        self.rtsp.into_iter().for_each(super::rtsp::Rtsp::stop);
         self.site.cameras.remove_all();
+        // A thread that panicked has nothing more to say.
+        let _ = self.jobs.join();
+        let outputs = self.site.outputs.end();
+        // A webhook that does not answer is told at the next start.
+        let _ = self.runtime.block_on(async { tokio::time::timeout(END_LIMIT, outputs).await });
         self.runtime.shutdown_timeout(END_LIMIT);
     }
 }
@@ -149,8 +244,11 @@ fn site(
     let galleries = Arc::new(Galleries::new(&engine));
     let common = Common { engine: engine.clone(), turns: Arc::clone(&turns), store: Arc::clone(&store) };
     let limits = settings.config.limits;
+    let data = settings.config.data.clone();
     Ok(Site {
         cameras: Cameras::new(common, Arc::clone(&galleries), device),
+        tls: Mutex::new(settings.tls.clone()),
+        rates: Rates::default(),
         settings: Mutex::new(Arc::new(settings)),
         engine,
         galleries,
@@ -162,24 +260,9 @@ fn site(
         started: Instant::now(),
         ending,
         counts: Counts::default(),
+        outputs: Outputs::default(),
+        jobs: Jobs::new(&data),
     })
-}
-
-/// Answers requests until the service ends.
-async fn answer(listener: TcpListener, site: Arc<Site>) {
-    let mut ending = site.ending.clone();
-    let ended = async move {
-        // It ends as well when nobody is there any more to say so.
-        let _ = ending.wait_for(|ending| *ending).await;
-    };
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!("the service cannot listen: {error}"),
-    };
-    let served = axum::serve(listener, api::router(site)).with_graceful_shutdown(ended).await;
-    if let Err(error) = served {
-        tracing::error!("the service cannot answer any more: {error}");
-    }
 }
 
 /// Deletes what is too old, now and then.
@@ -187,10 +270,13 @@ async fn sweep(site: Arc<Site>) {
     let mut every = tokio::time::interval(SWEEP_EVERY);
     loop {
         every.tick().await;
-        let swept =
-            site.wait_for(|site| Ok(site.store.sweep(site.settings().config.retention, now_ms())?)).await;
-        if let Ok(gone @ 1..) = swept {
-            tracing::info!("{gone} events and strangers were too old and are deleted");
+        let swept = site.wait_for(|site| {
+            let config = &site.settings().config;
+            let events = site.store.sweep(config.retention, now_ms())?;
+            Ok(events + site.jobs.sweep(&site.store, config.jobs.keep_days, now_ms())?)
+        });
+        if let Ok(gone @ 1..) = swept.await {
+            tracing::info!("{gone} events, strangers and jobs were too old and are deleted");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use image::RgbImage;
 
+use super::confirm::Confirm;
 use super::now_ms;
 use super::store::{Event, Kind, NewEvent, NewSight, Store, StoreError, StrangerPicture, Subject};
 use super::why::why;
@@ -32,6 +33,7 @@ pub(super) struct Sightings {
     best: BTreeMap<Who, Best>,
     /// The stream's numbers of strangers, and those of the store.
     strangers: BTreeMap<u32, i64>,
+    confirm: Confirm,
     swept_ns: u64,
 }
 
@@ -48,8 +50,9 @@ struct Best {
 }
 
 impl Sightings {
-    /// Nobody is in sight. Strangers nearer than `same_deg` degrees are the same.
-    pub fn new(source: &str, store: Arc<Store>, same_deg: Option<f64>) -> Self {
+    /// Nobody is in sight. Strangers nearer than `same_deg` degrees are the same, and `confirm` says when somebody is
+    /// told of.
+    pub fn new(source: &str, store: Arc<Store>, same_deg: Option<f64>, confirm: Confirm) -> Self {
         Self {
             source: source.to_owned(),
             store,
@@ -58,6 +61,7 @@ impl Sightings {
             people: BTreeSet::new(),
             best: BTreeMap::new(),
             strangers: BTreeMap::new(),
+            confirm,
             swept_ns: 0,
         }
     }
@@ -71,16 +75,30 @@ impl Sightings {
     /// Another stream goes on: its numbers of strangers are others.
     pub fn forget_numbers(&mut self) {
         self.strangers.clear();
+        self.confirm.clear();
         self.best.retain(|who, _| matches!(who, Who::Named(_)));
     }
 
     /// The number that the store has for a stranger of the stream.
     pub fn number(&self, stranger: u32) -> Option<i64> {
-        self.strangers.get(&stranger).copied()
+        self.strangers.get(&stranger).map(|id| self.store.resolve(*id))
     }
 
-    /// Looks at the faces of a frame, which comes with its picture.
-    pub fn see(&mut self, frame: &LabelledFrame) {
+    /// Looks at the faces of a frame, which comes with its picture; says what was recorded because it confirms it.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn see(&mut self, frame: &LabelledFrame) -> Result<Vec<Arc<Event>>, StoreError> {
+        self.look(frame);
+        let mut recorded = Vec::new();
+        for event in self.confirm.see(frame) {
+            recorded.extend(self.settle(&event)?);
+        }
+        Ok(recorded)
+    }
+
+    /// Keeps the best view of everybody.
+    fn look(&mut self, frame: &LabelledFrame) {
         let mut rgb: Option<RgbImage> = None;
         for face in frame.faces.iter().filter(|face| !face.transient) {
             let Some(who) = face.who() else { continue };
@@ -133,15 +151,34 @@ impl Sightings {
         }
     }
 
-    /// Records what happened; says what was recorded.
+    /// Records what happened, once it is confirmed; says what was recorded.
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn tell(&mut self, event: &engine::Event) -> Result<Vec<Arc<Event>>, StoreError> {
+    pub fn tell(&mut self, event: engine::Event) -> Result<Vec<Arc<Event>>, StoreError> {
+        if let EventKind::Renamed { from } = &event.kind {
+            self.inherit(from, &event.who);
+        }
+        let verdict = self.confirm.take(event);
+        if let Some(who) = &verdict.never {
+            self.best.remove(who);
+        }
+        if let Some((from, to)) = &verdict.back {
+            self.inherit(from, to);
+        }
+        let mut recorded = Vec::new();
+        for event in &verdict.told {
+            recorded.extend(self.settle(event)?);
+        }
+        Ok(recorded)
+    }
+
+    /// Records what is certain.
+    fn settle(&mut self, event: &engine::Event) -> Result<Vec<Arc<Event>>, StoreError> {
         match &event.kind {
             EventKind::Appeared => {
                 self.count_visit(&event.who)?;
-                let subject = self.subject(&event.who)?;
+                let Some(subject) = self.subject(&event.who)? else { return Ok(Vec::new()) };
                 let appeared = self.record(Kind::Appeared, event, subject.clone(), None)?;
                 match subject {
                     Subject::Stranger(_) => Ok(vec![appeared]),
@@ -154,7 +191,10 @@ impl Sightings {
                     self.best.remove(&event.who);
                     return Ok(Vec::new());
                 }
-                let subject = self.subject(&event.who)?;
+                let Some(subject) = self.subject(&event.who)? else {
+                    self.best.remove(&event.who);
+                    return Ok(Vec::new());
+                };
                 if let (Subject::Stranger(number), Some(best)) = (&subject, self.best.get(&event.who)) {
                     self.store.see_stranger(*number, &best.sight(&self.source))?;
                 }
@@ -189,7 +229,6 @@ impl Sightings {
     }
 
     fn renamed(&mut self, event: &engine::Event, from: &Who) -> Result<Option<Arc<Event>>, StoreError> {
-        self.inherit(from, &event.who);
         let was = match from {
             Who::Named(name) if self.people.contains(name) => Some(Subject::Person(name.clone())),
             // Somebody deleted them: nothing of them is kept, not even that it was them.
@@ -197,7 +236,7 @@ impl Sightings {
             Who::Stranger(number) => self.number(*number).map(Subject::Stranger),
             Who::Transient => None,
         };
-        let subject = self.subject(&event.who)?;
+        let Some(subject) = self.subject(&event.who)? else { return Ok(None) };
         // Two numbers of the stream may be one stranger of the store.
         if was.as_ref() == Some(&subject) {
             return Ok(None);
@@ -229,6 +268,10 @@ impl Sightings {
         was: Option<Subject>,
     ) -> Result<Arc<Event>, StoreError> {
         let best = self.best.get(&event.who);
+        let margin_deg = match &subject {
+            Subject::Person(_) => best.and_then(|best| margin_deg(&best.identification, self.threshold_deg?)),
+            Subject::Stranger(_) => None,
+        };
         self.store.record(&NewEvent {
             time_ms: best.map_or_else(now_ms, |best| best.time_ms),
             kind,
@@ -236,25 +279,27 @@ impl Sightings {
             subject,
             was,
             angle_deg: event.angle_deg,
+            margin_deg,
             why: why(best.map_or(&Identification::UNKNOWN, |best| &best.identification), self.threshold_deg),
             picture: best.map(|best| jpeg(&best.portrait)),
         })
     }
 
-    /// Whom the store takes somebody for; a stranger nobody has seen before gets a number.
-    fn subject(&mut self, who: &Who) -> Result<Subject, StoreError> {
+    /// Whom the store takes somebody for; a stranger nobody has seen before gets a number. `None` for what is no person.
+    fn subject(&mut self, who: &Who) -> Result<Option<Subject>, StoreError> {
         let number = match who {
-            Who::Named(name) => return Ok(Subject::Person(name.clone())),
+            Who::Named(name) => return Ok(Some(Subject::Person(name.clone()))),
             Who::Stranger(number) => *number,
             Who::Transient => 0,
         };
-        if let Some(&known) = self.strangers.get(&number)
+        let known = self.number(number);
+        if let Some(known) = known
             && self.store.stranger(known)?.is_some()
         {
-            return Ok(Subject::Stranger(known));
+            return Ok(Some(Subject::Stranger(known)));
         }
         let Some(best) = self.best.get(who) else {
-            return Ok(Subject::Stranger(self.strangers.get(&number).copied().unwrap_or_default()));
+            return Ok(Some(Subject::Stranger(known.unwrap_or_default())));
         };
         let sight = best.sight(&self.source);
         let others: Vec<i64> = self.in_sight().collect();
@@ -265,12 +310,15 @@ impl Sightings {
         let id = match like {
             Some(id) => {
                 self.store.stranger_came(id, &self.source, sight.time_ms)?;
+                if self.store.is_ignored(id)? {
+                    return Ok(None);
+                }
                 id
             }
             None => self.store.add_stranger(&sight)?,
         };
         self.strangers.insert(number, id);
-        Ok(Subject::Stranger(id))
+        Ok(Some(Subject::Stranger(id)))
     }
 
     /// Strangers who are in sight with a number of the store.
@@ -303,6 +351,12 @@ impl Best {
             picture: StrangerPicture { jpeg: encode(&picture, PICTURE_QUALITY), face },
         }
     }
+}
+
+/// How far below the threshold the angle lies that gave a name, in degrees.
+fn margin_deg(identification: &Identification, threshold_deg: f64) -> Option<f32> {
+    let nearest = identification.nearest.as_ref()?;
+    Some(threshold_deg as f32 - nearest.handicap_deg - nearest.angle_deg)
 }
 
 fn jpeg(portrait: &RgbImage) -> Vec<u8> {
@@ -381,14 +435,24 @@ mod tests {
     fn world() -> World {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path()).unwrap());
-        let mut sightings = Sightings::new("door", Arc::clone(&store), Some(SAME_DEG));
+        let mut sightings = Sightings::new("door", Arc::clone(&store), Some(SAME_DEG), Confirm::new(1, 0));
         sightings.people.insert("Ada".into());
         World { sightings, store, _folder: folder }
     }
 
     impl World {
         fn tell(&mut self, kind: EventKind, who: &Who) -> Vec<String> {
-            let told = self.sightings.tell(&event(kind, who)).unwrap();
+            let told = self.sightings.tell(event(kind, who)).unwrap();
+            Self::lines(&told)
+        }
+
+        /// Shows a frame; what it confirmed.
+        fn see(&mut self, index: u64, who: &Who) -> Vec<String> {
+            let told = self.sightings.see(&frame(index, who, 60.0, 0.0)).unwrap();
+            Self::lines(&told)
+        }
+
+        fn lines(told: &[Arc<Event>]) -> Vec<String> {
             let one = |event: &Arc<Event>| match &event.was {
                 Some(was) => format!("{} {}, was {was}", event.who, event.kind),
                 None => format!("{} {}", event.who, event.kind),
@@ -406,21 +470,21 @@ mod tests {
     fn a_stranger_who_turns_out_to_be_somebody_is_told_with_the_best_view_so_far() {
         let mut world = world();
         let (stranger, ada) = (Who::Stranger(7), Who::Named("Ada".into()));
-        world.sightings.see(&frame(0, &stranger, 50.0, 0.0));
+        world.sightings.see(&frame(0, &stranger, 50.0, 0.0)).unwrap();
         assert_eq!(world.tell(EventKind::Appeared, &stranger), ["Unknown 1 appeared"]);
         assert_eq!(world.sightings.number(7), Some(1), "numbers are the store's");
         let small = world.width_of_last_picture();
-        world.sightings.see(&frame(1, &stranger, 80.0, 0.0));
-        world.sightings.see(&frame(2, &ada, 60.0, 0.0));
+        world.sightings.see(&frame(1, &stranger, 80.0, 0.0)).unwrap();
+        world.sightings.see(&frame(2, &ada, 60.0, 0.0)).unwrap();
         let renamed = EventKind::Renamed { from: stranger };
         assert_eq!(world.tell(renamed, &ada), ["Ada recognised, was Unknown 1"]);
         assert!(world.width_of_last_picture() > small, "the view of the second frame");
         assert_eq!(world.tell(EventKind::Left, &ada), ["Ada left"]);
         assert!(world.sightings.best.is_empty());
-        world.sightings.see(&frame(9, &ada, 60.0, 0.0));
+        world.sightings.see(&frame(9, &ada, 60.0, 0.0)).unwrap();
         assert_eq!(world.tell(EventKind::Appeared, &ada), ["Ada appeared", "Ada recognised"]);
         let renamed = EventKind::Renamed { from: ada };
-        world.sightings.see(&frame(10, &Who::Stranger(8), 60.0, 90.0));
+        world.sightings.see(&frame(10, &Who::Stranger(8), 60.0, 90.0)).unwrap();
         assert_eq!(world.tell(renamed, &Who::Stranger(8)), ["Unknown 2 corrected, was Ada"]);
     }
 
@@ -429,7 +493,7 @@ mod tests {
         let mut world = world();
         let visit = |world: &mut World, number: u32, deg: f64| {
             let who = Who::Stranger(number);
-            world.sightings.see(&frame(0, &who, 80.0, deg));
+            world.sightings.see(&frame(0, &who, 80.0, deg)).unwrap();
             let told = world.tell(EventKind::Appeared, &who);
             world.tell(EventKind::Left, &who);
             told
@@ -443,26 +507,74 @@ mod tests {
         assert_eq!(world.store.stranger(2).unwrap().unwrap().visits, 3);
         // Whoever is in the same picture is another, however alike.
         let (one, other) = (Who::Stranger(5), Who::Stranger(6));
-        world.sightings.see(&frame(1, &one, 80.0, 0.0));
-        world.sightings.see(&frame(1, &other, 80.0, 1.0));
+        world.sightings.see(&frame(1, &one, 80.0, 0.0)).unwrap();
+        world.sightings.see(&frame(1, &other, 80.0, 1.0)).unwrap();
         assert_eq!(world.tell(EventKind::Appeared, &one), ["Unknown 1 appeared"]);
         assert_eq!(world.tell(EventKind::Appeared, &other), ["Unknown 3 appeared"]);
+    }
+
+    #[test]
+    fn who_was_not_seen_often_enough_is_told_to_nobody_and_leaves_no_stranger_behind() {
+        let mut world = world();
+        world.sightings.confirm = Confirm::new(3, 300_000_000);
+        let (stranger, ada) = (Who::Stranger(1), Who::Named("Ada".into()));
+        let appear = |world: &mut World, index: u64, who: &Who| {
+            assert_eq!(world.see(index, who), [""; 0]);
+            let (track, pts_ns) = (TrackId(1), index * 200_000_000);
+            let event = engine::Event {
+                kind: EventKind::Appeared,
+                track,
+                who: who.clone(),
+                pts_ns,
+                frame: index,
+                angle_deg: None,
+            };
+            assert!(world.sightings.tell(event).unwrap().is_empty());
+        };
+        // Two frames, and gone.
+        appear(&mut world, 0, &stranger);
+        assert_eq!(world.see(1, &stranger), [""; 0]);
+        assert_eq!(world.tell(EventKind::Left, &stranger), [""; 0]);
+        assert!(world.store.strangers().unwrap().is_empty() && world.sightings.best.is_empty());
+        // Three frames.
+        appear(&mut world, 10, &ada);
+        assert_eq!(world.see(11, &ada), [""; 0]);
+        assert_eq!(world.see(12, &ada), ["Ada appeared", "Ada recognised"]);
+        // A name that lasts for one frame: nobody hears of it.
+        world.see(13, &stranger);
+        let renamed = |from: &Who| EventKind::Renamed { from: from.clone() };
+        assert_eq!(world.tell(renamed(&ada), &stranger), [""; 0]);
+        world.see(14, &ada);
+        assert_eq!(world.tell(renamed(&stranger), &ada), [""; 0]);
+        // Whoever leaves under a name that was not confirmed leaves under the one that was.
+        world.see(15, &stranger);
+        assert_eq!(world.tell(renamed(&ada), &stranger), [""; 0]);
+        assert_eq!(world.tell(EventKind::Left, &stranger), ["Ada left"]);
+        assert!(world.store.strangers().unwrap().is_empty() && world.sightings.best.is_empty());
+        // Frames under the name before count: it is the same face.
+        appear(&mut world, 20, &stranger);
+        assert_eq!(world.see(21, &stranger), [""; 0]);
+        world.see(22, &ada);
+        let mut event = event(renamed(&stranger), &ada);
+        event.pts_ns = 22 * 200_000_000;
+        let told = world.sightings.tell(event).unwrap();
+        assert_eq!(World::lines(&told), ["Ada appeared", "Ada recognised"]);
     }
 
     #[test]
     fn nothing_more_is_told_of_who_was_deleted_while_in_sight() {
         let mut world = world();
         let (ada, stranger) = (Who::Named("Ada".into()), Who::Stranger(1));
-        world.sightings.see(&frame(0, &ada, 60.0, 0.0));
+        world.sightings.see(&frame(0, &ada, 60.0, 0.0)).unwrap();
         world.tell(EventKind::Appeared, &ada);
-        world.sightings.see(&frame(0, &stranger, 60.0, 90.0));
+        world.sightings.see(&frame(0, &stranger, 60.0, 90.0)).unwrap();
         world.tell(EventKind::Appeared, &stranger);
         world.sightings.set_gallery(None);
         world.store.forget_person("Ada").unwrap();
         world.store.forget_stranger(1).unwrap();
         assert_eq!(world.tell(EventKind::Left, &ada), [""; 0]);
         assert_eq!(world.tell(EventKind::Left, &stranger), [""; 0]);
-        world.sightings.see(&frame(1, &Who::Stranger(2), 60.0, 0.0));
+        world.sightings.see(&frame(1, &Who::Stranger(2), 60.0, 0.0)).unwrap();
         let renamed = EventKind::Renamed { from: ada };
         assert_eq!(world.tell(renamed, &Who::Stranger(2)), ["Unknown 2 corrected"]);
         let left = world.store.events(&EventQuery::default()).unwrap();

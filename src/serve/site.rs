@@ -5,12 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 
 use super::cameras::Cameras;
 use super::config::Settings;
 use super::galleries::Galleries;
+use super::jobs::Jobs;
 use super::lock;
+use super::outputs::Outputs;
 use super::problem::Problem;
+use super::rates::Rates;
 use super::store::Store;
 use super::tokens::Tokens;
 use super::turns::Turns;
@@ -30,12 +34,17 @@ pub(super) struct Site {
     pub turns: Arc<Turns>,
     /// Where a token is asked for.
     pub tokens: Option<Tokens>,
+    /// Where connections are encrypted.
+    pub tls: Mutex<Option<TlsAcceptor>>,
+    pub rates: Rates,
     pub requests: Arc<Semaphore>,
     pub streams: Arc<Semaphore>,
     pub started: Instant,
     /// Becomes true when the service ends.
     pub ending: watch::Receiver<bool>,
     pub counts: Counts,
+    pub outputs: Outputs,
+    pub jobs: Jobs,
 }
 
 /// What is counted of requests.

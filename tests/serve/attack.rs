@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -30,6 +31,13 @@ fn where_others_can_reach_a_token_is_asked_for_and_each_does_what_it_may() {
         "/api/v1/events/1/picture",
         "/api/v1/sources",
         "/api/v1/wall",
+        "/api/v1/events/ws",
+        "/api/v1/doubts",
+        "/api/v1/threshold",
+        "/api/v1/threshold/plot.svg",
+        "/api/v1/outputs",
+        "/api/v1/jobs",
+        "/api/v1/jobs/1/results/named.mp4",
         "/api/v1/strangers",
         "/api/v1/version",
         "/api/v1/people/Ada/stills/1.jpg",
@@ -57,6 +65,16 @@ fn where_others_can_reach_a_token_is_asked_for_and_each_does_what_it_may() {
         ("DELETE", "/api/v1/sources/door"),
         ("POST", "/api/v1/strangers/1/name"),
         ("DELETE", "/api/v1/strangers/1"),
+        ("POST", "/api/v1/strangers/1/merge"),
+        ("POST", "/api/v1/strangers/1/ignore"),
+        ("DELETE", "/api/v1/people/Ada/stills/1.jpg"),
+        ("POST", "/api/v1/people/Ada/rejected"),
+        ("DELETE", "/api/v1/people/Ada/rejected/1.jpg"),
+        ("POST", "/api/v1/events/1/confirm"),
+        ("POST", "/api/v1/events/1/reject"),
+        ("POST", "/api/v1/jobs"),
+        ("POST", "/api/v1/jobs/1/cancel"),
+        ("DELETE", "/api/v1/jobs/1"),
         ("GET", "/api/v1/changes"),
     ] {
         service.request(method, path).json(&name).send().refused(401);
@@ -264,4 +282,153 @@ fn too_much_is_refused_before_it_is_taken_in() {
         stream.write_all(junk).unwrap();
     }
     service.get("/api/v1/health").ok();
+}
+
+/// Whether the other side closes the connection within a time.
+fn is_closed(stream: &mut std::net::TcpStream, within: Duration) -> bool {
+    stream.set_read_timeout(Some(within)).unwrap();
+    let mut part = [0; 1024];
+    loop {
+        match stream.read(&mut part) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+#[test]
+fn whoever_dawdles_or_asks_too_often_is_turned_away() {
+    let place = place();
+    std::fs::write(place.path().join("serve.toml"), "[limits]\nconnections = 8\nrequests_per_s = 5\n")
+        .unwrap();
+    let service = Service::start(place.path(), &["serve.toml"]);
+    let connect = |start: &[u8]| {
+        let mut stream = std::net::TcpStream::connect(&service.address).unwrap();
+        stream.write_all(start).unwrap();
+        stream
+    };
+    // Heads that never end, and connections on which nothing is said.
+    let mut slow = connect(b"GET /api/v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: a");
+    let mut silent = connect(b"");
+    assert!(is_closed(&mut slow, Duration::from_secs(30)) && is_closed(&mut silent, Duration::from_secs(30)));
+    let mut long = connect(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n");
+    let line = format!("X-Long: {}\r\n", "a".repeat(1000));
+    while long.write_all(line.as_bytes()).is_ok() {}
+    service.get("/api/v1/health").ok();
+    // More connections than there may be.
+    let held: Vec<_> = (0..8).map(|_| connect(b"")).collect();
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(is_closed(&mut connect(b""), Duration::from_secs(5)), "the ninth");
+    drop(held);
+    std::thread::sleep(Duration::from_millis(500));
+    // More requests than there may be, counted for each client.
+    let answers: Vec<Answer> = (0..60).map(|_| service.get("/api/v1/health")).collect();
+    let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status != 200).collect();
+    assert!((15..50).contains(&refused.len()), "{}", refused.len());
+    for answer in refused {
+        assert!(answer.refused(429).contains("more than 5 requests per second"));
+        assert!(answer.head.to_lowercase().contains("retry-after: 1"), "{}", answer.head);
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    service.get("/api/v1/health").ok();
+}
+
+/// Runs a program; `None`, and a word about it, where it is not installed.
+fn run(program: &str, arguments: &[&str], folder: &std::path::Path) -> Option<std::process::Output> {
+    let output = std::process::Command::new(program).args(arguments).current_dir(folder).output();
+    if let Err(error) = &output {
+        eprintln!("skipped: {program}: {error}");
+    }
+    output.ok()
+}
+
+#[test]
+fn connections_are_encrypted_where_there_is_a_certificate() {
+    let place = place();
+    let certify = |name: &str| {
+        let (key, certificate) = (format!("{name}-key.pem"), format!("{name}.pem"));
+        let made = run(
+            "openssl",
+            &[
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+                "-addext",
+                "subjectAltName=DNS:localhost,IP:127.0.0.1",
+                "-keyout",
+                &key,
+                "-out",
+                &certificate,
+            ],
+            place.path(),
+        )?;
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Some(())
+    };
+    if certify("old").and(certify("new")).is_none() || run("curl", &["--version"], place.path()).is_none() {
+        return;
+    }
+    let config = |certificate: &str, key: &str| {
+        let text = format!("token = true\n[tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n");
+        std::fs::write(place.path().join("serve.toml"), text).unwrap();
+    };
+    for (certificate, key, reason) in [
+        ("missing.pem", "old-key.pem", "missing.pem"),
+        ("serve.toml", "old-key.pem", "no certificate"),
+        ("old.pem", "old.pem", "old.pem"),
+        ("old.pem", "new-key.pem", "cannot be used with that key"),
+    ] {
+        config(certificate, key);
+        let output = run(env!("CARGO_BIN_EXE_sphereface"), &["serve", "serve.toml"], place.path()).unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && told.contains(reason), "{certificate} {key}: {told}");
+    }
+    config("old.pem", "old-key.pem");
+    let service = Service::start(place.path(), &["serve.toml"]);
+    let reader = token(&service, "reader");
+    let address = format!("https://localhost:{}", service.address.rsplit_once(':').unwrap().1);
+    let ask = |trusted: &str, path: &str, more: &[&str]| {
+        let url = format!("{address}{path}");
+        let mut arguments = vec!["-sS", "-i", "--max-time", "20", "--cacert", trusted, &url];
+        arguments.extend(more);
+        let output = run("curl", &arguments, place.path()).unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let told = ask("old.pem", "/api/v1/people", &["-H", &format!("Authorization: Bearer {reader}")]);
+    assert!(told.contains("200 OK") && told.contains("\"Ada\""), "{told}");
+    let login = format!("{{\"token\": \"{reader}\"}}");
+    let own = format!("Origin: {address}");
+    let told = ask(
+        "old.pem",
+        "/api/v1/session",
+        &["-H", "Content-Type: application/json", "-H", &own, "-d", &login],
+    );
+    assert!(told.contains("HttpOnly") && told.contains("Secure"), "{told}");
+    assert!(ask("new.pem", "/api/v1/health", &[]).contains("certificate"), "another one");
+    // Whoever speaks no TLS learns nothing.
+    let mut plain = std::net::TcpStream::connect(&service.address).unwrap();
+    plain.write_all(b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1.1"));
+    let mut silent = std::net::TcpStream::connect(&service.address).unwrap();
+    assert!(is_closed(&mut silent, Duration::from_secs(30)));
+    // A new certificate is read without a restart; nonsense is not.
+    config("old.pem", "new-key.pem");
+    service.signal("HUP");
+    assert!(ask("old.pem", "/api/v1/health", &[]).contains("200 OK"));
+    config("new.pem", "new-key.pem");
+    service.signal("HUP");
+    let until = std::time::Instant::now() + crate::client::LIMIT;
+    while !ask("new.pem", "/api/v1/health", &[]).contains("200 OK") {
+        assert!(std::time::Instant::now() < until, "the new certificate is not used");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }

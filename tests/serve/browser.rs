@@ -42,6 +42,11 @@ impl Browser {
                 "--no-sandbox",
                 "--disable-gpu",
                 "--hide-scrollbars",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
                 "--window-size=1280,900",
             ])
             .args(["--remote-debugging-port=0", "about:blank"])
@@ -106,8 +111,34 @@ impl Browser {
         ));
     }
 
+    /// Clicks on the middle of something with the mouse.
+    #[track_caller]
     pub fn click(&mut self, what: &str) {
-        self.value(&format!("{{ document.querySelector({}).click(); true }}", json!(what)));
+        self.click_at(what, 0.5, 0.5);
+    }
+
+    /// Clicks on a place of something, in shares of its width and height.
+    #[track_caller]
+    pub fn click_at(&mut self, what: &str, x: f64, y: f64) {
+        let place = self.value(&format!(
+            "(() => {{ const e = document.querySelector({}); if (!e) return null; e.scrollIntoView({{block: 'center', behavior: 'instant'}}); \
+             const b = e.getBoundingClientRect(); return [b.left + {x} * b.width, b.top + {y} * b.height]; }})()",
+            json!(what)
+        ));
+        assert!(place.is_array(), "there is no {what}: {}", self.value("document.body.outerHTML"));
+        for kind in ["mousePressed", "mouseReleased"] {
+            let mouse =
+                json!({"type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1});
+            self.call("Input.dispatchMouseEvent", mouse);
+        }
+    }
+
+    /// Chooses a file in a field for files.
+    pub fn choose(&mut self, field: &str, file: &std::path::Path) {
+        let root = self.call("DOM.getDocument", json!({}))["root"]["nodeId"].clone();
+        let node =
+            self.call("DOM.querySelector", json!({"nodeId": root, "selector": field}))["nodeId"].clone();
+        self.call("DOM.setFileInputFiles", json!({"files": [file], "nodeId": node}));
     }
 
     /// A window of another size, light or dark.

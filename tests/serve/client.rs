@@ -68,11 +68,17 @@ pub struct Service {
 impl Service {
     /// Starts it in a folder, with arguments in addition to a free port.
     pub fn start(folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_with(folder, arguments, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub fn start_with(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let listen = if arguments.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"][..] };
         let mut child = Command::new(env!("CARGO_BIN_EXE_sphereface"))
             .arg("serve")
             .args(arguments)
             .args(listen)
+            .envs(environment.iter().copied())
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -81,7 +87,7 @@ impl Service {
         let mut told = Vec::new();
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
-            if let Some(address) = line.strip_prefix("http://") {
+            if let Some(address) = line.strip_prefix("http://").or(line.strip_prefix("https://")) {
                 let address = address.trim_end_matches('/').replace("0.0.0.0", "127.0.0.1");
                 return Self { child, address, told };
             }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::client::{Service, place, still};
+use crate::client::{LIMIT, Service, place, sample, still};
 
 fn block(kind: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/service.md");
@@ -29,6 +29,7 @@ fn every_line_for_curl_works() {
     let place = place();
     std::fs::write(place.path().join("ada.jpg"), still("Ada", 3)).unwrap();
     std::fs::write(place.path().join("chloe.jpg"), still("Chloé", 1)).unwrap();
+    std::fs::copy(sample("sample.mp4"), place.path().join("sample.mp4")).unwrap();
     let service = Service::start(place.path(), &[]);
     if run(Command::new("curl").arg("--version")).is_none() {
         return;
@@ -69,4 +70,42 @@ fn the_client_in_python_names_people_in_ten_lines() {
         "{told}{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_service_manager_is_told_when_it_is_ready_reloads_and_stops() {
+    let place = place();
+    let path = place.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    let told = || {
+        let mut text = [0; 64];
+        let length = socket.recv(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    };
+    let mut service = Service::start_with(place.path(), &[], &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    assert_eq!(told(), "READY=1");
+    assert_eq!(service.get("/api/v1/ready").ok()["ready"], true);
+    service.signal("HUP");
+    assert_eq!([told(), told()], ["RELOADING=1", "READY=1"]);
+    service.signal("TERM");
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(service.ended(), Some(0));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_unit_for_systemd_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/sphereface.service"));
+    let text = text.unwrap();
+    assert!(text.contains("ExecStart=/usr/local/bin/sphereface serve "));
+    let unit = folder.path().join("sphereface.service");
+    std::fs::write(&unit, text.replace("/usr/local/bin/sphereface", env!("CARGO_BIN_EXE_sphereface")))
+        .unwrap();
+    let Some(output) = run(Command::new("systemd-analyze").arg("verify").arg(&unit)) else { return };
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !told.contains("sphereface.service"), "{told}");
 }

@@ -7,4 +7,8 @@ mod browser;
 mod cameras;
 mod client;
 mod documents;
+mod jobs;
+mod outputs;
 mod pages;
+mod review;
+mod rtsp;

@@ -17,6 +17,7 @@ mod import;
 mod onnx;
 mod pickle;
 mod protobuf;
+mod published;
 mod stored;
 mod torch;
 
@@ -24,6 +25,7 @@ pub use builtin::{BuiltIn, MTCNN, SPHEREFACE, SPHEREFACE_20};
 pub use foreign::{Normalisation, PictureOptions};
 pub use import::{Network, import, import_as, mtcnn_tensors};
 pub use onnx::to_onnx;
+pub use published::{MBF, Published};
 pub use stored::{Source, Stored};
 
 /// The value of the metadata key `format` in our own files.

@@ -13,6 +13,8 @@ use utoipa::ToSchema;
 
 use crate::serve::access::{COOKIE, Caller};
 use crate::serve::camera::{Phase, SourceState};
+use crate::serve::lock;
+use crate::serve::outputs::OutputState;
 use crate::serve::problem::Problem;
 use crate::serve::site::{App, Site};
 use crate::serve::store::{Note, rfc3339};
@@ -29,6 +31,13 @@ pub(super) struct Health {
     sources: usize,
     /// Seconds since the service started.
     up_s: u64,
+}
+
+/// Whether requests can be answered.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Ready {
+    /// Always true: whoever cannot says so with status 503.
+    ready: bool,
 }
 
 /// What answers.
@@ -79,6 +88,27 @@ pub(super) struct Change {
     about: Option<String>,
 }
 
+/// Who else is told of events.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OutputsAnswer {
+    /// The webhooks, by name.
+    webhooks: Vec<WebhookAnswer>,
+    /// The MQTT broker; `null` where there is none.
+    mqtt: Option<OutputState>,
+}
+
+/// A webhook and how it is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct WebhookAnswer {
+    /// Its name.
+    name: String,
+    /// Events that it is still to be told of.
+    waiting: u64,
+    /// How it is.
+    #[serde(flatten)]
+    state: OutputState,
+}
+
 /// Health of the service
 #[utoipa::path(get, path = "/api/v1/health", tag = "service", responses((status = 200, body = Health)))]
 pub(super) async fn health(State(site): State<App>) -> Json<Health> {
@@ -88,6 +118,19 @@ pub(super) async fn health(State(site): State<App>) -> Json<Health> {
     let running = states.iter().filter(|(_, state)| state.phase() == Phase::Running).count();
     let status = if running == wanted { "ok" } else { "degraded" };
     Json(Health { status, running, sources: wanted, up_s: site.started.elapsed().as_secs() })
+}
+
+/// Whether requests can be answered
+#[utoipa::path(
+    get, path = "/api/v1/ready", tag = "service",
+    responses((status = 200, body = Ready), (status = 503, description = "It is ending", body = Problem))
+)]
+pub(super) async fn ready(State(site): State<App>) -> Result<Json<Ready>, Problem> {
+    if *site.ending.borrow() {
+        return Err(Problem::busy("the service is ending"));
+    }
+    site.wait_for(|site| site.store.last_event().map_err(Problem::from)).await?;
+    Ok(Json(Ready { ready: true }))
 }
 
 /// Version of the program and model
@@ -104,6 +147,19 @@ pub(super) async fn changes(State(site): State<App>) -> Result<Json<Changes>, Pr
     let change =
         |Note { time_ms, who, what, about }: Note| Change { time: rfc3339(time_ms), who, what, about };
     Ok(Json(Changes { changes: notes.into_iter().map(change).collect() }))
+}
+
+/// State of webhooks and broker
+#[utoipa::path(get, path = "/api/v1/outputs", tag = "service", responses((status = 200, body = OutputsAnswer)))]
+pub(super) async fn outputs(State(site): State<App>) -> Result<Json<OutputsAnswer>, Problem> {
+    site.wait_for(|site| {
+        let mut webhooks = Vec::new();
+        for (name, state) in site.outputs.webhooks() {
+            webhooks.push(WebhookAnswer { waiting: site.store.undelivered(&name)?, name, state });
+        }
+        Ok(Json(OutputsAnswer { webhooks, mqtt: site.outputs.mqtt() }))
+    })
+    .await
 }
 
 /// Role of the caller
@@ -134,7 +190,8 @@ pub(super) async fn log_in(
             "not a valid token of this service: tokens were shown at its first start",
         )
     })?;
-    let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000");
+    let secure = if lock(&site.tls).is_some() { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000{secure}");
     let session = Session { role: Some(role), token_needed: true };
     Ok(([(header::SET_COOKIE, cookie)], Json(session)).into_response())
 }
@@ -195,6 +252,18 @@ fn text(site: &Site) -> String {
             text,
             "# HELP sphereface_{name} {help}\n# TYPE sphereface_{name} counter\nsphereface_{name} {value}"
         );
+    }
+    for (name, state) in site.outputs.webhooks() {
+        // A store that refuses is told of elsewhere.
+        let waiting = site.store.undelivered(&name).unwrap_or_default();
+        for (key, kind, value) in [
+            ("waiting", "gauge", waiting),
+            ("delivered_total", "counter", state.delivered),
+            ("failed_total", "counter", state.failed),
+        ] {
+            let metric = format!("sphereface_webhook_{key}");
+            let _ = writeln!(text, "# TYPE {metric} {kind}\n{metric}{{webhook=\"{name}\"}} {value}");
+        }
     }
     text
 }

@@ -1,22 +1,24 @@
 //! Who came and went, and when.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
 use super::jpeg;
+use crate::serve::follow::Follow;
 use crate::serve::problem::Problem;
 use crate::serve::site::App;
 use crate::serve::store::{Event, EventQuery, Kind};
@@ -25,6 +27,9 @@ use crate::serve::store::{Event, EventQuery, Kind};
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
 /// Milliseconds after which a client that lost the connection comes again.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// Largest message of a client, in bytes: none is read.
+const MOST_HEARD: usize = 1024;
 
 /// Which events are asked for.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -54,7 +59,7 @@ pub(super) struct EventsQuery {
 #[derive(Serialize, ToSchema)]
 pub(super) struct Events {
     /// The events.
-    events: Vec<Event>,
+    pub events: Vec<Event>,
 }
 
 impl EventsQuery {
@@ -157,76 +162,75 @@ pub(super) async fn stream(
 ) -> Result<Response, Problem> {
     let permit = site.may_stream()?;
     let header = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let heard = site.store.subscribe();
-    let after = match header.or(query?.0.after) {
-        Some(after) => after,
-        None => site.wait_for(|site| Ok(site.store.last_event()?)).await?,
-    };
-    let follow = Follow {
-        ending: site.ending.clone(),
-        site,
-        heard,
-        waiting: VecDeque::new(),
-        last: after,
-        behind: true,
-        _permit: permit,
-    };
-    let events = stream::unfold(follow, |mut follow| async move {
+    let follow = Follow::after(&site.store, header.or(query?.0.after), site.ending.clone()).await?;
+    let events = stream::unfold((follow, permit), |(mut follow, permit)| async move {
         let event = follow.next().await?;
         let told = sse::Event::default().event(event.kind.to_string()).id(event.id.to_string());
         // Events are plain data, which serialises.
         let told = told.retry(AGAIN_AFTER).json_data(&*event).unwrap_or_default();
-        Some((Ok::<_, Infallible>(told), follow))
+        Some((Ok::<_, Infallible>(told), (follow, permit)))
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
 }
 
-/// A client that follows events.
-struct Follow {
-    site: App,
-    heard: broadcast::Receiver<Arc<Event>>,
-    waiting: VecDeque<Arc<Event>>,
-    /// The last event that was told.
-    last: i64,
-    /// There may be events in the store that were neither told nor will be heard.
-    behind: bool,
-    ending: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
+/// Follow events over a WebSocket
+///
+/// Each message is an event as JSON, with the number to come again with in `id`. What a client sends is not read. A
+/// browser is answered only on a page of this service.
+#[utoipa::path(
+    get, path = "/api/v1/events/ws", tag = "events", params(StreamQuery),
+    responses(
+        (status = 101, description = "Messages follow"),
+        (status = 200, description = "The content of a message", body = Event),
+        (status = 403, description = "The page is another site's", body = Problem),
+        (status = 503, body = Problem)
+    )
+)]
+pub(super) async fn socket(
+    State(site): State<App>,
+    query: Result<Query<StreamQuery>, QueryRejection>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let upgrade = upgrade.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+    let permit = site.may_stream()?;
+    let follow = Follow::after(&site.store, query?.0.after, site.ending.clone()).await?;
+    let upgrade = upgrade.max_message_size(MOST_HEARD).max_frame_size(MOST_HEARD);
+    Ok(upgrade.on_upgrade(move |socket| tell(socket, follow, permit)))
 }
 
-impl Follow {
-    /// The next event; `None` when the service ends.
-    async fn next(&mut self) -> Option<Arc<Event>> {
-        loop {
-            if let Some(event) = self.waiting.pop_front() {
-                self.last = event.id;
-                return Some(event);
+/// Tells events until somebody has enough.
+async fn tell(mut socket: WebSocket, mut follow: Follow, _permit: OwnedSemaphorePermit) {
+    let mut alive = tokio::time::interval(ALIVE_EVERY);
+    let mut answered = true;
+    loop {
+        let message = tokio::select! {
+            event = follow.next() => {
+                let Some(event) = event else { break };
+                // Events are plain data, which serialises.
+                Message::text(serde_json::to_string(&*event).unwrap_or_default())
             }
-            if self.behind {
-                let missed = self.missed().await.ok()?;
-                self.behind = !missed.is_empty();
-                self.waiting.extend(missed);
-                continue;
+            heard = socket.recv() => match heard {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => {
+                    answered = true;
+                    continue;
+                }
+            },
+            _ = alive.tick() => {
+                // Whoever did not answer the last one is gone.
+                if !std::mem::take(&mut answered) {
+                    return;
+                }
+                Message::Ping(Bytes::new())
             }
-            let heard = tokio::select! {
-                heard = self.heard.recv() => heard,
-                _ = self.ending.wait_for(|ending| *ending) => return None,
-            };
-            match heard {
-                Ok(event) if event.id > self.last => self.waiting.push_back(event),
-                Ok(_) => {}
-                Err(broadcast::error::RecvError::Lagged(_)) => self.behind = true,
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
+        };
+        match tokio::time::timeout(ALIVE_EVERY, socket.send(message)).await {
+            Ok(Ok(())) => {}
+            _ => return,
         }
     }
-
-    /// Events of the store after the last that was told.
-    async fn missed(&self) -> Result<Vec<Arc<Event>>, Problem> {
-        let query = EventQuery { after: Some(self.last), oldest_first: true, ..EventQuery::default() };
-        let missed = self.site.wait_for(move |site| Ok(site.store.events(&query)?)).await?;
-        Ok(missed.into_iter().map(Arc::new).collect())
-    }
+    // Whoever is gone already needs no farewell.
+    let _ = socket.send(Message::Close(None)).await;
 }
 
 #[cfg(test)]

@@ -1,13 +1,17 @@
 //! Requests in, answers out: version 1.
 
 mod about;
+mod doubts;
 mod events;
+mod jobs;
 mod people;
 mod pictures;
 mod sources;
 mod strangers;
 mod upload;
 mod wall;
+
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -17,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -28,6 +33,9 @@ use super::{access, pages};
 /// What a page may do: nothing but what comes with it.
 const CONTENT_POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; \
                               base-uri 'none'; form-action 'self'; object-src 'none'";
+
+/// How long the next part of a request may take to come.
+const PART_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(OpenApi)]
 #[openapi(
@@ -44,6 +52,7 @@ const CONTENT_POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; fr
         (name = "strangers", description = "People who were seen and are not enrolled"),
         (name = "events", description = "Who appeared and left, and when"),
         (name = "sources", description = "Cameras, streams and files that are watched"),
+        (name = "jobs", description = "Videos that are labelled in the background"),
         (name = "service", description = "The service itself")
     )
 )]
@@ -59,24 +68,40 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(people::list))
         .routes(routes!(people::show, people::rename, people::remove))
         .routes(routes!(people::enroll))
-        .routes(routes!(people::still))
+        .routes(routes!(people::still, people::remove_still))
+        .routes(routes!(people::reject))
+        .routes(routes!(people::rejected, people::unreject))
         .routes(routes!(strangers::list))
         .routes(routes!(strangers::show, strangers::forget))
         .routes(routes!(strangers::name))
         .routes(routes!(strangers::picture))
+        .routes(routes!(strangers::merge))
+        .routes(routes!(strangers::ignore))
         .routes(routes!(events::list))
         .routes(routes!(events::stream))
+        .routes(routes!(events::socket))
         .routes(routes!(events::show))
         .routes(routes!(events::picture))
+        .routes(routes!(doubts::list))
+        .routes(routes!(doubts::confirm))
+        .routes(routes!(doubts::reject))
+        .routes(routes!(doubts::threshold))
+        .routes(routes!(doubts::plot))
         .routes(routes!(sources::list, sources::add))
         .routes(routes!(sources::show, sources::change, sources::remove))
         .routes(routes!(sources::picture))
         .routes(routes!(sources::video))
         .routes(routes!(wall::wall))
+        .routes(routes!(jobs::list, jobs::add))
+        .routes(routes!(jobs::show, jobs::remove))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::result))
         .routes(routes!(about::health))
+        .routes(routes!(about::ready))
         .routes(routes!(about::version))
         .routes(routes!(about::metrics))
         .routes(routes!(about::changes))
+        .routes(routes!(about::outputs))
         .routes(routes!(about::session, about::log_in, about::log_out))
 }
 
@@ -106,6 +131,7 @@ pub(super) fn router(site: App) -> Router {
         .fallback(nothing_there)
         .method_not_allowed_fallback(not_that_way)
         .layer(DefaultBodyLimit::max(body))
+        .layer(RequestBodyTimeoutLayer::new(PART_LIMIT))
         .layer(middleware::from_fn_with_state(site.clone(), access::guard))
         .layer(CatchPanicLayer::custom(failed))
         .layer(header(header::CONTENT_SECURITY_POLICY, CONTENT_POLICY))
@@ -157,7 +183,7 @@ mod tests {
             }
         }
         // As many as there are in `described`.
-        assert_eq!(routes.len(), 34, "{routes:#?}");
+        assert_eq!(routes.len(), 54, "{routes:#?}");
         for schema in ["Problem", "Event", "Stranger", "Recognised", "SourceAnswer"] {
             assert!(!api["components"]["schemas"][schema].is_null(), "{schema}");
         }

@@ -11,7 +11,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::pictures::{decode, named};
 use super::upload::{JsonPictures, Upload, Uploads};
 use crate::gallery::{
-    Choice, Enrolled, GalleryError, GalleryFolder, NewStill, Person, PersonName, Still, examine_picture,
+    Choice, Enrolled, GalleryError, GalleryFolder, NewStill, Person, PersonName, Rejected, Still,
+    examine_picture,
 };
 use crate::serve::access::Caller;
 use crate::serve::problem::Problem;
@@ -31,8 +32,8 @@ pub(super) struct PersonAnswer {
     name: String,
     /// Their stills.
     stills: Vec<StillAnswer>,
-    /// Pictures of others that were taken for them.
-    rejected: usize,
+    /// Counter-examples: pictures of others that were taken for them.
+    rejected: Vec<StillAnswer>,
 }
 
 /// A still of somebody.
@@ -85,12 +86,14 @@ pub(super) struct Forgotten {
 impl PersonAnswer {
     fn of(person: &Person) -> Self {
         let name = person.name.to_string();
-        let still = |still: &Still| StillAnswer {
-            picture: format!("/api/v1/people/{}/stills/{}", percent(&name), percent(&still.file)),
+        let still = |place: &str, still: &Still| StillAnswer {
+            picture: format!("/api/v1/people/{}/{place}/{}", percent(&name), percent(&still.file)),
             file: still.file.clone(),
             problems: still.quality.verdict().iter().map(ToString::to_string).collect(),
         };
-        Self { stills: person.stills.iter().map(still).collect(), rejected: person.rejected.len(), name }
+        let stills = person.stills.iter().map(|one| still("stills", one)).collect();
+        let rejected = person.rejected.iter().map(|one| still("rejected", one)).collect();
+        Self { stills, rejected, name }
     }
 }
 
@@ -171,7 +174,7 @@ pub(super) async fn enroll(
 }
 
 /// The face of a picture, to be enrolled.
-fn new_still(site: &Site, upload: &Upload, choice: Choice) -> Result<NewStill, Problem> {
+pub(super) fn new_still(site: &Site, upload: &Upload, choice: Choice) -> Result<NewStill, Problem> {
     let picture = decode(site, upload)?;
     let examined = examine_picture(&picture, choice, site.engine.detector())
         .map_err(|error| named(&upload.name, error))?;
@@ -190,13 +193,113 @@ pub(super) async fn still(
 ) -> Result<Response, Problem> {
     site.wait_for(move |site| {
         let (_, person) = person(site, &name)?;
-        // Nothing but what the index of the person mentions, which are plain file names.
-        let still = person.stills.iter().find(|still| still.file == file);
-        let still = still.ok_or_else(|| Problem::not_found(format!("{name} has no such still")))?;
-        let bytes = std::fs::read(person.folder.join("stills").join(&still.file))
-            .map_err(|error| Problem::inside(&error))?;
-        let kind = image::guess_format(&bytes).map_or("application/octet-stream", |kind| kind.to_mime_type());
-        Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
+        picture_of(&person, &person.stills, "stills", &file)
+    })
+    .await
+}
+
+/// Show a counter-example of a person
+#[utoipa::path(
+    get, path = "/api/v1/people/{name}/rejected/{file}", tag = "people",
+    params(("name" = String, Path), ("file" = String, Path)),
+    responses((status = 200, content_type = "image/jpeg", body = Vec<u8>), (status = 404, body = Problem))
+)]
+pub(super) async fn rejected(
+    State(site): State<App>,
+    Path((name, file)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    site.wait_for(move |site| {
+        let (_, person) = person(site, &name)?;
+        picture_of(&person, &person.rejected, "rejected", &file)
+    })
+    .await
+}
+
+/// A picture of a person's folder.
+fn picture_of(person: &Person, stills: &[Still], place: &str, file: &str) -> Result<Response, Problem> {
+    // Nothing but what the index of the person mentions, which are plain file names.
+    let still = stills.iter().find(|still| still.file == file);
+    let still = still.ok_or_else(|| Problem::not_found(format!("{} has no such still", person.name)))?;
+    let bytes = std::fs::read(person.folder.join(place).join(&still.file))
+        .map_err(|error| Problem::inside(&error))?;
+    let kind = image::guess_format(&bytes).map_or("application/octet-stream", |kind| kind.to_mime_type());
+    Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
+}
+
+/// Remove a still of a person
+///
+/// The only still of a person cannot be removed: remove the person.
+#[utoipa::path(
+    delete, path = "/api/v1/people/{name}/stills/{file}", tag = "people",
+    params(("name" = String, Path), ("file" = String, Path)),
+    responses((status = 200, body = PersonAnswer), (status = 404, body = Problem), (status = 409, body = Problem))
+)]
+pub(super) async fn remove_still(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((name, file)): Path<(String, String)>,
+) -> Result<Json<PersonAnswer>, Problem> {
+    let name = PersonName::new(&name)?;
+    site.compute(move |site| {
+        let person = site.edit_people(|folder| Ok(folder.remove_still(&name, &file)?))?;
+        site.store.note(caller.name(), "removed a still", Some(name.as_str()))?;
+        Ok(Json(PersonAnswer::of(&person)))
+    })
+    .await
+}
+
+/// Reject pictures: this is not the person
+///
+/// The faces become counter-examples: a face that is nearer to one of them than to the person is no longer given that
+/// name.
+#[utoipa::path(
+    post, path = "/api/v1/people/{name}/rejected", tag = "people", params(("name" = String, Path), EnrollQuery),
+    request_body(content(
+        (Vec<u8> = "image/jpeg"), (JsonPictures = "application/json"), (Vec<u8> = "multipart/form-data")
+    )),
+    responses(
+        (status = 200, body = EnrolledAnswer), (status = 404, body = Problem),
+        (status = 409, description = "It is one of the person's own stills", body = Problem),
+        (status = 422, description = "A picture shows no face", body = Problem)
+    )
+)]
+pub(super) async fn reject(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    query: Result<Query<EnrollQuery>, QueryRejection>,
+    uploads: Uploads,
+) -> Result<Json<EnrolledAnswer>, Problem> {
+    let Query(EnrollQuery { face }) = query?;
+    let choice = face.map(|face| face.parse::<Choice>().map_err(Problem::bad)).transpose()?;
+    let name = PersonName::new(&name)?;
+    site.compute(move |site| {
+        let examine = |upload: &Upload| new_still(site, upload, choice.unwrap_or_default());
+        let stills: Vec<NewStill> = uploads.pictures.iter().map(examine).collect::<Result<_, _>>()?;
+        let Rejected { person, added, known } =
+            site.edit_people(|folder| Ok(folder.reject(&name, stills)?))?;
+        site.store.note(caller.name(), "rejected a picture", Some(name.as_str()))?;
+        Ok(Json(EnrolledAnswer { person: PersonAnswer::of(&person), added, known }))
+    })
+    .await
+}
+
+/// Remove a counter-example of a person
+#[utoipa::path(
+    delete, path = "/api/v1/people/{name}/rejected/{file}", tag = "people",
+    params(("name" = String, Path), ("file" = String, Path)),
+    responses((status = 200, body = PersonAnswer), (status = 404, body = Problem))
+)]
+pub(super) async fn unreject(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path((name, file)): Path<(String, String)>,
+) -> Result<Json<PersonAnswer>, Problem> {
+    let name = PersonName::new(&name)?;
+    site.compute(move |site| {
+        let person = site.edit_people(|folder| Ok(folder.unreject(&name, &file)?))?;
+        site.store.note(caller.name(), "removed a counter-example", Some(name.as_str()))?;
+        Ok(Json(PersonAnswer::of(&person)))
     })
     .await
 }
@@ -226,7 +329,7 @@ pub(super) async fn rename(
 
 /// Remove a person
 ///
-/// With their stills, embeddings, events and pictures; nothing of them is left.
+/// With their stills, embeddings, events, pictures, and the labelled videos that name them.
 #[utoipa::path(
     delete, path = "/api/v1/people/{name}", tag = "people", params(("name" = String, Path)),
     responses((status = 200, body = Forgotten), (status = 404, body = Problem))
@@ -240,6 +343,7 @@ pub(super) async fn remove(
     site.compute(move |site| {
         site.edit_people(|folder| Ok(folder.remove(&name)?))?;
         let events = site.store.forget_person(name.as_str())?;
+        site.jobs.forget(&site.store, name.as_str())?;
         // Not whom: nothing of them is left.
         site.store.note(caller.name(), "removed a person", None)?;
         Ok(Json(Forgotten { who: name.to_string(), events }))

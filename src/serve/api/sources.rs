@@ -50,6 +50,16 @@ pub(super) struct SourceAnswer {
     threshold_deg: Option<f64>,
     /// Seconds out of sight after which somebody has left.
     left_after_s: f64,
+    /// Frames somebody must be seen in before they are told of.
+    confirm_frames: u32,
+    /// Seconds over which they must be seen before that.
+    confirm_s: f64,
+    /// Areas outside which faces do not count: corners (x, y) from 0 (left, top) to 1 (right, bottom).
+    watch: Vec<Vec<[f64; 2]>>,
+    /// Areas inside which faces do not count.
+    ignore: Vec<Vec<[f64; 2]>>,
+    /// Whose faces are covered in live pictures; `null` for nobody's.
+    redact: Option<String>,
     /// Whether a file begins again at its end.
     repeat: bool,
     /// Whether it runs.
@@ -70,6 +80,16 @@ pub(super) struct SourceChange {
     threshold_deg: Option<f64>,
     /// Seconds out of sight after which somebody has left.
     left_after_s: Option<f64>,
+    /// Frames somebody must be seen in before they are told of.
+    confirm_frames: Option<u32>,
+    /// Seconds over which they must be seen before that.
+    confirm_s: Option<f64>,
+    /// Areas outside which faces do not count: corners (x, y) from 0 (left, top) to 1 (right, bottom).
+    watch: Option<Vec<Vec<[f64; 2]>>>,
+    /// Areas inside which faces do not count.
+    ignore: Option<Vec<Vec<[f64; 2]>>>,
+    /// Whose faces are covered in live pictures: unknown, all, except:NAME,... or only:NAME,...
+    redact: Option<String>,
     /// Whether a file begins again at its end.
     repeat: Option<bool>,
     /// Whether it runs.
@@ -78,14 +98,27 @@ pub(super) struct SourceChange {
 
 impl SourceAnswer {
     pub fn of((config, state): (SourceConfig, SourceState)) -> Self {
-        let SourceConfig { name, input, fps, min_face, threshold_deg, left_after_s, repeat, enabled, .. } =
-            config;
-        let input = match Input::parse(&input) {
+        let input = match Input::parse(&config.input) {
             // A description may hold anything.
             Ok(Input::Pipeline(_)) | Err(_) => "gst:...".to_owned(),
             Ok(input) => input.to_string(),
         };
-        Self { name, input, fps, min_face, threshold_deg, left_after_s, repeat, enabled, state }
+        Self {
+            name: config.name,
+            input,
+            fps: config.fps,
+            min_face: config.min_face,
+            threshold_deg: config.threshold_deg,
+            left_after_s: config.left_after_s,
+            confirm_frames: config.confirm_frames,
+            confirm_s: config.confirm_s,
+            watch: config.watch,
+            ignore: config.ignore,
+            redact: config.redact,
+            repeat: config.repeat,
+            enabled: config.enabled,
+            state,
+        }
     }
 }
 
@@ -98,9 +131,14 @@ impl SourceChange {
         }
         set(&mut config.fps, self.fps);
         set(&mut config.left_after_s, self.left_after_s);
+        set(&mut config.confirm_frames, self.confirm_frames);
+        set(&mut config.confirm_s, self.confirm_s);
+        set(&mut config.watch, self.watch);
+        set(&mut config.ignore, self.ignore);
         set(&mut config.repeat, self.repeat);
         set(&mut config.enabled, self.enabled);
         config.min_face = self.min_face.or(config.min_face.take());
+        config.redact = self.redact.or(config.redact.take());
         config.threshold_deg = self.threshold_deg.or(config.threshold_deg);
     }
 }

@@ -4,7 +4,7 @@ use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::{Extension, Json};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::jpeg;
@@ -31,6 +31,14 @@ pub(super) struct Named {
     name: String,
     /// Stills they have.
     stills: usize,
+}
+
+/// Another stranger.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Other {
+    /// Their number.
+    into: i64,
 }
 
 fn nobody(id: i64) -> Problem {
@@ -96,6 +104,59 @@ pub(super) async fn name(
         site.store.stranger_is(id, name.as_str())?;
         site.store.note(caller.name(), "named a stranger", Some(name.as_str()))?;
         Ok(Json(Named { stranger: id, name: name.to_string(), stills: person.stills.len() }))
+    })
+    .await
+}
+
+/// Make one stranger of two
+///
+/// The events of this one become those of the other, who keeps the better view.
+#[utoipa::path(
+    post, path = "/api/v1/strangers/{id}/merge", tag = "strangers", params(("id" = i64, Path)), request_body = Other,
+    responses((status = 200, body = Stranger), (status = 400, body = Problem), (status = 404, body = Problem))
+)]
+pub(super) async fn merge(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<i64>, PathRejection>,
+    other: Result<Json<Other>, JsonRejection>,
+) -> Result<Json<Stranger>, Problem> {
+    let (Path(id), Json(Other { into })) = (id?, other?);
+    site.wait_for(move |site| {
+        if id == into {
+            return Err(Problem::bad(
+                "a stranger cannot be merged with themselves: give the number of another",
+            ));
+        }
+        for one in [id, into] {
+            site.store.stranger(one)?.ok_or_else(|| nobody(one))?;
+        }
+        site.store.merge_strangers(id, into)?;
+        site.store.note(caller.name(), "merged two strangers", None)?;
+        Ok(Json(site.store.stranger(into)?.ok_or_else(|| nobody(into))?))
+    })
+    .await
+}
+
+/// Ignore what is no person
+///
+/// Events and picture are deleted, and whatever looks so is told of no more, for as long as strangers are kept.
+#[utoipa::path(
+    post, path = "/api/v1/strangers/{id}/ignore", tag = "strangers", params(("id" = i64, Path)),
+    responses((status = 200, body = Strangers), (status = 404, body = Problem))
+)]
+pub(super) async fn ignore(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<i64>, PathRejection>,
+) -> Result<Json<Strangers>, Problem> {
+    let Path(id) = id?;
+    site.wait_for(move |site| {
+        if !site.store.ignore_stranger(id)? {
+            return Err(nobody(id));
+        }
+        site.store.note(caller.name(), "ignored what is no person", None)?;
+        Ok(Json(Strangers { strangers: site.store.strangers()? }))
     })
     .await
 }

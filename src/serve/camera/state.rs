@@ -104,6 +104,11 @@ impl SourceState {
         (self.rate, self.delay_ms, self.delay_95_ms)
     }
 
+    /// Who is in the last frame.
+    pub fn who(&self) -> impl Iterator<Item = &str> {
+        self.faces.iter().map(|face| face.who.as_str())
+    }
+
     pub fn faces_len(&self) -> usize {
         self.faces.len()
     }

@@ -1,4 +1,7 @@
 import { ask, asJson, byId, eventLine, make, moment, note, person } from "./common.js";
+import { doubts, threshold } from "./review.js";
+import { sources } from "./sources.js";
+import { videos } from "./videos.js";
 
 const failed = (error) => note(error.message, true);
 
@@ -98,7 +101,7 @@ async function people() {
       failed(error);
     }
   };
-  const card = ({ name, stills }) => {
+  const card = ({ name, stills, rejected }) => {
     const rename = () => {
       const to = prompt(`Another name for ${name}`, name);
       if (to && to !== name) change(() => ask(person(name), asJson("PATCH", { name: to })), `${name} is ${to} now.`)();
@@ -108,15 +111,30 @@ async function people() {
         change(() => ask(person(name), { method: "DELETE" }), `${name} is deleted.`)();
       }
     };
-    const pictures = stills.map((still) =>
-      make("img", { src: still.picture, alt: still.file, title: [still.file, ...still.problems].join("\n"), loading: "lazy" }));
+    // A picture that is removed by two clicks: on it, and on yes.
+    const picture = (still, what, done) => make("button", {
+      class: "still", title: [still.file, ...still.problems].join("\n"), "aria-label": `Remove the ${what} ${still.file}`,
+      onclick: () => {
+        if (confirm(`Remove the ${what} ${still.file} of ${name}?`)) change(() => ask(still.picture, { method: "DELETE" }), done)();
+      },
+    }, make("img", { src: still.picture, alt: still.file, loading: "lazy" }));
+    const pictures = stills.map((still) => picture(still, "still", `A still of ${name} is removed.`));
+    const others = rejected.map((still) => picture(still, "counter-example", `A counter-example of ${name} is removed.`));
+    const not = make("input", { type: "file", accept: "image/*", multiple: true, hidden: true, onchange: () => {
+      const files = new FormData();
+      for (const file of not.files) files.append("still", file, file.name);
+      note("Looking at the pictures …");
+      change(() => ask(`${person(name)}/rejected`, { method: "POST", body: files }), `Noted: this is not ${name}.`)();
+    } });
     return make("article", { class: "card", "data-person": name },
       make("h3", {}, name),
       make("div", { class: "stills" }, ...pictures),
       make("p", {}, `${stills.length} ${stills.length === 1 ? "still" : "stills"}`),
+      ...(others.length ? [make("p", {}, `Not ${name}:`), make("div", { class: "stills rejected" }, ...others)] : []),
       make("div", { class: "buttons" },
         make("a", { href: `/events?person=${encodeURIComponent(name)}` }, "Events"),
         make("button", { class: "quiet", onclick: rename }, "Rename"),
+        make("button", { class: "quiet", onclick: () => not.click() }, "Not them …"), not,
         make("button", { class: "danger", onclick: remove }, "Delete")));
   };
   byId("enrol").addEventListener("submit", async (event) => {
@@ -141,12 +159,12 @@ async function strangers() {
   const place = byId("strangers");
   const show = async () => {
     const { strangers } = await ask("/api/v1/strangers");
-    place.replaceChildren(...strangers.map(card));
+    place.replaceChildren(...strangers.map((stranger) => card(stranger, strangers)));
     // Not as a note: that says what was done last.
     if (strangers.length === 0) place.append(make("p", {}, "There is nobody to name."));
     await names();
   };
-  const card = (stranger) => {
+  const card = (stranger, all) => {
     const path = `/api/v1/strangers/${stranger.id}`;
     const change = async (work, done) => {
       try {
@@ -165,6 +183,11 @@ async function strangers() {
       },
     }, name, make("button", {}, "Name"));
     const forget = () => change(() => ask(path, { method: "DELETE" }), `Unknown ${stranger.id} is forgotten.`);
+    const ignore = () => change(() => ask(`${path}/ignore`, { method: "POST" }), `Whatever looks like Unknown ${stranger.id} is ignored.`);
+    const others = all.filter((other) => other.id !== stranger.id);
+    const into = make("select", { "aria-label": `Who Unknown ${stranger.id} is as well`, onchange: () => {
+      change(() => ask(`${path}/merge`, asJson("POST", { into: Number(into.value) })), `Unknown ${stranger.id} and Unknown ${into.value} are one.`);
+    } }, make("option", { value: "" }, "Same as …"), ...others.map(({ id }) => make("option", { value: id }, `Unknown ${id}`)));
     return make("article", { class: "card", "data-stranger": stranger.id },
       make("img", { src: stranger.picture, alt: `Unknown ${stranger.id}`, loading: "lazy" }),
       make("h3", {}, `Unknown ${stranger.id}`),
@@ -172,6 +195,8 @@ async function strangers() {
       form,
       make("div", { class: "buttons" },
         make("a", { href: `/events?stranger=${stranger.id}` }, "Events"),
+        ...(others.length ? [into] : []),
+        make("button", { class: "quiet ignore", type: "button", onclick: ignore }, "Not a person"),
         make("button", { class: "danger", type: "button", onclick: forget }, "Forget")));
   };
   await show();
@@ -230,7 +255,7 @@ function login() {
   form.querySelector("button").disabled = false;
 }
 
-const pages = { wall, people, strangers, events, login };
+const pages = { wall, people, strangers, doubts, events, videos, sources, threshold, login };
 
 async function start() {
   const page = document.body.dataset.page;

@@ -1,5 +1,6 @@
 //! What happened.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -91,6 +92,8 @@ pub struct NewEvent {
     pub was: Option<Subject>,
     /// The angle to the nearest person of the gallery in degrees, named or not.
     pub angle_deg: Option<f32>,
+    /// How far below the threshold that angle lies, in degrees, where it gave a name.
+    pub margin_deg: Option<f32>,
     /// What the name rests on.
     pub why: String,
     /// The best view so far, as JPEG.
@@ -120,6 +123,10 @@ pub struct Event {
     pub was: Option<String>,
     /// The angle to the nearest person of the gallery in degrees, named or not.
     pub angle_deg: Option<f32>,
+    /// How far below the threshold that angle lies, in degrees, where it gave a name: the less, the more doubtful.
+    pub margin_deg: Option<f32>,
+    /// Whether somebody confirmed the name.
+    pub confirmed: bool,
     /// What the name rests on.
     pub why: String,
     /// Where the picture is; `null` where there is none.
@@ -151,10 +158,11 @@ pub struct EventQuery {
     pub limit: usize,
 }
 
-const COLUMNS: &str = "id, time_ms, kind, source, person, stranger, was, angle_deg, why, picture IS NOT NULL";
+const COLUMNS: &str = "id, time_ms, kind, source, person, stranger, was, angle_deg, why, picture IS NOT NULL, margin_deg, \
+                       checked";
 
 impl Store {
-    /// Records an event, then tells it to all subscribers.
+    /// Records an event and which webhooks are to be told of it, then tells it to all subscribers.
     ///
     /// # Errors
     /// When SQLite refuses; nobody is told then.
@@ -163,23 +171,29 @@ impl Store {
             Subject::Person(name) => (Some(name.clone()), None),
             Subject::Stranger(number) => (None, Some(*number)),
         };
-        let sql = self.sql();
-        let insert = || -> rusqlite::Result<i64> {
-            let mut insert = sql.prepare(
-                "INSERT INTO events (time_ms, kind, source, person, stranger, was, angle_deg, why, picture)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        let mut sql = self.sql();
+        let mut insert = || -> rusqlite::Result<i64> {
+            let transaction = sql.transaction()?;
+            transaction.execute(
+                "INSERT INTO events (time_ms, kind, source, person, stranger, was, angle_deg, why, picture, margin_deg)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                params![
+                    event.time_ms,
+                    event.kind.name(),
+                    event.source,
+                    person,
+                    stranger,
+                    event.was.as_ref().map(ToString::to_string),
+                    event.angle_deg,
+                    event.why,
+                    event.picture,
+                    event.margin_deg,
+                ],
             )?;
-            insert.insert(params![
-                event.time_ms,
-                event.kind.name(),
-                event.source,
-                person,
-                stranger,
-                event.was.as_ref().map(ToString::to_string),
-                event.angle_deg,
-                event.why,
-                event.picture,
-            ])
+            let id = transaction.last_insert_rowid();
+            self.address(&transaction, id, event.kind, &event.source)?;
+            transaction.commit()?;
+            Ok(id)
         };
         let id = insert().map_err(|source| self.error(source))?;
         let recorded = Arc::new(Event {
@@ -193,6 +207,8 @@ impl Store {
             stranger,
             was: event.was.as_ref().map(ToString::to_string),
             angle_deg: event.angle_deg,
+            margin_deg: event.margin_deg,
+            confirmed: false,
             why: event.why.clone(),
             picture: event.picture.as_ref().map(|_| picture_of(id)),
         });
@@ -242,6 +258,59 @@ impl Store {
         self.with(|sql| sql.query_row(&ask, [id], read).optional())
     }
 
+    /// Names that were given by less than `margin_deg` degrees and that nobody has confirmed, the newest first.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn doubts(&self, margin_deg: f64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let ask = format!(
+            "SELECT {COLUMNS} FROM events WHERE kind = 'recognised' AND person IS NOT NULL AND checked = 0
+             AND margin_deg < ?1 AND picture IS NOT NULL ORDER BY id DESC LIMIT ?2"
+        );
+        let limit = limit.min(MOST_EVENTS) as i64;
+        self.with(|sql| sql.prepare(&ask)?.query_map(params![margin_deg, limit], read)?.collect())
+    }
+
+    /// Somebody says that the name of an event is right.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn confirm_event(&self, id: i64) -> Result<(), StoreError> {
+        self.with(|sql| sql.execute("UPDATE events SET checked = 1 WHERE id = ?1", [id]))?;
+        Ok(())
+    }
+
+    /// Somebody says that the name of an event is wrong: the events of that visit are a stranger's.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn reject_event(&self, event: &Event, stranger: i64) -> Result<(), StoreError> {
+        let Event { id, source, person: Some(person), .. } = event else { return Ok(()) };
+        let left = "SELECT {} FROM events WHERE source = ?1 AND person = ?2 AND kind = 'left' AND id {} ?3";
+        let ask = |what: &str, than: &str| left.replacen("{}", what, 1).replacen("{}", than, 1);
+        self.change(|sql| {
+            let of = params![source, person, id];
+            let after: Option<i64> = sql.query_row(&ask("MAX(id)", "<"), of, |row| row.get(0))?;
+            let until: Option<i64> = sql.query_row(&ask("MIN(id)", ">="), of, |row| row.get(0))?;
+            sql.execute(
+                "UPDATE events SET person = NULL, stranger = ?1, margin_deg = NULL
+                 WHERE source = ?2 AND person = ?3 AND id > ?4 AND id <= ?5",
+                params![stranger, source, person, after.unwrap_or(0), until.unwrap_or(i64::MAX)],
+            )
+        })?;
+        Ok(())
+    }
+
+    /// The angles at which people were named, in degrees.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn angles_of_named(&self) -> Result<Vec<f64>, StoreError> {
+        let ask = "SELECT angle_deg FROM events WHERE kind = 'recognised' AND person IS NOT NULL
+                   AND angle_deg IS NOT NULL ORDER BY angle_deg";
+        self.with(|sql| sql.prepare(ask)?.query_map([], |row| row.get(0))?.collect())
+    }
+
     /// The picture of an event, as JPEG.
     ///
     /// # Errors
@@ -257,6 +326,21 @@ impl Store {
     /// When SQLite refuses.
     pub fn last_event(&self) -> Result<i64, StoreError> {
         self.with(|sql| sql.query_row("SELECT COALESCE(MAX(id), 0) FROM events", [], |row| row.get(0)))
+    }
+
+    /// How many events there are, and how many sources named each person.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn tally(&self) -> Result<(u64, BTreeMap<String, usize>), StoreError> {
+        let ask = "SELECT person, COUNT(DISTINCT source) FROM events
+                   WHERE kind = 'recognised' AND person IS NOT NULL GROUP BY person";
+        self.with(|sql| {
+            let count: i64 = sql.query_row("SELECT COUNT(*) FROM events", [], |row| row.get(0))?;
+            let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, i64>(1)? as usize));
+            let named = sql.prepare(ask)?.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
+            Ok((count.unsigned_abs(), named))
+        })
     }
 
     /// Deletes all events of a person, with their pictures; says how many.
@@ -308,6 +392,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
         who,
         was: row.get(6)?,
         angle_deg: row.get(7)?,
+        margin_deg: row.get(10)?,
+        confirmed: row.get(11)?,
         why: row.get(8)?,
         picture: with_picture.then(|| picture_of(id)),
     })

@@ -9,17 +9,24 @@
 //! | `tokens` | the hash of a token |
 //! | `sources` | a source that was added or changed by the API, or removed by it |
 //! | `changes` | who changed what, and when |
+//! | `jobs` | a video to label |
+//! | `deliveries` | an event that a webhook is still to be told of |
 //!
 //! What is recorded is on the disk before anybody is told of it (write-ahead log, `synchronous = FULL`), and what is
 //! deleted is overwritten (`secure_delete`).
 
 mod events;
+mod jobs;
+mod outbox;
 mod strangers;
 
 pub(super) use events::rfc3339;
 pub use events::{Event, EventQuery, Kind, NewEvent, Subject};
+pub use jobs::{Job, JobState};
+pub use outbox::{Audience, Delivery};
 pub use strangers::{NewSight, Stranger, StrangerPicture};
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -37,7 +44,7 @@ const WAITING_EVENTS: usize = 1024;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Raised when the tables change.
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS events (
@@ -50,7 +57,9 @@ CREATE TABLE IF NOT EXISTS events (
     was TEXT,
     angle_deg REAL,
     why TEXT NOT NULL,
-    picture BLOB
+    picture BLOB,
+    margin_deg REAL,
+    checked INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS events_by_time ON events (time_ms);
 CREATE INDEX IF NOT EXISTS events_by_person ON events (person, id);
@@ -67,7 +76,8 @@ CREATE TABLE IF NOT EXISTS strangers (
     embedding BLOB,
     picture BLOB NOT NULL,
     face_x REAL NOT NULL,
-    face_y REAL NOT NULL
+    face_y REAL NOT NULL,
+    ignored INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS tokens (role TEXT PRIMARY KEY, hash BLOB NOT NULL, made_ms INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS sources (name TEXT PRIMARY KEY, settings TEXT);
@@ -75,6 +85,36 @@ CREATE TABLE IF NOT EXISTS changes (
     id INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL,
     about TEXT
 );
+CREATE TABLE IF NOT EXISTS jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    input TEXT,
+    state TEXT NOT NULL,
+    reason TEXT,
+    made_ms INTEGER NOT NULL,
+    ended_ms INTEGER,
+    attempts INTEGER NOT NULL,
+    people TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS deliveries (
+    hook TEXT NOT NULL,
+    event INTEGER NOT NULL REFERENCES events (id) ON DELETE CASCADE,
+    attempts INTEGER NOT NULL,
+    next_ms INTEGER NOT NULL,
+    PRIMARY KEY (hook, event)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS deliveries_by_time ON deliveries (hook, next_ms, event);
+CREATE INDEX IF NOT EXISTS deliveries_by_event ON deliveries (event);
+";
+
+/// What layout 1 lacked of tables that it had.
+const FROM_LAYOUT_1: &str = "
+BEGIN;
+ALTER TABLE events ADD COLUMN margin_deg REAL;
+ALTER TABLE events ADD COLUMN checked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE strangers ADD COLUMN ignored INTEGER NOT NULL DEFAULT 0;
+PRAGMA user_version = 2;
+COMMIT;
 ";
 
 /// Why the store refused.
@@ -127,6 +167,10 @@ pub struct Store {
     told: broadcast::Sender<Arc<Event>>,
     /// Embeddings of strangers, to know them again.
     known: Mutex<Vec<(i64, Embedding)>>,
+    /// Strangers that became others since the store was opened.
+    merged: Mutex<BTreeMap<i64, i64>>,
+    /// Who is told of what is recorded.
+    audiences: Mutex<Vec<Audience>>,
 }
 
 impl Store {
@@ -146,7 +190,14 @@ impl Store {
             return Err(StoreError::Newer { path, found });
         }
         let (told, _) = broadcast::channel(WAITING_EVENTS);
-        let store = Self { path, connection: Mutex::new(connection), told, known: Mutex::default() };
+        let store = Self {
+            path,
+            connection: Mutex::new(connection),
+            told,
+            known: Mutex::default(),
+            merged: Mutex::default(),
+            audiences: Mutex::default(),
+        };
         store.remember_strangers()?;
         Ok(store)
     }
@@ -293,6 +344,9 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
     connection.query_row("PRAGMA secure_delete = ON", [], |_| Ok(()))?;
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found == 1 {
+        connection.execute_batch(FROM_LAYOUT_1)?;
+    }
     if found <= LAYOUT {
         connection.execute_batch(TABLES)?;
         connection.execute_batch(&format!("PRAGMA user_version = {LAYOUT}"))?;

@@ -135,12 +135,90 @@ impl Store {
         Ok(())
     }
 
+    /// Makes one stranger of two, with the better view of both; says whether there were two.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn merge_strangers(&self, from: i64, into: i64) -> Result<bool, StoreError> {
+        if from == into || self.stranger(from)?.is_none() || self.stranger(into)?.is_none() {
+            return Ok(false);
+        }
+        self.change(|sql| {
+            sql.execute("UPDATE events SET stranger = ?2 WHERE stranger = ?1", [from, into])?;
+            sql.execute(
+                "UPDATE strangers SET (weight, model, embedding, picture, face_x, face_y) =
+                     (SELECT weight, model, embedding, picture, face_x, face_y FROM strangers WHERE id = ?1)
+                 WHERE id = ?2 AND weight < (SELECT weight FROM strangers WHERE id = ?1 AND embedding IS NOT NULL)",
+                [from, into],
+            )?;
+            sql.execute(
+                "UPDATE strangers SET visits = visits + other.more, first_ms = MIN(first_ms, other.first),
+                     last_source = CASE WHEN other.last > last_ms THEN other.place ELSE last_source END,
+                     last_ms = MAX(last_ms, other.last)
+                 FROM (SELECT visits AS more, first_ms AS first, last_ms AS last, last_source AS place
+                       FROM strangers WHERE id = ?1) AS other WHERE id = ?2",
+                [from, into],
+            )?;
+            sql.execute("DELETE FROM strangers WHERE id = ?1", [from])
+        })?;
+        {
+            let mut merged = lock(&self.merged);
+            merged.values_mut().filter(|to| **to == from).for_each(|to| *to = into);
+            merged.insert(from, into);
+        }
+        self.remember_strangers()?;
+        self.empty_log()?;
+        Ok(true)
+    }
+
+    /// The stranger that one of that number has become, since the store was opened.
+    pub fn resolve(&self, id: i64) -> i64 {
+        lock(&self.merged).get(&id).copied().unwrap_or(id)
+    }
+
+    /// A stranger is no person: events and picture are deleted, and whatever looks so is told to nobody. Says whether
+    /// there was one.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn ignore_stranger(&self, id: i64) -> Result<bool, StoreError> {
+        let ignored = self.change(|sql| {
+            sql.execute("DELETE FROM events WHERE stranger = ?1 AND person IS NULL", [id])?;
+            sql.execute("UPDATE strangers SET ignored = 1, picture = x'' WHERE id = ?1 AND ignored = 0", [id])
+        })?;
+        self.empty_log()?;
+        Ok(ignored > 0)
+    }
+
+    /// Whether a stranger is no person.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn is_ignored(&self, id: i64) -> Result<bool, StoreError> {
+        let ask = "SELECT ignored FROM strangers WHERE id = ?1";
+        self.with(|sql| Ok(sql.query_row(ask, [id], |row| row.get(0)).optional()?.unwrap_or(false)))
+    }
+
+    /// The best views of all strangers.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn stranger_embeddings(&self) -> Result<Vec<Embedding>, StoreError> {
+        let ids: Vec<i64> = self.with(|sql| {
+            sql.prepare("SELECT id FROM strangers WHERE ignored = 0")?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        })?;
+        let known = lock(&self.known);
+        Ok(known.iter().filter(|(id, _)| ids.contains(id)).map(|(_, embedding)| embedding.clone()).collect())
+    }
+
     /// Strangers, those seen last first.
     ///
     /// # Errors
     /// When SQLite refuses.
     pub fn strangers(&self) -> Result<Vec<Stranger>, StoreError> {
-        let ask = format!("SELECT {COLUMNS} FROM strangers ORDER BY last_ms DESC, id DESC");
+        let ask = format!("SELECT {COLUMNS} FROM strangers WHERE ignored = 0 ORDER BY last_ms DESC, id DESC");
         self.with(|sql| sql.prepare(&ask)?.query_map([], read)?.collect())
     }
 
@@ -149,7 +227,7 @@ impl Store {
     /// # Errors
     /// When SQLite refuses.
     pub fn stranger(&self, id: i64) -> Result<Option<Stranger>, StoreError> {
-        let ask = format!("SELECT {COLUMNS} FROM strangers WHERE id = ?1");
+        let ask = format!("SELECT {COLUMNS} FROM strangers WHERE id = ?1 AND ignored = 0");
         self.with(|sql| sql.query_row(&ask, [id], read).optional())
     }
 
@@ -158,7 +236,7 @@ impl Store {
     /// # Errors
     /// When SQLite refuses.
     pub fn stranger_picture(&self, id: i64) -> Result<Option<StrangerPicture>, StoreError> {
-        let ask = "SELECT picture, face_x, face_y FROM strangers WHERE id = ?1";
+        let ask = "SELECT picture, face_x, face_y FROM strangers WHERE id = ?1 AND ignored = 0";
         let read =
             |row: &Row<'_>| Ok(StrangerPicture { jpeg: row.get(0)?, face: [row.get(1)?, row.get(2)?] });
         self.with(|sql| sql.query_row(ask, [id], read).optional())

@@ -9,6 +9,7 @@ fn event(time_ms: i64, kind: Kind, source: &str, subject: Subject) -> NewEvent {
         subject,
         was: None,
         angle_deg: Some(41.5),
+        margin_deg: None,
         why: "nearest".into(),
         picture: Some(vec![1, 2, 3]),
     }
@@ -150,4 +151,163 @@ fn tokens_sources_and_notes_are_kept_and_a_newer_store_is_refused() {
     store.with(|sql| sql.execute_batch("PRAGMA user_version = 9")).unwrap();
     drop(store);
     assert!(matches!(Store::open(folder.path()), Err(StoreError::Newer { found: 9, .. })));
+}
+
+#[test]
+fn what_a_webhook_is_to_be_told_is_kept_with_the_event_and_goes_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let audience = |name: &str, kinds: &[Kind], sources: &[&str]| Audience {
+        name: name.into(),
+        kinds: kinds.to_vec(),
+        sources: sources.iter().map(ToString::to_string).collect(),
+    };
+    let all = audience("all", &Kind::ALL, &[]);
+    store.set_audiences(vec![all.clone(), audience("yard", &[Kind::Left], &["yard"])]).unwrap();
+    store.record(&event(1000, Kind::Appeared, "door", ada())).unwrap();
+    store.record(&event(2000, Kind::Left, "yard", ada())).unwrap();
+    store.record(&event(3000, Kind::Left, "door", Subject::Stranger(1))).unwrap();
+    // Without closing it, as after a crash.
+    std::mem::forget(store);
+    let store = Store::open(folder.path()).unwrap();
+    let next = |hook: &str| store.next_delivery(hook).unwrap().map(|one| (one.event, one.attempts));
+    assert_eq!((store.undelivered("all").unwrap(), store.undelivered("yard").unwrap()), (3, 1));
+    assert_eq!((next("all"), next("yard"), next("none")), (Some((1, 0)), Some((2, 0)), None));
+    store.postponed("all", 1, i64::MAX).unwrap();
+    assert_eq!(next("all"), Some((2, 0)));
+    store.delivered("all", 2).unwrap();
+    assert_eq!(next("all"), Some((3, 0)));
+    assert_eq!(next("yard"), Some((2, 0)), "each for itself");
+    store.forget_person("Ada").unwrap();
+    assert_eq!((next("all"), next("yard")), (Some((3, 0)), None), "nobody is told of who is forgotten");
+    store.set_audiences(vec![audience("yard", &[Kind::Left], &["yard"])]).unwrap();
+    assert_eq!(next("all"), None, "a webhook that is gone");
+}
+
+#[test]
+fn a_doubtful_name_is_confirmed_or_becomes_a_strangers_for_the_whole_visit() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let doubtful = |kind: Kind, margin_deg: f32| {
+        let one = NewEvent { margin_deg: Some(margin_deg), ..event(0, kind, "door", ada()) };
+        store.record(&one).unwrap().id
+    };
+    for _ in 0..2 {
+        for kind in [Kind::Appeared, Kind::Recognised, Kind::Left] {
+            doubtful(kind, 2.0);
+        }
+    }
+    store.record(&event(0, Kind::Recognised, "yard", ada())).unwrap();
+    let certain = doubtful(Kind::Recognised, 20.0);
+    let doubts = || -> Vec<i64> { store.doubts(6.0, 9).unwrap().iter().map(|event| event.id).collect() };
+    assert_eq!(doubts(), [5, 2]);
+    store.confirm_event(2).unwrap();
+    assert!(store.event(2).unwrap().unwrap().confirmed);
+    assert_eq!(doubts(), [5]);
+    let stranger = store.add_stranger(&sight(0, 0.5, 0.0)).unwrap();
+    store.reject_event(&store.event(5).unwrap().unwrap(), stranger).unwrap();
+    let of = |query: EventQuery| -> Vec<i64> {
+        store.events(&query).unwrap().iter().map(|event| event.id).collect()
+    };
+    assert_eq!(of(EventQuery { stranger: Some(stranger), ..EventQuery::default() }), [6, 5, 4]);
+    assert_eq!(of(EventQuery { person: Some("Ada".into()), ..EventQuery::default() }), [certain, 7, 3, 2, 1]);
+    assert!(doubts().is_empty());
+    assert_eq!(store.angles_of_named().unwrap().len(), 3);
+}
+
+#[test]
+fn two_strangers_become_one_and_what_is_no_person_is_known_again_and_told_to_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let ids: Vec<i64> = (0..3)
+        .map(|at| store.add_stranger(&sight(at, 0.3 + at as f32 / 10.0, 30.0 * at as f64)).unwrap())
+        .collect();
+    for id in &ids {
+        store.record(&event(0, Kind::Appeared, "door", Subject::Stranger(*id))).unwrap();
+    }
+    assert!(store.merge_strangers(ids[1], ids[0]).unwrap());
+    assert!(
+        !store.merge_strangers(ids[1], ids[0]).unwrap() && !store.merge_strangers(ids[0], ids[0]).unwrap()
+    );
+    let kept = store.stranger(ids[0]).unwrap().unwrap();
+    assert_eq!((kept.visits, kept.last_ms), (2, 1));
+    assert_eq!(
+        store.stranger_picture(ids[0]).unwrap().unwrap(),
+        sight(0, 0.4, 0.0).picture,
+        "the better one"
+    );
+    assert_eq!(store.stranger_like(&at(31.0), 5.0, &[]), Some(ids[0]), "by the better view");
+    assert_eq!((store.resolve(ids[1]), store.resolve(ids[2])), (ids[0], ids[2]));
+    let of = EventQuery { stranger: Some(ids[0]), ..EventQuery::default() };
+    assert_eq!(store.events(&of).unwrap().len(), 2);
+
+    assert!(store.ignore_stranger(ids[2]).unwrap() && !store.ignore_stranger(ids[2]).unwrap());
+    assert_eq!((store.strangers().unwrap().len(), store.stranger(ids[2]).unwrap()), (1, None));
+    assert_eq!(store.stranger_picture(ids[2]).unwrap(), None);
+    assert_eq!(store.events(&EventQuery::default()).unwrap().len(), 2);
+    drop(store);
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!(store.stranger_like(&at(60.0), 5.0, &[]), Some(ids[2]));
+    assert!(store.is_ignored(ids[2]).unwrap() && !store.is_ignored(ids[0]).unwrap());
+    assert_eq!(store.stranger_embeddings().unwrap().len(), 1, "only of people");
+}
+
+#[test]
+fn a_store_of_the_first_layout_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let connection = rusqlite::Connection::open(folder.path().join("service.sqlite3")).unwrap();
+    connection
+        .execute_batch(
+            "CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL, kind TEXT NOT NULL,
+                 source TEXT NOT NULL, person TEXT, stranger INTEGER, was TEXT, angle_deg REAL, why TEXT NOT NULL,
+                 picture BLOB);
+             CREATE TABLE strangers (id INTEGER PRIMARY KEY AUTOINCREMENT, first_ms INTEGER NOT NULL,
+                 last_ms INTEGER NOT NULL, visits INTEGER NOT NULL, last_source TEXT NOT NULL, weight REAL NOT NULL,
+                 model TEXT, embedding BLOB, picture BLOB NOT NULL, face_x REAL NOT NULL, face_y REAL NOT NULL);
+             INSERT INTO events (time_ms, kind, source, person, why) VALUES (5, 'left', 'door', 'Ada', 'nearest');
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    drop(connection);
+    for _ in 0..2 {
+        let store = Store::open(folder.path()).unwrap();
+        let read = store.event(1).unwrap().unwrap();
+        assert!(read.who == "Ada" && !read.confirmed && read.margin_deg.is_none());
+        store.record(&event(6, Kind::Left, "door", ada())).unwrap();
+        store.add_job("a", None, |_| Ok(())).unwrap().unwrap();
+    }
+}
+
+#[test]
+fn jobs_are_begun_in_order_and_again_after_a_crash_but_not_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let add = |name: &str| store.add_job(name, None, |_| Ok(())).unwrap().unwrap();
+    let (first, second, third) = (add("a"), add("b"), add("c"));
+    let refused = store.add_job("d", None, |_| Err(std::io::Error::other("full"))).unwrap();
+    assert!(refused.is_err() && store.jobs().unwrap().len() == 3, "nothing is left of it");
+    let begin = || store.begin_job().unwrap().map(|job| (job.id, job.attempts));
+    assert_eq!(begin(), Some((first, 1)));
+    store.end_job(second, JobState::Failed, None, &[]).unwrap();
+    assert_eq!(store.job(second).unwrap().unwrap().state, JobState::Waiting, "it did not run");
+    store.end_job(second, JobState::Cancelled, None, &[]).unwrap();
+    store.end_job(first, JobState::Done, Some("cut off"), &["Ada".into()]).unwrap();
+    let done = store.job(first).unwrap().unwrap();
+    assert_eq!(
+        (done.state, done.reason.as_deref(), &done.people[..]),
+        (JobState::Done, Some("cut off"), &["Ada".to_owned()][..])
+    );
+    for attempt in 1..=3 {
+        assert_eq!(begin(), Some((third, attempt)));
+        store.resume_jobs(3, "too often").unwrap();
+    }
+    let failed = store.job(third).unwrap().unwrap();
+    assert_eq!((failed.state, failed.reason.as_deref()), (JobState::Failed, Some("too often")));
+    assert_eq!(begin(), None);
+    let last = add("e");
+    assert_eq!(begin(), Some((last, 1)));
+    store.put_back_job(last).unwrap();
+    assert_eq!(begin(), Some((last, 1)));
+    store.remove_job(last).unwrap();
+    assert_eq!(store.job(last).unwrap(), None);
 }

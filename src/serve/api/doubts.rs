@@ -1,0 +1,298 @@
+//! Names to confirm or to reject, and what the threshold does.
+
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::events::Events;
+use super::people::new_still;
+use super::pictures::named;
+use super::upload::Upload;
+use crate::gallery::{Choice, NewStill, PersonName, Viewpoint};
+use crate::identify::{Calibration, Threshold, ThresholdRequest};
+use crate::report::chart::{Axis, Chart, Curve, Scale};
+use crate::serve::access::Caller;
+use crate::serve::problem::Problem;
+use crate::serve::site::{App, Site};
+use crate::serve::store::{Event, NewSight, StrangerPicture};
+use crate::track::weight_inside;
+
+/// Names given by less than so many degrees are doubtful.
+const DOUBTFUL_DEG: f64 = 6.0;
+
+/// Which names are doubtful.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DoubtsQuery {
+    /// Names that were given by less than so many degrees; 6 without this.
+    margin_deg: Option<f64>,
+    /// So many at most, 1 to 1000; 100 without this.
+    limit: Option<usize>,
+}
+
+/// How a name is confirmed.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Confirmation {
+    /// Whether the picture becomes another still of the person.
+    enroll: bool,
+}
+
+/// List doubtful names
+///
+/// Names that were given by little and that nobody has confirmed or rejected, the newest first.
+#[utoipa::path(
+    get, path = "/api/v1/doubts", tag = "events", params(DoubtsQuery),
+    responses((status = 200, body = Events), (status = 400, body = Problem))
+)]
+pub(super) async fn list(
+    State(site): State<App>,
+    query: Result<Query<DoubtsQuery>, QueryRejection>,
+) -> Result<Json<Events>, Problem> {
+    let Query(DoubtsQuery { margin_deg, limit }) = query?;
+    let (margin_deg, limit) = (margin_deg.unwrap_or(DOUBTFUL_DEG), limit.unwrap_or(100));
+    if !(0.0..=180.0).contains(&margin_deg) || !(1..=1000).contains(&limit) {
+        return Err(Problem::bad("give a margin_deg from 0 to 180, and a limit from 1 to 1000"));
+    }
+    site.wait_for(move |site| Ok(Json(Events { events: site.store.doubts(margin_deg, limit)? }))).await
+}
+
+/// An event that has a name and a picture.
+fn event_with_name(site: &Site, id: i64) -> Result<(Event, PersonName, Upload), Problem> {
+    let event = site.store.event(id)?.ok_or_else(|| Problem::not_found(format!("there is no event {id}")))?;
+    let name = event.person.as_deref().ok_or_else(|| Problem::bad(format!("event {id} names nobody")))?;
+    let name = PersonName::new(name)?;
+    let picture = site.store.event_picture(id)?;
+    let bytes = picture.ok_or_else(|| Problem::bad(format!("event {id} has no picture")))?;
+    Ok((event, name, Upload { name: format!("event-{id}.jpg"), bytes }))
+}
+
+fn again(site: &Site, id: i64) -> Result<Json<Event>, Problem> {
+    let event = site.store.event(id)?;
+    event.map(Json).ok_or_else(|| Problem::not_found(format!("there is no event {id}")))
+}
+
+/// Confirm the name of an event
+#[utoipa::path(
+    post, path = "/api/v1/events/{id}/confirm", tag = "events", params(("id" = i64, Path)),
+    request_body = Confirmation,
+    responses((status = 200, body = Event), (status = 404, body = Problem), (status = 422, body = Problem))
+)]
+pub(super) async fn confirm(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<i64>, PathRejection>,
+    confirmation: Result<Json<Confirmation>, JsonRejection>,
+) -> Result<Json<Event>, Problem> {
+    let (Path(id), Json(Confirmation { enroll })) = (id?, confirmation?);
+    site.compute(move |site| {
+        let (_, name, upload) = event_with_name(site, id)?;
+        if enroll {
+            let still = new_still(site, &upload, Choice::Largest)?;
+            site.edit_people(|folder| {
+                // Nobody is enrolled by this who was removed meanwhile.
+                folder.person(&name)?;
+                Ok(folder.enroll(&name, vec![still])?)
+            })?;
+        }
+        site.store.confirm_event(id)?;
+        site.store.note(caller.name(), "confirmed a name", Some(name.as_str()))?;
+        again(site, id)
+    })
+    .await
+}
+
+/// Reject the name of an event: this is not the person
+///
+/// The picture becomes a counter-example of the person, and the events of that visit those of a stranger, who can be
+/// named.
+#[utoipa::path(
+    post, path = "/api/v1/events/{id}/reject", tag = "events", params(("id" = i64, Path)),
+    responses((status = 200, body = Event), (status = 404, body = Problem), (status = 422, body = Problem))
+)]
+pub(super) async fn reject(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<i64>, PathRejection>,
+) -> Result<Json<Event>, Problem> {
+    let Path(id) = id?;
+    site.compute(move |site| {
+        let (event, name, upload) = event_with_name(site, id)?;
+        let still = new_still(site, &upload, Choice::Largest)?;
+        let sight = sight(site, &event, &still).map_err(|error| named(&upload.name, error))?;
+        site.edit_people(|folder| Ok(folder.reject(&name, vec![still])?))?;
+        let stranger = site.store.add_stranger(&sight)?;
+        site.store.reject_event(&event, stranger)?;
+        site.store.note(caller.name(), "rejected a name", Some(name.as_str()))?;
+        again(site, id)
+    })
+    .await
+}
+
+/// The face of a picture, as a stranger's.
+fn sight(site: &Site, event: &Event, still: &NewStill) -> Result<NewSight, Problem> {
+    let (face, quality) = (&still.examined.face, &still.examined.quality);
+    let embedding = site.engine.embed(vec![still.examined.crop.clone()])?.into_iter().next();
+    Ok(NewSight {
+        time_ms: event.time_ms,
+        source: event.source.clone(),
+        weight: weight_inside(face, quality),
+        embedding,
+        picture: StrangerPicture { jpeg: still.bytes.clone(), face: face.bbox.centre() },
+    })
+}
+
+/// Another threshold to look at.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ThresholdQuery {
+    /// In degrees; without it the one in force.
+    threshold_deg: Option<f64>,
+}
+
+/// What a threshold does.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ThresholdAnswer {
+    /// The angle below which a face is named, in degrees.
+    in_force_deg: f64,
+    /// The angle that is looked at.
+    threshold_deg: f64,
+    /// The share of pairs of different people who are nearer, by the model's calibration.
+    false_match_rate: Option<f64>,
+    /// Strangers of this service with a view to compare.
+    strangers: usize,
+    /// Of these, who would be given a name by their best view.
+    strangers_named: usize,
+    /// Times that somebody was named.
+    names: usize,
+    /// Of these, how often nobody would have been.
+    names_lost: usize,
+}
+
+/// What is known of a threshold.
+struct Measured {
+    in_force_deg: f64,
+    threshold_deg: f64,
+    /// Angles of strangers to the nearest person, and those at which people were named, from the smallest on.
+    strangers: Vec<f64>,
+    names: Vec<f64>,
+}
+
+impl Measured {
+    fn new(site: &Site, query: Option<f64>) -> Result<Self, Problem> {
+        let metadata = site.engine.embedder().metadata();
+        let resolve =
+            |request| Threshold::resolve(request, metadata).map_err(|error| Problem::bad(error.to_string()));
+        let gallery = site.gallery()?;
+        let in_force_deg = match &gallery {
+            Some(gallery) => gallery.threshold().angle_deg(),
+            None => resolve(site.settings().threshold)?.angle_deg(),
+        };
+        let threshold_deg = match query {
+            Some(degrees) => resolve(ThresholdRequest::AngleDeg(
+                crate::identify::parse_angle_deg(&degrees.to_string())
+                    .map_err(|error| Problem::bad(error.to_string()))?,
+            ))?
+            .angle_deg(),
+            None => in_force_deg,
+        };
+        let mut strangers = Vec::new();
+        for embedding in site.store.stranger_embeddings()? {
+            let Some(gallery) = &gallery else { break };
+            // Those of another model cannot be compared.
+            let Ok(found) = gallery.identifier().identify(&embedding, Viewpoint::FRONTAL) else { continue };
+            strangers.extend(found.nearest.map(|nearest| f64::from(nearest.angle_deg)));
+        }
+        strangers.sort_by(f64::total_cmp);
+        Ok(Self { in_force_deg, threshold_deg, strangers, names: site.store.angles_of_named()? })
+    }
+
+    fn answer(&self, site: &Site) -> ThresholdAnswer {
+        let calibration = Calibration::from_metadata(site.engine.embedder().metadata()).ok();
+        let below = |angles: &[f64]| angles.partition_point(|angle| *angle < self.threshold_deg);
+        ThresholdAnswer {
+            in_force_deg: self.in_force_deg,
+            threshold_deg: self.threshold_deg,
+            false_match_rate: calibration.and_then(|table| table.fmr_at(self.threshold_deg)),
+            strangers: self.strangers.len(),
+            strangers_named: below(&self.strangers),
+            names: self.names.len(),
+            names_lost: self.names.len() - below(&self.names),
+        }
+    }
+
+    fn chart(&self) -> Chart {
+        let upright = |at: f64, label: &str| Curve {
+            label: format!("{label} {at:.1}"),
+            points: vec![(at, 0.0), (at, 1.0)],
+            ..Curve::default()
+        };
+        let mut curves = vec![upright(self.in_force_deg, "threshold in force:")];
+        if (self.threshold_deg - self.in_force_deg).abs() > 0.05 {
+            curves.push(upright(self.threshold_deg, "looked at:"));
+        }
+        for (angles, label) in
+            [(&self.strangers, "strangers nearer to somebody"), (&self.names, "people named at less")]
+        {
+            let count = angles.len().max(1) as f64;
+            // Steps: the share of those below each angle.
+            let mut points = vec![(0.0, 0.0)];
+            for (at, angle) in angles.iter().enumerate() {
+                points.extend([(*angle, at as f64 / count), (*angle, (at + 1) as f64 / count)]);
+            }
+            if !angles.is_empty() {
+                points.push((AXIS_DEG, 1.0));
+                curves.push(Curve {
+                    label: format!("{label} ({})", angles.len()),
+                    points,
+                    ..Curve::default()
+                });
+            }
+        }
+        Chart {
+            title: "What the threshold does here".into(),
+            x: Axis {
+                label: "angle to the nearest person, degrees".into(),
+                scale: Scale::Linear(0.0, AXIS_DEG),
+            },
+            y: Axis { label: "share below that angle".into(), scale: Scale::Linear(0.0, 1.0) },
+            curves,
+        }
+    }
+}
+
+/// End of the axis of angles: people who have nothing to do with each other lie around 90 degrees.
+const AXIS_DEG: f64 = 120.0;
+
+/// Show what a threshold does on the strangers and names of this service
+///
+/// It is set in the configuration (`threshold_deg`).
+#[utoipa::path(
+    get, path = "/api/v1/threshold", tag = "service", params(ThresholdQuery),
+    responses((status = 200, body = ThresholdAnswer), (status = 400, body = Problem))
+)]
+pub(super) async fn threshold(
+    State(site): State<App>,
+    query: Result<Query<ThresholdQuery>, QueryRejection>,
+) -> Result<Json<ThresholdAnswer>, Problem> {
+    let Query(ThresholdQuery { threshold_deg }) = query?;
+    site.wait_for(move |site| Ok(Json(Measured::new(site, threshold_deg)?.answer(site)))).await
+}
+
+/// Draw what a threshold does on the strangers and names of this service
+#[utoipa::path(
+    get, path = "/api/v1/threshold/plot.svg", tag = "service", params(ThresholdQuery),
+    responses((status = 200, content_type = "image/svg+xml", body = String), (status = 400, body = Problem))
+)]
+pub(super) async fn plot(
+    State(site): State<App>,
+    query: Result<Query<ThresholdQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(ThresholdQuery { threshold_deg }) = query?;
+    let chart = site.wait_for(move |site| Ok(Measured::new(site, threshold_deg)?.chart())).await?;
+    Ok(([(header::CONTENT_TYPE, "image/svg+xml")], chart.to_svg()).into_response())
+}

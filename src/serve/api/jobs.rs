@@ -1,0 +1,356 @@
+//! Videos that are labelled in the background.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json, RequestExt};
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt;
+use tower::ServiceExt;
+use tower_http::services::ServeFile;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::media::Input;
+use crate::serve::access::Caller;
+use crate::serve::jobs::{LOOK_AT_BYTES, RESULTS, is_video};
+use crate::serve::problem::Problem;
+use crate::serve::site::{App, Site};
+use crate::serve::store::{Job, JobState, rfc3339};
+
+/// How long the next part of an upload may take to come.
+const PART_LIMIT: Duration = Duration::from_secs(30);
+/// Longest name of a job, in characters.
+const LONGEST_NAME: usize = 200;
+/// What the page of a job may do: play its video, and nothing else.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+                           img-src 'self' data:; media-src 'self'; base-uri 'none'; form-action 'none'; \
+                           frame-ancestors 'none'";
+
+/// All jobs.
+#[derive(Serialize, ToSchema)]
+pub(super) struct JobsAnswer {
+    /// The newest first.
+    jobs: Vec<JobAnswer>,
+}
+
+/// A job and how it is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct JobAnswer {
+    /// Its number.
+    id: i64,
+    /// What it is called.
+    name: String,
+    /// How it is.
+    state: JobState,
+    /// Why it failed, or what is wrong with the results.
+    reason: Option<String>,
+    /// When it was asked for (RFC 3339).
+    made: String,
+    /// When it was over.
+    ended: Option<String>,
+    /// The share of the work that is done, 0 to 1; `null` where that is not known.
+    progress: Option<f64>,
+    /// Frames looked at so far; a file is read twice.
+    frames: Option<u64>,
+    /// Who was seen.
+    people: Vec<String>,
+    /// Where the results are, once it is done.
+    results: Option<ResultsAnswer>,
+}
+
+/// Where the results of a job are.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ResultsAnswer {
+    /// Who appears when, with the video to play.
+    page: String,
+    /// The video with names.
+    video: String,
+    /// Every face of every frame, as JSON Lines.
+    faces: String,
+}
+
+/// A file to label.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewJob {
+    /// A file below a folder of `allow_inputs`.
+    input: String,
+}
+
+/// What an upload is called.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UploadQuery {
+    /// The name of the file.
+    name: Option<String>,
+}
+
+fn none(id: i64) -> Problem {
+    Problem::not_found(format!("there is no job {id}"))
+}
+
+impl JobAnswer {
+    fn of(site: &Site, job: Job) -> Self {
+        let done = site.jobs.done(job.id);
+        let result = |at: usize| format!("/api/v1/jobs/{}/results/{}", job.id, RESULTS[at].0);
+        let results = ResultsAnswer { page: result(0), video: result(1), faces: result(2) };
+        Self {
+            id: job.id,
+            name: job.name,
+            reason: job.reason,
+            made: rfc3339(job.made_ms),
+            ended: job.ended_ms.map(rfc3339),
+            progress: match job.state {
+                JobState::Done => Some(1.0),
+                _ => done.and_then(|done| Some(done.frames as f64 / (done.of.filter(|of| *of > 0)? as f64))),
+            },
+            frames: done.map(|done| done.frames),
+            people: job.people,
+            results: (job.state == JobState::Done).then_some(results),
+            state: job.state,
+        }
+    }
+}
+
+fn show_job(site: &Site, id: i64) -> Result<Json<JobAnswer>, Problem> {
+    let job = site.store.job(id)?.ok_or_else(|| none(id))?;
+    Ok(Json(JobAnswer::of(site, job)))
+}
+
+/// List the jobs and how they are
+#[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", responses((status = 200, body = JobsAnswer)))]
+pub(super) async fn list(State(site): State<App>) -> Result<Json<JobsAnswer>, Problem> {
+    site.wait_for(|site| {
+        let jobs = site.store.jobs()?;
+        Ok(Json(JobsAnswer { jobs: jobs.into_iter().map(|job| JobAnswer::of(site, job)).collect() }))
+    })
+    .await
+}
+
+/// Show a job
+#[utoipa::path(
+    get, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = i64, Path)),
+    responses((status = 200, body = JobAnswer), (status = 404, body = Problem))
+)]
+pub(super) async fn show(
+    State(site): State<App>,
+    id: Result<Path<i64>, PathRejection>,
+) -> Result<Json<JobAnswer>, Problem> {
+    let Path(id) = id?;
+    site.wait_for(move |site| show_job(site, id)).await
+}
+
+/// Have a video labelled
+///
+/// The video is the body of the request, or, as JSON, a file below a folder of `allow_inputs`. Jobs are done one after
+/// the other; the results are a page, the video with names, and every face as JSON Lines.
+#[utoipa::path(
+    post, path = "/api/v1/jobs", tag = "jobs", params(UploadQuery),
+    request_body(content((Vec<u8> = "video/mp4"), (NewJob = "application/json"))),
+    responses(
+        (status = 200, body = JobAnswer),
+        (status = 403, description = "The configuration does not allow that file", body = Problem),
+        (status = 413, description = "The video is larger than the service takes", body = Problem),
+        (status = 422, description = "It is no video", body = Problem),
+        (status = 503, description = "There are as many jobs as there may be", body = Problem)
+    )
+)]
+pub(super) async fn add(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<UploadQuery>, QueryRejection>,
+    request: Request,
+) -> Result<Json<JobAnswer>, Problem> {
+    let name = query?.0.name;
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("application/json")) {
+        let new: Result<Json<NewJob>, JsonRejection> = request.extract().await;
+        let Json(NewJob { input }) = new?;
+        return site.wait_for(move |site| add_file(site, caller, name, &input)).await;
+    }
+    // It takes long and computes nothing.
+    let _permit = site.may_stream()?;
+    let most_bytes = site.settings().config.jobs.upload_mib << 20;
+    if most_bytes == 0 {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "the configuration allows no uploads: see jobs.upload_mib",
+        ));
+    }
+    let declared =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|bytes: u64| bytes > most_bytes) {
+        return Err(too_large(most_bytes));
+    }
+    site.wait_for(room).await?;
+    let file = site.wait_for(|site| site.jobs.receive().map_err(|error| Problem::inside(&error))).await?;
+    receive(request.into_body(), &file, most_bytes).await?;
+    site.wait_for(move |site| {
+        room(site)?;
+        let name = name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| "video".into());
+        let name: String = name.chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect();
+        let id = site.jobs.add_upload(&site.store, &name, file)?;
+        site.store.note(caller.name(), "had a video labelled", None)?;
+        show_job(site, id)
+    })
+    .await
+}
+
+fn add_file(
+    site: &Site,
+    caller: Caller,
+    name: Option<String>,
+    input: &str,
+) -> Result<Json<JobAnswer>, Problem> {
+    let parsed = Input::parse(input);
+    // Looked up only if it is allowed: nobody learns by this which files there are.
+    let file = match &parsed {
+        Ok(input @ Input::File(path)) if site.settings().allowed.allows(input) => path.canonicalize().ok(),
+        _ => None,
+    };
+    let Some(file) = file.as_deref().and_then(std::path::Path::to_str) else {
+        let detail = "the configuration does not allow that file: see allow_inputs there";
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    };
+    room(site)?;
+    let own = std::path::Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or("video");
+    let name = name.unwrap_or_else(|| own.to_owned());
+    let id = site.jobs.add_file(&site.store, &name, file)?;
+    site.store.note(caller.name(), "had a video labelled", None)?;
+    show_job(site, id)
+}
+
+/// Refuses more jobs than there may be.
+fn room(site: &Site) -> Result<(), Problem> {
+    let most = site.settings().config.jobs.most;
+    match site.store.jobs()?.len() < most {
+        true => Ok(()),
+        false => Err(Problem::busy(&format!("there are {most} jobs already: delete one that is over first"))),
+    }
+}
+
+fn too_large(most_bytes: u64) -> Problem {
+    let detail = format!("the video is larger than {} MiB, which is all that is taken", most_bytes >> 20);
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+}
+
+/// Puts a body into a file.
+async fn receive(body: Body, file: &std::path::Path, most_bytes: u64) -> Result<(), Problem> {
+    let inside = |error: std::io::Error| Problem::inside(&error);
+    let mut to = tokio::fs::File::create(file).await.map_err(inside)?;
+    let (mut parts, mut bytes, mut beginning) = (body.into_data_stream(), 0u64, Vec::new());
+    let no_video = || {
+        let detail =
+            "this is not a video that is read: send an mp4, mov, mkv, webm, avi, ogv, flv, wmv or mpg file";
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+    };
+    loop {
+        let late = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the video stopped coming for 30 s");
+        let part: Option<Result<Bytes, axum::Error>> =
+            tokio::time::timeout(PART_LIMIT, parts.next()).await.map_err(late)?;
+        let Some(part) = part else { break };
+        let part = part.map_err(|error| Problem::bad(format!("the video was cut off: {error}")))?;
+        bytes += part.len() as u64;
+        if bytes > most_bytes {
+            return Err(too_large(most_bytes));
+        }
+        if beginning.len() < LOOK_AT_BYTES {
+            beginning.extend_from_slice(&part[..part.len().min(LOOK_AT_BYTES)]);
+            if beginning.len() >= LOOK_AT_BYTES && !is_video(&beginning) {
+                return Err(no_video());
+            }
+        }
+        to.write_all(&part).await.map_err(inside)?;
+    }
+    if !is_video(&beginning) {
+        return Err(no_video());
+    }
+    to.flush().await.map_err(inside)?;
+    to.sync_all().await.map_err(inside)
+}
+
+/// Cancel a job
+///
+/// There are no results then.
+#[utoipa::path(
+    post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = i64, Path)),
+    responses((status = 200, body = JobAnswer), (status = 404, body = Problem), (status = 409, body = Problem))
+)]
+pub(super) async fn cancel(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<i64>, PathRejection>,
+) -> Result<Json<JobAnswer>, Problem> {
+    let Path(id) = id?;
+    site.wait_for(move |site| {
+        let job = site.store.job(id)?.ok_or_else(|| none(id))?;
+        if job.state.is_over() {
+            return Err(Problem::new(StatusCode::CONFLICT, format!("job {id} is over: it is {}", job.state)));
+        }
+        site.jobs.cancel(&site.store, id)?;
+        site.store.note(caller.name(), "cancelled a job", None)?;
+        show_job(site, id)
+    })
+    .await
+}
+
+/// Delete a job
+///
+/// With what was uploaded and its results.
+#[utoipa::path(
+    delete, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = i64, Path)),
+    responses((status = 200, body = JobsAnswer), (status = 404, body = Problem))
+)]
+pub(super) async fn remove(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<i64>, PathRejection>,
+) -> Result<Json<JobsAnswer>, Problem> {
+    let Path(id) = id?;
+    let removed = site.wait_for(move |site| {
+        site.store.job(id)?.ok_or_else(|| none(id))?;
+        site.jobs.remove(&site.store, id)?;
+        Ok(site.store.note(caller.name(), "deleted a job", None)?)
+    });
+    removed.await?;
+    list(State(site)).await
+}
+
+/// Show a result of a job
+///
+/// `page.html`, `named.mp4` or `faces.jsonl`. Parts of the video can be asked for (`Range`).
+#[utoipa::path(
+    get, path = "/api/v1/jobs/{id}/results/{file}", tag = "jobs",
+    params(("id" = i64, Path), ("file" = String, Path)),
+    responses((status = 200, content_type = "video/mp4", body = Vec<u8>), (status = 404, body = Problem))
+)]
+pub(super) async fn result(
+    State(site): State<App>,
+    path: Result<Path<(i64, String)>, PathRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Path((id, file)) = path?;
+    let known = RESULTS.into_iter().find(|(name, _)| *name == file);
+    let (name, kind) = known.ok_or_else(|| Problem::not_found("a job has no such result"))?;
+    let job = site.wait_for(move |site| site.store.job(id)?.ok_or_else(|| none(id))).await?;
+    if job.state != JobState::Done {
+        return Err(Problem::not_found(format!("job {id} has no results: it is {}", job.state)));
+    }
+    let served = ServeFile::new(site.jobs.folder(id).join(name)).oneshot(request).await;
+    // Only a file that is missing fails, which is an answer.
+    let mut response = served.map_or_else(|never| match never {}, IntoResponse::into_response);
+    if response.status() == StatusCode::NOT_FOUND {
+        return Err(Problem::not_found(format!("job {id} has no such result")));
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if name == RESULTS[0].0 {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
+    }
+    Ok(response)
+}

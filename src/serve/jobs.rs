@@ -1,0 +1,393 @@
+//! Videos that are labelled in the background, one after the other.
+//!
+//! A job has a folder of its own, `jobs/NUMBER` below the folder of the service, with what was uploaded and the results.
+//! What ran when the service ended is begun again at the next start.
+
+mod container;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub(super) use container::{LOOK_AT_BYTES, is_video};
+
+use super::lock;
+use super::problem::Problem;
+use super::site::Site;
+use super::store::{Job, JobState, Store, StoreError};
+use crate::identify::Who;
+use crate::media::Input;
+use crate::pipeline::page::PageJob;
+use crate::pipeline::{Control, LabelJob, LabelSummary, Pass, Progress};
+use crate::report::{JsonLines, Output, Results};
+
+/// How often a job is begun that ran whenever the service ended.
+const MOST_ATTEMPTS: u32 = 3;
+/// How long an input may give nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often somebody looks for a job without being told.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The results of a job: file name and kind.
+pub(super) const RESULTS: [(&str, &str); 3] = [
+    ("page.html", "text/html; charset=utf-8"),
+    ("named.mp4", "video/mp4"),
+    ("faces.jsonl", "application/jsonl; charset=utf-8"),
+];
+/// The folder of the file that was uploaded.
+const UPLOADED: &str = "input";
+/// Longest name of an upload, in characters: each has up to four bytes.
+const LONGEST_NAME: usize = 60;
+
+/// The jobs.
+pub(super) struct Jobs {
+    folder: PathBuf,
+    running: Mutex<Option<Running>>,
+    /// There is more to do, or nothing more.
+    changed: Condvar,
+    ending: Mutex<bool>,
+}
+
+/// The job that is worked on.
+struct Running {
+    id: i64,
+    control: Control,
+    frames: u64,
+    expected: Option<u64>,
+    pass: Pass,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Done {
+    /// Frames that were looked at, over all passes.
+    pub frames: u64,
+    /// Of how many, where that is known.
+    pub of: Option<u64>,
+}
+
+impl Jobs {
+    /// Jobs in a folder below that of the service.
+    pub fn new(data: &Path) -> Self {
+        let folder = data.join("jobs");
+        Self { folder, running: Mutex::default(), changed: Condvar::new(), ending: Mutex::default() }
+    }
+
+    /// Begins to work.
+    ///
+    /// # Errors
+    /// When the store refuses, or there is no thread.
+    pub fn start(site: &Arc<Site>) -> Result<JoinHandle<()>, super::ServeError> {
+        let reason = format!("the service ended {MOST_ATTEMPTS} times while it ran");
+        site.store.resume_jobs(MOST_ATTEMPTS, &reason)?;
+        site.jobs.tidy(&site.store)?;
+        let site = Arc::clone(site);
+        let work = move || site.jobs.work(&site);
+        std::thread::Builder::new().name("jobs".into()).spawn(work).map_err(super::ServeError::Threads)
+    }
+
+    /// The folder of a job.
+    pub fn folder(&self, id: i64) -> PathBuf {
+        self.folder.join(id.to_string())
+    }
+
+    /// Where an upload is put that is no job yet.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn receive(&self) -> std::io::Result<tempfile::TempPath> {
+        std::fs::create_dir_all(&self.folder)?;
+        Ok(tempfile::Builder::new().prefix("upload-").tempfile_in(&self.folder)?.into_temp_path())
+    }
+
+    /// Makes a job of an upload.
+    ///
+    /// # Errors
+    /// When the store refuses, or the file cannot be moved.
+    pub fn add_upload(&self, store: &Store, name: &str, file: tempfile::TempPath) -> Result<i64, Problem> {
+        let place = |id: i64| {
+            let to = self.uploaded(id, name);
+            std::fs::create_dir_all(to.parent().unwrap_or(&to))?;
+            file.persist(to).map_err(|error| error.error)
+        };
+        let added = store.add_job(name, None, place)?.map_err(|error| Problem::inside(&error))?;
+        self.wake();
+        Ok(added)
+    }
+
+    /// Makes a job of a file.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn add_file(&self, store: &Store, name: &str, file: &str) -> Result<i64, Problem> {
+        let added = store.add_job(name, Some(file), |_| Ok(()))?.map_err(|error| Problem::inside(&error))?;
+        self.wake();
+        Ok(added)
+    }
+
+    /// Where an upload is; its name appears on the page.
+    fn uploaded(&self, id: i64, name: &str) -> PathBuf {
+        let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+        let name: String = name.chars().map(plain).take(LONGEST_NAME).collect();
+        let name = name.trim_start_matches('.');
+        self.folder(id).join(UPLOADED).join(if name.is_empty() { "video" } else { name })
+    }
+
+    /// There is something to do.
+    pub fn wake(&self) {
+        self.changed.notify_all();
+    }
+
+    /// How far a job is, if it is worked on.
+    pub fn done(&self, id: i64) -> Option<Done> {
+        let running = lock(&self.running);
+        let one = running.as_ref().filter(|one| one.id == id)?;
+        // A file is read twice: to find out who is there, and to write.
+        let of = one.expected.map(|frames| 2 * frames);
+        let before = if one.pass == Pass::Write { one.expected.unwrap_or_default() } else { 0 };
+        let frames = before + one.frames;
+        Some(Done { frames: of.map_or(frames, |of| frames.min(of)), of })
+    }
+
+    /// Ends a job that is not over.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn cancel(&self, store: &Store, id: i64) -> Result<(), StoreError> {
+        store.end_job(id, JobState::Cancelled, None, &[])?;
+        if let Some(running) = lock(&self.running).as_ref().filter(|one| one.id == id) {
+            running.control.abort();
+        }
+        Ok(())
+    }
+
+    /// Deletes a job with its files.
+    ///
+    /// # Errors
+    /// When the store refuses, or the files cannot be deleted.
+    pub fn remove(&self, store: &Store, id: i64) -> Result<(), Problem> {
+        self.cancel(store, id)?;
+        // Whoever works on it writes no more once it is told to end.
+        while lock(&self.running).as_ref().is_some_and(|one| one.id == id) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        match std::fs::remove_dir_all(self.folder(id)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Problem::inside(&error));
+            }
+            _ => {}
+        }
+        Ok(store.remove_job(id)?)
+    }
+
+    /// Deletes the jobs whose results tell of somebody.
+    ///
+    /// # Errors
+    /// As for [`Jobs::remove`].
+    pub fn forget(&self, store: &Store, name: &str) -> Result<(), Problem> {
+        let about = |job: &Job| job.people.iter().any(|person| person == name);
+        for job in store.jobs()?.iter().filter(|job| about(job) || job.state == JobState::Running) {
+            // What runs may find them: it is begun again without them.
+            match job.state {
+                JobState::Running => self.begin_again(store, job.id)?,
+                _ => self.remove(store, job.id)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_again(&self, store: &Store, id: i64) -> Result<(), StoreError> {
+        if let Some(running) = lock(&self.running).as_ref().filter(|one| one.id == id) {
+            running.control.abort();
+            store.put_back_job(id)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes what is over for so many days; 0 keeps it for ever. Says how many went.
+    ///
+    /// # Errors
+    /// As for [`Jobs::remove`].
+    pub fn sweep(&self, store: &Store, days: u32, now_ms: i64) -> Result<usize, Problem> {
+        let since = now_ms - i64::from(days) * 24 * 60 * 60 * 1000;
+        let old = |job: &&Job| days > 0 && job.ended_ms.is_some_and(|ended_ms| ended_ms < since);
+        let all = store.jobs()?;
+        let old: Vec<i64> = all.iter().filter(old).map(|job| job.id).collect();
+        old.iter().try_for_each(|id| self.remove(store, *id))?;
+        Ok(old.len())
+    }
+
+    /// Deletes files of no job.
+    fn tidy(&self, store: &Store) -> Result<(), StoreError> {
+        let known: BTreeSet<String> = store.jobs()?.iter().map(|job| job.id.to_string()).collect();
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_none_or(|name| !known.contains(name)) {
+                let path = entry.path();
+                let gone =
+                    if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+                if let Err(error) = gone {
+                    tracing::warn!("{} cannot be deleted: {error}", path.display());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the work; what runs is begun again at the next start.
+    pub fn stop(&self) {
+        *lock(&self.ending) = true;
+        if let Some(running) = lock(&self.running).as_ref() {
+            running.control.abort();
+        }
+        self.changed.notify_all();
+    }
+
+    fn work(&self, site: &Site) {
+        loop {
+            {
+                let ending = lock(&self.ending);
+                if *ending {
+                    return;
+                }
+            }
+            match site.store.begin_job() {
+                Ok(Some(job)) => self.run(site, &job),
+                Ok(None) => {
+                    let ending = lock(&self.ending);
+                    if !*ending {
+                        drop(
+                            self.changed
+                                .wait_timeout(ending, LOOK_EVERY)
+                                .unwrap_or_else(PoisonError::into_inner),
+                        );
+                    }
+                }
+                Err(error) => {
+                    tracing::error!("{error}");
+                    std::thread::sleep(LOOK_EVERY);
+                }
+            }
+        }
+    }
+
+    fn run(&self, site: &Site, job: &Job) {
+        let control = Control::new();
+        control.set_patience(Some(PATIENCE));
+        let running =
+            Running { id: job.id, control: control.clone(), frames: 0, expected: None, pass: Pass::Only };
+        *lock(&self.running) = Some(running);
+        let worked =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.label(site, job, &control)));
+        let ended = match worked {
+            Ok(Ok(summary)) => {
+                site.store.end_job(job.id, JobState::Done, summary.cut_off.as_deref(), &people(&summary))
+            }
+            Ok(Err(_)) if *lock(&self.ending) => site.store.put_back_job(job.id),
+            Ok(Err(reason)) => site.store.end_job(job.id, JobState::Failed, Some(&reason), &[]),
+            Err(_) => {
+                let reason = "labelling it failed inside the program: see the log of the service";
+                site.store.end_job(job.id, JobState::Failed, Some(reason), &[])
+            }
+        };
+        if let Err(error) = ended {
+            tracing::error!("{error}");
+        }
+        *lock(&self.running) = None;
+    }
+
+    fn label(&self, site: &Site, job: &Job, control: &Control) -> Result<LabelSummary, String> {
+        // It was cancelled between the two.
+        if site.store.job(job.id).ok().flatten().is_none_or(|now| now.state != JobState::Running) {
+            return Err("cancelled".into());
+        }
+        let folder = self.folder(job.id);
+        let text = |error: &dyn std::error::Error| error.to_string();
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| format!("{} cannot be written: {error}", folder.display()))?;
+        let file = match &job.input {
+            Some(input) => PathBuf::from(input),
+            None => self.uploaded(job.id, &job.name),
+        };
+        let [page, video, faces] = RESULTS.map(|(name, _)| folder.join(name));
+        let gallery = site.gallery().map_err(|error| text(&error))?;
+        let create = |path: &Path| Output::create(path).map_err(|error| text(&error));
+        let page = PageJob {
+            output: create(&page)?,
+            path: page,
+            video: file.clone(),
+            play: video.clone(),
+            embed: false,
+            analysis: None,
+            facts: vec![("Video".into(), job.name.clone())],
+        };
+        let mut label = LabelJob::new(&site.engine, Input::File(file))
+            .results(Results::default().json_lines(Some(JsonLines::new(create(&faces)?))))
+            .page(Some(page))
+            .output(video);
+        if let Some(gallery) = &gallery {
+            label = label.gallery(gallery);
+        }
+        let told = |progress: Progress<'_>| {
+            let mut running = lock(&self.running);
+            let Some(running) = running.as_mut() else { return };
+            match progress {
+                Progress::Opened { pass, frames, .. } => {
+                    let expected =
+                        frames.or(running.expected).or(Some(running.frames).filter(|_| pass == Pass::Write));
+                    (running.pass, running.expected, running.frames) = (pass, expected, 0);
+                }
+                Progress::Frame => running.frames += 1,
+                Progress::Warning(warning) => tracing::warn!(job = job.id, "{warning}"),
+            }
+        };
+        label.run(control, &mut { told }).map_err(|error| self.hide(&error.to_string()))
+    }
+
+    /// A reason without the place of the service's files, which is nobody's business.
+    fn hide(&self, reason: &str) -> String {
+        match self.folder.to_str() {
+            Some(folder) => reason.replace(&format!("{folder}/"), "jobs/"),
+            None => reason.to_owned(),
+        }
+    }
+}
+
+fn people(summary: &LabelSummary) -> Vec<String> {
+    let name = |who: &Who| who.name().map(str::to_owned);
+    summary.people.iter().filter_map(|one| name(&one.who)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_for_too_long_goes_with_its_files_and_so_does_what_is_no_job() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, jobs) = (Store::open(folder.path()).unwrap(), Jobs::new(folder.path()));
+        let add = |name: &str| {
+            let file = jobs.receive().unwrap();
+            std::fs::write(&file, name).unwrap();
+            jobs.add_upload(&store, name, file).unwrap()
+        };
+        let (old, new) = (add("../../old .mp4"), add("new.mp4"));
+        assert_eq!(std::fs::read(jobs.folder(old).join("input/_.._old_.mp4")).unwrap(), b"../../old .mp4");
+        assert_eq!(store.begin_job().unwrap().unwrap().id, old);
+        store.end_job(old, JobState::Done, None, &["Ada".into()]).unwrap();
+        let now = crate::serve::now_ms();
+        let days = |days: i64| now + days * 24 * 60 * 60 * 1000 + 60_000;
+        assert_eq!(jobs.sweep(&store, 7, days(6)).unwrap(), 0);
+        assert_eq!(jobs.sweep(&store, 0, days(99)).unwrap(), 0, "for ever");
+        assert_eq!(jobs.sweep(&store, 7, days(7)).unwrap(), 1);
+        assert!(!jobs.folder(old).exists() && jobs.folder(new).exists(), "the other one is not over");
+        // A crash left something behind.
+        std::fs::create_dir(jobs.folder(99)).unwrap();
+        std::fs::write(jobs.folder.join("upload-x"), "half").unwrap();
+        jobs.tidy(&store).unwrap();
+        assert_eq!(std::fs::read_dir(&jobs.folder).unwrap().count(), 1);
+        jobs.remove(&store, new).unwrap();
+        assert_eq!((store.jobs().unwrap().len(), std::fs::read_dir(&jobs.folder).unwrap().count()), (0, 0));
+    }
+}

@@ -1,0 +1,106 @@
+//! Connections in, as many as may be, and none that dawdles.
+
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use super::site::Site;
+use super::{api, lock};
+
+/// How long the head of a request may take to come, and a connection may rest between two.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How long a TLS handshake may take.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Most bytes of the head of a request.
+const MOST_HEAD_BYTES: usize = 64 * 1024;
+/// Pause when no connection can be taken, for example because there are no descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client(pub IpAddr);
+
+/// Answers requests until the service ends, and the open ones then.
+pub(super) async fn answer(listener: std::net::TcpListener, site: Arc<Site>) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("the service cannot listen: {error}"),
+    };
+    let mut ending = site.ending.clone();
+    let places = Arc::new(Semaphore::new(site.settings().config.limits.connections));
+    let router = api::router(Arc::clone(&site));
+    let mut open = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = open.join_next() => continue,
+            // It ends as well when nobody is there any more to say so.
+            _ = ending.wait_for(|ending| *ending) => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!("a connection cannot be taken: {error}");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        // Whoever comes when all places are taken is turned away: nothing can be read of them.
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let (router, ending) = (router.clone(), site.ending.clone());
+        let tls = lock(&site.tls).clone();
+        open.spawn(async move {
+            let client = Client(peer.ip().to_canonical());
+            match tls {
+                None => converse(stream, client, router, ending).await,
+                Some(tls) => {
+                    let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await;
+                    if let Ok(Ok(stream)) = shaken {
+                        converse(stream, client, router, ending).await;
+                    }
+                }
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    while open.join_next().await.is_some() {}
+}
+
+/// Answers the requests of a connection.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    client: Client,
+    router: Router,
+    mut ending: watch::Receiver<bool>,
+) {
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(client);
+        request.map(axum::body::Body::new)
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(MOST_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    // How a client breaks a connection is nobody's business.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = ending.wait_for(|ending| *ending) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}

@@ -1,0 +1,117 @@
+//! Who else is told of events: webhooks and an MQTT broker.
+
+mod config;
+mod mqtt;
+mod sign;
+mod topics;
+mod webhook;
+
+pub use config::{MqttConfig, MqttSettings, WebhookConfig, WebhookSettings};
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use utoipa::ToSchema;
+
+use super::config::Settings;
+use super::lock;
+use super::site::Site;
+use super::store::{Audience, StoreError};
+
+/// How an output is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
+pub(super) struct OutputState {
+    /// Whether the last attempt succeeded; for a broker, whether it is connected. `null` before the first one.
+    pub working: Option<bool>,
+    /// Events that were delivered since the start.
+    pub delivered: u64,
+    /// Attempts that failed since the start.
+    pub failed: u64,
+    /// Why the last one did.
+    pub error: Option<String>,
+}
+
+/// The states of all outputs, by name; a broker is called `mqtt`.
+#[derive(Default)]
+pub(super) struct Outputs {
+    webhooks: Mutex<BTreeMap<String, OutputState>>,
+    mqtt: Mutex<Option<OutputState>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Outputs {
+    /// Begins to tell those of the settings, instead of those before.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn start(site: &Arc<Site>, settings: &Settings, runtime: &Handle) -> Result<(), StoreError> {
+        let outputs = &site.outputs;
+        let before = std::mem::take(&mut *lock(&outputs.tasks));
+        before.iter().for_each(JoinHandle::abort);
+        let audiences = settings.webhooks.iter().map(|one| Audience {
+            name: one.config.name.clone(),
+            kinds: one.config.events.clone(),
+            sources: one.config.sources.clone(),
+        });
+        site.store.set_audiences(audiences.collect())?;
+        let names = settings.webhooks.iter().map(|one| (one.config.name.clone(), OutputState::default()));
+        *lock(&outputs.webhooks) = names.collect();
+        *lock(&outputs.mqtt) = settings.mqtt.as_ref().map(|_| OutputState::default());
+        let mut tasks = Vec::new();
+        for webhook in &settings.webhooks {
+            tasks.push(runtime.spawn(webhook::run(Arc::clone(site), webhook.clone())));
+        }
+        if let Some(mqtt) = &settings.mqtt {
+            tasks.push(runtime.spawn(mqtt::run(Arc::clone(site), mqtt.clone())));
+        }
+        *lock(&outputs.tasks) = tasks;
+        Ok(())
+    }
+
+    /// Waits for what still goes out when the service ends.
+    pub async fn end(&self) {
+        let tasks = std::mem::take(&mut *lock(&self.tasks));
+        for task in tasks {
+            // A task that panicked has nothing more to tell.
+            let _ = task.await;
+        }
+    }
+
+    /// How the webhooks are.
+    pub fn webhooks(&self) -> BTreeMap<String, OutputState> {
+        lock(&self.webhooks).clone()
+    }
+
+    /// How the broker is, where there is one.
+    pub fn mqtt(&self) -> Option<OutputState> {
+        lock(&self.mqtt).clone()
+    }
+
+    fn note_webhook(&self, name: &str, done: Result<(), String>) {
+        if let Some(state) = lock(&self.webhooks).get_mut(name) {
+            state.note(done);
+        }
+    }
+
+    fn note_mqtt(&self, change: impl FnOnce(&mut OutputState)) {
+        if let Some(state) = lock(&self.mqtt).as_mut() {
+            change(state);
+        }
+    }
+}
+
+impl OutputState {
+    fn note(&mut self, done: Result<(), String>) {
+        self.working = Some(done.is_ok());
+        match done {
+            Ok(()) => self.delivered += 1,
+            Err(reason) => {
+                self.failed += 1;
+                self.error = Some(reason);
+            }
+        }
+    }
+}
