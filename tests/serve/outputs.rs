@@ -494,5 +494,20 @@ fn events_come_over_a_socket_but_to_no_page_of_another_site() {
     let (_, status) = open_socket(&service, "/api/v1/events/ws", "");
     assert!(status.contains("503"), "{status}");
     drop((live, again));
+    // Nobody listens to what a client says, and a long speech ends the connection.
+    let until = Instant::now() + LIMIT;
+    let mut loud = loop {
+        let (stream, status) = open_socket(&service, "/api/v1/events/ws", "");
+        if status.contains("101") {
+            break stream;
+        }
+        assert!(Instant::now() < until, "places become free: {status}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let speech = [&[0x81, 0x80 | 126, 0x27, 0x10, 0, 0, 0, 0][..], &[b'a'; 10_000]].concat();
+    loud.write_all(&speech).unwrap();
+    let mut rest = Vec::new();
+    let _ = loud.read_to_end(&mut rest);
+    assert!(Instant::now() < until, "it is still open");
     service.get("/api/v1/events/ws").refused(400);
 }

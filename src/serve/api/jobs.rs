@@ -192,8 +192,7 @@ pub(super) async fn add(
     receive(request.into_body(), &file, most_bytes).await?;
     site.wait_for(move |site| {
         room(site)?;
-        let name = name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| "video".into());
-        let name: String = name.chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect();
+        let name = clean(name.as_deref().unwrap_or_default(), "video");
         let id = site.jobs.add_upload(&site.store, &name, file)?;
         site.store.note(caller.name(), "had a video labelled", None)?;
         show_job(site, id)
@@ -219,10 +218,16 @@ fn add_file(
     };
     room(site)?;
     let own = std::path::Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or("video");
-    let name = name.unwrap_or_else(|| own.to_owned());
+    let name = clean(name.as_deref().unwrap_or_default(), own);
     let id = site.jobs.add_file(&site.store, &name, file)?;
     site.store.note(caller.name(), "had a video labelled", None)?;
     show_job(site, id)
+}
+
+/// A name to show, or another one where there is none.
+fn clean(name: &str, otherwise: &str) -> String {
+    let name = if name.trim().is_empty() { otherwise } else { name };
+    name.chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect()
 }
 
 /// Refuses more jobs than there may be.
