@@ -88,6 +88,13 @@ test-plugin:
 	@tools/setup.sh test
 	cargo test -p gst-plugin-sphereface
 
+# Parsers of editing formats for tests/timeline.rs, in a folder of their own.
+.PHONY: editing-parsers
+editing-parsers:
+	python3 -m venv target/editing
+	target/editing/bin/pip install -q "opentimelineio>=0.18,<0.19" "otio-cmx3600-adapter>=1,<2" "otio-fcp-adapter>=1,<2" \
+	    "otio-fcpx-xml-adapter>=1,<2" "pympi-ling>=1.71,<2"
+
 clean:
 	cargo clean
 	rm -f named.mp4

@@ -354,16 +354,16 @@ fn models_get_imports_what_it_takes_with_its_terms_and_calibration() {
 fn models_get_leaves_nothing_behind_when_it_fails() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let served = |content: &[u8], answer| {
-        let server = Server::new(content, &[answer]);
+    let served = |content: &[u8], answers: &[Answer]| {
+        let server = Server::new(content, answers);
         sphereface(&["models", "get", "mbf", "--retries", "0", "--from", &server.address], at)
     };
-    let (code, _, err) = served(b"x", Answer::Status(404));
+    let (code, _, err) = served(b"x", &[Answer::Status(404)]);
     assert!(code == 1 && err.contains("404 (Not Found)") && err.contains("--from"), "{err}");
-    let (code, _, err) = served(&vec![0; 3_522_832], Answer::Part);
+    let (code, _, err) = served(&vec![0; 3_522_832], &[Answer::Part]);
     assert!(code == 1 && err.contains("SHA-256") && err.contains("models import"), "{err}");
     assert_eq!(names(at), [] as [&str; 0]);
-    let (code, _, err) = served(b"only this", Answer::Part);
+    let (code, _, err) = served(&vec![0; 3_522_832], &[Answer::Break(9), Answer::Status(500)]);
     assert!(code == 1 && err.contains("9 of 3522832 bytes") && err.contains("repeat"), "{err}");
     assert_eq!(names(at), ["mbf.safetensors.download"], "what arrived is kept");
 

@@ -16,7 +16,8 @@ libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x"
 # ffmpeg makes the test clips, djpeg decodes photos as the reference did, Xvfb stands in for a screen, the RTSP server for a camera.
-test_packages="ffmpeg libjpeg-turbo-progs xvfb libgstrtspserver-1.0-dev"
+# exiftool names faces in photos.
+test_packages="ffmpeg libjpeg-turbo-progs xvfb libgstrtspserver-1.0-dev libimage-exiftool-perl"
 
 case "${1:-run}" in
 run) packages=$run_packages ;;

@@ -42,7 +42,7 @@ mod view;
 pub use error::MediaError;
 pub use input::{Container, Input};
 pub use picture::{Colorimetry, Matrix, Picture};
-pub use still::{Still, open_still, read_still, still_of_bytes, write_still};
+pub use still::{Still, StillMetadata, open_still, read_still, still_of_bytes, write_still};
 
 #[cfg(feature = "video")]
 pub use audio::Audio;
