@@ -49,6 +49,25 @@ install: $(SPHEREFACE)
 	$(SPHEREFACE) completions zsh >"$(INSTALLED)/share/zsh/site-functions/_sphereface"
 	$(SPHEREFACE) completions fish >"$(INSTALLED)/share/fish/vendor_completions.d/sphereface.fish"
 
+# A Debian package, target/debian/sphereface_*.deb, for the release of Debian on which it is built; test-deb
+# installs and runs it in a bare Debian (as root).
+.PHONY: deb test-deb
+CARGO_DEB := target/tools/bin/cargo-deb
+deb: $(SPHEREFACE) $(CARGO_DEB)
+	rm -rf target/deb target/debian
+	mkdir -p target/deb/man
+	$(SPHEREFACE) man target/deb/man
+	$(SPHEREFACE) completions bash >target/deb/sphereface.bash
+	$(SPHEREFACE) completions zsh >target/deb/_sphereface
+	$(SPHEREFACE) completions fish >target/deb/sphereface.fish
+	$(CARGO_DEB) --no-build --output target/debian/
+
+test-deb:
+	tools/deb/try.sh
+
+$(CARGO_DEB):
+	cargo install -q cargo-deb --version "^3" --locked --root target/tools
+
 uninstall:
 	rm -f "$(INSTALLED)/bin/sphereface" "$(INSTALLED)"/share/man/man1/sphereface.1 \
 	    "$(INSTALLED)"/share/man/man1/sphereface-*.1 \
