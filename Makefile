@@ -49,6 +49,25 @@ install: $(SPHEREFACE)
 	$(SPHEREFACE) completions zsh >"$(INSTALLED)/share/zsh/site-functions/_sphereface"
 	$(SPHEREFACE) completions fish >"$(INSTALLED)/share/fish/vendor_completions.d/sphereface.fish"
 
+# A Debian package, target/debian/sphereface_*.deb, for the release of Debian on which it is built; test-deb
+# installs and runs it in a bare Debian (as root).
+.PHONY: deb test-deb
+CARGO_DEB := target/tools/bin/cargo-deb
+deb: $(SPHEREFACE) $(CARGO_DEB)
+	rm -rf target/deb target/debian
+	mkdir -p target/deb/man
+	$(SPHEREFACE) man target/deb/man
+	$(SPHEREFACE) completions bash >target/deb/sphereface.bash
+	$(SPHEREFACE) completions zsh >target/deb/_sphereface
+	$(SPHEREFACE) completions fish >target/deb/sphereface.fish
+	$(CARGO_DEB) --no-build --output target/debian/
+
+test-deb:
+	tools/deb/try.sh
+
+$(CARGO_DEB):
+	cargo install -q cargo-deb --version "^3" --locked --root target/tools
+
 uninstall:
 	rm -f "$(INSTALLED)/bin/sphereface" "$(INSTALLED)"/share/man/man1/sphereface.1 \
 	    "$(INSTALLED)"/share/man/man1/sphereface-*.1 \
@@ -87,6 +106,13 @@ plugin:
 test-plugin:
 	@tools/setup.sh test
 	cargo test -p gst-plugin-sphereface
+
+# Parsers of editing formats for tests/timeline.rs, in a folder of their own.
+.PHONY: editing-parsers
+editing-parsers:
+	python3 -m venv target/editing
+	target/editing/bin/pip install -q "opentimelineio>=0.18,<0.19" "otio-cmx3600-adapter>=1,<2" "otio-fcp-adapter>=1,<2" \
+	    "otio-fcpx-xml-adapter>=1,<2" "pympi-ling>=1.71,<2"
 
 clean:
 	cargo clean

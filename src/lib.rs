@@ -17,19 +17,20 @@
 //! | [`file`](mod@file) | atomic file writing; reading text files | |
 //! | [`download`] | a file of known content from a web server | |
 //! | [`media`] | open any source, deliver frames, write any sink with the audio kept | `file` |
+//! | [`xmp`] | named faces in photos: XMP read and written | `file`, `media` |
 //! | [`nn`] | CPU kernels and their gradients, weights in and out, device choice | `file` |
 //! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `nn` |
 //! | [`align`] | landmarks -> similarity transform -> 112x96 crop, and the columns beside it | `detect` |
 //! | [`embed`] | SphereFace networks and imported ones: crop -> embedding | `nn`, `align` |
 //! | [`track`] | which faces of a video are one person; the weight of each view | `detect`, `embed` |
-//! | [`gallery`] | people, stills, templates, storage, search, counter-examples, checking a gallery | `file`, `media`, `nn`, `detect`, `align`, `embed` |
+//! | [`gallery`] | people, stills, templates, storage, search, counter-examples, checking a gallery | `file`, `media`, `xmp`, `nn`, `detect`, `align`, `embed` |
 //! | [`identify`] | the open-set decision about a face or a track; its threshold | `nn`, `detect`, `embed`, `track`, `gallery` |
 //! | [`engine`] | the entry points: engine, gallery, stream, recogniser, events | `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify` |
 //! | [`analysis`] | tracks and embeddings of a video as a Parquet file | `file`, `nn`, `detect`, `embed`, `track` |
 //! | [`discover`] | grouping strangers into people | `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `analysis` |
 //! | [`annotate`] | drawing boxes and names, redaction, contact sheets | `media`, `detect` |
 //! | [`report`] | reports: JSON Lines, CSV, subtitles, chapters, pages, charts | `file`, `detect`, `track`, `identify`, `annotate` |
-//! | [`pipeline`] | the stage graph: threads, channels, order, batching, statistics; the jobs | `media`, `detect`, `align`, `embed`, `track`, `identify`, `engine`, `analysis`, `discover`, `annotate`, `report` |
+//! | [`pipeline`] | the stage graph: threads, channels, order, batching, statistics; the jobs | `file`, `media`, `xmp`, `detect`, `align`, `embed`, `track`, `identify`, `engine`, `analysis`, `discover`, `annotate`, `report` |
 //! | [`library`] | many videos and photos: a catalogue, a queue of files, workers, and who is where | `file`, `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify`, `engine`, `analysis`, `discover`, `report`, `pipeline` |
 //! | [`prepare`] | aligning a data set: photos -> crops | `file`, `media`, `detect`, `align`, `gallery` |
 //! | [`eval`] | verification, open-set identification, video scoring, calibration | `file`, `media`, `detect`, `align`, `embed`, `gallery`, `identify`, `report`, `prepare` |
@@ -41,9 +42,9 @@
 //! A test checks this table against the imports.
 //!
 //! Features add rooms (top-level modules) and do not change others: `label` is [`analysis`] to [`pipeline`] for stills,
-//! `download` is the room of that name, `video` adds GStreamer to them, `train` is [`prepare`] to [`train`](mod@train) and [`bench`](mod@bench), `serve`
-//! cameras and a service, `library` many files, `cli` the command line, `candle` the networks in candle's operations, `cuda`
-//! those on a GPU, and `bundled-models` the trained
+//! `download` and `xmp` are the rooms of that name, `video` adds GStreamer to them, `train` is [`prepare`] to
+//! [`train`](mod@train) and [`bench`](mod@bench), `serve` cameras and a service, `library` many files, `cli` the command line,
+//! `candle` the networks in candle's operations, `cuda` those on a GPU, and `bundled-models` the trained
 //! networks, whose terms differ from the code's. Without features, faces in stills are detected, embedded and identified.
 //!
 //! The library never prints or exits, and its errors are typed. Only [`cli`] prints.
@@ -89,6 +90,8 @@ pub mod serve;
 pub mod track;
 #[cfg(feature = "train")]
 pub mod train;
+#[cfg(feature = "xmp")]
+pub mod xmp;
 
 pub use engine::{
     DetectedFace, Engine, EngineError, Event, EventKind, Gallery, GalleryOptions, IdentifiedFace,

@@ -343,6 +343,28 @@ fn models_get_imports_what_it_takes_with_its_terms_and_calibration() {
     assert!(described["calibration"]["points"].is_array() && described["views"]["people"] == 20);
     assert!(began.elapsed() < Duration::from_secs(20), "nobody was waited for");
 
+    // Who uses it gets the threshold and the calibration by pose without asking.
+    let ada = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/people/Ada");
+    let [first, second] = ["1.jpg", "2.jpg"].map(|name| ada.join(name).display().to_string());
+    let (code, _, err) = sphereface(&["enroll", "Ada", &first], at);
+    assert_eq!(code, 0, "{err}");
+    let label = [
+        "label",
+        &second,
+        "--no-video",
+        "--gallery",
+        "gallery",
+        "--model",
+        "mbf.safetensors",
+        "--jsonl",
+        "-",
+    ];
+    let (code, out, err) = sphereface(&label, at);
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("named below 77.16 degrees") && err.contains("DevTrain"), "{err}");
+    let face: serde_json::Value = serde_json::from_str(out.trim()).unwrap();
+    assert!(face["name"] == "Ada" && face["handicap_deg"].as_f64().unwrap() > 0.0, "{face}");
+
     // A copy that is imported by hand is the same model with the same calibration.
     std::fs::write(at.join("copy.espdl"), &content).unwrap();
     let (code, out, err) = sphereface(&["models", "import", "copy.espdl", "copy.safetensors"], at);
@@ -354,16 +376,16 @@ fn models_get_imports_what_it_takes_with_its_terms_and_calibration() {
 fn models_get_leaves_nothing_behind_when_it_fails() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let served = |content: &[u8], answer| {
-        let server = Server::new(content, &[answer]);
+    let served = |content: &[u8], answers: &[Answer]| {
+        let server = Server::new(content, answers);
         sphereface(&["models", "get", "mbf", "--retries", "0", "--from", &server.address], at)
     };
-    let (code, _, err) = served(b"x", Answer::Status(404));
+    let (code, _, err) = served(b"x", &[Answer::Status(404)]);
     assert!(code == 1 && err.contains("404 (Not Found)") && err.contains("--from"), "{err}");
-    let (code, _, err) = served(&vec![0; 3_522_832], Answer::Part);
+    let (code, _, err) = served(&vec![0; 3_522_832], &[Answer::Part]);
     assert!(code == 1 && err.contains("SHA-256") && err.contains("models import"), "{err}");
     assert_eq!(names(at), [] as [&str; 0]);
-    let (code, _, err) = served(b"only this", Answer::Part);
+    let (code, _, err) = served(&vec![0; 3_522_832], &[Answer::Break(9), Answer::Status(500)]);
     assert!(code == 1 && err.contains("9 of 3522832 bytes") && err.contains("repeat"), "{err}");
     assert_eq!(names(at), ["mbf.safetensors.download"], "what arrived is kept");
 

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 combinations='--no-default-features
 --no-default-features --features=bundled-models
 --no-default-features --features=candle
---no-default-features --features=download
+--no-default-features --features=download,xmp
 --no-default-features --features=label
 --no-default-features --features=video
 --no-default-features --features=serve

@@ -1,6 +1,6 @@
 //! `sphereface enroll`: adds people to a gallery.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -10,7 +10,8 @@ use super::UsageError;
 use super::faces::{self, Tracks};
 use super::options::{DetectionArgs, DeviceArgs};
 use crate::detect::Detector;
-use crate::gallery::{Choice, GalleryError, GalleryFolder, NewStill, PersonName};
+use crate::gallery::{Choice, GalleryError, GalleryFolder, NewStill, PersonName, Tagged};
+use crate::xmp;
 
 /// Enrol people from stills
 ///
@@ -22,17 +23,18 @@ use crate::gallery::{Choice, GalleryError, GalleryFolder, NewStill, PersonName};
     sphereface enroll \"Ada Lovelace\" ada-1.jpg ada-2.jpg\n  \
     sphereface enroll \"Ada Lovelace\" pictures-of-ada/\n  \
     sphereface enroll --dir people --gallery staff\n  \
+    sphereface enroll --xmp Pictures/2025 --gallery family\n  \
     sphereface enroll \"Ada Lovelace\" --from clip.parquet#7,12 --from other.parquet#3")]
 pub struct EnrollArgs {
     /// Name of the person
-    #[arg(required_unless_present = "dir", conflicts_with = "dir")]
+    #[arg(required_unless_present_any = ["dir", "xmp"], conflicts_with_all = ["dir", "xmp"])]
     name: Option<String>,
     /// Stills of the person, or folders of stills, including their subfolders
-    #[arg(required_unless_present_any = ["dir", "from"], conflicts_with = "dir")]
+    #[arg(required_unless_present_any = ["dir", "from", "xmp"], conflicts_with_all = ["dir", "xmp"])]
     stills: Vec<PathBuf>,
     /// Tracks of an analysis that show the person; their best views become stills. The video must be
     /// beside the analysis, or given with --video
-    #[arg(long, value_name = "ANALYSIS#TRACK,...", value_parser = Tracks::parser(), conflicts_with = "dir")]
+    #[arg(long, value_name = "ANALYSIS#TRACK,...", value_parser = Tracks::parser(), conflicts_with_all = ["dir", "xmp"])]
     from: Vec<Tracks>,
     /// Video of --from, or its folder, if it is not beside the analysis
     #[arg(long, value_name = "PATH", requires = "from")]
@@ -41,12 +43,17 @@ pub struct EnrollArgs {
     /// in deeper subfolders count as the person's
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Folder of photos, including its subfolders, in which photo software has named faces (Lightroom,
+    /// digiKam, Picasa, Windows): XMP regions in sidecars (photo.jpg.xmp or photo.xmp) or inside JPEG,
+    /// PNG, TIFF and WebP files. A sidecar with regions replaces those inside. May be repeated
+    #[arg(long, value_name = "DIR", conflicts_with = "dir")]
+    xmp: Vec<PathBuf>,
     /// Folder of the gallery
     #[arg(long, value_name = "DIR", default_value = "gallery")]
     gallery: PathBuf,
     /// Face to use in a still with several faces: its number from the left, or a point x,y on it
     /// [default: the largest]
-    #[arg(long, value_name = "N|X,Y", conflicts_with = "dir")]
+    #[arg(long, value_name = "N|X,Y", conflicts_with_all = ["dir", "xmp"])]
     face: Option<Choice>,
     #[command(flatten)]
     detection: DetectionArgs,
@@ -57,6 +64,9 @@ pub struct EnrollArgs {
 impl EnrollArgs {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
+        if !self.xmp.is_empty() {
+            return self.enroll_tagged();
+        }
         let mut refused = Refused::default();
         let people = match (&self.dir, &self.name) {
             (Some(folder), _) => people_of(folder, &mut refused)?,
@@ -86,6 +96,50 @@ impl EnrollArgs {
         refused.end()
     }
 
+    /// Enrols the people whom photo software has named.
+    fn enroll_tagged(&self) -> Result<()> {
+        let photos = stills_of(&self.xmp)?;
+        let detector = self.detection.detector(&self.device.open_and_tell()?)?;
+        let mut refused = Refused::default();
+        let mut people = Waiting::default();
+        let (mut named, mut regions, mut used) = (0, 0, 0);
+        for photo in photos.iter().filter(|path| !xmp::is_sidecar(path)) {
+            let tagged = match Tagged::read(photo, &detector) {
+                Ok(Some(tagged)) => tagged,
+                Ok(None) => continue,
+                Err(error) => {
+                    refused.unusable += 1;
+                    errln!("{} is not used: {:#}", photo.display(), anyhow::Error::from(error));
+                    continue;
+                }
+            };
+            named += 1;
+            regions += tagged.faces.len() + tagged.without_face.len();
+            used += tagged.faces.len();
+            for name in tagged.without_face {
+                errln!("{name}: {} is not used: no face was found in their region", photo.display());
+            }
+            for (text, still) in tagged.faces {
+                match PersonName::new(&text) {
+                    Ok(name) => people.add(name, photo, still),
+                    Err(error) => {
+                        refused.people += 1;
+                        errln!("{text} in {} is skipped: {error:#}", photo.display());
+                    }
+                }
+            }
+            if people.bytes > MOST_WAITING {
+                people.enroll(&self.gallery, &mut refused)?;
+            }
+        }
+        people.enroll(&self.gallery, &mut refused)?;
+        outln!("{named} photos with {regions} named faces, {used} of them found");
+        if !refused.others && refused.taken == 0 {
+            bail!("nobody was enrolled: no photo has a named face that can be used");
+        }
+        refused.end()
+    }
+
     /// The faces of a person's stills, with their files.
     fn examine(
         &self,
@@ -108,6 +162,37 @@ impl EnrollArgs {
             }
         }
         good
+    }
+}
+
+/// Bytes of photos that wait to be enrolled together.
+const MOST_WAITING: usize = 256 << 20;
+
+/// Stills that wait to be enrolled: a gallery is read once for many of them, but memory is limited.
+#[derive(Default)]
+struct Waiting {
+    people: BTreeMap<PersonName, Vec<(PathBuf, NewStill)>>,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn add(&mut self, name: PersonName, photo: &Path, still: NewStill) {
+        for problem in still.examined.problems() {
+            outln!("{name}: {}: {problem}", photo.display());
+        }
+        self.bytes += still.bytes.len();
+        self.people.entry(name).or_default().push((photo.to_owned(), still));
+    }
+
+    fn enroll(&mut self, gallery: &Path, refused: &mut Refused) -> Result<()> {
+        self.bytes = 0;
+        if self.people.is_empty() {
+            return Ok(());
+        }
+        let gallery = GalleryFolder::create(gallery)?;
+        std::mem::take(&mut self.people)
+            .into_iter()
+            .try_for_each(|(name, stills)| enroll(&gallery, &name, stills, refused))
     }
 }
 

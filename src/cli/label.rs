@@ -29,7 +29,8 @@ use crate::pipeline::label;
 use crate::pipeline::{
     Control, LabelError, LabelJob, LabelRequest, LabelSummary, Mode, Pass, Progress, RelabelJob, RequestError,
 };
-use crate::report::Appearance;
+use crate::report::timeline::TimecodeError;
+use crate::report::{Appearance, ReportError};
 
 /// Label everyone you enrolled in a video or a still
 ///
@@ -45,9 +46,11 @@ use crate::report::Appearance;
 #[command(after_help = "Examples:\n  \
     sphereface label party.mp4 -o named.mp4 --gallery gallery\n  \
     sphereface label group.jpg -o named.jpg --gallery gallery --style text=name\n  \
+    sphereface label group.jpg --xmp --gallery gallery\n  \
     sphereface label talk.mkv --no-video --jsonl faces.jsonl --gallery staff\n  \
     sphereface label talk.mkv --no-video --analysis talk.parquet\n  \
     sphereface label talk.parquet --jsonl faces.jsonl --gallery staff --threshold 66deg\n  \
+    sphereface label talk.mov --no-video --gallery staff --timeline talk.fcpxml --timecode 01:00:00:00\n  \
     sphereface label talk.mkv --no-video --gallery staff --html talk.html --analysis talk.parquet\n  \
     sphereface label street.mp4 -o out.mp4 --gallery staff --redact unknown --redact-audit audit.jsonl\n  \
     sphereface label webcam --view --gallery family")]
@@ -202,8 +205,11 @@ pub struct CutOff(String);
 
 impl LabelArgs {
     /// Labels the input, reports progress, and prints who was seen when.
-    pub fn run(self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
         let input = Input::parse_argument(&self.input).map_err(usage)?;
+        if let Input::Still(photo) = &input {
+            self.results.name_sidecar(photo);
+        }
         self.refuse_nonsense(&input)?;
         let analysed = input.path().filter(|path| Analysis::is_named(path)).map(Path::to_owned);
         let control = Control::new();
@@ -215,6 +221,13 @@ impl LabelArgs {
         };
         let summary = result.map_err(|error| match error {
             LabelError::Media(error) => usage(error),
+            LabelError::Report(ReportError::Timecode(error)) => {
+                let flag = match error {
+                    TimecodeError::NoRate | TimecodeError::Rate(_) => "--frame-rate",
+                    _ => "--timecode",
+                };
+                UsageError(format!("{flag}: {error}")).into()
+            }
             other => other.into(),
         })?;
         if self.stats {
@@ -251,11 +264,11 @@ impl LabelArgs {
         let (output, analysis) = (self.output.as_deref(), self.analysis.as_deref());
         let lists = self.lists(control);
         let page = self.results.page_job(input.path(), output, analysis, facts, &lists)?;
-        let mut job = LabelJob::new(&engine, input)
+        let mut job = LabelJob::new(&engine, input.clone())
             .detect_every(self.detect_every)
             .mode(self.mode())
             .style(self.style.clone())
-            .results(self.results.results(&lists)?)
+            .results(self.results.results(&lists, input.path())?)
             .redaction(self.redact.redaction(self.gallery.as_deref(), &lists)?)
             .page(page)
             .view(self.view);
@@ -274,6 +287,11 @@ impl LabelArgs {
         }
         if let Some(analysis) = analysis {
             job = job.analysis(analysis);
+        }
+        if let Input::Still(photo) = &input
+            && let Some(sidecar) = self.results.sidecar(photo)?
+        {
+            job = job.subscriber(sidecar);
         }
         let signals = Signals::watch(control)?;
         let result = job.run(control, &mut |event| progress.show(event));
@@ -351,10 +369,12 @@ impl LabelArgs {
         let known = engine.as_ref().filter(|engine| analysis.model == Some(engine.model()));
         let facts = self.facts(known, gallery.as_ref());
         let (lists, output) = (self.lists(control), self.output.as_deref());
+        // Timelines refer to the video, but do without it.
+        let media = self.video.clone().or_else(|| analysis.find_video(path, None).ok());
         let mut job = RelabelJob::new(&analysis)
             .video(video.clone().map(Input::File))
             .style(self.style.clone())
-            .results(self.results.results(&lists)?)
+            .results(self.results.results(&lists, media.as_deref())?)
             .redaction(self.redact.redaction(self.gallery.as_deref(), &lists)?)
             .page(self.results.page_job(video.as_deref(), output, Some(path), facts, &lists)?)
             .view(self.view);
@@ -451,6 +471,17 @@ impl LabelArgs {
         }
         if !analysed && self.video.is_some() {
             return refuse(format!("--video applies to analyses only, and {input} is not one: omit it"));
+        }
+        if self.results.writes_timelines() && matches!(input, Input::Still(_)) {
+            return refuse("--timeline applies to video only, and the input is a still: omit it".into());
+        }
+        if self.results.writes_sidecar() {
+            if !matches!(input, Input::Still(_)) {
+                return refuse(format!("--xmp applies to photos only, and {input} is not one: omit it"));
+            }
+            if self.gallery.is_none() {
+                return refuse("--xmp writes names and needs a gallery: add --gallery DIR".into());
+            }
         }
         self.results.refuse_formats()?;
         self.refuse_shared(input)?;

@@ -4,16 +4,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::UsageError;
 use super::terminal::Data;
 use crate::annotate::{Cover, Redactor, Whom};
 use crate::file;
 use crate::gallery::GalleryFolder;
-use crate::pipeline::Control;
 use crate::pipeline::page::PageJob;
 use crate::pipeline::redact::Redaction;
+use crate::pipeline::{Control, LabelError, Sidecar};
+use crate::report::timeline::{Rate, Timecode, TimelineFormat, TimelineOptions};
 use crate::report::{Audit, ChapterFormat, JsonLines, Output, ReportError, Results, SubtitleFormat};
+use crate::xmp;
 
 /// Whether a path stands for standard output.
 pub fn is_standard_output(path: &Path) -> bool {
@@ -54,6 +57,11 @@ impl Lists {
     }
 }
 
+/// A path that may be empty, which stands for the usual place.
+fn any_path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 /// Reports.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Results")]
@@ -74,6 +82,23 @@ pub struct ResultArgs {
     /// ffmpeg metadata for use with -map_metadata
     #[arg(long, value_name = "FILE")]
     chapters: Option<PathBuf>,
+    /// Markers and ranges per person for an editing program, by extension: .edl (DaVinci Resolve timeline
+    /// markers), .fcpxml (Final Cut Pro), .xml (Premiere Pro), .otio (OpenTimelineIO), .eaf (ELAN). May be
+    /// repeated
+    #[arg(long, value_name = "FILE")]
+    timeline: Vec<PathBuf>,
+    /// Timecode of the first frame in timelines: HH:MM:SS:FF, or HH:MM:SS;FF for drop frame
+    #[arg(long, value_name = "TIMECODE", default_value_t = Timecode::default(), requires = "timeline")]
+    timecode: Timecode,
+    /// Frames per second of timelines, for example 25, 29.97 or 30000/1001 [default: the rate that the
+    /// video states]
+    #[arg(long, value_name = "RATE", requires = "timeline")]
+    frame_rate: Option<Rate>,
+    /// Write the names into the photo's XMP sidecar, as regions that Lightroom, digiKam and others read: the
+    /// sidecar it has, otherwise photo.jpg.xmp beside photo.jpg, or --xmp=FILE. What else is in it stays, and
+    /// so do names given by hand
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = any_path())]
+    xmp: Option<PathBuf>,
     /// Self-contained HTML page with timelines and pictures; click to seek
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
@@ -84,15 +109,38 @@ pub struct ResultArgs {
 
 impl ResultArgs {
     /// Every requested file with its flag.
-    pub fn files(&self) -> [(&'static str, Option<&Path>); 6] {
-        [
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, Option<&Path>)> {
+        let single = [
             ("--jsonl", self.jsonl.as_deref()),
             ("--csv", self.csv.as_deref()),
             ("--appearances", self.appearances.as_deref()),
             ("--subtitles", self.subtitles.as_deref()),
             ("--chapters", self.chapters.as_deref()),
+            ("--xmp", self.xmp.as_deref()),
             ("--html", self.html.as_deref()),
-        ]
+        ];
+        single.into_iter().chain(self.timeline.iter().map(|path| ("--timeline", Some(path.as_path()))))
+    }
+
+    /// Gives the sidecar its name, if one is requested without.
+    pub fn name_sidecar(&mut self, photo: &Path) {
+        if self.xmp.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            let [default, _] = xmp::sidecars(photo);
+            self.xmp = xmp::sidecar(photo).or(Some(default));
+        }
+    }
+
+    /// Whether a sidecar is requested.
+    pub fn writes_sidecar(&self) -> bool {
+        self.xmp.is_some()
+    }
+
+    /// The sidecar of `photo`, if it is requested.
+    ///
+    /// # Errors
+    /// When the photo or its sidecar cannot be read, or the sidecar could not be written.
+    pub fn sidecar(&self, photo: &Path) -> Result<Option<Sidecar>, LabelError> {
+        self.xmp.as_deref().map(|path| Sidecar::of(photo, Some(path))).transpose()
     }
 
     /// Whether a page is requested.
@@ -100,7 +148,7 @@ impl ResultArgs {
         self.html.is_some()
     }
 
-    /// Checks the extensions of subtitles and chapters.
+    /// Checks the extensions of subtitles, chapters and sidecars.
     ///
     /// # Errors
     /// When one is of another format.
@@ -113,6 +161,18 @@ impl ResultArgs {
                 "--subtitles {path} has no known extension: use .vtt for WebVTT or .srt for SubRip"
             )));
         }
+        if let Some(path) = self.timeline.iter().find(|path| TimelineFormat::of_path(path).is_none()) {
+            let path = path.display();
+            return Err(UsageError(format!(
+                "--timeline {path} has no known extension: use .edl for DaVinci Resolve, .fcpxml for Final Cut Pro, .xml for Premiere Pro, .otio for OpenTimelineIO or .eaf for ELAN"
+            )));
+        }
+        if let Some(path) = &self.xmp
+            && !xmp::is_sidecar(path)
+        {
+            let path = path.display();
+            return Err(UsageError(format!("--xmp={path}: the name of a sidecar ends in .xmp")));
+        }
         if let Some(path) = &self.chapters
             && SubtitleFormat::of_path(path) == Some(SubtitleFormat::SubRip)
         {
@@ -124,17 +184,32 @@ impl ResultArgs {
         Ok(())
     }
 
-    /// Opens all reports. This happens before the work, so that a missing folder is reported early.
-    pub fn results(&self, lists: &Lists) -> Result<Results> {
+    /// Whether timelines are requested.
+    pub fn writes_timelines(&self) -> bool {
+        !self.timeline.is_empty()
+    }
+
+    /// Opens all reports. This happens before the work, so that a missing folder is reported early. `media` is
+    /// the video that timelines refer to.
+    pub fn results(&self, lists: &Lists, media: Option<&Path>) -> Result<Results> {
         let open = |path: &Option<PathBuf>| path.as_deref().map(|path| lists.open(path)).transpose();
         let subtitles = open(&self.subtitles)?.zip(self.subtitles.as_deref().and_then(subtitle_format));
         let chapters = open(&self.chapters)?.zip(self.chapters.as_deref().map(ChapterFormat::of_path));
+        let timelines = self.timeline.iter().filter_map(|path| Some((path, TimelineFormat::of_path(path)?)));
+        let timelines: Result<Vec<_>, ReportError> =
+            timelines.map(|(path, format)| Ok((lists.open(path)?, format))).collect();
+        let options = TimelineOptions {
+            start: self.timecode,
+            rate: self.frame_rate,
+            media: media.and_then(|path| std::path::absolute(path).ok()),
+        };
         let results = Results::default()
             .json_lines(open(&self.jsonl)?.map(JsonLines::new))
             .face_table(open(&self.csv)?)?
             .appearances(open(&self.appearances)?)
             .subtitles(subtitles)
-            .chapters(chapters);
+            .chapters(chapters)
+            .timelines(timelines?, options);
         Ok(results)
     }
 

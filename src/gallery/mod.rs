@@ -32,6 +32,8 @@ mod reject;
 mod rename;
 pub mod search;
 mod still;
+#[cfg(feature = "xmp")]
+mod tagged;
 mod templates;
 mod viewpoint;
 mod withdraw;
@@ -42,6 +44,8 @@ pub use examine::{Choice, Examined, Refusal, examine};
 pub use name::PersonName;
 pub use reject::Rejected;
 pub use still::{StillError, examine_all, examine_picture, examine_still, find_faces};
+#[cfg(feature = "xmp")]
+pub use tagged::{Tagged, TaggedError};
 pub use templates::{PersonTemplates, Template, Templates};
 pub use viewpoint::Viewpoint;
 

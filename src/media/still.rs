@@ -63,6 +63,35 @@ pub fn still_of_bytes(path: &Path, bytes: &[u8]) -> Result<Still, MediaError> {
     }
 }
 
+/// What a still says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StillMetadata {
+    /// Width and height in pixels, as stored.
+    pub stored: [u32; 2],
+    /// EXIF orientation, 1 to 8: how it becomes upright.
+    pub orientation: u8,
+    /// Its XMP packet.
+    pub xmp: Option<Vec<u8>>,
+}
+
+impl StillMetadata {
+    /// Of a jpg, png, webp, bmp, tiff or gif image in memory; `None` for anything else.
+    pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut decoder =
+            ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.into_decoder().ok()?;
+        let (width, height) = decoder.dimensions();
+        let orientation = decoder.orientation().ok()?.to_exif();
+        let xmp = decoder.xmp_metadata().ok().flatten();
+        Some(Self { stored: [width, height], orientation, xmp })
+    }
+
+    /// Width and height in pixels, upright.
+    pub fn upright(&self) -> [u32; 2] {
+        let [width, height] = self.stored;
+        if self.orientation >= 5 { [height, width] } else { [width, height] }
+    }
+}
+
 /// What is missing, in words; `empty` is the share of rows at the end of one colour.
 fn damage(cut: Option<Cut>, empty: f64) -> Option<String> {
     match cut? {

@@ -6,6 +6,7 @@ use crate::annotate::AnnotateError;
 use crate::engine::RecogniseError;
 use crate::media::MediaError;
 use crate::report::ReportError;
+use crate::xmp::XmpError;
 
 /// Why a job failed.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,9 @@ pub enum LabelError {
     /// The list of faces cannot be written.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// A sidecar cannot be read or written.
+    #[error(transparent)]
+    Xmp(#[from] XmpError),
     /// The stage graph failed, not a stage of it.
     #[error(transparent)]
     Graph(Box<GraphError<LabelError>>),

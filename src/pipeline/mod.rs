@@ -20,6 +20,7 @@ mod output;
 pub mod page;
 pub mod redact;
 mod run_summary;
+mod sidecar;
 #[cfg(feature = "video")]
 mod stages;
 pub mod statistics;
@@ -30,5 +31,6 @@ mod two_pass;
 pub use error::LabelError;
 pub use graph::{Control, Flow, Graph, GraphError, Overflow};
 pub use job::{LabelJob, LabelRequest, LabelSummary, Mode, Pass, Progress, RelabelJob, RequestError};
+pub use sidecar::Sidecar;
 pub use statistics::{StageStatistics, Statistics, peak_memory_bytes};
 pub use subscriber::{Ending, Subscriber};

@@ -9,7 +9,8 @@ use super::job::{LabelJob, LabelSummary, Mode, Pass, Progress};
 use super::output::FrameOutput;
 use super::run_summary::{APPEARANCE_GAP_NS, RunSummary, labels};
 use super::stages::{self, Observe};
-use super::subscriber::Subscribers;
+use super::subscriber::{Subscribers, tell_opened};
+use super::two_pass::facts_of;
 use crate::engine::observe::ObservedFrame;
 use crate::engine::{Decider, Gallery, LabelledFrame, RecogniseError, Work, same_deg};
 use crate::media::{Frame, Picture, Source};
@@ -41,6 +42,7 @@ pub(super) fn run(
     let annotator = job.drawing.annotator(job.gallery.as_ref())?;
     let annotator = &annotator;
     let mut subscribers = std::mem::take(&mut job.subscribers);
+    tell_opened(&mut subscribers, &facts_of(&info))?;
     let job = &job;
     if let Some(path) = job.analysis.clone() {
         let builder = AnalysisBuilder::new(&job.engine, true, &job.input, &info);

@@ -2,6 +2,7 @@
 
 use crate::engine::{Event, IdentifiedFace, LabelledFrame, Presence};
 use crate::pipeline::LabelError;
+use crate::report::timeline::VideoFacts;
 use crate::report::{Appearance, FaceRecord, Results};
 
 /// Receives every labelled frame and every event of a job, in order, on the thread that runs it.
@@ -12,6 +13,15 @@ pub trait Subscriber {
     /// Whether the pictures of frames are needed. In two passes, the video is then decoded a second time.
     fn wants_pictures(&self) -> bool {
         false
+    }
+
+    /// The video is open. Not called for stills.
+    ///
+    /// # Errors
+    /// Any error ends the job, before its work.
+    fn opened(&mut self, video: &VideoFacts) -> Result<(), LabelError> {
+        let _ = video;
+        Ok(())
     }
 
     /// A frame. From an analysis, only frames with faces are reported, without pictures.
@@ -81,6 +91,10 @@ impl<F: FnMut(&Event)> Subscriber for OnEvent<F> {
 }
 
 impl Subscriber for Results {
+    fn opened(&mut self, video: &VideoFacts) -> Result<(), LabelError> {
+        Ok(Results::opened(self, video)?)
+    }
+
     fn frame(&mut self, frame: &LabelledFrame) -> Result<(), LabelError> {
         if self.lists_faces() {
             for face in frame.faces.iter().filter(|face| !face.transient) {
@@ -93,6 +107,15 @@ impl Subscriber for Results {
     fn finish(self: Box<Self>, end: &Ending<'_>) -> Result<(), LabelError> {
         Ok(Results::finish(*self, end.people, end.end_ns)?)
     }
+}
+
+/// Tells everybody about the video.
+#[cfg(feature = "video")]
+pub(super) fn tell_opened(
+    list: &mut [Box<dyn Subscriber + '_>],
+    video: &VideoFacts,
+) -> Result<(), LabelError> {
+    list.iter_mut().try_for_each(|one| one.opened(video))
 }
 
 /// A face as in reports.

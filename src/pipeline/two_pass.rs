@@ -12,12 +12,13 @@ use super::redact::{Covered, Redaction};
 use super::run_summary::{APPEARANCE_GAP_NS, RunSummary, labels};
 use super::stages::{self, Observe};
 use super::statistics::Statistics;
-use super::subscriber::Subscribers;
+use super::subscriber::{Subscribers, tell_opened};
 use crate::analysis::Analysis;
 use crate::annotate::{Annotator, Region};
 use crate::engine::{Gallery, IdentifiedFace, LabelledFrame, RecogniseError, Work, same_deg};
 use crate::identify::{Decision, decide};
-use crate::media::{Frame, Picture, Source};
+use crate::media::{Frame, Picture, Source, SourceInfo};
+use crate::report::timeline::VideoFacts;
 use crate::report::{AuditSummary, Explanation};
 use crate::track::{self, Moment, Tracker};
 
@@ -30,6 +31,7 @@ pub(super) fn run(
     on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<LabelSummary, LabelError> {
     let OpenedSource { mut source, encoder, .. } = opened;
+    tell_opened(&mut job.subscribers, &facts_of(source.info()))?;
     let mut viewers = Subscribers::pick(&mut job.subscribers, true, APPEARANCE_GAP_NS);
     let writes = job.output.is_some() || job.view || !viewers.is_empty();
     let again = || spec.open(&job.input, job.live, control);
@@ -87,6 +89,18 @@ pub(super) fn run(
     Ok(summary)
 }
 
+/// What subscribers are told about an opened video.
+pub(super) fn facts_of(info: &SourceInfo) -> VideoFacts {
+    let file = info.input.path().and_then(|path| path.file_name());
+    VideoFacts {
+        name: file.map_or_else(|| info.input.to_string(), |name| name.to_string_lossy().into_owned()),
+        width: info.width,
+        height: info.height,
+        fps: info.fps,
+        sound: Some(info.audio_tracks > 0),
+    }
+}
+
 /// Results of the first pass.
 struct Observed {
     analysis: Analysis,
@@ -139,6 +153,17 @@ pub(super) fn relabel(
 ) -> Result<LabelSummary, LabelError> {
     let start = std::time::Instant::now();
     let analysis = job.analysis;
+    let video = &analysis.video;
+    tell_opened(
+        &mut job.subscribers,
+        &VideoFacts {
+            name: video.name.clone(),
+            width: video.width as usize,
+            height: video.height as usize,
+            fps: video.fps,
+            sound: None,
+        },
+    )?;
     let mut viewers = Subscribers::pick(&mut job.subscribers, true, APPEARANCE_GAP_NS);
     let mut summary = RunSummary::new(&mut job.subscribers);
     let identifier = job.gallery.as_ref().map(Gallery::identifier);

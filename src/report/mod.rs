@@ -7,6 +7,7 @@
 //! | [`write_appearances`] | CSV: who, from when, to when |
 //! | [`write_subtitles`] | WebVTT or SubRip: the names while they are in the picture |
 //! | [`write_chapters`] | WebVTT or FFmpeg metadata: chapters by who is there |
+//! | [`timeline`] | markers and ranges for editing programs |
 //! | [`Page`] | one HTML file, no network: timelines, thumbnails, click to seek |
 //! | [`Audit`] | JSON lines: what a redaction covered, frame by frame |
 //! | [`Results`] | all but the last two, as one |
@@ -31,6 +32,7 @@ mod page;
 mod results;
 mod scenes;
 mod tables;
+pub mod timeline;
 
 pub use appearances::{Appearance, Appearances, Span};
 pub use audit::{Audit, AuditFace, AuditSummary};
@@ -44,6 +46,8 @@ pub use scenes::{ChapterFormat, MIN_CHAPTER_NS, SubtitleFormat, write_chapters, 
 pub use tables::{FaceTable, write_appearances};
 
 use std::path::PathBuf;
+
+use timeline::TimecodeError;
 
 /// What can go wrong when results are written.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +76,9 @@ pub enum ReportError {
         /// Why.
         source: std::io::Error,
     },
+    /// The timecode requested does not go with the video.
+    #[error(transparent)]
+    Timecode(#[from] TimecodeError),
     /// A number is infinite or not a number, which JSON cannot hold.
     #[error(
         "frame {frame} has a face with a number that is not finite: this is a defect of sphereface, please report it"

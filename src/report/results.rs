@@ -2,6 +2,7 @@
 
 use super::scenes::{ChapterFormat, SubtitleFormat, write_chapters, write_subtitles};
 use super::tables::write_appearances;
+use super::timeline::{TimelineFormat, TimelineOptions, Timelines, VideoFacts};
 use super::{Appearance, FaceRecord, FaceTable, JsonLines, Output, ReportError};
 
 /// The reports to write; none by default.
@@ -12,6 +13,7 @@ pub struct Results {
     appearances: Option<Output>,
     subtitles: Option<(Output, SubtitleFormat)>,
     chapters: Option<(Output, ChapterFormat)>,
+    timelines: Option<Timelines>,
 }
 
 impl Results {
@@ -48,6 +50,20 @@ impl Results {
         self
     }
 
+    /// Writes timelines for editing programs.
+    pub fn timelines(mut self, outputs: Vec<(Output, TimelineFormat)>, options: TimelineOptions) -> Self {
+        self.timelines = (!outputs.is_empty()).then(|| Timelines::new(outputs, options));
+        self
+    }
+
+    /// Checks the request against the video, before the work.
+    ///
+    /// # Errors
+    /// When the timecode requested does not go with the video.
+    pub fn opened(&mut self, video: &VideoFacts) -> Result<(), ReportError> {
+        self.timelines.as_mut().map_or(Ok(()), |timelines| timelines.opened(video))
+    }
+
     /// Whether single faces are listed.
     pub fn lists_faces(&self) -> bool {
         self.json_lines.is_some() || self.faces.is_some()
@@ -77,6 +93,7 @@ impl Results {
         self.appearances.map(|output| write_appearances(output, people)).transpose()?;
         self.subtitles.map(|(output, format)| write_subtitles(output, format, people)).transpose()?;
         self.chapters.map(|(output, format)| write_chapters(output, format, people, end_ns)).transpose()?;
+        self.timelines.map(|timelines| timelines.finish(people, end_ns)).transpose()?;
         Ok(())
     }
 }
