@@ -17,18 +17,19 @@ release=${RELEASE:-$(. /etc/os-release && echo "${VERSION_CODENAME:-}")}
 [ -n "$release" ] || die "say which release of Debian: RELEASE=bookworm $0"
 
 root=$(mktemp -d)
-trap 'rm -rf "$root"' EXIT
+trap 'rm -rf "$root" "$root.log"' EXIT
+# apt reads as a user of its own.
+chmod 755 "$root"
 say "making a bare Debian $release"
 debootstrap --variant=minbase "$release" "$root" ${MIRROR:+"$MIRROR"} >"$root.log" 2>&1 ||
-    die "debootstrap failed: see $root.log"
-rm -f "$root.log"
+    { tail -20 "$root.log" >&2; die "debootstrap failed, see above"; }
 inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
 
 say "installing $package"
 cp "$package" "$root/tmp/sphereface.deb"
-inside apt-get -qq update
-# With what it recommends, as apt does by default.
-inside apt-get -qq -y install /tmp/sphereface.deb >/dev/null
+# With what it recommends, as apt does by default. The packages tell much about a system that does not run.
+{ inside apt-get -qq update && inside apt-get -qq -y install /tmp/sphereface.deb; } >"$root.log" 2>&1 ||
+    { tail -20 "$root.log" >&2; die "the package cannot be installed, see above"; }
 say "size of the package $(stat -c %s "$package") bytes; it depends on: $(dpkg-deb -f "$package" Depends)"
 
 say "running it"
@@ -49,6 +50,6 @@ for name in Ada Boris Chloé; do
 done
 
 say "removing it"
-inside apt-get -qq -y purge sphereface >/dev/null
+inside apt-get -qq -y purge sphereface >"$root.log" 2>&1 || die "the package cannot be removed"
 [ ! -e "$root/usr/bin/sphereface" ] && [ ! -e "$root/usr/share/doc/sphereface" ] || die "something was left behind"
 say "everything went well"
