@@ -61,8 +61,10 @@ pub use schedule::{BadInterval, DetectEvery};
 pub use stream::{Output, Stream, StreamOptions};
 pub use work::Work;
 
+#[cfg(any(feature = "cli", feature = "library"))]
+pub(crate) use gallery::Known;
 #[cfg(feature = "cli")]
-pub(crate) use gallery::{Known, templates};
+pub(crate) use gallery::templates;
 #[cfg(feature = "video")]
 pub(crate) use stream::{Decider, same_deg};
 
