@@ -60,6 +60,7 @@ deb: $(SPHEREFACE) $(CARGO_DEB)
 	$(SPHEREFACE) completions bash >target/deb/sphereface.bash
 	$(SPHEREFACE) completions zsh >target/deb/_sphereface
 	$(SPHEREFACE) completions fish >target/deb/sphereface.fish
+	sed 's,/usr/local/bin/,/usr/bin/,' packaging/sphereface.service >target/deb/sphereface.service
 	$(CARGO_DEB) --no-build --output target/debian/
 
 test-deb:

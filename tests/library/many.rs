@@ -52,6 +52,7 @@ fn workers_killed_at_any_moment_leave_a_library_that_goes_on() {
         let all = ["done", "due", "failed"].map(|state| count("videos", state) + count("photos", state));
         assert_eq!(all.iter().sum::<i64>(), 5, "{status}");
     }
+    place.run(&["work", "--heartbeat", "1"]);
     // A file at which three workers died is left to a person's decision.
     place.run(&["retry"]);
     place.run(&["work", "--heartbeat", "1"]);

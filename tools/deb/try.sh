@@ -37,7 +37,7 @@ inside sphereface --version
 for file in /usr/share/man/man1/sphereface.1.gz /usr/share/man/man1/sphereface-label.1.gz \
     /usr/share/bash-completion/completions/sphereface /usr/share/zsh/vendor-completions/_sphereface \
     /usr/share/fish/vendor_completions.d/sphereface.fish /usr/share/doc/sphereface/copyright \
-    /usr/share/doc/sphereface/models/NOTICE.md; do
+    /usr/share/doc/sphereface/models/NOTICE.md /usr/lib/systemd/system/sphereface.service; do
     # The path exclusions of small installations leave out manual pages.
     [ -s "$root$file" ] || dpkg-deb -c "$package" | grep -q " \.$file$" || die "$file is missing"
 done
