@@ -25,18 +25,20 @@ def duration(clip):
 
 
 def make(clips, videos, photos, folder):
+    """Per clip and width: one run of ffmpeg for the one-second videos, and one for the photos."""
     os.makedirs(folder, exist_ok=True)
-    widths = [640, 480, 854]
-    for number in range(videos + photos):
-        clip = clips[number % len(clips)]
-        start = (number // len(clips)) * 0.37 % max(duration(clip) - 1.5, 0.1)
-        scale = f"scale={widths[number % 3]}:-2"
-        if number < videos:
-            extension = ["mp4", "mkv"][number % 2]
-            out = ["-t", "1", "-c:v", "libx264", "-preset", "ultrafast", f"{folder}/video{number}.{extension}"]
-        else:
-            out = ["-frames:v", "1", f"{folder}/photo{number}.jpg"]
-        run("ffmpeg", "-v", "error", "-y", "-ss", str(start), "-i", clip, "-an", "-vf", scale, *out)
+    sets = [(number, clip, width) for number, clip in enumerate(clips) for width in (640, 480, 854)]
+    for number, clip, width in sets:
+        name = f"{folder}/clip{number}w{width}"
+        scale = f"scale={width}:-2"
+        cut = ["-force_key_frames", "expr:gte(t,n_forced)", "-f", "segment", "-segment_time", "1"]
+        seconds = str(-(-videos // len(sets)))
+        run("ffmpeg", "-v", "error", "-y", "-i", clip, "-t", seconds, "-an", "-vf", scale, "-c:v", "libx264",
+            "-preset", "ultrafast", *cut, "-reset_timestamps", "1", f"{name}-%03d.mp4")
+        count = -(-photos // len(sets))
+        rate = count / max(duration(clip) - 0.1, 0.1)
+        run("ffmpeg", "-v", "error", "-y", "-i", clip, "-vf", f"fps={rate},{scale}", "-frames:v", str(count),
+            f"{name}-%03d.jpg")
 
 
 def digest(folder):
