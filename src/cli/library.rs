@@ -172,12 +172,7 @@ struct EngineArgs {
 impl EngineArgs {
     /// The engine.
     fn engine(&self) -> Result<Engine> {
-        let engine = Engine::builder()
-            .on(self.device.open_and_tell()?)
-            .model(&self.model.model)
-            .detection(self.detection.config()?)
-            .threads(self.threads.count());
-        engine.build().map_err(options::refused)
+        work::engine(&self.model, &self.detection, self.device, &self.threads)
     }
 
     /// The people to name; how they are named is remembered.

@@ -65,12 +65,9 @@ impl Library {
         for (path, length) in self.due_sample(Kind::Video, sample)? {
             progress(&path.display().to_string());
             let input = Input::File(path);
-            let opened =
-                Source::open(&input, &SourceOptions::default()).map(|source| source.info().duration_ns);
-            let measured = opened
-                .ok()
-                .flatten()
-                .and_then(|ns| Some((ns, measure(engine, detect_every, &input, seconds)?)));
+            let measured = facts(&input).and_then(|(duration_ns, fps)| {
+                Some((duration_ns, measure(engine, detect_every, &input, fps, seconds)?))
+            });
             let Some((duration_ns, one)) = measured else {
                 plan.unreadable += 1;
                 continue;
@@ -127,8 +124,21 @@ struct Measured {
     frames: u64,
 }
 
+/// Duration in nanoseconds and frames per second of a video that states both.
+fn facts(input: &Input) -> Option<(u64, f64)> {
+    let source = Source::open(input, &SourceOptions::default()).ok()?;
+    let (frames, seconds) = source.info().fps?;
+    Some((source.info().duration_ns?, f64::from(frames) / f64::from(seconds)))
+}
+
 /// Looks at the beginning of a video for some seconds of work.
-fn measure(engine: &Engine, detect_every: DetectEvery, input: &Input, seconds: f64) -> Option<Measured> {
+fn measure(
+    engine: &Engine,
+    detect_every: DetectEvery,
+    input: &Input,
+    fps: f64,
+    seconds: f64,
+) -> Option<Measured> {
     let control = Control::new();
     let mut first: Option<Instant> = None;
     let most = Duration::from_secs_f64(seconds);
@@ -143,7 +153,6 @@ fn measure(engine: &Engine, detect_every: DetectEvery, input: &Input, seconds: f
     let summary = summary.ok()?;
     // What loading takes is paid once, not per file.
     let work_s = first.unwrap_or(start).elapsed().as_secs_f64();
-    let fps = Source::open(input, &SourceOptions::default()).ok()?.info().fps?;
-    let seen_s = summary.frames as f64 * f64::from(fps.1) / f64::from(fps.0);
+    let seen_s = summary.frames as f64 / fps;
     (work_s > 0.0 && summary.frames > 0).then_some(Measured { seen_s, work_s, frames: summary.frames })
 }

@@ -216,7 +216,7 @@ impl<'a> Worker<'a> {
     ) -> Result<WorkSummary, LibraryError> {
         let mut summary = WorkSummary::default();
         let result = self.work_on(control, each, &mut summary);
-        // Whoever waits for the tasks of this worker need not wait for its death.
+        // Its tasks are free at once, not only when it counts as dead.
         let _ = self.library.runtime.block_on(self.member.leave(&self.library.database));
         result.map(|()| summary)
     }
@@ -513,7 +513,7 @@ impl Library {
             let unfinished = file::is_temporary(&name) || name.matches('.').count() > 1;
             let modified = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
             if unfinished && modified().is_some_and(|age| age > LEFTOVER) {
-                // Whoever removes it first.
+                // Another worker may have removed it first.
                 let _ = fs::remove_file(entry.path());
             }
         }

@@ -12,7 +12,9 @@ use super::super::UsageError;
 use super::super::results::is_standard_output;
 use super::{Place, engine_of, naming, refresh, refused};
 use crate::file;
-use crate::library::{ExportFormat, FoundFile, Kind, Library, Query, Stranger, Subject, page, playlist};
+use crate::library::{
+    self, ExportFormat, FoundFile, Kind, Library, Query, Stranger, Subject, page, playlist,
+};
 
 /// Strangers that are listed, unless all are asked for.
 const LISTED: usize = 20;
@@ -130,11 +132,6 @@ fn write(path: &Path, text: &str) -> Result<()> {
     file::write(path, text.as_bytes()).with_context(|| format!("{} cannot be written", path.display()))
 }
 
-fn day_and_time(seconds: i64) -> String {
-    let time = chrono::DateTime::from_timestamp(seconds, 0);
-    time.map_or_else(String::new, |time| time.format("%Y-%m-%dT%H:%M:%S").to_string())
-}
-
 fn found(file: &FoundFile) -> serde_json::Value {
     let spans = |spans: &[crate::report::Span]| -> Vec<[f64; 2]> {
         spans.iter().map(|span| [span.start_ns as f64 / 1e9, span.end_ns as f64 / 1e9]).collect()
@@ -152,7 +149,7 @@ fn found(file: &FoundFile) -> serde_json::Value {
         })
         .collect();
     json!({
-        "paths": file.paths, "content": file.content, "kind": file.kind.name(), "taken": day_and_time(file.taken_s),
+        "paths": file.paths, "content": file.content, "kind": file.kind.name(), "taken": library::date(file.taken_s),
         "duration_s": file.duration_ns as f64 / 1e9, "people": people, "spans_s": spans(&file.spans),
     })
 }
@@ -162,7 +159,7 @@ fn table(files: &[FoundFile]) -> Result<String> {
     writer.write_record(["path", "kind", "taken", "who", "start_s", "end_s"])?;
     for file in files {
         let path = file.paths.first().map_or("", String::as_str);
-        let taken = day_and_time(file.taken_s);
+        let taken = library::date(file.taken_s);
         for one in &file.people {
             let who = one.who.to_string();
             if one.spans.is_empty() {
@@ -194,7 +191,7 @@ fn tell(files: &[FoundFile]) {
             2 => " (and a copy)".to_owned(),
             copies => format!(" (and {} copies)", copies - 1),
         };
-        outln!("{}  {path}{more}  {spans}", day_and_time(file.taken_s).get(..10).unwrap_or_default());
+        outln!("{}  {path}{more}  {spans}", library::date(file.taken_s).get(..10).unwrap_or_default());
     }
     let videos = files.iter().filter(|file| file.kind == Kind::Video).count();
     let seconds: f64 =
@@ -219,7 +216,7 @@ impl PeopleArgs {
             let list = people.iter().map(|one| {
                 json!({
                     "name": one.name, "videos": one.videos, "photos": one.photos,
-                    "screen_s": one.screen_ns as f64 / 1e9, "first": day_and_time(one.first_s), "last": day_and_time(one.last_s),
+                    "screen_s": one.screen_ns as f64 / 1e9, "first": library::date(one.first_s), "last": library::date(one.last_s),
                 })
             });
             outln!("{}", json!(list.collect::<Vec<_>>()));
@@ -227,7 +224,7 @@ impl PeopleArgs {
         }
         let width = people.iter().map(|one| one.name.chars().count()).max().unwrap_or(0);
         for one in &people {
-            let day = |seconds: i64| day_and_time(seconds).get(..10).unwrap_or_default().to_owned();
+            let day = |seconds: i64| library::date(seconds).get(..10).unwrap_or_default().to_owned();
             let (first, last) = (day(one.first_s), day(one.last_s));
             let seconds = one.screen_ns as f64 / 1e9;
             outln!(
@@ -281,12 +278,12 @@ impl StrangersArgs {
         if let Some(number) = self.number {
             strangers.retain(|one| one.number == number);
             if strangers.is_empty() {
-                return Err(crate::library::LibraryError::NoStranger(number).into());
+                return Err(library::LibraryError::NoStranger(number).into());
             }
         }
         if let Some(path) = &self.html {
             let most = if self.all { strangers.len() } else { LISTED.min(strangers.len()) };
-            write(path, &crate::library::strangers_page(&library, &strangers[..most]).map_err(refused)?)?;
+            write(path, &library::strangers_page(&library, &strangers[..most]).map_err(refused)?)?;
         }
         if self.json {
             outln!("{}", json!(strangers.iter().map(stranger).collect::<Vec<_>>()));

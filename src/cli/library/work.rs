@@ -459,7 +459,7 @@ impl PlanArgs {
 }
 
 /// An engine with these settings.
-fn engine(
+pub fn engine(
     model: &options::ModelArgs,
     detection: &options::DetectionArgs,
     device: options::DeviceArgs,
