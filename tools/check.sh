@@ -16,6 +16,7 @@ combinations='--no-default-features
 --no-default-features --features=video
 --no-default-features --features=serve
 --no-default-features --features=library
+--no-default-features --features=s3
 --no-default-features --features=train
 --no-default-features --features=rtsp
 --no-default-features --features=cli'

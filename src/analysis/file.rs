@@ -372,6 +372,7 @@ mod tests {
                 frames: 4,
                 duration_ns: 160_000_000,
                 fingerprint: String::new(),
+                sampled_fps: None,
             },
             model: Some(model),
             mirror: false,

@@ -37,6 +37,9 @@ pub struct Video {
     pub duration_ns: u64,
     /// What tells this file from others, see [`fingerprint`]; empty when it was not a file.
     pub fingerprint: String,
+    /// Most frames per second that were looked at; `None` for every frame. Frames are counted among those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled_fps: Option<f64>,
 }
 
 /// A video as it was seen.

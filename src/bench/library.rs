@@ -48,6 +48,10 @@ pub struct LibraryReport {
     pub pairs_found: f64,
     /// Seconds for the grouping.
     pub group_s: f64,
+    /// Tracks of one more file in a catalogue of such tracks.
+    pub added: usize,
+    /// Seconds for grouping the catalogue again after that.
+    pub again_s: f64,
     /// Most memory that this process held until then, in bytes.
     pub memory_bytes: Option<u64>,
     /// Appearances in the catalogue.
@@ -80,13 +84,25 @@ impl LibraryBench {
         let memory_bytes = peak_memory_bytes();
         let (pairs_right, pairs_found) = pairs(&groups, people);
 
-        progress("making a catalogue");
+        progress("making a catalogue of strangers");
         let folder = tempfile::tempdir().map_err(BenchError::Folder)?;
-        let library = Library::create(folder.path())?;
+        let library = Library::create(&folder.path().join("strangers"))?;
+        let files = self.tracks / PER_FILE;
+        let mut stranger = |track: usize| (String::new(), faces.view(owner(track), &mut random));
+        library.fill(0..files, PER_FILE, &mut stranger)?;
+        progress("grouping them");
+        library.group_within(self.same_deg, self.threads)?;
+        library.fill(files..files + 1, PER_FILE, &mut stranger)?;
+        let start = Instant::now();
+        library.group_within(self.same_deg, self.threads)?;
+        let again_s = start.elapsed().as_secs_f64();
+
+        progress("making a catalogue");
+        let library = Library::create(&folder.path().join("named"))?;
         let names = self.appearances.div_ceil(APPEARANCES).max(1);
-        library.fill(self.appearances.div_ceil(PER_FILE), PER_FILE, &|appearance| {
+        library.fill(0..self.appearances.div_ceil(PER_FILE), PER_FILE, &mut |appearance| {
             // Scattered over the files without a pattern.
-            format!("Person {}", appearance.wrapping_mul(2_654_435_761) % names)
+            (format!("Person {}", appearance.wrapping_mul(2_654_435_761) % names), Vec::new())
         })?;
         progress("finding people");
         let mut times = Vec::new();
@@ -105,6 +121,8 @@ impl LibraryBench {
             pairs_right,
             pairs_found,
             group_s,
+            added: PER_FILE,
+            again_s,
             memory_bytes,
             appearances: self.appearances,
             find_median_ms: at(50),

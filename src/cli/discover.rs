@@ -158,15 +158,15 @@ impl DiscoverArgs {
             let tracks = strangers.iter().flat_map(|stranger| &stranger.tracks);
             let mut wanted: BTreeMap<u64, Vec<&Member>> = BTreeMap::new();
             for member in tracks.filter(|member| member.file == file) {
-                wanted.entry(analysis.observations[member.best].frame).or_default().push(member);
+                wanted.entry(analysis.observations[member.best].pts_ns).or_default().push(member);
             }
             if wanted.is_empty() {
                 continue;
             }
             let video = faces::video_of(path, analysis, self.video.as_deref())?;
-            let frames: BTreeSet<u64> = wanted.keys().copied().collect();
-            discover::pictures(&video, &frames, |frame, picture| {
-                for member in wanted.get(&frame).into_iter().flatten() {
+            let times_ns: BTreeSet<u64> = wanted.keys().copied().collect();
+            discover::pictures(&video, &times_ns, |pts_ns, picture| {
+                for member in wanted.get(&pts_ns).into_iter().flatten() {
                     let portrait = discover::portrait(&picture, &analysis.observations[member.best]);
                     pictures.extend(portrait.map(|portrait| ((file, member.track), portrait)));
                 }

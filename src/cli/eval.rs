@@ -18,6 +18,7 @@ use super::options::{DetectionArgs, DeviceArgs, ModelArgs, PrecisionArgs, Thread
 use crate::align::Crop;
 use crate::embed::{Embedder, Mirror};
 use crate::eval::calibrate::{self, Calibration, Sample};
+use crate::eval::groups::GroupRate;
 use crate::eval::lfw;
 use crate::eval::people::people;
 use crate::eval::truth::Truth;
@@ -178,6 +179,23 @@ fn video_table(score: &Score) -> Result<String, std::fmt::Error> {
     if !score.names_not_in_truth.is_empty() {
         let names: Vec<&str> = score.names_not_in_truth.iter().map(String::as_str).collect();
         writeln!(out, "names that are not in the truth: {}", names.join(", "))?;
+    }
+    Ok(out)
+}
+
+/// A table of rates by group.
+fn group_table(title: &str, rates: &[GroupRate]) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    writeln!(out, "{title:<32}{:>8}{:>8}{:>8}{:>26}", "people", "trials", "errors", "rate (95 %)")?;
+    for one in rates {
+        let name = match one.column.as_str() {
+            "" => "all".to_owned(),
+            column => format!("{column} {}", one.label),
+        };
+        let [rate, lower, upper] = [one.rate.rate, one.rate.lower, one.rate.upper].map(|share| 100.0 * share);
+        let rate = format!("{rate:.2} % ({lower:.2} to {upper:.2})");
+        let high = if one.high { "  more than twice that of all" } else { "" };
+        writeln!(out, "  {name:<30}{:>8}{:>8}{:>8}{rate:>26}{high}", one.people, one.trials, one.wrong)?;
     }
     Ok(out)
 }

@@ -647,6 +647,10 @@ fn with_flags(error: &RequestError, input: &Input) -> String {
             "{input} is a still, but the output {} does not have the extension of one: use .jpg, .png, .webp, .bmp or .tiff",
             output.display()
         ),
+        // No flag of `label` makes these.
+        RequestError::SelectionWritten
+        | RequestError::FramesPerSecond(_)
+        | RequestError::SampledAnalysis(_) => error.to_string(),
     }
 }
 

@@ -55,6 +55,11 @@ struct Place {
     /// see it
     #[arg(long, value_name = "ADDRESS", env = "SPHEREFACE_DATABASE", hide_env_values = true, global = true)]
     database: Option<String>,
+    /// Bucket for the analyses, s3://BUCKET/FOLDER, instead of the folder: given once, before any file is looked at, and
+    /// remembered by the library. Region, endpoint and credentials are taken from the environment: AWS_REGION,
+    /// AWS_ENDPOINT, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    analyses: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -109,7 +114,7 @@ impl Place {
             Some(address) => Library::connect(address, &self.library),
             None => Library::open(&self.library),
         };
-        opened.map_err(refused)
+        self.with_bucket(opened)
     }
 
     /// Opens the library, or makes an empty one.
@@ -118,7 +123,15 @@ impl Place {
             Some(address) => Library::connect(address, &self.library),
             None => Library::create(&self.library),
         };
-        opened.map_err(refused)
+        self.with_bucket(opened)
+    }
+
+    fn with_bucket(&self, opened: Result<Library, LibraryError>) -> Result<Library> {
+        let mut library = opened.map_err(refused)?;
+        if let Some(address) = &self.analyses {
+            library.keep_analyses_at(address).map_err(refused)?;
+        }
+        Ok(library)
     }
 }
 

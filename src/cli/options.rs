@@ -218,6 +218,16 @@ impl ThreadArgs {
     }
 }
 
+/// Reads a number of frames per second.
+///
+/// # Errors
+/// When it is not from 0.01 to 1000.
+#[cfg(feature = "library")]
+pub fn frames_per_second(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|fps| (0.01..=1000.0).contains(fps));
+    number.ok_or_else(|| format!("`{text}` is not a number from 0.01 to 1000"))
+}
+
 /// Reads a number from 0 to 1.
 ///
 /// # Errors

@@ -5,6 +5,8 @@ mod pictures;
 mod views;
 
 pub use pictures::pictures;
+#[cfg(feature = "library")]
+pub(crate) use pictures::pictures_within;
 #[cfg(any(feature = "library", feature = "serve"))]
 pub(crate) use views::cut_out;
 pub use views::{MAX_STILLS, best_views, portrait, still};

@@ -6,9 +6,11 @@ use std::path::Path;
 use image::RgbImage;
 
 use crate::media::MediaError;
+#[cfg(feature = "video")]
+use crate::media::{Input, Selection, Source, SourceOptions};
 
-/// Decodes `video` up to the last of `frames` and hands out those, in order, as the analysis
-/// counts them: from 0 in the order of decoding.
+/// Decodes `video` up to the last of these times and hands out the frames that begin then, in order. Times are those of
+/// an analysis, in nanoseconds.
 ///
 /// # Errors
 /// When the video cannot be opened or read; [`MediaError::BadInput`] from a program without
@@ -16,17 +18,31 @@ use crate::media::MediaError;
 #[cfg(feature = "video")]
 pub fn pictures(
     video: &Path,
-    frames: &BTreeSet<u64>,
+    times_ns: &BTreeSet<u64>,
+    each: impl FnMut(u64, RgbImage),
+) -> Result<(), MediaError> {
+    pictures_within(video, Selection::default(), times_ns, each)
+}
+
+/// The same from a part of the video.
+///
+/// # Errors
+/// As for [`pictures`].
+#[cfg(feature = "video")]
+pub(crate) fn pictures_within(
+    video: &Path,
+    selection: Selection,
+    times_ns: &BTreeSet<u64>,
     mut each: impl FnMut(u64, RgbImage),
 ) -> Result<(), MediaError> {
-    use crate::media::{Input, Source, SourceOptions};
-    let Some(last) = frames.last() else { return Ok(()) };
-    let mut source = Source::open(&Input::of_path(video), &SourceOptions::default())?;
+    let Some(last_ns) = times_ns.last() else { return Ok(()) };
+    let options = SourceOptions { selection, ..SourceOptions::default() };
+    let mut source = Source::open(&Input::of_path(video), &options)?;
     while let Some(frame) = source.next_frame()? {
-        if frames.contains(&frame.index) {
-            each(frame.index, frame.picture.to_rgb());
+        if times_ns.contains(&frame.pts_ns) {
+            each(frame.pts_ns, frame.picture.to_rgb());
         }
-        if frame.index >= *last {
+        if frame.pts_ns >= *last_ns {
             break;
         }
     }

@@ -147,6 +147,7 @@ mod tests {
             frames: 100,
             duration_ns: 4000,
             fingerprint: String::new(),
+            sampled_fps: None,
         };
         let detector = DetectorConfig::default();
         Analysis { video, model: Some(MODEL), mirror: true, detector, cuts: Vec::new(), observations }

@@ -1,6 +1,7 @@
 //! LFW's files: the list of pairs, and the images it names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::verification::Pair;
@@ -14,24 +15,51 @@ use crate::prepare::{Subject, subject};
 /// Folds into which a list without folds is cut.
 pub const FOLDS_OF_AN_UNFOLDED_LIST: usize = 10;
 
-/// One image of a list: the person and the number of the image.
+/// One image of a list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ImageName {
-    /// The person, as the folder is called.
-    pub person: String,
-    /// The number of the image, from 1.
-    pub number: u32,
+pub enum ImageName {
+    /// As LFW names it.
+    Numbered {
+        /// The person, as the folder is called.
+        person: String,
+        /// The number of the image, from 1.
+        number: u32,
+    },
+    /// By its path.
+    Path(String),
 }
 
 impl ImageName {
     /// Where the image lies under `folder`: `NAME/NAME_0001` with the first ending there is of
-    /// jpg, png and webp.
+    /// jpg, png and webp, or its path.
     pub fn find(&self, folder: &Path) -> Option<PathBuf> {
-        let stem = format!("{}_{:04}", self.person, self.number);
+        let Self::Numbered { person, .. } = self else {
+            return Some(folder.join(self.to_string())).filter(|path| path.is_file());
+        };
         ["jpg", "png", "webp"]
             .into_iter()
-            .map(|ending| folder.join(&self.person).join(format!("{stem}.{ending}")))
+            .map(|ending| folder.join(person).join(format!("{self}.{ending}")))
             .find(|path| path.is_file())
+    }
+
+    /// The person: the name, or the folder of a path.
+    pub fn person(&self) -> String {
+        match self {
+            Self::Numbered { person, .. } => person.clone(),
+            Self::Path(path) => {
+                let folder = Path::new(path).parent().and_then(Path::file_name);
+                folder.map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned())
+            }
+        }
+    }
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Numbered { person, number } => write!(f, "{person}_{number:04}"),
+            Self::Path(path) => f.write_str(path),
+        }
     }
 }
 
@@ -53,6 +81,9 @@ impl Pairs {
     /// 10 folds, the first pair of each kind to the first fold, the second to the second, ...
     /// Between the fields there are tabs as in LFW's own files, or commas, or spaces.
     ///
+    /// Or any list of pairs: each line has two paths, whether they show the same person (1, true, same; 0, false,
+    /// different), and perhaps the number of the fold. The truth may also come first. A heading is passed over.
+    ///
     /// # Errors
     /// When the file cannot be read or a line is not what it should be; with its number.
     pub fn read(path: &Path) -> Result<Self, EvalError> {
@@ -67,6 +98,9 @@ impl Pairs {
             cause: cause.into(),
         };
         let (index, header) = lines.next().ok_or_else(|| error(0, "the file is empty"))?;
+        if fields(header).len() > 2 {
+            return Self::parse_free(text, path);
+        }
         let numbers: Option<Vec<usize>> = fields(header).into_iter().map(|n| n.parse().ok()).collect();
         let (folds, count, folded) = match numbers.as_deref() {
             Some(&[count]) => (1, count, false),
@@ -103,6 +137,49 @@ impl Pairs {
         Ok(Self { images: images.into_iter().map(|(image, _)| image).collect(), pairs, folded })
     }
 
+    /// Reads lines of two paths and whether they are the same person.
+    fn parse_free(text: &str, path: &Path) -> Result<Self, EvalError> {
+        let mut indices: BTreeMap<String, usize> = BTreeMap::new();
+        let mut pairs: Vec<Pair> = Vec::new();
+        let mut folded = None;
+        let mut places = [0, 0];
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        for (number, (index, line)) in lines.enumerate() {
+            let error =
+                |cause: &str| EvalError::List { path: path.into(), line: index + 1, cause: cause.into() };
+            let fields = fields(line);
+            let Some((first, second, same, fold)) = free_pair(&fields) else {
+                if number == 0 && fields.iter().all(|field| field.parse::<f64>().is_err()) {
+                    continue;
+                }
+                return Err(error(
+                    "a line must have two paths and whether they show the same person (1 or 0), as in `a.jpg b.jpg 1`",
+                ));
+            };
+            let has_fold = fold.is_some();
+            if folded.is_some_and(|folded| folded != has_fold) {
+                return Err(error("every line must have a fold, or none"));
+            }
+            folded = Some(has_fold);
+            let place = &mut places[usize::from(same)];
+            let fold = fold.unwrap_or(*place % FOLDS_OF_AN_UNFOLDED_LIST);
+            *place += 1;
+            let mut number = |image: &str| {
+                let next = indices.len();
+                *indices.entry(image.to_owned()).or_insert(next)
+            };
+            pairs.push(Pair { first: number(first), second: number(second), same, fold });
+        }
+        // Folds may be counted from 1, or be what is left of more.
+        let folds: BTreeSet<usize> = pairs.iter().map(|pair| pair.fold).collect();
+        let folds: BTreeMap<usize, usize> = folds.into_iter().zip(0..).collect();
+        pairs.iter_mut().for_each(|pair| pair.fold = folds[&pair.fold]);
+        let mut images: Vec<(String, usize)> = indices.into_iter().collect();
+        images.sort_by_key(|(_, index)| *index);
+        let images = images.into_iter().map(|(image, _)| ImageName::Path(image)).collect();
+        Ok(Self { images, pairs, folded: folded == Some(true) })
+    }
+
     /// The list without the images for which `has` is false, and how many pairs went with them.
     pub fn only(&self, has: &[bool]) -> (Self, usize) {
         let mut places = Vec::with_capacity(self.images.len());
@@ -132,11 +209,28 @@ fn fields(line: &str) -> Vec<&str> {
     line.split(is_between).map(str::trim).filter(|field| !field.is_empty()).collect()
 }
 
+/// The paths of a line, whether they show the same person, and the fold.
+fn free_pair<'a>(fields: &[&'a str]) -> Option<(&'a str, &'a str, bool, Option<usize>)> {
+    let truth = |field: &str| match field.to_ascii_lowercase().as_str() {
+        "1" | "true" | "same" | "yes" => Some(true),
+        "0" | "-1" | "false" | "different" | "no" => Some(false),
+        _ => None,
+    };
+    match *fields {
+        [first, second, same] => match truth(same) {
+            Some(same) => Some((first, second, same, None)),
+            None => truth(first).map(|is_same| (second, same, is_same, None)),
+        },
+        [first, second, same, fold] => Some((first, second, truth(same)?, Some(fold.parse().ok()?))),
+        _ => None,
+    }
+}
+
 fn pair(line: &str, same: bool) -> Option<(ImageName, ImageName)> {
     let image = |person: &str, number: &str| {
         // A name is one folder: it must not lead elsewhere.
         let plain = !person.is_empty() && !person.contains(['/', '\\']) && person != "." && person != "..";
-        Some(ImageName { person: plain.then(|| person.into())?, number: number.parse().ok()? })
+        Some(ImageName::Numbered { person: plain.then(|| person.into())?, number: number.parse().ok()? })
     };
     match (fields(line).as_slice(), same) {
         ([name, i, j], true) => Some((image(name, i)?, image(name, j)?)),
@@ -260,7 +354,7 @@ mod tests {
             assert_eq!((&read.images, &read.pairs), (&expected.images, &expected.pairs), "{variant:?}");
         }
         let spaced = parse("1\nAda Lovelace\t1\t2\nAda Lovelace\t1\tBo\t1\n").unwrap();
-        assert_eq!(spaced.images[0].person, "Ada Lovelace");
+        assert_eq!(spaced.images[0].person(), "Ada Lovelace");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pairs.txt");
         std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
@@ -272,7 +366,6 @@ mod tests {
         for (text, line) in [
             ("", 1),
             ("one\n", 1),
-            ("1\t2\t3\n", 1),
             ("1\nA\t1\t2\n", 3),
             ("1\nA\t1\n", 2),
             ("1\nA\t1\t2\nA\t1\t2\n", 3),
@@ -290,6 +383,46 @@ mod tests {
     }
 
     #[test]
+    fn any_list_of_pairs_is_read() {
+        let text = "a/1.jpg b/2.jpg 0\na/1.jpg a/3.jpg 1\n";
+        let expected = parse(text).unwrap();
+        assert!(!expected.folded);
+        let names: Vec<String> = expected.images.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["a/1.jpg", "b/2.jpg", "a/3.jpg"]);
+        assert_eq!(expected.images[1].person(), "b");
+        let pair = |first, second, same, fold| Pair { first, second, same, fold };
+        assert_eq!(expected.pairs, [pair(0, 1, false, 0), pair(0, 2, true, 0)]);
+        for variant in [
+            text.replace(' ', "\t"),
+            text.replace(' ', ",").replace('\n', "\r\n"),
+            format!("path1,path2,same\n{}", text.replace(' ', ",")),
+            "0 a/1.jpg b/2.jpg\n1 a/1.jpg a/3.jpg\n".to_owned(),
+            text.replace(" 0\n", " different\n").replace(" 1\n", " same\n"),
+        ] {
+            assert_eq!(parse(&variant).unwrap(), expected, "{variant:?}");
+        }
+        // Any number of each kind, in folds of any numbers.
+        let folded = parse("a,b,1,7\na,c,0,7\nb,c,0,9\na,d,1,9\nb,d,1,9\n").unwrap();
+        assert!(folded.folded);
+        assert_eq!(folded.pairs.iter().map(|pair| pair.fold).collect::<Vec<_>>(), [0, 0, 1, 1, 1]);
+        let spaced = parse("Ada L/1.jpg\tAda L/2.jpg\t1\nAda L/1.jpg\tBo/1.jpg\t0\n").unwrap();
+        assert_eq!(spaced.images[0], ImageName::Path("Ada L/1.jpg".into()));
+        for (text, line) in [
+            ("1\t2\t3\n", 1),
+            ("a b 1\na b\n", 2),
+            ("a b 1\na c 0 2\n", 2),
+            ("a b 1\na c maybe\n", 2),
+            ("a b 1 x\n", 1),
+        ] {
+            match parse(text) {
+                Err(EvalError::List { line: found, .. }) => assert_eq!(found, line, "{text:?}"),
+                other => panic!("{text:?}: {other:?}"),
+            }
+        }
+        mutations::survived(text.as_bytes(), 1000, |bytes| drop(parse(&String::from_utf8_lossy(bytes))));
+    }
+
+    #[test]
     fn lists_of_any_bytes_are_survived() {
         mutations::survived(b"2\t1\nA\t1\t2\nA\t1\tB\t1\nC\t3\t4\nC\t3\tA\t2\n", 2000, |bytes| {
             drop(parse(&String::from_utf8_lossy(bytes)));
@@ -301,7 +434,7 @@ mod tests {
         let all = parse("2\t1\nA\t1\t2\nA\t1\tB\t1\nC\t3\t4\nC\t3\tA\t2\n").unwrap();
         let (rest, lost) = all.only(&[true, false, true, true, true]);
         assert_eq!((rest.images.len(), rest.pairs.len(), lost), (4, 2, 2));
-        assert_eq!(rest.images[rest.pairs[1].first].person, "C");
+        assert_eq!(rest.images[rest.pairs[1].first].person(), "C");
         assert_eq!(rest.pairs[1].fold, 1);
     }
 

@@ -67,7 +67,7 @@ impl Search {
 
     /// Whether it would be named: the nearest person is below `threshold_deg`, and no less than
     /// `margin_deg` nearer than anybody else.
-    fn is_named(&self, threshold_deg: f64, margin_deg: f64) -> bool {
+    pub fn is_named(&self, threshold_deg: f64, margin_deg: f64) -> bool {
         let [best_deg, second_deg] =
             [self.best, self.second].map(|score| score.clamp(-1.0, 1.0).acos().to_degrees());
         best_deg < threshold_deg && (self.second == f64::NEG_INFINITY || second_deg - best_deg >= margin_deg)
@@ -315,7 +315,7 @@ fn curve(mated: &Probes, strangers: &Probes) -> Vec<(f64, f64)> {
 }
 
 /// The estimate with the percentiles of its replicates (interpolated between neighbours).
-fn estimate(rate: f64, mut replicates: Vec<f64>) -> Estimate {
+pub(super) fn estimate(rate: f64, mut replicates: Vec<f64>) -> Estimate {
     replicates.sort_unstable_by(f64::total_cmp);
     let percentile = |share: f64| {
         let place = share * replicates.len().saturating_sub(1) as f64;

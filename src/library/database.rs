@@ -14,7 +14,7 @@ use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
 use super::LibraryError;
 
 /// Raised when the tables change.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// How long a statement waits for another process that writes to the same SQLite file.
 const BUSY: Duration = Duration::from_secs(60);
 /// How long a connection to PostgreSQL may take.
@@ -25,7 +25,7 @@ const CONNECTIONS: u32 = 4;
 pub(super) const FILE: &str = "catalogue.sqlite";
 
 /// The tables, documented in docs/library.md. SQLite takes BIGINT for INTEGER.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 18] = [
     "CREATE TABLE IF NOT EXISTS setting (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS file (
         content TEXT PRIMARY KEY, bytes BIGINT NOT NULL, kind TEXT NOT NULL, taken_s BIGINT NOT NULL,
@@ -51,6 +51,15 @@ const TABLES: [&str; 15] = [
     "CREATE TABLE IF NOT EXISTS picture (
         content TEXT NOT NULL, track BIGINT NOT NULL, face TEXT NOT NULL, jpeg BYTEA NOT NULL,
         PRIMARY KEY (content, track))",
+    "CREATE TABLE IF NOT EXISTS part (
+        content TEXT NOT NULL, part BIGINT NOT NULL, from_ns BIGINT NOT NULL, until_ns BIGINT NOT NULL,
+        state TEXT NOT NULL, remark TEXT NOT NULL, work_ms BIGINT NOT NULL, PRIMARY KEY (content, part))",
+    "CREATE TABLE IF NOT EXISTS part_picture (
+        content TEXT NOT NULL, part BIGINT NOT NULL, track BIGINT NOT NULL, face TEXT NOT NULL, jpeg BYTEA NOT NULL,
+        PRIMARY KEY (content, part, track))",
+    "CREATE TABLE IF NOT EXISTS grouped (
+        content TEXT NOT NULL, track BIGINT NOT NULL, mark BIGINT NOT NULL, component TEXT NOT NULL,
+        place BIGINT NOT NULL, PRIMARY KEY (content, track))",
     "CREATE TABLE IF NOT EXISTS told (
         content TEXT NOT NULL, track BIGINT NOT NULL, kind TEXT NOT NULL, number BIGINT NOT NULL, side BIGINT NOT NULL,
         name TEXT NOT NULL, frame BIGINT NOT NULL, x1 DOUBLE PRECISION NOT NULL, y1 DOUBLE PRECISION NOT NULL,
@@ -135,6 +144,23 @@ impl Database {
     /// When the database refuses, or its tables are newer than this program.
     pub async fn prepare(&self, place: &str) -> Result<(), LibraryError> {
         let failed = |source: sqlx::Error| LibraryError::Database { place: place.to_owned(), source };
+        // Making tables that are there would still lock them against those who write.
+        if self.version().await != Some(VERSION) {
+            self.make_tables(place).await?;
+        }
+        self.prepare_queue().await.map_err(failed)
+    }
+
+    /// The version of the tables; `None` where there are none.
+    async fn version(&self) -> Option<i64> {
+        let stored: Result<(String,), _> = on_pool!(self, pool => {
+            sqlx::query_as("SELECT value FROM setting WHERE key = 'version'").fetch_one(pool).await
+        });
+        stored.ok()?.0.parse().ok()
+    }
+
+    async fn make_tables(&self, place: &str) -> Result<(), LibraryError> {
+        let failed = |source: sqlx::Error| LibraryError::Database { place: place.to_owned(), source };
         let mut transaction = self.begin().await.map_err(failed)?;
         // Two processes that begin at once would make the same tables.
         if let Transaction::Postgres(transaction) = &mut transaction {
@@ -154,15 +180,14 @@ impl Database {
             return Err(LibraryError::Newer { place: place.to_owned(), found, known: VERSION });
         }
         on_connection!(&mut transaction, c => {
-            sqlx::query("INSERT INTO setting (key, value) VALUES ('version', $1) ON CONFLICT (key) DO NOTHING")
+            sqlx::query("INSERT INTO setting (key, value) VALUES ('version', $1) ON CONFLICT (key) DO UPDATE SET value = $1")
                 .bind(VERSION.to_string())
                 .execute(c)
                 .await
                 .map(drop)
         })
         .map_err(failed)?;
-        transaction.commit().await.map_err(failed)?;
-        self.prepare_queue().await.map_err(failed)
+        transaction.commit().await.map_err(failed)
     }
 
     /// The tables of the queue.

@@ -41,6 +41,15 @@ pub enum LibraryError {
         /// What is wrong.
         cause: String,
     },
+    /// A bucket refuses.
+    #[cfg(feature = "s3")]
+    #[error("{address} cannot be used: {source}")]
+    Bucket {
+        /// Its address.
+        address: String,
+        /// What is wrong.
+        source: object_store::Error,
+    },
     /// The address of a database cannot be read.
     #[error("`{0}` is not the address of a PostgreSQL database: write postgres://USER@HOST/DATABASE")]
     Address(String),

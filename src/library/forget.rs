@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use super::database::{on_connection, on_pool};
 use super::find::Subject;
-use super::{Library, LibraryError, note, told, tracks_changed};
-use crate::analysis::Analysis;
+use super::{Library, LibraryError, analysis_name, note, told, tracks_changed};
 
 /// Result of [`Library::forget`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,14 +53,10 @@ impl Library {
         let mut forgotten = Forgotten::default();
         for (content, tracks) in &files {
             // The analysis first: if it fails here, the catalogue still says what is to be forgotten.
-            let path = self.analysis_path(content);
-            match Analysis::read(&path) {
-                Ok(mut analysis) => {
-                    analysis.observations.retain(|one| !tracks.contains(&i64::from(one.track.0)));
-                    analysis.write(&path)?;
-                }
-                Err(_) if !path.exists() => {}
-                Err(error) => return Err(error.into()),
+            let name = analysis_name(content);
+            if let Some(mut analysis) = self.analyses.read(&name)? {
+                analysis.observations.retain(|one| !tracks.contains(&i64::from(one.track.0)));
+                self.analyses.write(&name, &analysis)?;
             }
             self.wait(async {
                 let mut transaction = self.database.begin().await?;
@@ -133,6 +126,9 @@ impl Library {
                         "DELETE FROM template WHERE content = $1",
                         "DELETE FROM picture WHERE content = $1",
                         "DELETE FROM told WHERE content = $1",
+                        "DELETE FROM grouped WHERE content = $1",
+                        "DELETE FROM part WHERE content = $1",
+                        "DELETE FROM part_picture WHERE content = $1",
                         "DELETE FROM file WHERE content = $1",
                     ] {
                         on_connection!(&mut transaction, c => {
@@ -145,13 +141,7 @@ impl Library {
             })?;
             if last {
                 gone += 1;
-                let path = self.analysis_path(content);
-                match fs::remove_file(&path) {
-                    Err(source) if source.kind() != ErrorKind::NotFound => {
-                        return Err(LibraryError::Write { path, source });
-                    }
-                    _ => {}
-                }
+                self.analyses.remove(&analysis_name(content))?;
             }
         }
         Ok(gone)

@@ -7,7 +7,7 @@
 //! all pairs is needed. Two groups can only be joined if some pair of their members is within the angle: those
 //! pairs, found by blocks of matrix products, are all that is searched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::nn::gemm::{Matrix, multiply};
 
@@ -32,8 +32,120 @@ pub(super) struct Tracks<'a> {
 /// A number for each track, from 0 in the order of the first members: those with the same number are one person. `cosine` is
 /// that of the largest mean angle. What is told to be the same is so in any case.
 pub(super) fn group(tracks: &Tracks<'_>, cosine: f64, threads: usize) -> Vec<usize> {
-    let count = tracks.vectors.len().checked_div(tracks.length).unwrap_or(0);
-    let mut groups = Groups::new(tracks, count, threads, cosine as f32 - ROUNDING);
+    let before = vec![None; tracks.count()];
+    numbers(tracks.count(), &regroup(tracks, &before, &mut |_| None, cosine, threads))
+}
+
+/// Tracks that a chain of pairs within the angle connects. No group reaches beyond its component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Component {
+    /// Its tracks, in order.
+    pub members: Vec<usize>,
+    /// The group of each, from 0 in the order of the first members.
+    pub groups: Vec<usize>,
+    /// Whether it is as it was before.
+    pub kept: bool,
+}
+
+/// The same groups as those of [`group`], found in less time where most tracks were grouped before. `before` has the
+/// component of each track then, `None` for one that is new. `unchanged` is given the members of a component without new
+/// ones; it returns their groups if the members and all that is told about them are what they were.
+pub(super) fn regroup(
+    tracks: &Tracks<'_>,
+    before: &[Option<u32>],
+    unchanged: &mut dyn FnMut(&[usize]) -> Option<Vec<usize>>,
+    cosine: f64,
+    threads: usize,
+) -> Vec<Component> {
+    let count = tracks.count();
+    let least = cosine as f32 - ROUNDING;
+    let (new, old): (Vec<usize>, Vec<usize>) = (0..count).partition(|&at| before[at].is_none());
+    let mut pairs: Vec<(u32, u32)> = Vec::new();
+    let mut enter = |a: usize, b: usize| pairs.push((a as u32, b as u32));
+    tracks.pairs(&new, None, least, threads, &mut enter);
+    tracks.pairs(&new, Some(&old), least, threads, &mut enter);
+
+    let mut sets = Sets::new(count);
+    let mut firsts = BTreeMap::new();
+    for &at in &old {
+        sets.unite(*firsts.entry(before[at]).or_insert(at), at);
+    }
+    pairs.iter().for_each(|&(a, b)| sets.unite(a as usize, b as usize));
+    tracks.same.iter().for_each(|&(a, b)| sets.unite(a, b));
+
+    let mut components = Vec::new();
+    let mut open = Vec::new();
+    for members in sets.members() {
+        let known = members.iter().all(|&at| before[at].is_some());
+        match known.then(|| unchanged(&members)).flatten() {
+            Some(groups) => components.push(Component { members, groups, kept: true }),
+            None => {
+                // Pairs of new tracks are known already.
+                let old: Vec<usize> = members.iter().copied().filter(|&at| before[at].is_some()).collect();
+                tracks.pairs(&old, None, least, threads, &mut |a, b| pairs.push((a as u32, b as u32)));
+                open.extend(members);
+            }
+        }
+    }
+    open.sort_unstable();
+    components.extend(open_components(tracks, &open, &pairs, cosine));
+    components.sort_by_key(|component| component.members.first().copied());
+    components
+}
+
+/// Groups the tracks `open`, of which all `pairs` within the angle are known.
+fn open_components(tracks: &Tracks<'_>, open: &[usize], pairs: &[(u32, u32)], cosine: f64) -> Vec<Component> {
+    let mut local = vec![usize::MAX; tracks.count()];
+    open.iter().enumerate().for_each(|(at, &track)| local[track] = at);
+    let here = |a: usize, b: usize| {
+        let pair = (local[a], local[b]);
+        (pair.0 != usize::MAX && pair.1 != usize::MAX).then_some(pair)
+    };
+    let own = |list: &[(usize, usize)]| list.iter().filter_map(|&(a, b)| here(a, b)).collect::<Vec<_>>();
+    let (apart, same) = (own(tracks.apart), own(tracks.same));
+    let mut near = vec![Vec::new(); open.len()];
+    let mut sets = Sets::new(open.len());
+    for (a, b) in pairs.iter().filter_map(|&(a, b)| here(a as usize, b as usize)) {
+        near[a].push(b as u32);
+        near[b].push(a as u32);
+        sets.unite(a, b);
+    }
+    // In the order of the tracks, so that the result does not depend on which of them are new.
+    near.iter_mut().for_each(|list| list.sort_unstable());
+    same.iter().for_each(|&(a, b)| sets.unite(a, b));
+    let vectors = tracks.some(open);
+    let tracks = Tracks { vectors: &vectors, length: tracks.length, apart: &apart, same: &same };
+    let groups = grouped(&tracks, near, cosine);
+    let component = |members: Vec<usize>| {
+        let mut firsts: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut number = |group: usize| {
+            let next = firsts.len();
+            *firsts.entry(group).or_insert(next)
+        };
+        let groups = members.iter().map(|&at| number(groups[at])).collect();
+        Component { members: members.iter().map(|&at| open[at]).collect(), groups, kept: false }
+    };
+    sets.members().into_iter().map(component).collect()
+}
+
+/// A number for each track, from 0 in the order of the first members of the groups.
+pub(super) fn numbers(count: usize, components: &[Component]) -> Vec<usize> {
+    let mut place = vec![(0, 0); count];
+    for (number, component) in components.iter().enumerate() {
+        component.members.iter().zip(&component.groups).for_each(|(&at, &group)| place[at] = (number, group));
+    }
+    let mut numbers = BTreeMap::new();
+    let number = |key| {
+        let next = numbers.len();
+        *numbers.entry(key).or_insert(next)
+    };
+    place.into_iter().map(number).collect()
+}
+
+/// The group of each track, as the number of its first member. `near` has for each track those within the angle.
+fn grouped(tracks: &Tracks<'_>, near: Vec<Vec<u32>>, cosine: f64) -> Vec<usize> {
+    let count = tracks.count();
+    let mut groups = Groups::new(tracks, near);
     for &(a, b) in tracks.same {
         let (a, b) = (groups.find(a), groups.find(b));
         if a != b {
@@ -57,24 +169,47 @@ pub(super) fn group(tracks: &Tracks<'_>, cosine: f64, threads: usize) -> Vec<usi
             }
         }
     }
-    let mut numbers = vec![usize::MAX; count];
-    let mut next = 0;
-    (0..count)
-        .map(|track| {
-            let root = groups.find(track);
-            if numbers[root] == usize::MAX {
-                numbers[root] = next;
-                next += 1;
-            }
-            numbers[root]
-        })
-        .collect()
+    (0..count).map(|track| groups.find(track)).collect()
+}
+
+/// Disjoint sets of numbers.
+struct Sets {
+    parent: Vec<usize>,
+}
+
+impl Sets {
+    fn new(count: usize) -> Self {
+        Self { parent: (0..count).collect() }
+    }
+
+    fn find(&mut self, mut at: usize) -> usize {
+        while self.parent[at] != at {
+            self.parent[at] = self.parent[self.parent[at]];
+            at = self.parent[at];
+        }
+        at
+    }
+
+    /// The first member of a set stands for it.
+    fn unite(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.find(a), self.find(b));
+        self.parent[a.max(b)] = a.min(b);
+    }
+
+    /// The members of each set, in order.
+    fn members(&mut self) -> Vec<Vec<usize>> {
+        let mut sets: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for at in 0..self.parent.len() {
+            sets.entry(self.find(at)).or_default().push(at);
+        }
+        sets.into_values().collect()
+    }
 }
 
 /// Groups by their first members.
 struct Groups {
-    /// The group that a track, or a group that was joined, is in; itself for a group.
-    parent: Vec<usize>,
+    /// The tracks of each.
+    sets: Sets,
     length: usize,
     /// Sums of the vectors of the members.
     sums: Vec<f64>,
@@ -89,30 +224,27 @@ struct Groups {
 }
 
 impl Groups {
-    fn new(tracks: &Tracks<'_>, count: usize, threads: usize, cosine: f32) -> Self {
+    fn new(tracks: &Tracks<'_>, near: Vec<Vec<u32>>) -> Self {
+        let count = tracks.count();
         let mut apart = vec![BTreeSet::new(); count];
         for &(a, b) in tracks.apart {
             apart[a].insert(b as u32);
             apart[b].insert(a as u32);
         }
         Self {
-            parent: (0..count).collect(),
+            sets: Sets::new(count),
             length: tracks.length,
             sums: tracks.vectors.iter().map(|&x| f64::from(x)).collect(),
             sizes: vec![1.0; count],
-            near: pairs(tracks.vectors, count, tracks.length, cosine, threads),
+            near,
             apart,
             met: vec![0; count],
             search: 0,
         }
     }
 
-    fn find(&mut self, mut track: usize) -> usize {
-        while self.parent[track] != track {
-            self.parent[track] = self.parent[self.parent[track]];
-            track = self.parent[track];
-        }
-        track
+    fn find(&mut self, track: usize) -> usize {
+        self.sets.find(track)
     }
 
     fn sum(&self, group: usize) -> &[f64] {
@@ -157,9 +289,9 @@ impl Groups {
         best.map(|(_, other)| other)
     }
 
-    /// Joins group `b` to `a`.
+    /// Joins group `b` to `a`, which comes first.
     fn join(&mut self, a: usize, b: usize) {
-        self.parent[b] = a;
+        self.sets.unite(a, b);
         for at in 0..self.length {
             self.sums[a * self.length + at] += self.sums[b * self.length + at];
         }
@@ -176,32 +308,55 @@ impl Groups {
     }
 }
 
-/// For every vector, the others whose cosine to it is at least `cosine`.
-fn pairs(vectors: &[f32], count: usize, length: usize, cosine: f32, threads: usize) -> Vec<Vec<u32>> {
-    let mut near = vec![Vec::new(); count];
-    if count == 0 {
-        return near;
+impl Tracks<'_> {
+    fn count(&self) -> usize {
+        self.vectors.len().checked_div(self.length).unwrap_or(0)
     }
-    let matrix = Matrix::new(vectors, count, length);
-    let mut products = vec![0.0; BLOCK * BLOCK];
-    for first in (0..count).step_by(BLOCK) {
-        let rows = first..(first + BLOCK).min(count);
-        for second in (first..count).step_by(BLOCK) {
-            let columns = second..(second + BLOCK).min(count);
-            let products = &mut products[..rows.len() * columns.len()];
-            let (a, b) = (matrix.block(rows.clone(), 0..length), matrix.block(columns.clone(), 0..length));
-            multiply(products, a, b.t(), false, threads);
-            for (i, line) in rows.clone().zip(products.chunks(columns.len())) {
-                for (j, &product) in columns.clone().zip(line) {
-                    if product >= cosine && i < j {
-                        near[i].push(j as u32);
-                        near[j].push(i as u32);
+
+    /// The vectors of some of them.
+    fn some(&self, tracks: &[usize]) -> Vec<f32> {
+        let vector = |&at: &usize| &self.vectors[at * self.length..][..self.length];
+        tracks.iter().flat_map(vector).copied().collect()
+    }
+
+    /// Calls `each` with every pair of a track of `rows` and one of `columns`, or two of `rows`, whose cosine is at least
+    /// `cosine`.
+    fn pairs(
+        &self,
+        rows: &[usize],
+        columns: Option<&[usize]>,
+        cosine: f32,
+        threads: usize,
+        each: &mut dyn FnMut(usize, usize),
+    ) {
+        if rows.is_empty() || columns.is_some_and(<[usize]>::is_empty) {
+            return;
+        }
+        let length = self.length;
+        let a = self.some(rows);
+        let b = columns.map(|columns| self.some(columns));
+        let left = Matrix::new(&a, rows.len(), length);
+        let right = b.as_ref().zip(columns).map(|(b, columns)| Matrix::new(b, columns.len(), length));
+        let (right, others) = (right.as_ref().unwrap_or(&left), columns.unwrap_or(rows));
+        let mut products = vec![0.0; BLOCK.min(rows.len()) * BLOCK.min(others.len())];
+        for first in (0..rows.len()).step_by(BLOCK) {
+            let high = first..(first + BLOCK).min(rows.len());
+            let start = if columns.is_some() { 0 } else { first };
+            for second in (start..others.len()).step_by(BLOCK) {
+                let wide = second..(second + BLOCK).min(others.len());
+                let products = &mut products[..high.len() * wide.len()];
+                let blocks = (left.block(high.clone(), 0..length), right.block(wide.clone(), 0..length));
+                multiply(products, blocks.0, blocks.1.t(), false, threads);
+                for (i, line) in high.clone().zip(products.chunks(wide.len())) {
+                    for (j, &product) in wide.clone().zip(line) {
+                        if product >= cosine && (columns.is_some() || i < j) {
+                            each(rows[i], others[j]);
+                        }
                     }
                 }
             }
         }
     }
-    near
 }
 
 #[cfg(test)]
@@ -289,6 +444,47 @@ mod tests {
                     "{people} {views} {spread} {cosine}"
                 );
             }
+        }
+    }
+
+    /// Grouping again after tracks came, went or were told apart gives what grouping all of them gives, and leaves
+    /// alone what did not change.
+    #[test]
+    fn grouping_again_is_grouping_all() {
+        let (vectors, _) = crowd(30, 12, 16, 0.8);
+        let cosine = 0.75;
+        let some = |which: &[usize]| -> Vec<f32> {
+            which.iter().flat_map(|&at| vectors[at * 16..][..16].to_vec()).collect()
+        };
+        let first: Vec<usize> = (0..360).filter(|at| at % 7 != 0).collect();
+        let tracks = Tracks { vectors: &some(&first), length: 16, apart: &[(3, 9)], same: &[] };
+        let held = regroup(&tracks, &vec![None; first.len()], &mut |_| None, cosine, 1);
+        assert!(held.len() > 10, "{} components", held.len());
+        // By the numbers in `vectors`: component, and members with their groups.
+        let component = |at: usize| {
+            let own = first.iter().position(|&one| one == at)?;
+            held.iter().position(|held| held.members.contains(&own))
+        };
+        for (come, go) in
+            [(vec![], vec![]), (vec![0, 7, 14], vec![]), (vec![], vec![5]), (vec![21, 70], vec![1, 100])]
+        {
+            let now: Vec<usize> =
+                (0..360).filter(|at| (at % 7 != 0 || come.contains(at)) && !go.contains(at)).collect();
+            let place = |at: usize| now.iter().position(|&one| one == at).unwrap();
+            let apart = [(place(first[3]), place(first[9]))];
+            let tracks = Tracks { vectors: &some(&now), length: 16, apart: &apart, same: &[] };
+            let before: Vec<Option<u32>> = now.iter().map(|&at| Some(component(at)? as u32)).collect();
+            let mut unchanged = |members: &[usize]| {
+                let own = &held[before[members[0]]? as usize];
+                let all: Vec<usize> = own.members.iter().map(|&at| first[at]).collect();
+                let here: Vec<usize> = members.iter().map(|&at| now[at]).collect();
+                (all == here).then(|| own.groups.clone())
+            };
+            let again = regroup(&tracks, &before, &mut unchanged, cosine, 1);
+            assert_eq!(numbers(now.len(), &again), group(&tracks, cosine, 1), "{come:?} {go:?}");
+            let anew = again.iter().filter(|one| !one.kept).count();
+            let most = 3 * (come.len() + go.len());
+            assert!(anew <= most, "{anew} components were grouped anew after {come:?} {go:?}");
         }
     }
 

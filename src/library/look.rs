@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use super::analyses::Analyses;
 use super::catalogue::Kind;
 use crate::analysis::{self, Analysis, Video};
 use crate::embed::Mirror;
 use crate::engine::{DetectEvery, Engine};
-use crate::media::{self, Input};
+use crate::media::{self, Input, Selection};
 use crate::pipeline::{Control, LabelError, LabelJob, Progress};
 use crate::track::{Observation, TrackId};
 
@@ -31,14 +32,41 @@ impl Failure {
     }
 }
 
+/// How videos are looked at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct LookOptions {
+    /// Interval between searches of whole frames.
+    pub detect_every: DetectEvery,
+    /// Most frames per second; `None` for every frame.
+    pub fps: Option<f64>,
+}
+
+impl Default for LookOptions {
+    fn default() -> Self {
+        Self { detect_every: DetectEvery::Auto, fps: None }
+    }
+}
+
+impl LookOptions {
+    /// Which frames of a whole file are looked at.
+    pub(super) fn selection(&self) -> Selection {
+        Selection { fps: self.fps, ..Selection::default() }
+    }
+}
+
 /// A file to look at.
 pub(super) struct Look<'a> {
     pub engine: &'a Engine,
     pub detect_every: DetectEvery,
     pub path: &'a Path,
     pub kind: Kind,
-    /// The path of its analysis.
-    pub last: &'a Path,
+    /// Which frames of a video.
+    pub selection: Selection,
+    /// Where analyses are kept.
+    pub analyses: &'a Analyses,
+    /// The name of its analysis.
+    pub name: &'a str,
     /// Tells this process from others that look at the same file.
     pub worker: &'a str,
 }
@@ -46,10 +74,11 @@ pub(super) struct Look<'a> {
 impl Look<'_> {
     /// The analysis that is there already, if it was made in the same way.
     pub fn there(&self) -> Option<Analysis> {
-        let analysis = Analysis::read(self.last).ok()?;
+        let analysis = self.analyses.read(self.name).ok()??;
         let same = analysis.model == Some(self.engine.model())
             && analysis.mirror == (self.engine.mirror() == Mirror::Average)
-            && analysis.detector == *self.engine.detector().config();
+            && analysis.detector == *self.engine.detector().config()
+            && analysis.video.sampled_fps == self.selection.fps.filter(|_| self.kind == Kind::Video);
         same.then_some(analysis)
     }
 
@@ -67,7 +96,7 @@ impl Look<'_> {
         match self.kind {
             Kind::Photo => {
                 let analysis = self.photo()?;
-                analysis.write(self.last).map_err(|error| Failure::other(&error))?;
+                self.analyses.write(self.name, &analysis).map_err(|error| Failure::other(&error))?;
                 Ok((analysis, String::new()))
             }
             Kind::Video => self.video(control, progress),
@@ -80,10 +109,12 @@ impl Look<'_> {
         progress: &mut dyn FnMut(u64, Option<u64>),
     ) -> Result<(Analysis, String), Failure> {
         // Under another name until it is known to be whole.
-        let part = self.last.with_extension(format!("{}.parquet", self.worker));
+        let last = self.analyses.path(self.name);
+        let part = last.with_extension(format!("{}.parquet", self.worker));
         let (mut done, mut all) = (0, None);
         let job = LabelJob::new(self.engine, Input::File(self.path.to_owned()))
             .detect_every(self.detect_every)
+            .selection(self.selection)
             .analysis(&part);
         let result = job.run(control, &mut |event| match event {
             Progress::Opened { frames, .. } => all = frames,
@@ -95,11 +126,12 @@ impl Look<'_> {
         });
         let error = match result {
             Ok(summary) if !summary.stopped => {
-                let kept = fs::rename(&part, self.last);
+                let kept = fs::rename(&part, &last);
                 kept.map_err(|error| {
-                    Failure::Other(format!("{} cannot be written: {error}", self.last.display()))
+                    Failure::Other(format!("{} cannot be written: {error}", last.display()))
                 })?;
-                let analysis = Analysis::read(self.last).map_err(|error| Failure::other(&error))?;
+                let analysis = Analysis::read(&last).map_err(|error| Failure::other(&error))?;
+                self.analyses.keep(self.name).map_err(|error| Failure::other(&error))?;
                 return Ok((analysis, summary.cut_off.unwrap_or_default()));
             }
             Ok(_) => Failure::Stopped,
@@ -139,6 +171,7 @@ impl Look<'_> {
             frames: 1,
             duration_ns: 0,
             fingerprint: analysis::fingerprint(path).map_err(|error| Failure::File(whole(&error)))?,
+            sampled_fps: None,
         };
         Ok(Analysis {
             video,

@@ -10,6 +10,7 @@
 //!
 //! The functions here wait for the database: they are for a thread of their own, outside of an asynchronous runtime.
 
+mod analyses;
 mod catalogue;
 mod database;
 mod error;
@@ -22,6 +23,7 @@ mod look;
 mod made;
 mod naming;
 mod page;
+mod parts;
 mod plan;
 mod queue;
 mod scan;
@@ -40,6 +42,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::{Builder, Runtime};
 
+use analyses::Analyses;
 use database::{Database, Transaction, on_connection, on_pool};
 
 pub use catalogue::{Added, Adding, FailedFile, Kind, KindStatus, Status};
@@ -49,17 +52,19 @@ pub use export::ExportFormat;
 pub(crate) use export::date;
 pub use find::{Found, FoundFile, PersonSummary, Query, Subject, playlist};
 pub use forget::Forgotten;
+pub use look::LookOptions;
 #[cfg(feature = "train")]
 pub(crate) use made::group_vectors;
 pub use naming::{Names, Renamed};
 pub use page::{page, strangers_page};
 pub use plan::Plan;
 pub use shard::{Shard, ShardItem, ShardOutcome};
+pub use shared::GalleryListener;
 pub use strangers::{Stranger, StrangerTrack, Told};
 pub use work::{Attempt, WorkEvent, WorkOptions, WorkSummary, Worker};
 
-/// Name of the folder of analyses in that of a library.
-const ANALYSES: &str = "analyses";
+/// Setting: the address of the bucket of the analyses.
+const ANALYSES_AT: &str = "analyses_at";
 /// Name of the file that is locked while tables are made.
 const LOCK: &str = "lock";
 /// Pauses between attempts to reach a database that is away.
@@ -71,6 +76,7 @@ pub struct Library {
     runtime: Runtime,
     database: Database,
     folder: PathBuf,
+    analyses: Analyses,
     place: String,
 }
 
@@ -80,8 +86,8 @@ impl Library {
     /// # Errors
     /// When the folder or its database cannot be used.
     pub fn create(folder: &Path) -> Result<Self, LibraryError> {
-        let analyses = folder.join(ANALYSES);
-        fs::create_dir_all(&analyses).map_err(|source| LibraryError::Write { path: analyses, source })?;
+        fs::create_dir_all(folder)
+            .map_err(|source| LibraryError::Write { path: folder.to_owned(), source })?;
         Self::in_folder(folder, true)
     }
 
@@ -106,14 +112,13 @@ impl Library {
         if !address.starts_with("postgres://") && !address.starts_with("postgresql://") {
             return Err(LibraryError::Address(address.to_owned()));
         }
-        let analyses = folder.join(ANALYSES);
-        fs::create_dir_all(&analyses).map_err(|source| LibraryError::Write { path: analyses, source })?;
+        let analyses = Analyses::in_library(folder)?;
         let place = without_password(address);
         let runtime = runtime()?;
         let failed = |source| LibraryError::Database { place: place.clone(), source };
         let database = runtime.block_on(Database::postgres(address)).map_err(failed)?;
         runtime.block_on(database.prepare(&place))?;
-        Ok(Self { runtime, database, folder: folder.to_owned(), place })
+        Self { runtime, database, folder: folder.to_owned(), analyses, place }.with_bucket()
     }
 
     fn in_folder(folder: &Path, create: bool) -> Result<Self, LibraryError> {
@@ -127,7 +132,8 @@ impl Library {
         let failed = |source| LibraryError::Database { place: place.clone(), source };
         let database = runtime.block_on(Database::sqlite(folder, create)).map_err(failed)?;
         runtime.block_on(database.prepare(&place))?;
-        Ok(Self { runtime, database, folder: folder.to_owned(), place })
+        let analyses = Analyses::in_library(folder)?;
+        Self { runtime, database, folder: folder.to_owned(), analyses, place }.with_bucket()
     }
 
     /// The folder of the analyses, and of the catalogue if it is SQLite.
@@ -140,9 +146,42 @@ impl Library {
         &self.place
     }
 
-    /// The path of the analysis of a file with that content.
-    fn analysis_path(&self, content: &str) -> PathBuf {
-        self.folder.join(ANALYSES).join(format!("{content}.parquet"))
+    /// Opens the bucket of the analyses, if there is one.
+    fn with_bucket(mut self) -> Result<Self, LibraryError> {
+        if let Some(address) = self.setting(ANALYSES_AT)? {
+            self.analyses = Analyses::at(&self.folder, &address, self.runtime.handle())?;
+        }
+        Ok(self)
+    }
+
+    /// Keeps the analyses in a bucket, `s3://BUCKET/FOLDER`, from now on: of a library in which no file was looked at yet.
+    /// All that open the library use it then. Its region, endpoint and credentials are those of the environment
+    /// (`AWS_REGION`, `AWS_ENDPOINT`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`).
+    ///
+    /// # Errors
+    /// [`LibraryError::Request`] for another address than the one in use, for a library that has analyses already, and for
+    /// a program without the feature `s3`; when the database refuses.
+    pub fn keep_analyses_at(&mut self, address: &str) -> Result<(), LibraryError> {
+        let address = address.trim_end_matches('/');
+        match self.setting(ANALYSES_AT)? {
+            Some(own) if own == address => return Ok(()),
+            Some(own) => {
+                let reason = format!("the library keeps its analyses at {own}, not at {address}");
+                return Err(LibraryError::Request(reason));
+            }
+            None => {}
+        }
+        let analyses = Analyses::at(&self.folder, address, self.runtime.handle())?;
+        let status = self.status()?;
+        if status.videos.done + status.photos.done > 0 {
+            let reason = format!(
+                "the library has analyses in its folder already, so they cannot be kept at {address}"
+            );
+            return Err(LibraryError::Request(reason));
+        }
+        self.set_setting(ANALYSES_AT, address)?;
+        self.analyses = analyses;
+        Ok(())
     }
 
     /// Waits for a result of the database.
@@ -252,4 +291,9 @@ fn without_password(address: &str) -> String {
         format!("{user}@{host}")
     });
     format!("{scheme}://{}", rest.split('?').next().unwrap_or_default())
+}
+
+/// The name of the analysis of a file with that content.
+fn analysis_name(content: &str) -> String {
+    format!("{content}.parquet")
 }

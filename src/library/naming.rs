@@ -1,10 +1,11 @@
 //! Names of tracks: the decisions about an analysis, stored in the catalogue.
 
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
+use std::path::Path;
 
 use super::database::{Transaction, on_connection, on_pool};
-use super::{Library, LibraryError, tracks_changed};
-use crate::analysis::Analysis;
+use super::{Library, LibraryError, analysis_name, tracks_changed};
+use crate::analysis::{Analysis, AnalysisError};
 use crate::engine::{Engine, EngineError, Gallery, GalleryOptions, Known};
 use crate::gallery::Templates;
 use crate::identify::{Decision, Threshold, decide};
@@ -114,8 +115,8 @@ impl Library {
         let mut renamed = Renamed::default();
         for (number, (content,)) in stale.iter().enumerate() {
             progress(number, stale.len());
-            let path: PathBuf = self.analysis_path(content);
-            let analysis = Analysis::read(&path)?;
+            let name = analysis_name(content);
+            let analysis = self.analyses.read(&name)?.ok_or_else(|| missing(&self.analyses.path(&name)))?;
             if let (Some(gallery), Some(own)) = (names.gallery(), analysis.model)
                 && gallery.model() != own
             {
@@ -137,6 +138,12 @@ impl Library {
         }
         Ok(renamed)
     }
+}
+
+/// The analysis at a path is not there.
+fn missing(path: &Path) -> LibraryError {
+    let source = io::Error::from(ErrorKind::NotFound);
+    AnalysisError::Read { path: path.to_owned(), source }.into()
 }
 
 async fn set_names_digest(

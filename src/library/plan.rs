@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::catalogue::Kind;
 use super::database::on_pool;
+use super::look::LookOptions;
 use super::{Library, LibraryError};
-use crate::engine::{DetectEvery, Engine};
+use crate::engine::Engine;
 use crate::media::{self, Input, Source, SourceOptions};
 use crate::pipeline::{Control, LabelJob, Progress};
 
@@ -53,7 +54,7 @@ impl Library {
     pub fn plan(
         &self,
         engine: &Engine,
-        detect_every: DetectEvery,
+        options: LookOptions,
         sample: usize,
         seconds: f64,
         progress: &mut dyn FnMut(&str),
@@ -66,7 +67,7 @@ impl Library {
             progress(&path.display().to_string());
             let input = Input::File(path);
             let measured = facts(&input).and_then(|(duration_ns, fps)| {
-                Some((duration_ns, measure(engine, detect_every, &input, fps, seconds)?))
+                Some((duration_ns, measure(engine, options, &input, fps, seconds)?))
             });
             let Some((duration_ns, one)) = measured else {
                 plan.unreadable += 1;
@@ -132,18 +133,15 @@ fn facts(input: &Input) -> Option<(u64, f64)> {
 }
 
 /// Looks at the beginning of a video for some seconds of work.
-fn measure(
-    engine: &Engine,
-    detect_every: DetectEvery,
-    input: &Input,
-    fps: f64,
-    seconds: f64,
-) -> Option<Measured> {
+fn measure(engine: &Engine, options: LookOptions, input: &Input, fps: f64, seconds: f64) -> Option<Measured> {
     let control = Control::new();
     let mut first: Option<Instant> = None;
     let most = Duration::from_secs_f64(seconds);
     let start = Instant::now();
-    let job = LabelJob::new(engine, input.clone()).tell_strangers_apart(true).detect_every(detect_every);
+    let job = LabelJob::new(engine, input.clone())
+        .tell_strangers_apart(true)
+        .detect_every(options.detect_every)
+        .selection(options.selection());
     let summary = job.run(&control, &mut |event| {
         let mut over = || first.get_or_insert_with(Instant::now).elapsed() > most;
         if matches!(event, Progress::Frame) && over() {
@@ -153,6 +151,7 @@ fn measure(
     let summary = summary.ok()?;
     // What loading takes is paid once, not per file.
     let work_s = first.unwrap_or(start).elapsed().as_secs_f64();
+    let fps = options.fps.map_or(fps, |most| most.min(fps));
     let seen_s = summary.frames as f64 / fps;
     (work_s > 0.0 && summary.frames > 0).then_some(Measured { seen_s, work_s, frames: summary.frames })
 }

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Instant;
 
-use super::LibraryError;
+use super::analyses::Analyses;
 use super::catalogue::Kind;
-use super::look::{Failure, Look};
-use super::scan;
-use crate::engine::{DetectEvery, Engine};
+use super::look::{Failure, Look, LookOptions};
+use super::{LibraryError, analysis_name, scan};
+use crate::engine::Engine;
 use crate::media::Input;
 use crate::pipeline::Control;
 
@@ -56,14 +56,13 @@ impl Shard {
     pub fn analyse(
         self,
         engine: &Engine,
-        detect_every: DetectEvery,
+        options: LookOptions,
         paths: &[PathBuf],
         to: &Path,
         control: &Control,
         each: &mut dyn FnMut(&ShardItem),
     ) -> Result<(), LibraryError> {
-        let write = |source| LibraryError::Write { path: to.to_owned(), source };
-        std::fs::create_dir_all(to).map_err(write)?;
+        let analyses = Analyses::in_folder(to.to_owned())?;
         let worker = std::process::id().to_string();
         for path in paths.iter().skip(self.number - 1).step_by(self.of) {
             if control.is_stopping() {
@@ -78,8 +77,10 @@ impl Shard {
             let (content, analysis, outcome) = match content {
                 Err(error) => (None, None, ShardOutcome::Failed(format!("it cannot be read: {error}"))),
                 Ok(content) => {
-                    let last = to.join(format!("{content}.parquet"));
-                    let look = Look { engine, detect_every, path, kind, last: &last, worker: &worker };
+                    let name = analysis_name(&content);
+                    let (detect_every, selection) = (options.detect_every, options.selection());
+                    let (analyses, name, worker) = (&analyses, name.as_str(), worker.as_str());
+                    let look = Look { engine, detect_every, path, kind, selection, analyses, name, worker };
                     let outcome = match look.there() {
                         Some(_) => ShardOutcome::Skipped,
                         None => match look.run(control, &mut |_, _| {}) {
@@ -92,6 +93,7 @@ impl Shard {
                             Err(Failure::Stopped) => break,
                         },
                     };
+                    let last = analyses.path(name);
                     (Some(content), Some(last), outcome)
                 }
             };

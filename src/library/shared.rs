@@ -8,13 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
-use super::database::{Transaction, on_connection, on_pool};
+use sqlx::postgres::PgListener;
+
+use super::database::{Database, Transaction, on_connection, on_pool};
 use super::{Library, LibraryError, note, put_setting};
 use crate::file;
 
 /// Setting: the number of the last change.
 const CHANGE: &str = "gallery_change";
+/// The channel of PostgreSQL on which changes are told.
+const CHANNEL: &str = "sphereface_gallery";
+/// How often SQLite, which tells nobody, is asked whether the gallery has changed.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// In a folder: the number of the change that it is a copy of.
 const BASE: &str = ".shared";
 /// The file of a person that lists the others: written last and removed first.
@@ -89,6 +96,11 @@ impl Library {
             }
             put_setting(&mut transaction, CHANGE, &change.to_string()).await?;
             note(&mut transaction, "the shared gallery was changed").await?;
+            if let Transaction::Postgres(transaction) = &mut transaction {
+                // Sent when the transaction is committed.
+                let notify = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(change.to_string());
+                notify.execute(&mut **transaction).await?;
+            }
             transaction.commit().await?;
             Ok(Some(change))
         })?;
@@ -166,6 +178,59 @@ impl Library {
                     .fetch_one(pool).await
             })
         })
+    }
+}
+
+/// Tells of changes of the shared gallery as they come.
+pub struct GalleryListener<'a> {
+    library: &'a Library,
+    listener: Option<PgListener>,
+    /// The change that is known.
+    change: i64,
+}
+
+impl Drop for GalleryListener<'_> {
+    /// The connection goes back to its pool, which takes the runtime.
+    fn drop(&mut self) {
+        let _inside = self.library.runtime.enter();
+        drop(self.listener.take());
+    }
+}
+
+impl GalleryListener<'_> {
+    /// Waits until the shared gallery changes, `limit` at most. Returns whether it has.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn wait(&mut self, limit: Duration) -> Result<bool, LibraryError> {
+        match &mut self.listener {
+            Some(listener) => {
+                // A lost connection is made anew by the listener itself, which then tells of nothing.
+                let heard = async { tokio::time::timeout(limit, listener.try_recv()).await };
+                if let Ok(heard) = self.library.runtime.block_on(heard) {
+                    heard.map_err(|source| self.library.failed(source))?;
+                }
+            }
+            None => std::thread::sleep(limit.min(ASK_AGAIN)),
+        }
+        let change = self.library.gallery_change()?;
+        Ok(std::mem::replace(&mut self.change, change) != change)
+    }
+}
+
+impl Library {
+    /// Begins to listen to changes of the shared gallery.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn listen(&self) -> Result<GalleryListener<'_>, LibraryError> {
+        let listener = self.wait(async {
+            let Database::Postgres(pool) = &self.database else { return Ok(None) };
+            let mut listener = PgListener::connect_with(pool).await?;
+            listener.listen(CHANNEL).await?;
+            Ok(Some(listener))
+        })?;
+        Ok(GalleryListener { library: self, listener, change: self.gallery_change()? })
     }
 }
 

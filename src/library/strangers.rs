@@ -1,10 +1,10 @@
 //! The people of a library who have no name: grouped over all files, and told by a person who is who.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use super::database::{Transaction, on_connection, on_pool};
-use super::group::{Tracks, group};
+use super::group::{Component, Tracks, numbers, regroup};
 use super::told::{self, Key};
 use super::work::PictureFace;
 use super::{Library, LibraryError, note, put_setting, tracks_changed};
@@ -71,8 +71,67 @@ struct Loose {
     vector: Vec<f32>,
 }
 
+impl Loose {
+    /// What tells whether the track is as it was when it was grouped.
+    fn mark(&self, same_deg: f64) -> i64 {
+        let mut hash = blake3::Hasher::new();
+        hash.update(&same_deg.to_le_bytes());
+        self.vector.iter().for_each(|x| _ = hash.update(&x.to_le_bytes()));
+        let bytes = hash.finalize();
+        i64::from_le_bytes(std::array::from_fn(|at| bytes.as_bytes()[at]))
+    }
+}
+
+/// How a track was grouped before.
+struct Grouped {
+    mark: i64,
+    /// Digest of its component.
+    component: String,
+    /// Its group in the component.
+    group: usize,
+}
+
+/// What is told of pairs of tracks: for each track, the others, and whether they are the same person.
+struct Pairs(Vec<Vec<(usize, bool)>>);
+
+impl Pairs {
+    fn of(apart: &[(usize, usize)], same: &[(usize, usize)], count: usize) -> Self {
+        let mut told = vec![Vec::new(); count];
+        let both = [(apart, false), (same, true)];
+        for (&(a, b), is_same) in
+            both.iter().flat_map(|(list, is_same)| list.iter().map(move |pair| (pair, *is_same)))
+        {
+            told[a].push((b, is_same));
+            told[b].push((a, is_same));
+        }
+        told.iter_mut().for_each(|list| list.sort_unstable());
+        Self(told)
+    }
+}
+
+/// A digest of everything that the groups of a component rest on.
+fn digest(members: &[usize], loose: &[Loose], marks: &[i64], told: &Pairs) -> String {
+    let mut hash = blake3::Hasher::new();
+    let mut place = HashMap::new();
+    for (number, &at) in members.iter().enumerate() {
+        place.insert(at, number);
+        hash.update(loose[at].content.as_bytes());
+        hash.update(&loose[at].track.to_le_bytes());
+        hash.update(&marks[at].to_le_bytes());
+    }
+    for (number, &at) in members.iter().enumerate() {
+        for (other, is_same) in &told.0[at] {
+            if let Some(other) = place.get(other) {
+                hash.update(format!("{number} {other} {is_same}\n").as_bytes());
+            }
+        }
+    }
+    hash.finalize().to_hex()[..32].to_owned()
+}
+
 impl Library {
-    /// Groups the tracks without a name anew if anything changed, on `threads` threads. Returns whether it did.
+    /// Groups the tracks without a name if anything changed, on `threads` threads: only those that new or changed tracks can
+    /// reach are compared with each other again. Returns whether it did.
     ///
     /// # Errors
     /// When the database refuses; [`LibraryError::Request`] for a model without a calibrated angle.
@@ -82,6 +141,11 @@ impl Library {
                 "the model is not calibrated, so strangers cannot be told apart".into(),
             ));
         };
+        self.group_within(same_deg, threads)
+    }
+
+    /// The same for tracks that are one person up to an angle of `same_deg` degrees.
+    pub(crate) fn group_within(&self, same_deg: f64, threads: usize) -> Result<bool, LibraryError> {
         let state = format!("{} {same_deg}", self.setting("tracks")?.unwrap_or_default());
         if self.setting(GROUPED)?.as_ref() == Some(&state) {
             return Ok(false);
@@ -105,9 +169,81 @@ impl Library {
         let length = loose.first().map_or(1, |one| one.vector.len());
         let vectors: Vec<f32> = loose.iter().flat_map(|one| one.vector.iter().copied()).collect();
         let tracks = Tracks { vectors: &vectors, length, apart: &apart, same: &same };
-        let groups = group(&tracks, same_deg.to_radians().cos(), threads);
-        self.number_strangers(&loose, &groups, &state)?;
+        let before = self.grouped()?;
+        let marks: Vec<i64> = loose.iter().map(|one| one.mark(same_deg)).collect();
+        let told = Pairs::of(&apart, &same, loose.len());
+        let digest = |members: &[usize]| digest(members, &loose, &marks, &told);
+        let mut known: HashMap<&str, u32> = HashMap::new();
+        let held: Vec<Option<&Grouped>> = loose
+            .iter()
+            .zip(&marks)
+            .map(|(one, &mark)| {
+                before.get(&(one.content.clone(), one.track)).filter(|held| held.mark == mark)
+            })
+            .collect();
+        let components: Vec<Option<u32>> = held
+            .iter()
+            .map(|held| {
+                let next = known.len() as u32;
+                held.map(|held| *known.entry(held.component.as_str()).or_insert(next))
+            })
+            .collect();
+        let mut unchanged = |members: &[usize]| {
+            let digest = digest(members);
+            let group = |&at: &usize| held[at].filter(|held| held.component == digest).map(|held| held.group);
+            members.iter().map(group).collect()
+        };
+        let found = regroup(&tracks, &components, &mut unchanged, same_deg.to_radians().cos(), threads);
+        let changed: Vec<(&Component, String)> =
+            found.iter().filter(|one| !one.kept).map(|one| (one, digest(&one.members))).collect();
+        self.keep_grouped(&loose, &marks, &changed, &before)?;
+        self.number_strangers(&loose, &numbers(loose.len(), &found), &state)?;
         Ok(true)
+    }
+
+    /// How tracks were grouped before.
+    fn grouped(&self) -> Result<HashMap<Key, Grouped>, LibraryError> {
+        let rows: Vec<(String, i64, i64, String, i64)> = self.wait(async {
+            on_pool!(&self.database, pool => {
+                sqlx::query_as("SELECT content, track, mark, component, place FROM grouped").fetch_all(pool).await
+            })
+        })?;
+        let held = rows.into_iter().map(|(content, track, mark, component, group)| {
+            ((content, track), Grouped { mark, component, group: usize::try_from(group).unwrap_or(0) })
+        });
+        Ok(held.collect())
+    }
+
+    /// Stores the components that were grouped anew, and forgets tracks that are not grouped any more.
+    fn keep_grouped(
+        &self,
+        loose: &[Loose],
+        marks: &[i64],
+        changed: &[(&Component, String)],
+        before: &HashMap<Key, Grouped>,
+    ) -> Result<(), LibraryError> {
+        let here: HashSet<(&str, i64)> = loose.iter().map(|one| (one.content.as_str(), one.track)).collect();
+        let gone = before.keys().filter(|(content, track)| !here.contains(&(content.as_str(), *track)));
+        self.wait(async {
+            let mut transaction = self.database.begin().await?;
+            for (content, track) in gone {
+                on_connection!(&mut transaction, c => {
+                    sqlx::query("DELETE FROM grouped WHERE content = $1 AND track = $2")
+                        .bind(content).bind(track).execute(c).await.map(drop)
+                })?;
+            }
+            for (component, digest) in changed {
+                for (&at, &group) in component.members.iter().zip(&component.groups) {
+                    on_connection!(&mut transaction, c => {
+                        let statement = "INSERT INTO grouped (content, track, mark, component, place) VALUES ($1, $2, $3, $4, $5) \
+                                         ON CONFLICT (content, track) DO UPDATE SET mark = $3, component = $4, place = $5";
+                        let query = sqlx::query(statement).bind(&loose[at].content).bind(loose[at].track).bind(marks[at]);
+                        query.bind(digest).bind(group as i64).execute(c).await.map(drop)
+                    })?;
+                }
+            }
+            transaction.commit().await
+        })
     }
 
     /// The tracks without a name that show enough to be compared, in an order that does not depend on when files came.

@@ -504,6 +504,7 @@ fn what_is_told_is_found_again_when_the_tracks_have_other_numbers() {
             frames: 100,
             duration_ns: 4,
             fingerprint: String::new(),
+            sampled_fps: None,
         },
         model: None,
         mirror: false,

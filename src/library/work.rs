@@ -1,5 +1,6 @@
 //! Looking at the files that are due.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Cursor;
@@ -13,18 +14,18 @@ use serde::{Deserialize, Serialize};
 
 use super::catalogue::Kind;
 use super::database::{Transaction, on_connection, on_pool};
-use super::look::{Failure, Look};
+use super::look::{Failure, Look, LookOptions};
 use super::naming::{self, Names};
+use super::parts::{self, Joined, Part, PartRow, Task};
 use super::queue::{ATTEMPTS, Claim, Member, Outcome};
-use super::{ANALYSES, Library, LibraryError, PAUSES_S, now_s, scan, told, tracks_changed};
+use super::{Library, LibraryError, PAUSES_S, analysis_name, now_s, scan, told, tracks_changed};
 use crate::analysis::Analysis;
 use crate::detect::{Face, Quality};
 use crate::discover;
-use crate::engine::{DetectEvery, Engine};
-use crate::file;
-use crate::media;
+use crate::engine::Engine;
+use crate::media::{self, Selection};
 use crate::pipeline::Control;
-use crate::track::{self, Observation, TrackId};
+use crate::track::{self, Observation, Track, TrackId};
 
 /// How long a worker waits when files are due that others work on.
 const IDLE: Duration = Duration::from_millis(500);
@@ -37,15 +38,20 @@ const LEFTOVER: Duration = Duration::from_secs(24 * 3600);
 /// How long results wait for a database that is away, in pauses.
 const MOST_PAUSES: usize = 40;
 
+/// Default length of the parts of long videos.
+const PART: Duration = Duration::from_secs(600);
+
 /// How a worker works.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WorkOptions {
-    /// Interval between searches of whole frames.
-    pub detect_every: DetectEvery,
+    /// How videos are looked at.
+    pub look: LookOptions,
     /// Whether the best picture of every track is stored: for pages, and to name strangers without decoding. The video is
     /// then decoded a second time, up to the last picture.
     pub pictures: bool,
+    /// Length of the parts into which long videos are cut, so that several workers share one; zero cuts none.
+    pub part: Duration,
     /// How often a worker tells that it is alive. One that has not done so three times is taken for dead.
     pub heartbeat: Duration,
     /// Whether to wait for files that other workers are looking at, in case these die.
@@ -57,8 +63,9 @@ pub struct WorkOptions {
 impl Default for WorkOptions {
     fn default() -> Self {
         Self {
-            detect_every: DetectEvery::Auto,
+            look: LookOptions::default(),
             pictures: true,
+            part: PART,
             heartbeat: Duration::from_secs(10),
             wait_for_others: true,
             most: None,
@@ -73,8 +80,8 @@ type Fresh<'a> = Box<dyn FnMut() -> Result<Option<Names>, LibraryError> + 'a>;
 pub struct Worker<'a> {
     library: &'a Library,
     engine: &'a Engine,
-    names: Names,
-    fresh: Option<Fresh<'a>>,
+    names: RefCell<Names>,
+    fresh: RefCell<Option<Fresh<'a>>>,
     options: WorkOptions,
     member: Member,
 }
@@ -96,6 +103,24 @@ pub enum WorkEvent<'a> {
         done: u64,
         /// Frames expected, where known.
         all: Option<u64>,
+    },
+    /// A long video was cut into that many parts.
+    Cut {
+        /// Where it is.
+        path: &'a Path,
+        /// Parts.
+        parts: usize,
+    },
+    /// A part of a long video was looked at.
+    PartEnded {
+        /// Where it is.
+        path: &'a Path,
+        /// Number of the part, from 1.
+        part: i64,
+        /// Parts of the video.
+        parts: i64,
+        /// Time it took, in seconds.
+        seconds: f64,
     },
     /// A file was looked at.
     Ended(&'a Attempt),
@@ -164,16 +189,33 @@ struct TrackRow {
     name: String,
     angle_deg: f64,
     template: Option<Vec<u8>>,
-    picture: Option<(String, Vec<u8>)>,
+    picture: Option<Picture>,
+}
+
+/// What came of a task.
+enum Seen {
+    /// A file that was looked at.
+    File(SeenFile),
+    /// A file that is to be looked at in parts.
+    Cut(Vec<Part>),
+    /// A part that was looked at.
+    Part { part: Part, remark: String, pictures: Vec<(TrackId, Picture)> },
 }
 
 /// A file that was looked at.
-struct Seen {
+struct SeenFile {
     analysis: Analysis,
     tracks: Vec<TrackRow>,
+    /// Digest of the people who were named.
+    names: String,
     /// Why it ends early, if it does.
     remark: String,
+    /// Time that its parts took, in milliseconds.
+    parts_ms: i64,
 }
+
+/// Where a face lies in a stored picture as JSON, and the picture as JPEG.
+type Picture = (String, Vec<u8>);
 
 impl<'a> Worker<'a> {
     /// A worker on `library` that names people by `names`.
@@ -196,12 +238,14 @@ impl<'a> Worker<'a> {
         registered.map_err(|error| library.queue_failed(error))?;
         library.check_model(engine)?;
         library.sweep();
-        Ok(Self { library, engine, names: names.clone(), fresh: None, options, member })
+        let (names, fresh) = (RefCell::new(names.clone()), RefCell::default());
+        Ok(Self { library, engine, names, fresh, options, member })
     }
 
-    /// Asks before every file whether people are named by others from now on: for a gallery that changes meanwhile.
+    /// Asks before the faces of a file are named whether other people are to be named from now on: for a gallery that
+    /// changes meanwhile.
     pub fn follow(mut self, fresh: impl FnMut() -> Result<Option<Names>, LibraryError> + 'a) -> Self {
-        self.fresh = Some(Box::new(fresh));
+        self.fresh = RefCell::new(Some(Box::new(fresh)));
         self
     }
 
@@ -254,9 +298,6 @@ impl<'a> Worker<'a> {
                 continue;
             };
             waiting = false;
-            if let Some(names) = self.fresh.as_mut().map(|fresh| fresh()).transpose()?.flatten() {
-                self.names = names;
-            }
             self.work_on_file(&claim, control, each, summary)?;
         }
     }
@@ -271,15 +312,27 @@ impl<'a> Worker<'a> {
     ) -> Result<(), LibraryError> {
         let library = self.library;
         let started = Instant::now();
-        let entry = self.patiently(control, each, || library.entry(&claim.content))?;
+        let task = Task::of(&claim.content);
+        let entry = self.patiently(control, each, || library.entry(task.content()))?;
         // A file that was done meanwhile, or forgotten.
         let Some((path, kind)) = entry else {
             return self.acknowledge(claim, control, each);
         };
+        let parts = self.patiently(control, each, || library.parts(task.content()))?;
+        let is_part_due = |number| parts.iter().any(|row| row.part.number == number && !row.done);
+        let is_due = match task {
+            // A task of an earlier try, whose parts are on their way.
+            Task::File(_) => parts.is_empty(),
+            Task::Part(_, number) => is_part_due(number),
+            Task::Join(_) => !parts.is_empty() && parts.iter().all(|row| row.done),
+        };
+        if !is_due {
+            return self.acknowledge(claim, control, each);
+        }
         let due = self.patiently(control, each, || library.due())?;
         each(WorkEvent::Begun { path: &path, due });
         let seen = match claim.tried < ATTEMPTS {
-            true => self.see(&path, kind, claim, control, each),
+            true => self.see(&path, kind, task, &parts, control, each),
             false => Err(Failure::File(format!("{ATTEMPTS} workers died while they looked at it"))),
         };
         let (seen, again) = match seen {
@@ -294,18 +347,32 @@ impl<'a> Worker<'a> {
         };
         let milliseconds = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
         let kept = self.patiently(control, each, || self.store(claim, seen.as_ref(), again, milliseconds))?;
+        let seconds = started.elapsed().as_secs_f64();
         let (tracks, named) = match &seen {
-            Ok(seen) => {
+            Ok(Seen::File(seen)) => {
                 (seen.tracks.len(), seen.tracks.iter().filter(|track| !track.name.is_empty()).count())
             }
-            Err(_) => (0, 0),
+            Ok(Seen::Cut(parts)) if kept => {
+                each(WorkEvent::Cut { path: &path, parts: parts.len() });
+                return Ok(());
+            }
+            Ok(Seen::Part { part, .. }) if kept => {
+                each(WorkEvent::PartEnded { path: &path, part: part.number + 1, parts: part.of, seconds });
+                return Ok(());
+            }
+            Ok(_) | Err(_) => (0, 0),
         };
         match (&seen, kept) {
             (_, false) => summary.lost += 1,
             (Ok(_), true) => summary.done += 1,
             (Err(_), true) => summary.failed += 1,
         }
-        let seconds = started.elapsed().as_secs_f64();
+        if kept && !again {
+            // Their results are in the catalogue now, or given up.
+            parts.iter().for_each(|row| {
+                let _ = library.analyses.remove(&parts::name(task.content(), row.part));
+            });
+        }
         let error = seen.err();
         each(WorkEvent::Ended(&Attempt { path, tracks, named, seconds, error, again, lost: !kept }));
         Ok(())
@@ -349,12 +416,13 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Looks at a file while another thread tells that this worker is alive.
+    /// Does a task while another thread tells that this worker is alive. `parts` are those of the file, if it was cut.
     fn see(
         &self,
         path: &Path,
         kind: Kind,
-        claim: &Claim,
+        task: Task<'_>,
+        parts: &[PartRow],
         control: &Control,
         each: &mut dyn FnMut(WorkEvent<'_>),
     ) -> Result<Seen, Failure> {
@@ -366,27 +434,131 @@ impl<'a> Worker<'a> {
                 let _ = member.keep_alive(&database).await;
             }
         });
-        let look = Look {
-            engine: self.engine,
-            detect_every: self.options.detect_every,
-            path,
-            kind,
-            last: &self.library.analysis_path(&claim.content),
-            worker: self.member.name(),
+        let mut progress = |done, all| each(WorkEvent::Frames { done, all });
+        let seen = match task {
+            Task::File(content) => self.see_file(path, kind, content, control, &mut progress),
+            Task::Part(content, number) => match parts.iter().find(|row| row.part.number == number) {
+                Some(row) => self.see_part(path, content, row.part, control, &mut progress),
+                None => Err(Failure::Other(format!("part {number} is not in the catalogue"))),
+            },
+            Task::Join(content) => self.join(content, parts),
         };
-        let looked = look.run(control, &mut |done, all| each(WorkEvent::Frames { done, all }));
-        let seen = looked.and_then(|(analysis, remark)| {
-            let tracks =
-                self.tracks(path, kind, &analysis).map_err(|error| Failure::Other(error.to_string()))?;
-            Ok(Seen { analysis, tracks, remark })
-        });
         alive.abort();
         seen
     }
 
+    fn look<'b>(&'b self, path: &'b Path, kind: Kind, selection: Selection, name: &'b str) -> Look<'b> {
+        let worker = self.member.name();
+        let (engine, detect_every) = (self.engine, self.options.look.detect_every);
+        let analyses = &self.library.analyses;
+        Look { engine, detect_every, path, kind, selection, analyses, name, worker }
+    }
+
+    /// Looks at a file, or cuts it.
+    fn see_file(
+        &self,
+        path: &Path,
+        kind: Kind,
+        content: &str,
+        control: &Control,
+        progress: &mut dyn FnMut(u64, Option<u64>),
+    ) -> Result<Seen, Failure> {
+        let name = analysis_name(content);
+        let selection = match kind {
+            Kind::Video => self.options.look.selection(),
+            Kind::Photo => Selection::default(),
+        };
+        let look = self.look(path, kind, selection, &name);
+        if kind == Kind::Video
+            && look.there().is_none()
+            && let Some(parts) = parts::cut(path, self.options.part)
+        {
+            return Ok(Seen::Cut(parts));
+        }
+        let (analysis, remark) = look.run(control, progress)?;
+        let other = |error: LibraryError| Failure::Other(error.to_string());
+        let names = self.names().map_err(other)?;
+        let mut tracks = self.tracks(&analysis, &names).map_err(other)?;
+        if self.options.pictures {
+            let best = tracks.iter().map(|row| row.best);
+            let pictures = pictures(path, kind, selection, &analysis, best);
+            for (row, picture) in tracks.iter_mut().zip(pictures) {
+                row.picture = picture;
+            }
+        }
+        let names = names.digest().to_owned();
+        Ok(Seen::File(SeenFile { analysis, tracks, names, remark, parts_ms: 0 }))
+    }
+
+    /// Looks at a part of a file.
+    fn see_part(
+        &self,
+        path: &Path,
+        content: &str,
+        part: Part,
+        control: &Control,
+        progress: &mut dyn FnMut(u64, Option<u64>),
+    ) -> Result<Seen, Failure> {
+        let name = parts::name(content, part);
+        let selection = part.selection(self.options.look.fps);
+        let (analysis, remark) = self.look(path, Kind::Video, selection, &name).run(control, progress)?;
+        let mut found = Vec::new();
+        if self.options.pictures {
+            let tracks = analysis.tracks();
+            let best: Vec<_> =
+                tracks.iter().filter_map(|track| Some((track.id, best_view(track, &analysis)?))).collect();
+            let pictures = pictures(path, Kind::Video, selection, &analysis, best.iter().map(|(_, at)| *at));
+            let with_picture =
+                best.iter().zip(pictures).filter_map(|((track, _), picture)| Some((*track, picture?)));
+            found.extend(with_picture);
+        }
+        Ok(Seen::Part { part, remark, pictures: found })
+    }
+
+    /// Joins the parts of a file.
+    fn join(&self, content: &str, parts: &[PartRow]) -> Result<Seen, Failure> {
+        let other = |error: &dyn std::error::Error| Failure::Other(error.to_string());
+        let read = |row: &PartRow| {
+            let analysis = self.library.analyses.read(&parts::name(content, row.part));
+            let gone = || Failure::Other(format!("the analysis of part {} is gone", row.part.number + 1));
+            analysis.map_err(|error| other(&error))?.ok_or_else(gone)
+        };
+        let analyses = parts.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let joined = parts::join(&analyses, self.engine.same_person_deg());
+        let Some(Joined { analysis, origins, offsets }) = joined else {
+            return Err(Failure::Other("it has no parts".into()));
+        };
+        self.library.analyses.write(&analysis_name(content), &analysis).map_err(|error| other(&error))?;
+        let names = self.names().map_err(|error| other(&error))?;
+        let mut tracks = self.tracks(&analysis, &names).map_err(|error| other(&error))?;
+        let mut pictures = self.library.part_pictures(content).map_err(|error| other(&error))?;
+        for row in &mut tracks {
+            let (part, track) = origins[row.best];
+            let picture = pictures.remove(&(parts[part].part.number, track));
+            row.picture = picture.and_then(|(face, jpeg)| {
+                let mut face: PictureFace = serde_json::from_str(&face).ok()?;
+                face.frame += offsets[part];
+                Some((serde_json::to_string(&face).ok()?, jpeg))
+            });
+        }
+        let remarks = parts.iter().map(|row| row.remark.as_str()).filter(|remark| !remark.is_empty());
+        let remark = remarks.collect::<Vec<_>>().join("; ");
+        let parts_ms = parts.iter().map(|row| row.work_ms).sum();
+        let names = names.digest().to_owned();
+        Ok(Seen::File(SeenFile { analysis, tracks, names, remark, parts_ms }))
+    }
+
+    /// The people to name, as they are now.
+    fn names(&self) -> Result<Names, LibraryError> {
+        if let Some(names) = self.fresh.borrow_mut().as_mut().map(|fresh| fresh()).transpose()?.flatten() {
+            self.names.replace(names);
+        }
+        Ok(self.names.borrow().clone())
+    }
+
     /// What the catalogue holds of each track.
-    fn tracks(&self, path: &Path, kind: Kind, analysis: &Analysis) -> Result<Vec<TrackRow>, LibraryError> {
-        let decisions = self.names.decide(analysis)?;
+    fn tracks(&self, analysis: &Analysis, names: &Names) -> Result<Vec<TrackRow>, LibraryError> {
+        let decisions = names.decide(analysis)?;
         let mut rows = Vec::new();
         let tracks = analysis.tracks();
         for (track, decision) in tracks.iter().zip(&decisions) {
@@ -395,12 +567,8 @@ impl<'a> Worker<'a> {
                 continue;
             }
             let template = track::template(seen().map(|(_, one)| one));
-            let best = seen().max_by(|(i, a), (j, b)| {
-                let rank = |one: &Observation| (one.embedding.is_some(), one.weight());
-                let ((a, weight), (b, other)) = (rank(a), rank(b));
-                a.cmp(&b).then(weight.total_cmp(&other)).then(j.cmp(i))
-            });
-            let Some((best, view)) = best else { continue };
+            let Some(best) = best_view(track, analysis) else { continue };
+            let view = &analysis.observations[best];
             let score = seen().map(|(_, one)| one.face.score).fold(0.0, f32::max);
             let (name, angle_deg) = naming::name_of(decision);
             rows.push(TrackRow {
@@ -417,9 +585,6 @@ impl<'a> Worker<'a> {
                 picture: None,
             });
         }
-        if self.options.pictures {
-            add_pictures(path, kind, analysis, &mut rows);
-        }
         Ok(rows)
     }
 
@@ -433,7 +598,8 @@ impl<'a> Worker<'a> {
         milliseconds: i64,
     ) -> Result<bool, LibraryError> {
         let library = self.library;
-        let content = claim.content.as_str();
+        let task = Task::of(&claim.content);
+        let content = task.content();
         let stored = library.runtime.block_on(async {
             let mut transaction = library.database.begin().await?;
             // The queue tries again what failed; what will fail again is done with.
@@ -445,8 +611,17 @@ impl<'a> Worker<'a> {
                 return Ok(false);
             }
             match seen {
-                Ok(seen) => {
+                Ok(Seen::Cut(parts)) => parts::enter(&mut transaction, content, parts).await?,
+                Ok(Seen::Part { part, remark, pictures }) => {
+                    for (track, picture) in pictures {
+                        parts::put_picture(&mut transaction, content, part.number, *track, picture).await?;
+                    }
+                    parts::done(&mut transaction, content, part.number, remark, milliseconds).await?;
+                }
+                Ok(Seen::File(seen)) => {
                     put_tracks(&mut transaction, content, &seen.tracks, &seen.analysis).await?;
+                    parts::remove(&mut transaction, content).await?;
+                    let milliseconds = milliseconds.saturating_add(seen.parts_ms);
                     let model = self.engine.model().to_string();
                     let video = &seen.analysis.video;
                     on_connection!(&mut transaction, c => {
@@ -455,12 +630,15 @@ impl<'a> Worker<'a> {
                         let query = sqlx::query(statement).bind(content).bind(&seen.remark).bind(now_s()).bind(milliseconds);
                         let query = query.bind(video.frames as i64).bind(video.duration_ns as i64);
                         let query = query.bind(i64::from(video.width)).bind(i64::from(video.height)).bind(model);
-                        query.bind(self.names.digest()).execute(c).await.map(drop)
+                        query.bind(&seen.names).execute(c).await.map(drop)
                     })?;
                     tracks_changed(&mut transaction).await?;
                 }
                 Err(error) => {
                     let state = if again { "due" } else { "failed" };
+                    if !again {
+                        parts::remove(&mut transaction, content).await?;
+                    }
                     on_connection!(&mut transaction, c => {
                         let statement = "UPDATE file SET state = $2, error = $3 WHERE content = $1";
                         sqlx::query(statement).bind(content).bind(state).bind(error).execute(c).await.map(drop)
@@ -506,15 +684,15 @@ impl Library {
 
     /// Removes what workers that died left of analyses, after a day.
     fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(self.folder.join(ANALYSES)) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let unfinished = file::is_temporary(&name) || name.matches('.').count() > 1;
-            let modified = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
-            if unfinished && modified().is_some_and(|age| age > LEFTOVER) {
+        for (name, metadata) in self.analyses.unfinished() {
+            // Those of parts wait for the others, however long that takes.
+            let part = name.split_once(".part-").filter(|(_, rest)| rest.matches('.').count() == 1);
+            let waits =
+                part.is_some_and(|(content, _)| self.parts(content).is_ok_and(|parts| !parts.is_empty()));
+            let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok());
+            if !waits && age.is_some_and(|age| age > LEFTOVER) {
                 // Another worker may have removed it first.
-                let _ = fs::remove_file(entry.path());
+                let _ = fs::remove_file(self.analyses.path(&name));
             }
         }
     }
@@ -537,27 +715,47 @@ pub(super) fn bytes(vector: &[f32]) -> Vec<u8> {
     vector.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-/// Adds the best picture of each track. A file that cannot be decoded a second time has none.
-fn add_pictures(path: &Path, kind: Kind, analysis: &Analysis, rows: &mut [TrackRow]) {
+/// The observation that shows a track best.
+fn best_view(track: &Track, analysis: &Analysis) -> Option<usize> {
+    let rank = |at: usize| {
+        let view = &analysis.observations[at];
+        (view.embedding.is_some(), view.weight())
+    };
+    track.observations.iter().copied().max_by(|&i, &j| {
+        let ((a, weight), (b, other)) = (rank(i), rank(j));
+        a.cmp(&b).then(weight.total_cmp(&other)).then(j.cmp(&i))
+    })
+}
+
+/// The pictures of these observations. A file that cannot be decoded a second time has none.
+fn pictures(
+    path: &Path,
+    kind: Kind,
+    selection: Selection,
+    analysis: &Analysis,
+    views: impl Iterator<Item = usize>,
+) -> Vec<Option<Picture>> {
+    let views: Vec<&Observation> = views.map(|at| &analysis.observations[at]).collect();
     let mut wanted: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-    for (at, row) in rows.iter().enumerate() {
-        wanted.entry(analysis.observations[row.best].frame).or_default().push(at);
+    for (at, view) in views.iter().enumerate() {
+        wanted.entry(view.pts_ns).or_default().push(at);
     }
-    let frames: BTreeSet<u64> = wanted.keys().copied().collect();
-    let mut each = |frame: u64, picture: RgbImage| {
-        for &at in wanted.get(&frame).into_iter().flatten() {
-            let view = &analysis.observations[rows[at].best];
-            rows[at].picture = picture_of(&picture, view);
+    let times_ns: BTreeSet<u64> = wanted.keys().copied().collect();
+    let mut found = vec![None; views.len()];
+    let mut each = |pts_ns: u64, picture: RgbImage| {
+        for &at in wanted.get(&pts_ns).into_iter().flatten() {
+            found[at] = picture_of(&picture, views[at]);
         }
     };
     match kind {
         Kind::Photo => drop(media::read_still(path).map(|picture| each(0, picture))),
-        Kind::Video => drop(discover::pictures(path, &frames, each)),
+        Kind::Video => drop(discover::pictures_within(path, selection, &times_ns, each)),
     }
+    found
 }
 
 /// A face with its surroundings as JPEG, and where it lies in it.
-fn picture_of(frame: &RgbImage, view: &Observation) -> Option<(String, Vec<u8>)> {
+fn picture_of(frame: &RgbImage, view: &Observation) -> Option<Picture> {
     let (image, face) = discover::cut_out(frame, &view.face)?;
     let side = face.bbox.width().max(face.bbox.height());
     let (image, face) = if side > FACE_PX { smaller(&image, &face, FACE_PX / side) } else { (image, face) };

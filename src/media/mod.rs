@@ -55,7 +55,7 @@ pub use encoder::{Codec, SinkOptions, Speed, WorkingEncoder};
 #[cfg(feature = "video")]
 pub use sink::{Sink, SinkSummary};
 #[cfg(feature = "video")]
-pub use source::{Reconnect, Source, SourceInfo, SourceOptions};
+pub use source::{Reconnect, Selection, Source, SourceInfo, SourceOptions, marks_key_frames};
 #[cfg(feature = "video")]
 pub use stop::StopHandle;
 #[cfg(feature = "video")]

@@ -7,6 +7,7 @@ mod demuxed;
 mod feed;
 mod origin;
 mod refusal;
+mod selection;
 mod shown;
 mod streams;
 mod tone;
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 
 use connection::Connection;
+use selection::{Chooser, Seams};
+pub use selection::{Selection, marks_key_frames};
 use tone::ToneMap;
 
 use super::audio::{Kind, Track};
@@ -81,6 +84,9 @@ pub struct SourceOptions {
     /// [`Source::cut_off`] then tells; `None` for 30 s. The first picture may take as long, and 20 s at
     /// least. An RTSP stream that is lost is connected to again instead.
     pub patience: Option<Duration>,
+    /// Which frames of a file are handed out. A stretch takes a container that marks its key frames, such as MP4 or
+    /// Matroska.
+    pub selection: Selection,
     /// Ends the source from another thread.
     pub stop: StopHandle,
 }
@@ -109,6 +115,8 @@ pub struct SourceInfo {
     pub live: bool,
     /// Sound tracks that were found.
     pub audio_tracks: usize,
+    /// Which frames are handed out.
+    pub selection: Selection,
     /// Title and chapters.
     pub(super) about: About,
     /// Caps of the pictures, system memory, I420.
@@ -126,6 +134,7 @@ pub struct Source {
     info: SourceInfo,
     connection: Option<Connection>,
     audio: Option<Audio>,
+    chooser: Chooser,
     ended: bool,
     cut_off: Option<String>,
 }
@@ -146,6 +155,8 @@ struct Shared {
     /// When this began, and how many milliseconds later something last came.
     began: Instant,
     touched_ms: AtomicU64,
+    /// Where the stretch that is handed out begins and ends, unless it is the whole.
+    seams: Option<Seams>,
     /// Where sound ends that nobody wanted, in nanoseconds.
     sound_end_ns: AtomicU64,
 }
@@ -307,6 +318,7 @@ impl Source {
             fed,
             began: Instant::now(),
             touched_ms: AtomicU64::new(0),
+            seams: Seams::of(&options.selection),
             sound_end_ns: AtomicU64::new(0),
         });
         let opened = Connection::start(input, options, &shared).and_then(|connection| {
@@ -326,7 +338,8 @@ impl Source {
             state.warnings.extend(lacking.into_iter().map(|what| format!("{input}: {what}")));
         }
         let frames = duration_ns.zip(format.fps).map(|(duration_ns, (n, d))| {
-            (duration_ns as f64 * f64::from(n) / (f64::from(d) * 1e9)).round() as u64
+            let frames = (duration_ns as f64 * f64::from(n) / (f64::from(d) * 1e9)).round() as u64;
+            options.selection.expected(frames, duration_ns)
         });
         let info = SourceInfo {
             input: input.clone(),
@@ -339,6 +352,7 @@ impl Source {
             colorimetry: format.colorimetry,
             live: state.live,
             audio_tracks: state.tracks.iter().filter(|track| track.kind != Kind::Text).count(),
+            selection: options.selection,
             about: state.about.clone(),
             caps: format.caps,
         };
@@ -354,6 +368,7 @@ impl Source {
             info,
             connection: Some(connection),
             audio: Some(audio),
+            chooser: Chooser::new(&options.selection),
             ended: false,
             cut_off: None,
         })
@@ -386,11 +401,21 @@ impl Source {
                 self.end(true);
                 break;
             }
+            if self.chooser.done {
+                self.end(false);
+                break;
+            }
             let mut state = self.shared.state();
             if let Some(frame) = state.ready.pop_front() {
                 drop(state);
                 self.shared.changed.notify_all();
-                return Ok(Some(frame));
+                if self.options.selection.is_all() {
+                    return Ok(Some(frame));
+                }
+                match self.chooser.choose(frame, self.shared.seams.as_ref()) {
+                    Some(frame) => return Ok(Some(frame)),
+                    None => continue,
+                }
             }
             let silent = self.info.input.is_rtsp() && state.heard.elapsed() > SILENCE_LIMIT;
             let failure = match (&state.connection.error, state.connection.ended) {

@@ -52,6 +52,7 @@ impl AnalysisBuilder {
                 .filter(|path| path.is_file())
                 .and_then(|path| fingerprint(path).ok())
                 .unwrap_or_default(),
+            sampled_fps: info.selection.fps,
         };
         Self {
             analysis: Analysis {

@@ -12,6 +12,9 @@ use crate::engine::{DetectEvery, Engine, Event, Gallery, LabelledFrame, Work};
 use crate::media::Input;
 use crate::report::{Appearance, AuditSummary, Explanation, Results};
 
+/// Most frames per second that can be requested.
+const MOST_FPS: f64 = 1000.0;
+
 /// Number of passes over a video, and the evidence of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
@@ -25,7 +28,7 @@ pub enum Mode {
 }
 
 /// Why a request is invalid.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
     /// The file name of an analysis must end in .parquet.
@@ -50,6 +53,19 @@ pub enum RequestError {
     /// A request for video, but the input is a still.
     #[error("a window, live input and one-pass labelling apply to video only, but the input is a still")]
     StillAsVideo,
+    /// A selection of frames is analysed, not written.
+    #[error(
+        "a part of the frames of a video file can be analysed in two passes, but not written, shown or redacted: request an analysis only"
+    )]
+    SelectionWritten,
+    /// An analysis that leaves frames out cannot be drawn on its video.
+    #[error(
+        "the analysis looked at no more than {0} frames per second, so it can be listed, but not written, shown or redacted: analyse all frames"
+    )]
+    SampledAnalysis(f64),
+    /// Frames per second out of range.
+    #[error("{0} frames per second are out of range: use more than 0 and at most {MOST_FPS}")]
+    FramesPerSecond(f64),
     /// A still can only be written as a still.
     #[error("the input is a still, but the output {} does not have the extension of one: use .jpg, .png, .webp, .bmp or .tiff", .0.display())]
     StillToVideo(PathBuf),
@@ -162,6 +178,8 @@ pub struct LabelJob<'a> {
     pub(super) encoding: crate::media::SinkOptions,
     #[cfg(feature = "video")]
     pub(super) opening: Option<super::open::PendingSource>,
+    #[cfg(feature = "video")]
+    pub(super) selection: crate::media::Selection,
 }
 
 /// Settings for drawing names.
@@ -200,6 +218,8 @@ impl<'a> LabelJob<'a> {
             encoding: crate::media::SinkOptions::default(),
             #[cfg(feature = "video")]
             opening: None,
+            #[cfg(feature = "video")]
+            selection: crate::media::Selection::default(),
         }
     }
 
@@ -302,6 +322,14 @@ impl<'a> LabelJob<'a> {
         self
     }
 
+    /// Looks at some frames of a video file only. Such a job writes an analysis and tells its subscribers; it has no
+    /// output.
+    #[cfg(feature = "video")]
+    pub fn selection(mut self, selection: crate::media::Selection) -> Self {
+        self.selection = selection;
+        self
+    }
+
     /// Passes on an input that is already being [opened](super::label::open).
     #[cfg(feature = "video")]
     pub fn opening(mut self, opening: Option<super::open::PendingSource>) -> Self {
@@ -313,6 +341,21 @@ impl<'a> LabelJob<'a> {
     /// Whether faces are embedded.
     pub(super) fn embeds(&self) -> bool {
         self.gallery.is_some() || self.analysis.is_some() || self.page.is_some() || self.tell_strangers_apart
+    }
+
+    /// Refuses a selection of frames with what needs them all.
+    #[cfg(feature = "video")]
+    pub(super) fn check_selection(&self) -> Result<(), RequestError> {
+        if let Some(fps) = self.selection.fps.filter(|fps| !(*fps > 0.0 && *fps <= MOST_FPS)) {
+            return Err(RequestError::FramesPerSecond(fps));
+        }
+        let shown = self.output.is_some() || self.view || self.page.is_some() || self.redaction.is_some();
+        let pictures = self.subscribers.iter().any(|one| one.wants_pictures());
+        let whole = self.selection.is_all();
+        match !whole && (shown || pictures || self.opening.is_some() || self.request().is_once()) {
+            true => Err(RequestError::SelectionWritten),
+            false => Ok(()),
+        }
     }
 
     /// What of the job can be checked before anything is opened.
@@ -345,6 +388,19 @@ pub struct RelabelJob<'a> {
     #[cfg(feature = "video")]
     pub(super) encoding: crate::media::SinkOptions,
     pub(super) threads: usize,
+}
+
+impl RelabelJob<'_> {
+    /// Refuses to draw an analysis that leaves frames out.
+    #[cfg(feature = "video")]
+    pub(super) fn check_whole(&self) -> Result<(), RequestError> {
+        let shown = self.output.is_some() || self.view || self.page.is_some() || self.redaction.is_some();
+        let pictures = self.subscribers.iter().any(|one| one.wants_pictures());
+        match self.analysis.video.sampled_fps {
+            Some(fps) if shown || pictures => Err(RequestError::SampledAnalysis(fps)),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl<'a> RelabelJob<'a> {

@@ -42,6 +42,8 @@ impl LabelJob<'_> {
         on_progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<LabelSummary, LabelError> {
         self.request().check()?;
+        #[cfg(feature = "video")]
+        self.check_selection()?;
         match &self.input {
             Input::Still(_) => still(self, on_progress),
             #[cfg(feature = "video")]
@@ -69,6 +71,7 @@ impl RelabelJob<'_> {
     ) -> Result<LabelSummary, LabelError> {
         #[cfg(feature = "video")]
         {
+            self.check_whole()?;
             let spec =
                 OutputSpec { output: self.output.clone(), encoding: self.encoding.clone(), view: self.view };
             let video = self.video.clone();
@@ -174,7 +177,13 @@ fn frames(
     let spec = OutputSpec { output: job.output.clone(), encoding: job.encoding.clone(), view: job.view };
     let opening = match job.opening.take() {
         Some(opening) => opening,
-        None => open(&job.input, job.output.as_deref(), mode, live, &job.encoding, control)?,
+        None if job.selection.is_all() => {
+            open(&job.input, job.output.as_deref(), mode, live, &job.encoding, control)?
+        }
+        None => {
+            let purpose = Purpose { sound: None, encoding: None, selection: job.selection };
+            PendingSource::begin(&job.input, purpose, live, control)?
+        }
     };
     let opened = opening.finish()?;
     if twice {
@@ -203,6 +212,7 @@ pub fn open(
         // The encoder is needed only in the pass that writes the output.
         sound: container.filter(|_| !goes_twice(input, mode, live)),
         encoding: container.map(|container| (container, encoding.clone())),
+        selection: media::Selection::default(),
     };
     PendingSource::begin(input, purpose, live, control)
 }

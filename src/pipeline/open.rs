@@ -29,6 +29,8 @@ pub(super) struct Purpose {
     pub(super) sound: Option<media::Container>,
     /// The encoding of its frames, now or later, so that an impossible one is refused before the work begins.
     pub(super) encoding: Option<(media::Container, media::SinkOptions)>,
+    /// Which of its frames are labelled.
+    pub(super) selection: media::Selection,
 }
 
 impl PendingSource {
@@ -44,11 +46,12 @@ impl PendingSource {
             let stop = stop.clone();
             move || stop.stop()
         });
-        let Purpose { sound: container, encoding } = purpose;
+        let Purpose { sound: container, encoding, selection } = purpose;
         let options = media::SourceOptions {
             live,
             container,
             patience: control.patience(),
+            selection,
             stop: stop.clone(),
             ..Default::default()
         };

@@ -72,7 +72,8 @@ impl OutputSpec {
         live: Option<bool>,
         control: &Control,
     ) -> Result<PendingSource, LabelError> {
-        let purpose = Purpose { sound: self.container(input)?, encoding: None };
+        let purpose =
+            Purpose { sound: self.container(input)?, encoding: None, selection: media::Selection::default() };
         PendingSource::begin(input, purpose, live, control)
     }
 

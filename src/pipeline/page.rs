@@ -54,15 +54,17 @@ impl PageJob {
                 best.insert(&decision.who, view);
             }
         }
-        let frames: BTreeSet<u64> = best.values().map(|view| view.frame).collect();
+        let times_ns: BTreeSet<u64> = best.values().map(|view| view.pts_ns).collect();
         let mut portraits = BTreeMap::new();
-        discover::pictures(&self.video, &frames, |frame, mut picture| {
+        discover::pictures(&self.video, &times_ns, |pts_ns, mut picture| {
+            let shown = || best.iter().filter(|(_, view)| view.pts_ns == pts_ns);
             // People who are covered in the video are covered here.
             if let Some((redactor, boxes)) = covered {
-                let boxes = usize::try_from(frame).ok().and_then(|frame| boxes.get(frame));
+                let frame = shown().next().and_then(|(_, view)| usize::try_from(view.frame).ok());
+                let boxes = frame.and_then(|frame| boxes.get(frame));
                 boxes.into_iter().for_each(|boxes| drop(redactor.draw_rgb(&mut picture, boxes)));
             }
-            for (who, view) in best.iter().filter(|(_, view)| view.frame == frame) {
+            for (who, view) in shown() {
                 portraits.extend(discover::portrait(&picture, view).map(|portrait| (*who, portrait)));
             }
         })?;

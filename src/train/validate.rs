@@ -35,11 +35,10 @@ impl Validation {
         let mut crops = Vec::with_capacity(list.images.len());
         for image in &list.images {
             let path = image.find(images).ok_or_else(|| {
-                let (folder, person, number) = (images.display(), &image.person, image.number);
-                let text = format!(
-                    "{folder} has no {person}/{person}_{number:04}.jpg: check the folder of the pairs' crops"
-                );
-                EvalError::TooLittle(text)
+                let folder = images.display();
+                EvalError::TooLittle(format!(
+                    "{folder} has no image {image}: check the folder of the pairs' crops"
+                ))
             })?;
             crops.push(lfw::read_crop(&path)?);
         }

@@ -1,8 +1,10 @@
 //! A library of clips and photos made of the sample: workers, answers, changes, and what goes wrong.
 #![cfg(all(feature = "bundled-models", feature = "cli", feature = "library"))]
 
+mod bucket;
 mod many;
 mod one;
+mod parts;
 mod postgres;
 
 use std::path::{Path, PathBuf};
@@ -167,7 +169,7 @@ impl Place {
 }
 
 /// A worker, killed if the test fails.
-struct Worker {
+pub struct Worker {
     child: Child,
 }
 

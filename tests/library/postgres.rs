@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Place, json, media, until};
+use super::{Place, Worker, json, media, until};
 
 /// A server in a folder of its own that listens on no network.
-struct Server {
+pub struct Server {
     folder: tempfile::TempDir,
     programs: PathBuf,
 }
 
 impl Server {
     /// `None`, and a word about it, where PostgreSQL is missing.
-    fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
         let Some(programs) = programs() else {
             println!("skipped: PostgreSQL is not installed");
             return None;
@@ -95,7 +95,7 @@ fn programs() -> Option<PathBuf> {
     folders.pop()
 }
 
-fn place(server: &Server) -> Place {
+pub fn place(server: &Server) -> Place {
     Place { database: Some(server.address()), ..Place::new() }
 }
 
@@ -132,6 +132,38 @@ fn one_gallery_serves_all_workers() {
     other.run(&["forget", "Boris"]);
     let shown = json(&one.run(&["gallery", "show", "--json"]));
     assert_eq!(shown["change"], 4, "{shown}");
+}
+
+/// A watcher hears of an enrolment while it waits for files.
+#[test]
+fn an_enrolment_is_known_to_all_within_seconds() {
+    let (Some(media), Some(server)) = (media(), Server::start()) else { return };
+    let place = place(&server);
+    place.run(&["gallery", "put", &media.text("gallery")]);
+    place.run(&["add", &media.text("media/photos")]);
+    // The folders are searched again after an hour: what happens before is not by that.
+    let arguments = ["watch", "--every", "3600", "--heartbeat", "1"];
+    let child = super::command(place.folder.path(), &place.arguments(&arguments))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let watcher = Worker { child };
+    until("the photos", || place.status()["photos"]["done"] == 2);
+    let named = |place: &Place| place.status()["named"].as_i64().unwrap();
+    let before = named(&place);
+    assert!(before > 0);
+    place.run(&["gallery", "get", "copy"]);
+    super::run(place.folder.path(), &["gallery", "remove", "Ada", "--gallery", "copy"]);
+    place.run(&["gallery", "put", "copy"]);
+    let told = std::time::Instant::now();
+    // `status` decides nothing: the names are those that the watcher stored.
+    until("another name", || named(&place) < before);
+    assert!(told.elapsed() < std::time::Duration::from_secs(5), "{:?}", told.elapsed());
+    watcher.signal("-INT");
+    let (well, _, error) = watcher.wait();
+    assert!(well, "{error}");
+    assert!(error.contains("the gallery has changed"), "{error}");
 }
 
 /// One of three workers is killed in the middle of a file, one is paused for longer than it may be silent, and the database

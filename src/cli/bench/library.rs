@@ -62,6 +62,11 @@ fn tell(report: &LibraryReport) {
         report.memory_bytes.unwrap_or(0) >> 20
     );
     outln!(
+        "those of a catalogue after a file with {} more: {:.2} s, with reading them",
+        report.added,
+        report.again_s
+    );
+    outln!(
         "pairs in one group that are one person: {:.2} %; pairs of one person in one group: {:.2} %",
         report.pairs_right * 100.0,
         report.pairs_found * 100.0

@@ -7,10 +7,11 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::{BATCH, ImageArgs, UsageError, percent, progress};
+use super::{BATCH, ImageArgs, UsageError, group_table, percent, progress};
 use crate::align::Crop;
 use crate::cli::options::{DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs};
 use crate::embed::{Embedder, Embedding, Mirror};
+use crate::eval::groups::{self, GroupRate, Labels, Trial};
 use crate::eval::openset::{self, Estimate, Named, OpenSet, Search, Split, SplitOptions};
 use crate::eval::people::{Person, people};
 use crate::identify::{Threshold, ThresholdError, ThresholdRequest};
@@ -52,6 +53,10 @@ pub struct OpensetArgs {
     /// Plot of DIR against FPIR, .svg or .png
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// Labels of the images or people, a CSV file with a heading such as `image,sex,age`: rates of errors at the
+    /// threshold of `label` are then printed for each label
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -80,6 +85,7 @@ impl OpensetArgs {
         if let Some(path) = &self.plot {
             Chart::check_name(path).map_err(|error| UsageError(error.to_string()))?;
         }
+        let labels = self.labels.as_deref().map(Labels::read).transpose()?;
         let people = people(&self.people)?;
         let device = self.device.open_and_tell()?;
         let embedder = self.model.embedder_in(self.precision.on(&device)?, &device, self.threads.count())?;
@@ -108,6 +114,10 @@ impl OpensetArgs {
                 [self.margin.margin, 0.0].map(|margin_deg| openset::named(&searches, angle_deg, margin_deg))
             })
             .collect();
+        let groups = labels
+            .as_ref()
+            .zip(threshold)
+            .map(|(labels, threshold_deg)| self.by_group(labels, &people, &split, &searches, threshold_deg));
         if let Some(path) = &self.plot {
             let set = self.people.file_name().unwrap_or(self.people.as_os_str()).to_string_lossy();
             let title = format!("{set}: {} enrolled, {}", split.enrolled.len(), self.model.model);
@@ -120,15 +130,44 @@ impl OpensetArgs {
                     "model": embedder.model().to_string(), "result": result, "named": named, "seed": self.seed,
                     "gallery_images": self.gallery_images, "templates": split.gallery.len(),
                     "without_face": without_face, "already_aligned": already_aligned,
+                    "groups": groups.as_ref().map(|(strangers, misses)| json!({ "false_matches": strangers, "misses": misses })),
                 })
             );
         } else {
             out!("{}", table(&result, &named, &split, &without_face)?);
+            if let Some((strangers, misses)) = &groups {
+                outln!("errors at that threshold and the margin:");
+                out!("{}", group_table("strangers named", strangers)?);
+                out!("{}", group_table("not named, or wrongly", misses)?);
+            }
             if already_aligned > 0 {
                 outln!("{already_aligned} images were already aligned crops and were used unchanged");
             }
         }
         Ok(())
+    }
+
+    /// Strangers that are named, and probes of enrolled people that are not, or wrongly, by the labels of the probes.
+    fn by_group(
+        &self,
+        labels: &Labels,
+        people: &[Person],
+        split: &Split,
+        searches: &[Search],
+        threshold_deg: f64,
+    ) -> (Vec<GroupRate>, Vec<GroupRate>) {
+        let (mut strangers, mut mated) = (Vec::new(), Vec::new());
+        for (&(person, image), search) in split.probes.iter().chain(&split.strangers).zip(searches) {
+            let path = &people[person].images[image];
+            let path = path.strip_prefix(&self.people).unwrap_or(path).to_string_lossy().replace('\\', "/");
+            let is_named = search.is_named(threshold_deg, self.margin.margin);
+            let wrong = if search.rank.is_some() { !is_named || search.rank != Some(1) } else { is_named };
+            let trial = Trial { person, wrong, labels: labels.of(&path, &people[person].name) };
+            if search.rank.is_some() { &mut mated } else { &mut strangers }.push(trial);
+        }
+        let rates =
+            |trials: &[Trial]| groups::rates(trials, &labels.columns, self.bootstrap as usize, self.seed);
+        (rates(&strangers), rates(&mated))
     }
 
     /// Scores every probe against everybody enrolled.

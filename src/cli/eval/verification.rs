@@ -5,12 +5,16 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 
-use super::{BATCH, ImageArgs, ModelChoice, UsageError, progress, round};
+use super::{BATCH, ImageArgs, ModelChoice, UsageError, group_table, progress, round};
 use crate::align::Crop;
-use crate::eval::lfw::Pairs;
+use crate::embed::{Embedder, Embedding, Mirror};
+use crate::eval::groups::{self, GroupRate, Labels, Trial};
+use crate::eval::lfw::{ImageName, Pairs};
 use crate::eval::verification::{Verification, verify};
+use crate::identify::{Threshold, ThresholdRequest};
 use crate::report::chart::Chart;
 
 /// Measure verification by the protocol of LFW
@@ -27,10 +31,11 @@ use crate::report::chart::Chart;
     sphereface eval lfw pairs.txt lfw-deepfunneled --plot lfw.png\n  \
     sphereface eval lfw pairs.txt lfw-112x112 --aligned --model mine.safetensors --record")]
 pub struct LfwArgs {
-    /// List of pairs in the format of LFW
+    /// List of pairs in the format of LFW, or lines `PATH PATH SAME` with 1 for the same person and 0 for two, with tabs, commas
+    /// or spaces in between, and perhaps the number of a fold
     #[arg(value_name = "PAIRS.txt")]
     pairs: PathBuf,
-    /// Folder of the images NAME/NAME_0001.jpg (or png, webp)
+    /// Folder of the images NAME/NAME_0001.jpg (or png, webp), or of the paths of the list
     #[arg(value_name = "IMAGES")]
     images: PathBuf,
     #[command(flatten)]
@@ -38,8 +43,25 @@ pub struct LfwArgs {
     /// Plot of the ROC curve, .svg or .png
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// Labels of the images or people, a CSV file with a heading such as `image,sex,age`: rates of errors at the
+    /// threshold of `label` are then printed for each label
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
     #[command(flatten)]
     model: ModelChoice,
+}
+
+/// Replicates of the bootstrap, and its seed.
+const BOOTSTRAP: (usize, u64) = (1000, 1);
+
+/// Errors at a threshold by group.
+#[derive(Debug, Serialize)]
+struct Groups {
+    threshold_deg: f64,
+    /// Pairs of two people that would be one name.
+    false_matches: Vec<GroupRate>,
+    /// Pairs of one person that would not be named.
+    misses: Vec<GroupRate>,
 }
 
 /// False accept rates that are reported.
@@ -52,6 +74,7 @@ impl LfwArgs {
         if let Some(path) = &self.plot {
             Chart::check_name(path).map_err(|error| UsageError(error.to_string()))?;
         }
+        let labels = self.labels.as_deref().map(Labels::read).transpose()?;
         let list = Pairs::read(&self.pairs)?;
         let device = self.model.device.open_and_tell()?;
         let embedder = self.model.embedder(&device)?;
@@ -64,12 +87,19 @@ impl LfwArgs {
             .iter()
             .zip(&has)
             .filter(|(_, has)| !**has)
-            .map(|(image, _)| format!("{}_{:04}", image.person, image.number))
+            .map(|(image, _)| image.to_string())
             .collect();
         let mut features = Vec::with_capacity(kept.images.len());
+        // As `label` compares them: a template is averaged with its mirror image, a probe is not.
+        let (mut templates, mut probes) = (Vec::new(), Vec::new());
         let mut scratch = embedder.scratch();
         let bar = progress(kept.images.len(), "embedding");
         for batch in crops.chunks_mut(BATCH) {
+            if labels.is_some() {
+                let own: Vec<Crop> = batch.iter().flatten().cloned().collect();
+                templates.extend(embedder.embed(&own, Mirror::Average, &mut scratch)?);
+                probes.extend(embedder.embed(&own, Mirror::No, &mut scratch)?);
+            }
             let views: Vec<Crop> =
                 batch.iter_mut().filter_map(Option::take).flat_map(|crop| [crop.mirrored(), crop]).collect();
             let halves = embedder.features(&views, &mut scratch)?;
@@ -78,6 +108,10 @@ impl LfwArgs {
         }
         bar.finish_and_clear();
         let result = verify(&features, &kept.pairs)?;
+        let groups = match &labels {
+            Some(labels) => Some(by_group(labels, &kept, &templates, &probes, &embedder)?),
+            None => None,
+        };
         let set = self.model.set(&self.pairs);
         if let Some(path) = &self.plot {
             let title = format!("{set}: {:.2} %, {}", 100.0 * result.accuracy, self.model.network.model);
@@ -97,12 +131,17 @@ impl LfwArgs {
                 "{}",
                 json!({
                     "summary": summary, "model": embedder.model().to_string(), "verification": result,
-                    "tar_at_far": rates, "eer": result.roc.equal_error_rate(), "without_face": without_face,
+                    "tar_at_far": rates, "eer": result.roc.equal_error_rate(), "without_face": without_face, "groups": groups,
                     "folds_of_the_list": list.folded, "already_aligned": already_aligned,
                 })
             );
         } else {
             out!("{}", lfw_table(&result, &list, lost_pairs, &without_face)?);
+            if let Some(Groups { threshold_deg, false_matches, misses }) = &groups {
+                outln!("errors at the threshold of `label` for one person, {threshold_deg:.2}deg:");
+                out!("{}", group_table("false matches", false_matches)?);
+                out!("{}", group_table("misses", misses)?);
+            }
             if already_aligned > 0 {
                 outln!("{already_aligned} images were already aligned crops and were used unchanged");
             }
@@ -112,15 +151,41 @@ impl LfwArgs {
 
     /// The paths of the images.
     fn paths(&self, list: &Pairs) -> Result<Vec<PathBuf>> {
-        let missing = |person: &str, number| {
-            let folder = self.images.display();
-            format!("{folder} has no {person}/{person}_{number:04}.jpg (nor png, webp): check the folder")
+        let missing = |image: &ImageName| {
+            format!("{} has no image {image} (jpg, png, webp): check the folder", self.images.display())
         };
-        let path = |image: &crate::eval::lfw::ImageName| {
-            image.find(&self.images).with_context(|| missing(&image.person, image.number))
-        };
+        let path = |image: &ImageName| image.find(&self.images).with_context(|| missing(image));
         list.images.iter().map(path).collect()
     }
+}
+
+/// Errors at the threshold of `label`. A pair belongs to a group if both of its images do.
+fn by_group(
+    labels: &Labels,
+    list: &Pairs,
+    templates: &[Embedding],
+    probes: &[Embedding],
+    embedder: &Embedder,
+) -> Result<Groups> {
+    let threshold = Threshold::for_gallery(ThresholdRequest::Default, embedder.metadata(), None, 1);
+    let threshold_deg = threshold.map_err(|error| UsageError(error.to_string()))?.angle_deg();
+    let image = |at: usize| &list.images[at];
+    let of = |at: usize| labels.of(&image(at).to_string(), &image(at).person());
+    let mut people: Vec<String> = list.images.iter().map(ImageName::person).collect();
+    people.sort();
+    people.dedup();
+    let (mut different, mut same) = (Vec::new(), Vec::new());
+    for pair in &list.pairs {
+        let Some(angle) = templates[pair.first].angle_deg(&probes[pair.second]) else { continue };
+        let both = of(pair.first).into_iter().zip(of(pair.second));
+        let own = both.map(|(a, b)| if a == b { a } else { String::new() }).collect();
+        let person = people.partition_point(|person| *person < image(pair.first).person());
+        let wrong = (angle < threshold_deg) != pair.same;
+        let trial = Trial { person, wrong, labels: own };
+        if pair.same { &mut same } else { &mut different }.push(trial);
+    }
+    let rates = |trials: &[Trial]| groups::rates(trials, &labels.columns, BOOTSTRAP.0, BOOTSTRAP.1);
+    Ok(Groups { threshold_deg, false_matches: rates(&different), misses: rates(&same) })
 }
 
 fn lfw_table(

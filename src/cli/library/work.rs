@@ -14,8 +14,8 @@ use super::super::{UsageError, options, terminal};
 use super::{EngineArgs, People, Place, refused};
 use crate::engine::{DetectEvery, Engine};
 use crate::library::{
-    Added, Adding, KindStatus, Library, Shard, ShardItem, ShardOutcome, Status, WorkEvent, WorkOptions,
-    WorkSummary, Worker,
+    Added, Adding, KindStatus, Library, LookOptions, Shard, ShardItem, ShardOutcome, Status, WorkEvent,
+    WorkOptions, WorkSummary, Worker,
 };
 use crate::pipeline::Control;
 
@@ -82,15 +82,34 @@ fn tell_added(added: &Added) {
     }
 }
 
+/// Which frames of a video are looked at, and how.
+#[derive(Debug, Args)]
+struct LookArgs {
+    /// Frames between two detection passes over the whole frame, 1 to 32. In between, known faces are
+    /// followed. auto: at most 8, and regions that changed are searched in between
+    #[arg(long, value_name = "N|auto", default_value_t = DetectEvery::Auto)]
+    detect_every: DetectEvery,
+    /// Frames per second of a video to look at, 0.01 to 1000. All of them by default. Fewer take less time, but people
+    /// who are seen briefly are missed, and tracks are cut more often
+    #[arg(long, value_name = "N", value_parser = options::frames_per_second)]
+    fps: Option<f64>,
+}
+
+impl LookArgs {
+    fn options(&self) -> LookOptions {
+        let mut options = LookOptions::default();
+        (options.detect_every, options.fps) = (self.detect_every, self.fps);
+        options
+    }
+}
+
 /// Options of a worker.
 #[derive(Debug, Args)]
 struct WorkerArgs {
     #[command(flatten)]
     engine: EngineArgs,
-    /// Frames between two detection passes over the whole frame, 1 to 32. In between, known faces are
-    /// followed. auto: at most 8, and regions that changed are searched in between
-    #[arg(long, value_name = "N|auto", default_value_t = DetectEvery::Auto, help_heading = "Detection")]
-    detect_every: DetectEvery,
+    #[command(flatten, next_help_heading = "Detection")]
+    look: LookArgs,
     /// Store no picture of faces. Saves a part of the time, but pages show nobody, and strangers cannot be
     /// named from the library
     #[arg(long, help_heading = "Running")]
@@ -99,13 +118,18 @@ struct WorkerArgs {
     /// others take its file
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600), help_heading = "Running")]
     heartbeat: u64,
+    /// Seconds of a part of a long video, 0 to 86400. Several workers share a video that is cut into parts, and
+    /// one that dies loses no more than its part. Only MP4, QuickTime and Matroska files are cut. 0 cuts none
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(0..=86_400), help_heading = "Running")]
+    part: u64,
 }
 
 impl WorkerArgs {
     fn options(&self) -> WorkOptions {
         WorkOptions {
-            detect_every: self.detect_every,
+            look: self.look.options(),
             pictures: !self.no_pictures,
+            part: Duration::from_secs(self.part),
             heartbeat: Duration::from_secs(self.heartbeat),
             ..WorkOptions::default()
         }
@@ -173,6 +197,17 @@ fn work(
         WorkEvent::Frames { done, all } => {
             bar.set_length(all.unwrap_or(done));
             bar.set_position(done);
+        }
+        WorkEvent::Cut { path, parts } => {
+            bar.suspend(|| errln!("{}: looked at in {parts} parts", path.display()));
+        }
+        WorkEvent::PartEnded { path, part, parts, seconds } if json => {
+            let line =
+                json!({ "path": path, "state": "part", "part": part, "parts": parts, "seconds": seconds });
+            bar.suspend(|| outln!("{line}"));
+        }
+        WorkEvent::PartEnded { path, part, parts, seconds } => {
+            bar.suspend(|| errln!("{}: part {part} of {parts} ({seconds:.1} s)", path.display()));
         }
         WorkEvent::Ended(attempt) => {
             let path = attempt.path.display();
@@ -246,6 +281,7 @@ impl WatchArgs {
         let control = Control::new();
         let signals = Signals::watch(&control)?;
         let mut said = Added::default();
+        let mut listener = library.listen().map_err(refused)?;
         while !control.is_stopping() {
             let begun = Instant::now();
             let there: Vec<PathBuf> = roots.iter().filter(|root| root.exists()).cloned().collect();
@@ -262,7 +298,11 @@ impl WatchArgs {
             people.rename(&library)?;
             library.group_strangers(&engine, engine.threads()).map_err(refused)?;
             while !control.is_stopping() && begun.elapsed() < Duration::from_secs(self.every) {
-                std::thread::sleep(Duration::from_millis(200));
+                if listener.wait(Duration::from_millis(200)).map_err(refused)?
+                    && people.changed(&library, &engine).map_err(refused)?.is_some()
+                {
+                    people.rename(&library)?;
+                }
             }
         }
         signals.close();
@@ -377,9 +417,8 @@ pub struct PlanArgs {
     /// Machines like this one that will work, 1 to 100000
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     machines: u32,
-    /// Frames between two detection passes over the whole frame, 1 to 32, or auto
-    #[arg(long, value_name = "N|auto", default_value_t = DetectEvery::Auto, help_heading = "Detection")]
-    detect_every: DetectEvery,
+    #[command(flatten, next_help_heading = "Detection")]
+    look: LookArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -400,7 +439,7 @@ impl PlanArgs {
         let bar = terminal::bar("{spinner} measuring {msg}");
         bar.enable_steady_tick(Duration::from_millis(250));
         let seconds = f64::from(self.seconds);
-        let plan = library.plan(&engine, self.detect_every, self.sample as usize, seconds, &mut |path| {
+        let plan = library.plan(&engine, self.look.options(), self.sample as usize, seconds, &mut |path| {
             bar.set_message(path.to_owned());
         });
         bar.finish_and_clear();
@@ -519,9 +558,8 @@ pub struct ShardArgs {
     model: options::ModelArgs,
     #[command(flatten)]
     detection: options::DetectionArgs,
-    /// Frames between two detection passes over the whole frame, 1 to 32, or auto
-    #[arg(long, value_name = "N|auto", default_value_t = DetectEvery::Auto, help_heading = "Detection")]
-    detect_every: DetectEvery,
+    #[command(flatten, next_help_heading = "Detection")]
+    look: LookArgs,
     #[command(flatten, next_help_heading = "Running")]
     device: options::DeviceArgs,
     #[command(flatten, next_help_heading = "Running")]
@@ -539,7 +577,7 @@ impl ShardArgs {
         let signals = Signals::watch(&control)?;
         let (mut all, mut failed) = (0, 0);
         let result =
-            self.shard.analyse(&engine, self.detect_every, &paths, &self.output, &control, &mut |item| {
+            self.shard.analyse(&engine, self.look.options(), &paths, &self.output, &control, &mut |item| {
                 all += 1;
                 failed += usize::from(matches!(item.outcome, ShardOutcome::Failed(_)));
                 outln!("{}", shard_line(item));

@@ -12,6 +12,7 @@ use gstreamer::prelude::*;
 
 use super::branches::{attach, dry_sink, end_ns, parse_caps, start_sink, stop, text_branch, wanted_caps};
 use super::origin::{HEADROOM_NS, Origin, SOUND_DECODER, Streams, Times};
+use super::selection;
 use crate::media::audio::Copyable;
 use crate::media::{Chapter, Container, MediaError, element};
 
@@ -127,6 +128,7 @@ impl Streams {
             return self.whole(pad, origin);
         }
         if is_picture && self.claim_pictures() {
+            selection::watch(pad, &self.shared);
             return self.decode(pad, origin, PICTURE_DECODER, &wanted_caps(None, true)?);
         }
         if media.starts_with("text/")

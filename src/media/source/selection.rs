@@ -1,0 +1,234 @@
+//! Handing out some frames of a file instead of all of them.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
+use super::Shared;
+use super::origin::HEADROOM_NS;
+use crate::media::Frame;
+
+/// A time that is not known yet.
+const UNKNOWN: u64 = u64::MAX;
+
+/// Which frames of a file are handed out: all of them by default.
+///
+/// A stretch begins at the first key frame at or after `from_ns` and ends with the first key frame at or after `until_ns`,
+/// which is its last frame and the first one of the next stretch. What lies before is not decoded but for its key frames.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Selection {
+    /// Time in nanoseconds before which no stretch begins; 0 for the first frame.
+    pub from_ns: u64,
+    /// Time in nanoseconds before which no stretch ends; `None` for the end of the file.
+    pub until_ns: Option<u64>,
+    /// Most frames per second: the first one in each interval of that length. `None` for all.
+    pub fps: Option<f64>,
+}
+
+impl Selection {
+    /// Whether every frame is handed out.
+    pub fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Frames that are expected, if `duration_ns` gives `frames`.
+    pub(super) fn expected(&self, frames: u64, duration_ns: u64) -> u64 {
+        let end_ns = self.until_ns.unwrap_or(duration_ns).min(duration_ns);
+        let length_ns = end_ns.saturating_sub(self.from_ns) as f64;
+        let all = frames as f64 * length_ns / duration_ns.max(1) as f64;
+        self.fps.map_or(all, |fps| all.min(fps * length_ns / 1e9)).round() as u64
+    }
+}
+
+/// Whether a file is in a container that marks its key frames, so that a stretch of it can be handed out: MP4, QuickTime or
+/// Matroska. `false` if it cannot be read.
+pub fn marks_key_frames(path: &Path) -> bool {
+    let mut head = [0; 8];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && (&head[4..] == b"ftyp" || head.starts_with(&[0x1a, 0x45, 0xdf, 0xa3]))
+}
+
+/// The key frames between which a stretch lies, as far as they have come.
+pub(super) struct Seams {
+    selection: Selection,
+    first_ns: AtomicU64,
+    end_ns: AtomicU64,
+}
+
+impl Seams {
+    /// `None` if the whole file is handed out.
+    pub(super) fn of(selection: &Selection) -> Option<Self> {
+        if selection.from_ns == 0 && selection.until_ns.is_none() {
+            return None;
+        }
+        let first_ns = if selection.from_ns == 0 { 0 } else { UNKNOWN };
+        Some(Self {
+            selection: *selection,
+            first_ns: AtomicU64::new(first_ns),
+            end_ns: AtomicU64::new(UNKNOWN),
+        })
+    }
+
+    /// Whether a compressed frame goes on to the decoder.
+    fn passes(&self, time_ns: u64, is_key: bool) -> bool {
+        let first = || self.first_ns.load(Ordering::Acquire);
+        if !is_key {
+            return first() != UNKNOWN;
+        }
+        if first() == UNKNOWN && time_ns >= self.selection.from_ns {
+            self.first_ns.store(time_ns, Ordering::Release);
+        }
+        let ends = self.selection.until_ns.is_some_and(|until_ns| time_ns >= until_ns);
+        if ends && self.end_ns.load(Ordering::Acquire) == UNKNOWN {
+            self.end_ns.store(time_ns, Ordering::Release);
+        }
+        true
+    }
+}
+
+/// Holds back compressed pictures that a stretch does not need, and notes where it begins and ends.
+pub(super) fn watch(pad: &gst::Pad, shared: &Arc<Shared>) {
+    if shared.seams.is_none() {
+        return;
+    }
+    let shared = Arc::clone(shared);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let (Some(seams), Some(buffer)) = (&shared.seams, info.buffer()) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        shared.touch();
+        let is_key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        match time_ns(pad, buffer).is_none_or(|time_ns| seams.passes(time_ns, is_key)) {
+            true => gst::PadProbeReturn::Ok,
+            false => gst::PadProbeReturn::Drop,
+        }
+    });
+}
+
+/// The time of a compressed picture as that of its frame will be.
+fn time_ns(pad: &gst::Pad, buffer: &gst::BufferRef) -> Option<u64> {
+    let event = pad.sticky_event::<gst::event::Segment>(0)?;
+    let segment = event.segment().downcast_ref::<gst::ClockTime>()?;
+    let running_ns = segment.to_running_time(buffer.pts()?)?.nseconds();
+    Some(running_ns.saturating_sub(HEADROOM_NS.unsigned_abs()))
+}
+
+/// Chooses among decoded frames.
+#[derive(Debug, Default)]
+pub(super) struct Chooser {
+    fps: Option<f64>,
+    /// The interval of the last frame that was chosen.
+    tick: Option<u64>,
+    chosen: u64,
+    /// Whether the last frame of the stretch was chosen.
+    pub(super) done: bool,
+}
+
+impl Chooser {
+    pub(super) fn new(selection: &Selection) -> Self {
+        Self { fps: selection.fps, ..Self::default() }
+    }
+
+    /// The frame, numbered among those that are chosen; `None` if it is not.
+    pub(super) fn choose(&mut self, mut frame: Frame, seams: Option<&Seams>) -> Option<Frame> {
+        let mut begins = false;
+        if let Some(seams) = seams {
+            let first_ns = seams.first_ns.load(Ordering::Acquire);
+            if first_ns == UNKNOWN || frame.pts_ns < first_ns {
+                return None;
+            }
+            begins = self.chosen == 0;
+            self.done = frame.pts_ns >= seams.end_ns.load(Ordering::Acquire);
+        }
+        if let Some(fps) = self.fps {
+            // Times are whole nanoseconds: a frame at the beginning of an interval may be a little early.
+            let tick = ((frame.pts_ns + 1) as f64 * fps / 1e9) as u64;
+            if self.tick.replace(tick) == Some(tick) && !begins && !self.done {
+                return None;
+            }
+        }
+        frame.index = self.chosen;
+        self.chosen += 1;
+        Some(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::Picture;
+
+    fn frame(pts_ns: u64) -> Frame {
+        let picture = Picture::from_rgb(&image::RgbImage::new(2, 2));
+        Frame { index: 99, pts_ns, duration_ns: 1, picture: Arc::new(picture) }
+    }
+
+    fn chosen(selection: Selection, seams: Option<&Seams>, times: &[u64]) -> Vec<(u64, u64)> {
+        let mut chooser = Chooser::new(&selection);
+        let mut taken = Vec::new();
+        for &pts_ns in times {
+            if chooser.done {
+                break;
+            }
+            taken.extend(chooser.choose(frame(pts_ns), seams).map(|frame| (frame.index, frame.pts_ns)));
+        }
+        taken
+    }
+
+    #[test]
+    fn five_frames_per_second_of_thirty_are_the_first_of_each_interval() {
+        let selection = Selection { fps: Some(5.0), ..Selection::default() };
+        let times: Vec<u64> = (0..30).map(|frame| frame * 1_000_000_000 / 30).collect();
+        let expected: Vec<(u64, u64)> = (0..5).map(|at| (at, times[at as usize * 6])).collect();
+        assert_eq!(chosen(selection, None, &times), expected);
+    }
+
+    #[test]
+    fn more_than_there_are_is_all_of_them() {
+        let selection = Selection { fps: Some(100.0), ..Selection::default() };
+        assert_eq!(chosen(selection, None, &[0, 40_000_000, 80_000_000]).len(), 3);
+    }
+
+    #[test]
+    fn a_stretch_lies_between_key_frames_and_takes_both() {
+        let selection = Selection { from_ns: 10, until_ns: Some(20), fps: None };
+        let seams = Seams::of(&selection).unwrap();
+        // Compressed pictures as they are stored: each leading picture (13) after the key frame that it precedes.
+        let stored =
+            [(0, true), (4, false), (9, true), (14, true), (13, false), (18, false), (24, true), (22, false)];
+        let passed: Vec<u64> =
+            stored.iter().filter(|(time, key)| seams.passes(*time, *key)).map(|(time, _)| *time).collect();
+        assert_eq!(passed, [0, 9, 14, 13, 18, 24, 22]);
+        assert_eq!(
+            chosen(selection, Some(&seams), &[0, 9, 13, 14, 18, 22, 24, 28]),
+            [(0, 14), (1, 18), (2, 22), (3, 24)]
+        );
+        // Its first and last frames are chosen at any rate.
+        let slow = Selection { fps: Some(1.0), ..selection };
+        assert_eq!(chosen(slow, Some(&seams), &[0, 9, 13, 14, 18, 22, 24, 28]), [(0, 14), (1, 24)]);
+    }
+
+    #[test]
+    fn a_stretch_without_key_frames_is_empty() {
+        let selection = Selection { from_ns: 30, until_ns: None, fps: None };
+        let seams = Seams::of(&selection).unwrap();
+        assert!(seams.passes(0, true) && !seams.passes(31, false));
+        assert_eq!(chosen(selection, Some(&seams), &[0, 31]), []);
+        assert!(Seams::of(&Selection::default()).is_none());
+    }
+
+    #[test]
+    fn frames_are_expected_by_length_and_rate() {
+        let expected =
+            |from_ns, until_ns, fps| Selection { from_ns, until_ns, fps }.expected(300, 10_000_000_000);
+        assert_eq!(expected(0, None, None), 300);
+        assert_eq!(expected(0, None, Some(5.0)), 50);
+        assert_eq!(expected(4_000_000_000, Some(6_000_000_000), None), 60);
+        assert_eq!(expected(8_000_000_000, Some(60_000_000_000), Some(60.0)), 60);
+    }
+}
