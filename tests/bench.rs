@@ -208,7 +208,7 @@ fn bf16_gives_the_same_labels_where_there_is_an_instruction_for_it_and_is_refuse
 }
 
 #[test]
-fn a_gallery_keeps_what_f32_says_of_its_stills_whoever_asked_first() {
+fn a_gallery_keeps_the_embeddings_of_f32_whatever_precision_asked_first() {
     if let Err(error) = Arithmetic::Bf16.check(Isa::best()) {
         return println!("skipped: {error}");
     }
@@ -221,7 +221,7 @@ fn a_gallery_keeps_what_f32_says_of_its_stills_whoever_asked_first() {
         std::fs::create_dir(folder.path().join(name)).unwrap();
         gallery(&folder.path().join(name))
     });
-    // Stills enrolled with another model are embedded by whoever comes first.
+    // Stills enrolled with another model are embedded by the first command that needs them.
     faces(&label(&still, Isa::best(), &[&further[..], &[&asked, "--precision", "bf16"]].concat()));
     let [asked, fresh] =
         [asked, fresh].map(|one| faces(&label(&still, Isa::best(), &[&further[..], &[&one]].concat())));

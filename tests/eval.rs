@@ -344,3 +344,49 @@ fn templates_and_videos_of_the_sample_people_are_compared_as_ijb_and_youtube_fac
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("has no image ../../etc/passwd"));
 }
+
+#[test]
+fn rates_by_group_stand_beside_those_of_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let people = text(&sample_people());
+    let labels = folder.path().join("labels.csv");
+    std::fs::write(&labels, "image,order,hat\n1,first,\n2,second,\n3,third,no\nAda/3,third,yes\n").unwrap();
+    let arguments = ["eval", "openset", &people, "--strangers", "0.34", "--labels", &text(&labels), "--json"];
+    let found = json_of(&arguments);
+    let group = |kind: &str, column: &str, label: &str| {
+        let rates = found["groups"][kind].as_array().unwrap();
+        let is = |one: &&Value| one["column"] == column && one["label"] == label;
+        rates.iter().find(is).map(|one| (one["trials"].as_u64().unwrap(), one["wrong"].as_u64().unwrap()))
+    };
+    // Two people with one still in the gallery and two probes each, and a stranger with three.
+    assert_eq!(group("misses", "", "").map(|(trials, _)| trials), Some(4));
+    assert_eq!(group("false_matches", "", ""), Some((3, 0)));
+    assert_eq!(group("false_matches", "order", "second"), Some((1, 0)));
+    let said = stdout(&arguments[..arguments.len() - 1]);
+    assert!(said.contains("strangers named") && said.contains("order second"), "{said}");
+
+    // Any list of pairs will do.
+    let pairs = folder.path().join("pairs.csv");
+    let mut list = String::from("path1,path2,same,fold\n");
+    for fold in [1, 2] {
+        let other = fold + 1;
+        list += &format!(
+            "Ada/{fold}.jpg,Ada/{other}.jpg,1,{fold}\nBoris/{fold}.jpg,Boris/{other}.jpg,1,{fold}\n"
+        );
+        list +=
+            &format!("Ada/{fold}.jpg,Boris/{fold}.jpg,0,{fold}\nAda/{fold}.jpg,Boris/{other}.jpg,0,{fold}\n");
+    }
+    std::fs::write(&pairs, list).unwrap();
+    let found = json_of(&["eval", "lfw", &text(&pairs), &people, "--labels", &text(&labels), "--json"]);
+    assert_eq!((&found["folds_of_the_list"], &found["summary"]["pairs"]), (&true.into(), &8.into()));
+    let rates = found["groups"]["false_matches"].as_array().unwrap();
+    assert_eq!((&rates[0]["trials"], &rates[0]["wrong"]), (&4.into(), &0.into()), "{rates:?}");
+    // Of the pairs of two people, one is of two first pictures and one of two second ones.
+    let first = rates.iter().find(|one| one["label"] == "first").unwrap();
+    assert_eq!((&first["trials"], &first["people"]), (&1.into(), &1.into()));
+
+    std::fs::write(&labels, "image\n1\n").unwrap();
+    let output = sphereface(&["eval", "openset", &people, "--labels", &text(&labels)]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("at least one label, as in `image,sex,age`"));
+}

@@ -214,7 +214,7 @@ fn short_clip(folder: &Path, name: &str, seconds: u32) -> PathBuf {
 /// Makes a FIFO that gives these bytes and then neither more nor an end, for as long as the test runs.
 fn silent_fifo(path: &Path, bytes: Vec<u8>) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
-    // Open for both, so that it is there before and after whoever reads it.
+    // Open for both, so that it is there before and after its reader.
     let mut fifo = File::options().read(true).write(true).open(path).unwrap();
     std::thread::spawn(move || {
         let _ = fifo.write_all(&bytes);

@@ -212,7 +212,7 @@ impl Network {
                 }
             }))
         }));
-        // The last are the largest: whoever begins with them ends with the others.
+        // The last are the largest: a thread that begins with them ends together with the others.
         let last = layouts.len() - 1;
         let layers = Team::new(threads).map(layouts.len(), |item| layouts[last - item]());
         let mut layers = layers.into_iter().collect::<Result<Vec<Layer>, EmbedError>>()?;

@@ -148,14 +148,14 @@ impl Pairs {
             let error =
                 |cause: &str| EvalError::List { path: path.into(), line: index + 1, cause: cause.into() };
             let fields = fields(line);
-            let Some((first, second, same, fold)) = free_pair(&fields) else {
-                if number == 0 && fields.iter().all(|field| field.parse::<f64>().is_err()) {
-                    continue;
-                }
-                return Err(error(
-                    "a line must have two paths and whether they show the same person (1 or 0), as in `a.jpg b.jpg 1`",
-                ));
-            };
+            let is_heading =
+                |field: &&str| !field.contains(['.', '/', '\\']) && field.parse::<f64>().is_err();
+            if number == 0 && fields.iter().all(is_heading) {
+                continue;
+            }
+            let (first, second, same, fold) = free_pair(&fields).ok_or_else(|| {
+                error("a line must have two paths and whether they show the same person (1 or 0), as in `a.jpg b.jpg 1`")
+            })?;
             let has_fold = fold.is_some();
             if folded.is_some_and(|folded| folded != has_fold) {
                 return Err(error("every line must have a fold, or none"));

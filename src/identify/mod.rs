@@ -449,7 +449,7 @@ mod tests {
         }
         assert_eq!(name(1.0, 24.4), (Some("Ann".into()), false));
         assert_eq!(name(1.0, 25.6), (Some("Bo".into()), false));
-        // Who is near to nobody is not torn between two.
+        // A face that is near to nobody is not ambiguous.
         assert_eq!(name(40.0, -70.0), (None, false));
         // Nor is who has a counter-example between them and the other.
         let templates = with_rejected(&[("Ann", &[0.0]), ("Bo", &[50.0])], &[("Bo", 30.0)]);

@@ -59,7 +59,7 @@ pub(super) fn propagate_names(
             all.min_by(|a, b| a.angle_deg.total_cmp(&b.angle_deg))
         };
         let best = best_of(&person.name)?;
-        // Who is as near to two people must be nearer to a track of the one than to any of the other.
+        // A track as near to two people must be nearer to a track of the one than to any of the other.
         let Identification { ambiguous, runner_up, .. } = tracks[at].identification;
         let other = runner_up.as_ref().filter(|_| *ambiguous).and_then(|one| best_of(&one.name));
         if other.is_some_and(|other| other.angle_deg <= best.angle_deg) {

@@ -325,7 +325,7 @@ impl Library {
         self.wait(async {
             let mut transaction = self.database.begin().await?;
             on_connection!(&mut transaction, c => {
-                // Who got a name, or is no longer comparable, is no stranger.
+                // A track with a name, or one that is no longer comparable, is no stranger.
                 let statement = "UPDATE track SET stranger = 0 WHERE stranger <> 0 AND (name <> '' OR comparable = 0)";
                 sqlx::query(statement).execute(c).await.map(drop)
             })?;

@@ -119,6 +119,8 @@ pub enum WorkEvent<'a> {
         part: i64,
         /// Parts of the video.
         parts: i64,
+        /// Frames looked at.
+        frames: u64,
         /// Time it took, in seconds.
         seconds: f64,
     },
@@ -199,7 +201,7 @@ enum Seen {
     /// A file that is to be looked at in parts.
     Cut(Vec<Part>),
     /// A part that was looked at.
-    Part { part: Part, remark: String, pictures: Vec<(TrackId, Picture)> },
+    Part { part: Part, frames: u64, remark: String, pictures: Vec<(TrackId, Picture)> },
 }
 
 /// A file that was looked at.
@@ -356,8 +358,9 @@ impl<'a> Worker<'a> {
                 each(WorkEvent::Cut { path: &path, parts: parts.len() });
                 return Ok(());
             }
-            Ok(Seen::Part { part, .. }) if kept => {
-                each(WorkEvent::PartEnded { path: &path, part: part.number + 1, parts: part.of, seconds });
+            Ok(Seen::Part { part, frames, .. }) if kept => {
+                let (part, parts, frames) = (part.number + 1, part.of, *frames);
+                each(WorkEvent::PartEnded { path: &path, part, parts, frames, seconds });
                 return Ok(());
             }
             Ok(_) | Err(_) => (0, 0),
@@ -512,7 +515,7 @@ impl<'a> Worker<'a> {
                 best.iter().zip(pictures).filter_map(|((track, _), picture)| Some((*track, picture?)));
             found.extend(with_picture);
         }
-        Ok(Seen::Part { part, remark, pictures: found })
+        Ok(Seen::Part { part, frames: analysis.video.frames, remark, pictures: found })
     }
 
     /// Joins the parts of a file.
@@ -612,7 +615,7 @@ impl<'a> Worker<'a> {
             }
             match seen {
                 Ok(Seen::Cut(parts)) => parts::enter(&mut transaction, content, parts).await?,
-                Ok(Seen::Part { part, remark, pictures }) => {
+                Ok(Seen::Part { part, remark, pictures, .. }) => {
                     for (track, picture) in pictures {
                         parts::put_picture(&mut transaction, content, part.number, *track, picture).await?;
                     }

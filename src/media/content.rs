@@ -35,7 +35,7 @@ impl Content {
     pub(super) fn of_file(path: &Path) -> Self {
         let head = || {
             let mut head = Vec::new();
-            // A FIFO that is opened and closed again is lost: whoever writes to it gives up.
+            // A FIFO that is opened and closed again is lost: its writer gives up.
             path.metadata().ok().filter(|metadata| metadata.is_file())?;
             File::open(path).ok()?.take(HEAD).read_to_end(&mut head).ok()?;
             Some(head)

@@ -369,7 +369,7 @@ impl Drop for Sink {
     }
 }
 
-/// Pixels on their way to the encoder, shared with whoever still looks at them.
+/// Pixels on their way to the encoder, shared with the stages that still read them.
 pub(super) struct Pixels(pub(super) Arc<Picture>);
 
 impl AsRef<[u8]> for Pixels {

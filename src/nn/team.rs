@@ -127,7 +127,7 @@ pub(crate) struct Parts<'a, T> {
     memory: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the parts do not overlap, and whoever takes one answers for taking it alone.
+// SAFETY: the parts do not overlap, and each is taken by one thread only.
 unsafe impl<T: Send> Sync for Parts<'_, T> {}
 
 impl<'a, T> Parts<'a, T> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::mpsc::{SyncSender, TryRecvError, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Gathers requests while the device is at work: whoever gets it next answers all that wait.
+/// Gathers requests while the device is at work. The thread that gets the device next answers all that wait.
 ///
 /// A device likes large batches, and no worker has to know of another's faces or frames.
 pub(crate) struct Together<Q, A> {
@@ -27,7 +27,7 @@ impl<Q, A> Together<Q, A> {
     /// is running.
     ///
     /// # Errors
-    /// What `answer` of whoever was at work failed with.
+    /// The error of `answer` in the thread that was at work.
     pub(crate) fn ask(
         &self,
         request: Q,

@@ -201,13 +201,13 @@ fn work(
         WorkEvent::Cut { path, parts } => {
             bar.suspend(|| errln!("{}: looked at in {parts} parts", path.display()));
         }
-        WorkEvent::PartEnded { path, part, parts, seconds } if json => {
+        WorkEvent::PartEnded { path, part, parts, frames, seconds } if json => {
             let line =
-                json!({ "path": path, "state": "part", "part": part, "parts": parts, "seconds": seconds });
+                json!({ "path": path, "state": "part", "part": part, "parts": parts, "frames": frames, "seconds": seconds });
             bar.suspend(|| outln!("{line}"));
         }
-        WorkEvent::PartEnded { path, part, parts, seconds } => {
-            bar.suspend(|| errln!("{}: part {part} of {parts} ({seconds:.1} s)", path.display()));
+        WorkEvent::PartEnded { path, part, parts, frames, seconds } => {
+            bar.suspend(|| errln!("{}: part {part} of {parts}, {frames} frames ({seconds:.1} s)", path.display()));
         }
         WorkEvent::Ended(attempt) => {
             let path = attempt.path.display();

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -97,13 +97,21 @@ pub(super) fn watch(pad: &gst::Pad, shared: &Arc<Shared>) {
         return;
     }
     let shared = Arc::clone(shared);
-    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+    // Not the segment that the pad keeps: that is without what was added to all times.
+    let segment: Mutex<Option<gst::FormattedSegment<gst::ClockTime>>> = Mutex::new(None);
+    let kinds = gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER;
+    pad.add_probe(kinds, move |_, info| {
+        let mut segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gst::EventView::Segment(event)) = info.event().map(|event| event.view()) {
+            *segment = event.segment().clone().downcast().ok();
+        }
         let (Some(seams), Some(buffer)) = (&shared.seams, info.buffer()) else {
             return gst::PadProbeReturn::Ok;
         };
         shared.touch();
         let is_key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
-        match time_ns(pad, buffer).is_none_or(|time_ns| seams.passes(time_ns, is_key)) {
+        let time_ns = segment.as_ref().and_then(|segment| time_ns(segment, buffer));
+        match time_ns.is_none_or(|time_ns| seams.passes(time_ns, is_key)) {
             true => gst::PadProbeReturn::Ok,
             false => gst::PadProbeReturn::Drop,
         }
@@ -111,9 +119,7 @@ pub(super) fn watch(pad: &gst::Pad, shared: &Arc<Shared>) {
 }
 
 /// The time of a compressed picture as that of its frame will be.
-fn time_ns(pad: &gst::Pad, buffer: &gst::BufferRef) -> Option<u64> {
-    let event = pad.sticky_event::<gst::event::Segment>(0)?;
-    let segment = event.segment().downcast_ref::<gst::ClockTime>()?;
+fn time_ns(segment: &gst::FormattedSegment<gst::ClockTime>, buffer: &gst::BufferRef) -> Option<u64> {
     let running_ns = segment.to_running_time(buffer.pts()?)?.nseconds();
     Some(running_ns.saturating_sub(HEADROOM_NS.unsigned_abs()))
 }

@@ -160,7 +160,7 @@ impl ActivationAt {
 #[derive(Clone, Copy)]
 struct SharedPointer<T = *mut f32>(T);
 
-// SAFETY: a plain address; whoever dereferences it answers for the parts not overlapping.
+// SAFETY: a plain address. The code that dereferences it must ensure that the parts do not overlap.
 unsafe impl Send for SharedPointer<*mut f32> {}
 // SAFETY: as above.
 unsafe impl Sync for SharedPointer<*mut f32> {}

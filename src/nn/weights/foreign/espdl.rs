@@ -177,7 +177,7 @@ fn tensor(table: &Table<'_>, name: &str, layout: Layout) -> Result<Constant, Wei
         INT8 => raw.iter().map(|&x| i64::from(x as i8)).collect(),
         INT16 => raw.as_chunks().0.iter().map(|x| i64::from(i16::from_le_bytes(*x))).collect(),
         INT32 => raw.as_chunks().0.iter().map(|x| i64::from(i32::from_le_bytes(*x))).collect(),
-        // Nothing of an embedding network: whoever uses it finds out.
+        // Not part of an embedding network. If a node uses it, that node is refused.
         _ => return Ok(Constant::Wholes { shape: vec![0], values: Vec::new() }),
     };
     // What is stored ends on a whole block of 16 bytes.

@@ -209,7 +209,7 @@ fn tensor(bytes: &[u8]) -> Result<(String, Constant), WeightsError> {
         (INT64, Some(raw)) => wholes_of(numbers(raw, i64::from_le_bytes)?),
         (INT32, Some(raw)) => wholes_of(numbers(raw, |x| i64::from(i32::from_le_bytes(x)))?),
         (INT64 | INT32, None) => wholes_of(wholes),
-        // Whoever uses it finds out; masks and the like may lie beside the network.
+        // If a node uses it, that node is refused. Masks and the like may lie beside the network.
         _ => return Ok((name, Constant::Wholes { shape: vec![0], values: Vec::new() })),
     };
     let count = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
