@@ -11,6 +11,7 @@ the same and what differs.
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -30,10 +31,14 @@ _LEAST_PX = 12
 
 def __getattr__(name: str) -> Any:
     if name in _OTHERS:
-        raise ImportError(
-            f"{name} is not part of this door, which is for detection: sphereface.Engine.embed() makes embeddings, "
-            "or take it from facenet_pytorch itself"
-        )
+        # What is not about detection comes from the other package, where that is installed.
+        try:
+            return getattr(importlib.import_module("facenet_pytorch"), name)
+        except ImportError:
+            raise ImportError(
+                f"{name} is not part of this door, which is for detection: sphereface.Engine.embed() makes "
+                "embeddings, or install facenet-pytorch, from which it is then taken"
+            ) from None
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -98,6 +103,18 @@ class MTCNN:
         self.device = device
         return self
 
+    def cpu(self) -> MTCNN:
+        """Goes to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: int | None = None) -> MTCNN:
+        """Goes to a GPU, the first one if nothing is said."""
+        return self.to(f"cuda:{device or 0}")
+
+    def train(self, mode: bool = True) -> MTCNN:
+        """Is never in training."""
+        return self
+
     def eval(self) -> MTCNN:
         """Is never in training."""
         return self
@@ -159,8 +176,14 @@ class MTCNN:
                 chosen.append((None, [None], None))
             else:
                 chosen.append((boxes[[at]], probs[[at]], points[[at]]))
-        columns = [_column([one[at] for one in chosen]) for at in range(3)]
-        return tuple(columns) if batch else tuple(column[0] for column in columns)  # type: ignore[return-value]
+        if not batch:
+            # Of a single picture it is a single probability.
+            box, prob, point = chosen[0]
+            return box, prob[0], point
+        columns = [[one[at] for one in chosen] for at in range(3)]
+        missing = any(box is None for box in columns[0])
+        boxes, probs, points = (_column(column) if missing else np.array(column) for column in columns)
+        return boxes, probs, points
 
     def extract(self, img: Any, batch_boxes: Any, save_path: Any) -> Any:
         """Cuts the boxes out of the pictures that they were found in."""
