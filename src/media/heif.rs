@@ -3,7 +3,8 @@
 //! The boxes say which coded pictures belong together and how they are turned; GStreamer decodes
 //! them. The main picture is read, whole or of tiles; what else is in the file is not.
 
-use image::{RgbImage, imageops};
+use image::metadata::Orientation;
+use image::{DynamicImage, RgbImage, imageops};
 
 use super::mp4::{boxes, inside, number_at};
 
@@ -139,7 +140,62 @@ impl Main {
     }
 }
 
+/// What a file says of its main picture without decoding it.
+pub(super) struct About {
+    /// Width and height in pixels, before it is turned.
+    pub(super) stored: [u32; 2],
+    /// The EXIF orientation, 1 to 8, that turns it as the file says.
+    pub(super) orientation: u8,
+    /// The XMP packet.
+    pub(super) xmp: Option<Vec<u8>>,
+}
+
+impl About {
+    /// Reads the boxes of a file; `None` when its picture cannot be read anyway.
+    pub(super) fn read(file: &[u8]) -> Option<Self> {
+        let main = Main::read(file).ok()?;
+        let (_, meta) = boxes(file).into_iter().find(|(kind, _)| kind == b"meta")?;
+        let items = Items { file, meta: boxes(meta.get(12..)?) };
+        let xmp = items.packet().and_then(|item| items.data(item));
+        Some(Self { stored: [main.width, main.height], orientation: main.orientation(), xmp })
+    }
+}
+
+impl Main {
+    /// The EXIF orientation that does to a picture what the file says.
+    fn orientation(&self) -> u8 {
+        let mut probe = RgbImage::new(2, 2);
+        probe.pixels_mut().zip(1..).for_each(|(pixel, number)| pixel.0 = [number; 3]);
+        let wanted = self.upright(probe.clone());
+        let turns = |exif: &u8| {
+            let mut turned = DynamicImage::ImageRgb8(probe.clone());
+            Orientation::from_exif(*exif).is_some_and(|orientation| {
+                turned.apply_orientation(orientation);
+                turned.as_rgb8() == Some(&wanted)
+            })
+        };
+        (1..=8).find(turns).unwrap_or(1)
+    }
+}
+
 impl<'a> Items<'a> {
+    /// The number of the XMP packet.
+    fn packet(&self) -> Option<u32> {
+        let part = self.part(b"iinf")?;
+        let entries = boxes(part.get(if *part.get(8)? == 0 { 14 } else { 16 }..)?);
+        entries.into_iter().find_map(|(_, entry)| {
+            let (number, at) = match *entry.get(8)? {
+                2 => (short_at(entry, 12)?, 16),
+                3 => (number_at(entry, 12)?, 18),
+                _ => return None,
+            };
+            // A name, the type of the content, and how that is packed, each ending in a zero.
+            let mut texts = entry.get(at..)?.strip_prefix(b"mime")?.split(|&byte| byte == 0).skip(1);
+            let is_xmp = texts.next()? == b"application/rdf+xml";
+            (is_xmp && texts.next().is_none_or(<[u8]>::is_empty)).then_some(number)
+        })
+    }
+
     /// The whole of a box of the meta box.
     fn part(&self, wanted: &[u8; 4]) -> Option<&'a [u8]> {
         self.meta.iter().find(|(kind, _)| kind == wanted).map(|(_, whole)| *whole)
