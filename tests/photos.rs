@@ -421,11 +421,23 @@ fn names_go_into_the_photo_itself_and_everything_else_stays() {
         &region_info([360, 600], &[region("Mum", [0.2, 0.2, 0.1, 0.1])]),
         "photo.jpg",
     ]);
-    fs::write(place.at("photo.jpg"), [fs::read(place.at("photo.jpg")).unwrap(), b"a trailer".to_vec()].concat())
-        .unwrap();
+    fs::write(
+        place.at("photo.jpg"),
+        [fs::read(place.at("photo.jpg")).unwrap(), b"a trailer".to_vec()].concat(),
+    )
+    .unwrap();
     let all = |file: &str| {
         let mut told: Value = serde_json::from_str::<Value>(&place.exiftool(&[
-            "-j", "-struct", "-a", "-G1", "-All:all", "-x", "System:all", "-x", "ExifTool:all", file,
+            "-j",
+            "-struct",
+            "-a",
+            "-G1",
+            "-All:all",
+            "-x",
+            "System:all",
+            "-x",
+            "ExifTool:all",
+            file,
         ]))
         .unwrap()[0]
             .clone();
@@ -443,7 +455,8 @@ fn names_go_into_the_photo_itself_and_everything_else_stays() {
     assert_eq!(now, before, "what exiftool tells of all else");
     assert_eq!(now["XMP-xmp:Rating"], 4, "{now}");
     assert!(pixels("photo.jpg") == pixels("before.jpg"));
-    let names: Vec<_> = regions["RegionList"].as_array().unwrap().iter().map(|one| one["Name"].clone()).collect();
+    let names: Vec<_> =
+        regions["RegionList"].as_array().unwrap().iter().map(|one| one["Name"].clone()).collect();
     assert_eq!(names, ["Mum", "Ada", "Boris"], "{regions}");
     assert_eq!(microsoft["Regions"].as_array().unwrap().len(), 2, "{microsoft}");
     // Nothing but the packet is another one, and the trailer is there.

@@ -458,7 +458,8 @@ impl LabelArgs {
         let refuse = |reason: String| Err(UsageError(reason));
         let analysed = input.path().is_some_and(Analysis::is_named);
         let names = self.results.names_photo().is_some();
-        if !self.no_video && !self.view && !names && self.outputs().all(|(flag, _)| flag == "--redact-audit") {
+        if !self.no_video && !self.view && !names && self.outputs().all(|(flag, _)| flag == "--redact-audit")
+        {
             return refuse(
                 "there is nothing to do: request an output with -o FILE, --jsonl FILE, --analysis FILE, --html FILE or --view, or give --no-video to print a summary only"
                     .into(),

@@ -11,7 +11,7 @@ use super::EmbedError;
 use super::plain::Plain;
 use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop, SQUARE};
 use crate::nn::conv::{Activation, Dense, Depthwise, Elements, Form, Map, Tiles, Winograd, padded};
-use crate::nn::plan::{COLOURS, INPUT, Operation, Plan, Shape, Step, Window, tensor_name};
+use crate::nn::plan::{COLOURS, INPUT, Operation, Plan, Shape, Step, tensor_name};
 use crate::nn::team::Team;
 use crate::nn::weights::{Source, all_finite};
 use crate::nn::{Buffer, Isa};

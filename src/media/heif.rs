@@ -419,6 +419,47 @@ mod tests {
         assert_eq!((main.changes, main.colour), (vec![Change::Turn(1)], Some([1, 6, 13, 1])));
     }
 
+    /// The same with an XMP packet beside the picture, in the words of its type and packing.
+    fn with_packet(kind: &[u8]) -> Vec<u8> {
+        let plain = tiled([(0, 30), (30, 20)]);
+        // One more in the list of items, and where it lies: at the end of the file.
+        let entry = boxed(b"infe", &[&[2, 0, 0, 0, 0, 9, 0, 0], b"mime", b"XMP\0", kind, &[0]]);
+        let place = [&[0, 9, 0, 0, 0, 0, 0, 1][..], &(plain.len() as u32).to_be_bytes(), &5u32.to_be_bytes()];
+        let meta = boxes(&plain).into_iter().find(|(kind, _)| kind == b"meta").unwrap().1;
+        let mut parts = vec![0; 4];
+        for (kind, whole) in boxes(&meta[12..]) {
+            let mut content = whole[8..].to_vec();
+            match &kind {
+                b"iinf" => content.extend(&entry),
+                b"iloc" => {
+                    content[7] = 4;
+                    content.extend(place.concat());
+                }
+                _ => {}
+            }
+            parts.extend(boxed(&kind, &[&content]));
+        }
+        let grown = parts.len() + 8 - meta.len();
+        let ftyp = boxed(b"ftyp", &[b"avif\0\0\0\0mif1"]);
+        let mut file = [ftyp, boxed(b"meta", &[&parts]), boxed(b"mdat", &[&[7; 40]])].concat();
+        assert_eq!(file.len(), plain.len() + grown);
+        file.truncate(plain.len());
+        file.extend(b"<a/>\n");
+        file
+    }
+
+    #[test]
+    fn the_packet_and_the_orientation_are_told() {
+        let about = |bytes: &[u8]| About::read(bytes).unwrap();
+        let plain = about(&tiled([(0, 30), (30, 20)]));
+        assert_eq!((plain.stored, plain.orientation, plain.xmp), ([32, 8], 8, None));
+        let found = about(&with_packet(b"application/rdf+xml\0"));
+        assert_eq!((found.stored, found.xmp.as_deref()), ([32, 8], Some(&b"<a/>\n"[..])));
+        assert_eq!(about(&with_packet(b"application/rdf+xml\0deflate\0")).xmp, None, "packed");
+        assert_eq!(about(&with_packet(b"text/plain\0")).xmp, None);
+        mutations::survived(&with_packet(b"application/rdf+xml\0"), 1000, |bytes| drop(About::read(bytes)));
+    }
+
     #[test]
     fn tiles_that_hold_more_than_the_file_are_refused() {
         let length = tiled([(0, 1); 2]).len() as u32;

@@ -146,7 +146,8 @@ mod tests {
         let list = [&old[..2], &[0xff, APP2, 0, 6], PICTURES, &old[2..]].concat();
         assert!(matches!(embed(&list, "y"), Err(XmpError::Fixed(_))));
         let list = with(APP2, PICTURES);
-        let place = |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).position(|one| one == part).unwrap();
+        let place =
+            |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).position(|one| one == part).unwrap();
         let new = embed(&list, "x").unwrap();
         assert!(place(&new, NAME) < place(&new, PICTURES), "offsets are counted from the list on");
     }

@@ -274,7 +274,8 @@ fn rows_that_lie_apart_are_read_and_drawn_on_where_they_are() {
     let mut given = gst::Buffer::from_slice(bytes);
     let (flags, strides) = (gst_video::VideoFrameFlags::empty(), rows.map(|(_, stride)| stride as i32));
     let (format, [width, height]) = (gst_video::VideoFormat::I420, [SIZE.0 as u32, SIZE.1 as u32]);
-    gst_video::VideoMeta::add_full(given.make_mut(), flags, format, width, height, &offsets, &strides).unwrap();
+    gst_video::VideoMeta::add_full(given.make_mut(), flags, format, width, height, &offsets, &strides)
+        .unwrap();
     let whole = harness("").push_and_pull(buffer(0)).unwrap();
     let out = harness("").push_and_pull(given).unwrap();
     assert_eq!(metas(&out), metas(&whole));
@@ -302,7 +303,8 @@ fn after_the_end_of_a_stream_and_a_flush_another_one_is_named() {
     let bus = watch(&harness);
     let (expected, _) = &*OF_STREAM;
     for _ in 0..2 {
-        let found: Vec<_> = (0..9).map(|at| only_names(&harness.push_and_pull(buffer(at)).unwrap())).collect();
+        let found: Vec<_> =
+            (0..9).map(|at| only_names(&harness.push_and_pull(buffer(at)).unwrap())).collect();
         assert_eq!(found, expected[..9]);
         assert!(harness.push_event(gst::event::Eos::new()));
         let told = events(&bus);
@@ -334,9 +336,18 @@ fn another_format_in_the_middle_names_the_same_people() {
         given.make_mut().set_pts(gst::ClockTime::from_nseconds(WORLD.frames[index].pts_ns));
         let found = only_names(&harness.push_and_pull(given).unwrap());
         // Faces are looked for anew, so that those that are hard to find may be found or lost.
-        let known = |names: &[String]| names.iter().filter(|name| ["Ada", "Boris"].contains(&name.as_str())).count();
-        assert!(found.len().abs_diff(expected[index].len()) <= 1, "{index}: {found:?}, {:?}", expected[index]);
-        assert!(known(&found) > 0 || known(&expected[index]) == 0, "{index}: {found:?}, {:?}", expected[index]);
+        let known =
+            |names: &[String]| names.iter().filter(|name| ["Ada", "Boris"].contains(&name.as_str())).count();
+        assert!(
+            found.len().abs_diff(expected[index].len()) <= 1,
+            "{index}: {found:?}, {:?}",
+            expected[index]
+        );
+        assert!(
+            known(&found) > 0 || known(&expected[index]) == 0,
+            "{index}: {found:?}, {:?}",
+            expected[index]
+        );
     }
     // A segment that goes on without a flush, times that go back, and none at all.
     assert!(harness.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())));

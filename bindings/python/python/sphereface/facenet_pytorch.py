@@ -225,9 +225,8 @@ def _picture(img: Any) -> NDArray[np.uint8]:
 
 def _size(img: Any) -> tuple[int, int]:
     """Width and height."""
-    if isinstance(getattr(img, "size", None), tuple):
-        return img.size
-    height, width = img.shape[:2]
+    size = getattr(img, "size", None)
+    width, height = size if isinstance(size, tuple) else img.shape[1::-1]
     return int(width), int(height)
 
 
@@ -296,10 +295,12 @@ def _resized(img: Any, box: tuple[int, int, int, int], side: int) -> NDArray[np.
     left, top, right, bottom = box
     if hasattr(img, "crop"):
         # Bilinear, as PIL has it.
-        return np.asarray(img.convert("RGB").crop(box).resize((side, side), 2), dtype=np.float32)
+        face: NDArray[np.float32] = np.asarray(img.convert("RGB").crop(box).resize((side, side), 2), dtype=np.float32)
+        return face
     pixels = _array(img)[top:bottom, left:right].astype(np.float32)
     rows, columns = _means(pixels.shape[0], side), _means(pixels.shape[1], side)
-    return np.einsum("yh,hwc,xw->yxc", rows, pixels, columns, optimize=True).astype(np.float32)
+    averaged: NDArray[np.float32] = np.einsum("yh,hwc,xw->yxc", rows, pixels, columns, optimize=True).astype(np.float32)
+    return averaged
 
 
 def _means(length: int, side: int) -> NDArray[np.float32]:
@@ -315,10 +316,9 @@ def _means(length: int, side: int) -> NDArray[np.float32]:
 def _torch() -> Any:
     """torch, where it is installed."""
     try:
-        import torch
+        return importlib.import_module("torch")
     except ImportError:
         return None
-    return torch
 
 
 def _tensor(values: NDArray[np.float32]) -> Any:

@@ -59,7 +59,9 @@ impl Beside<'_> {
             return Ok(Rc::clone(bytes));
         }
         let inside = !name.is_empty()
-            && Path::new(name).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+            && Path::new(name)
+                .components()
+                .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         let Some(folder) = self.folder.filter(|_| inside) else {
             return Err(WeightsError::Unsupported(format!(
                 "tensor {tensor} lies in '{name}', and only files in the folder of the network are read"

@@ -241,7 +241,7 @@ impl Translator<'_> {
             (Value::Map(_), Value::Map(_)) if operator == "Mul" => self.product(node).map(Value::Map),
             (Value::Map(map), Value::Spread(vector, sizes))
             | (Value::Spread(vector, sizes), Value::Map(map))
-                if operator == "Mul" && !map.flat && sizes[1..] == self.sizes(map)[1..] =>
+                if operator == "Mul" && !map.unit && sizes[1..] == self.sizes(map)[1..] =>
             {
                 self.multiply(map, vector).map(Value::Map)
             }
@@ -327,7 +327,8 @@ impl Translator<'_> {
         let sizes = self.list(node, "shape", 1)?.unwrap_or_default();
         let channels = self.shape(map).channels as i64;
         let place = map.axes.iter().position(|&axis| axis == 0).map_or(0, |place| place + 1);
-        let fits = sizes.len() == 4 && matches!(sizes.get(place), Some(&size) if size == channels || size == 1);
+        let fits =
+            sizes.len() == 4 && matches!(sizes.get(place), Some(&size) if size == channels || size == 1);
         match self.shape(map).is_vector() && !map.flat && fits {
             true => Ok(Value::Spread(map, sizes)),
             false => Err("only a vector is repeated, for the pixels of a map".to_owned()),
