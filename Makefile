@@ -49,13 +49,17 @@ install: $(SPHEREFACE)
 	$(SPHEREFACE) completions zsh >"$(INSTALLED)/share/zsh/site-functions/_sphereface"
 	$(SPHEREFACE) completions fish >"$(INSTALLED)/share/fish/vendor_completions.d/sphereface.fish"
 
-# A Debian package, target/debian/sphereface_*.deb, for the release of Debian on which it is built; test-deb
-# installs and runs it in a bare Debian (as root).
+# A Debian package, target/debian/sphereface_*.deb, for the release of Debian on which it is built, with the program and
+# the plugin; test-deb installs and runs it in a bare Debian (as root).
 .PHONY: deb test-deb
 CARGO_DEB := target/tools/bin/cargo-deb
 deb: $(SPHEREFACE) $(CARGO_DEB)
 	rm -rf target/deb target/debian
 	mkdir -p target/deb/man
+# With the program, so that both are made of the same objects.
+	cargo build --release -p sphereface -p gst-plugin-sphereface
+	install -D -m 644 target/release/libgstsphereface.so \
+	    "target/deb/root$$(pkg-config --variable=pluginsdir gstreamer-1.0)/libgstsphereface.so"
 	$(SPHEREFACE) man target/deb/man
 	$(SPHEREFACE) completions bash >target/deb/sphereface.bash
 	$(SPHEREFACE) completions zsh >target/deb/_sphereface
@@ -85,19 +89,21 @@ cuda:
 	tools/cuda.sh
 
 # The wheel for Python, target/wheels/sphereface-*.whl, and its tests. maturin is fetched into a folder of its own.
-.PHONY: wheel test-wheel plugin test-plugin
-wheel: $(MATURIN)
+.PHONY: wheel test-wheel python-tools plugin test-plugin
+wheel: python-tools
 	@tools/setup.sh run
 	$(MATURIN) build --release --manifest-path bindings/python/Cargo.toml --out target/wheels
 
-test-wheel: $(MATURIN)
+test-wheel:
 	@tools/setup.sh test
-	VIRTUAL_ENV=$(CURDIR)/$(PYTHON_ENV) $(MATURIN) develop --manifest-path bindings/python/Cargo.toml
-	cd bindings/python && $(CURDIR)/$(PYTHON_ENV)/bin/pytest -q
+	@tools/check.sh python
 
-$(MATURIN):
+# What builds and tests the wheel, from the registry of Python packages.
+python-tools: $(PYTHON_ENV)/made
+$(PYTHON_ENV)/made: bindings/python/tests/requirements.txt
 	python3 -m venv $(PYTHON_ENV)
-	$(PYTHON_ENV)/bin/pip install -q "maturin>=1.9,<2" numpy pillow pytest
+	$(PYTHON_ENV)/bin/pip install -q --disable-pip-version-check -r $<
+	touch $@
 
 # The plugin for GStreamer, target/release/libgstsphereface.so, and its tests.
 plugin:

@@ -346,6 +346,149 @@ fn names_go_into_the_sidecar_and_everything_else_stays() {
     assert!(!said.to_lowercase().contains("error"), "{said}");
 }
 
+/// A rectangle as Picasa writes it.
+fn rect64([x, y, w, h]: [f64; 4]) -> String {
+    let sides = [x - w / 2.0, y - h / 2.0, x + w / 2.0, y + h / 2.0];
+    let digits: String = sides.iter().map(|side| format!("{:04x}", (side * 65536.0) as u16)).collect();
+    format!("rect64({})", digits.trim_start_matches('0'))
+}
+
+#[test]
+fn picasas_lists_become_a_gallery() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place { folder };
+    fs::create_dir_all(place.at("photos/old")).unwrap();
+    let [ada, boris] = areas();
+    pair("Ada", "Boris", 1).save(place.at("photos/both.jpg")).unwrap();
+    portrait("Chloé", 1).save(place.at("photos/old/C.JPG")).unwrap();
+    portrait("Boris", 2).save(place.at("photos/unnamed.jpg")).unwrap();
+    let list = format!(
+        "[both.jpg]\r\nfaces={},aa11;{},bb22\r\nbackuphash=1\r\n[unnamed.jpg]\r\nfaces={},ffffffffffffffff\r\n\
+         [Contacts2]\r\naa11=Ada L.;;\r\nbb22=Boris;;\r\n",
+        rect64(ada),
+        rect64(boris),
+        rect64(FACE)
+    );
+    fs::write(place.at("photos/.picasa.ini"), list).unwrap();
+    let list = format!("[c.jpg]\nfaces={},cc33\n[Contacts]\ncc33=Chloé;c@example.org;\n", rect64(FACE));
+    fs::write(place.at("photos/old/Picasa.ini"), list).unwrap();
+    let out = place.succeeds(&["enroll", "--xmp", "photos", "--gallery", "gallery"]);
+    assert!(out.contains("2 photos with 3 named faces, 3 of them found"), "{out}");
+    assert_eq!(place.enrolled("gallery"), [("Ada L.".into(), 1), ("Boris".into(), 1), ("Chloé".into(), 1)]);
+    // Everybody got their own face.
+    portrait("Boris", 3).save(place.at("who.png")).unwrap();
+    place.succeeds(&["label", "who.png", "--gallery", "gallery", "--jsonl", "who.jsonl", "-q"]);
+    let line: Value =
+        serde_json::from_str(fs::read_to_string(place.at("who.jsonl")).unwrap().trim()).unwrap();
+    assert_eq!(line["name"], "Boris");
+}
+
+#[test]
+fn regions_inside_avif_files_are_read() {
+    let Some(place) = Place::new() else { return };
+    fs::create_dir_all(place.at("photos")).unwrap();
+    pair("Ada", "Boris", 1).save(place.at("pair.png")).unwrap();
+    let made = Command::new("ffmpeg")
+        .args(["-nostdin", "-v", "error", "-i", "pair.png", "-c:v", "libaom-av1", "-cpu-used", "8"])
+        .args(["-still-picture", "1", "-crf", "10", "-pix_fmt", "yuv420p", "-f", "avif", "photos/pair.avif"])
+        .current_dir(place.folder.path())
+        .output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        eprintln!("skipped: ffmpeg writes no AVIF files here");
+        return;
+    }
+    let [ada, boris] = areas();
+    let regions = [region("Ada L.", ada), region("Boris", boris)];
+    place.exiftool(&[&region_info([600, 360], &regions), "photos/pair.avif"]);
+    let (code, out, err) = place.run(&["enroll", "--xmp", "photos", "--gallery", "gallery"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(place.enrolled("gallery"), [("Ada L.".into(), 1), ("Boris".into(), 1)], "{out}{err}");
+}
+
+#[test]
+fn names_go_into_the_photo_itself_and_everything_else_stays() {
+    let Some(place) = Place::new() else { return };
+    let people = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/people");
+    place.succeeds(&["enroll", "--dir", people.to_str().unwrap(), "--gallery", "gallery"]);
+    let picture = pair("Ada", "Boris", 2);
+    save_turned(&picture, 6, &place.at("photo.jpg"));
+    place.exiftool(&[
+        "-Orientation#=6",
+        "-Artist=somebody",
+        "-IPTC:Keywords=party",
+        "-Comment=a word",
+        "-XMP:Rating=4",
+        &region_info([360, 600], &[region("Mum", [0.2, 0.2, 0.1, 0.1])]),
+        "photo.jpg",
+    ]);
+    fs::write(
+        place.at("photo.jpg"),
+        [fs::read(place.at("photo.jpg")).unwrap(), b"a trailer".to_vec()].concat(),
+    )
+    .unwrap();
+    let all = |file: &str| {
+        let mut told: Value = serde_json::from_str::<Value>(&place.exiftool(&[
+            "-j",
+            "-struct",
+            "-a",
+            "-G1",
+            "-All:all",
+            "-x",
+            "System:all",
+            "-x",
+            "ExifTool:all",
+            file,
+        ]))
+        .unwrap()[0]
+            .clone();
+        let regions = ["XMP-mwg-rs:RegionInfo", "XMP-MP:RegionInfoMP"].map(|key| told[key].take());
+        let fields = told.as_object_mut().unwrap();
+        fields.retain(|_, value| !value.is_null());
+        (told, regions)
+    };
+    let pixels = |file: &str| image::open(place.at(file)).unwrap().into_rgb8();
+    fs::copy(place.at("photo.jpg"), place.at("before.jpg")).unwrap();
+    let out = place.succeeds(&["label", "photo.jpg", "--xmp-embed", "--gallery", "gallery", "-q"]);
+    assert!(!place.at("photo.jpg.xmp").exists(), "{out}");
+    let ((now, [regions, microsoft]), (mut before, _)) = (all("photo.jpg"), all("before.jpg"));
+    before["SourceFile"] = now["SourceFile"].clone();
+    assert_eq!(now, before, "what exiftool tells of all else");
+    assert_eq!(now["XMP-xmp:Rating"], 4, "{now}");
+    assert!(pixels("photo.jpg") == pixels("before.jpg"));
+    let names: Vec<_> =
+        regions["RegionList"].as_array().unwrap().iter().map(|one| one["Name"].clone()).collect();
+    assert_eq!(names, ["Mum", "Ada", "Boris"], "{regions}");
+    assert_eq!(microsoft["Regions"].as_array().unwrap().len(), 2, "{microsoft}");
+    // Nothing but the packet is another one, and the trailer is there.
+    let [new, old] = ["photo.jpg", "before.jpg"].map(|file| fs::read(place.at(file)).unwrap());
+    let (same, end) = (new.iter().zip(&old).take_while(|(a, b)| a == b).count(), b"a trailer");
+    let same_end = new.iter().rev().zip(old.iter().rev()).take_while(|(a, b)| a == b).count();
+    assert!(new.ends_with(end) && same + same_end + 20_000 > old.len().min(new.len()), "{same} {same_end}");
+    // Written again, it is the same file; and it can be enrolled from.
+    place.succeeds(&["label", "photo.jpg", "--xmp-embed", "--gallery", "gallery", "-q"]);
+    assert!(fs::read(place.at("photo.jpg")).unwrap() == new);
+    fs::create_dir(place.at("again")).unwrap();
+    fs::copy(place.at("photo.jpg"), place.at("again/photo.jpg")).unwrap();
+    place.succeeds(&["enroll", "--xmp", "again", "--gallery", "other"]);
+    assert_eq!(place.enrolled("other"), [("Ada".into(), 1), ("Boris".into(), 1)]);
+    let said = place.exiftool(&["-validate", "-warning", "-error", "-a", "photo.jpg"]);
+    assert!(!said.to_lowercase().contains("error"), "{said}");
+    // A photo that says nothing of itself.
+    picture.save(place.at("plain.jpg")).unwrap();
+    place.succeeds(&["label", "plain.jpg", "--xmp-embed", "--gallery", "gallery", "-q"]);
+    assert_eq!(place.read("plain.jpg")["RegionInfo"]["RegionList"].as_array().unwrap().len(), 2);
+    // One that cannot be written, or whose sidecar counts more: it is left alone.
+    fs::copy(place.at("plain.jpg"), place.at("shadowed.jpg")).unwrap();
+    place.succeeds(&["label", "shadowed.jpg", "--xmp", "--gallery", "gallery", "-q"]);
+    picture.save(place.at("picture.png")).unwrap();
+    for (file, words) in [("shadowed.jpg", "shadowed.jpg.xmp count before"), ("picture.png", "JPEG files")] {
+        let before = fs::read(place.at(file)).unwrap();
+        let (code, _, err) = place.run(&["label", file, "--xmp-embed", "--gallery", "gallery", "-q"]);
+        assert!(code == 1 && err.contains(words), "{err}");
+        assert!(fs::read(place.at(file)).unwrap() == before);
+    }
+}
+
 #[test]
 fn requests_that_make_no_sense_are_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -357,6 +500,9 @@ fn requests_that_make_no_sense_are_refused() {
     for (arguments, code, words) in [
         (&["label", "a.jpg", "--xmp"][..], 2, "--gallery"),
         (&["label", "v.mp4", "--no-video", "--xmp", "--gallery", "g"], 2, "photos only"),
+        (&["label", "a.jpg", "--xmp-embed"], 2, "--xmp-embed"),
+        (&["label", "v.mp4", "--no-video", "--xmp-embed", "--gallery", "g"], 2, "photos only"),
+        (&["label", "a.jpg", "--xmp-embed", "--xmp", "--gallery", "g"], 2, "cannot be used with"),
         (&["label", "a.jpg", "--xmp=a.txt", "--gallery", "g"], 2, ".xmp"),
         (&["label", "a.jpg", "--xmp=-", "--gallery", "g"], 2, ".xmp"),
         (&["label", "a.jpg", "--xmp=bad.xmp", "--gallery", "g"], 1, "bad.xmp"),

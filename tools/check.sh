@@ -1,7 +1,10 @@
 #!/bin/sh
 # Everything that `make test` checks, the cheap things first:
-#   tools/check.sh [lint|test]     one part of it; both without an argument
+#   tools/check.sh [lint|test|python]     one part of it; all without an argument
 # After the tests come the ten slowest, and those that were skipped for lack of data or tools.
+#
+# The bindings are checked with everything else, by the same commands: alone they would have
+# dependencies with other features, which would be built a second time.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -25,9 +28,9 @@ say() { printf '\n%s\n' "check: $*"; }
 
 lint() {
     say "cargo fmt --check"
-    cargo fmt --check
+    cargo fmt --all --check
     say "cargo clippy --all-targets"
-    cargo clippy --all-targets -- -D warnings
+    cargo clippy --workspace --all-targets -- -D warnings
     while read -r combination; do
         say "cargo check $combination"
         # shellcheck disable=SC2086
@@ -37,7 +40,7 @@ $combinations
 END
     say "cargo doc --no-deps"
     # Who reads the code follows links to what is private.
-    RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --no-deps
+    RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps
 }
 
 # Shows what the test runner says but what passing tests print. Of that, and of the times, it
@@ -69,11 +72,21 @@ tell() {
     echo
 }
 
+# The Python package, as an editable installation in target/python: the development build of what
+# was built for the other tests.
+python() {
+    say "pytest"
+    make -s python-tools &&
+        VIRTUAL_ENV="$PWD/target/python" target/python/bin/maturin develop --quiet \
+            --features sphereface/default --manifest-path bindings/python/Cargo.toml &&
+        target/python/bin/pytest -q --durations=5 bindings/python
+}
+
 run_tests() {
     say "cargo test"
     # Examples too, which a test runs.
-    cargo build --examples
-    cargo test --tests --no-run
+    cargo build --workspace --examples
+    cargo test --workspace --tests --no-run
     notes=$(mktemp -d)
     trap 'rm -rf "$notes"' EXIT
     : >"$notes/times"
@@ -83,10 +96,11 @@ run_tests() {
     host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
     {
         env "CARGO_TARGET_${host}_RUNNER=env RUSTC_BOOTSTRAP=1" \
-            cargo test --tests --no-fail-fast -- -Z unstable-options --report-time --show-output 2>&1 ||
+            cargo test --workspace --tests --no-fail-fast -- -Z unstable-options --report-time --show-output 2>&1 ||
             touch "$notes/failed"
     } | watch_tests
     tell
+    python || touch "$notes/failed"
     cargo test --doc || touch "$notes/failed"
     [ ! -e "$notes/failed" ]
 }
@@ -98,5 +112,6 @@ all)
     ;;
 lint) lint ;;
 test) run_tests ;;
-*) say "say lint or test" >&2 && exit 2 ;;
+python) python ;;
+*) say "say lint, test or python" >&2 && exit 2 ;;
 esac

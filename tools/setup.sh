@@ -17,9 +17,9 @@ gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x"
 # ffmpeg makes the test clips, djpeg decodes photos as the reference did, Xvfb stands in for a screen, the RTSP server for a
 # camera, PostgreSQL serves a library of many workers, mosquitto is the broker and chromium the browser that the tests of
-# the service talk to, exiftool names faces in photos, gst-launch runs the element.
+# the service talk to, exiftool names faces in photos, gst-launch runs the element. The Python package is tested in a virtual environment.
 test_packages="ffmpeg libjpeg-turbo-progs xvfb libgstrtspserver-1.0-dev mosquitto chromium postgresql
-libimage-exiftool-perl gstreamer1.0-tools"
+libimage-exiftool-perl gstreamer1.0-tools python3 python3-venv"
 
 case "${1:-run}" in
 run) packages=$run_packages ;;

@@ -45,7 +45,8 @@ pub struct EnrollArgs {
     dir: Option<PathBuf>,
     /// Folder of photos, including its subfolders, in which photo software has named faces (Lightroom,
     /// digiKam, Picasa, Windows): XMP regions in sidecars (photo.jpg.xmp or photo.xmp) or inside JPEG,
-    /// PNG, TIFF and WebP files. A sidecar with regions replaces those inside. May be repeated
+    /// PNG, TIFF, WebP, HEIC and AVIF files, or Picasa's lists (.picasa.ini). A sidecar with regions replaces
+    /// those inside, and these replace Picasa's. May be repeated
     #[arg(long, value_name = "DIR", conflicts_with = "dir")]
     xmp: Vec<PathBuf>,
     /// Folder of the gallery

@@ -457,7 +457,9 @@ impl LabelArgs {
     fn refuse_nonsense(&self, input: &Input) -> Result<(), UsageError> {
         let refuse = |reason: String| Err(UsageError(reason));
         let analysed = input.path().is_some_and(Analysis::is_named);
-        if !self.no_video && !self.view && self.outputs().all(|(flag, _)| flag == "--redact-audit") {
+        let names = self.results.names_photo().is_some();
+        if !self.no_video && !self.view && !names && self.outputs().all(|(flag, _)| flag == "--redact-audit")
+        {
             return refuse(
                 "there is nothing to do: request an output with -o FILE, --jsonl FILE, --analysis FILE, --html FILE or --view, or give --no-video to print a summary only"
                     .into(),
@@ -475,12 +477,12 @@ impl LabelArgs {
         if self.results.writes_timelines() && matches!(input, Input::Still(_)) {
             return refuse("--timeline applies to video only, and the input is a still: omit it".into());
         }
-        if self.results.writes_sidecar() {
+        if let Some(flag) = self.results.names_photo() {
             if !matches!(input, Input::Still(_)) {
-                return refuse(format!("--xmp applies to photos only, and {input} is not one: omit it"));
+                return refuse(format!("{flag} applies to photos only, and {input} is not one: omit it"));
             }
             if self.gallery.is_none() {
-                return refuse("--xmp writes names and needs a gallery: add --gallery DIR".into());
+                return refuse(format!("{flag} writes names and needs a gallery: add --gallery DIR"));
             }
         }
         self.results.refuse_formats()?;

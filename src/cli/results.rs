@@ -99,6 +99,10 @@ pub struct ResultArgs {
     /// so do names given by hand
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = any_path())]
     xmp: Option<PathBuf>,
+    /// Write the names into the photo itself, a JPEG file. Everything else in it stays as it is, and it is replaced
+    /// when the new file is complete
+    #[arg(long, conflicts_with = "xmp")]
+    xmp_embed: bool,
     /// Self-contained HTML page with timelines and pictures; click to seek
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
@@ -130,16 +134,23 @@ impl ResultArgs {
         }
     }
 
-    /// Whether a sidecar is requested.
-    pub fn writes_sidecar(&self) -> bool {
-        self.xmp.is_some()
+    /// The flag that requests names in a sidecar or in the photo.
+    pub fn names_photo(&self) -> Option<&'static str> {
+        match (self.xmp_embed, &self.xmp) {
+            (true, _) => Some("--xmp-embed"),
+            (false, Some(_)) => Some("--xmp"),
+            (false, None) => None,
+        }
     }
 
-    /// The sidecar of `photo`, if it is requested.
+    /// The sidecar of `photo`, or the photo itself, if its names are requested.
     ///
     /// # Errors
-    /// When the photo or its sidecar cannot be read, or the sidecar could not be written.
+    /// When the photo or its sidecar cannot be read, or what is requested could not be written.
     pub fn sidecar(&self, photo: &Path) -> Result<Option<Sidecar>, LabelError> {
+        if self.xmp_embed {
+            return Sidecar::inside(photo).map(Some);
+        }
         self.xmp.as_deref().map(|path| Sidecar::of(photo, Some(path))).transpose()
     }
 

@@ -8,6 +8,7 @@ mod error;
 mod family;
 mod metadata;
 mod network;
+mod plain;
 mod planned;
 #[cfg(feature = "candle")]
 pub(crate) mod tensors;

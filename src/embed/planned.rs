@@ -8,9 +8,10 @@
 use std::borrow::Cow;
 
 use super::EmbedError;
+use super::plain::Plain;
 use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop, SQUARE};
 use crate::nn::conv::{Activation, Dense, Depthwise, Elements, Form, Map, Tiles, Winograd, padded};
-use crate::nn::plan::{COLOURS, INPUT, Operation, Plan, Shape, Step, Window, tensor_name};
+use crate::nn::plan::{COLOURS, INPUT, Operation, Plan, Shape, Step, tensor_name};
 use crate::nn::team::Team;
 use crate::nn::weights::{Source, all_finite};
 use crate::nn::{Buffer, Isa};
@@ -71,8 +72,7 @@ enum Work {
     Winograd(Box<Winograd>),
     Depthwise(Depthwise),
     Elements(Elements),
-    MaxPool(Window),
-    Mean,
+    Plain(Plain),
 }
 
 impl Layer {
@@ -221,15 +221,16 @@ impl<'p> Layout<'p> {
         let mut whole = vec![true; count];
         whole[0] = false;
         for step in &self.plan.steps {
-            let value = self.root[step.of[0]];
-            match &step.operation {
-                Operation::Convolution { window, .. } | Operation::Depthwise { window } => {
-                    borders[value] = window.padding.into_iter().fold(borders[value], usize::max);
+            for value in step.of.iter().map(|&value| self.root[value]) {
+                match &step.operation {
+                    Operation::Convolution { window, .. } | Operation::Depthwise { window } => {
+                        borders[value] = window.padding.into_iter().fold(borders[value], usize::max);
+                    }
+                    _ => {}
                 }
-                _ => {}
+                whole[value] |=
+                    !matches!(step.operation, Operation::Convolution { .. } | Operation::Linear { .. });
             }
-            whole[value] |=
-                !matches!(step.operation, Operation::Convolution { .. } | Operation::Linear { .. });
         }
         let mut sizes = vec![[0; 2]; count];
         for (number, step) in self.plan.steps.iter().enumerate() {
@@ -466,60 +467,13 @@ impl PlannedNetwork {
                 let second = inputs.get(1).map_or(input, |&(_, input)| input);
                 elements.apply(team, count, [input, second], output);
             }
-            Work::MaxPool(window) => {
-                (0..count).for_each(|face| {
-                    max_pool(
-                        window,
-                        (map, &input[face * map.len()..]),
-                        (to.map, &mut output[face * to.map.len()..]),
-                    )
-                });
-            }
-            Work::Mean => {
-                (0..count).for_each(|face| {
-                    mean(
-                        (map, &input[face * map.len()..]),
-                        &mut output[face * to.map.len() + to.map.at(0, 0)..][..map.channels],
-                    )
-                });
+            Work::Plain(plain) => {
+                let second = inputs.get(1).copied().unwrap_or((map, input));
+                plain.apply(count, [(map, input), second], (to.map, output));
             }
         }
         slots[to.slot] = buffer;
     }
-}
-
-/// The largest value of each window; what lies beyond the map does not count.
-fn max_pool(window: &Window, (from, input): (Map, &[f32]), (to, output): (Map, &mut [f32])) {
-    let range = |at: usize, axis: usize, size: usize| {
-        let start = at * window.stride[axis];
-        let end = (start + window.kernel[axis]).saturating_sub(window.padding[axis]).min(size);
-        start.saturating_sub(window.padding[axis])..end
-    };
-    for y in 0..to.height {
-        for x in 0..to.width {
-            let out = &mut output[to.at(y, x)..][..to.channels];
-            out.fill(f32::NEG_INFINITY);
-            for y in range(y, 0, from.height) {
-                for x in range(x, 1, from.width) {
-                    let values = &input[from.at(y, x)..][..from.channels];
-                    out.iter_mut().zip(values).for_each(|(out, &value)| *out = out.max(value));
-                }
-            }
-        }
-    }
-}
-
-/// The mean of all pixels.
-fn mean((from, input): (Map, &[f32]), output: &mut [f32]) {
-    output.fill(0.0);
-    for y in 0..from.height {
-        for x in 0..from.width {
-            let values = &input[from.at(y, x)..][..from.channels];
-            output.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
-        }
-    }
-    let pixels = (from.height * from.width) as f32;
-    output.iter_mut().for_each(|sum| *sum /= pixels);
 }
 
 impl Layout<'_> {
@@ -593,8 +547,14 @@ impl Layout<'_> {
                 Work::Elements(Elements::scale(isa, &tensor("scale")?, (map, to), activation))
             }
             Operation::Add => Work::Elements(Elements::sum(isa, [map, from[1]], to, activation(&[]))),
-            Operation::MaxPool { window } => Work::MaxPool(*window),
-            Operation::Mean => Work::Mean,
+            Operation::Multiply => Work::Plain(Plain::Multiply),
+            Operation::Sigmoid => Work::Plain(Plain::Sigmoid { channels: inputs }),
+            Operation::Clamp => Work::Plain(Plain::Clamp {
+                least: tensor("least")?.into_owned(),
+                most: tensor("most")?.into_owned(),
+            }),
+            Operation::MaxPool { window } => Work::Plain(Plain::MaxPool(*window)),
+            Operation::Mean => Work::Plain(Plain::Mean),
         })
     }
 }

@@ -3,7 +3,8 @@
 //! The boxes say which coded pictures belong together and how they are turned; GStreamer decodes
 //! them. The main picture is read, whole or of tiles; what else is in the file is not.
 
-use image::{RgbImage, imageops};
+use image::metadata::Orientation;
+use image::{DynamicImage, RgbImage, imageops};
 
 use super::mp4::{boxes, inside, number_at};
 
@@ -139,7 +140,62 @@ impl Main {
     }
 }
 
+/// What a file says of its main picture without decoding it.
+pub(super) struct About {
+    /// Width and height in pixels, before it is turned.
+    pub(super) stored: [u32; 2],
+    /// The EXIF orientation, 1 to 8, that turns it as the file says.
+    pub(super) orientation: u8,
+    /// The XMP packet.
+    pub(super) xmp: Option<Vec<u8>>,
+}
+
+impl About {
+    /// Reads the boxes of a file; `None` when its picture cannot be read anyway.
+    pub(super) fn read(file: &[u8]) -> Option<Self> {
+        let main = Main::read(file).ok()?;
+        let (_, meta) = boxes(file).into_iter().find(|(kind, _)| kind == b"meta")?;
+        let items = Items { file, meta: boxes(meta.get(12..)?) };
+        let xmp = items.packet().and_then(|item| items.data(item));
+        Some(Self { stored: [main.width, main.height], orientation: main.orientation(), xmp })
+    }
+}
+
+impl Main {
+    /// The EXIF orientation that does to a picture what the file says.
+    fn orientation(&self) -> u8 {
+        let mut probe = RgbImage::new(2, 2);
+        probe.pixels_mut().zip(1..).for_each(|(pixel, number)| pixel.0 = [number; 3]);
+        let wanted = self.upright(probe.clone());
+        let turns = |exif: &u8| {
+            let mut turned = DynamicImage::ImageRgb8(probe.clone());
+            Orientation::from_exif(*exif).is_some_and(|orientation| {
+                turned.apply_orientation(orientation);
+                turned.as_rgb8() == Some(&wanted)
+            })
+        };
+        (1..=8).find(turns).unwrap_or(1)
+    }
+}
+
 impl<'a> Items<'a> {
+    /// The number of the XMP packet.
+    fn packet(&self) -> Option<u32> {
+        let part = self.part(b"iinf")?;
+        let entries = boxes(part.get(if *part.get(8)? == 0 { 14 } else { 16 }..)?);
+        entries.into_iter().find_map(|(_, entry)| {
+            let (number, at) = match *entry.get(8)? {
+                2 => (short_at(entry, 12)?, 16),
+                3 => (number_at(entry, 12)?, 18),
+                _ => return None,
+            };
+            // A name, the type of the content, and how that is packed, each ending in a zero.
+            let mut texts = entry.get(at..)?.strip_prefix(b"mime")?.split(|&byte| byte == 0).skip(1);
+            let is_xmp = texts.next()? == b"application/rdf+xml";
+            (is_xmp && texts.next().is_none_or(<[u8]>::is_empty)).then_some(number)
+        })
+    }
+
     /// The whole of a box of the meta box.
     fn part(&self, wanted: &[u8; 4]) -> Option<&'a [u8]> {
         self.meta.iter().find(|(kind, _)| kind == wanted).map(|(_, whole)| *whole)
@@ -361,6 +417,47 @@ mod tests {
         assert_eq!((main.width, main.height, main.columns, main.coding), (32, 8, 2, Coding::Av1));
         assert_eq!(main.tiles.iter().map(Vec::len).collect::<Vec<_>>(), [30, 20]);
         assert_eq!((main.changes, main.colour), (vec![Change::Turn(1)], Some([1, 6, 13, 1])));
+    }
+
+    /// The same with an XMP packet beside the picture, in the words of its type and packing.
+    fn with_packet(kind: &[u8]) -> Vec<u8> {
+        let plain = tiled([(0, 30), (30, 20)]);
+        // One more in the list of items, and where it lies: at the end of the file.
+        let entry = boxed(b"infe", &[&[2, 0, 0, 0, 0, 9, 0, 0], b"mime", b"XMP\0", kind, &[0]]);
+        let place = [&[0, 9, 0, 0, 0, 0, 0, 1][..], &(plain.len() as u32).to_be_bytes(), &5u32.to_be_bytes()];
+        let meta = boxes(&plain).into_iter().find(|(kind, _)| kind == b"meta").unwrap().1;
+        let mut parts = vec![0; 4];
+        for (kind, whole) in boxes(&meta[12..]) {
+            let mut content = whole[8..].to_vec();
+            match &kind {
+                b"iinf" => content.extend(&entry),
+                b"iloc" => {
+                    content[7] = 4;
+                    content.extend(place.concat());
+                }
+                _ => {}
+            }
+            parts.extend(boxed(&kind, &[&content]));
+        }
+        let grown = parts.len() + 8 - meta.len();
+        let ftyp = boxed(b"ftyp", &[b"avif\0\0\0\0mif1"]);
+        let mut file = [ftyp, boxed(b"meta", &[&parts]), boxed(b"mdat", &[&[7; 40]])].concat();
+        assert_eq!(file.len(), plain.len() + grown);
+        file.truncate(plain.len());
+        file.extend(b"<a/>\n");
+        file
+    }
+
+    #[test]
+    fn the_packet_and_the_orientation_are_told() {
+        let about = |bytes: &[u8]| About::read(bytes).unwrap();
+        let plain = about(&tiled([(0, 30), (30, 20)]));
+        assert_eq!((plain.stored, plain.orientation, plain.xmp), ([32, 8], 8, None));
+        let found = about(&with_packet(b"application/rdf+xml\0"));
+        assert_eq!((found.stored, found.xmp.as_deref()), ([32, 8], Some(&b"<a/>\n"[..])));
+        assert_eq!(about(&with_packet(b"application/rdf+xml\0deflate\0")).xmp, None, "packed");
+        assert_eq!(about(&with_packet(b"text/plain\0")).xmp, None);
+        mutations::survived(&with_packet(b"application/rdf+xml\0"), 1000, |bytes| drop(About::read(bytes)));
     }
 
     #[test]

@@ -75,8 +75,14 @@ pub struct StillMetadata {
 }
 
 impl StillMetadata {
-    /// Of a jpg, png, webp, bmp, tiff or gif image in memory; `None` for anything else.
+    /// Of a jpg, png, webp, bmp, tiff, gif, HEIC or AVIF image in memory; `None` for anything else. The last two take the
+    /// feature `video`.
     pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        #[cfg(feature = "video")]
+        if Content::of(bytes) == Content::Still(Format::Heif) {
+            let super::heif::About { stored, orientation, xmp } = super::heif::About::read(bytes)?;
+            return Some(Self { stored, orientation, xmp });
+        }
         let mut decoder =
             ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.into_decoder().ok()?;
         let (width, height) = decoder.dimensions();

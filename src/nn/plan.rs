@@ -50,7 +50,7 @@ pub struct Step {
     /// What it computes.
     #[serde(flatten)]
     pub operation: Operation,
-    /// The values that it takes: two for a sum, one for everything else.
+    /// The values that it takes: two for a sum or a product, one for everything else.
     pub of: Vec<usize>,
     /// Whether a PReLU with one slope per channel follows.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -91,6 +91,12 @@ pub enum Operation {
     Scale,
     /// The sum of two maps of one shape.
     Add,
+    /// A map times another one of its shape, or each of its channels times the value of a vector.
+    Multiply,
+    /// 1 / (1 + exp(-x)) of every value.
+    Sigmoid,
+    /// Every value of a channel, brought to the nearest one from `least` to `most`.
+    Clamp,
     /// The largest value of each window.
     MaxPool {
         /// Where it looks.
@@ -99,6 +105,20 @@ pub enum Operation {
     },
     /// The mean of all pixels.
     Mean,
+}
+
+impl Operation {
+    /// Whether a PReLU can be worked into it.
+    pub(crate) fn carries_prelu(&self) -> bool {
+        match self {
+            Self::Convolution { .. }
+            | Self::Depthwise { .. }
+            | Self::Linear { .. }
+            | Self::Scale
+            | Self::Add => true,
+            Self::Multiply | Self::Sigmoid | Self::Clamp | Self::MaxPool { .. } | Self::Mean => false,
+        }
+    }
 }
 
 /// Where a convolution or a pool looks.
@@ -298,7 +318,10 @@ impl Plan {
 impl Step {
     /// The shape of what it makes of values of the shapes `before`, or why it cannot.
     pub(crate) fn shape(&self, before: &[Shape]) -> Result<Shape, String> {
-        let wanted = if self.operation == Operation::Add { 2 } else { 1 };
+        let wanted = match self.operation {
+            Operation::Add | Operation::Multiply => 2,
+            _ => 1,
+        };
         if self.of.len() != wanted {
             return Err(format!("it takes {} values and needs {wanted}", self.of.len()));
         }
@@ -306,6 +329,9 @@ impl Step {
         else {
             return Err("it takes a value that no step before it makes".to_owned());
         };
+        if self.prelu && !self.operation.carries_prelu() {
+            return Err("no PReLU can follow in the same step".to_owned());
+        }
         let first = from[0];
         let through = |window: &Window, channels: usize| match window.output([first.rows, first.columns]) {
             Some([rows, columns]) => Ok(Shape { channels, rows, columns }),
@@ -321,9 +347,15 @@ impl Step {
             }
             Operation::Linear { channels } => Ok(Shape { channels: *channels, rows: 1, columns: 1 }),
             Operation::Mean => Ok(Shape { rows: 1, columns: 1, ..first }),
-            Operation::Scale => Ok(first),
+            Operation::Scale | Operation::Sigmoid | Operation::Clamp => Ok(first),
             Operation::Add if from[1] == first => Ok(first),
             Operation::Add => Err(format!("maps of {first} and {} have no sum", from[1])),
+            Operation::Multiply
+                if from[1] == first || (from[1].is_vector() && from[1].channels == first.channels) =>
+            {
+                Ok(first)
+            }
+            Operation::Multiply => Err(format!("maps of {first} and {} have no product", from[1])),
         }
     }
 
@@ -350,7 +382,15 @@ impl Step {
                 tensor("scale", &[channels]);
                 tensor("shift", &[channels]);
             }
-            Operation::Add | Operation::MaxPool { .. } | Operation::Mean => {}
+            Operation::Clamp => {
+                tensor("least", &[channels]);
+                tensor("most", &[channels]);
+            }
+            Operation::Add
+            | Operation::Multiply
+            | Operation::Sigmoid
+            | Operation::MaxPool { .. }
+            | Operation::Mean => {}
         }
         if self.prelu {
             tensor("slopes", &[channels]);
@@ -437,6 +477,9 @@ mod tests {
         assert!(refused(&|plan| plan.steps[2].of[1] = 7).contains("no step before"));
         assert!(refused(&|plan| plan.steps[2].of[1] = 0).contains("have no sum"));
         assert!(refused(&|plan| plan.steps[3].of = vec![]).contains("takes 0 values"));
+        assert!(refused(&|plan| plan.steps[4].prelu = true).contains("no PReLU can follow"));
+        let product = |plan: &mut Plan| plan.steps[2] = step(Operation::Multiply, &[1, 0]);
+        assert!(refused(&product).contains("have no product"));
         assert!(refused(&|plan| plan.steps.truncate(5)).contains("a map of 8x28x28"));
         assert!(refused(&|plan| plan.steps.clear()).contains("a map of 3x112x112"));
         for (kernel, stride, padding) in [(0, 1, 0), (3, 0, 0), (3, 1, 3), (113, 1, 0), (usize::MAX, 1, 0)] {

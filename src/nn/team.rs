@@ -17,6 +17,8 @@ type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
 pub(crate) struct Team {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
+    /// The process that has the helpers: one that is forked from it has them not.
+    process: u32,
 }
 
 struct Shared {
@@ -62,7 +64,12 @@ impl Team {
                 thread::Builder::new().name(format!("team-{number}")).spawn(move || shared.help(number)).ok()
             })
             .collect();
-        Self { shared, helpers }
+        Self { shared, helpers, process: std::process::id() }
+    }
+
+    /// Whether the helpers were left behind in another process. Their memory is here, but nobody works.
+    fn is_forked(&self) -> bool {
+        self.process != std::process::id()
     }
 
     /// Threads, the calling one included.
@@ -73,7 +80,7 @@ impl Team {
     /// Calls `job(thread, item)` once for every item, on any thread of the team in any order,
     /// and returns when all are done. Calls with the same `thread` never overlap.
     pub(crate) fn run(&mut self, items: usize, job: &Job<'_>) {
-        if self.helpers.is_empty() || items < 2 {
+        if self.helpers.is_empty() || items < 2 || self.is_forked() {
             (0..items).for_each(|item| job(0, item));
             return;
         }
@@ -224,6 +231,11 @@ impl Default for Team {
 
 impl Drop for Team {
     fn drop(&mut self) {
+        if self.is_forked() {
+            // Nobody is there to be waited for.
+            self.helpers.drain(..).for_each(std::mem::forget);
+            return;
+        }
         self.shared.stop.store(true, Ordering::Relaxed);
         for helper in self.helpers.drain(..) {
             helper.thread().unpark();

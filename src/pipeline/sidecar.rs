@@ -1,4 +1,4 @@
-//! The names of a photo's people in its XMP sidecar.
+//! The names of a photo's people in its XMP sidecar, or in the photo itself.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,13 @@ use crate::file;
 use crate::media::{self, StillMetadata};
 use crate::xmp::{self, Area, NewRegion, XmpError};
 
-/// Writes the faces that get a name into the sidecar of a photo. Subscribe it to a
+/// Writes the faces that get a name into the sidecar of a photo, or into the photo. Subscribe it to a
 /// [`LabelJob`](super::LabelJob) of that photo.
 #[derive(Debug)]
 pub struct Sidecar {
     path: PathBuf,
+    /// What the photo was at the beginning, if the names go into it.
+    photo: Option<Vec<u8>>,
     /// What the sidecar, or else the photo, holds.
     text: Option<String>,
     metadata: StillMetadata,
@@ -27,8 +29,7 @@ impl Sidecar {
     /// # Errors
     /// When the photo or what is there cannot be read, or the sidecar could not be written.
     pub fn of(photo: &Path, path: Option<&Path>) -> Result<Self, LabelError> {
-        let read = |source| XmpError::Read { path: photo.to_owned(), source };
-        let metadata = match StillMetadata::of_bytes(&std::fs::read(photo).map_err(read)?) {
+        let metadata = match StillMetadata::of_bytes(&bytes_of(photo)?) {
             Some(metadata) => metadata,
             // Of other formats the picture as shown is all there is.
             None => {
@@ -48,7 +49,31 @@ impl Sidecar {
             xmp::read(text).map_err(|error| error.in_file(there.as_deref().unwrap_or(photo)))?;
         }
         file::check(&path).map_err(|source| XmpError::Write { path: path.clone(), source })?;
-        Ok(Self { path, text, metadata, faces: Vec::new() })
+        Ok(Self { path, photo: None, text, metadata, faces: Vec::new() })
+    }
+
+    /// The packet inside a JPEG file. The file is replaced when the new one is complete.
+    ///
+    /// # Errors
+    /// When the photo cannot be read or written, is no JPEG file, has a packet that cannot be changed, or has a sidecar
+    /// with regions, which would count before those inside.
+    pub fn inside(photo: &Path) -> Result<Self, LabelError> {
+        let in_photo = |error: XmpError| error.in_file(photo);
+        let bytes = bytes_of(photo)?;
+        let metadata = StillMetadata::of_bytes(&bytes).ok_or_else(|| in_photo(XmpError::NotJpeg))?;
+        let text = xmp::embedded(&metadata);
+        if let Some(text) = &text {
+            xmp::read(text).map_err(in_photo)?;
+        }
+        if let Some(sidecar) = xmp::sidecar(photo) {
+            let text = xmp::read_sidecar(&sidecar)?;
+            if !xmp::read(&text).map_err(|error| error.in_file(&sidecar))?.faces.is_empty() {
+                return Err(in_photo(XmpError::Shadowed(sidecar)).into());
+            }
+        }
+        xmp::embed(&bytes, text.as_deref().unwrap_or_default()).map_err(in_photo)?;
+        file::check(photo).map_err(|source| XmpError::Write { path: photo.to_owned(), source })?;
+        Ok(Self { path: photo.to_owned(), photo: Some(bytes), text, metadata, faces: Vec::new() })
     }
 
     /// The file that is written.
@@ -79,8 +104,19 @@ impl Subscriber for Sidecar {
         let StillMetadata { stored, orientation, .. } = self.metadata;
         let text = xmp::write(self.text.as_deref(), &self.faces, stored, orientation)
             .map_err(|error| error.in_file(&self.path))?;
-        file::write(&self.path, text.as_bytes())
+        let content = match &self.photo {
+            None => text.into_bytes(),
+            Some(before) if *before != bytes_of(&self.path)? => {
+                return Err(XmpError::Changed.in_file(&self.path).into());
+            }
+            Some(before) => xmp::embed(before, &text).map_err(|error| error.in_file(&self.path))?,
+        };
+        file::write(&self.path, &content)
             .map_err(|source| XmpError::Write { path: self.path.clone(), source })?;
         Ok(())
     }
+}
+
+fn bytes_of(photo: &Path) -> Result<Vec<u8>, XmpError> {
+    std::fs::read(photo).map_err(|source| XmpError::Read { path: photo.to_owned(), source })
 }

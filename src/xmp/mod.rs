@@ -1,5 +1,5 @@
-//! Named faces in photos, as photo software stores them in XMP: read from and written to sidecars, and read from the
-//! packets inside JPEG, PNG, TIFF, WebP and GIF files.
+//! Named faces in photos, as photo software stores them in XMP: read from and written to sidecars and JPEG files, and
+//! read from the packets inside PNG, TIFF, WebP, GIF, HEIC and AVIF files.
 //!
 //! Two schemes are in use, and both are read and written:
 //!
@@ -11,12 +11,17 @@
 //!
 //! Both refer to the pixels as they are stored, before the EXIF orientation is applied. Some programs write them as the
 //! picture is shown; [`Regions::frames`] says what the dimensions allow.
+//!
+//! Picasa keeps its names in a list beside the photos, `.picasa.ini`, which is read too.
 
 mod area;
+mod jpeg;
+mod picasa;
 mod read;
 mod write;
 
 pub use area::{Area, Frame};
+pub use jpeg::embed;
 pub use read::read;
 pub use write::{NewRegion, write};
 
@@ -42,6 +47,8 @@ pub enum Scheme {
     Mwg,
     /// Microsoft's people tags.
     Microsoft,
+    /// Picasa's list.
+    Picasa,
 }
 
 /// A face in a photo, as stored.
@@ -105,6 +112,21 @@ pub enum XmpError {
         /// Width and height of the photo as stored, in pixels.
         stored: [u32; 2],
     },
+    /// The file is no JPEG, or a damaged one.
+    #[error("names are written into JPEG files, and this is none or a damaged one")]
+    NotJpeg,
+    /// The packet is too large for a JPEG file.
+    #[error("the packet has {0} bytes, and a JPEG file holds {most}", most = jpeg::MOST_BYTES)]
+    TooLarge(usize),
+    /// The packet in a JPEG file has parts that would not go with it any more.
+    #[error("its packet {0}, and is not changed")]
+    Fixed(&'static str),
+    /// What is written into the photo would not be read.
+    #[error("the regions in its sidecar {} count before those inside: write into that", .0.display())]
+    Shadowed(PathBuf),
+    /// Somebody else has written the photo in the meantime.
+    #[error("it was changed while its faces were looked at: try again")]
+    Changed,
     /// Any of the above, in a named file.
     #[error("{}: {source}", .path.display())]
     In {
@@ -159,10 +181,11 @@ pub fn embedded(metadata: &media::StillMetadata) -> Option<String> {
         .filter(|text| !text.is_empty())
 }
 
-/// The faces of a photo: those of its sidecar if it has any there, otherwise those of the packet inside.
+/// The faces of a photo: those of its sidecar if it has any there, otherwise those of the packet inside, otherwise
+/// those of Picasa's list in its folder.
 ///
 /// # Errors
-/// When one of the two cannot be read.
+/// When one of them cannot be read.
 pub fn regions_of(photo: &Path, metadata: Option<&media::StillMetadata>) -> Result<Regions, XmpError> {
     if let Some(path) = sidecar(photo) {
         let text = read_sidecar(&path)?;
@@ -171,8 +194,11 @@ pub fn regions_of(photo: &Path, metadata: Option<&media::StillMetadata>) -> Resu
             return Ok(regions);
         }
     }
-    match metadata.and_then(embedded) {
-        Some(text) => read(&text).map_err(|error| error.in_file(photo)),
-        None => Ok(Regions::default()),
+    if let Some(text) = metadata.and_then(embedded) {
+        let regions = read(&text).map_err(|error| error.in_file(photo))?;
+        if !regions.faces.is_empty() {
+            return Ok(regions);
+        }
     }
+    picasa::beside(photo)
 }

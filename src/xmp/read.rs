@@ -33,16 +33,8 @@ pub fn read(text: &str) -> Result<Regions, XmpError> {
     Ok(regions)
 }
 
-/// The face that an item of a list stands for.
-pub(super) fn region(item: Node<'_, '_>, scheme: Scheme) -> Option<Region> {
-    match scheme {
-        Scheme::Mwg => mwg(item, None),
-        Scheme::Microsoft => microsoft(item),
-    }
-}
-
 /// A region of the Metadata Working Group, if it is a face.
-fn mwg(item: Node<'_, '_>, applied_to: Option<[f64; 2]>) -> Option<Region> {
+pub(super) fn mwg(item: Node<'_, '_>, applied_to: Option<[f64; 2]>) -> Option<Region> {
     if field(item, MWG, "Type").is_some_and(|kind| !kind.eq_ignore_ascii_case("face")) {
         return None;
     }
@@ -69,7 +61,7 @@ fn mwg(item: Node<'_, '_>, applied_to: Option<[f64; 2]>) -> Option<Region> {
 }
 
 /// A region of Microsoft's.
-fn microsoft(item: Node<'_, '_>) -> Option<Region> {
+pub(super) fn microsoft(item: Node<'_, '_>) -> Option<Region> {
     let numbers: Option<Vec<f64>> = field(item, MPREG, "Rectangle")?.split(',').map(number).collect();
     let [left, top, width, height] = <[f64; 4]>::try_from(numbers?).ok()?;
     let area = Area::between([left, top], [left + width, top + height]);

@@ -6,7 +6,7 @@ use std::ops::Range;
 use roxmltree::{Document, Node};
 
 use super::read::{self, child, items};
-use super::{AREA, Area, DIMENSIONS, Frame, MP, MPREG, MPRI, MWG, OWN, RDF, Region, Scheme, XmpError};
+use super::{AREA, Area, DIMENSIONS, Frame, MP, MPREG, MPRI, MWG, OWN, RDF, Region, XmpError};
 
 /// Least intersection over union of two areas that are one face.
 const SAME_FACE: f64 = 0.3;
@@ -66,8 +66,8 @@ pub fn write(
     let new: Vec<NewRegion> = regions.iter().map(shown).filter(is_new).collect();
     let size =
         if matches!(frame, Frame::Upright) && orientation >= 5 { [stored[1], stored[0]] } else { stored };
-    for scheme in [Scheme::Mwg, Scheme::Microsoft] {
-        text = Edit::of(&text, scheme, &new, size)?;
+    for form in [&MWG_FORM, &MICROSOFT_FORM] {
+        text = Edit::of(&text, form, &new, size)?;
     }
     Ok(text)
 }
@@ -78,43 +78,49 @@ struct Edit {
     changes: Vec<(Range<usize>, String)>,
 }
 
-/// What one scheme calls its parts.
-struct Names {
+/// What one scheme calls its parts, and how they are written and read.
+struct Form {
     /// The property with everything in it.
     root: (&'static str, &'static str),
     /// The list inside.
     list: (&'static str, &'static str),
     prefixes: &'static [(&'static str, &'static str)],
+    read: fn(Node<'_, '_>) -> Option<Region>,
+    item: fn(&NewRegion, &str) -> String,
+    /// The whole property, with declarations, around a list.
+    property: fn(&str, &str, [u32; 2]) -> String,
 }
 
-const MWG_NAMES: Names = Names {
+const MWG_FORM: Form = Form {
     root: (MWG, "Regions"),
     list: (MWG, "RegionList"),
     prefixes: &[("rdf", RDF), ("mwg-rs", MWG), ("stArea", AREA), ("stDim", DIMENSIONS), ("sphereface", OWN)],
+    read: |item| read::mwg(item, None),
+    item: mwg_item,
+    property: mwg_property,
 };
 
-const MICROSOFT_NAMES: Names = Names {
+const MICROSOFT_FORM: Form = Form {
     root: (MP, "RegionInfo"),
     list: (MPRI, "Regions"),
     prefixes: &[("rdf", RDF), ("MP", MP), ("MPRI", MPRI), ("MPReg", MPREG), ("sphereface", OWN)],
+    read: read::microsoft,
+    item: microsoft_item,
+    property: microsoft_property,
 };
 
 impl Edit {
-    fn of(text: &str, scheme: Scheme, new: &[NewRegion], size: [u32; 2]) -> Result<String, XmpError> {
-        let names = match scheme {
-            Scheme::Mwg => MWG_NAMES,
-            Scheme::Microsoft => MICROSOFT_NAMES,
-        };
+    fn of(text: &str, form: &Form, new: &[NewRegion], size: [u32; 2]) -> Result<String, XmpError> {
         let document = Document::parse(text)?;
         let Some(rdf) = document.descendants().find(|node| node.has_tag_name((RDF, "RDF"))) else {
             return Err(XmpError::NoRdf);
         };
-        let root = document.descendants().find(|node| node.has_tag_name(names.root));
-        let list = root.and_then(|root| child(root, names.list.0, names.list.1));
+        let root = document.descendants().find(|node| node.has_tag_name(form.root));
+        let list = root.and_then(|root| child(root, form.list.0, form.list.1));
         let bag = list.and_then(|list| list.first_element_child());
         let mut edit = Self::default();
         for item in list.into_iter().flat_map(items) {
-            let is_over = read::region(item, scheme).is_some_and(|old| {
+            let is_over = (form.read)(item).is_some_and(|old| {
                 let covered = || new.iter().any(|one| one.area.iou(&old.area) >= SAME_FACE);
                 old.ours || (old.name.is_none() && covered())
             });
@@ -124,24 +130,20 @@ impl Edit {
         }
         if !new.is_empty() {
             let at = bag.or(list).or(root).unwrap_or(rdf);
-            let declared = declarations(at, names.prefixes);
-            let item = |one: &NewRegion, declared: &str| match scheme {
-                Scheme::Mwg => mwg_item(one, declared),
-                Scheme::Microsoft => microsoft_item(one, declared),
-            };
+            let declared = declarations(at, form.prefixes);
             let bag_of = |declared: &str| {
-                let items: String = new.iter().map(|one| item(one, "")).collect();
+                let items: String = new.iter().map(|one| (form.item)(one, "")).collect();
                 format!("<rdf:Bag{declared}>{items}</rdf:Bag>")
             };
             match (bag, list, root) {
                 (Some(bag), ..) => {
-                    let items: String = new.iter().map(|one| item(one, &declared)).collect();
+                    let items: String = new.iter().map(|one| (form.item)(one, &declared)).collect();
                     edit.append(text, bag, &items);
                 }
                 (None, Some(list), _) => edit.append(text, list, &bag_of(&declared)),
                 (None, None, Some(root)) => {
                     // It holds nothing that is a region: it becomes a whole one.
-                    edit.changes.push((root.range(), property(scheme, &declared, &bag_of(""), size)));
+                    edit.changes.push((root.range(), (form.property)(&declared, &bag_of(""), size)));
                 }
                 (None, None, None) => {
                     let about = rdf
@@ -149,7 +151,7 @@ impl Edit {
                         .find_map(|node| node.attribute((RDF, "about")))
                         .map(escaped)
                         .unwrap_or_default();
-                    let property = property(scheme, "", &bag_of(""), size);
+                    let property = (form.property)("", &bag_of(""), size);
                     edit.append(
                         text,
                         rdf,
@@ -206,18 +208,18 @@ fn declarations(node: Node<'_, '_>, prefixes: &[(&str, &str)]) -> String {
     text
 }
 
-/// The whole property of a scheme.
-fn property(scheme: Scheme, declared: &str, bag: &str, [width, height]: [u32; 2]) -> String {
-    match scheme {
-        Scheme::Mwg => format!(
-            "<mwg-rs:Regions{declared} rdf:parseType=\"Resource\">\
-             <mwg-rs:AppliedToDimensions stDim:w=\"{width}\" stDim:h=\"{height}\" stDim:unit=\"pixel\"/>\
-             <mwg-rs:RegionList>{bag}</mwg-rs:RegionList></mwg-rs:Regions>"
-        ),
-        Scheme::Microsoft => format!(
-            "<MP:RegionInfo{declared} rdf:parseType=\"Resource\"><MPRI:Regions>{bag}</MPRI:Regions></MP:RegionInfo>"
-        ),
-    }
+fn mwg_property(declared: &str, bag: &str, [width, height]: [u32; 2]) -> String {
+    format!(
+        "<mwg-rs:Regions{declared} rdf:parseType=\"Resource\">\
+         <mwg-rs:AppliedToDimensions stDim:w=\"{width}\" stDim:h=\"{height}\" stDim:unit=\"pixel\"/>\
+         <mwg-rs:RegionList>{bag}</mwg-rs:RegionList></mwg-rs:Regions>"
+    )
+}
+
+fn microsoft_property(declared: &str, bag: &str, _: [u32; 2]) -> String {
+    format!(
+        "<MP:RegionInfo{declared} rdf:parseType=\"Resource\"><MPRI:Regions>{bag}</MPRI:Regions></MP:RegionInfo>"
+    )
 }
 
 fn mwg_item(region: &NewRegion, declared: &str) -> String {
@@ -261,6 +263,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Scheme;
     use super::*;
 
     fn region(name: &str, left: f64) -> NewRegion {

@@ -49,7 +49,22 @@ for name in Ada Boris Chloé; do
     grep -q "$name" "$root/tmp/who.csv" || die "$name was not named"
 done
 
+say "running the plugin"
+inside apt-get -qq -y install gstreamer1.0-tools >"$root.log" 2>&1 || die "gstreamer1.0-tools cannot be installed"
+inside gst-inspect-1.0 sphereface >"$root.log" 2>&1 || { cat "$root.log" >&2; die "GStreamer does not find the plugin"; }
+for text in "Face recognition" "gallery  " "threshold  " "redact  "; do
+    grep -q "$text" "$root.log" || die "gst-inspect-1.0 does not tell of '$text'"
+done
+inside gst-launch-1.0 -m filesrc location=/tmp/samples/sample.mp4 ! decodebin ! videoconvert \
+    ! sphereface gallery=/tmp/gallery ! fakesink sync=false >"$root.log" 2>&1 ||
+    { tail -20 "$root.log" >&2; die "the pipeline does not run"; }
+for name in Ada Boris Chloé; do
+    # gst-launch writes what is not ASCII in octal, which is enough to find by its beginning.
+    grep -q "sphereface-event, event=(string)appeared, name=(string)\"*${name%é}" "$root.log" || die "the plugin did not name $name"
+done
+
 say "removing it"
 inside apt-get -qq -y purge sphereface >"$root.log" 2>&1 || die "the package cannot be removed"
-[ ! -e "$root/usr/bin/sphereface" ] && [ ! -e "$root/usr/share/doc/sphereface" ] || die "something was left behind"
+[ ! -e "$root/usr/bin/sphereface" ] && [ ! -e "$root/usr/share/doc/sphereface" ] &&
+    [ -z "$(find "$root/usr/lib" -name 'libgstsphereface*')" ] || die "something was left behind"
 say "everything went well"

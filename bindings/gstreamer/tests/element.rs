@@ -255,6 +255,162 @@ fn it_adds_no_latency_and_asks_for_no_memory_of_its_own() {
     let mut query = gst::query::Allocation::new(Some(&caps), true);
     assert!(harness.element().unwrap().static_pad("sink").unwrap().query(&mut query));
     assert_eq!(query.allocation_pools().len(), 0);
+    assert!(query.find_allocation_meta::<gst_video::VideoMeta>().is_some(), "rows may lie apart");
+    assert!(harness.element().unwrap().static_pad("src").unwrap().query(&mut gst::query::Latency::new()));
+}
+
+#[test]
+fn rows_that_lie_apart_are_read_and_drawn_on_where_they_are() {
+    let frame = &WORLD.frames[0].picture;
+    let rows = [(SIZE.0, 1024), (SIZE.0 / 2, 576), (SIZE.0 / 2, 576)];
+    let (mut bytes, mut offsets) = (Vec::new(), Vec::new());
+    for (plane, (width, stride)) in frame.planes().iter().zip(rows) {
+        offsets.push(bytes.len());
+        for row in plane.chunks_exact(width) {
+            bytes.extend_from_slice(row);
+            bytes.resize(bytes.len() + stride - width, 7);
+        }
+    }
+    let mut given = gst::Buffer::from_slice(bytes);
+    let (flags, strides) = (gst_video::VideoFrameFlags::empty(), rows.map(|(_, stride)| stride as i32));
+    let (format, [width, height]) = (gst_video::VideoFormat::I420, [SIZE.0 as u32, SIZE.1 as u32]);
+    gst_video::VideoMeta::add_full(given.make_mut(), flags, format, width, height, &offsets, &strides)
+        .unwrap();
+    let whole = harness("").push_and_pull(buffer(0)).unwrap();
+    let out = harness("").push_and_pull(given).unwrap();
+    assert_eq!(metas(&out), metas(&whole));
+    let (out, whole) = (out.map_readable().unwrap(), whole.map_readable().unwrap());
+    let mut expected = whole.as_slice();
+    for (offset, (width, stride)) in offsets.iter().zip(rows) {
+        for row in out[*offset..].chunks(stride).take(if width == SIZE.0 { SIZE.1 } else { SIZE.1 / 2 }) {
+            let (now, rest) = expected.split_at(width);
+            assert!(row[..width] == *now && row[width..].iter().all(|&x| x == 7));
+            expected = rest;
+        }
+    }
+}
+
+/// What a source sends after a flush.
+fn flush(harness: &mut gst_check::Harness) {
+    assert!(harness.push_event(gst::event::FlushStart::new()));
+    assert!(harness.push_event(gst::event::FlushStop::new(true)));
+    assert!(harness.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())));
+}
+
+#[test]
+fn after_the_end_of_a_stream_and_a_flush_another_one_is_named() {
+    let mut harness = harness("draw=false");
+    let bus = watch(&harness);
+    let (expected, _) = &*OF_STREAM;
+    for _ in 0..2 {
+        let found: Vec<_> =
+            (0..9).map(|at| only_names(&harness.push_and_pull(buffer(at)).unwrap())).collect();
+        assert_eq!(found, expected[..9]);
+        assert!(harness.push_event(gst::event::Eos::new()));
+        let told = events(&bus);
+        let of = |kind: &str| {
+            let mut names: Vec<_> = told.iter().filter_map(|event| event.strip_prefix(kind)).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(of("appeared "), of("left "), "who has come has left at the end");
+        assert_eq!(harness.push(buffer(9)), Err(gst::FlowError::Eos));
+        flush(&mut harness);
+    }
+}
+
+#[test]
+fn another_format_in_the_middle_names_the_same_people() {
+    let mut harness = harness("draw=false");
+    let (expected, _) = &*OF_STREAM;
+    for index in 0..12 {
+        let [y, u, v] = WORLD.frames[index].picture.planes();
+        let bytes: Vec<u8> = match index / 4 {
+            1 => [y.to_vec(), u.iter().zip(v).flat_map(|(u, v)| [*u, *v]).collect()].concat(),
+            _ => [y, u, v].concat(),
+        };
+        if index % 4 == 0 {
+            harness.set_src_caps_str(&caps(["I420", "NV12", "I420"][index / 4], SIZE));
+        }
+        let mut given = gst::Buffer::from_slice(bytes);
+        given.make_mut().set_pts(gst::ClockTime::from_nseconds(WORLD.frames[index].pts_ns));
+        let found = only_names(&harness.push_and_pull(given).unwrap());
+        // Faces are looked for anew, so that those that are hard to find may be found or lost.
+        let known =
+            |names: &[String]| names.iter().filter(|name| ["Ada", "Boris"].contains(&name.as_str())).count();
+        assert!(
+            found.len().abs_diff(expected[index].len()) <= 1,
+            "{index}: {found:?}, {:?}",
+            expected[index]
+        );
+        assert!(
+            known(&found) > 0 || known(&expected[index]) == 0,
+            "{index}: {found:?}, {:?}",
+            expected[index]
+        );
+    }
+    // A segment that goes on without a flush, times that go back, and none at all.
+    assert!(harness.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())));
+    for time in [Some(5), Some(4), None, None, Some(100)] {
+        let mut given = buffer(0);
+        given.make_mut().set_pts(time.map(gst::ClockTime::from_seconds));
+        let out = harness.push_and_pull(given).unwrap();
+        assert_eq!(only_names(&out).len(), expected[0].len(), "at {time:?}");
+    }
+}
+
+/// A pipeline over the sample, and the names that its buffers have.
+fn playing() -> (gst::Pipeline, Arc<Mutex<Vec<Vec<String>>>>) {
+    let description = format!(
+        "filesrc location={} ! decodebin ! videoconvert ! sphereface gallery={} ! fakesink name=sink sync=false",
+        sample("sample.mp4").display(),
+        WORLD.gallery.display()
+    );
+    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let found: Arc<Mutex<Vec<Vec<String>>>> = Arc::default();
+    let told = Arc::clone(&found);
+    let sink = pipeline.by_name("sink").unwrap();
+    sink.static_pad("sink").unwrap().add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(buffer) = info.buffer() {
+            told.lock().unwrap().push(only_names(buffer));
+        }
+        gst::PadProbeReturn::Ok
+    });
+    (pipeline, found)
+}
+
+/// Waits for one of two messages, for at most so many seconds; an error fails the test.
+fn wait(pipeline: &gst::Pipeline, wanted: gst::MessageType, seconds: u64) {
+    let kinds = [wanted, gst::MessageType::Error];
+    let message = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(seconds), &kinds);
+    match message.expect("a message in time").view() {
+        gst::MessageView::Error(error) => panic!("{error:?}"),
+        _ => {}
+    }
+}
+
+#[test]
+fn seeks_while_it_plays_and_a_second_start_are_survived() {
+    let (expected, _) = &*OF_STREAM;
+    let (pipeline, found) = playing();
+    pipeline.set_state(gst::State::Paused).unwrap();
+    wait(&pipeline, gst::MessageType::AsyncDone, 60);
+    pipeline.set_state(gst::State::Playing).unwrap();
+    for at in [900, 0, 400, 1200, 100] {
+        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::KEY_UNIT;
+        pipeline.seek_simple(flags, gst::ClockTime::from_mseconds(at)).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(30));
+    }
+    wait(&pipeline, gst::MessageType::Eos, 120);
+    let last = found.lock().unwrap().last().cloned().unwrap();
+    assert!(!last.is_empty() || expected.last().unwrap().is_empty());
+    // From the beginning after a stop: as the first time.
+    pipeline.set_state(gst::State::Ready).unwrap();
+    found.lock().unwrap().clear();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    wait(&pipeline, gst::MessageType::Eos, 120);
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(&*found.lock().unwrap(), expected);
 }
 
 #[test]
@@ -301,21 +457,7 @@ fn what_makes_no_sense_is_an_error_that_says_why() {
 #[test]
 fn a_decoded_file_has_the_names_that_a_live_stream_gives_frame_by_frame() {
     let (expected, expected_events) = &*OF_STREAM;
-    let description = format!(
-        "filesrc location={} ! decodebin ! videoconvert ! sphereface gallery={} ! fakesink name=sink sync=false signal-handoffs=true",
-        sample("sample.mp4").display(),
-        WORLD.gallery.display()
-    );
-    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
-    let found: Arc<Mutex<Vec<Vec<String>>>> = Arc::default();
-    let told = Arc::clone(&found);
-    let sink = pipeline.by_name("sink").unwrap();
-    sink.static_pad("sink").unwrap().add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        if let Some(buffer) = info.buffer() {
-            told.lock().unwrap().push(only_names(buffer));
-        }
-        gst::PadProbeReturn::Ok
-    });
+    let (pipeline, found) = playing();
     pipeline.set_state(gst::State::Playing).unwrap();
     let bus = pipeline.bus().unwrap();
     let mut told_events = Vec::new();

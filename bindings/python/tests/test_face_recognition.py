@@ -73,6 +73,45 @@ def test_a_script_that_asks_the_nearest_neighbour(pictures):
     assert run("neighbours.py", pictures) == ["Ada Ada", "Boris Boris", "Chloé unknown"]
 
 
+def test_a_script_that_watches_a_webcam(pictures):
+    pytest.importorskip("PIL")
+    lines = run("webcam.py", pictures)
+    # Every other frame is looked at; the names of the one before are shown in between.
+    assert len(lines) == 8 and lines[::2] == lines[1::2]
+    assert sum("Ada" in line for line in lines) >= 6, lines
+
+
+def test_a_script_that_keeps_encodings_in_a_file_and_counts_votes(pictures):
+    assert run("votes.py", pictures) == ["Ada ('Ada', 2)", "Boris ('Boris', 2)", "Chloé nobody"]
+
+
+def test_a_script_that_looks_at_eyes(pictures):
+    assert run("eyes.py", pictures) == [f"{name} True True True" for name in ("Ada", "Boris", "Chloé")]
+
+
+def test_a_script_that_forks_processes(pictures):
+    assert run("pool.py", pictures) == [
+        "Ada [[True, False]]",
+        "Boris [[False, True]]",
+        "Chloé [[False, False]]",
+    ]
+
+
+def test_a_script_of_facenet_pytorch_that_tracks(pictures):
+    pytest.importorskip("PIL")
+    *frames, together, sizes = run("tracking.py", pictures)
+    assert frames == [f"{number} True (3, 160, 160) (160, 160)" for number in range(4)]
+    assert (together, sizes) == ("4 True", "(640, 360) 4 (5, 2)")
+
+
+def test_a_script_of_facenet_pytorch_that_aligns_a_folder(pictures):
+    pytest.importorskip("PIL")
+    *told, names, files, same = run("folder.py", pictures)
+    assert len(told) == 3 and all(line.startswith("Face detected with probability: 0.99") for line in told), told
+    assert names == "['Ada', 'Boris', 'Chloé'] (3, 3, 160, 160) True"
+    assert (files, same) == ("3 [(160, 160), (160, 160), (160, 160)]", "True")
+
+
 def test_a_script_of_facenet_pytorch(pictures):
     pytest.importorskip("PIL")
     assert run("facenet.py", pictures) == [

@@ -10,7 +10,7 @@
 //!   and ESP-DL files.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::caffe::{self, Layer};
 use super::foreign::{self, PictureOptions};
@@ -89,7 +89,7 @@ pub fn import_as(sources: &[PathBuf], pictures: &PictureOptions) -> Result<Weigh
         let origin = path.display().to_string();
         let bytes =
             std::fs::read(path).map_err(|source| WeightsError::Read { path: origin.clone(), source })?;
-        let part = import_bytes(&bytes, pictures).map_err(|error| error.in_file(&origin))?;
+        let part = import_bytes(&bytes, path.parent(), pictures).map_err(|error| error.in_file(&origin))?;
         for (name, tensor) in part.tensors {
             if weights.tensors.insert(name.clone(), tensor).is_some() {
                 let twice =
@@ -109,7 +109,12 @@ pub fn import_as(sources: &[PathBuf], pictures: &PictureOptions) -> Result<Weigh
     Ok(weights)
 }
 
-fn import_bytes(bytes: &[u8], pictures: &PictureOptions) -> Result<Weights, WeightsError> {
+/// Reads a file of any format; `folder` is where it lies.
+fn import_bytes(
+    bytes: &[u8],
+    folder: Option<&Path>,
+    pictures: &PictureOptions,
+) -> Result<Weights, WeightsError> {
     if is_safetensors(bytes) {
         let weights = Stored::new(bytes)?.weights()?;
         return match weights.metadata.get("format") {
@@ -127,7 +132,7 @@ fn import_bytes(bytes: &[u8], pictures: &PictureOptions) -> Result<Weights, Weig
         return foreign::translate(&foreign::espdl::read(bytes)?, pictures);
     }
     if foreign::onnx::is_model(bytes) {
-        return foreign::translate(&foreign::onnx::read(bytes)?, pictures);
+        return foreign::translate(&foreign::onnx::read(bytes, folder)?, pictures);
     }
     Err(WeightsError::Unsupported(
         "this is no Caffe model, ONNX model, ESP-DL file, PyTorch checkpoint or safetensors file, or a damaged one: fetch it again"
@@ -548,7 +553,7 @@ mod tests {
     #[test]
     fn files_of_any_bytes_are_survived() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/weights");
-        let import = |bytes: &[u8]| import_bytes(bytes, &PictureOptions::default());
+        let import = |bytes: &[u8]| import_bytes(bytes, None, &PictureOptions::default());
         let read = |bytes: &[u8]| drop(import(bytes));
         for (name, count) in [
             ("new.caffemodel", 200),

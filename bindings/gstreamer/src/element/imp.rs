@@ -143,6 +143,19 @@ impl BaseTransformImpl for SphereFace {
         self.parent_sink_event(event)
     }
 
+    fn propose_allocation(
+        &self,
+        decide_query: Option<&gst::query::Allocation>,
+        query: &mut gst::query::Allocation,
+    ) -> Result<(), gst::LoggableError> {
+        self.parent_propose_allocation(decide_query, query)?;
+        // Planes and rows are read from where the buffer says they are: a decoder need not copy them together first.
+        if query.find_allocation_meta::<gst_video::VideoMeta>().is_none() {
+            query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        }
+        Ok(())
+    }
+
     fn transform_ip(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
         let settings = lock(&self.settings).clone();
         let segment = self.obj().segment();

@@ -11,6 +11,7 @@ the same and what differs.
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -30,10 +31,14 @@ _LEAST_PX = 12
 
 def __getattr__(name: str) -> Any:
     if name in _OTHERS:
-        raise ImportError(
-            f"{name} is not part of this door, which is for detection: sphereface.Engine.embed() makes embeddings, "
-            "or take it from facenet_pytorch itself"
-        )
+        # What is not about detection comes from the other package, where that is installed.
+        try:
+            return getattr(importlib.import_module("facenet_pytorch"), name)
+        except ImportError:
+            raise ImportError(
+                f"{name} is not part of this door, which is for detection: sphereface.Engine.embed() makes "
+                "embeddings, or install facenet-pytorch, from which it is then taken"
+            ) from None
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -98,6 +103,18 @@ class MTCNN:
         self.device = device
         return self
 
+    def cpu(self) -> MTCNN:
+        """Goes to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: int | None = None) -> MTCNN:
+        """Goes to a GPU, the first one if nothing is said."""
+        return self.to(f"cuda:{device or 0}")
+
+    def train(self, mode: bool = True) -> MTCNN:
+        """Is never in training."""
+        return self
+
     def eval(self) -> MTCNN:
         """Is never in training."""
         return self
@@ -159,8 +176,14 @@ class MTCNN:
                 chosen.append((None, [None], None))
             else:
                 chosen.append((boxes[[at]], probs[[at]], points[[at]]))
-        columns = [_column([one[at] for one in chosen]) for at in range(3)]
-        return tuple(columns) if batch else tuple(column[0] for column in columns)  # type: ignore[return-value]
+        if not batch:
+            # Of a single picture it is a single probability.
+            box, prob, point = chosen[0]
+            return box, prob[0], point
+        columns = [[one[at] for one in chosen] for at in range(3)]
+        missing = any(box is None for box in columns[0])
+        boxes, probs, points = (_column(column) if missing else np.array(column) for column in columns)
+        return boxes, probs, points
 
     def extract(self, img: Any, batch_boxes: Any, save_path: Any) -> Any:
         """Cuts the boxes out of the pictures that they were found in."""
@@ -202,9 +225,8 @@ def _picture(img: Any) -> NDArray[np.uint8]:
 
 def _size(img: Any) -> tuple[int, int]:
     """Width and height."""
-    if isinstance(getattr(img, "size", None), tuple):
-        return img.size
-    height, width = img.shape[:2]
+    size = getattr(img, "size", None)
+    width, height = size if isinstance(size, tuple) else img.shape[1::-1]
     return int(width), int(height)
 
 
@@ -273,10 +295,12 @@ def _resized(img: Any, box: tuple[int, int, int, int], side: int) -> NDArray[np.
     left, top, right, bottom = box
     if hasattr(img, "crop"):
         # Bilinear, as PIL has it.
-        return np.asarray(img.convert("RGB").crop(box).resize((side, side), 2), dtype=np.float32)
+        face: NDArray[np.float32] = np.asarray(img.convert("RGB").crop(box).resize((side, side), 2), dtype=np.float32)
+        return face
     pixels = _array(img)[top:bottom, left:right].astype(np.float32)
     rows, columns = _means(pixels.shape[0], side), _means(pixels.shape[1], side)
-    return np.einsum("yh,hwc,xw->yxc", rows, pixels, columns, optimize=True).astype(np.float32)
+    averaged: NDArray[np.float32] = np.einsum("yh,hwc,xw->yxc", rows, pixels, columns, optimize=True).astype(np.float32)
+    return averaged
 
 
 def _means(length: int, side: int) -> NDArray[np.float32]:
@@ -292,10 +316,9 @@ def _means(length: int, side: int) -> NDArray[np.float32]:
 def _torch() -> Any:
     """torch, where it is installed."""
     try:
-        import torch
+        return importlib.import_module("torch")
     except ImportError:
         return None
-    return torch
 
 
 def _tensor(values: NDArray[np.float32]) -> Any:

@@ -8,7 +8,7 @@ from people import person, picture
 mtcnn = MTCNN(image_size=160, margin=20, keep_all=False, device="cpu")
 img = Image.open(person("Ada", 1))
 face, prob = mtcnn(img, save_path=str(picture("ada.png")), return_prob=True)
-print(tuple(face.shape), bool(prob[0] > 0.9), Image.open(picture("ada.png")).size)
+print(tuple(face.shape), bool(prob > 0.9), Image.open(picture("ada.png")).size)
 
 mtcnn = MTCNN(keep_all=True, post_process=False).eval()
 group = Image.open(picture("group.png"))

@@ -1,4 +1,10 @@
-//! The part of ONNX files that describes a network: `ModelProto` of onnx.proto.
+//! The part of ONNX files that describes a network: `ModelProto` of onnx.proto. Its weights may lie in other files in
+//! the same folder, as newer exporters write them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+use std::rc::Rc;
 
 use half::{bf16, f16};
 
@@ -40,28 +46,63 @@ pub(in super::super) fn is_model(bytes: &[u8]) -> bool {
         && fields.any(|field| matches!(field, Field { number: GRAPH, value: Value::Bytes(_) }))
 }
 
-/// The graph of an ONNX model.
+/// Files in the folder of a model that hold weights of it.
+struct Beside<'a> {
+    folder: Option<&'a Path>,
+    read: RefCell<BTreeMap<String, Rc<[u8]>>>,
+}
+
+impl Beside<'_> {
+    /// The content of a file in the folder. A name that leads elsewhere is refused: a model says which files are read.
+    fn file(&self, name: &str, tensor: &str) -> Result<Rc<[u8]>, WeightsError> {
+        if let Some(bytes) = self.read.borrow().get(name) {
+            return Ok(Rc::clone(bytes));
+        }
+        let inside = !name.is_empty()
+            && Path::new(name)
+                .components()
+                .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        let Some(folder) = self.folder.filter(|_| inside) else {
+            return Err(WeightsError::Unsupported(format!(
+                "tensor {tensor} lies in '{name}', and only files in the folder of the network are read"
+            )));
+        };
+        let bytes: Rc<[u8]> = match std::fs::read(folder.join(name)) {
+            Ok(bytes) => bytes.into(),
+            Err(error) => {
+                return Err(WeightsError::Unsupported(format!(
+                    "tensor {tensor} lies in the file '{name}' beside the network, which cannot be read ({error}): keep the two together"
+                )));
+            }
+        };
+        self.read.borrow_mut().insert(name.to_owned(), Rc::clone(&bytes));
+        Ok(bytes)
+    }
+}
+
+/// The graph of an ONNX model; `folder` is where it lies, for weights that lie beside it.
 ///
 /// # Errors
 /// When the bytes are no such file, or hold tensors of a kind that weights do not come in.
-pub(in super::super) fn read(bytes: &[u8]) -> Result<Graph, WeightsError> {
+pub(in super::super) fn read(bytes: &[u8], folder: Option<&Path>) -> Result<Graph, WeightsError> {
+    let beside = Beside { folder, read: RefCell::default() };
     for field in fields(bytes) {
         if let Field { number: GRAPH, value: Value::Bytes(bytes) } = field? {
-            return graph(bytes);
+            return graph(bytes, &beside);
         }
     }
     Err(corrupt("it holds no graph"))
 }
 
-fn graph(bytes: &[u8]) -> Result<Graph, WeightsError> {
+fn graph(bytes: &[u8], beside: &Beside<'_>) -> Result<Graph, WeightsError> {
     let mut graph = Graph::default();
     let mut inputs = Vec::new();
     for field in fields(bytes) {
         let Field { number, value: Value::Bytes(bytes) } = field? else { continue };
         match number {
-            1 => graph.nodes.push(node(bytes)?),
+            1 => graph.nodes.push(node(bytes, beside)?),
             5 => {
-                let (name, constant) = tensor(bytes)?;
+                let (name, constant) = tensor(bytes, beside)?;
                 graph.constants.insert(name, constant);
             }
             11 => inputs.push(input(bytes)?),
@@ -86,7 +127,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn node(bytes: &[u8]) -> Result<Node, WeightsError> {
+fn node(bytes: &[u8], beside: &Beside<'_>) -> Result<Node, WeightsError> {
     let mut node = Node::default();
     for field in fields(bytes) {
         let Field { number, value: Value::Bytes(bytes) } = field? else { continue };
@@ -96,7 +137,7 @@ fn node(bytes: &[u8]) -> Result<Node, WeightsError> {
             3 => node.name = text(bytes),
             4 => node.operator = text(bytes),
             5 => {
-                if let Some((name, attribute)) = attribute(bytes)? {
+                if let Some((name, attribute)) = attribute(bytes, beside)? {
                     node.attributes.insert(name, attribute);
                 }
             }
@@ -111,7 +152,7 @@ fn node(bytes: &[u8]) -> Result<Node, WeightsError> {
 }
 
 /// An attribute by its name; `None` for a kind that no operator of an embedding network has.
-fn attribute(bytes: &[u8]) -> Result<Option<(String, Attribute)>, WeightsError> {
+fn attribute(bytes: &[u8], beside: &Beside<'_>) -> Result<Option<(String, Attribute)>, WeightsError> {
     let mut name = String::new();
     let mut found = None;
     let (mut wholes, mut floats) = (Vec::new(), Vec::new());
@@ -124,7 +165,7 @@ fn attribute(bytes: &[u8]) -> Result<Option<(String, Attribute)>, WeightsError> 
             Field { number: 3, value: Value::Number(value) } => found = Some(Attribute::Whole(value as i64)),
             Field { number: 4, value: Value::Bytes(bytes) } => found = Some(Attribute::Text(text(bytes))),
             Field { number: 5, value: Value::Bytes(bytes) } => {
-                found = Some(Attribute::Constant(tensor(bytes)?.1));
+                found = Some(Attribute::Constant(tensor(bytes, beside)?.1));
             }
             Field { number: 7, value } => push_floats(value, &mut floats)?,
             Field { number: 8, value } => push_wholes(value, &mut wholes)?,
@@ -174,9 +215,10 @@ fn numbers<const N: usize, T>(
 }
 
 /// `TensorProto`: its name and its values.
-fn tensor(bytes: &[u8]) -> Result<(String, Constant), WeightsError> {
+fn tensor(bytes: &[u8], beside: &Beside<'_>) -> Result<(String, Constant), WeightsError> {
     let (mut name, mut sizes, mut kind) = (String::new(), Vec::new(), 0);
     let (mut raw, mut floats, mut wholes, mut doubles) = (None, Vec::new(), Vec::new(), Vec::new());
+    let (mut elsewhere, mut places) = (false, Vec::new());
     for field in fields(bytes) {
         match field? {
             Field { number: 1, value } => push_wholes(value, &mut sizes)?,
@@ -188,16 +230,15 @@ fn tensor(bytes: &[u8]) -> Result<(String, Constant), WeightsError> {
             Field { number: 10, value: Value::Bytes(bytes) } => {
                 doubles.extend(numbers(bytes, f64::from_le_bytes)?)
             }
-            Field { number: 14, value: Value::Number(1) } => {
-                return Err(WeightsError::Unsupported(format!(
-                    "tensor {name} lies in another file: save the network as one file (onnx.save does with the option save_as_external_data off)"
-                )));
-            }
+            Field { number: 13, value: Value::Bytes(bytes) } => places.push(entry(bytes)?),
+            Field { number: 14, value: Value::Number(place) } => elsewhere = place == 1,
             _ => {}
         }
     }
     let shape: Option<Vec<usize>> = sizes.iter().map(|&size| usize::try_from(size).ok()).collect();
     let shape = shape.ok_or_else(|| corrupt(format!("tensor {name} has a negative size")))?;
+    let file = if elsewhere { Some(outside(&name, &places, beside)?) } else { None };
+    let raw = file.as_ref().map(|(file, range)| &file[range.clone()]).or(raw);
     let constant = match (kind, raw) {
         (FLOAT, Some(raw)) => floats_of(numbers(raw, f32::from_le_bytes)?),
         (FLOAT, None) => floats_of(floats),
@@ -217,6 +258,40 @@ fn tensor(bytes: &[u8]) -> Result<(String, Constant), WeightsError> {
         return Err(corrupt(format!("tensor {name} of {shape:?} holds {} values", constant.len())));
     }
     Ok((name, constant.with_shape(shape)))
+}
+
+/// `StringStringEntryProto`: a key and a value.
+fn entry(bytes: &[u8]) -> Result<[String; 2], WeightsError> {
+    let mut entry = [String::new(), String::new()];
+    for field in fields(bytes) {
+        if let Field { number: number @ (1 | 2), value: Value::Bytes(bytes) } = field? {
+            entry[number as usize - 1] = text(bytes);
+        }
+    }
+    Ok(entry)
+}
+
+/// The file with the values of a tensor, and where they lie in it.
+fn outside(
+    name: &str,
+    places: &[[String; 2]],
+    beside: &Beside<'_>,
+) -> Result<(Rc<[u8]>, std::ops::Range<usize>), WeightsError> {
+    let of = |wanted: &str| places.iter().find(|[key, _]| key == wanted).map(|[_, value]| value.as_str());
+    let number = |wanted: &str| match of(wanted) {
+        None => Ok(None),
+        Some(text) => match text.parse::<usize>() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(corrupt(format!("tensor {name} has the {wanted} '{text}'"))),
+        },
+    };
+    let file = beside.file(of("location").unwrap_or_default(), name)?;
+    let start = number("offset")?.unwrap_or(0);
+    let end = number("length")?.map_or(Some(file.len()), |length| start.checked_add(length));
+    match end.filter(|&end| start <= end && end <= file.len()) {
+        Some(end) => Ok((file, start..end)),
+        None => Err(corrupt(format!("tensor {name} ends beyond the file that holds it"))),
+    }
 }
 
 fn floats_of(values: impl IntoIterator<Item = f32>) -> Constant {

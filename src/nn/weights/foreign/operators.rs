@@ -19,7 +19,10 @@ impl Translator<'_> {
             "Shape" => return self.sizes_of(node),
             "Gather" | "Slice" | "Concat" | "Unsqueeze" => return self.of_sizes(node),
             "ReduceL2" => return self.norm(node),
+            "Clip" if matches!(self.value(node, 0)?, Value::Map(_)) => self.clamp(node)?,
+            "Expand" if matches!(self.value(node, 0)?, Value::Map(_)) => return self.spread(node),
             "Max" | "Clip" | "Expand" => return self.of_norm(node),
+            "Sigmoid" => self.sigmoid(node)?,
             "LpNormalization" => self.unit(node)?,
             "Conv" => self.convolution(node)?,
             "Gemm" => self.gemm(node)?,
@@ -48,7 +51,10 @@ impl Translator<'_> {
                 Ok(Value::Constant(Constant::Floats(Tensor { shape, data })))
             }
             value @ Value::Constant(Constant::Wholes { .. }) if WHOLES.contains(&to) => Ok(value),
-            value @ (Value::Map(_) | Value::Norm(_) | Value::Constant(Constant::Floats(_)))
+            value @ (Value::Map(_)
+            | Value::Norm(_)
+            | Value::Spread(..)
+            | Value::Constant(Constant::Floats(_)))
                 if FLOATS.contains(&to) =>
             {
                 Ok(value)
@@ -232,6 +238,13 @@ impl Translator<'_> {
                 let made = self.step(Operation::Add, &[first.id, second.id], [])?;
                 Ok(Value::Map(Map { axes: a.axes, flat: a.flat, ..made }))
             }
+            (Value::Map(_), Value::Map(_)) if operator == "Mul" => self.product(node).map(Value::Map),
+            (Value::Map(map), Value::Spread(vector, sizes))
+            | (Value::Spread(vector, sizes), Value::Map(map))
+                if operator == "Mul" && !map.unit && sizes[1..] == self.sizes(map)[1..] =>
+            {
+                self.multiply(map, vector).map(Value::Map)
+            }
             (Value::Map(map), Value::Norm(of)) if operator == "Div" && map.id == of => {
                 Ok(Value::Map(map.at_unit_length()))
             }
@@ -258,7 +271,67 @@ impl Translator<'_> {
                     _ => self.affine(map, &by, &zeros)?,
                 }))
             }
-            _ => Err("it is computed with constants only, sums of two maps excepted".to_owned()),
+            _ => Err("it is computed with constants only, sums and products of two maps excepted".to_owned()),
+        }
+    }
+
+    /// Two maps of one shape, or a map and a vector, in any order.
+    fn product(&mut self, node: &Node) -> Result<Map, String> {
+        let (a, b) = (self.map(node, 0)?, self.map(node, 1)?);
+        if (a.axes, a.flat) != (b.axes, b.flat) {
+            return Err("its inputs have their axes in another order".to_owned());
+        }
+        match self.shape(a).is_vector() {
+            true => self.multiply(b, a),
+            false => self.multiply(a, b),
+        }
+    }
+
+    fn multiply(&mut self, map: Map, by: Map) -> Result<Map, String> {
+        let made = self.step(Operation::Multiply, &[map.id, by.id], [])?;
+        Ok(Map { axes: map.axes, flat: map.flat, ..made })
+    }
+
+    fn sigmoid(&mut self, node: &Node) -> Result<Map, String> {
+        let map = self.map(node, 0)?;
+        let made = self.step(Operation::Sigmoid, &[map.id], [])?;
+        Ok(Map { axes: map.axes, flat: map.flat, ..made })
+    }
+
+    /// Limits: attributes or, since newer versions of ONNX, inputs.
+    fn clamp(&mut self, node: &Node) -> Result<Map, String> {
+        let map = self.map(node, 0)?;
+        let limit = |name, index, none: f32| match self.optional(node, index)? {
+            None => Ok(node.float(name, none) as f32),
+            Some(Value::Constant(Constant::Floats(tensor))) if tensor.data.len() == 1 => Ok(tensor.data[0]),
+            Some(_) => Err(format!("its {name} is no constant number")),
+        };
+        let (least, most) = (limit("min", 1, f32::MIN)?, limit("max", 2, f32::MAX)?);
+        if least == 0.0 && most == f32::MAX {
+            return self.leaky(node, 0.0);
+        }
+        let channels = self.shape(map).channels;
+        // What has no limit may be written with an infinite one.
+        let all = |value: f32| Tensor {
+            shape: vec![channels],
+            data: vec![value.clamp(f32::MIN, f32::MAX); channels],
+        };
+        let limits = [("least", all(least)), ("most", all(most))];
+        let made = self.step(Operation::Clamp, &[map.id], limits)?;
+        Ok(Map { axes: map.axes, flat: map.flat, ..made })
+    }
+
+    /// A vector for every pixel of a map, as gates are written.
+    fn spread(&self, node: &Node) -> Result<Value, String> {
+        let map = self.map(node, 0)?;
+        let sizes = self.list(node, "shape", 1)?.unwrap_or_default();
+        let channels = self.shape(map).channels as i64;
+        let place = map.axes.iter().position(|&axis| axis == 0).map_or(0, |place| place + 1);
+        let fits =
+            sizes.len() == 4 && matches!(sizes.get(place), Some(&size) if size == channels || size == 1);
+        match self.shape(map).is_vector() && !map.flat && fits {
+            true => Ok(Value::Spread(map, sizes)),
+            false => Err("only a vector is repeated, for the pixels of a map".to_owned()),
         }
     }
 
@@ -334,7 +407,7 @@ impl Translator<'_> {
         match self.value(node, 0)? {
             Value::Map(_) => self.reshape_map(node).map(Value::Map),
             Value::Constant(constant) => self.reshape_constant(node, constant).map(Value::Constant),
-            Value::Norm(_) => Err("a length keeps its axes".to_owned()),
+            Value::Norm(_) | Value::Spread(..) => Err("what is repeated keeps its axes".to_owned()),
         }
     }
 

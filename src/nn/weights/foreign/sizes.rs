@@ -52,8 +52,15 @@ impl Translator<'_> {
             Value::Constant(Constant::Floats(Tensor { shape, .. }) | Constant::Wholes { shape, .. }) => {
                 shape.iter().map(|&size| size as i64).collect()
             }
-            Value::Norm(_) => return Err("the sizes of a length are not computed".to_owned()),
+            Value::Norm(_) | Value::Spread(..) => {
+                return Err("the sizes of what is repeated are not computed".to_owned());
+            }
         };
+        // Newer versions of ONNX can ask for some of them.
+        let rank = values.len() as i64;
+        let place = |at: i64| if at < 0 { at.saturating_add(rank) } else { at }.clamp(0, rank) as usize;
+        let (start, end) = (place(node.whole("start", 0)), place(node.whole("end", rank)));
+        let values = values.get(start..end).unwrap_or_default().to_vec();
         Ok(Value::Constant(Constant::Wholes { shape: vec![values.len()], values }))
     }
 

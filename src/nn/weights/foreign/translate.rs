@@ -129,6 +129,8 @@ pub(super) enum Value {
     Constant(Constant),
     /// The length of a vector.
     Norm(usize),
+    /// A vector, each value repeated for every pixel of a map of these sizes.
+    Spread(Map, Vec<i64>),
 }
 
 /// A value of the plan, as the graph sees it.
@@ -331,9 +333,8 @@ impl<'g> Translator<'g> {
 
     /// PReLU with a slope for every channel.
     pub(super) fn prelu(&mut self, map: Map, slopes: Vec<f32>) -> Result<Map, String> {
-        let carries =
-            |operation: &Operation| !matches!(operation, Operation::MaxPool { .. } | Operation::Mean);
-        let onto = self.made_by(map).filter(|(_, step)| carries(&step.operation)).map(|(number, _)| number);
+        let made = self.made_by(map).filter(|(_, step)| step.operation.carries_prelu());
+        let onto = made.map(|(number, _)| number);
         let (number, map) = match onto {
             Some(number) => (number, map),
             None => {
@@ -364,7 +365,7 @@ impl<'g> Translator<'g> {
         };
         // Steps after the embedding are of no use to anybody.
         for number in map.id..self.steps.len() {
-            ["weight", "bias", "scale", "shift", "slopes"].iter().for_each(|what| {
+            ["weight", "bias", "scale", "shift", "least", "most", "slopes"].iter().for_each(|what| {
                 self.tensors.remove(&tensor_name(number, what));
             });
         }

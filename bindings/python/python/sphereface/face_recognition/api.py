@@ -58,7 +58,8 @@ def load_image_file(file: _Path | IO[bytes], mode: str = "RGB") -> NDArray[np.ui
         raise ValueError(f"mode {mode!r} is not known: use 'RGB' (8-bit RGB, 3 channels) or 'L' (black and white)")
     picture = _read(file)
     if mode == "L":
-        return (picture @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)
+        grey: NDArray[np.uint8] = (picture @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)
+        return grey
     return picture
 
 
@@ -159,7 +160,8 @@ def face_encodings(
 def _encoding(picture: NDArray[np.uint8], points: NDArray[np.float32], jitters: int) -> NDArray[np.float64]:
     crops = [_crop(picture, moved) for moved in shape.jittered(points, jitters)]
     mean = _engine().embed(crops).astype(np.float64).mean(axis=0)
-    return _radius() * mean / np.linalg.norm(mean)
+    encoding: NDArray[np.float64] = _radius() * mean / np.linalg.norm(mean)
+    return encoding
 
 
 def _crop(picture: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -173,7 +175,8 @@ def face_distance(face_encodings: Any, face_to_compare: NDArray[np.float64]) -> 
     """How far each of the encodings is from that one: 0.6 is the default threshold."""
     if len(face_encodings) == 0:
         return np.empty(0)
-    return np.linalg.norm(np.asarray(face_encodings) - face_to_compare, axis=1)
+    distances: NDArray[np.float64] = np.linalg.norm(np.asarray(face_encodings) - face_to_compare, axis=1)
+    return distances
 
 
 def compare_faces(

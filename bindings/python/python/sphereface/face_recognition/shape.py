@@ -85,7 +85,8 @@ def five_in(box: tuple[float, float, float, float]) -> NDArray[np.float32]:
     """The five points of an average face that fills a box (left, top, right, bottom)."""
     left, top, right, bottom = box
     scale = [(right - left) / (_BOX[2] - _BOX[0]), (bottom - top) / (_BOX[3] - _BOX[1])]
-    return ((_FIVE - _BOX[:2]) * scale + [left, top]).astype(np.float32)
+    points: NDArray[np.float32] = ((_FIVE - _BOX[:2]) * scale + [left, top]).astype(np.float32)
+    return points
 
 
 def jittered(five: NDArray[np.float32], count: int) -> list[NDArray[np.float32]]:
