@@ -38,6 +38,12 @@ lint() {
     done <<END
 $combinations
 END
+    # Licences of all dependencies, where cargo-deny is installed (make deny installs it).
+    deny=$(command -v target/tools/bin/cargo-deny || command -v cargo-deny || true)
+    if [ -n "$deny" ]; then
+        say "cargo deny"
+        "$deny" check licenses bans sources
+    fi
     say "cargo doc --no-deps"
     # Who reads the code follows links to what is private.
     RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps
@@ -87,6 +93,9 @@ run_tests() {
     # Examples too, which a test runs.
     cargo build --workspace --examples
     cargo test --workspace --tests --no-run
+    # With DuckDB, which reads analyses as the documentation says.
+    make -s python-tools
+    export SPHEREFACE_PYTHON="$PWD/target/python/bin/python"
     notes=$(mktemp -d)
     trap 'rm -rf "$notes"' EXIT
     : >"$notes/times"
