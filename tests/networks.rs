@@ -507,7 +507,7 @@ fn exported(name: &str) -> PathBuf {
 #[test]
 fn networks_that_pytorch_exported_give_what_onnxruntime_computes() {
     let exports: Exported = serde_json::from_str(include_str!("fixtures/networks/expected.json")).unwrap();
-    assert_eq!(exports.networks.len(), 10);
+    assert_eq!(exports.networks.len(), 11);
     for (name, expected) in &exports.networks {
         let options = PictureOptions { output: expected.output.clone(), ..PictureOptions::default() };
         let weights =
