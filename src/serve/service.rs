@@ -16,7 +16,8 @@ use super::galleries::Galleries;
 use super::jobs::Jobs;
 use super::outputs::Outputs;
 use super::rates::Rates;
-use super::site::{Counts, Site};
+use super::shelf::Shelf;
+use super::site::{Counts, Site, threshold_set};
 use super::store::Store;
 use super::tokens::{NewTokens, Tokens};
 use super::turns::Turns;
@@ -114,6 +115,7 @@ impl Service {
         // What draws must be there: sources have nobody to tell.
         Annotator::new(Style::default())?;
         let (end, ending) = watch::channel(false);
+        let settings = settings.with_threshold(threshold_set(&store)?);
         let sources = wanted(&settings, &store)?;
         let site = Arc::new(site(settings, options, store, tokens, ending)?);
         // An answer that fails is better found out about before anybody asks.
@@ -187,6 +189,7 @@ impl Service {
     /// # Errors
     /// When a gallery cannot be used.
     pub fn reload(&self, settings: Settings) -> Result<(), ServeError> {
+        let settings = settings.with_threshold(threshold_set(&self.site.store)?);
         let sources = wanted(&settings, &self.site.store)?;
         // Whether connections are encrypted stays as it is; by which certificate does not.
         if lock(&self.site.tls).is_some() && settings.tls.is_some() {
@@ -216,6 +219,7 @@ impl Service {
         #[cfg(feature = "rtsp")]
         self.rtsp.into_iter().for_each(super::rtsp::Rtsp::stop);
         self.site.cameras.remove_all();
+        self.site.shelf.close();
         // A thread that panicked has nothing more to say.
         let _ = self.jobs.join();
         let outputs = self.site.outputs.end();
@@ -262,6 +266,7 @@ fn site(
         counts: Counts::default(),
         outputs: Outputs::default(),
         jobs: Jobs::new(&data),
+        shelf: Shelf::default(),
     })
 }
 

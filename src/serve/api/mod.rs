@@ -4,6 +4,7 @@ mod about;
 mod doubts;
 mod events;
 mod jobs;
+mod library;
 mod people;
 mod pictures;
 mod sources;
@@ -53,6 +54,7 @@ const PART_LIMIT: Duration = Duration::from_secs(30);
         (name = "events", description = "Who appeared and left, and when"),
         (name = "sources", description = "Cameras, streams and files that are watched"),
         (name = "jobs", description = "Videos that are labelled in the background"),
+        (name = "library", description = "Who is in which video and photo of the library"),
         (name = "service", description = "The service itself")
     )
 )]
@@ -85,7 +87,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(doubts::list))
         .routes(routes!(doubts::confirm))
         .routes(routes!(doubts::reject))
-        .routes(routes!(doubts::threshold))
+        .routes(routes!(doubts::threshold, doubts::set_threshold, doubts::unset_threshold))
         .routes(routes!(doubts::plot))
         .routes(routes!(sources::list, sources::add))
         .routes(routes!(sources::show, sources::change, sources::remove))
@@ -96,6 +98,10 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(jobs::show, jobs::remove))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::result))
+        .routes(routes!(library::status))
+        .routes(routes!(library::people))
+        .routes(routes!(library::files))
+        .routes(routes!(library::picture))
         .routes(routes!(about::health))
         .routes(routes!(about::ready))
         .routes(routes!(about::version))
@@ -183,7 +189,7 @@ mod tests {
             }
         }
         // As many as there are in `described`.
-        assert_eq!(routes.len(), 54, "{routes:#?}");
+        assert_eq!(routes.len(), 60, "{routes:#?}");
         for schema in ["Problem", "Event", "Stranger", "Recognised", "SourceAnswer"] {
             assert!(!api["components"]["schemas"][schema].is_null(), "{schema}");
         }

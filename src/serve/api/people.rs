@@ -98,7 +98,7 @@ impl PersonAnswer {
 }
 
 /// A text as a part of an address.
-fn percent(text: &str) -> String {
+pub(super) fn percent(text: &str) -> String {
     let mut address = String::new();
     for byte in text.bytes() {
         match byte {
