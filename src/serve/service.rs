@@ -94,6 +94,18 @@ pub struct Service {
 }
 
 impl Service {
+    /// Prepares the memory of a process that runs for long, before it starts a service. Threads of decoders come and go
+    /// with the sources, and pictures that one thread takes and another gives back leave holes that nothing fits into: the
+    /// process would grow for hours. So pictures are taken from the system and given back to it each by itself.
+    pub fn prepare_memory() {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        {
+            const PICTURE_BYTES: libc::c_int = 64 << 10;
+            // SAFETY: it takes two numbers. Where it refuses, memory is managed as it was.
+            unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, PICTURE_BYTES) };
+        }
+    }
+
     /// Starts all sources and listens. Where a token is asked for and there is none yet, tokens are made, which nobody
     /// can read again.
     ///

@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use crate::bench::CamerasBench;
 use crate::cli::UsageError;
 use crate::cli::options::{self, DeviceArgs, ModelArgs, ThreadArgs};
-use crate::serve::ServiceOptions;
+use crate::serve::{Service, ServiceOptions};
 
 /// Measure a service with many sources
 ///
@@ -58,6 +58,7 @@ impl CamerasArgs {
             gallery: self.gallery,
             time: Duration::from_secs(self.seconds.into()),
         };
+        Service::prepare_memory();
         let mut service = ServiceOptions::new(options::isa()?);
         service.device = self.device.device;
         service.model.clone_from(&self.model.model);

@@ -23,6 +23,7 @@ use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
+use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -119,7 +120,26 @@ pub fn description() -> String {
 fn description_of(mut api: utoipa::openapi::OpenApi) -> String {
     api.info.version = env!("CARGO_PKG_VERSION").to_owned();
     // It is made of constants, which serialise.
-    api.to_pretty_json().unwrap_or_default()
+    let mut api = serde_json::to_value(api).unwrap_or_default();
+    let items = api["paths"].as_object_mut().into_iter().flat_map(serde_json::Map::values_mut);
+    let operations = items.flat_map(|item| item.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut));
+    for responses in operations.filter_map(|operation| operation.get_mut("responses")?.as_object_mut()) {
+        describe_refusals(responses);
+    }
+    serde_json::to_string_pretty(&api).unwrap_or_default()
+}
+
+/// Refusals are problem documents, and any request may meet one: a token is missing, there were too many requests, or the
+/// request makes no sense.
+fn describe_refusals(responses: &mut serde_json::Map<String, Value>) {
+    let problem = json!({"schema": {"$ref": "#/components/schemas/Problem"}});
+    for response in responses.values_mut() {
+        if response["content"]["application/json"] == problem {
+            response["content"] = json!({"application/problem+json": problem});
+        }
+    }
+    let other = || json!({"description": "Refused", "content": {"application/problem+json": problem}});
+    responses.entry("default").or_insert_with(other);
 }
 
 /// All that is answered.
