@@ -313,8 +313,11 @@ impl Teller {
                 let next = self
                     .site
                     .wait_for(move |site| Ok(site.store.undelivered_events(BROKER, last, ON_THE_WAY)?));
-                // The store refuses, which is in the log.
-                let Ok(next) = next.await else { return };
+                let Ok(next) = next.await else {
+                    // The store refuses, which is in the log.
+                    self.behind = true;
+                    return;
+                };
                 self.behind = next.len() == ON_THE_WAY;
                 self.waiting.extend(next);
             }
