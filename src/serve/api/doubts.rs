@@ -31,6 +31,7 @@ const DOUBTFUL_DEG: f64 = 6.0;
 
 /// Which names are doubtful.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DoubtsQuery {
     /// Names that were given by less than so many degrees; 6 without this.
@@ -171,6 +172,7 @@ fn sight(site: &Site, event: &Event, still: &NewStill) -> Result<NewSight, Probl
 
 /// Another threshold to look at.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ThresholdQuery {
     /// In degrees; without it the one in force.

@@ -20,10 +20,10 @@ use axum::http::{HeaderValue, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
-use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -122,7 +122,8 @@ fn description_of(mut api: utoipa::openapi::OpenApi) -> String {
     // It is made of constants, which serialise.
     let mut api = serde_json::to_value(api).unwrap_or_default();
     let items = api["paths"].as_object_mut().into_iter().flat_map(serde_json::Map::values_mut);
-    let operations = items.flat_map(|item| item.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut));
+    let operations =
+        items.flat_map(|item| item.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut));
     for responses in operations.filter_map(|operation| operation.get_mut("responses")?.as_object_mut()) {
         describe_refusals(responses);
     }
@@ -204,6 +205,11 @@ mod tests {
                 let operation = &item[method];
                 assert!(operation["summary"].as_str().is_some_and(|text| text.len() > 8), "{method} {path}");
                 assert!(operation["responses"].get("200").is_some(), "{method} {path}");
+                assert!(operation["responses"].get("default").is_some(), "{method} {path}");
+                for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                    let in_path = path.contains(&format!("{{{}}}", parameter["name"].as_str().unwrap()));
+                    assert_eq!(parameter["in"] == "path", in_path, "{method} {path}: {parameter}");
+                }
                 assert!(!operation["tags"][0].is_null(), "{method} {path}");
                 routes.push(format!("{method} {path}"));
             }
