@@ -130,6 +130,17 @@ editing-parsers:
 	target/editing/bin/pip install -q "opentimelineio>=0.18,<0.19" "otio-cmx3600-adapter>=1,<2" "otio-fcp-adapter>=1,<2" \
 	    "otio-fcpx-xml-adapter>=1,<2" "pympi-ling>=1.71,<2"
 
+# The API of the service, tried by a client that only reads its description; SECONDS bounds it.
+.PHONY: api-client
+SECONDS ?= 120
+api-client: target/schemathesis/bin/schemathesis
+	cargo build --release
+	benches/api.py --seconds $(SECONDS)
+
+target/schemathesis/bin/schemathesis:
+	python3 -m venv target/schemathesis
+	target/schemathesis/bin/pip install -q "schemathesis>=4,<5"
+
 clean:
 	cargo clean
 	rm -f named.mp4

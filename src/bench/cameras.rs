@@ -11,11 +11,11 @@ use crate::serve::{Config, Service, ServiceOptions, SourceConfig};
 /// How long sources may take until they run, before the measurement begins.
 const WARM_UP: Duration = Duration::from_secs(10);
 
-/// A service with sources that all show the same.
+/// A service with many sources.
 #[derive(Debug, Clone)]
 pub struct CamerasBench {
-    /// What each source opens; a file begins again at its end.
-    pub input: String,
+    /// What the sources open, in turns; a file begins again at its end.
+    pub inputs: Vec<String>,
     /// Sources.
     pub sources: usize,
     /// Frames that each is looked at per second.
@@ -72,12 +72,12 @@ impl CamerasBench {
             data: folder.path().to_owned(),
             ..Config::default()
         };
-        let source = |number: usize| {
-            let repeat = !self.input.contains("://");
-            let fps = self.fps;
-            SourceConfig { fps, repeat, ..SourceConfig::new(format!("camera-{number}"), &self.input) }
+        let source = |(number, input): (usize, &String)| {
+            let (fps, repeat) = (self.fps, !input.contains("://"));
+            SourceConfig { fps, repeat, ..SourceConfig::new(format!("camera-{number}"), input) }
         };
-        let wanted = Config { sources: (1..=self.sources).map(source).collect(), ..config.clone() };
+        let sources = (1..=self.sources).zip(self.inputs.iter().cycle());
+        let wanted = Config { sources: sources.map(source).collect(), ..config.clone() };
         let wanted = wanted.settings().map_err(crate::serve::ServeError::from)?;
         let (service, _) =
             Service::start(config.settings().map_err(crate::serve::ServeError::from)?, options)?;

@@ -96,6 +96,7 @@ impl ServeArgs {
             return Ok(());
         }
         self.log();
+        Service::prepare_memory();
         let options = self.options()?;
         let signals = Signals::watch()?;
         let (service, made) = Service::start(settings, &options).map_err(refused)?;

@@ -149,6 +149,7 @@ mod tests {
             pts_ns: index * SECOND,
             duration_ns: SECOND,
             cut: false,
+            elsewhere: Vec::new(),
             faces: faces.iter().map(one).collect(),
             picture: None,
         }

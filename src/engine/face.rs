@@ -151,6 +151,8 @@ pub struct LabelledFrame {
     pub cut: bool,
     /// The faces, highest detector score first.
     pub faces: Vec<IdentifiedFace>,
+    /// Boxes of the faces that do not count, because they lie outside the regions of the stream.
+    pub elsewhere: Vec<BBox>,
     /// The pixels, as decoded, with faces covered if requested; `None` if no subscriber wants them.
     pub picture: Option<Arc<Picture>>,
 }

@@ -233,14 +233,17 @@ impl Stream {
         let mut frames: Vec<ObservedFrame> =
             searched.into_iter().map(|one| observe::follow(&mut self.follower, one, pictures)).collect();
         let (regions, size) = (&self.options.regions, self.size);
+        let mut elsewhere = Vec::new();
         for frame in &mut frames {
-            frame.faces.retain(|one| regions.keep(&one.face.bbox, size));
+            let out = frame.faces.extract_if(.., |one| !regions.keep(&one.face.bbox, size));
+            elsewhere.push(out.map(|one| one.face.bbox).collect::<Vec<_>>());
         }
         self.embed(&mut frames)?;
-        for mut frame in frames {
+        for (mut frame, elsewhere) in frames.into_iter().zip(elsewhere) {
             self.work += frame.work;
             frame.picture.take_if(|_| !pictures);
-            let labelled = self.decider.decide(frame, self.gallery.as_ref().map(Gallery::identifier))?;
+            let mut labelled = self.decider.decide(frame, self.gallery.as_ref().map(Gallery::identifier))?;
+            labelled.elsewhere = elsewhere;
             let events = self.presence.see(&labelled);
             self.outputs.push_back(Output::Frame(labelled));
             self.outputs.extend(events.into_iter().map(Output::Event));
@@ -295,7 +298,7 @@ impl Decider {
             face.embedding = observed.embedding;
         }
         let Moment { frame: index, pts_ns, cut } = moment;
-        Ok(LabelledFrame { index, pts_ns, duration_ns, cut, faces, picture })
+        Ok(LabelledFrame { index, pts_ns, duration_ns, cut, faces, elsewhere: Vec::new(), picture })
     }
 
     /// Decides about the tracks with what was seen of them so far.

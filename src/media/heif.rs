@@ -115,6 +115,11 @@ impl Main {
         Ok(Self { coding, configuration: told, colour, tiles: coded, columns, width, height, changes })
     }
 
+    /// Width and height in pixels, as stored.
+    pub(super) fn size(&self) -> [u32; 2] {
+        [self.width, self.height]
+    }
+
     /// A black picture of the size told.
     pub(super) fn canvas(&self) -> RgbImage {
         RgbImage::new(self.width, self.height)

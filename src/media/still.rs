@@ -63,6 +63,24 @@ pub fn still_of_bytes(path: &Path, bytes: &[u8]) -> Result<Still, MediaError> {
     }
 }
 
+/// Width and height in pixels, as stored, of an image file that is in memory, before its pixels are there; messages call
+/// it `path`.
+///
+/// # Errors
+/// As [`read_still`], when it is no image.
+pub fn still_size(path: &Path, bytes: &[u8]) -> Result<[u32; 2], MediaError> {
+    let bad = |reason: String| MediaError::BadImage { path: path.to_owned(), reason };
+    let told = || ImageReader::new(Cursor::new(bytes)).with_guessed_format()?.into_decoder();
+    match Content::of(bytes) {
+        #[cfg(feature = "video")]
+        Content::Still(Format::Heif) => super::heif::Main::read(bytes).map(|main| main.size()).map_err(bad),
+        #[cfg(not(feature = "video"))]
+        Content::Still(Format::Heif) => read_heif(path, bytes).map(|picture| picture.dimensions().into()),
+        Content::Still(Format::Foreign(name)) => Err(bad(format!("{name} is not read"))),
+        _ => told().map(|decoder| decoder.dimensions().into()).map_err(|error| bad(error.to_string())),
+    }
+}
+
 /// What a still says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StillMetadata {

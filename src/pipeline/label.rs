@@ -139,7 +139,15 @@ fn still(
 }
 
 fn labelled_still(faces: Vec<IdentifiedFace>) -> LabelledFrame {
-    LabelledFrame { index: 0, pts_ns: 0, duration_ns: 0, cut: false, faces, picture: None }
+    LabelledFrame {
+        index: 0,
+        pts_ns: 0,
+        duration_ns: 0,
+        cut: false,
+        faces,
+        elsewhere: Vec::new(),
+        picture: None,
+    }
 }
 
 /// The rotation by which a still shows a face.

@@ -214,7 +214,15 @@ fn labelled(analysis: &Analysis, decisions: &[Decision], moments: &[(Moment, u64
         let (pts_ns, duration_ns) =
             known.map_or((0, 0), |(moment, duration_ns)| (moment.pts_ns, *duration_ns));
         let cut = analysis.cuts.binary_search(&index).is_ok();
-        LabelledFrame { index, pts_ns, duration_ns, cut, faces: Vec::new(), picture: None }
+        LabelledFrame {
+            index,
+            pts_ns,
+            duration_ns,
+            cut,
+            faces: Vec::new(),
+            elsewhere: Vec::new(),
+            picture: None,
+        }
     };
     let mut frames: Vec<LabelledFrame> = (0..analysis.video.frames).map(empty).collect();
     for seen in &analysis.observations {

@@ -11,13 +11,13 @@ use tokio::sync::watch;
 
 use super::config::SourceSettings;
 use super::confirm::Confirm;
+use super::cover::{boxes, cover};
 use super::sightings::{Sightings, encode};
 use super::store::Store;
 use super::turns::Turns;
 use super::{lock, now_ms};
-use crate::annotate::{Annotator, Colours, Cover, Label, Redactor, Style};
-use crate::detect::BBox;
-use crate::engine::{Engine, Gallery, IdentifiedFace, LabelledFrame, Output, Stream, StreamOptions};
+use crate::annotate::{Annotator, Colours, Label, Style};
+use crate::engine::{Engine, Gallery, LabelledFrame, Output, Stream, StreamOptions};
 use crate::media::{Frame, Input, MediaError, Picture, Reconnect, Source, SourceOptions, StopHandle};
 
 use state::State;
@@ -25,8 +25,8 @@ pub(super) use state::{FaceInSight, Phase, SourceState};
 
 /// Pause before a source that failed is opened again; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause: with the time an attempt may take, a source is back 30 s after it answers again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// A source that ran for so long begins with the first pause again.
 const RAN_WELL: Duration = Duration::from_secs(10);
 /// How long a source may show nothing before it is opened again.
@@ -331,7 +331,8 @@ impl Worker {
         let same_deg = common.engine.same_person_deg();
         let confirm = Confirm::new(settings.config.confirm_frames, settings.confirm_ns);
         Self {
-            sightings: Sightings::new(&settings.config.name, Arc::clone(&common.store), same_deg, confirm),
+            sightings: Sightings::new(&settings.config.name, Arc::clone(&common.store), same_deg, confirm)
+                .redact(settings.redact.clone()),
             settings,
             shared,
             common,
@@ -476,15 +477,12 @@ impl Worker {
                 ..Label::unknown(face.bbox())
             })
             .collect();
+        let covered = self.settings.redact.as_ref();
+        let covered = covered.map(|whom| boxes(whom, &frame).collect::<Vec<_>>());
         let Some(picture) = frame.picture else { return };
         let mut rgb = picture.to_rgb();
-        if let Some(whom) = &self.settings.redact {
-            // Also what is probably no face: it might be one.
-            let covered = frame.faces.iter().filter(|face| whom.covers(face.name()));
-            let boxes: Vec<BBox> = covered.map(IdentifiedFace::bbox).collect();
-            // Without a method nothing is shown.
-            let Ok(redactor) = Redactor::new(Cover::Solid, Redactor::GROW) else { return };
-            redactor.draw_rgb(&mut rgb, &boxes);
+        if let Some(boxes) = covered {
+            cover(&mut rgb, &boxes);
         }
         if let Some(annotator) = &self.annotator {
             annotator.draw_rgb(&mut rgb, &labels);

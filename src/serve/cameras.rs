@@ -11,6 +11,7 @@ use super::lock;
 use super::store::{Store, StoreError};
 use crate::detect::{Detector, DetectorConfig};
 use crate::engine::EngineError;
+use crate::identify::ThresholdRequest;
 use crate::nn::Device;
 use crate::nn::weights::MTCNN;
 use tokio::sync::watch;
@@ -107,6 +108,21 @@ impl Cameras {
     /// Names of the sources.
     pub fn names(&self) -> Vec<String> {
         lock(&self.running).keys().cloned().collect()
+    }
+
+    /// Lets the sources without a threshold of their own name by that one from the next frame on; none is opened anew.
+    ///
+    /// # Errors
+    /// When a gallery cannot be read.
+    pub fn set_threshold(&self, threshold: ThresholdRequest) -> Result<(), EngineError> {
+        let _alone = lock(&self.editing);
+        for camera in lock(&self.running).values_mut() {
+            if camera.settings.config.threshold_deg.is_none() {
+                camera.settings.threshold = threshold;
+                camera.set_gallery(self.galleries.get(&camera.settings.gallery, threshold)?);
+            }
+        }
+        Ok(())
     }
 
     /// Lets the sources of a folder, or all, decide by the newest snapshot of their gallery.

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::allow::Allowed;
 use super::outputs::{MqttConfig, MqttSettings, WebhookConfig, WebhookSettings};
 use super::rtsp_config::{RtspConfig, RtspSettings};
+use super::shelf::LibraryConfig;
 use super::tls::TlsConfig;
 use crate::annotate::Whom;
 use crate::detect::{DetectorConfig, MinFace};
@@ -87,6 +88,8 @@ pub struct Config {
     pub jobs: JobLimits,
     /// The broker that is told of events.
     pub mqtt: Option<MqttConfig>,
+    /// The library that is shown.
+    pub library: Option<LibraryConfig>,
     /// Streams for recorders and players.
     pub rtsp: Option<RtspConfig>,
     /// Addresses that are told of events.
@@ -111,6 +114,7 @@ impl Default for Config {
             limits: Limits::default(),
             jobs: JobLimits::default(),
             mqtt: None,
+            library: None,
             rtsp: None,
             webhooks: Vec::new(),
             sources: Vec::new(),
@@ -225,7 +229,7 @@ pub struct SourceConfig {
     /// Areas inside which faces do not count.
     #[serde(default)]
     pub ignore: Vec<Vec<[f64; 2]>>,
-    /// Whose faces are covered in live pictures: `unknown`, `all`, `except:NAME,...` or `only:NAME,...`.
+    /// Whose faces are covered in pictures, live and kept: `unknown`, `all`, `except:NAME,...` or `only:NAME,...`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redact: Option<String>,
     /// Whether a file begins again at its end.
@@ -350,7 +354,7 @@ pub struct SourceSettings {
     pub confirm_ns: u64,
     /// Where faces count.
     pub regions: Regions,
-    /// Whose faces are covered in live pictures.
+    /// Whose faces are covered in pictures.
     pub redact: Option<Whom>,
 }
 
@@ -405,6 +409,9 @@ impl Config {
         if let Some(ca) = self.mqtt.as_mut().and_then(|mqtt| mqtt.ca.as_mut()) {
             *ca = folder.join(&*ca);
         }
+        if let Some(library) = &mut self.library {
+            library.path = folder.join(&library.path);
+        }
         for source in &mut self.sources {
             source.gallery = source.gallery.take().map(|gallery| folder.join(gallery));
             if let Ok(Input::File(path)) = Input::parse(&source.input)
@@ -452,6 +459,7 @@ impl Config {
         }
         let mqtt = self.mqtt.as_ref().map(MqttConfig::settings).transpose()?;
         let rtsp = self.rtsp.as_ref().map(RtspConfig::settings).transpose()?;
+        self.library.as_ref().map(LibraryConfig::check).transpose()?;
         let tls = self.tls.as_ref().map(TlsConfig::acceptor).transpose()?;
         Ok(Settings { listen, threshold, allowed, sources, webhooks, mqtt, rtsp, tls, config: self })
     }
@@ -484,6 +492,20 @@ impl std::fmt::Debug for Settings {
 }
 
 impl Settings {
+    /// Sources without a threshold of their own name by that one, or by that of the configuration.
+    pub(super) fn with_threshold(mut self, degrees: Option<f64>) -> Self {
+        self.threshold = degrees.map_or(self.configured_threshold(), ThresholdRequest::AngleDeg);
+        for source in self.sources.iter_mut().filter(|source| source.config.threshold_deg.is_none()) {
+            source.threshold = self.threshold;
+        }
+        self
+    }
+
+    /// The threshold that the configuration asks for.
+    pub(super) fn configured_threshold(&self) -> ThresholdRequest {
+        self.config.threshold_deg.map_or(ThresholdRequest::Default, ThresholdRequest::AngleDeg)
+    }
+
     /// Whether a token is asked for.
     pub fn asks_for_token(&self) -> bool {
         self.config.token || !self.listen.ip().is_loopback()
@@ -560,6 +582,7 @@ mod tests {
         let made = WebhookConfig::new(&all.webhooks[0].name, &all.webhooks[0].url, &all.webhooks[0].secret);
         assert_eq!(all.webhooks[0], made);
         assert_eq!(all.mqtt, Some(MqttConfig::new(&all.mqtt.as_ref().unwrap().url)));
+        assert_eq!(all.library.as_ref().unwrap().path, PathBuf::from("sphereface-library"));
         assert_eq!(all.sources[1].fps, default_fps());
         assert_eq!(all.sources[1].left_after_s, default_left_after_s());
         assert_eq!(
@@ -627,6 +650,9 @@ mod tests {
             (webhook("http://x/", SECRET) + "give_up_after_h = 0.0", "0.1 to 8760"),
             (webhook("http://x/", SECRET) + "events = [\"came\"]", "unknown variant"),
             (webhook("http://x/", SECRET) + &webhook("http://y/", SECRET), "a name of its own"),
+            ("[library]\ndatabase = \"postgres://x\"".into(), "missing field `path`"),
+            ("[library]\npath = \"a\"\ndatabase = \"mysql://x\"".into(), "postgres://"),
+            ("[mqtt]\nurl = \"mqtt://x\"\ngive_up_after_h = 0.0".into(), "0.1 to 8760"),
             ("[mqtt]\nurl = \"http://x\"".into(), "mqtt:// or mqtts://"),
             ("[mqtt]\nurl = \"mqtt://x\"\ntopic = \"a/#\"".into(), "without +, # and spaces"),
             ("[mqtt]\nurl = \"mqtt://x\"\nca = \"ca.pem\"".into(), "mqtts://"),

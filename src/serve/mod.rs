@@ -12,11 +12,13 @@
 //! | `turns` | who computes next: every source in its turn |
 //! | `galleries` | snapshots of the galleries, swapped under running sources when somebody is enrolled |
 //! | `sightings` | what a stream tells, as events with the best picture and the reason |
+//! | `cover` | whose faces are covered in pictures of a source |
 //! | `confirm` | somebody is told of once they were seen often enough |
 //! | `jobs` | videos that are labelled in the background |
 //! | `outputs` | events as signed webhooks and on an MQTT broker |
 //! | `rtsp` | labelled pictures as streams, with the feature of that name |
 //! | [`store`] | events, strangers, tokens and added sources in SQLite |
+//! | `shelf` | the [library](crate::library) that is shown |
 //! | `listen`, `rates`, `tls` | connections in: how many, how fast, encrypted |
 //! | `access` | who may: tokens, origin, host |
 //! | `api`, `pages` | requests in, answers out |
@@ -30,6 +32,7 @@ mod camera;
 mod cameras;
 mod config;
 mod confirm;
+mod cover;
 mod error;
 mod follow;
 mod galleries;
@@ -43,6 +46,7 @@ mod rates;
 mod rtsp;
 mod rtsp_config;
 mod service;
+mod shelf;
 mod sightings;
 mod site;
 pub mod store;
@@ -59,6 +63,7 @@ pub use error::ServeError;
 pub use outputs::{MqttConfig, MqttSettings, WebhookConfig, WebhookSettings};
 pub use rtsp_config::{RtspConfig, RtspSettings};
 pub use service::{Figures, Service, ServiceOptions, SourceFigures};
+pub use shelf::LibraryConfig;
 pub use tls::TlsConfig;
 pub use tokens::{NewTokens, Role};
 

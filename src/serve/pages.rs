@@ -7,13 +7,14 @@ use axum::routing::get;
 use super::site::App;
 
 /// Path, kind and content of every file.
-const FILES: [(&str, &str, &str); 16] = [
+const FILES: [(&str, &str, &str); 18] = [
     ("/", "text/html; charset=utf-8", include_str!("pages/index.html")),
     ("/people", "text/html; charset=utf-8", include_str!("pages/people.html")),
     ("/strangers", "text/html; charset=utf-8", include_str!("pages/strangers.html")),
     ("/events", "text/html; charset=utf-8", include_str!("pages/events.html")),
     ("/doubts", "text/html; charset=utf-8", include_str!("pages/doubts.html")),
     ("/videos", "text/html; charset=utf-8", include_str!("pages/videos.html")),
+    ("/library", "text/html; charset=utf-8", include_str!("pages/library.html")),
     ("/sources", "text/html; charset=utf-8", include_str!("pages/sources.html")),
     ("/threshold", "text/html; charset=utf-8", include_str!("pages/threshold.html")),
     ("/login", "text/html; charset=utf-8", include_str!("pages/login.html")),
@@ -22,6 +23,7 @@ const FILES: [(&str, &str, &str); 16] = [
     ("/pages.js", "text/javascript; charset=utf-8", include_str!("pages/pages.js")),
     ("/review.js", "text/javascript; charset=utf-8", include_str!("pages/review.js")),
     ("/videos.js", "text/javascript; charset=utf-8", include_str!("pages/videos.js")),
+    ("/library.js", "text/javascript; charset=utf-8", include_str!("pages/library.js")),
     ("/sources.js", "text/javascript; charset=utf-8", include_str!("pages/sources.js")),
     ("/icon.svg", "image/svg+xml", include_str!("pages/icon.svg")),
 ];

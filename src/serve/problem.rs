@@ -56,6 +56,14 @@ impl Problem {
         Self { detail: format!("{}: {}", name.escape_debug(), self.detail), ..self }
     }
 
+    /// No face can be taken from a picture in which it is covered.
+    pub fn covered(what: impl std::fmt::Display, source: &str) -> Self {
+        let detail = format!(
+            "the face in the picture of {what} is covered, as `redact` of the source {source} asks: enrol another picture of it"
+        );
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+    }
+
     /// Too much is asked for at a time.
     pub fn busy(detail: &str) -> Self {
         Self { retry_after_s: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }

@@ -16,7 +16,8 @@ use super::galleries::Galleries;
 use super::jobs::Jobs;
 use super::outputs::Outputs;
 use super::rates::Rates;
-use super::site::{Counts, Site};
+use super::shelf::Shelf;
+use super::site::{Counts, Site, threshold_set};
 use super::store::Store;
 use super::tokens::{NewTokens, Tokens};
 use super::turns::Turns;
@@ -93,6 +94,18 @@ pub struct Service {
 }
 
 impl Service {
+    /// Prepares the memory of a process that runs for long, before it starts a service. Threads of decoders come and go
+    /// with the sources, and pictures that one thread takes and another gives back leave holes that nothing fits into: the
+    /// process would grow for hours. So pictures are taken from the system and given back to it each by itself.
+    pub fn prepare_memory() {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        {
+            const PICTURE_BYTES: libc::c_int = 64 << 10;
+            // SAFETY: it takes two numbers. Where it refuses, memory is managed as it was.
+            unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, PICTURE_BYTES) };
+        }
+    }
+
     /// Starts all sources and listens. Where a token is asked for and there is none yet, tokens are made, which nobody
     /// can read again.
     ///
@@ -114,6 +127,7 @@ impl Service {
         // What draws must be there: sources have nobody to tell.
         Annotator::new(Style::default())?;
         let (end, ending) = watch::channel(false);
+        let settings = settings.with_threshold(threshold_set(&store)?);
         let sources = wanted(&settings, &store)?;
         let site = Arc::new(site(settings, options, store, tokens, ending)?);
         // An answer that fails is better found out about before anybody asks.
@@ -187,6 +201,7 @@ impl Service {
     /// # Errors
     /// When a gallery cannot be used.
     pub fn reload(&self, settings: Settings) -> Result<(), ServeError> {
+        let settings = settings.with_threshold(threshold_set(&self.site.store)?);
         let sources = wanted(&settings, &self.site.store)?;
         // Whether connections are encrypted stays as it is; by which certificate does not.
         if lock(&self.site.tls).is_some() && settings.tls.is_some() {
@@ -216,6 +231,7 @@ impl Service {
         #[cfg(feature = "rtsp")]
         self.rtsp.into_iter().for_each(super::rtsp::Rtsp::stop);
         self.site.cameras.remove_all();
+        self.site.shelf.close();
         // A thread that panicked has nothing more to say.
         let _ = self.jobs.join();
         let outputs = self.site.outputs.end();
@@ -262,6 +278,7 @@ fn site(
         counts: Counts::default(),
         outputs: Outputs::default(),
         jobs: Jobs::new(&data),
+        shelf: Shelf::default(),
     })
 }
 

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use image::RgbImage;
 
 use super::confirm::Confirm;
+use super::cover::{boxes, cover};
 use super::now_ms;
 use super::store::{Event, Kind, NewEvent, NewSight, Store, StoreError, StrangerPicture, Subject};
 use super::why::why;
+use crate::annotate::Whom;
+use crate::detect::BBox;
 use crate::discover::cut_out;
 use crate::embed::Embedding;
 use crate::engine::{self, EventKind, Gallery, IdentifiedFace, LabelledFrame};
@@ -18,7 +21,7 @@ use crate::track::{is_distinct, weight_inside};
 /// Longer side of a picture that is kept, in pixels, at most.
 const PICTURE_PX: u32 = 480;
 /// Quality of pictures that are kept, of 100.
-const PICTURE_QUALITY: u8 = 88;
+pub(super) const PICTURE_QUALITY: u8 = 88;
 /// How much better a view must be to take the place of the one before.
 const BETTER: f32 = 1.1;
 
@@ -35,14 +38,18 @@ pub(super) struct Sightings {
     strangers: BTreeMap<u32, i64>,
     confirm: Confirm,
     swept_ns: u64,
+    /// Whose faces are covered in pictures.
+    redact: Option<Whom>,
 }
 
 /// The best view of somebody in sight, and what was last said about them.
 #[derive(Clone)]
 struct Best {
     weight: f32,
+    /// Everybody else in it who is to be covered is. The face itself is covered once it is known whose it is.
     portrait: RgbImage,
-    face: [f32; 2],
+    /// Where the face lies in it.
+    face: BBox,
     embedded: Option<(f32, Embedding)>,
     identification: Identification,
     time_ms: i64,
@@ -63,7 +70,14 @@ impl Sightings {
             strangers: BTreeMap::new(),
             confirm,
             swept_ns: 0,
+            redact: None,
         }
+    }
+
+    /// Covers faces in pictures.
+    pub fn redact(mut self, redact: Option<Whom>) -> Self {
+        self.redact = redact;
+        self
     }
 
     /// Decides by another gallery from now on.
@@ -116,8 +130,20 @@ impl Sightings {
             }
             let Some(picture) = &frame.picture else { continue };
             let rgb = rgb.get_or_insert_with(|| picture.to_rgb());
-            let Some((portrait, cut)) = cut_out(rgb, &face.face) else { continue };
-            let face_at = cut.bbox.centre();
+            let Some((mut portrait, cut)) = cut_out(rgb, &face.face) else { continue };
+            if let Some(whom) = &self.redact {
+                let (own, (dx, dy)) =
+                    (face.bbox(), (face.bbox().x1 - cut.bbox.x1, face.bbox().y1 - cut.bbox.y1));
+                let others = boxes(whom, frame).filter(|bbox| *bbox != own);
+                let moved = others.map(|BBox { x1, y1, x2, y2 }| BBox {
+                    x1: x1 - dx,
+                    y1: y1 - dy,
+                    x2: x2 - dx,
+                    y2: y2 - dy,
+                });
+                cover(&mut portrait, &moved.collect::<Vec<_>>());
+            }
+            let face_at = cut.bbox;
             match self.best.get_mut(&who) {
                 Some(held) => {
                     (held.weight, held.portrait, held.face) = (weight, portrait, face_at);
@@ -196,7 +222,7 @@ impl Sightings {
                     return Ok(Vec::new());
                 };
                 if let (Subject::Stranger(number), Some(best)) = (&subject, self.best.get(&event.who)) {
-                    self.store.see_stranger(*number, &best.sight(&self.source))?;
+                    self.store.see_stranger(*number, &best.sight(&self.source, self.covers_strangers()))?;
                 }
                 let left = self.record(Kind::Left, event, subject, None)?;
                 self.best.remove(&event.who);
@@ -268,6 +294,7 @@ impl Sightings {
         was: Option<Subject>,
     ) -> Result<Arc<Event>, StoreError> {
         let best = self.best.get(&event.who);
+        let covered = self.covers(&subject);
         let margin_deg = match &subject {
             Subject::Person(_) => best.and_then(|best| margin_deg(&best.identification, self.threshold_deg?)),
             Subject::Stranger(_) => None,
@@ -281,7 +308,7 @@ impl Sightings {
             angle_deg: event.angle_deg,
             margin_deg,
             why: why(best.map_or(&Identification::UNKNOWN, |best| &best.identification), self.threshold_deg),
-            picture: best.map(|best| jpeg(&best.portrait)),
+            picture: best.map(|best| jpeg(&best.shown(covered))),
         })
     }
 
@@ -301,7 +328,7 @@ impl Sightings {
         let Some(best) = self.best.get(who) else {
             return Ok(Some(Subject::Stranger(known.unwrap_or_default())));
         };
-        let sight = best.sight(&self.source);
+        let sight = best.sight(&self.source, self.covers_strangers());
         let others: Vec<i64> = self.in_sight().collect();
         let like = match (&sight.embedding, self.same_deg) {
             (Some(embedding), Some(same_deg)) => self.store.stranger_like(embedding, same_deg, &others),
@@ -319,6 +346,19 @@ impl Sightings {
         };
         self.strangers.insert(number, id);
         Ok(Some(Subject::Stranger(id)))
+    }
+
+    /// Whether somebody is covered in pictures.
+    fn covers(&self, subject: &Subject) -> bool {
+        let name = match subject {
+            Subject::Person(name) => Some(name.as_str()),
+            Subject::Stranger(_) => None,
+        };
+        self.redact.as_ref().is_some_and(|whom| whom.covers(name))
+    }
+
+    fn covers_strangers(&self) -> bool {
+        self.redact.as_ref().is_some_and(|whom| whom.covers(None))
     }
 
     /// Strangers who are in sight with a number of the store.
@@ -341,8 +381,17 @@ impl Best {
         }
     }
 
-    fn sight(&self, source: &str) -> NewSight {
-        let (picture, face) = small(&self.portrait, self.face);
+    /// The portrait as others may see it.
+    fn shown(&self, covered: bool) -> RgbImage {
+        let mut portrait = self.portrait.clone();
+        if covered {
+            cover(&mut portrait, &[self.face]);
+        }
+        portrait
+    }
+
+    fn sight(&self, source: &str, covered: bool) -> NewSight {
+        let (picture, face) = small(&self.shown(covered), self.face.centre());
         NewSight {
             time_ms: self.time_ms,
             source: source.to_owned(),
@@ -389,7 +438,7 @@ pub(super) fn encode(picture: &RgbImage, quality: u8) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::{BBox, Face, Quality};
+    use crate::detect::{Face, Quality};
     use crate::embed::Embedding;
     use crate::media::Picture;
     use crate::nn::ModelId;
@@ -418,7 +467,15 @@ mod tests {
         let picture = Picture::from_rgb(&RgbImage::from_pixel(640, 360, image::Rgb([90, 120, 60])));
         let pts_ns = index * 200_000_000;
         let (duration_ns, picture) = (200_000_000, Some(Arc::new(picture)));
-        LabelledFrame { index, pts_ns, duration_ns, cut: false, faces: vec![face], picture }
+        LabelledFrame {
+            index,
+            pts_ns,
+            duration_ns,
+            cut: false,
+            faces: vec![face],
+            elsewhere: Vec::new(),
+            picture,
+        }
     }
 
     fn event(kind: EventKind, who: &Who) -> engine::Event {
@@ -579,5 +636,55 @@ mod tests {
         assert_eq!(world.tell(renamed, &Who::Stranger(2)), ["Unknown 2 corrected"]);
         let left = world.store.events(&EventQuery::default()).unwrap();
         assert!(left.len() == 1 && left[0].was.is_none() && world.store.strangers().unwrap().len() == 1);
+    }
+
+    /// Whether the picture of the last event shows anything but black where its face is.
+    fn shows_face(world: &World) -> bool {
+        let last = world.store.last_event().unwrap();
+        let picture = image::load_from_memory(&world.store.event_picture(last).unwrap().unwrap()).unwrap();
+        let picture = picture.to_rgb8();
+        picture.get_pixel(picture.width() / 2, picture.height() / 2).0.iter().any(|value| *value > 20)
+    }
+
+    #[test]
+    fn strangers_are_covered_in_all_pictures_where_that_is_asked_for_and_nobody_else_is() {
+        let mut world = world();
+        world.sightings.redact = Some(Whom::Unknown);
+        let (stranger, ada) = (Who::Stranger(1), Who::Named("Ada".into()));
+        world.sightings.see(&frame(0, &stranger, 80.0, 0.0)).unwrap();
+        world.tell(EventKind::Appeared, &stranger);
+        assert!(!shows_face(&world), "the event");
+        let picture = world.store.stranger_picture(1).unwrap().unwrap();
+        let at = picture.face.map(|x| x as u32);
+        let kept = image::load_from_memory(&picture.jpeg).unwrap().to_rgb8();
+        assert!(kept.get_pixel(at[0], at[1]).0.iter().all(|value| *value < 20), "the stranger");
+        // The same view, once it has a name.
+        assert_eq!(
+            world.tell(EventKind::Renamed { from: stranger }, &ada),
+            ["Ada recognised, was Unknown 1"]
+        );
+        assert!(shows_face(&world));
+        let corrected = EventKind::Renamed { from: ada.clone() };
+        world.tell(corrected, &Who::Stranger(2));
+        assert!(!shows_face(&world), "she is somebody else after all");
+        // Beside somebody who is known stands a stranger, and somebody outside the region that counts.
+        world.tell(EventKind::Left, &Who::Stranger(2));
+        let mut both = frame(9, &ada, 80.0, 0.0);
+        let mut other = both.faces[0].clone();
+        other.identification.name = None;
+        other.face.bbox = BBox { x1: 200.0, x2: 240.0, ..other.face.bbox };
+        both.faces.push(other);
+        both.elsewhere.push(BBox { x1: 60.0, y1: 50.0, x2: 70.0, y2: 60.0 });
+        world.sightings.see(&both).unwrap();
+        world.tell(EventKind::Appeared, &ada);
+        assert!(shows_face(&world));
+        let last = world.store.last_event().unwrap();
+        let picture = world.store.event_picture(last).unwrap().unwrap();
+        let picture = image::load_from_memory(&picture).unwrap().to_rgb8();
+        let dark = |x: u32, y: u32| picture.get_pixel(x, y).0.iter().all(|value| *value < 20);
+        // The portrait begins that far from the left and the top of the frame.
+        let by = (0.6 * 80.0) as u32;
+        let (left, top) = (100 - by, 50 - by);
+        assert!(dark(210 - left, 90 - top) && dark(64 - left, 55 - top));
     }
 }

@@ -15,11 +15,24 @@ use super::lock;
 use super::outputs::Outputs;
 use super::problem::Problem;
 use super::rates::Rates;
-use super::store::Store;
+use super::shelf::Shelf;
+use super::store::{Store, StoreError};
 use super::tokens::Tokens;
 use super::turns::Turns;
+use crate::annotate::Whom;
 use crate::engine::{Engine, EngineError, Gallery};
 use crate::gallery::GalleryFolder;
+
+/// Setting of the store: the threshold that was set on its page, in degrees.
+const THRESHOLD: &str = "threshold_deg";
+
+/// The threshold that was set on its page, in degrees.
+///
+/// # Errors
+/// When the store refuses.
+pub(super) fn threshold_set(store: &Store) -> Result<Option<f64>, StoreError> {
+    Ok(store.setting(THRESHOLD)?.and_then(|text| text.parse().ok()))
+}
 
 /// What a request finds.
 pub(super) type App = Arc<Site>;
@@ -45,6 +58,7 @@ pub(super) struct Site {
     pub counts: Counts,
     pub outputs: Outputs,
     pub jobs: Jobs,
+    pub shelf: Shelf,
 }
 
 /// What is counted of requests.
@@ -86,6 +100,28 @@ impl Site {
     pub fn gallery(&self) -> Result<Option<Gallery>, EngineError> {
         let settings = self.settings();
         self.galleries.get(&settings.config.gallery, settings.threshold)
+    }
+
+    /// Whether somebody (`None`: a stranger) is covered in pictures of a source.
+    pub fn covers(&self, source: &str, name: Option<&str>) -> bool {
+        let config = self.cameras.state(source).map(|(config, _)| config);
+        let whom = config.and_then(|config| config.redact?.parse::<Whom>().ok());
+        whom.is_some_and(|whom| whom.covers(name))
+    }
+
+    /// Names by another threshold from the next frame on; `None` goes back to that of the configuration. It is kept.
+    ///
+    /// # Errors
+    /// When the store refuses, or a gallery cannot be read.
+    pub fn set_threshold(&self, degrees: Option<f64>) -> Result<(), Problem> {
+        self.store.set_setting(THRESHOLD, degrees.map(|degrees| degrees.to_string()).as_deref())?;
+        {
+            let mut settings = lock(&self.settings);
+            *settings = Arc::new((**settings).clone().with_threshold(degrees));
+        }
+        let request = self.settings().threshold;
+        self.galleries.renew(None)?;
+        Ok(self.cameras.set_threshold(request)?)
     }
 
     /// Changes the people while nobody else does; running sources decide by them from the next frame on.

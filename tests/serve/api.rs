@@ -1,5 +1,7 @@
 //! Questions about pictures, and people.
 
+use std::process::Command;
+
 use base64::Engine;
 use serde_json::{Value, json};
 
@@ -89,6 +91,54 @@ fn what_is_no_picture_is_refused_with_a_sentence_that_names_it() {
     service.get("/api/v1/events?since=yesterday").refused(400);
     service.get("/api/v1/events/x").refused(400);
     service.get("/api/v1/strangers/99").refused(404);
+}
+
+#[test]
+fn photos_of_phones_are_read_or_refused_as_by_the_command_line() {
+    let place = place();
+    std::fs::write(place.path().join("serve.toml"), "[limits]\nmegapixels = 1\n").unwrap();
+    let service = Service::start(place.path(), &["serve.toml"]);
+    let at = |name: &str| place.path().join(name);
+    std::fs::write(at("ada.jpg"), still("Ada", 3)).unwrap();
+    let recognise = |name: &str| {
+        let bytes = std::fs::read(at(name)).unwrap();
+        service.request("POST", "/api/v1/recognise").files(&[(name, &bytes)]).send()
+    };
+    for (name, scale) in [("ada.avif", "scale=iw:ih"), ("large.avif", "scale=2000:-2")] {
+        let made = Command::new("ffmpeg")
+            .args(["-v", "error", "-i"])
+            .arg(at("ada.jpg"))
+            .args(["-vf", scale, "-c:v", "libaom-av1", "-cpu-used", "8", "-still-picture", "1", "-crf", "20"])
+            .args(["-f", "avif"])
+            .arg(at(name))
+            .status();
+        assert!(made.unwrap().success());
+    }
+    let told = recognise("ada.avif");
+    match told.status {
+        200 => {
+            let told = told.ok();
+            assert_eq!(names(&told)[0][0], Some("Ada"));
+        }
+        // Where GStreamer has no decoder.
+        _ => assert!(told.refused(422).contains("install gstreamer1.0-plugins-bad")),
+    }
+    let large = recognise("large.avif").refused(413);
+    assert!(large.starts_with("large.avif has 2000x"), "{large}");
+    let photo = std::fs::read(at("ada.avif")).unwrap();
+    std::fs::write(at("cut.avif"), &photo[..photo.len() / 2]).unwrap();
+    std::fs::write(at("empty.heic"), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
+    std::fs::write(at("photo.jxl"), b"\0\0\0\x0cJXL \r\n\x87\n and more").unwrap();
+    for name in ["cut.avif", "empty.heic", "photo.jxl"] {
+        let sentence = recognise(name).refused(422);
+        let output = Command::new(env!("CARGO_BIN_EXE_sphereface"))
+            .args(["compare", name, "ada.jpg"])
+            .current_dir(place.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(&sentence), "{name}: {sentence}\n{said}");
+    }
 }
 
 #[test]

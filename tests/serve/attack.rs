@@ -35,6 +35,10 @@ fn where_others_can_reach_a_token_is_asked_for_and_each_does_what_it_may() {
         "/api/v1/doubts",
         "/api/v1/threshold",
         "/api/v1/threshold/plot.svg",
+        "/api/v1/library",
+        "/api/v1/library/people",
+        "/api/v1/library/files?person=Ada",
+        "/api/v1/library/pictures/a/1",
         "/api/v1/outputs",
         "/api/v1/jobs",
         "/api/v1/jobs/1/results/named.mp4",
@@ -57,6 +61,8 @@ fn where_others_can_reach_a_token_is_asked_for_and_each_does_what_it_may() {
     }
     let name = json!({"name": "Eve"});
     for (method, path) in [
+        ("PUT", "/api/v1/threshold"),
+        ("DELETE", "/api/v1/threshold"),
         ("PATCH", "/api/v1/people/Ada"),
         ("DELETE", "/api/v1/people/Ada"),
         ("POST", "/api/v1/people/Eve/stills"),

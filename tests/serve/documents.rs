@@ -30,7 +30,14 @@ fn every_line_for_curl_works() {
     std::fs::write(place.path().join("ada.jpg"), still("Ada", 3)).unwrap();
     std::fs::write(place.path().join("chloe.jpg"), still("Chloé", 1)).unwrap();
     std::fs::copy(sample("sample.mp4"), place.path().join("sample.mp4")).unwrap();
-    let service = Service::start(place.path(), &[]);
+    let made = Command::new(env!("CARGO_BIN_EXE_sphereface"))
+        .args(["library", "add", "ada.jpg"])
+        .current_dir(place.path())
+        .env_remove("SPHEREFACE_DATABASE")
+        .status();
+    assert!(made.unwrap().success());
+    std::fs::write(place.path().join("serve.toml"), "[library]\npath = \"sphereface-library\"\n").unwrap();
+    let service = Service::start(place.path(), &["serve.toml"]);
     if run(Command::new("curl").arg("--version")).is_none() {
         return;
     }

@@ -8,6 +8,7 @@ mod cameras;
 mod client;
 mod documents;
 mod jobs;
+mod library;
 mod outputs;
 mod pages;
 mod review;

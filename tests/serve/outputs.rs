@@ -230,10 +230,22 @@ impl Broker {
 
     /// It is gone for a while.
     fn restart(&mut self, pause: Duration) {
-        let stopped = Command::new("kill").arg(self.child.id().to_string()).status();
-        assert!(stopped.unwrap().success());
-        self.child.wait().unwrap();
+        self.stop("TERM");
         std::thread::sleep(pause);
+        self.start_again();
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    fn stop(&mut self, signal: &str) {
+        self.signal(signal);
+        self.child.wait().unwrap();
+    }
+
+    fn start_again(&mut self) {
         self.child = Self::run(self.folder.path());
         self.answers();
     }
@@ -258,6 +270,8 @@ impl Drop for Broker {
 /// Somebody who listens to everything on the broker.
 struct Listener {
     kept: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    /// Numbers of the events that were told, in order.
+    events: Arc<Mutex<Vec<i64>>>,
     client: rumqttc::Client,
 }
 
@@ -266,9 +280,12 @@ impl Listener {
         let mut options = rumqttc::MqttOptions::new(name, "127.0.0.1", port);
         options.set_credentials("sphereface", "pass word");
         options.set_max_packet_size(4 << 20, 4 << 20);
+        // What comes while it is not connected is kept for it.
+        options.set_clean_session(false);
         let (client, mut connection) = rumqttc::Client::new(options, 100);
         let kept: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
-        let (to, again) = (Arc::clone(&kept), client.clone());
+        let events: Arc<Mutex<Vec<i64>>> = Arc::default();
+        let (to, numbers, again) = (Arc::clone(&kept), Arc::clone(&events), client.clone());
         std::thread::spawn(move || {
             for told in connection.iter() {
                 match told {
@@ -276,6 +293,10 @@ impl Listener {
                         again.subscribe("#", rumqttc::QoS::AtLeastOnce).unwrap();
                     }
                     Ok(rumqttc::Event::Incoming(rumqttc::Packet::Publish(message))) => {
+                        if message.topic.ends_with("/event") {
+                            let event: Value = serde_json::from_slice(&message.payload).unwrap();
+                            numbers.lock().unwrap().push(event["id"].as_i64().unwrap());
+                        }
                         to.lock().unwrap().insert(message.topic, message.payload.into());
                     }
                     Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect)) => return,
@@ -284,7 +305,7 @@ impl Listener {
                 }
             }
         });
-        Self { kept, client }
+        Self { kept, events, client }
     }
 
     fn text(&self, topic: &str) -> Option<String> {
@@ -387,6 +408,68 @@ fn home_assistant_finds_sources_and_people_on_a_real_broker_that_comes_and_goes(
     service.signal("TERM");
     assert_eq!(service.ended(), Some(0));
     listener.wait("sphereface/status", |text| text == "offline");
+}
+
+#[test]
+fn no_event_is_lost_on_its_way_to_a_real_broker_though_both_die_meanwhile() {
+    if mosquitto().is_none() {
+        return;
+    }
+    let port = free_port();
+    let mut broker = Broker::start(port, tempfile::tempdir().unwrap(), "");
+    let listener = Listener::start(port, "listener");
+    let place = place();
+    let mqtt = format!("[mqtt]\nurl = \"mqtt://sphereface:pass%20word@127.0.0.1:{port}\"\npictures = true\n");
+    config(place.path(), &mqtt, true);
+    let mut service = Service::start(place.path(), &["serve.toml"]);
+    listener.wait("sphereface/source/door/event", |text| text.contains("recognised"));
+    let kept = |service: &Service| -> Vec<i64> {
+        let events = service.get("/api/v1/events?limit=1000").ok();
+        let ids = events["events"].as_array().unwrap().iter().map(|event| event["id"].as_i64().unwrap());
+        let mut ids: Vec<i64> = ids.collect();
+        ids.sort_unstable();
+        ids
+    };
+    let more = |service: &Service, count: usize| {
+        let until = Instant::now() + LIMIT;
+        let before = kept(service).len();
+        while kept(service).len() < before + count {
+            assert!(Instant::now() < until, "there are no more events");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    // The broker takes what comes and acknowledges nothing: then it dies with it.
+    broker.signal("STOP");
+    more(&service, 2);
+    let outputs = service.get("/api/v1/outputs").ok();
+    assert!(outputs["mqtt"]["waiting"].as_u64() >= Some(2), "{outputs}");
+    broker.stop("KILL");
+    // Nobody is there, and the service dies, too.
+    more(&service, 2);
+    service.signal("KILL");
+    service.ended();
+    config(place.path(), &mqtt, false);
+    broker.start_again();
+    let service = Service::start(place.path(), &["serve.toml"]);
+    let outputs = service.wait("/api/v1/outputs", |outputs| {
+        outputs["mqtt"]["working"] == true && outputs["mqtt"]["waiting"] == 0
+    });
+    assert!(outputs["mqtt"]["delivered"].as_u64() >= Some(4), "{outputs}");
+    let all = kept(&service);
+    assert!(all.len() >= 6);
+    let until = Instant::now() + LIMIT;
+    let lost = || -> Vec<i64> {
+        let told = listener.events.lock().unwrap();
+        all.iter().copied().filter(|id| !told.contains(id)).collect()
+    };
+    while !lost().is_empty() {
+        assert!(Instant::now() < until, "{:?} of {all:?} were told to nobody", lost());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // Each one again at most after a loss, and in order after it.
+    let told = listener.events.lock().unwrap().clone();
+    let mut steps = told.windows(2).filter(|pair| pair[1] <= pair[0]);
+    assert!(steps.by_ref().count() <= 2, "{told:?}");
 }
 
 fn free_port() -> u16 {

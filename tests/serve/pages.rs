@@ -189,6 +189,14 @@ fn doubtful_names_strangers_and_stills_are_decided_about_by_clicks() {
     browser.wait("/lost(\\d+) of \\1/.test(document.querySelector('#figures').textContent)");
     browser.wait("document.querySelector('#plot').src.endsWith('threshold_deg=5.0') && document.querySelector('#plot').naturalWidth > 100");
     browser.picture("threshold");
+    browser.click("#set");
+    note(&mut browser, "Faces are named below 5.0 degrees.");
+    browser.wait("document.querySelector('#figures').textContent.includes('5.0 degrees, set here')");
+    assert_eq!(service.get("/api/v1/threshold").ok()["in_force_deg"], 5.0);
+    browser.picture("threshold-set");
+    browser.click("#unset");
+    note(&mut browser, "in force again: 89.0 degrees");
+    browser.wait("document.querySelector('#unset').hidden && document.querySelector('#set').hidden");
     browser.look(390, 844, "dark");
     for path in ["/threshold", "/doubts?margin_deg=180", "/people", "/sources", "/videos"] {
         open(&mut browser, path);

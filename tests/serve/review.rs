@@ -110,6 +110,57 @@ fn a_doubtful_name_is_confirmed_or_rejected_and_the_threshold_is_shown_with_what
 }
 
 #[test]
+fn a_threshold_is_set_while_sources_run_and_stays_until_it_is_taken_back() {
+    let place = place();
+    let own = format!(
+        "[[source]]\nname = \"own\"\ninput = \"{}\"\nrepeat = true\nthreshold_deg = 89.0\n",
+        sample("sample.mp4").display()
+    );
+    config(place.path(), "", &own);
+    let mut service = Service::start(place.path(), &["serve.toml"]);
+    let before = service.get("/api/v1/threshold").ok();
+    assert_eq!(before["set_here"], false);
+    let calibrated = before["in_force_deg"].as_f64().unwrap();
+    service.wait("/api/v1/events?source=door&kind=recognised", |all| !list(all, "events").is_empty());
+    let set = |degrees: Value| {
+        service.request("PUT", "/api/v1/threshold").json(&json!({"threshold_deg": degrees})).send()
+    };
+    for wrong in [json!(0), json!(180), json!("wide"), json!(null)] {
+        assert!((400..500).contains(&set(wrong.clone()).status), "{wrong}");
+    }
+    let told = set(json!(3)).ok();
+    assert_eq!((&told["in_force_deg"], &told["set_here"]), (&json!(3.0), &json!(true)));
+    // Nobody is so near: the running source names nobody any more, the one with a threshold of its own goes on.
+    let last = list(&service.get("/api/v1/events?limit=1").ok(), "events")[0]["id"].as_i64().unwrap();
+    let named = |service: &Service, source: &str| -> usize {
+        let all = service.get(&format!("/api/v1/events?source={source}&kind=recognised&limit=1000")).ok();
+        list(&all, "events").iter().filter(|one| one["id"].as_i64() > Some(last)).count()
+    };
+    service.wait("/api/v1/events?source=door&kind=appeared", |all| {
+        list(all, "events").iter().any(|one| one["id"].as_i64() > Some(last) && one["person"].is_null())
+    });
+    let until = std::time::Instant::now() + crate::client::LIMIT;
+    while named(&service, "own") == 0 {
+        assert!(std::time::Instant::now() < until);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(named(&service, "door"), 0);
+    let state = service.get("/api/v1/sources/door").ok();
+    assert!(state["state"]["last_error"].is_null() && state["state"]["attempts"] == 0, "{state}");
+    let changes = service.get("/api/v1/changes").ok();
+    assert_eq!(changes["changes"][0]["what"], "set the threshold to 3 degrees");
+    // It stays over a reload and a start.
+    service.signal("HUP");
+    service.signal("TERM");
+    service.ended();
+    let service = Service::start(place.path(), &["serve.toml"]);
+    assert_eq!(service.get("/api/v1/threshold").ok()["in_force_deg"], 3.0);
+    let told = service.request("DELETE", "/api/v1/threshold").send().ok();
+    assert_eq!((told["in_force_deg"].as_f64(), &told["set_here"]), (Some(calibrated), &json!(false)));
+    service.event("recognised", "Boris");
+}
+
+#[test]
 fn strangers_become_one_or_are_ignored_and_regions_count_while_the_source_runs() {
     let place = tempfile::tempdir().unwrap();
     let everywhere = "[[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]]";

@@ -11,11 +11,11 @@ use indicatif::ProgressBar;
 use crate::bench::CamerasBench;
 use crate::cli::UsageError;
 use crate::cli::options::{self, DeviceArgs, ModelArgs, ThreadArgs};
-use crate::serve::ServiceOptions;
+use crate::serve::{Service, ServiceOptions};
 
 /// Measure a service with many sources
 ///
-/// All sources show the same input. The delay is the time from the arrival of a frame to the end of its events.
+/// The sources show the inputs in turns. The delay is the time from the arrival of a frame to the end of its events.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface bench cameras --gallery family\n  \
@@ -28,9 +28,9 @@ pub struct CamerasArgs {
     /// Frames analysed per second and source, 0.1 to 60
     #[arg(long, value_name = "RATE", default_value_t = 5.0)]
     fps: f64,
-    /// What each source opens: a file, which is repeated, or an input as for `sphereface serve`
+    /// What the sources open, in turns: a file, which is repeated, or an input as for `sphereface serve`
     #[arg(long, value_name = "INPUT", default_value = "samples/sample.mp4")]
-    input: String,
+    input: Vec<String>,
     /// Folder of the people to name
     #[arg(long, value_name = "DIR", default_value = "gallery")]
     gallery: PathBuf,
@@ -52,12 +52,13 @@ impl CamerasArgs {
     /// Measures and prints.
     pub fn run(self) -> Result<()> {
         let bench = CamerasBench {
-            input: self.input,
+            inputs: self.input,
             sources: usize::from(self.sources),
             fps: self.fps,
             gallery: self.gallery,
             time: Duration::from_secs(self.seconds.into()),
         };
+        Service::prepare_memory();
         let mut service = ServiceOptions::new(options::isa()?);
         service.device = self.device.device;
         service.model.clone_from(&self.model.model);

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::serve::access::{COOKIE, Caller};
 use crate::serve::camera::{Phase, SourceState};
 use crate::serve::lock;
-use crate::serve::outputs::OutputState;
+use crate::serve::outputs::{BROKER, OutputState};
 use crate::serve::problem::Problem;
 use crate::serve::site::{App, Site};
 use crate::serve::store::{Note, rfc3339};
@@ -94,7 +94,17 @@ pub(super) struct OutputsAnswer {
     /// The webhooks, by name.
     webhooks: Vec<WebhookAnswer>,
     /// The MQTT broker; `null` where there is none.
-    mqtt: Option<OutputState>,
+    mqtt: Option<BrokerAnswer>,
+}
+
+/// The broker and how it is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BrokerAnswer {
+    /// Events that it has not acknowledged yet.
+    waiting: u64,
+    /// How it is.
+    #[serde(flatten)]
+    state: OutputState,
 }
 
 /// A webhook and how it is.
@@ -157,7 +167,9 @@ pub(super) async fn outputs(State(site): State<App>) -> Result<Json<OutputsAnswe
         for (name, state) in site.outputs.webhooks() {
             webhooks.push(WebhookAnswer { waiting: site.store.undelivered(&name)?, name, state });
         }
-        Ok(Json(OutputsAnswer { webhooks, mqtt: site.outputs.mqtt() }))
+        let waiting = site.store.undelivered(BROKER)?;
+        let mqtt = site.outputs.mqtt().map(|state| BrokerAnswer { waiting, state });
+        Ok(Json(OutputsAnswer { webhooks, mqtt }))
     })
     .await
 }

@@ -10,22 +10,28 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::events::Events;
 use super::people::new_still;
-use super::pictures::named;
+use super::pictures::{decode, named};
 use super::upload::Upload;
 use crate::gallery::{Choice, NewStill, PersonName, Viewpoint};
 use crate::identify::{Calibration, Threshold, ThresholdRequest};
 use crate::report::chart::{Axis, Chart, Curve, Scale};
 use crate::serve::access::Caller;
+use crate::serve::cover::cover;
 use crate::serve::problem::Problem;
+use crate::serve::sightings::{PICTURE_QUALITY, encode};
 use crate::serve::site::{App, Site};
 use crate::serve::store::{Event, NewSight, StrangerPicture};
 use crate::track::weight_inside;
 
+/// Thresholds that may be set, in degrees.
+const LEAST_DEG: f64 = 1.0;
+const MOST_DEG: f64 = 179.0;
 /// Names given by less than so many degrees are doubtful.
 const DOUBTFUL_DEG: f64 = 6.0;
 
 /// Which names are doubtful.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DoubtsQuery {
     /// Names that were given by less than so many degrees; 6 without this.
@@ -71,6 +77,16 @@ fn event_with_name(site: &Site, id: i64) -> Result<(Event, PersonName, Upload), 
     Ok((event, name, Upload { name: format!("event-{id}.jpg"), bytes }))
 }
 
+/// The face that an event is about.
+fn still_of(site: &Site, event: &Event, upload: &Upload) -> Result<NewStill, Problem> {
+    new_still(site, upload, Choice::Largest).map_err(|refused| {
+        match site.covers(&event.source, event.person.as_deref()) {
+            true => Problem::covered(format_args!("event {}", event.id), &event.source),
+            false => refused,
+        }
+    })
+}
+
 fn again(site: &Site, id: i64) -> Result<Json<Event>, Problem> {
     let event = site.store.event(id)?;
     event.map(Json).ok_or_else(|| Problem::not_found(format!("there is no event {id}")))
@@ -90,9 +106,9 @@ pub(super) async fn confirm(
 ) -> Result<Json<Event>, Problem> {
     let (Path(id), Json(Confirmation { enroll })) = (id?, confirmation?);
     site.compute(move |site| {
-        let (_, name, upload) = event_with_name(site, id)?;
+        let (event, name, upload) = event_with_name(site, id)?;
         if enroll {
-            let still = new_still(site, &upload, Choice::Largest)?;
+            let still = still_of(site, &event, &upload)?;
             site.edit_people(|folder| {
                 // Nobody is enrolled by this who was removed meanwhile.
                 folder.person(&name)?;
@@ -122,11 +138,13 @@ pub(super) async fn reject(
     let Path(id) = id?;
     site.compute(move |site| {
         let (event, name, upload) = event_with_name(site, id)?;
-        let still = new_still(site, &upload, Choice::Largest)?;
+        let still = still_of(site, &event, &upload)?;
         let sight = sight(site, &event, &still).map_err(|error| named(&upload.name, error))?;
         site.edit_people(|folder| Ok(folder.reject(&name, vec![still])?))?;
         let stranger = site.store.add_stranger(&sight)?;
-        site.store.reject_event(&event, stranger)?;
+        // The pictures are a stranger's from now on.
+        let covered = site.covers(&event.source, None).then_some(&sight.picture.jpeg);
+        site.store.reject_event(&event, stranger, covered.map(Vec::as_slice))?;
         site.store.note(caller.name(), "rejected a name", Some(name.as_str()))?;
         again(site, id)
     })
@@ -137,17 +155,24 @@ pub(super) async fn reject(
 fn sight(site: &Site, event: &Event, still: &NewStill) -> Result<NewSight, Problem> {
     let (face, quality) = (&still.examined.face, &still.examined.quality);
     let embedding = site.engine.embed(vec![still.examined.crop.clone()])?.into_iter().next();
+    let mut jpeg = still.bytes.clone();
+    if site.covers(&event.source, None) {
+        let mut picture = decode(site, &Upload { name: String::new(), bytes: jpeg })?;
+        cover(&mut picture, &[face.bbox]);
+        jpeg = encode(&picture, PICTURE_QUALITY);
+    }
     Ok(NewSight {
         time_ms: event.time_ms,
         source: event.source.clone(),
         weight: weight_inside(face, quality),
         embedding,
-        picture: StrangerPicture { jpeg: still.bytes.clone(), face: face.bbox.centre() },
+        picture: StrangerPicture { jpeg, face: face.bbox.centre() },
     })
 }
 
 /// Another threshold to look at.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ThresholdQuery {
     /// In degrees; without it the one in force.
@@ -159,6 +184,8 @@ pub(super) struct ThresholdQuery {
 pub(super) struct ThresholdAnswer {
     /// The angle below which a face is named, in degrees.
     in_force_deg: f64,
+    /// Whether it was set here; else it is that of the configuration, or the calibrated one.
+    set_here: bool,
     /// The angle that is looked at.
     threshold_deg: f64,
     /// The share of pairs of different people who are nearer, by the model's calibration.
@@ -176,6 +203,7 @@ pub(super) struct ThresholdAnswer {
 /// What is known of a threshold.
 struct Measured {
     in_force_deg: f64,
+    set_here: bool,
     threshold_deg: f64,
     /// Angles of strangers to the nearest person, and those at which people were named, from the smallest on.
     strangers: Vec<f64>,
@@ -208,7 +236,9 @@ impl Measured {
             strangers.extend(found.nearest.map(|nearest| f64::from(nearest.angle_deg)));
         }
         strangers.sort_by(f64::total_cmp);
-        Ok(Self { in_force_deg, threshold_deg, strangers, names: site.store.angles_of_named()? })
+        let settings = site.settings();
+        let set_here = settings.threshold != settings.configured_threshold();
+        Ok(Self { in_force_deg, set_here, threshold_deg, strangers, names: site.store.angles_of_named()? })
     }
 
     fn answer(&self, site: &Site) -> ThresholdAnswer {
@@ -216,6 +246,7 @@ impl Measured {
         let below = |angles: &[f64]| angles.partition_point(|angle| *angle < self.threshold_deg);
         ThresholdAnswer {
             in_force_deg: self.in_force_deg,
+            set_here: self.set_here,
             threshold_deg: self.threshold_deg,
             false_match_rate: calibration.and_then(|table| table.fmr_at(self.threshold_deg)),
             strangers: self.strangers.len(),
@@ -270,7 +301,7 @@ const AXIS_DEG: f64 = 120.0;
 
 /// Show what a threshold does on the strangers and names of this service
 ///
-/// It is set in the configuration (`threshold_deg`).
+/// Sources with a `threshold_deg` of their own keep that.
 #[utoipa::path(
     get, path = "/api/v1/threshold", tag = "service", params(ThresholdQuery),
     responses((status = 200, body = ThresholdAnswer), (status = 400, body = Problem))
@@ -281,6 +312,65 @@ pub(super) async fn threshold(
 ) -> Result<Json<ThresholdAnswer>, Problem> {
     let Query(ThresholdQuery { threshold_deg }) = query?;
     site.wait_for(move |site| Ok(Json(Measured::new(site, threshold_deg)?.answer(site)))).await
+}
+
+/// A threshold to name by.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewThreshold {
+    /// In degrees.
+    #[schema(minimum = 1.0, maximum = 179.0)]
+    threshold_deg: f64,
+}
+
+/// Set the threshold
+///
+/// Faces nearer than this are named from the next frame on; no source is opened anew. It is kept, and counts instead of
+/// that of the configuration until it is deleted.
+#[utoipa::path(
+    put, path = "/api/v1/threshold", tag = "service", request_body = NewThreshold,
+    responses((status = 200, body = ThresholdAnswer), (status = 400, body = Problem))
+)]
+pub(super) async fn set_threshold(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+    threshold: Result<Json<NewThreshold>, JsonRejection>,
+) -> Result<Json<ThresholdAnswer>, Problem> {
+    let Json(NewThreshold { threshold_deg }) = threshold?;
+    if !(LEAST_DEG..=MOST_DEG).contains(&threshold_deg) {
+        return Err(Problem::bad(format!(
+            "a threshold of {threshold_deg} degrees makes no sense: give {LEAST_DEG} to {MOST_DEG}"
+        )));
+    }
+    change_threshold(site, caller, Some(threshold_deg)).await
+}
+
+/// Go back to the threshold of the configuration
+#[utoipa::path(
+    delete, path = "/api/v1/threshold", tag = "service", responses((status = 200, body = ThresholdAnswer))
+)]
+pub(super) async fn unset_threshold(
+    State(site): State<App>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<ThresholdAnswer>, Problem> {
+    change_threshold(site, caller, None).await
+}
+
+async fn change_threshold(
+    site: App,
+    caller: Caller,
+    degrees: Option<f64>,
+) -> Result<Json<ThresholdAnswer>, Problem> {
+    site.wait_for(move |site| {
+        site.set_threshold(degrees)?;
+        let what = match degrees {
+            Some(degrees) => format!("set the threshold to {degrees} degrees"),
+            None => "set the threshold back to that of the configuration".to_owned(),
+        };
+        site.store.note(caller.name(), &what, None)?;
+        Ok(Json(Measured::new(site, None)?.answer(site)))
+    })
+    .await
 }
 
 /// Draw what a threshold does on the strangers and names of this service

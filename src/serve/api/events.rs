@@ -33,6 +33,7 @@ const MOST_HEARD: usize = 1024;
 
 /// Which events are asked for.
 #[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct EventsQuery {
     /// Of this person.
@@ -141,6 +142,7 @@ pub(super) async fn picture(
 
 /// Where a stream of events begins.
 #[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct StreamQuery {
     /// Begin with the events after this number, which are told first; the header `Last-Event-ID` does the same.

@@ -84,6 +84,7 @@ pub(super) struct NewJob {
 
 /// What an upload is called.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UploadQuery {
     /// The name of the file.

@@ -4,6 +4,7 @@ mod about;
 mod doubts;
 mod events;
 mod jobs;
+mod library;
 mod people;
 mod pictures;
 mod sources;
@@ -19,6 +20,7 @@ use axum::http::{HeaderValue, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
@@ -53,6 +55,7 @@ const PART_LIMIT: Duration = Duration::from_secs(30);
         (name = "events", description = "Who appeared and left, and when"),
         (name = "sources", description = "Cameras, streams and files that are watched"),
         (name = "jobs", description = "Videos that are labelled in the background"),
+        (name = "library", description = "Who is in which video and photo of the library"),
         (name = "service", description = "The service itself")
     )
 )]
@@ -85,7 +88,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(doubts::list))
         .routes(routes!(doubts::confirm))
         .routes(routes!(doubts::reject))
-        .routes(routes!(doubts::threshold))
+        .routes(routes!(doubts::threshold, doubts::set_threshold, doubts::unset_threshold))
         .routes(routes!(doubts::plot))
         .routes(routes!(sources::list, sources::add))
         .routes(routes!(sources::show, sources::change, sources::remove))
@@ -96,6 +99,10 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(jobs::show, jobs::remove))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::result))
+        .routes(routes!(library::status))
+        .routes(routes!(library::people))
+        .routes(routes!(library::files))
+        .routes(routes!(library::picture))
         .routes(routes!(about::health))
         .routes(routes!(about::ready))
         .routes(routes!(about::version))
@@ -113,7 +120,27 @@ pub fn description() -> String {
 fn description_of(mut api: utoipa::openapi::OpenApi) -> String {
     api.info.version = env!("CARGO_PKG_VERSION").to_owned();
     // It is made of constants, which serialise.
-    api.to_pretty_json().unwrap_or_default()
+    let mut api = serde_json::to_value(api).unwrap_or_default();
+    let items = api["paths"].as_object_mut().into_iter().flat_map(serde_json::Map::values_mut);
+    let operations =
+        items.flat_map(|item| item.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut));
+    for responses in operations.filter_map(|operation| operation.get_mut("responses")?.as_object_mut()) {
+        describe_refusals(responses);
+    }
+    serde_json::to_string_pretty(&api).unwrap_or_default()
+}
+
+/// Refusals are problem documents, and any request may meet one: a token is missing, there were too many requests, or the
+/// request makes no sense.
+fn describe_refusals(responses: &mut serde_json::Map<String, Value>) {
+    let problem = json!({"schema": {"$ref": "#/components/schemas/Problem"}});
+    for response in responses.values_mut() {
+        if response["content"]["application/json"] == problem {
+            response["content"] = json!({"application/problem+json": problem});
+        }
+    }
+    let other = || json!({"description": "Refused", "content": {"application/problem+json": problem}});
+    responses.entry("default").or_insert_with(other);
 }
 
 /// All that is answered.
@@ -178,12 +205,17 @@ mod tests {
                 let operation = &item[method];
                 assert!(operation["summary"].as_str().is_some_and(|text| text.len() > 8), "{method} {path}");
                 assert!(operation["responses"].get("200").is_some(), "{method} {path}");
+                assert!(operation["responses"].get("default").is_some(), "{method} {path}");
+                for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                    let in_path = path.contains(&format!("{{{}}}", parameter["name"].as_str().unwrap()));
+                    assert_eq!(parameter["in"] == "path", in_path, "{method} {path}: {parameter}");
+                }
                 assert!(!operation["tags"][0].is_null(), "{method} {path}");
                 routes.push(format!("{method} {path}"));
             }
         }
         // As many as there are in `described`.
-        assert_eq!(routes.len(), 54, "{routes:#?}");
+        assert_eq!(routes.len(), 60, "{routes:#?}");
         for schema in ["Problem", "Event", "Stranger", "Recognised", "SourceAnswer"] {
             assert!(!api["components"]["schemas"][schema].is_null(), "{schema}");
         }

@@ -68,6 +68,7 @@ pub(super) struct NewName {
 
 /// Which face of a still is meant.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EnrollQuery {
     /// Its number from the left, or a point x,y on it; without it the largest.
@@ -98,7 +99,7 @@ impl PersonAnswer {
 }
 
 /// A text as a part of an address.
-fn percent(text: &str) -> String {
+pub(super) fn percent(text: &str) -> String {
     let mut address = String::new();
     for byte in text.bytes() {
         match byte {

@@ -17,6 +17,7 @@ use crate::serve::why::why;
 
 /// How two faces are compared.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CompareQuery {
     /// The angle below which it is the same person, in degrees; without it the model's.

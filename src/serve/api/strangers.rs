@@ -100,7 +100,12 @@ pub(super) async fn name(
     site.compute(move |site| {
         let picture = site.store.stranger_picture(id)?.ok_or_else(|| nobody(id))?;
         let file = format!("unknown-{id}.jpg");
-        let person = enroll_picture(site, &name, file, picture.jpeg, picture.face)?;
+        let last_source = site.store.stranger(id)?.ok_or_else(|| nobody(id))?.last_source;
+        let enrolled = enroll_picture(site, &name, file, picture.jpeg, picture.face);
+        let person = enrolled.map_err(|refused| match site.covers(&last_source, None) {
+            true => Problem::covered(format_args!("Unknown {id}"), &last_source),
+            false => refused,
+        })?;
         site.store.stranger_is(id, name.as_str())?;
         site.store.note(caller.name(), "named a stranger", Some(name.as_str()))?;
         Ok(Json(Named { stranger: id, name: name.to_string(), stills: person.stills.len() }))

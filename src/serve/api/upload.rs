@@ -1,18 +1,17 @@
 //! Pictures that come with a request: as they are, as multipart, or as base64 in JSON.
 
-use std::io::Cursor;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::{StatusCode, header};
 use base64::Engine as _;
-use image::{ImageDecoder, ImageReader, RgbImage};
+use image::RgbImage;
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
-use crate::media::still_of_bytes;
+use crate::media::{still_of_bytes, still_size};
 use crate::serve::problem::Problem;
 use crate::serve::site::App;
 
@@ -44,7 +43,7 @@ pub(super) struct JsonPictures {
 pub(super) struct JsonPicture {
     /// What the answer calls it.
     name: Option<String>,
-    /// The bytes of a jpg, png, webp, bmp, tiff or gif file; a `data:` address does, too.
+    /// The bytes of a jpg, png, webp, bmp, tiff, gif, heic or avif file; a `data:` address does, too.
     base64: String,
 }
 
@@ -126,15 +125,7 @@ impl Upload {
     /// When it is no picture, too large, or cut short.
     pub fn decode(&self, megapixels: u64) -> Result<RgbImage, Problem> {
         let name = self.name.escape_debug().to_string();
-        let bad = |reason: String| {
-            let detail = format!(
-                "{name} is not a readable image ({reason}): give a jpg, png, webp, bmp, tiff or gif file"
-            );
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
-        };
-        let reader = ImageReader::new(Cursor::new(&self.bytes)).with_guessed_format();
-        let reader = reader.map_err(|error| bad(error.to_string()))?;
-        let (width, height) = reader.into_decoder().map_err(|error| bad(error.to_string()))?.dimensions();
+        let [width, height] = still_size(name.as_ref(), &self.bytes)?;
         if u64::from(width) * u64::from(height) > megapixels * 1_000_000 {
             let detail = format!(
                 "{name} has {width}x{height} pixels, and more than {megapixels} million are not looked at: make it smaller"

@@ -126,18 +126,17 @@ impl WebhookConfig {
             return Err(weak());
         }
         let timeout_s = number(setting("timeout_s"), self.timeout_s, 0.5, 60.0)?;
-        let hours = number(setting("give_up_after_h"), self.give_up_after_h, 0.1, 8760.0)?;
         Ok(WebhookSettings {
             key: Arc::new(key),
             timeout: Duration::from_secs_f64(timeout_s),
-            give_up_after_ms: (hours * 3_600_000.0) as i64,
+            give_up_after_ms: give_up_after_ms(setting("give_up_after_h"), self.give_up_after_h)?,
             config: self.clone(),
         })
     }
 }
 
 /// An MQTT broker that is told of events.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MqttConfig {
     /// Where it is: `mqtt://user:password@host:1883`, or `mqtts://` for TLS.
@@ -151,6 +150,9 @@ pub struct MqttConfig {
     /// Whether pictures of events are published.
     #[serde(default)]
     pub pictures: bool,
+    /// Hours after which an event is dropped that could not be told.
+    #[serde(default = "default_give_up_after_h")]
+    pub give_up_after_h: f64,
     /// The certificate of the broker's authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
@@ -173,6 +175,8 @@ pub struct MqttSettings {
     pub(super) port: u16,
     pub(super) user: Option<(String, String)>,
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    /// Milliseconds after which an event is dropped.
+    pub(super) give_up_after_ms: i64,
 }
 
 impl std::fmt::Debug for MqttConfig {
@@ -191,7 +195,8 @@ impl MqttConfig {
     /// A broker with everything else at its default.
     pub fn new(url: impl Into<String>) -> Self {
         let (topic, discovery) = (default_topic(), default_discovery());
-        Self { url: url.into(), topic, discovery, pictures: false, ca: None }
+        let give_up_after_h = default_give_up_after_h();
+        Self { url: url.into(), topic, discovery, pictures: false, give_up_after_h, ca: None }
     }
 
     /// What it means.
@@ -242,11 +247,13 @@ impl MqttConfig {
             return Err(value("mqtt.ca".into(), ca.display(), reason));
         }
         let tls = secure.then(|| self.tls()).transpose()?;
+        let give_up_after_ms = give_up_after_ms("mqtt.give_up_after_h".into(), self.give_up_after_h)?;
         Ok(MqttSettings {
             host,
             port: authority.port_u16().unwrap_or(usual),
             user,
             tls,
+            give_up_after_ms,
             config: self.clone(),
         })
     }
@@ -277,6 +284,10 @@ impl MqttConfig {
         let made = made.map_err(|error| value("mqtt.url".into(), "(as given)", error.to_string()))?;
         Ok(Arc::new(made.with_root_certificates(roots).with_no_client_auth()))
     }
+}
+
+fn give_up_after_ms(setting: String, hours: f64) -> Result<i64, ConfigError> {
+    Ok((number(setting, hours, 0.1, 8760.0)? * 3_600_000.0) as i64)
 }
 
 /// A user or password, which may hold `@` and `:` as `%40` and `%3A`.

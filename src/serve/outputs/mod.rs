@@ -19,7 +19,10 @@ use utoipa::ToSchema;
 use super::config::Settings;
 use super::lock;
 use super::site::Site;
-use super::store::{Audience, StoreError};
+use super::store::{Audience, Kind, StoreError};
+
+/// What the store calls the broker; no webhook can have that name.
+pub(super) const BROKER: &str = "mqtt:";
 
 /// How an output is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
@@ -51,12 +54,17 @@ impl Outputs {
         let outputs = &site.outputs;
         let before = std::mem::take(&mut *lock(&outputs.tasks));
         before.iter().for_each(JoinHandle::abort);
-        let audiences = settings.webhooks.iter().map(|one| Audience {
+        let hooks = settings.webhooks.iter().map(|one| Audience {
             name: one.config.name.clone(),
             kinds: one.config.events.clone(),
             sources: one.config.sources.clone(),
         });
-        site.store.set_audiences(audiences.collect())?;
+        let broker = settings.mqtt.as_ref().map(|_| Audience {
+            name: BROKER.to_owned(),
+            kinds: Kind::ALL.to_vec(),
+            sources: Vec::new(),
+        });
+        site.store.set_audiences(hooks.chain(broker).collect())?;
         let names = settings.webhooks.iter().map(|one| (one.config.name.clone(), OutputState::default()));
         *lock(&outputs.webhooks) = names.collect();
         *lock(&outputs.mqtt) = settings.mqtt.as_ref().map(|_| OutputState::default());

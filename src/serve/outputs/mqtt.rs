@@ -1,16 +1,20 @@
 //! Events and states on an MQTT broker.
+//!
+//! An event stays in the store until the broker has acknowledged it (QoS 1), as with webhooks. Each connection begins
+//! with a client of its own, which knows of nothing that was under way: whatever lacks an acknowledgement is taken from
+//! the store again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rumqttc::{AsyncClient, EventLoop, Incoming, LastWill, MqttOptions, QoS, TlsConfiguration, Transport};
-use tokio::sync::mpsc;
+use rumqttc::{AsyncClient, Incoming, LastWill, MqttOptions, Outgoing, QoS, TlsConfiguration, Transport};
+use tokio::sync::{broadcast, mpsc};
 
-use super::config::MqttSettings;
 use super::topics::{Message, Presence, Topics};
+use super::{BROKER, MqttSettings};
 use crate::serve::camera::Phase;
-use crate::serve::follow::Follow;
+use crate::serve::now_ms;
 use crate::serve::site::Site;
 use crate::serve::store::Event;
 
@@ -35,35 +39,45 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What the connection tells.
 enum News {
-    Connected,
+    Connected(AsyncClient),
     Lost(String),
     /// Kept by the broker from before.
     Kept(String),
     /// Home Assistant has started, perhaps.
     Said(String, Vec<u8>),
-    Sent,
+    /// The oldest message that was not sent yet is sent under that number.
+    Sent(u16),
+    /// The broker has the message of that number.
+    Acknowledged(u16),
+    /// Something else went over the connection.
+    Other,
 }
 
 /// Tells the broker until the service ends.
 pub(super) async fn run(site: Arc<Site>, settings: MqttSettings) {
     let topics = Topics::new(&settings.config);
-    let (client, events) = AsyncClient::new(options(&settings, &topics), ON_THE_WAY);
     let (tell, news) = mpsc::unbounded_channel();
-    let connection = Abort(tokio::spawn(connect(events, tell)));
-    let ending = site.ending.clone();
-    let Ok(follow) = Follow::after(&site.store, None, ending.clone()).await else { return };
+    // What is recorded from here on is heard of; what was before is in the store.
+    let heard = site.store.subscribe();
+    let connection = Abort(tokio::spawn(connect(options(&settings, &topics), tell)));
     let teller = Teller {
         topics,
-        client,
+        give_up_after_ms: settings.give_up_after_ms,
+        client: None,
         site,
         outgoing: VecDeque::new(),
+        waiting: VecDeque::new(),
+        last: 0,
+        behind: true,
+        unsent: VecDeque::new(),
+        unacknowledged: HashMap::new(),
+        acknowledged: Vec::new(),
         told: BTreeMap::new(),
         presence: Presence::default(),
         seen: BTreeMap::new(),
-        connected: false,
         cleaned_at: None,
     };
-    teller.run(follow, news).await;
+    teller.run(heard, news).await;
     drop(connection);
 }
 
@@ -79,8 +93,8 @@ impl Drop for Abort {
 fn options(settings: &MqttSettings, topics: &Topics) -> MqttOptions {
     let mut options = MqttOptions::new(topics.client_id(), &settings.host, settings.port);
     options.set_keep_alive(KEEP_ALIVE);
-    // What was on the way when the connection was lost is sent again.
-    options.set_clean_session(false);
+    // The store knows what is to be sent again.
+    options.set_clean_session(true);
     options.set_max_packet_size(LARGEST, LARGEST);
     options.set_last_will(LastWill::new(topics.status(), "offline", QoS::AtLeastOnce, true));
     if let Some((name, password)) = &settings.user {
@@ -92,101 +106,153 @@ fn options(settings: &MqttSettings, topics: &Topics) -> MqttOptions {
     options
 }
 
-/// Keeps the connection, and makes it again.
-async fn connect(mut events: EventLoop, tell: mpsc::UnboundedSender<News>) {
+/// Keeps a connection, and makes another when it is lost.
+async fn connect(options: MqttOptions, tell: mpsc::UnboundedSender<News>) {
     let mut pause = FIRST_PAUSE;
     loop {
-        let news = match events.poll().await {
-            Ok(rumqttc::Event::Incoming(Incoming::ConnAck(_))) => {
-                pause = FIRST_PAUSE;
-                News::Connected
-            }
-            Ok(rumqttc::Event::Incoming(Incoming::Publish(publish))) => {
-                match publish.retain && !publish.payload.is_empty() {
-                    true => News::Kept(publish.topic),
-                    false => News::Said(publish.topic, publish.payload.into()),
+        let (client, mut events) = AsyncClient::new(options.clone(), ON_THE_WAY);
+        let mut client = Some(client);
+        let lost = loop {
+            let news = match events.poll().await {
+                Ok(rumqttc::Event::Incoming(Incoming::ConnAck(_))) => {
+                    pause = FIRST_PAUSE;
+                    match client.take() {
+                        Some(client) => News::Connected(client),
+                        None => News::Other,
+                    }
                 }
+                Ok(rumqttc::Event::Incoming(Incoming::Publish(publish))) => {
+                    match publish.retain && !publish.payload.is_empty() {
+                        true => News::Kept(publish.topic),
+                        false => News::Said(publish.topic, publish.payload.into()),
+                    }
+                }
+                Ok(rumqttc::Event::Outgoing(Outgoing::Publish(number))) => News::Sent(number),
+                Ok(rumqttc::Event::Incoming(Incoming::PubAck(ack))) => News::Acknowledged(ack.pkid),
+                Ok(_) => News::Other,
+                Err(error) => break error.to_string(),
+            };
+            if tell.send(news).is_err() {
+                return;
             }
-            Ok(_) => News::Sent,
-            Err(error) => News::Lost(error.to_string()),
         };
-        let lost = matches!(news, News::Lost(_));
-        if tell.send(news).is_err() {
+        if tell.send(News::Lost(lost)).is_err() {
             return;
         }
-        if lost {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
 /// What was said, and what is to be said.
 struct Teller {
     topics: Topics,
-    client: AsyncClient,
+    give_up_after_ms: i64,
+    /// While the broker is connected.
+    client: Option<AsyncClient>,
     site: Arc<Site>,
-    outgoing: VecDeque<Message>,
+    /// Messages for the connection, each with the event that the broker has once it has the message.
+    outgoing: VecDeque<(Message, Option<i64>)>,
+    /// Events of the store that are told next.
+    waiting: VecDeque<Event>,
+    /// The last event that was taken from the store since the broker was connected.
+    last: i64,
+    /// There may be more events in the store.
+    behind: bool,
+    /// Events of the messages that the connection was given and has not sent.
+    unsent: VecDeque<Option<i64>>,
+    /// Events of the messages that were sent, by the number of the message.
+    unacknowledged: HashMap<u16, Option<i64>>,
+    /// Events that the broker has and the store still keeps for it.
+    acknowledged: Vec<i64>,
     /// What is kept on the broker since it was connected.
     told: BTreeMap<String, Vec<u8>>,
     presence: Presence,
     /// When somebody was last seen by a source.
     seen: BTreeMap<(String, String), Instant>,
-    connected: bool,
     /// When what was kept from before has been heard of.
     cleaned_at: Option<Instant>,
 }
 
 impl Teller {
-    async fn run(mut self, mut follow: Follow, mut news: mpsc::UnboundedReceiver<News>) {
+    async fn run(
+        mut self,
+        mut heard: broadcast::Receiver<Arc<Event>>,
+        mut news: mpsc::UnboundedReceiver<News>,
+    ) {
         let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut ending = self.site.ending.clone();
         loop {
             tokio::select! {
-                heard = news.recv() => match heard {
-                    Some(heard) => self.hear(heard).await,
+                told = news.recv() => match told {
+                    Some(told) => self.hear_all(told, &mut news).await,
                     None => return,
                 },
-                // While nobody listens events wait in the store.
-                event = follow.next(), if self.connected && self.outgoing.len() < ON_THE_WAY => match event {
-                    Some(event) => self.tell(&event).await,
-                    None => break,
+                event = heard.recv() => match event {
+                    // Whatever it is, and whatever a listener that lags has missed, is in the store.
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => self.behind = true,
+                    Err(broadcast::error::RecvError::Closed) => break,
                 },
                 _ = look.tick() => self.look().await,
+                _ = async { ending.wait_for(|ending| *ending).await.is_ok() } => break,
             }
+            self.tell().await;
             self.send();
-            if *self.site.ending.borrow() {
-                break;
-            }
         }
         self.say_goodbye(news).await;
     }
 
+    /// Hears what was told, and all that was told meanwhile.
+    async fn hear_all(&mut self, first: News, news: &mut mpsc::UnboundedReceiver<News>) {
+        let mut next = Some(first);
+        while let Some(told) = next {
+            self.hear(told).await;
+            next = news.try_recv().ok();
+        }
+        self.settle().await;
+    }
+
+    /// The store need not keep what the broker has.
+    async fn settle(&mut self) {
+        let done = std::mem::take(&mut self.acknowledged);
+        if done.is_empty() {
+            return;
+        }
+        let kept = done.clone();
+        let deleted = self.site.wait_for(move |site| Ok(site.store.all_delivered(BROKER, &done)?)).await;
+        match deleted {
+            Ok(()) => {
+                self.site.outputs.note_mqtt(|state| state.delivered += kept.len() as u64);
+            }
+            // The store refuses, which is in the log; it is asked again with the next ones.
+            Err(_) => self.acknowledged = kept,
+        }
+    }
+
     async fn hear(&mut self, news: News) {
         match news {
-            News::Connected => {
+            News::Connected(client) => {
                 tracing::info!("the MQTT broker is connected");
-                self.connected = true;
                 self.site.outputs.note_mqtt(|state| state.working = Some(true));
-                self.outgoing.retain(|message| !message.retain);
+                self.forget_connection();
+                (self.last, self.behind) = (0, true);
                 self.told.clear();
                 self.cleaned_at = Some(Instant::now() + CLEANING);
                 let filters = self.topics.left_behind().into_iter().chain(self.topics.home_assistant());
                 for filter in filters {
-                    // The queue has room for them: it was just emptied.
-                    let _ = self.client.try_subscribe(filter, QoS::AtLeastOnce);
+                    // The queue has room for them: it is empty.
+                    let _ = client.try_subscribe(filter, QoS::AtLeastOnce);
                 }
-                self.outgoing.push_back(Message {
-                    topic: self.topics.status(),
-                    payload: "online".into(),
-                    retain: true,
-                });
+                self.client = Some(client);
+                self.say(Message { topic: self.topics.status(), payload: "online".into(), retain: true });
                 self.look().await;
             }
             News::Lost(reason) => {
-                if self.connected || self.site.outputs.mqtt().is_some_and(|state| state.failed == 0) {
+                if self.client.is_some() || self.site.outputs.mqtt().is_some_and(|state| state.failed == 0) {
                     tracing::warn!("the MQTT broker is not connected: {reason}");
                 }
-                self.connected = false;
+                self.client = None;
+                self.forget_connection();
                 self.site.outputs.note_mqtt(|state| {
                     state.working = Some(false);
                     state.failed += 1;
@@ -207,39 +273,98 @@ impl Teller {
                     picture.is_some_and(|source| self.site.cameras.names().iter().any(|one| one == source));
                 let status = self.topics.home_assistant() == Some(topic.clone());
                 if !current && !status && !self.told.contains_key(&topic) {
-                    self.outgoing.push_back(Message { topic, payload: Vec::new(), retain: true });
+                    self.say(Message { topic, payload: Vec::new(), retain: true });
                 }
             }
-            News::Sent => {}
+            News::Sent(number) => {
+                if let Some(event) = self.unsent.pop_front() {
+                    self.unacknowledged.insert(number, event);
+                }
+            }
+            News::Acknowledged(number) => {
+                self.acknowledged.extend(self.unacknowledged.remove(&number).flatten());
+            }
+            News::Other => {}
         }
     }
 
-    async fn tell(&mut self, event: &Event) {
-        self.presence.hear(event);
-        self.seen.insert((event.source.clone(), event.who.clone()), Instant::now());
-        let id = event.id;
+    /// Whatever was under way is told again.
+    fn forget_connection(&mut self) {
+        self.outgoing.clear();
+        self.waiting.clear();
+        self.unsent.clear();
+        self.unacknowledged.clear();
+    }
+
+    /// Says something that is no event.
+    fn say(&mut self, message: Message) {
+        self.outgoing.push_back((message, None));
+    }
+
+    /// Takes events from the store, as long as there is room for them.
+    async fn tell(&mut self) {
+        // While nobody listens events wait in the store.
+        while self.client.is_some() && self.outgoing.len() < ON_THE_WAY {
+            if self.waiting.is_empty() {
+                if !std::mem::take(&mut self.behind) {
+                    return;
+                }
+                let last = self.last;
+                let next = self
+                    .site
+                    .wait_for(move |site| Ok(site.store.undelivered_events(BROKER, last, ON_THE_WAY)?));
+                let Ok(next) = next.await else {
+                    // The store refuses, which is in the log.
+                    self.behind = true;
+                    return;
+                };
+                self.behind = next.len() == ON_THE_WAY;
+                self.waiting.extend(next);
+            }
+            let Some(event) = self.waiting.pop_front() else { return };
+            self.last = event.id;
+            self.tell_one(&event).await;
+        }
+    }
+
+    async fn tell_one(&mut self, event: &Event) {
+        let (id, age_ms) = (event.id, now_ms() - event.time_ms);
+        if age_ms > self.give_up_after_ms {
+            tracing::warn!("event {id} could not be told to the MQTT broker for too long and is dropped");
+            self.acknowledged.push(id);
+            return self.settle().await;
+        }
+        // Who was seen long ago is not there now.
+        if let Some(seen) =
+            Instant::now().checked_sub(Duration::from_millis(u64::try_from(age_ms).unwrap_or_default()))
+        {
+            self.presence.hear(event);
+            let last = self.seen.entry((event.source.clone(), event.who.clone())).or_insert(seen);
+            *last = seen.max(*last);
+        }
         let picture = match &event.picture {
             Some(_) => {
                 self.site.wait_for(move |site| Ok(site.store.event_picture(id)?)).await.unwrap_or_default()
             }
             None => None,
         };
-        self.outgoing.extend(self.topics.event(event, picture));
-        self.site.outputs.note_mqtt(|state| state.delivered += 1);
+        let messages = self.topics.event(event, picture);
+        let last = messages.len().saturating_sub(1);
+        // The broker takes them in order: whoever has the last has all.
+        let numbered = messages.into_iter().enumerate();
+        self.outgoing.extend(numbered.map(|(at, message)| (message, (at == last).then_some(id))));
         self.look().await;
     }
 
     /// Says what is other than it was said.
     async fn look(&mut self) {
         self.reconcile();
-        if !self.connected {
-            return;
-        }
+        let Some(client) = &self.client else { return };
         if self.cleaned_at.is_some_and(|at| at <= Instant::now()) {
             self.cleaned_at = None;
             // Or every message comes back.
             for filter in self.topics.left_behind() {
-                let _ = self.client.try_unsubscribe(filter);
+                let _ = client.try_unsubscribe(filter);
             }
         }
         let states = self.site.cameras.states();
@@ -259,12 +384,12 @@ impl Teller {
             gone.remove(&message.topic);
             if self.told.get(&message.topic) != Some(&message.payload) {
                 self.told.insert(message.topic.clone(), message.payload.clone());
-                self.outgoing.push_back(message);
+                self.say(message);
             }
         }
         for topic in gone {
             self.told.remove(&topic);
-            self.outgoing.push_back(Message { topic, payload: Vec::new(), retain: true });
+            self.say(Message { topic, payload: Vec::new(), retain: true });
         }
     }
 
@@ -294,37 +419,38 @@ impl Teller {
 
     /// Gives to the connection what it has room for.
     fn send(&mut self) {
-        while self.connected
-            && let Some(Message { topic, payload, retain }) = self.outgoing.front()
+        while let Some(client) = &self.client
+            && let Some((Message { topic, payload, retain }, event)) = self.outgoing.front()
         {
-            let sent = self.client.try_publish(topic, QoS::AtLeastOnce, *retain, payload.clone());
+            let sent = client.try_publish(topic, QoS::AtLeastOnce, *retain, payload.clone());
             if sent.is_err() {
                 return;
             }
+            self.unsent.push_back(*event);
             self.outgoing.pop_front();
         }
     }
 
     /// Says what is left to say, and that nobody is there any more.
     async fn say_goodbye(mut self, mut news: mpsc::UnboundedReceiver<News>) {
-        if !self.connected {
+        if self.client.is_none() {
             return;
         }
-        self.outgoing.push_back(Message {
-            topic: self.topics.status(),
-            payload: "offline".into(),
-            retain: true,
-        });
+        self.say(Message { topic: self.topics.status(), payload: "offline".into(), retain: true });
         let all = async {
             loop {
                 self.send();
-                if self.outgoing.is_empty() {
+                if self.outgoing.is_empty() && self.unsent.is_empty() && self.unacknowledged.is_empty() {
                     break;
                 }
-                let Some(_) = news.recv().await else { return };
+                match news.recv().await {
+                    Some(told @ (News::Sent(_) | News::Acknowledged(_))) => self.hear(told).await,
+                    Some(News::Lost(_)) | None => return,
+                    Some(_) => {}
+                }
             }
-            // Queued behind the last words.
-            let _ = self.client.disconnect().await;
+            let Some(client) = &self.client else { return };
+            let _ = client.disconnect().await;
             while let Some(told) = news.recv().await {
                 if matches!(told, News::Lost(_)) {
                     return;
@@ -332,5 +458,7 @@ impl Teller {
             }
         };
         let _ = tokio::time::timeout(LAST_WORDS, all).await;
+        // The rest is told at the next start.
+        self.settle().await;
     }
 }

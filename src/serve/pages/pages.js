@@ -1,4 +1,5 @@
 import { ask, asJson, byId, eventLine, make, moment, note, person } from "./common.js";
+import { library } from "./library.js";
 import { doubts, threshold } from "./review.js";
 import { sources } from "./sources.js";
 import { videos } from "./videos.js";
@@ -255,7 +256,7 @@ function login() {
   form.querySelector("button").disabled = false;
 }
 
-const pages = { wall, people, strangers, doubts, events, videos, sources, threshold, login };
+const pages = { wall, people, strangers, doubts, events, videos, library, sources, threshold, login };
 
 async function start() {
   const page = document.body.dataset.page;

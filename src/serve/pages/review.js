@@ -44,14 +44,15 @@ export async function doubts() {
 }
 
 export async function threshold() {
-  const form = byId("look");
+  const [form, set, unset] = [byId("look"), byId("set"), byId("unset")];
+  const { role } = await ask("/api/v1/session");
   const degrees = (value) => `${value.toFixed(1)} degrees`;
   const show = async (wanted) => {
     const query = wanted ? `?threshold_deg=${encodeURIComponent(wanted)}` : "";
     const told = await ask(`/api/v1/threshold${query}`);
     const rate = told.false_match_rate;
     const facts = [
-      ["In force", degrees(told.in_force_deg)],
+      ["In force", `${degrees(told.in_force_deg)}${told.set_here ? ", set here" : ""}`],
       ["Looked at", degrees(told.threshold_deg)],
       ["Pairs of different people who are nearer, by the calibration", rate === null ? "not known" : `1 in ${Math.round(1 / rate)}`],
       ["Strangers here who would be given a name", `${told.strangers_named} of ${told.strangers}`],
@@ -60,7 +61,20 @@ export async function threshold() {
     byId("figures").replaceChildren(...facts.map(([what, value]) => make("div", {}, make("dt", {}, what), make("dd", {}, value))));
     byId("plot").src = `/api/v1/threshold/plot.svg${query}`;
     form.threshold_deg.value = told.threshold_deg.toFixed(1);
+    set.hidden = role !== "administrator" || Math.abs(told.threshold_deg - told.in_force_deg) < 0.05;
+    unset.hidden = role !== "administrator" || !told.set_here;
   };
+  const change = (options, done) => async () => {
+    try {
+      const { in_force_deg } = await ask("/api/v1/threshold", options());
+      await show();
+      note(`${done} ${degrees(in_force_deg)}.`);
+    } catch (error) {
+      failed(error);
+    }
+  };
+  set.addEventListener("click", change(() => asJson("PUT", { threshold_deg: Number(form.threshold_deg.value) }), "Faces are named below"));
+  unset.addEventListener("click", change(() => ({ method: "DELETE" }), "The threshold of the configuration is in force again:"));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     note("");

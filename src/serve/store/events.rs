@@ -158,11 +158,11 @@ pub struct EventQuery {
     pub limit: usize,
 }
 
-const COLUMNS: &str = "id, time_ms, kind, source, person, stranger, was, angle_deg, why, picture IS NOT NULL, margin_deg, \
+pub(super) const COLUMNS: &str = "id, time_ms, kind, source, person, stranger, was, angle_deg, why, picture IS NOT NULL, margin_deg, \
                        checked";
 
 impl Store {
-    /// Records an event and which webhooks are to be told of it, then tells it to all subscribers.
+    /// Records an event and which webhooks, and whether the broker, are to be told of it, then tells it to all subscribers.
     ///
     /// # Errors
     /// When SQLite refuses; nobody is told then.
@@ -280,12 +280,19 @@ impl Store {
         Ok(())
     }
 
-    /// Somebody says that the name of an event is wrong: the events of that visit are a stranger's.
+    /// Somebody says that the name of an event is wrong: the events of that visit are a stranger's. Their pictures become
+    /// `covered`, where strangers are not to be seen.
     ///
     /// # Errors
     /// When SQLite refuses.
-    pub fn reject_event(&self, event: &Event, stranger: i64) -> Result<(), StoreError> {
+    pub fn reject_event(
+        &self,
+        event: &Event,
+        stranger: i64,
+        covered: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
         let Event { id, source, person: Some(person), .. } = event else { return Ok(()) };
+        let gone = covered.is_some();
         let left = "SELECT {} FROM events WHERE source = ?1 AND person = ?2 AND kind = 'left' AND id {} ?3";
         let ask = |what: &str, than: &str| left.replacen("{}", what, 1).replacen("{}", than, 1);
         self.change(|sql| {
@@ -293,11 +300,15 @@ impl Store {
             let after: Option<i64> = sql.query_row(&ask("MAX(id)", "<"), of, |row| row.get(0))?;
             let until: Option<i64> = sql.query_row(&ask("MIN(id)", ">="), of, |row| row.get(0))?;
             sql.execute(
-                "UPDATE events SET person = NULL, stranger = ?1, margin_deg = NULL
+                "UPDATE events SET person = NULL, stranger = ?1, margin_deg = NULL,
+                     picture = CASE WHEN picture IS NULL OR ?6 IS NULL THEN picture ELSE ?6 END
                  WHERE source = ?2 AND person = ?3 AND id > ?4 AND id <= ?5",
-                params![stranger, source, person, after.unwrap_or(0), until.unwrap_or(i64::MAX)],
+                params![stranger, source, person, after.unwrap_or(0), until.unwrap_or(i64::MAX), covered],
             )
         })?;
+        if gone {
+            self.empty_log()?;
+        }
         Ok(())
     }
 
@@ -372,7 +383,7 @@ impl Store {
     }
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
     let (id, time_ms): (i64, i64) = (row.get(0)?, row.get(1)?);
     let (person, stranger): (Option<String>, Option<i64>) = (row.get(4)?, row.get(5)?);
     let kind: String = row.get(2)?;

@@ -7,10 +7,11 @@
 //! | `events` | somebody appeared, was recognised, or left; with a picture |
 //! | `strangers` | somebody nobody has named, with their best picture and its embedding |
 //! | `tokens` | the hash of a token |
+//! | `settings` | something that was set on a page |
 //! | `sources` | a source that was added or changed by the API, or removed by it |
 //! | `changes` | who changed what, and when |
 //! | `jobs` | a video to label |
-//! | `deliveries` | an event that a webhook is still to be told of |
+//! | `deliveries` | an event that a webhook, or the MQTT broker (`mqtt:`), is still to be told of |
 //!
 //! What is recorded is on the disk before anybody is told of it (write-ahead log, `synchronous = FULL`), and what is
 //! deleted is overwritten (`secure_delete`).
@@ -80,6 +81,7 @@ CREATE TABLE IF NOT EXISTS strangers (
     ignored INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS tokens (role TEXT PRIMARY KEY, hash BLOB NOT NULL, made_ms INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sources (name TEXT PRIMARY KEY, settings TEXT);
 CREATE TABLE IF NOT EXISTS changes (
     id INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL,
@@ -268,6 +270,27 @@ impl Store {
     pub fn set_token(&self, role: &str, hash: &[u8]) -> Result<(), StoreError> {
         self.with(|sql| {
             sql.execute("INSERT OR REPLACE INTO tokens VALUES (?1, ?2, ?3)", params![role, hash, now_ms()])
+        })?;
+        Ok(())
+    }
+
+    /// Something that was set on a page.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn setting(&self, key: &str) -> Result<Option<String>, StoreError> {
+        let ask = "SELECT value FROM settings WHERE key = ?1";
+        self.with(|sql| sql.query_row(ask, [key], |row| row.get(0)).optional())
+    }
+
+    /// Sets it, or with `None` sets it no longer.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn set_setting(&self, key: &str, value: Option<&str>) -> Result<(), StoreError> {
+        self.with(|sql| match value {
+            Some(value) => sql.execute("INSERT OR REPLACE INTO settings VALUES (?1, ?2)", [key, value]),
+            None => sql.execute("DELETE FROM settings WHERE key = ?1", [key]),
         })?;
         Ok(())
     }

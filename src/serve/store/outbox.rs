@@ -1,15 +1,15 @@
-//! What webhooks are still to be told.
+//! What webhooks and the broker are still to be told.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::events::Kind;
+use super::events::{COLUMNS, Event, Kind, read};
 use super::{Store, StoreError, lock};
 use crate::serve::now_ms;
 
 /// Who is to be told of which events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audience {
-    /// The webhook.
+    /// The webhook, or the broker.
     pub name: String,
     /// Kinds of events.
     pub kinds: Vec<Kind>,
@@ -90,6 +90,29 @@ impl Store {
             sql.execute("DELETE FROM deliveries WHERE hook = ?1 AND event = ?2", params![hook, event])
         })?;
         Ok(())
+    }
+
+    /// Somebody was told of all these events.
+    ///
+    /// # Errors
+    /// When SQLite refuses; all of them are told again then.
+    pub fn all_delivered(&self, hook: &str, events: &[i64]) -> Result<(), StoreError> {
+        self.change(|sql| {
+            let mut delete = sql.prepare("DELETE FROM deliveries WHERE hook = ?1 AND event = ?2")?;
+            events.iter().try_for_each(|event| delete.execute(params![hook, event]).map(drop))
+        })
+    }
+
+    /// The first events after the one of that number that somebody is still to be told of, from the oldest on.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn undelivered_events(&self, hook: &str, after: i64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let ask = format!(
+            "SELECT {COLUMNS} FROM events WHERE id IN (SELECT event FROM deliveries
+             WHERE hook = ?1 AND event > ?2 ORDER BY event LIMIT ?3) ORDER BY id"
+        );
+        self.with(|sql| sql.prepare(&ask)?.query_map(params![hook, after, limit as i64], read)?.collect())
     }
 
     /// A webhook refused an event, and is told again then.

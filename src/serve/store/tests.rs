@@ -173,6 +173,13 @@ fn what_a_webhook_is_to_be_told_is_kept_with_the_event_and_goes_with_it() {
     let next = |hook: &str| store.next_delivery(hook).unwrap().map(|one| (one.event, one.attempts));
     assert_eq!((store.undelivered("all").unwrap(), store.undelivered("yard").unwrap()), (3, 1));
     assert_eq!((next("all"), next("yard"), next("none")), (Some((1, 0)), Some((2, 0)), None));
+    let after = |hook: &str, after: i64, limit: usize| -> Vec<i64> {
+        store.undelivered_events(hook, after, limit).unwrap().iter().map(|event| event.id).collect()
+    };
+    assert_eq!(
+        (after("all", 0, 9), after("all", 0, 2), after("all", 1, 9)),
+        (vec![1, 2, 3], vec![1, 2], vec![2, 3])
+    );
     store.postponed("all", 1, i64::MAX).unwrap();
     assert_eq!(next("all"), Some((2, 0)));
     store.delivered("all", 2).unwrap();
@@ -182,6 +189,14 @@ fn what_a_webhook_is_to_be_told_is_kept_with_the_event_and_goes_with_it() {
     assert_eq!((next("all"), next("yard")), (Some((3, 0)), None), "nobody is told of who is forgotten");
     store.set_audiences(vec![audience("yard", &[Kind::Left], &["yard"])]).unwrap();
     assert_eq!(next("all"), None, "a webhook that is gone");
+    store.record(&event(4000, Kind::Left, "yard", ada())).unwrap();
+    store.record(&event(5000, Kind::Left, "yard", ada())).unwrap();
+    let waiting = || -> Vec<i64> {
+        store.undelivered_events("yard", 0, 9).unwrap().iter().map(|event| event.id).collect()
+    };
+    assert_eq!(waiting(), [4, 5]);
+    store.all_delivered("yard", &[4, 5, 99]).unwrap();
+    assert_eq!(waiting(), [0; 0]);
 }
 
 #[test]
@@ -205,7 +220,7 @@ fn a_doubtful_name_is_confirmed_or_becomes_a_strangers_for_the_whole_visit() {
     assert!(store.event(2).unwrap().unwrap().confirmed);
     assert_eq!(doubts(), [5]);
     let stranger = store.add_stranger(&sight(0, 0.5, 0.0)).unwrap();
-    store.reject_event(&store.event(5).unwrap().unwrap(), stranger).unwrap();
+    store.reject_event(&store.event(5).unwrap().unwrap(), stranger, None).unwrap();
     let of = |query: EventQuery| -> Vec<i64> {
         store.events(&query).unwrap().iter().map(|event| event.id).collect()
     };
