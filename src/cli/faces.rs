@@ -90,13 +90,13 @@ pub fn of_tracks(tracks: &[Tracks], video: Option<&Path>) -> Result<Vec<NewStill
         let mut wanted: BTreeMap<u64, Vec<_>> = BTreeMap::new();
         for track in tracks {
             for view in discover::best_views(&analysis, *track, MAX_STILLS)? {
-                wanted.entry(view.frame).or_default().push(view);
+                wanted.entry(view.pts_ns).or_default().push(view);
             }
         }
-        let frames: BTreeSet<u64> = wanted.keys().copied().collect();
+        let times_ns: BTreeSet<u64> = wanted.keys().copied().collect();
         let before = stills.len();
-        discover::pictures(&video, &frames, |frame, picture| {
-            let views = wanted.get(&frame).into_iter().flatten();
+        discover::pictures(&video, &times_ns, |pts_ns, picture| {
+            let views = wanted.get(&pts_ns).into_iter().flatten();
             stills.extend(views.filter_map(|view| discover::still(&analysis.video.name, &picture, view)));
         })?;
         if stills.len() == before {

@@ -123,6 +123,15 @@ pub struct SourceInfo {
     pub(super) caps: gst::Caps,
 }
 
+impl SourceInfo {
+    /// Frames of the file before the stretch that begins at a time, by the nominal rate; 0 for a whole file, and where only
+    /// some frames per second are handed out.
+    pub(crate) fn frames_before(&self, pts_ns: u64) -> u64 {
+        let rate = self.fps.filter(|_| self.selection.from_ns > 0 && self.selection.fps.is_none());
+        rate.map_or(0, |(n, d)| (pts_ns as f64 * f64::from(n) / (f64::from(d) * 1e9)).round() as u64)
+    }
+}
+
 /// An opened input that hands out frames.
 ///
 /// Of a file, every frame is handed out, and decoding waits for the consumer. Of a live source

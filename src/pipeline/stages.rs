@@ -137,13 +137,18 @@ fn decode<'scope, 'env>(
     let mut at_end = Some(at_end);
     graph.source("decode", overflow, move || {
         let mut chunk = Vec::with_capacity(length);
-        while chunk.len() < length {
+        let mut room = length;
+        while chunk.len() < room {
             let Some(frame) = source.next_frame()? else {
                 if let Some(tell) = at_end.take() {
                     tell();
                 }
                 break;
             };
+            if before.is_none() {
+                // A stretch has the chunks of the whole file, so that the same frames are searched in both.
+                room -= (source.info().frames_before(frame.pts_ns) % length as u64) as usize;
+            }
             chunk.push(DecodedFrame::after(&mut before, frame));
         }
         source.take_warnings().into_iter().for_each(|text| drop(warn.send(text)));
