@@ -110,7 +110,8 @@ run_tests() {
     } | watch_tests
     tell
     python || touch "$notes/failed"
-    cargo test --doc || touch "$notes/failed"
+    # With the features of the workspace too, or the library would be built once more.
+    cargo test --workspace --doc || touch "$notes/failed"
     [ ! -e "$notes/failed" ]
 }
 

@@ -15,10 +15,11 @@ def picture(name):
 
 
 def frames(count):
+    """Frames of the sample, from one on in which two people are seen."""
     import sphereface
 
     for frame in sphereface.Source(PEOPLE.parent / "sample.mp4"):
-        if frame.index >= 5 * count:
+        if frame.index >= 60 + 5 * count:
             return
-        if frame.index % 5 == 0:
+        if frame.index >= 60 and frame.index % 5 == 0:
             yield frame.picture
