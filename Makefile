@@ -73,15 +73,6 @@ test-deb:
 $(CARGO_DEB):
 	cargo install -q cargo-deb --version "^3" --locked --root target/tools
 
-# Licences and sources of all dependencies (deny.toml).
-.PHONY: deny
-CARGO_DENY := target/tools/bin/cargo-deny
-deny: $(CARGO_DENY)
-	$(CARGO_DENY) check licenses bans sources
-
-$(CARGO_DENY):
-	cargo install -q cargo-deny --locked --root target/tools
-
 uninstall:
 	rm -f "$(INSTALLED)/bin/sphereface" "$(INSTALLED)"/share/man/man1/sphereface.1 \
 	    "$(INSTALLED)"/share/man/man1/sphereface-*.1 \

@@ -38,12 +38,6 @@ lint() {
     done <<END
 $combinations
 END
-    # Licences of all dependencies, where cargo-deny is installed (make deny installs it).
-    deny=$(command -v target/tools/bin/cargo-deny || command -v cargo-deny || true)
-    if [ -n "$deny" ]; then
-        say "cargo deny"
-        "$deny" check licenses bans sources
-    fi
     say "cargo doc --no-deps"
     # Who reads the code follows links to what is private.
     RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps
