@@ -31,6 +31,7 @@ pub(super) struct Tracks<'a> {
 
 /// A number for each track, from 0 in the order of the first members: those with the same number are one person. `cosine` is
 /// that of the largest mean angle. What is told to be the same is so in any case.
+#[cfg(any(test, feature = "train"))]
 pub(super) fn group(tracks: &Tracks<'_>, cosine: f64, threads: usize) -> Vec<usize> {
     let before = vec![None; tracks.count()];
     numbers(tracks.count(), &regroup(tracks, &before, &mut |_| None, cosine, threads))
@@ -47,7 +48,8 @@ pub(super) struct Component {
     pub kept: bool,
 }
 
-/// The same groups as those of [`group`], found in less time where most tracks were grouped before. `before` has the
+/// The groups of all tracks, found in less time where most of them were grouped before. `cosine` is that of the largest mean
+/// angle. What is told to be the same is so in any case. `before` has the
 /// component of each track then, `None` for one that is new. `unchanged` is given the members of a component without new
 /// ones; it returns their groups if the members and all that is told about them are what they were.
 pub(super) fn regroup(
