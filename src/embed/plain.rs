@@ -20,7 +20,7 @@ pub(super) enum Plain {
 }
 
 impl Plain {
-    /// Computes it of `count` faces. Whoever takes one value finds it twice in `inputs`.
+    /// Computes it of `count` faces. A step that uses one value twice finds it twice in `inputs`.
     pub(super) fn apply(&self, count: usize, inputs: [(Map, &[f32]); 2], (to, output): (Map, &mut [f32])) {
         for face in 0..count {
             let [first, second] = inputs.map(|(map, input)| (map, &input[face * map.len()..][..map.len()]));

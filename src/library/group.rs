@@ -49,9 +49,9 @@ pub(super) struct Component {
 }
 
 /// The groups of all tracks, found in less time where most of them were grouped before. `cosine` is that of the largest mean
-/// angle. What is told to be the same is so in any case. `before` has the
-/// component of each track then, `None` for one that is new. `unchanged` is given the members of a component without new
-/// ones; it returns their groups if the members and all that is told about them are what they were.
+/// angle. What is told to be the same is so in any case. `before` has the component of each track then, `None` for one that
+/// is new. `unchanged` is given the members of a component without new ones; it returns their groups if the members and all
+/// that is told about them are what they were.
 pub(super) fn regroup(
     tracks: &Tracks<'_>,
     before: &[Option<u32>],

@@ -24,6 +24,7 @@ mod made;
 mod naming;
 mod page;
 mod parts;
+mod pictures;
 mod plan;
 mod queue;
 mod scan;

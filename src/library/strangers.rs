@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::database::{Transaction, on_connection, on_pool};
 use super::group::{Component, Tracks, numbers, regroup};
+use super::pictures::PictureFace;
 use super::told::{self, Key};
-use super::work::PictureFace;
 use super::{Library, LibraryError, note, put_setting, tracks_changed};
 use crate::align;
 use crate::engine::Engine;

@@ -63,7 +63,7 @@ impl Made {
         let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
         vector.iter_mut().for_each(|x| *x /= norm);
         let bytes = work::bytes(&vector);
-        let face = work::PictureFace {
+        let face = pictures::PictureFace {
             face: Face {
                 bbox: BBox { x1: 40.0, y1: 30.0, x2: 136.0, y2: 142.0 },
                 score: 0.99,

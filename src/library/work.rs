@@ -1,38 +1,27 @@
 //! Looking at the files that are due.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-
-use image::RgbImage;
-use image::codecs::jpeg::JpegEncoder;
-use serde::{Deserialize, Serialize};
 
 use super::catalogue::Kind;
 use super::database::{Transaction, on_connection, on_pool};
 use super::look::{Failure, Look, LookOptions};
 use super::naming::{self, Names};
 use super::parts::{self, Joined, Part, PartRow, Task};
+use super::pictures::{Picture, PictureFace, best_view, pictures};
 use super::queue::{ATTEMPTS, Claim, Member, Outcome};
 use super::{Library, LibraryError, PAUSES_S, analysis_name, now_s, scan, told, tracks_changed};
 use crate::analysis::Analysis;
-use crate::detect::{Face, Quality};
-use crate::discover;
 use crate::engine::Engine;
-use crate::media::{self, Selection};
+use crate::media::Selection;
 use crate::pipeline::Control;
-use crate::track::{self, Observation, Track, TrackId};
+use crate::track::{self, Observation, TrackId};
 
 /// How long a worker waits when files are due that others work on.
 const IDLE: Duration = Duration::from_millis(500);
-/// Largest side of the box of a face in a stored picture, in pixels: the crop for the network is 112 pixels high.
-const FACE_PX: f32 = 160.0;
-/// Quality of stored pictures.
-const JPEG_QUALITY: u8 = 90;
 /// Age at which the beginning of an analysis is nobody's any more.
 const LEFTOVER: Duration = Duration::from_secs(24 * 3600);
 /// How long results wait for a database that is away, in pauses.
@@ -171,14 +160,6 @@ pub struct WorkSummary {
     pub stopped: bool,
 }
 
-/// A face in a stored picture.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct PictureFace {
-    pub face: Face,
-    pub quality: Quality,
-    pub frame: u64,
-}
-
 /// What the catalogue holds of a track.
 struct TrackRow {
     track: TrackId,
@@ -215,9 +196,6 @@ struct SeenFile {
     /// Time that its parts took, in milliseconds.
     parts_ms: i64,
 }
-
-/// Where a face lies in a stored picture as JSON, and the picture as JPEG.
-type Picture = (String, Vec<u8>);
 
 impl<'a> Worker<'a> {
     /// A worker on `library` that names people by `names`.
@@ -716,66 +694,6 @@ impl Library {
 /// The numbers of a template as they are stored: little-endian.
 pub(super) fn bytes(vector: &[f32]) -> Vec<u8> {
     vector.iter().flat_map(|x| x.to_le_bytes()).collect()
-}
-
-/// The observation that shows a track best.
-fn best_view(track: &Track, analysis: &Analysis) -> Option<usize> {
-    let rank = |at: usize| {
-        let view = &analysis.observations[at];
-        (view.embedding.is_some(), view.weight())
-    };
-    track.observations.iter().copied().max_by(|&i, &j| {
-        let ((a, weight), (b, other)) = (rank(i), rank(j));
-        a.cmp(&b).then(weight.total_cmp(&other)).then(j.cmp(&i))
-    })
-}
-
-/// The pictures of these observations. A file that cannot be decoded a second time has none.
-fn pictures(
-    path: &Path,
-    kind: Kind,
-    selection: Selection,
-    analysis: &Analysis,
-    views: impl Iterator<Item = usize>,
-) -> Vec<Option<Picture>> {
-    let views: Vec<&Observation> = views.map(|at| &analysis.observations[at]).collect();
-    let mut wanted: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-    for (at, view) in views.iter().enumerate() {
-        wanted.entry(view.pts_ns).or_default().push(at);
-    }
-    let times_ns: BTreeSet<u64> = wanted.keys().copied().collect();
-    let mut found = vec![None; views.len()];
-    let mut each = |pts_ns: u64, picture: RgbImage| {
-        for &at in wanted.get(&pts_ns).into_iter().flatten() {
-            found[at] = picture_of(&picture, views[at]);
-        }
-    };
-    match kind {
-        Kind::Photo => drop(media::read_still(path).map(|picture| each(0, picture))),
-        Kind::Video => drop(discover::pictures_within(path, selection, &times_ns, each)),
-    }
-    found
-}
-
-/// A face with its surroundings as JPEG, and where it lies in it.
-fn picture_of(frame: &RgbImage, view: &Observation) -> Option<Picture> {
-    let (image, face) = discover::cut_out(frame, &view.face)?;
-    let side = face.bbox.width().max(face.bbox.height());
-    let (image, face) = if side > FACE_PX { smaller(&image, &face, FACE_PX / side) } else { (image, face) };
-    let mut jpeg = Cursor::new(Vec::new());
-    JpegEncoder::new_with_quality(&mut jpeg, JPEG_QUALITY).encode_image(&image).ok()?;
-    let face = PictureFace { face, quality: view.quality, frame: view.frame };
-    Some((serde_json::to_string(&face).ok()?, jpeg.into_inner()))
-}
-
-fn smaller(image: &RgbImage, face: &Face, by: f32) -> (RgbImage, Face) {
-    let scaled = |side: u32| ((side as f32 * by).round() as u32).max(1);
-    let (width, height) = (scaled(image.width()), scaled(image.height()));
-    let (x, y) = (width as f32 / image.width() as f32, height as f32 / image.height() as f32);
-    let image = image::imageops::resize(image, width, height, image::imageops::FilterType::Triangle);
-    let b = face.bbox;
-    let bbox = crate::detect::BBox { x1: b.x1 * x, y1: b.y1 * y, x2: b.x2 * x, y2: b.y2 * y };
-    (image, Face { bbox, landmarks: face.landmarks.map(|[px, py]| [px * x, py * y]), ..*face })
 }
 
 /// Replaces the tracks of a file.

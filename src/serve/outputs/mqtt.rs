@@ -334,7 +334,7 @@ impl Teller {
             self.acknowledged.push(id);
             return self.settle().await;
         }
-        // Who was seen long ago is not there now.
+        // Somebody seen long ago is not there now.
         if let Some(seen) =
             Instant::now().checked_sub(Duration::from_millis(u64::try_from(age_ms).unwrap_or_default()))
         {
@@ -350,7 +350,7 @@ impl Teller {
         };
         let messages = self.topics.event(event, picture);
         let last = messages.len().saturating_sub(1);
-        // The broker takes them in order: whoever has the last has all.
+        // The broker takes them in order: once it has the last one, it has all.
         let numbered = messages.into_iter().enumerate();
         self.outgoing.extend(numbered.map(|(at, message)| (message, (at == last).then_some(id))));
         self.look().await;
