@@ -1,5 +1,6 @@
-//! Text files that people write by hand or save from a spreadsheet.
+//! Text files that people write by hand or save from a spreadsheet, and text in files of markup.
 
+use std::fmt::Write;
 use std::io;
 use std::path::Path;
 
@@ -26,9 +27,48 @@ fn decode(mut bytes: Vec<u8>) -> io::Result<String> {
     }
 }
 
+/// Text for elements and attributes of XML, SVG and HTML.
+pub fn escaped(text: &str) -> String {
+    let mut to = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => to += "&amp;",
+            '<' => to += "&lt;",
+            '>' => to += "&gt;",
+            '"' => to += "&quot;",
+            '\'' => to += "&#39;",
+            // XML cannot hold control characters.
+            c if c.is_control() => to.push(' '),
+            c => to.push(c),
+        }
+    }
+    to
+}
+
+/// A path as a part of an address.
+pub fn percent_encoded(path: &str) -> String {
+    let mut to = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => {
+                to.push(byte.into())
+            }
+            byte => {
+                let _ = write!(to, "%{byte:02X}");
+            }
+        }
+    }
+    to
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn markup_and_control_characters_stay_text() {
+        assert_eq!(escaped("<b> & \"c\"'\n"), "&lt;b&gt; &amp; &quot;c&quot;&#39; ");
+    }
 
     #[test]
     fn every_byte_order_mark_is_taken_off() {

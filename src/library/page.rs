@@ -10,6 +10,7 @@ use super::export::date;
 use super::find::{FoundFile, subjects};
 use super::strangers::Stranger;
 use super::{Library, LibraryError};
+use crate::file::{escaped, percent_encoded};
 
 /// Pictures of a stranger.
 const PICTURES: usize = 6;
@@ -23,7 +24,7 @@ const PAGE: &str = include_str!("page.html");
 /// When the database refuses.
 pub fn page(library: &Library, title: &str, files: &[FoundFile]) -> Result<String, LibraryError> {
     let mut body = String::new();
-    let _ = writeln!(body, "<h1>{}</h1>", escape(title));
+    let _ = writeln!(body, "<h1>{}</h1>", escaped(title));
     let photos = files.iter().filter(|file| file.kind == Kind::Photo).count();
     let seconds: f64 =
         files.iter().flat_map(|file| &file.spans).map(|span| span.length_ns() as f64 / 1e9).sum();
@@ -31,12 +32,12 @@ pub fn page(library: &Library, title: &str, files: &[FoundFile]) -> Result<Strin
         body,
         "<p>{} videos, {seconds:.0} seconds of them, and {photos} photos. People: {}.</p>",
         files.len() - photos,
-        subjects(files).iter().map(|who| escape(&who.to_string())).collect::<Vec<_>>().join(", ")
+        subjects(files).iter().map(|who| escaped(&who.to_string())).collect::<Vec<_>>().join(", ")
     );
     for file in files {
         body.push_str("<section>\n<div class=\"faces\">\n");
         for one in &file.people {
-            let who = escape(&one.who.to_string());
+            let who = escaped(&one.who.to_string());
             match library.picture(&file.content, one.track)? {
                 Some(jpeg) => {
                     let data = STANDARD.encode(jpeg);
@@ -51,11 +52,11 @@ pub fn page(library: &Library, title: &str, files: &[FoundFile]) -> Result<Strin
         body.push_str("</div>\n<div>\n");
         let path = file.paths.first().map_or("", String::as_str);
         let name = path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("(no longer there)");
-        let _ = writeln!(body, "<h2><a href=\"{}\">{}</a></h2>", escape(&address(path)), escape(name));
+        let _ = writeln!(body, "<h2><a href=\"{}\">{}</a></h2>", escaped(&address(path)), escaped(name));
         let _ = writeln!(
             body,
             "<p class=\"path\">{} · {}</p>",
-            escape(path),
+            escaped(path),
             date(file.taken_s).replace('T', " ")
         );
         if file.duration_ns > 0 {
@@ -64,11 +65,12 @@ pub fn page(library: &Library, title: &str, files: &[FoundFile]) -> Result<Strin
         body.push_str("<ul>\n");
         for span in &file.spans {
             let start = span.start_ns as f64 / 1e9;
-            let _ = writeln!(body, "<li><a href=\"{}#t={start:.1}\">{span}</a></li>", escape(&address(path)));
+            let _ =
+                writeln!(body, "<li><a href=\"{}#t={start:.1}\">{span}</a></li>", escaped(&address(path)));
         }
         body.push_str("</ul>\n</div>\n</section>\n");
     }
-    Ok(PAGE.replace("TITLE", &escape(title)).replace("BODY", &body))
+    Ok(PAGE.replace("TITLE", &escaped(title)).replace("BODY", &body))
 }
 
 /// A page of strangers with their best pictures, and the commands that name them.
@@ -83,7 +85,7 @@ pub fn strangers_page(library: &Library, strangers: &[Stranger]) -> Result<Strin
             if let Some(jpeg) = library.picture(&track.content, track.track)? {
                 let data = STANDARD.encode(jpeg);
                 let name = track.path.rsplit('/').next().unwrap_or_default();
-                let caption = escape(&format!("{name}#{}", track.track));
+                let caption = escaped(&format!("{name}#{}", track.track));
                 let _ = writeln!(
                     body,
                     "<figure><img src=\"data:image/jpeg;base64,{data}\" alt=\"\"><figcaption>{caption}</figcaption></figure>"
@@ -119,23 +121,7 @@ fn bar(file: &FoundFile) -> String {
 
 /// The address of a local file.
 fn address(path: &str) -> String {
-    let mut text = String::from("file://");
-    for byte in path.bytes() {
-        match byte {
-            b'/' | b'-' | b'_' | b'.' | b'~' => text.push(char::from(byte)),
-            _ if byte.is_ascii_alphanumeric() => text.push(char::from(byte)),
-            _ => drop(write!(text, "%{byte:02X}")),
-        }
-    }
-    text
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-        .replace('\'', "&#39;")
+    format!("file://{}", percent_encoded(path))
 }
 
 #[cfg(test)]
@@ -144,7 +130,6 @@ mod tests {
 
     #[test]
     fn names_and_paths_stay_text() {
-        assert_eq!(escape("<b> & \"c\"'"), "&lt;b&gt; &amp; &quot;c&quot;&#39;");
         assert_eq!(address("/a b/\u{e9}?#.mp4"), "file:///a%20b/%C3%A9%3F%23.mp4");
     }
 }

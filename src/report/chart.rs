@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use resvg::{tiny_skia, usvg};
 
+use crate::file::escaped;
+
 /// The font of the PNG: DejaVu Sans, as in the videos.
 const FONT: &[u8] = include_bytes!("../../assets/DejaVuSans.ttf");
 const FONT_FAMILY: &str = "DejaVu Sans";
@@ -243,10 +245,6 @@ fn is_png(path: &Path) -> Result<bool, ChartError> {
     }
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,7 +276,7 @@ mod tests {
             (TOP + BOTTOM) / 2.0
         );
         assert!(svg.contains(&path), "{svg}");
-        assert!(svg.contains("&lt;b> &amp; co") && svg.ends_with("</svg>\n"));
+        assert!(svg.contains("&lt;b&gt; &amp; co") && svg.ends_with("</svg>\n"));
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
     }
 

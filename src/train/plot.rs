@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::metrics::Line;
+use crate::file::escaped;
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 130.0;
@@ -59,7 +60,7 @@ pub fn curves(title: &str, lines: &[Line]) -> String {
         })
         .filter(|panel| panel.points.iter().any(|(_, y)| *y != 0.0))
         .collect();
-    let title = title.replace('&', "&amp;").replace('<', "&lt;");
+    let title = escaped(title);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"{LEFT}\" y=\"22\" font-size=\"15\">{title}</text>\n",

@@ -7,6 +7,7 @@ use roxmltree::{Document, Node};
 
 use super::read::{self, child, items};
 use super::{AREA, Area, DIMENSIONS, Frame, MP, MPREG, MPRI, MWG, OWN, RDF, Region, XmpError};
+use crate::file::escaped;
 
 /// Least intersection over union of two areas that are one face.
 const SAME_FACE: f64 = 0.3;
@@ -242,23 +243,6 @@ fn microsoft_item(region: &NewRegion, declared: &str) -> String {
          <MPReg:Rectangle>{left:.6}, {top:.6}, {width:.6}, {height:.6}</MPReg:Rectangle>\
          <sphereface:Angle>{angle:.2}</sphereface:Angle></rdf:li>"
     )
-}
-
-/// Text for elements and attributes.
-fn escaped(text: &str) -> String {
-    let mut to = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => to += "&amp;",
-            '<' => to += "&lt;",
-            '>' => to += "&gt;",
-            '"' => to += "&quot;",
-            // XML cannot hold control characters at all.
-            c if c.is_control() => to.push(' '),
-            c => to.push(c),
-        }
-    }
-    to
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::escaped;
+use crate::file::escaped;
 use crate::report::Appearance;
 
 /// Milliseconds in which an annotation begins and ends; none is empty.

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Mark, Timeline, escaped};
+use super::{Mark, Timeline};
+use crate::file::escaped;
 
 pub(super) fn text(timeline: &Timeline<'_>) -> String {
     let Timeline { video, media, numbering, start, length, .. } = timeline;

@@ -23,6 +23,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::{Appearance, Output, ReportError};
+use crate::file::{escaped, percent_encoded};
 
 /// In which format a timeline is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,42 +205,9 @@ fn colour<'a>(colours: &[&'a str], person: usize) -> &'a str {
     colours[person % colours.len()]
 }
 
-/// Text for elements and attributes of XML.
-fn escaped(text: &str) -> String {
-    let mut to = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => to += "&amp;",
-            '<' => to += "&lt;",
-            '>' => to += "&gt;",
-            '"' => to += "&quot;",
-            // XML cannot hold control characters.
-            c if c.is_control() => to.push(' '),
-            c => to.push(c),
-        }
-    }
-    to
-}
-
 /// The address of a file.
 fn file_url(path: &Path) -> String {
     format!("file://{}", percent_encoded(&path.to_string_lossy()))
-}
-
-/// A path in an address.
-fn percent_encoded(path: &str) -> String {
-    let mut to = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => {
-                to.push(byte.into())
-            }
-            byte => {
-                let _ = write!(to, "%{byte:02X}");
-            }
-        }
-    }
-    to
 }
 
 #[cfg(test)]
