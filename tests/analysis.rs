@@ -168,5 +168,5 @@ fn an_analysis_that_cannot_be_used_is_refused_and_nothing_is_lost() {
         assert_eq!(fs::read_to_string(place.path(name)).unwrap(), "from before", "{name}");
     }
     let people = place.run(&["gallery", "list"]);
-    assert_eq!(people, "alex-lacamoire: 1 stills\nlin-manuel-miranda: 1 stills\n");
+    assert_eq!(people, "alex-lacamoire: 1 still\nlin-manuel-miranda: 1 still\n");
 }

@@ -373,6 +373,7 @@ mod tests {
                 duration_ns: 160_000_000,
                 fingerprint: String::new(),
                 sampled_fps: None,
+                key_frames: false,
             },
             model: Some(model),
             mirror: false,

@@ -40,6 +40,16 @@ pub struct Video {
     /// Most frames per second that were looked at; `None` for every frame. Frames are counted among those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampled_fps: Option<f64>,
+    /// Whether only key frames were looked at. Frames are counted among those.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub key_frames: bool,
+}
+
+impl Video {
+    /// Whether every frame was looked at.
+    pub fn is_whole(&self) -> bool {
+        self.sampled_fps.is_none() && !self.key_frames
+    }
 }
 
 /// A video as it was seen.

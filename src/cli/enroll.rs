@@ -9,6 +9,7 @@ use clap::Args;
 use super::UsageError;
 use super::faces::{self, Tracks};
 use super::options::{DetectionArgs, DeviceArgs};
+use super::terminal::counted;
 use crate::detect::Detector;
 use crate::gallery::{Choice, GalleryError, GalleryFolder, NewStill, PersonName, Tagged};
 use crate::xmp;
@@ -134,7 +135,8 @@ impl EnrollArgs {
             }
         }
         people.enroll(&self.gallery, &mut refused)?;
-        outln!("{named} photos with {regions} named faces, {used} of them found");
+        let (photos, faces) = (counted(named, "photo"), counted(regions, "named face"));
+        outln!("{photos} with {faces}, {used} of them found");
         if !refused.others && refused.taken == 0 {
             bail!("nobody was enrolled: no photo has a named face that can be used");
         }
@@ -213,18 +215,10 @@ struct Refused {
 impl Refused {
     /// Fails if something was skipped that needs a decision.
     fn end(&self) -> Result<()> {
-        let counted = |count: usize, one: &str, many: &str| match count {
-            0 => None,
-            1 => Some(format!("1 {one}")),
-            count => Some(format!("{count} {many}")),
-        };
-        let left_out: Vec<String> = [
-            counted(self.taken, "still enrolled under another name", "stills enrolled under another name"),
-            counted(self.people, "person", "people"),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let taken = format!("{} enrolled under another name", counted(self.taken, "still"));
+        let left_out = [(self.taken, taken), (self.people, counted(self.people, "person"))];
+        let left_out: Vec<String> =
+            left_out.into_iter().filter(|(count, _)| *count > 0).map(|(_, text)| text).collect();
         let rest = if self.others { "everything else is enrolled" } else { "nobody was enrolled" };
         match left_out.is_empty() {
             true => Ok(()),
@@ -255,7 +249,7 @@ fn enroll(
                 let done = done?;
                 let (added, all) = (done.added, done.person.stills.len());
                 refused.others = true;
-                outln!("{name}: {added} new still{}, {all} in all", if added == 1 { "" } else { "s" });
+                outln!("{name}: {}, {all} in all", counted(added, "new still"));
                 return Ok(());
             }
         }

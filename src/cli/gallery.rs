@@ -10,6 +10,7 @@ use serde_json::json;
 use super::UsageError;
 use super::faces::{self, Tracks};
 use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, ThresholdArgs};
+use super::terminal::counted;
 use crate::analysis::Analysis;
 use crate::annotate::{SheetCell, SheetRow, contact_sheet};
 use crate::detect::SURE_SCORE;
@@ -148,7 +149,7 @@ impl GalleryArgs {
                 if place.json {
                     outln!("{}", json!(people.iter().map(describe).collect::<Vec<_>>()));
                 } else {
-                    people.iter().for_each(|p| outln!("{}: {} stills", p.name, p.stills.len()));
+                    people.iter().for_each(|p| outln!("{}: {}", p.name, counted(p.stills.len(), "still")));
                 }
             }
             GalleryCommand::Show(Named { name, place }) => {
@@ -160,7 +161,7 @@ impl GalleryArgs {
                 if place.json {
                     outln!("{}", describe(&person));
                 } else {
-                    outln!("removed {} with {} stills", person.name, person.stills.len());
+                    outln!("removed {} with {}", person.name, counted(person.stills.len(), "still"));
                 }
             }
             GalleryCommand::Reject(args) => args.run()?,

@@ -15,7 +15,7 @@ use super::options::{
     self, DetectionArgs, DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs,
 };
 use super::results::{Lists, RedactArgs, ResultArgs, is_standard_output};
-use super::terminal::Signals;
+use super::terminal::{Signals, counted};
 use super::{UsageError, faces};
 use crate::analysis::Analysis;
 use crate::annotate::Style;
@@ -407,8 +407,9 @@ impl LabelArgs {
         });
         let threshold = gallery.map(|one| fact("Named below", one.threshold().to_string()));
         let gallery = gallery.zip(self.gallery.as_ref()).map(|(gallery, folder)| {
-            let (people, templates) = (gallery.people().len(), gallery.templates_len());
-            fact("Gallery", format!("{}: {people} people, {templates} templates", folder.display()))
+            let people = counted(gallery.people().len(), "person");
+            let templates = counted(gallery.templates_len(), "template");
+            fact("Gallery", format!("{}: {people}, {templates}", folder.display()))
         });
         model.into_iter().chain(gallery).chain(threshold).collect()
     }

@@ -148,6 +148,7 @@ mod tests {
             duration_ns: 4000,
             fingerprint: String::new(),
             sampled_fps: None,
+            key_frames: false,
         };
         let detector = DetectorConfig::default();
         Analysis { video, model: Some(MODEL), mirror: true, detector, cuts: Vec::new(), observations }

@@ -15,6 +15,10 @@ use crate::track::{Observation, TrackId};
 /// A photo is shown for so long: two faces in it are two people, which takes a time in common.
 const PHOTO_NS: u64 = 1;
 
+/// Frames per second up to which each is searched: a third of a second between two of them, as between two searches of a
+/// video of 25 frames per second.
+const FAR_APART_FPS: f64 = 3.0;
+
 /// Why a file was not looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -36,23 +40,33 @@ impl Failure {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct LookOptions {
-    /// Interval between searches of whole frames.
+    /// Interval between searches of whole frames. `Auto` searches each of them where few frames are looked at.
     pub detect_every: DetectEvery,
     /// Most frames per second; `None` for every frame.
     pub fps: Option<f64>,
+    /// Key frames only, where the container marks them.
+    pub key_frames: bool,
 }
 
 impl Default for LookOptions {
     fn default() -> Self {
-        Self { detect_every: DetectEvery::Auto, fps: None }
+        Self { detect_every: DetectEvery::Auto, fps: None, key_frames: false }
     }
 }
 
 impl LookOptions {
     /// Which frames of a whole file are looked at.
     pub(super) fn selection(&self) -> Selection {
-        Selection { fps: self.fps, ..Selection::default() }
+        Selection { fps: self.fps, key_frames: self.key_frames, ..Selection::default() }
     }
+}
+
+/// The interval between searches of whole frames where some frames of a video are looked at. Without one that was asked
+/// for, each is searched if they are so far apart that people come and go between them.
+pub(super) fn interval(asked_for: DetectEvery, selection: Selection, path: &Path) -> DetectEvery {
+    let far_apart = selection.fps.is_some_and(|fps| fps <= FAR_APART_FPS)
+        || selection.key_frames && media::marks_key_frames(path);
+    if asked_for == DetectEvery::Auto && far_apart { DetectEvery::Frames(1) } else { asked_for }
 }
 
 /// A file to look at.
@@ -75,10 +89,14 @@ impl Look<'_> {
     /// The analysis that is there already, if it was made in the same way.
     pub fn there(&self) -> Option<Analysis> {
         let analysis = self.analyses.read(self.name).ok()??;
+        let video = &analysis.video;
+        let made = (video.sampled_fps, video.key_frames);
+        let Selection { fps, key_frames, .. } = self.selection;
+        let same_frames = self.kind == Kind::Photo || made == (fps, key_frames);
         let same = analysis.model == Some(self.engine.model())
             && analysis.mirror == (self.engine.mirror() == Mirror::Average)
             && analysis.detector == *self.engine.detector().config()
-            && analysis.video.sampled_fps == self.selection.fps.filter(|_| self.kind == Kind::Video);
+            && same_frames;
         same.then_some(analysis)
     }
 
@@ -113,7 +131,7 @@ impl Look<'_> {
         let part = last.with_extension(format!("{}.parquet", self.worker));
         let (mut done, mut all) = (0, None);
         let job = LabelJob::new(self.engine, Input::File(self.path.to_owned()))
-            .detect_every(self.detect_every)
+            .detect_every(interval(self.detect_every, self.selection, self.path))
             .selection(self.selection)
             .analysis(&part);
         let result = job.run(control, &mut |event| match event {
@@ -172,6 +190,7 @@ impl Look<'_> {
             duration_ns: 0,
             fingerprint: analysis::fingerprint(path).map_err(|error| Failure::File(whole(&error)))?,
             sampled_fps: None,
+            key_frames: false,
         };
         Ok(Analysis {
             video,

@@ -71,9 +71,9 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// The frames to look at.
-    pub fn selection(&self, fps: Option<f64>) -> Selection {
-        Selection { from_ns: self.from_ns, until_ns: self.until_ns, fps }
+    /// The frames to look at, of those that are chosen in the whole file.
+    pub fn selection(&self, whole: Selection) -> Selection {
+        Selection { from_ns: self.from_ns, until_ns: self.until_ns, ..whole }
     }
 }
 
@@ -388,6 +388,7 @@ mod tests {
             duration_ns: frames,
             fingerprint: String::new(),
             sampled_fps: None,
+            key_frames: false,
         };
         let detector = DetectorConfig::default();
         Analysis {

@@ -1,15 +1,16 @@
 //! How long all of it will take: measured on a sample of the files.
 
-use std::path::PathBuf;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::catalogue::Kind;
 use super::database::on_pool;
-use super::look::LookOptions;
+use super::look::{LookOptions, interval};
 use super::{Library, LibraryError};
-use crate::engine::Engine;
+use crate::engine::{Engine, LabelledFrame};
 use crate::media::{self, Input, Source, SourceOptions};
-use crate::pipeline::{Control, LabelJob, Progress};
+use crate::pipeline::{Control, LabelError, LabelJob, Progress, Subscriber};
 
 /// What is measured on a sample of the files that are due, and what follows for all of them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -65,10 +66,8 @@ impl Library {
         let (mut bytes, mut duration_s, mut seen_s, mut work_s, mut frames) = (0.0, 0.0, 0.0, 0.0, 0_u64);
         for (path, length) in self.due_sample(Kind::Video, sample)? {
             progress(&path.display().to_string());
-            let input = Input::File(path);
-            let measured = facts(&input).and_then(|(duration_ns, fps)| {
-                Some((duration_ns, measure(engine, options, &input, fps, seconds)?))
-            });
+            let measured = duration_ns(&path)
+                .and_then(|duration_ns| Some((duration_ns, measure(engine, options, &path, seconds)?)));
             let Some((duration_ns, one)) = measured else {
                 plan.unreadable += 1;
                 continue;
@@ -125,22 +124,32 @@ struct Measured {
     frames: u64,
 }
 
-/// Duration in nanoseconds and frames per second of a video that states both.
-fn facts(input: &Input) -> Option<(u64, f64)> {
-    let source = Source::open(input, &SourceOptions::default()).ok()?;
-    let (frames, seconds) = source.info().fps?;
-    Some((source.info().duration_ns?, f64::from(frames) / f64::from(seconds)))
+/// Duration in nanoseconds of a video that states it.
+fn duration_ns(path: &Path) -> Option<u64> {
+    Source::open(&Input::File(path.to_owned()), &SourceOptions::default()).ok()?.info().duration_ns
+}
+
+/// Keeps the time at which the last frame goes away.
+struct Seen<'a>(&'a Cell<u64>);
+
+impl Subscriber for Seen<'_> {
+    fn frame(&mut self, frame: &LabelledFrame) -> Result<(), LabelError> {
+        self.0.set(frame.pts_ns + frame.duration_ns);
+        Ok(())
+    }
 }
 
 /// Looks at the beginning of a video for some seconds of work.
-fn measure(engine: &Engine, options: LookOptions, input: &Input, fps: f64, seconds: f64) -> Option<Measured> {
+fn measure(engine: &Engine, options: LookOptions, path: &Path, seconds: f64) -> Option<Measured> {
     let control = Control::new();
+    let seen_ns = Cell::new(0);
     let mut first: Option<Instant> = None;
     let most = Duration::from_secs_f64(seconds);
     let start = Instant::now();
-    let job = LabelJob::new(engine, input.clone())
+    let job = LabelJob::new(engine, Input::File(path.to_owned()))
         .tell_strangers_apart(true)
-        .detect_every(options.detect_every)
+        .detect_every(interval(options.detect_every, options.selection(), path))
+        .subscriber(Seen(&seen_ns))
         .selection(options.selection());
     let summary = job.run(&control, &mut |event| {
         let mut over = || first.get_or_insert_with(Instant::now).elapsed() > most;
@@ -151,7 +160,6 @@ fn measure(engine: &Engine, options: LookOptions, input: &Input, fps: f64, secon
     let summary = summary.ok()?;
     // What loading takes is paid once, not per file.
     let work_s = first.unwrap_or(start).elapsed().as_secs_f64();
-    let fps = options.fps.map_or(fps, |most| most.min(fps));
-    let seen_s = summary.frames as f64 / fps;
+    let seen_s = seen_ns.get() as f64 / 1e9;
     (work_s > 0.0 && summary.frames > 0).then_some(Measured { seen_s, work_s, frames: summary.frames })
 }

@@ -45,6 +45,7 @@ impl Library {
     pub fn put_gallery(&self, folder: &Path, replace: bool) -> Result<i64, LibraryError> {
         let files = files(folder)?;
         let base = base(folder, &self.place);
+        let mut unread = None;
         let change = self.wait(async {
             let mut transaction = self.database.begin().await?;
             if let Transaction::Postgres(transaction) = &mut transaction {
@@ -64,8 +65,16 @@ impl Library {
             let before: BTreeMap<String, String> = rows.into_iter().collect();
             let change = present + 1;
             let mut changed = false;
-            for (path, bytes) in &files {
-                let digest = blake3::hash(bytes).to_hex().to_string();
+            for (path, place) in &files {
+                // One at a time: a gallery may be larger than memory.
+                let bytes = match fs::read(place) {
+                    Ok(bytes) => bytes,
+                    Err(source) => {
+                        unread = Some(LibraryError::Read { path: place.clone(), source });
+                        return Ok(None);
+                    }
+                };
+                let digest = blake3::hash(&bytes).to_hex().to_string();
                 if before.get(path) == Some(&digest) {
                     continue;
                 }
@@ -104,6 +113,9 @@ impl Library {
             transaction.commit().await?;
             Ok(Some(change))
         })?;
+        if let Some(error) = unread {
+            return Err(error);
+        }
         let change = change.ok_or_else(|| LibraryError::GalleryChanged(folder.to_owned()))?;
         set_base(folder, &self.place, change)?;
         Ok(change)
@@ -123,9 +135,10 @@ impl Library {
                 format!("{} is not a copy of the shared gallery: use a new folder", folder.display());
             return Err(LibraryError::Request(reason));
         }
-        type Files = Vec<(String, Vec<u8>)>;
-        let (change, files, gone): (i64, Files, Vec<(String,)>) = self.wait(async {
-            // One transaction: what is read belongs together.
+        // A transaction that is dropped goes back to its pool, which takes the runtime.
+        let _inside = self.runtime.enter();
+        // One transaction: what is read belongs together.
+        let (mut transaction, change, gone): (Transaction, i64, Vec<(String,)>) = self.wait(async {
             let mut transaction = self.database.begin().await?;
             if let Transaction::Postgres(transaction) = &mut transaction {
                 sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut **transaction).await?;
@@ -134,16 +147,11 @@ impl Library {
                 sqlx::query_as("SELECT value FROM setting WHERE key = $1").bind(CHANGE).fetch_optional(c).await
             })?;
             let change: i64 = stored.and_then(|(text,)| text.parse().ok()).unwrap_or(0);
-            let files = on_connection!(&mut transaction, c => {
-                sqlx::query_as("SELECT path, bytes FROM gallery_file WHERE change > $1 ORDER BY path")
-                    .bind(since).fetch_all(c).await
-            })?;
             let gone = on_connection!(&mut transaction, c => {
                 sqlx::query_as("SELECT path FROM gallery_gone WHERE change > $1 ORDER BY path")
                     .bind(since).fetch_all(c).await
             })?;
-            transaction.commit().await?;
-            Ok((change, files, gone))
+            Ok((transaction, change, gone))
         })?;
         if change == 0 {
             return Err(LibraryError::Request("the library has no shared gallery".into()));
@@ -154,17 +162,43 @@ impl Library {
         for path in first.iter().chain(&last) {
             remove(folder, path)?;
         }
-        let (last, first): (Files, Files) = files.into_iter().partition(|(path, _)| is_index(path));
-        for (path, bytes) in first.iter().chain(&last) {
-            let place = inside(folder, path)?;
-            let write = |source: io::Error| LibraryError::Write { path: place.clone(), source };
-            place.parent().map_or(Ok(()), fs::create_dir_all).map_err(write)?;
-            file::write(&place, bytes).map_err(write)?;
+        let paths: Vec<(String,)> = self.wait(async {
+            on_connection!(&mut transaction, c => {
+                sqlx::query_as("SELECT path FROM gallery_file WHERE change > $1").bind(since).fetch_all(c).await
+            })
+        })?;
+        let (last, first): (Vec<_>, Vec<_>) =
+            paths.into_iter().map(|(path,)| path).partition(|path| is_index(path));
+        for mut paths in [first, last] {
+            paths.sort_unstable();
+            self.fetch_into(folder, &mut transaction, &paths)?;
         }
+        self.wait(transaction.commit())?;
         fs::create_dir_all(folder)
             .map_err(|source| LibraryError::Write { path: folder.to_owned(), source })?;
         set_base(folder, &self.place, change)?;
         Ok(change)
+    }
+
+    /// Writes these files of the shared gallery into a folder.
+    fn fetch_into(
+        &self,
+        folder: &Path,
+        transaction: &mut Transaction,
+        paths: &[String],
+    ) -> Result<(), LibraryError> {
+        for path in paths {
+            let place = inside(folder, path)?;
+            let (bytes,): (Vec<u8>,) = self.wait(async {
+                on_connection!(&mut *transaction, c => {
+                    sqlx::query_as("SELECT bytes FROM gallery_file WHERE path = $1").bind(path).fetch_one(c).await
+                })
+            })?;
+            let write = |source: io::Error| LibraryError::Write { path: place.clone(), source };
+            place.parent().map_or(Ok(()), fs::create_dir_all).map_err(write)?;
+            file::write(&place, &bytes).map_err(write)?;
+        }
+        Ok(())
     }
 
     /// Files and bytes of the shared gallery.
@@ -234,8 +268,8 @@ impl Library {
     }
 }
 
-/// The files of a gallery by relative path. Those that begin with a dot are made anew when they are needed.
-fn files(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, LibraryError> {
+/// The files of a gallery by the path in it. Those that begin with a dot are made anew when they are needed.
+fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>, LibraryError> {
     let mut files = BTreeMap::new();
     let mut waiting = vec![folder.to_owned()];
     let mut visited = BTreeSet::new();
@@ -256,8 +290,8 @@ fn files(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, LibraryError> {
             }
             let relative = path.strip_prefix(folder).unwrap_or(&path);
             let text = relative.to_str().ok_or_else(|| LibraryError::Path(path.clone()))?;
-            let bytes = fs::read(&path).map_err(|error| read(&path, error))?;
-            files.insert(text.replace(std::path::MAIN_SEPARATOR, "/"), bytes);
+            let text = text.replace(std::path::MAIN_SEPARATOR, "/");
+            files.insert(text, path);
         }
     }
     Ok(files)

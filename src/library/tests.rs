@@ -505,6 +505,7 @@ fn what_is_told_is_found_again_when_the_tracks_have_other_numbers() {
             duration_ns: 4,
             fingerprint: String::new(),
             sampled_fps: None,
+            key_frames: false,
         },
         model: None,
         mirror: false,

@@ -481,7 +481,7 @@ impl<'a> Worker<'a> {
         progress: &mut dyn FnMut(u64, Option<u64>),
     ) -> Result<Seen, Failure> {
         let name = parts::name(content, part);
-        let selection = part.selection(self.options.look.fps);
+        let selection = part.selection(self.options.look.selection());
         let (analysis, remark) = self.look(path, Kind::Video, selection, &name).run(control, progress)?;
         let mut found = Vec::new();
         if self.options.pictures {

@@ -125,9 +125,10 @@ pub struct SourceInfo {
 
 impl SourceInfo {
     /// Frames of the file before the stretch that begins at a time, by the nominal rate; 0 for a whole file, and where only
-    /// some frames per second are handed out.
+    /// some of its frames are handed out.
     pub(crate) fn frames_before(&self, pts_ns: u64) -> u64 {
-        let rate = self.fps.filter(|_| self.selection.from_ns > 0 && self.selection.fps.is_none());
+        let Selection { from_ns, fps, key_frames, .. } = self.selection;
+        let rate = self.fps.filter(|_| from_ns > 0 && fps.is_none() && !key_frames);
         rate.map_or(0, |(n, d)| (pts_ns as f64 * f64::from(n) / (f64::from(d) * 1e9)).round() as u64)
     }
 }
@@ -346,7 +347,7 @@ impl Source {
             let lacking = std::mem::take(&mut state.lacking);
             state.warnings.extend(lacking.into_iter().map(|what| format!("{input}: {what}")));
         }
-        let frames = duration_ns.zip(format.fps).map(|(duration_ns, (n, d))| {
+        let frames = duration_ns.zip(format.fps).and_then(|(duration_ns, (n, d))| {
             let frames = (duration_ns as f64 * f64::from(n) / (f64::from(d) * 1e9)).round() as u64;
             options.selection.expected(frames, duration_ns)
         });

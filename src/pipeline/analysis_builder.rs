@@ -53,6 +53,7 @@ impl AnalysisBuilder {
                 .and_then(|path| fingerprint(path).ok())
                 .unwrap_or_default(),
             sampled_fps: info.selection.fps,
+            key_frames: info.selection.key_frames,
         };
         Self {
             analysis: Analysis {

@@ -60,9 +60,9 @@ pub enum RequestError {
     SelectionWritten,
     /// An analysis that leaves frames out cannot be drawn on its video.
     #[error(
-        "the analysis looked at no more than {0} frames per second, so it can be listed, but not written, shown or redacted: analyse all frames"
+        "the analysis looked at {0} only, so it can be listed, but not written, shown or redacted: analyse all frames"
     )]
-    SampledAnalysis(f64),
+    SampledAnalysis(String),
     /// Frames per second out of range.
     #[error("{0} frames per second are out of range: use more than 0 and at most {MOST_FPS}")]
     FramesPerSecond(f64),
@@ -396,10 +396,16 @@ impl RelabelJob<'_> {
     pub(super) fn check_whole(&self) -> Result<(), RequestError> {
         let shown = self.output.is_some() || self.view || self.page.is_some() || self.redaction.is_some();
         let pictures = self.subscribers.iter().any(|one| one.wants_pictures());
-        match self.analysis.video.sampled_fps {
-            Some(fps) if shown || pictures => Err(RequestError::SampledAnalysis(fps)),
-            _ => Ok(()),
+        let video = &self.analysis.video;
+        if video.is_whole() || !(shown || pictures) {
+            return Ok(());
         }
+        let frames = if video.key_frames { "key frames" } else { "frames" };
+        let looked_at = match video.sampled_fps {
+            Some(fps) => format!("{fps} {frames} per second"),
+            None => frames.to_owned(),
+        };
+        Err(RequestError::SampledAnalysis(looked_at))
     }
 }
 

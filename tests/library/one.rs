@@ -73,7 +73,7 @@ fn everybody_is_found_with_the_names_that_label_gives() {
     assert!(told.contains("removed from the gallery"), "{told}");
     assert_eq!(place.fail(&["find", "Chloé"]).0, 1);
     let again = place.run(&["retry", "--all"]);
-    assert_eq!(again.trim(), "5 files are due again");
+    assert_eq!(again.trim(), "due again: 5 files");
     place.run(&["work"]);
     assert_eq!(place.fail(&["find", "Chloé"]).0, 1, "who is forgotten is not found again");
 }
@@ -94,7 +94,7 @@ fn what_cannot_be_read_is_said_and_the_rest_is_done() {
     let status = place.status();
     assert_eq!((&status["photos"]["done"], &status["videos"]["failed"]), (&1.into(), &1.into()));
     assert!(status["failures"][0]["error"].as_str().unwrap().contains("broken.mp4"), "{status}");
-    assert_eq!(place.run(&["retry"]).trim(), "1 files are due again");
+    assert_eq!(place.run(&["retry"]).trim(), "due again: 1 file");
     let gone = place.path("in/broken.mp4");
     std::fs::remove_file(gone).unwrap();
     let told = place.run(&["work", "--json"]);

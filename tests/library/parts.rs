@@ -151,11 +151,58 @@ fn fewer_frames_per_second_are_looked_at_and_no_video_is_written_from_them() {
     let arguments =
         ["label", analysis.to_str().unwrap(), "--video", &video, "-o", &named, "--gallery", &gallery];
     let (_, error) = super::fail(place.folder.path(), &arguments);
-    assert!(error.contains("no more than 5 frames per second"), "{error}");
+    assert!(error.contains("looked at 5 frames per second only"), "{error}");
     assert!(!std::path::Path::new(&named).exists());
     for fps in ["0", "-1", "many", "1001"] {
         let (code, error) = place.fail(&["work", &format!("--fps={fps}")]);
         assert_eq!(code, 2);
         assert!(error.contains("is not a number from 0.01 to 1000"), "{error}");
     }
+}
+
+#[test]
+fn of_key_frames_alone_people_are_named_in_a_whole_video_and_in_parts() {
+    let Some(media) = media() else { return };
+    let gallery = media.text("gallery");
+    // Key frames are two seconds apart in 14 seconds.
+    let look = |more: &[&str]| {
+        let place = Place::new();
+        place.run(&["add", &sample_path("sample.mp4")]);
+        place.run(&[&["work", "--gallery", &gallery, "--key-frames"], more].concat());
+        let frames = place.status()["videos"]["frames"].as_u64().unwrap();
+        (place, frames)
+    };
+    let (whole, frames) = look(&[]);
+    assert_eq!(frames, 7);
+    let mut expected = tracks(&whole);
+    let names: Vec<&str> = expected.iter().map(|(name, ..)| name.as_str()).collect();
+    assert!(names.contains(&"Ada") && names.contains(&"Boris"), "{names:?}");
+    assert!(expected.iter().all(|(_, start_s, _)| start_s % 2.0 < 0.1), "{expected:?}");
+    let (parts, frames) = look(&["--part", "4"]);
+    assert_eq!(frames, 7);
+    let mut found = tracks(&parts);
+    for list in [&mut expected, &mut found] {
+        list.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    }
+    assert_eq!(found, expected);
+    assert_eq!(look(&["--fps", "0.25"]).1, 4);
+
+    let analyses = std::fs::read_dir(whole.path("lib/analyses")).unwrap();
+    let analysis = analyses.map(|entry| entry.unwrap().path()).next().unwrap();
+    let (video, named) = (sample_path("sample.mp4"), whole.path("named.mp4"));
+    let arguments =
+        ["label", analysis.to_str().unwrap(), "--video", &video, "-o", &named, "--gallery", &gallery];
+    let (_, error) = super::fail(whole.folder.path(), &arguments);
+    assert!(error.contains("looked at key frames only"), "{error}");
+    // Without --key-frames it is looked at again.
+    let again = Place::new();
+    again.run(&["add", &sample_path("sample.mp4")]);
+    std::fs::create_dir_all(again.path("lib/analyses")).unwrap();
+    std::fs::copy(
+        &analysis,
+        again.path("lib/analyses") + "/" + analysis.file_name().unwrap().to_str().unwrap(),
+    )
+    .unwrap();
+    again.run(&["work", "--gallery", &gallery]);
+    assert_eq!(again.status()["videos"]["frames"], 350);
 }

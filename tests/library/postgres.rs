@@ -219,7 +219,7 @@ fn a_database_answers_as_a_folder_does() {
     assert_eq!(found.as_array().unwrap().len(), 1);
     place.run(&["forget", "Chloé"]);
     assert_eq!(place.fail(&["find", "Chloé"]).0, 1);
-    assert_eq!(place.run(&["retry", "--all"]).trim(), "2 files are due again");
+    assert_eq!(place.run(&["retry", "--all"]).trim(), "due again: 2 files");
     place.run(&["work"]);
     assert_eq!(place.run(&["forget", "--files", &media.text("media")]).trim(), "2 files forgotten");
     let shown = place.run(&["status"]);

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::super::UsageError;
 use super::super::results::is_standard_output;
+use super::super::terminal::counted;
 use super::{Place, engine_of, naming, refresh, refused};
 use crate::file;
 use crate::library::{
@@ -196,7 +197,8 @@ fn tell(files: &[FoundFile]) {
     let videos = files.iter().filter(|file| file.kind == Kind::Video).count();
     let seconds: f64 =
         files.iter().flat_map(|file| &file.spans).map(|span| span.length_ns() as f64 / 1e9).sum();
-    outln!("{videos} videos ({seconds:.0} s of them), {} photos", files.len() - videos);
+    let photos = counted(files.len() - videos, "photo");
+    outln!("{} ({seconds:.0} s of them), {photos}", counted(videos, "video"));
 }
 
 /// List the people with names, and where they are
@@ -292,7 +294,8 @@ impl StrangersArgs {
         let most = if self.all || strangers.len() <= LISTED + 1 { strangers.len() } else { LISTED };
         for one in &strangers[..most] {
             let (files, tracks, seconds) = (one.files, one.tracks.len(), one.screen_ns as f64 / 1e9);
-            outln!("{}: {files} files, {tracks} tracks, {seconds:.1} s", one.number);
+            let (in_files, seen) = (counted(files, "file"), counted(tracks, "track"));
+            outln!("{}: {in_files}, {seen}, {seconds:.1} s", one.number);
             let shown = if self.number.is_some() { tracks } else { TRACKS.min(tracks) };
             for track in &one.tracks[..shown] {
                 outln!("    {}#{}  at {:.1} s", track.path, track.track, track.start_ns as f64 / 1e9);
@@ -360,12 +363,12 @@ impl ExportArgs {
                     Ok(())
                 });
                 written.with_context(|| format!("{} cannot be written", path.display()))?;
-                errln!("wrote {count} tracks to {}", path.display());
+                errln!("wrote {} to {}", counted(count, "track"), path.display());
             }
         }
         if self.sidecars {
             let count = library.export_sidecars().map_err(refused)?;
-            errln!("wrote {count} files named *.faces.json");
+            errln!("wrote {} named *.faces.json", counted(count, "file"));
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::super::UsageError;
+use super::super::terminal::counted;
 use super::{NAMING, People, Place, engine_of, naming, refused};
 use crate::gallery::{GalleryError, GalleryFolder, PersonName};
 use crate::library::{Library, LibraryError, Subject, Told};
@@ -46,7 +47,8 @@ impl NameArgs {
                 return Err(UsageError(reason.into()).into());
             }
         };
-        outln!("{name}: {} tracks named, {} stills enrolled in {place}", told.tracks, told.stills);
+        let (tracks, stills) = (counted(told.tracks, "track"), counted(told.stills, "still"));
+        outln!("{name}: {tracks} named, {stills} enrolled in {place}");
         naming.gallery = naming.gallery.map(|gallery| gallery.canonicalize().unwrap_or(gallery));
         library.set_setting(NAMING, &serde_json::to_string(&naming)?).map_err(refused)?;
         let engine = engine_of(&naming)?;
@@ -179,7 +181,7 @@ impl ForgetArgs {
         let library = place.open()?;
         if let Some(path) = &self.files {
             let count = library.forget_files(path).map_err(refused)?;
-            outln!("{count} files forgotten");
+            outln!("{} forgotten", counted(count, "file"));
             return Ok(());
         }
         let who = match (&self.name, self.stranger) {
@@ -195,7 +197,8 @@ impl ForgetArgs {
         let nobody = matches!(forgotten, Err(LibraryError::NoPerson(_) | LibraryError::NoStranger(_)));
         match forgotten {
             Ok(forgotten) => {
-                outln!("{who}: {} tracks in {} files forgotten", forgotten.tracks, forgotten.files)
+                let (tracks, files) = (counted(forgotten.tracks, "track"), counted(forgotten.files, "file"));
+                outln!("{who}: {tracks} in {files} forgotten");
             }
             Err(_) if nobody && stills => {}
             Err(error) => return Err(refused(error)),

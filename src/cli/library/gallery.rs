@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::super::terminal::counted;
 use super::{Place, refused};
 
 /// Share one gallery with all workers, in the database
@@ -65,7 +66,7 @@ impl GalleryArgs {
                 } else if change == 0 {
                     outln!("the library has no shared gallery");
                 } else {
-                    outln!("change {change}: {files} files, {:.1} MB", bytes as f64 / 1e6);
+                    outln!("change {change}: {}, {:.1} MB", counted(files, "file"), bytes as f64 / 1e6);
                 }
             }
         }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::json;
 
-use super::super::terminal::Signals;
+use super::super::terminal::{Signals, counted};
 use super::super::{UsageError, options, terminal};
 use super::{EngineArgs, People, Place, refused};
 use crate::engine::{DetectEvery, Engine};
@@ -76,7 +76,8 @@ fn tell_added(added: &Added) {
     for (path, error) in unreadable {
         errln!("warning: {} cannot be read: {error}", path.display());
     }
-    outln!("{new} new files, {known} unchanged, {elsewhere} known from another place, {gone} gone");
+    let new_files = counted(new, "new file");
+    outln!("{new_files}, {known} unchanged, {elsewhere} known from another place, {gone} gone");
     if *new > 0 {
         errln!("look at them with `sphereface library work`");
     }
@@ -93,12 +94,18 @@ struct LookArgs {
     /// who are seen briefly are missed, and tracks are cut more often
     #[arg(long, value_name = "N", value_parser = options::frames_per_second)]
     fps: Option<f64>,
+    /// Look at the key frames of MP4, QuickTime and Matroska videos only, with --fps at so many of them per second. Others
+    /// are not even decoded, which saves most of the time. Key frames are often seconds apart. Other containers do not
+    /// mark them: there, all frames are looked at
+    #[arg(long)]
+    key_frames: bool,
 }
 
 impl LookArgs {
     fn options(&self) -> LookOptions {
         let mut options = LookOptions::default();
-        (options.detect_every, options.fps) = (self.detect_every, self.fps);
+        (options.detect_every, options.fps, options.key_frames) =
+            (self.detect_every, self.fps, self.key_frames);
         options
     }
 }
@@ -190,7 +197,7 @@ fn work(
     let bar = terminal::bar("{bar:30} {pos}/{len} frames  {eta} left  {msg}");
     let summary = worker.work(control, &mut |event| match event {
         WorkEvent::Begun { path, due, .. } => {
-            bar.set_message(format!("{} ({due} files due)", path.display()));
+            bar.set_message(format!("{} ({} due)", path.display(), counted(due, "file")));
             bar.set_length(0);
             bar.reset();
         }
@@ -207,7 +214,7 @@ fn work(
             bar.suspend(|| outln!("{line}"));
         }
         WorkEvent::PartEnded { path, part, parts, frames, seconds } => {
-            bar.suspend(|| errln!("{}: part {part} of {parts}, {frames} frames ({seconds:.1} s)", path.display()));
+            bar.suspend(|| errln!("{}: part {part} of {parts}, {} ({seconds:.1} s)", path.display(), counted(frames, "frame")));
         }
         WorkEvent::Ended(attempt) => {
             let path = attempt.path.display();
@@ -230,7 +237,8 @@ fn work(
                 say(format!("{path}: {error}{again}"));
             } else {
                 let (tracks, named) = (attempt.tracks, attempt.named);
-                say(format!("{path}: {tracks} tracks, {named} named ({:.1} s)", attempt.seconds));
+                let tracks = counted(tracks, "track");
+                say(format!("{path}: {tracks}, {named} named ({:.1} s)", attempt.seconds));
             }
         }
         WorkEvent::Waiting => bar.suspend(|| errln!("waiting for files that other workers look at")),
@@ -244,9 +252,10 @@ fn work(
 
 fn tell_work(summary: &WorkSummary, due: i64) {
     let WorkSummary { done, failed, lost, stopped, .. } = *summary;
-    let mut text = format!("{done} files done, {failed} attempts failed, {due} files due");
+    let (done, failed, due) = (counted(done, "file"), counted(failed, "attempt"), counted(due, "file"));
+    let mut text = format!("{done} done, {failed} failed, {due} due");
     if lost > 0 {
-        text += &format!(", {lost} results dropped");
+        text += &format!(", {} dropped", counted(lost, "result"));
     }
     if stopped {
         text += "; stopped";
@@ -369,14 +378,16 @@ fn tell_status(library: &Library, status: &Status, all: bool) {
         }
         outln!("{text}");
     }
-    outln!("  {} tracks of faces, {} with a name", status.tracks, status.named);
+    outln!("  {}, {} with a name", counted(status.tracks, "track"), status.named);
     if status.missing > 0 {
-        outln!("  {} files are nowhere any more; what was seen in them is kept", status.missing);
+        outln!("  no longer at any place: {}; what was seen is kept", counted(status.missing, "file"));
     }
     match (status.due(), status.left_s()) {
         (0, _) => {}
-        (_, Some(left_s)) => outln!("  {} workers; about {} left", status.workers, duration(left_s)),
-        (_, None) => outln!("  {} workers", status.workers),
+        (_, Some(left_s)) => {
+            outln!("  {}; about {} left", counted(status.workers, "worker"), duration(left_s))
+        }
+        (_, None) => outln!("  {}", counted(status.workers, "worker")),
     }
     let most = if all { status.failures.len() } else { LISTED };
     for one in status.failures.iter().take(most) {
@@ -469,7 +480,7 @@ impl PlanArgs {
             outln!("photos: {rate:.1} per second (sample of {})", plan.photos);
         }
         if plan.unreadable > 0 {
-            outln!("{} files of the sample cannot be read", plan.unreadable);
+            outln!("cannot be read: {} of the sample", counted(plan.unreadable, "file"));
         }
         outln!(
             "due: {} videos, about {:.1} h, and {} photos",
@@ -526,7 +537,7 @@ pub struct RetryArgs {
 impl RetryArgs {
     pub fn run(self, place: &Place) -> Result<()> {
         let count = place.open()?.retry(self.all).map_err(refused)?;
-        outln!("{count} files are due again");
+        outln!("due again: {}", counted(count, "file"));
         Ok(())
     }
 }

@@ -7,7 +7,7 @@
 pub mod exact;
 pub mod scan;
 
-use super::Templates;
+use super::{PersonTemplates, Template, Templates};
 use crate::nn::Isa;
 use scan::Codes;
 
@@ -54,16 +54,15 @@ impl Search {
     pub fn new(templates: &Templates, which: Which, isa: Isa) -> Result<Self, Mixed> {
         let mut search =
             Search { isa, length: 0, starts: vec![0], matrix: Vec::new(), codes: None, threads: 1 };
+        let all: usize = templates.people.iter().map(|person| which.of(person).len()).sum();
         let mut rows = 0;
         for person in &templates.people {
-            let held = match which {
-                Which::Templates => &person.templates,
-                Which::Rejected => &person.rejected,
-            };
-            for template in held {
+            for template in which.of(person) {
                 let vector = template.embedding.as_slice();
                 if rows == 0 {
                     search.length = vector.len();
+                    // Growing would take twice the memory, which of a large gallery is most of what there is.
+                    search.matrix.reserve_exact(all * vector.len());
                 }
                 if template.embedding.model() != templates.model || vector.len() != search.length {
                     return Err(Mixed);
@@ -188,11 +187,20 @@ pub enum Which {
     Rejected,
 }
 
+impl Which {
+    fn of(self, person: &PersonTemplates) -> &[Template] {
+        match self {
+            Self::Templates => &person.templates,
+            Self::Rejected => &person.rejected,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::embed::Embedding;
-    use crate::gallery::{PersonTemplates, Template, Viewpoint};
+    use crate::gallery::Viewpoint;
     use crate::nn::ModelId;
 
     #[test]

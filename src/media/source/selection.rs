@@ -28,6 +28,8 @@ pub struct Selection {
     pub until_ns: Option<u64>,
     /// Most frames per second: the first one in each interval of that length. `None` for all.
     pub fps: Option<f64>,
+    /// Key frames only: others are not decoded. Where the container does not [mark](marks_key_frames) them, all frames.
+    pub key_frames: bool,
 }
 
 impl Selection {
@@ -36,12 +38,15 @@ impl Selection {
         *self == Self::default()
     }
 
-    /// Frames that are expected, if `duration_ns` gives `frames`.
-    pub(super) fn expected(&self, frames: u64, duration_ns: u64) -> u64 {
+    /// Frames that are expected, if `duration_ns` gives `frames`. `None` where nobody knows how many are key frames.
+    pub(super) fn expected(&self, frames: u64, duration_ns: u64) -> Option<u64> {
+        if self.key_frames {
+            return None;
+        }
         let end_ns = self.until_ns.unwrap_or(duration_ns).min(duration_ns);
         let length_ns = end_ns.saturating_sub(self.from_ns) as f64;
         let all = frames as f64 * length_ns / duration_ns.max(1) as f64;
-        self.fps.map_or(all, |fps| all.min(fps * length_ns / 1e9)).round() as u64
+        Some(self.fps.map_or(all, |fps| all.min(fps * length_ns / 1e9)).round() as u64)
     }
 }
 
@@ -61,9 +66,9 @@ pub(super) struct Seams {
 }
 
 impl Seams {
-    /// `None` if the whole file is handed out.
+    /// `None` if every compressed picture is decoded.
     pub(super) fn of(selection: &Selection) -> Option<Self> {
-        if selection.from_ns == 0 && selection.until_ns.is_none() {
+        if selection.from_ns == 0 && selection.until_ns.is_none() && !selection.key_frames {
             return None;
         }
         let first_ns = if selection.from_ns == 0 { 0 } else { UNKNOWN };
@@ -78,7 +83,7 @@ impl Seams {
     fn passes(&self, time_ns: u64, is_key: bool) -> bool {
         let first = || self.first_ns.load(Ordering::Acquire);
         if !is_key {
-            return first() != UNKNOWN;
+            return first() != UNKNOWN && !self.selection.key_frames;
         }
         if first() == UNKNOWN && time_ns >= self.selection.from_ns {
             self.first_ns.store(time_ns, Ordering::Release);
@@ -202,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_stretch_lies_between_key_frames_and_takes_both() {
-        let selection = Selection { from_ns: 10, until_ns: Some(20), fps: None };
+        let selection = Selection { from_ns: 10, until_ns: Some(20), ..Selection::default() };
         let seams = Seams::of(&selection).unwrap();
         // Compressed pictures as they are stored: each leading picture (13) after the key frame that it precedes.
         let stored =
@@ -220,8 +225,20 @@ mod tests {
     }
 
     #[test]
+    fn only_key_frames_pass_and_of_these_those_that_the_rate_chooses() {
+        let selection = Selection { key_frames: true, fps: Some(1e8), ..Selection::default() };
+        let seams = Seams::of(&selection).unwrap();
+        let stored = [(0, true), (4, false), (5, true), (14, true), (13, false), (24, true)];
+        let passed: Vec<u64> =
+            stored.iter().filter(|(time, key)| seams.passes(*time, *key)).map(|(time, _)| *time).collect();
+        assert_eq!(passed, [0, 5, 14, 24]);
+        // One per 10 ns.
+        assert_eq!(chosen(selection, Some(&seams), &passed), [(0, 0), (1, 14), (2, 24)]);
+    }
+
+    #[test]
     fn a_stretch_without_key_frames_is_empty() {
-        let selection = Selection { from_ns: 30, until_ns: None, fps: None };
+        let selection = Selection { from_ns: 30, ..Selection::default() };
         let seams = Seams::of(&selection).unwrap();
         assert!(seams.passes(0, true) && !seams.passes(31, false));
         assert_eq!(chosen(selection, Some(&seams), &[0, 31]), []);
@@ -230,11 +247,14 @@ mod tests {
 
     #[test]
     fn frames_are_expected_by_length_and_rate() {
-        let expected =
-            |from_ns, until_ns, fps| Selection { from_ns, until_ns, fps }.expected(300, 10_000_000_000);
-        assert_eq!(expected(0, None, None), 300);
-        assert_eq!(expected(0, None, Some(5.0)), 50);
-        assert_eq!(expected(4_000_000_000, Some(6_000_000_000), None), 60);
-        assert_eq!(expected(8_000_000_000, Some(60_000_000_000), Some(60.0)), 60);
+        let expected = |from_ns, until_ns, fps| {
+            Selection { from_ns, until_ns, fps, key_frames: false }.expected(300, 10_000_000_000)
+        };
+        assert_eq!(expected(0, None, None), Some(300));
+        assert_eq!(expected(0, None, Some(5.0)), Some(50));
+        assert_eq!(expected(4_000_000_000, Some(6_000_000_000), None), Some(60));
+        assert_eq!(expected(8_000_000_000, Some(60_000_000_000), Some(60.0)), Some(60));
+        let keys = Selection { key_frames: true, ..Selection::default() };
+        assert_eq!(keys.expected(300, 10_000_000_000), None);
     }
 }
