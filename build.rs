@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const KERNELS: &str = "src/nn/maps/kernels.cu";
+const KERNELS: &str = "src/nn/layers/kernels.cu";
 
 fn main() {
     println!("cargo::rerun-if-changed={KERNELS}");

@@ -7,7 +7,7 @@ Each source is an RTSP server of its own (examples/rtsp_loop.rs). Every few seco
 
 - cut: killed, and started again some seconds later
 - restarted: killed, and started again at once
-- slowed: stopped and continued ten times a second, for some seconds
+- slowed: stopped and continued ten times per second, for some seconds
 - frozen: stopped for some seconds, with its connections open
 
 and must show pictures again within 30 s of being whole. Also checked: threads and descriptors at the end are no more than

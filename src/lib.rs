@@ -18,25 +18,26 @@
 //! | [`download`] | a file of known content from a web server | |
 //! | [`media`] | open any source, deliver frames, write any sink with the audio kept | `file` |
 //! | [`xmp`] | named faces in photos: XMP read and written | `file`, `media` |
-//! | [`nn`] | CPU kernels and their gradients, weights in and out, device choice | `file` |
-//! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `nn` |
+//! | [`models`] | what a network is: architectures and plans; weights in and out, built-in weights | `file` |
+//! | [`nn`] | CPU kernels and their gradients, threads, layers on a GPU, device choice | |
+//! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `models`, `nn` |
 //! | [`align`] | landmarks -> similarity transform -> 112x96 crop, and the columns beside it | `detect` |
-//! | [`embed`] | SphereFace networks and imported ones: crop -> embedding | `nn`, `align` |
+//! | [`embed`] | SphereFace networks and imported ones: crop -> embedding | `models`, `nn`, `align` |
 //! | [`track`] | which faces of a video are one person; the weight of each view | `detect`, `embed` |
-//! | [`gallery`] | people, stills, templates, storage, search, counter-examples, checking a gallery | `file`, `media`, `xmp`, `nn`, `detect`, `align`, `embed` |
-//! | [`identify`] | the open-set decision about a face or a track; its threshold | `nn`, `detect`, `embed`, `track`, `gallery` |
-//! | [`engine`] | the entry points: engine, gallery, stream, recogniser, events | `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify` |
-//! | [`analysis`] | tracks and embeddings of a video as a Parquet file | `file`, `nn`, `detect`, `embed`, `track` |
-//! | [`discover`] | grouping strangers into people | `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `analysis` |
+//! | [`gallery`] | people, stills, templates, storage, search, counter-examples, checking a gallery | `file`, `media`, `xmp`, `models`, `nn`, `detect`, `align`, `embed` |
+//! | [`identify`] | the open-set decision about a face or a track; its threshold | `models`, `nn`, `detect`, `embed`, `track`, `gallery` |
+//! | [`engine`] | the entry points: engine, gallery, stream, recogniser, events | `media`, `models`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify` |
+//! | [`analysis`] | tracks and embeddings of a video as a Parquet file | `file`, `models`, `detect`, `embed`, `track` |
+//! | [`discover`] | grouping strangers into people | `media`, `models`, `detect`, `align`, `embed`, `track`, `gallery`, `analysis` |
 //! | [`annotate`] | drawing boxes and names, redaction, contact sheets | `media`, `detect` |
 //! | [`report`] | reports: JSON Lines, CSV, subtitles, chapters, pages, charts | `file`, `detect`, `track`, `identify`, `annotate` |
 //! | [`pipeline`] | the stage graph: threads, channels, order, batching, statistics; the jobs | `file`, `media`, `xmp`, `detect`, `align`, `embed`, `track`, `identify`, `engine`, `analysis`, `discover`, `annotate`, `report` |
 //! | [`library`] | many videos and photos: a catalogue, a queue of files, workers, and who is where | `file`, `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify`, `engine`, `analysis`, `discover`, `report`, `pipeline` |
 //! | [`prepare`] | aligning a data set: photos -> crops | `file`, `media`, `detect`, `align`, `gallery` |
 //! | [`eval`] | verification, open-set identification, video scoring, calibration | `file`, `media`, `detect`, `align`, `embed`, `gallery`, `identify`, `report`, `prepare` |
-//! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `nn`, `align`, `embed`, `eval` |
-//! | [`serve`] | cameras and a service: many sources on one engine, API, pages, events, jobs | `media`, `nn`, `detect`, `embed`, `track`, `gallery`, `identify`, `engine`, `discover`, `annotate`, `report`, `pipeline`, `library` |
-//! | [`bench`](mod@bench) | this machine's peak and the speed of the networks and of a whole job | `media`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline`, `library`, `serve` |
+//! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `models`, `nn`, `align`, `embed`, `eval` |
+//! | [`serve`] | cameras and a service: many sources on one engine, API, pages, events, jobs | `media`, `models`, `nn`, `detect`, `embed`, `track`, `gallery`, `identify`, `engine`, `discover`, `annotate`, `report`, `pipeline`, `library` |
+//! | [`bench`](mod@bench) | this machine's peak and the speed of the networks and of a whole job | `media`, `models`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline`, `library`, `serve` |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!
 //! A test checks this table against the imports.
@@ -76,6 +77,7 @@ pub mod identify;
 #[cfg(feature = "library")]
 pub mod library;
 pub mod media;
+pub mod models;
 #[cfg(test)]
 mod mutations;
 pub mod nn;

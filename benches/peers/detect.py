@@ -1,5 +1,5 @@
 """The face detector against facenet-pytorch's MTCNN, and its P-Net stage against OpenVINO: same
-frames, same threads, in turns; medians of milliseconds a frame and of the ratios of each turn.
+frames, same threads, in turns; medians of milliseconds per frame and of the ratios of each turn.
 OpenVINO's first figure is of the networks alone, the second includes resizing by OpenCV; ours
 includes resizing and what follows the network (boxes and their suppression)."""
 
@@ -81,7 +81,7 @@ cv2.setNumThreads(options.threads)
 warnings.filterwarnings("ignore", category=FutureWarning)
 port = MTCNN(keep_all=True, min_face_size=options.min_face, factor=FACTOR, device="cpu")
 ours = Ours(options.program, "--min-face", options.min_face, "--threads", options.threads)
-print(f"smallest face {options.min_face} px, {options.threads} threads, {options.rounds} rounds, median ms a frame")
+print(f"smallest face {options.min_face} px, {options.threads} threads, {options.rounds} rounds, median ms per frame")
 print("     frame   ours  facenet-pytorch  ratio  faces   P-Net: ours  OpenVINO  ratio  resized  ratio")
 for width, height in SIZES:
     with tempfile.NamedTemporaryFile(suffix=".png") as file:

@@ -25,7 +25,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("program")
 parser.add_argument("--threads", type=int, default=16, help="of the CPU, where ours computes losses and updates")
 parser.add_argument("--batches", default="1,16,64,256", help="faces embedded together")
-parser.add_argument("--train-batches", default="256,512", help="images a step of training")
+parser.add_argument("--train-batches", default="256,512", help="images per step of training")
 parser.add_argument("--classes", type=int, default=10572)
 parser.add_argument("--rounds", type=int, default=2)
 options = parser.parse_args()

@@ -97,7 +97,7 @@ for _ in range(options.rounds):
     for name, run in runs.items():
         turns[name].append(run())
 print(f"SphereFace-20, A-Softmax over {options.classes} classes, batch {options.batch}, {options.threads} "
-      f"threads, {options.rounds} rounds: median ms an image")
+      f"threads, {options.rounds} rounds: median ms per image")
 print(f"{'':14} forward   loss  backward  update     all  images/s")
 for name, found in turns.items():
     parts = [statistics.median(part) for part in zip(*found)]

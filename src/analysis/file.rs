@@ -20,7 +20,7 @@ use super::column::column as column_of;
 use super::{Analysis, AnalysisError, Video};
 use crate::detect::{BBox, DetectorConfig, Face, Quality};
 use crate::embed::Embedding;
-use crate::nn::ModelId;
+use crate::models::ModelId;
 use crate::track::{Observation, TrackId};
 
 /// Key of the facts in the file's metadata.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::detect::DetectorConfig;
-use crate::nn::ModelId;
+use crate::models::ModelId;
 use crate::track::{self, Observation, Track};
 
 /// What is known of the video itself.

@@ -19,7 +19,7 @@ use text::{Line, Mask, Typeface};
 
 pub use canvas::Region;
 pub use colour::Colours;
-pub use redact::{CELLS, Cover, RedactError, Redactor, Seen, Whom, cover_gaps};
+pub use redact::{CELLS, Cover, FaceBox, RedactError, Redactor, Whom, cover_gaps};
 pub use sheet::{SheetCell, SheetRow, contact_sheet};
 pub use style::{Field, Style, StyleError, Unknown};
 

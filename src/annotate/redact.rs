@@ -267,7 +267,7 @@ impl Samples<'_> {
 
 /// Where one person was seen.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Seen {
+pub struct FaceBox {
     /// Index of the frame.
     pub frame: u64,
     /// The box.
@@ -279,12 +279,12 @@ pub struct Seen {
 /// somewhere on the way; and for `hold` frames before the first and after the last, at that
 /// place, since detectors lose a face late and find it early. `frames` is how many the video
 /// has.
-pub fn cover_gaps(seen: &[Seen], hold: u64, frames: u64) -> Vec<Seen> {
+pub fn cover_gaps(seen: &[FaceBox], hold: u64, frames: u64) -> Vec<FaceBox> {
     let (Some(first), Some(last)) = (seen.first(), seen.last()) else { return Vec::new() };
     let held = |range: std::ops::Range<u64>, bbox| {
-        (range.start..range.end.min(frames)).map(move |frame| Seen { frame, bbox })
+        (range.start..range.end.min(frames)).map(move |frame| FaceBox { frame, bbox })
     };
-    let mut covered: Vec<Seen> = held(first.frame.saturating_sub(hold)..first.frame, first.bbox).collect();
+    let mut covered: Vec<FaceBox> = held(first.frame.saturating_sub(hold)..first.frame, first.bbox).collect();
     for pair in seen.windows(2) {
         covered.push(pair[0]);
         covered.extend(held(pair[0].frame + 1..pair[1].frame, pair[0].bbox.union(&pair[1].bbox)));
@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn gaps_are_covered_from_both_sides_and_ends_are_held() {
-        let at = |frame: u64, x: f32| Seen { frame, bbox: bbox(x, 0.0, x + 10.0, 10.0) };
+        let at = |frame: u64, x: f32| FaceBox { frame, bbox: bbox(x, 0.0, x + 10.0, 10.0) };
         let covered = cover_gaps(&[at(3, 0.0), at(4, 5.0), at(8, 40.0)], 5, 11);
         let frames: Vec<u64> = covered.iter().map(|seen| seen.frame).collect();
         assert_eq!(frames, (0..11).collect::<Vec<_>>(), "held before and after, within the video");

@@ -7,7 +7,8 @@ use super::BenchError;
 use super::report::Peak;
 use crate::detect::{Detector, DetectorConfig};
 use crate::embed::{EmbedOptions, Embedder};
-use crate::nn::{Device, Weights, peak};
+use crate::models::Weights;
+use crate::nn::{Device, peak};
 
 /// What to measure, and for how long.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use image::RgbImage;
 
 use crate::align::Crop;
 use crate::embed::Architecture;
-use crate::nn::{Tensor, Weights};
+use crate::models::{Tensor, Weights};
 
 /// The `i`-th number of the generator splitmix64 (Steele, Lea and Flood, OOPSLA 2014) in
 /// [-1, 1), exact in f32, so that other programs can make the same.

@@ -7,8 +7,8 @@ use super::report::{Report, Row};
 use super::{BenchError, inputs, work};
 use crate::detect::{BBox, Refiner, Scratch};
 use crate::embed::{Architecture, Mirror};
+use crate::models::arch::DEPTHS;
 use crate::nn::Arithmetic;
-use crate::nn::arch::DEPTHS;
 use crate::pipeline::peak_memory_bytes;
 
 /// Squares for R-Net and O-Net.

@@ -16,7 +16,8 @@ use serde::Serialize;
 use crate::embed::Embedding;
 use crate::gallery::search::{EXACT_UP_TO, Hit, Search, Which};
 use crate::gallery::{PersonTemplates, Template, Templates, Viewpoint};
-use crate::nn::{Isa, ModelId};
+use crate::models::ModelId;
+use crate::nn::Isa;
 
 /// Templates of a person.
 const VIEWS: usize = 5;

@@ -103,7 +103,7 @@ impl EnrollArgs {
         let photos = stills_of(&self.xmp)?;
         let detector = self.detection.detector(&self.device.open_and_tell()?)?;
         let mut refused = Refused::default();
-        let mut people = Waiting::default();
+        let mut people = WaitingStills::default();
         let (mut named, mut regions, mut used) = (0, 0, 0);
         for photo in photos.iter().filter(|path| !xmp::is_sidecar(path)) {
             let tagged = match Tagged::read(photo, &detector) {
@@ -173,12 +173,12 @@ const MOST_WAITING: usize = 256 << 20;
 
 /// Stills that wait to be enrolled: a gallery is read once for many of them, but memory is limited.
 #[derive(Default)]
-struct Waiting {
+struct WaitingStills {
     people: BTreeMap<PersonName, Vec<(PathBuf, NewStill)>>,
     bytes: usize,
 }
 
-impl Waiting {
+impl WaitingStills {
     fn add(&mut self, name: PersonName, photo: &Path, still: NewStill) {
         for problem in still.examined.problems() {
             outln!("{name}: {}: {problem}", photo.display());

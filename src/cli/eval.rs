@@ -23,8 +23,8 @@ use crate::eval::lfw;
 use crate::eval::people::people;
 use crate::eval::truth::Truth;
 use crate::eval::video::{self, Counts, NumberCounts, Rule, Score};
+use crate::models::{BuiltIn, Precision, Weights};
 use crate::nn::Device;
-use crate::nn::weights::{BuiltIn, Precision, Weights};
 
 /// Measure the accuracy of models and of labelled videos
 #[derive(Debug, Args)]

@@ -40,7 +40,7 @@ pub struct GalleryArgs {
 #[derive(Debug, Subcommand)]
 enum GalleryCommand {
     /// List everybody with the number of their stills
-    List(Place),
+    List(GalleryPlace),
     /// Show one person and their stills
     Show(Named),
     /// Remove a person and their stills
@@ -54,7 +54,7 @@ enum GalleryCommand {
 }
 
 #[derive(Debug, Args)]
-struct Place {
+struct GalleryPlace {
     /// Folder of the gallery
     #[arg(long, value_name = "DIR", default_value = "gallery")]
     gallery: PathBuf,
@@ -68,7 +68,7 @@ struct Named {
     /// Name of the person
     name: String,
     #[command(flatten)]
-    place: Place,
+    place: GalleryPlace,
 }
 
 #[derive(Debug, Args)]
@@ -89,7 +89,7 @@ struct RejectArgs {
     #[arg(long, value_name = "N|X,Y")]
     face: Option<Choice>,
     #[command(flatten)]
-    place: Place,
+    place: GalleryPlace,
     #[command(flatten)]
     detection: DetectionArgs,
     #[command(flatten)]
@@ -99,7 +99,7 @@ struct RejectArgs {
 #[derive(Debug, Args)]
 struct CheckArgs {
     #[command(flatten)]
-    place: Place,
+    place: GalleryPlace,
     /// Contact sheet of the affected stills
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
@@ -133,7 +133,7 @@ struct CalibrateArgs {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    place: Place,
+    place: GalleryPlace,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]

@@ -39,14 +39,14 @@ const GALLERY_STATE: &str = "gallery";
     sphereface library work --database postgres://me@host/faces --library /srv/faces")]
 pub struct LibraryArgs {
     #[command(flatten)]
-    place: Place,
+    place: LibraryPlace,
     #[command(subcommand)]
     command: LibraryCommand,
 }
 
 /// Where the library is.
 #[derive(Debug, Args)]
-struct Place {
+struct LibraryPlace {
     /// Folder of the library: the catalogue and the analyses
     #[arg(long, value_name = "DIR", default_value = DEFAULT_FOLDER, global = true)]
     library: PathBuf,
@@ -107,7 +107,7 @@ impl LibraryArgs {
     }
 }
 
-impl Place {
+impl LibraryPlace {
     /// Opens the library.
     fn open(&self) -> Result<Library> {
         let opened = match &self.database {
@@ -278,7 +278,7 @@ fn names(engine: &Engine, naming: &Naming, folder: Option<&Path>) -> Result<Name
 /// The engine with which the names of a library are decided.
 fn engine_of(naming: &Naming) -> Result<Engine> {
     let builder = Engine::builder().device(crate::nn::DeviceChoice::Cpu).isa(options::isa()?);
-    let model = if naming.model.is_empty() { crate::nn::weights::SPHEREFACE.name } else { &naming.model };
+    let model = if naming.model.is_empty() { crate::models::SPHEREFACE.name } else { &naming.model };
     builder.model(model).build().map_err(options::refused)
 }
 

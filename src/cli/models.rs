@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::UsageError;
 use crate::file;
-use crate::nn::weights::{
+use crate::models::{
     BuiltIn, Network, Normalisation, PictureOptions, Precision, Published, Weights, import_as, to_onnx,
 };
 

@@ -13,7 +13,7 @@ use crate::detect::{Detector, DetectorConfig, MinFace};
 use crate::embed::Embedder;
 use crate::engine::{EngineError, Known, open_embedder};
 use crate::identify::{DEFAULT_MARGIN_DEG, ThresholdRequest, parse_angle_deg, parse_fmr, parse_margin_deg};
-use crate::nn::weights::{MTCNN, SPHEREFACE};
+use crate::models::{MTCNN, SPHEREFACE};
 use crate::nn::{Arithmetic, Device, DeviceChoice, DeviceError, Isa};
 
 /// The instruction set of the CPU kernels; a wrong `SPHEREFACE_ISA` is a usage error.

@@ -207,7 +207,7 @@ fn two_rows<T>(all: &mut [T], read: Range<usize>, write: Range<usize>) -> (&[T],
 pub struct AreaResize {
     rows: Vec<Window>,
     columns: Vec<Window>,
-    /// The sums of the window at hand, and one value behind the last pixel, because pixels are
+    /// The sums of the current window, and one value behind the last pixel, because pixels are
     /// added as four values.
     narrow: Vec<u16>,
     wide: Vec<u32>,

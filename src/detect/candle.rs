@@ -155,8 +155,8 @@ mod tests {
 
     use super::*;
     use crate::detect::golden::{self, close};
-    use crate::nn::candle::var_builder;
-    use crate::nn::weights::MTCNN;
+    use crate::models::MTCNN;
+    use crate::models::candle::var_builder;
 
     #[test]
     fn the_networks_give_the_recorded_answers() {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::nn::{Isa, WeightsError};
+use crate::models::WeightsError;
+use crate::nn::Isa;
 
 /// P-Net looks at cells of this many pixels; a smaller face would need an enlarged image.
 pub const SMALLEST_FACE_PX: f32 = 12.0;

@@ -12,9 +12,10 @@ use super::refine::{RefineNet, RefineScratch};
 #[cfg(feature = "candle")]
 use super::tensors;
 use super::{BBox, Face};
+use crate::models::Weights;
 use crate::nn::conv::STRIP;
 use crate::nn::team::Team;
-use crate::nn::{Device, Isa, Weights};
+use crate::nn::{Device, Isa};
 
 /// Finds faces. Shared by any number of threads, each with a [`Scratch`] of its own.
 #[derive(Debug)]
@@ -76,12 +77,12 @@ pub struct Scratch {
     team: Team,
     pyramid: Pyramid,
     /// One for each thread; locked by nobody else.
-    workers: Vec<Mutex<Worker>>,
+    workers: Vec<Mutex<DetectorWorker>>,
 }
 
 /// Working memory of one thread.
 #[derive(Debug, Default)]
-struct Worker {
+struct DetectorWorker {
     proposal: ProposalScratch,
     /// For R-Net and for O-Net.
     refine: [RefineScratch; 2],
@@ -90,7 +91,7 @@ struct Worker {
 }
 
 /// Looks at, or cuts out, a batch of candidates with the memory of a thread.
-type OneBatch<'a> = dyn Fn(&mut Worker, &[Candidate], &mut Vec<f32>) + Sync + 'a;
+type OneBatch<'a> = dyn Fn(&mut DetectorWorker, &[Candidate], &mut Vec<f32>) + Sync + 'a;
 
 #[cfg(feature = "candle")]
 /// Crops that one thread cuts out before another may take over, where a device looks at them.
@@ -452,7 +453,7 @@ impl Detector {
             Networks::Kernels(networks) => {
                 let kernels = network.of(&networks.1, &networks.2);
                 Ok(batched(kernels.batch(), &|worker, batch, answers| {
-                    let Worker { refine, resize, crops, .. } = worker;
+                    let DetectorWorker { refine, resize, crops, .. } = worker;
                     cut(batch, resize, crops);
                     let [rnet, onet] = refine;
                     let refine = network.of(rnet, onet);
@@ -596,7 +597,7 @@ mod tests {
     use super::*;
     use crate::detect::MinFace;
     use crate::detect::golden::noise_image;
-    use crate::nn::weights::MTCNN;
+    use crate::models::MTCNN;
 
     fn detector(config: DetectorConfig, isa: Isa) -> Detector {
         Detector::new(&MTCNN.weights().unwrap(), config, isa).unwrap()

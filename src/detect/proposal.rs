@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use super::area::Level;
 use super::config::DetectError;
+use crate::models::Weights;
 use crate::nn::conv::{
     Activation, Form, Map, STRIP, StripConv, StripOut, StripScratch, Tiles, UNDER, Winograd,
 };
 use crate::nn::simd::{self, Kernel, Simd};
 use crate::nn::team::Team;
-use crate::nn::{Buffer, Isa, Weights};
+use crate::nn::{Buffer, Isa};
 
 fn conv(
     weights: &Weights,
@@ -252,9 +253,9 @@ mod tests {
     use crate::detect::area::Pyramid;
     use crate::detect::candle::PNet;
     use crate::detect::golden::{close, noise_image};
+    use crate::models::MTCNN;
+    use crate::models::candle::var_builder;
     use crate::nn::Isa;
-    use crate::nn::candle::var_builder;
-    use crate::nn::weights::MTCNN;
 
     #[test]
     fn every_cell_of_p_net_is_the_references() {

@@ -50,7 +50,7 @@ pub enum QualityIssue {
 }
 
 /// A [score](Face::score) that what is no face does not reach in a lasting way: of the tracks of the
-/// clips at hand, faces reached 0.99 and hands or curtains did not.
+/// test clips, faces reached 0.99 and hands or curtains did not.
 pub const SURE_SCORE: f32 = 0.99;
 /// Smallest face to enrol, [`Quality::size_px`].
 pub const MIN_SIZE_PX: f32 = 50.0;

@@ -2,12 +2,13 @@
 
 use super::config::DetectError;
 use super::proposal::grow;
+use crate::models::Weights;
 use crate::nn::conv::{
     Activation, Dense, Form, Map, STRIP, StripConv, StripOut, StripScratch, Tiles, UNDER, Winograd,
     max_pool_row, padded,
 };
 use crate::nn::team::Team;
-use crate::nn::{Buffer, Isa, Weights};
+use crate::nn::{Buffer, Isa};
 
 /// A convolution between the first and the last one, and its pool.
 #[derive(Debug)]
@@ -303,8 +304,8 @@ mod tests {
     use super::*;
     use crate::detect::candle;
     use crate::detect::golden::{self, close, noise};
-    use crate::nn::candle::var_builder;
-    use crate::nn::weights::MTCNN;
+    use crate::models::MTCNN;
+    use crate::models::candle::var_builder;
 
     #[test]
     fn crops_come_out_as_the_references_and_whatever_the_batch() {

@@ -6,9 +6,9 @@ use candle_core::Device;
 use super::area::Level;
 use super::config::DetectError;
 use super::proposal::Cell;
-use crate::nn::Weights;
-use crate::nn::maps::{Convolution, Linear, Maps, Size, max_pool};
-use crate::nn::together::Together;
+use crate::models::Weights;
+use crate::nn::coalescer::Coalescer;
+use crate::nn::layers::{Convolution, Linear, Maps, Size, max_pool};
 
 /// Pixels that go through P-Net together, unless one image has more: its first layers take
 /// about 250 bytes per pixel.
@@ -24,7 +24,7 @@ pub struct ProposalNet {
     device: Device,
     convolutions: [Convolution; 3],
     heads: Convolution,
-    together: Together<Vec<Level>, Vec<Vec<f32>>>,
+    together: Coalescer<Vec<Level>, Vec<Vec<f32>>>,
 }
 
 /// R-Net or O-Net.
@@ -37,7 +37,7 @@ pub struct RefineNet {
     dense: Linear,
     /// All heads side by side: two of the softmax, four sides, and for O-Net ten of landmarks.
     heads: Linear,
-    together: Together<Vec<f32>, Vec<f32>>,
+    together: Coalescer<Vec<f32>, Vec<f32>>,
 }
 
 /// The tensors of some heads, side by side.
@@ -76,7 +76,7 @@ impl ProposalNet {
         let convolutions = [conv(1, [10, 3, 3, 3])?, conv(2, [16, 10, 3, 3])?, conv(3, [32, 16, 3, 3])?];
         let (weight, bias) = heads(weights, "pnet", &[("conv4_1", 2), ("conv4_2", 4)], &[32, 1, 1])?;
         let heads = Convolution::new(device, (&weight, [CELL, 32, 1, 1]), &bias, None, (0, 1))?;
-        Ok(Self { device: device.clone(), convolutions, heads, together: Together::new() })
+        Ok(Self { device: device.clone(), convolutions, heads, together: Coalescer::new() })
     }
 
     /// The cells of every level, of at least 12x12 pixels each, whose probability of a face is at
@@ -183,7 +183,7 @@ impl RefineNet {
         let dense = Linear::new(device, weight, bias, Some(slopes), (channels, 3, 3))?;
         let (weight, bias) = heads(weights, network, outputs, &[hidden])?;
         let heads = Linear::new(device, &weight, &bias, None, (hidden, 1, 1))?;
-        Ok(Self { device: device.clone(), side, convolutions, dense, heads, together: Together::new() })
+        Ok(Self { device: device.clone(), side, convolutions, dense, heads, together: Coalescer::new() })
     }
 
     /// What the heads say of `crops` [n, side, side, 3]: two of the softmax, four sides, and for

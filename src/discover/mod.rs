@@ -13,7 +13,7 @@ pub use views::{MAX_STILLS, best_views, portrait, still};
 
 use crate::analysis::Analysis;
 use crate::embed::Embedding;
-use crate::nn::ModelId;
+use crate::models::ModelId;
 use crate::track::{self, TrackId};
 
 /// Why tracks cannot be compared.

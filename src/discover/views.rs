@@ -117,7 +117,7 @@ mod tests {
     use crate::analysis::Video;
     use crate::detect::{DetectorConfig, Quality};
     use crate::embed::Embedding;
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
 
     const MODEL: ModelId = ModelId([1; 8]);
 

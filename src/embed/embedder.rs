@@ -9,10 +9,11 @@ use super::planned::{self, PlannedNetwork, PlannedWorkspace};
 use super::tensors::TensorNetwork;
 use super::{ChannelOrder, EmbedError, Embedding, Family, Network, Workspace};
 use crate::align::Crop;
+use crate::models::{BuiltIn, Published, Source, Stored, all_finite};
+use crate::models::{ModelId, Tensor, Weights};
 #[cfg(feature = "candle")]
-use crate::nn::together::Together;
-use crate::nn::weights::{BuiltIn, Published, Source, Stored, all_finite};
-use crate::nn::{Arithmetic, Device, Isa, ModelId, Tensor, Weights};
+use crate::nn::coalescer::Coalescer;
+use crate::nn::{Arithmetic, Device, Isa};
 
 /// Crops that go through the network together on a device; its largest maps take about 8 MB
 /// a crop.
@@ -74,7 +75,7 @@ enum Backend {
     Kernels(Box<Kernels>),
     /// The tensor library, with the crops of several workers in one batch.
     #[cfg(feature = "candle")]
-    Tensors { network: Box<TensorNetwork>, together: Together<Vec<f32>, Vec<Vec<f32>>> },
+    Tensors { network: Box<TensorNetwork>, together: Coalescer<Vec<f32>, Vec<Vec<f32>>> },
 }
 
 /// A network that is laid out when it is first asked for: who labels an analysis needs to know the
@@ -220,7 +221,7 @@ impl Embedder {
                 return Err(EmbedError::ImportedOn("a GPU".to_owned()));
             };
             let network = Box::new(TensorNetwork::new(architecture, &weights, device)?);
-            Ok(Backend::Tensors { network, together: Together::new() })
+            Ok(Backend::Tensors { network, together: Coalescer::new() })
         })
     }
 

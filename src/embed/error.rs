@@ -1,5 +1,5 @@
+use crate::models::WeightsError;
 use crate::nn::IsaError;
-use crate::nn::weights::WeightsError;
 
 /// Why a network cannot be built from weights, or a face cannot be embedded.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +12,7 @@ pub enum EmbedError {
     Architecture(#[from] super::ArchitectureError),
     /// The plan of an imported network is none.
     #[error(transparent)]
-    Plan(#[from] crate::nn::plan::PlanError),
+    Plan(#[from] crate::models::plan::PlanError),
     /// An imported network, on something that computes SphereFace networks only.
     #[error("imported networks run on the CPU in f32 only, but {0} was requested")]
     ImportedOn(String),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Architecture, EmbedError};
-use crate::nn::plan::Plan;
+use crate::models::plan::Plan;
 
 /// The network of an embedder.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,7 @@ pub(crate) mod tensors;
 #[cfg(test)]
 mod tests;
 
-pub use crate::nn::arch::{Architecture, ArchitectureError};
+pub use crate::models::arch::{Architecture, ArchitectureError};
 pub use embedder::{EmbedOptions, Embedder, Mirror, Scratch, pixels};
 pub use error::EmbedError;
 pub use family::Family;
@@ -24,7 +24,7 @@ pub use network::{Network, Workspace};
 
 use std::sync::Arc;
 
-use crate::nn::ModelId;
+use crate::models::ModelId;
 
 /// Where a face lies on the unit hypersphere of one model.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,12 +5,13 @@ use std::borrow::Cow;
 use super::{Architecture, EmbedError};
 use crate::align::{CROP_HEIGHT, CROP_WIDTH};
 #[cfg(feature = "candle")]
-use crate::nn::Tensor;
-use crate::nn::arch::LAST_MAP;
+use crate::models::Tensor;
+use crate::models::Weights;
+use crate::models::arch::LAST_MAP;
+use crate::models::{Source, all_finite, all_finite_halves};
 use crate::nn::conv::{Activation, Dense, Form, Map, Tiles, Winograd, padded};
 use crate::nn::team::Team;
-use crate::nn::weights::{Source, all_finite, all_finite_halves};
-use crate::nn::{Arithmetic, Buffer, Isa, Weights, simd};
+use crate::nn::{Arithmetic, Buffer, Isa, simd};
 
 impl Architecture {
     /// A tensor of the network.

@@ -1,7 +1,7 @@
 //! Steps of a plan that take little time, without kernels of their own: pools, products, limits.
 
+use crate::models::plan::Window;
 use crate::nn::conv::Map;
-use crate::nn::plan::Window;
 
 /// What is computed.
 #[derive(Debug)]

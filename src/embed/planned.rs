@@ -10,10 +10,10 @@ use std::borrow::Cow;
 use super::EmbedError;
 use super::plain::Plain;
 use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop, SQUARE};
+use crate::models::plan::{COLOURS, INPUT, Operation, Plan, Shape, Step, tensor_name};
+use crate::models::{Source, all_finite};
 use crate::nn::conv::{Activation, Dense, Depthwise, Elements, Form, Map, Tiles, Winograd, padded};
-use crate::nn::plan::{COLOURS, INPUT, Operation, Plan, Shape, Step, tensor_name};
 use crate::nn::team::Team;
-use crate::nn::weights::{Source, all_finite};
 use crate::nn::{Buffer, Isa};
 
 /// Most faces that go through a layer together.
@@ -34,7 +34,7 @@ const TILES: [[usize; 2]; 5] = [[4, 6], [5, 4], [4, 4], [4, 3], [3, 3]];
 pub(super) struct PlannedNetwork {
     layers: Vec<Layer>,
     /// How each value lies in memory.
-    values: Vec<Place>,
+    values: Vec<ValueLocation>,
     /// Numbers of each part of memory, for one face, and how many faces.
     slots: Vec<[usize; 2]>,
     /// How many faces go through the layers of each level together, the first levels first.
@@ -47,7 +47,7 @@ pub(super) struct PlannedNetwork {
 
 /// Where a value lies.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct ValueLocation {
     map: Map,
     slot: usize,
     /// The level whose faces it is kept for.
@@ -277,7 +277,12 @@ impl<'p> Layout<'p> {
     }
 
     /// A place for every value, and the parts of memory.
-    fn places(&self, maps: &[Map], level_of: &[usize], levels: &[usize]) -> (Vec<Place>, Vec<[usize; 2]>) {
+    fn places(
+        &self,
+        maps: &[Map],
+        level_of: &[usize],
+        levels: &[usize],
+    ) -> (Vec<ValueLocation>, Vec<[usize; 2]>) {
         let (count, top) = (maps.len(), levels.len() - 1);
         // The levels that take a value or make it, and the last step that does.
         let mut ends = vec![[usize::MAX, 0, 0]; count];
@@ -293,7 +298,7 @@ impl<'p> Layout<'p> {
         touch(&mut ends, count - 1, count, top);
         let mut slots: Vec<[usize; 2]> = Vec::new();
         let mut free: Vec<(Map, usize, usize)> = Vec::new();
-        let mut places: Vec<Place> = Vec::new();
+        let mut places: Vec<ValueLocation> = Vec::new();
         for value in 0..count {
             let [low, high, _] = ends[value];
             let found =
@@ -307,7 +312,7 @@ impl<'p> Layout<'p> {
                 }
             };
             let [_, level, _] = ends[self.root[value]];
-            places.push(Place { map: maps[value], slot, level });
+            places.push(ValueLocation { map: maps[value], slot, level });
             // Whatever the step that makes this value took last is free for the next one.
             for done in 0..=value {
                 let [low, high, last] = ends[done];
@@ -418,7 +423,7 @@ impl PlannedNetwork {
 
     /// Brings pixels to the range of the network.
     fn fill(&self, crops: &[Crop], first: usize, workspace: &mut PlannedWorkspace) {
-        let Place { map, slot, .. } = self.values[0];
+        let ValueLocation { map, slot, .. } = self.values[0];
         for (face, crop) in crops.iter().enumerate() {
             let to = &mut workspace.slots[slot][(first + face) * map.len()..][..map.len()];
             let square = if self.columns == SQUARE { crop.to_square() } else { Vec::new() };
@@ -451,7 +456,7 @@ impl PlannedNetwork {
             .of
             .iter()
             .map(|&value| {
-                let Place { map, slot, level } = self.values[value];
+                let ValueLocation { map, slot, level } = self.values[value];
                 (map, &slots[slot][(first - starts[level]) * map.len()..])
             })
             .collect();

@@ -4,9 +4,9 @@ use candle_core::{Device, Result};
 
 use super::{Architecture, EmbedError};
 use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
-use crate::nn::Weights;
-use crate::nn::arch::LAST_MAP;
-use crate::nn::maps::{Convolution, Linear, Maps, Size};
+use crate::models::Weights;
+use crate::models::arch::LAST_MAP;
+use crate::nn::layers::{Convolution, Linear, Maps, Size};
 
 /// A SphereFace network with its weights on a device.
 #[derive(Debug)]

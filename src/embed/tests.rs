@@ -7,9 +7,10 @@ use candle_core::{DType, Device, Module};
 use super::candle::{self, SphereFace};
 use super::{Architecture, ChannelOrder, EmbedError, EmbedOptions, Embedder, Mirror, Network, pixels};
 use crate::align::Crop;
-use crate::nn::candle::var_builder;
-use crate::nn::weights::{MTCNN, Precision, SPHEREFACE, Stored};
-use crate::nn::{Arithmetic, Isa, Tensor, Weights};
+use crate::models::candle::var_builder;
+use crate::models::{MTCNN, Precision, SPHEREFACE, Stored};
+use crate::models::{Tensor, Weights};
+use crate::nn::{Arithmetic, Isa};
 
 /// A small generator (xorshift64*), the same on every machine.
 struct Random(u64);

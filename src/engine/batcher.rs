@@ -34,12 +34,12 @@ struct Request {
 }
 
 /// A place; dropping it frees it, even if the network panicked.
-struct Place<'a> {
+struct Slot<'a> {
     batcher: &'a Batcher,
     scratch: Option<Scratch>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
         lock(&self.batcher.places).extend(self.scratch.take());
         self.batcher.freed.notify_all();
@@ -78,7 +78,7 @@ impl Batcher {
     }
 
     /// Waits for a place, or for the reply of another thread that served the request.
-    fn place(&self, mine: &Receiver<Reply>) -> Result<Place<'_>, Reply> {
+    fn place(&self, mine: &Receiver<Reply>) -> Result<Slot<'_>, Reply> {
         let mut places = lock(&self.places);
         loop {
             match mine.try_recv() {
@@ -87,7 +87,7 @@ impl Batcher {
                 Err(TryRecvError::Empty) => {}
             }
             if let Some(scratch) = places.pop() {
-                return Ok(Place { batcher: self, scratch: Some(scratch) });
+                return Ok(Slot { batcher: self, scratch: Some(scratch) });
             }
             places = self.freed.wait(places).unwrap_or_else(PoisonError::into_inner);
         }

@@ -6,7 +6,7 @@ use crate::detect::DetectError;
 use crate::embed::EmbedError;
 use crate::gallery::GalleryError;
 use crate::identify::{IdentifyError, ThresholdError};
-use crate::nn::weights::WeightsError;
+use crate::models::WeightsError;
 use crate::nn::{ArithmeticError, DeviceError};
 
 /// Why a face cannot be recognised.

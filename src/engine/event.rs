@@ -46,13 +46,13 @@ pub enum EventKind {
 #[derive(Debug, Clone)]
 pub struct Presence {
     gap_ns: u64,
-    here: BTreeMap<Who, Seen>,
+    here: BTreeMap<Who, LastSeen>,
     tracks: BTreeMap<TrackId, Who>,
 }
 
 /// When and where a person was last seen.
 #[derive(Debug, Clone)]
-struct Seen {
+struct LastSeen {
     track: TrackId,
     frame: u64,
     end_ns: u64,
@@ -95,7 +95,7 @@ impl Presence {
     ) -> Option<Event> {
         let angle_deg = face.angle_deg();
         let end_ns = frame.pts_ns.saturating_add(frame.duration_ns);
-        let seen = Seen { track, frame: frame.index, end_ns, angle_deg };
+        let seen = LastSeen { track, frame: frame.index, end_ns, angle_deg };
         let before = self.tracks.insert(track, who.clone()).filter(|before| *before != who);
         // The person this track was named before is no longer in sight by this track.
         if let Some(before) = &before
@@ -116,12 +116,12 @@ impl Presence {
     /// seen.
     fn leave(&mut self, now_ns: u64, events: &mut Vec<Event>) {
         let gap_ns = self.gap_ns;
-        let gone = |seen: &Seen| now_ns == u64::MAX || now_ns.saturating_sub(seen.end_ns) > gap_ns;
+        let gone = |seen: &LastSeen| now_ns == u64::MAX || now_ns.saturating_sub(seen.end_ns) > gap_ns;
         let first = events.len();
         let all = std::mem::take(&mut self.here);
         let (gone, here): (BTreeMap<_, _>, _) = all.into_iter().partition(|(_, seen)| gone(seen));
         self.here = here;
-        for (who, Seen { track, frame, end_ns, angle_deg }) in gone {
+        for (who, LastSeen { track, frame, end_ns, angle_deg }) in gone {
             events.push(Event { kind: EventKind::Left, track, who, pts_ns: end_ns, frame, angle_deg });
         }
         events[first..].sort_by_key(|event| (event.pts_ns, event.track));

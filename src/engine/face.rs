@@ -7,7 +7,7 @@ use crate::detect::{BBox, Face, Landmarks, Quality};
 use crate::embed::Embedding;
 use crate::identify::{Decision, Identification, ViaTrack, Votes, Who};
 use crate::media::Picture;
-use crate::track::{Seen, Step, TrackId};
+use crate::track::{FollowedFace, Step, TrackId};
 
 /// A detected face.
 #[derive(Debug, Clone)]
@@ -36,8 +36,8 @@ pub(crate) struct TrackedFace {
 
 impl TrackedFace {
     /// What tracking needs of it.
-    pub fn seen(&self) -> Seen<'_> {
-        Seen {
+    pub fn seen(&self) -> FollowedFace<'_> {
+        FollowedFace {
             chain: self.step.chain,
             doubtful: self.step.doubtful,
             change: self.step.change,

@@ -11,7 +11,7 @@ use crate::identify::{
     DEFAULT_MARGIN_DEG, Identification, Identifier, IdentifyError, Threshold, ThresholdRequest,
     ThresholdSource, ViewCalibration,
 };
-use crate::nn::ModelId;
+use crate::models::ModelId;
 
 /// Options of a gallery.
 #[derive(Debug, Clone)]

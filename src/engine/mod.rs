@@ -77,8 +77,9 @@ use crate::align::Crop;
 use crate::detect::{Detector, DetectorConfig, Scratch};
 use crate::embed::{EmbedOptions, Embedder, Embedding, Mirror};
 use crate::identify::same_person_deg;
-use crate::nn::weights::{BuiltIn, MTCNN, SPHEREFACE, Stored};
-use crate::nn::{Arithmetic, Device, DeviceChoice, Isa, ModelId, Weights};
+use crate::models::{BuiltIn, MTCNN, SPHEREFACE, Stored};
+use crate::models::{ModelId, Weights};
+use crate::nn::{Arithmetic, Device, DeviceChoice, Isa};
 use batcher::Batcher;
 
 /// Most threads that an engine works on.

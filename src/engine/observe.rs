@@ -16,7 +16,7 @@ use super::schedule::{DetectEvery, DetectionSchedule, Found, is_among};
 use crate::align;
 use crate::detect::{DetectError, Face, Quality};
 use crate::media::{Frame, Picture};
-use crate::track::{Follower, Luma, Moment, Seen, Thumbnail, TrackId, Tracker};
+use crate::track::{FollowedFace, Follower, Luma, Moment, Thumbnail, TrackId, Tracker};
 
 /// Maximum number of pixels per chunk, unless that is less than [`LEAST_CHUNK`] frames: all are in memory.
 pub(crate) const CHUNK_PIXELS: usize = 8 * 1920 * 1080;
@@ -40,7 +40,7 @@ pub(crate) struct ObservedFrame {
 impl ObservedFrame {
     /// The tracks of its faces.
     pub fn track(&self, tracker: &mut Tracker) -> Vec<TrackId> {
-        let faces: Vec<Seen<'_>> = self.faces.iter().map(TrackedFace::seen).collect();
+        let faces: Vec<FollowedFace<'_>> = self.faces.iter().map(TrackedFace::seen).collect();
         tracker.track(&self.moment, &faces)
     }
 

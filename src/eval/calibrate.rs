@@ -108,7 +108,7 @@ pub fn calibrate(samples: &[Sample], set: &str) -> Result<Calibration, EvalError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
 
     fn at(person: usize, angle_deg: f64) -> Sample {
         let (sin, cos) = angle_deg.to_radians().sin_cos();

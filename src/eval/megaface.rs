@@ -208,7 +208,7 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::*;
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
 
     fn embedding(random: &mut StdRng, near: Option<&Embedding>) -> Embedding {
         let mut values: Vec<f32> = (0..8).map(|_| random.random_range(-1.0f32..1.0)).collect();

@@ -249,7 +249,7 @@ pub fn identify(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
 
     fn at(deg: f64) -> Embedding {
         let (sin, cos) = deg.to_radians().sin_cos();

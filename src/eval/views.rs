@@ -115,7 +115,7 @@ fn share_beyond(impostors: &[f64], genuine: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
 
     fn sample(person: usize, yaw_deg: f32, angle_deg: f64) -> ViewSample {
         let (sin, cos) = angle_deg.to_radians().sin_cos();

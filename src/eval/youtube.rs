@@ -89,7 +89,7 @@ pub fn mean(frames: &[Embedding]) -> Option<Embedding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
 
     fn at(deg: f64) -> Embedding {
         let (sin, cos) = deg.to_radians().sin_cos();

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{GalleryError, GalleryFolder, disk};
-use crate::nn::ModelId;
+use crate::models::ModelId;
 
 /// File in the gallery folder.
 const FILE: &str = "calibration.json";

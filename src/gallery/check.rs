@@ -255,7 +255,7 @@ mod tests {
     use super::*;
     use crate::detect::{BBox, Face, Quality};
     use crate::gallery::{PersonName, Still, Template, Viewpoint};
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
 
     const MODEL: ModelId = ModelId([1; 8]);
 

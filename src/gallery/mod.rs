@@ -162,7 +162,7 @@ pub enum GalleryError {
     #[error("the gallery could not be embedded with model {model}: {reason}")]
     Embed {
         /// The model.
-        model: crate::nn::ModelId,
+        model: crate::models::ModelId,
         /// What it says.
         reason: String,
     },

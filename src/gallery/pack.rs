@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{GalleryError, INDEX, PersonTemplates, REJECTED, STILLS, Template, Viewpoint, disk};
 use crate::embed::Embedding;
-use crate::nn::ModelId;
+use crate::models::ModelId;
 
 const MAGIC: &[u8; 8] = b"SFPACK\x02\n";
 

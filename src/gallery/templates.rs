@@ -14,7 +14,7 @@ use super::{
 use crate::align::Crop;
 use crate::detect::{MAX_YAW_DEG, SURE_SCORE};
 use crate::embed::Embedding;
-use crate::nn::ModelId;
+use crate::models::ModelId;
 
 /// Most crops handed to the network at once.
 const BATCH: usize = 32;
@@ -43,7 +43,7 @@ pub struct PersonTemplates {
     /// One for each still, in the order of enrolment; then the mean of those that face the camera, where
     /// there are two at least.
     pub templates: Vec<Template>,
-    /// One a counter-example: faces of others that were taken for this person.
+    /// One per counter-example: faces of others that were taken for this person.
     pub rejected: Vec<Template>,
 }
 

@@ -8,8 +8,8 @@ use image::RgbImage;
 use super::*;
 use crate::detect::BBox;
 use crate::embed::Embedding;
+use crate::models::ModelId;
 use crate::mutations;
-use crate::nn::ModelId;
 
 const MODEL: ModelId = ModelId([1; 8]);
 const OTHER: ModelId = ModelId([2; 8]);

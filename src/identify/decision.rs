@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::propagate::{Seen, propagate_names};
+use super::propagate::{IdentifiedTrack, propagate_names};
 use super::{Candidate, Evidence, Identification, Identifier, IdentifyError, Rejection, ViaTrack};
 use crate::embed::Embedding;
 use crate::gallery::Viewpoint;
@@ -238,10 +238,16 @@ fn named_elsewhere(
     together: impl Fn(usize, usize) -> bool,
     threshold_deg: f64,
 ) {
-    fn one<'a>(((found, track), template): ((&'a Found, &Track), &'a Option<Embedding>)) -> Seen<'a> {
-        Seen { track: track.id, identification: &found.identification, template: template.as_ref() }
+    fn one<'a>(
+        ((found, track), template): ((&'a Found, &Track), &'a Option<Embedding>),
+    ) -> IdentifiedTrack<'a> {
+        IdentifiedTrack {
+            track: track.id,
+            identification: &found.identification,
+            template: template.as_ref(),
+        }
     }
-    let seen: Vec<Seen<'_>> = found.iter().zip(tracks).zip(templates).map(one).collect();
+    let seen: Vec<IdentifiedTrack<'_>> = found.iter().zip(tracks).zip(templates).map(one).collect();
     for (at, via_track) in propagate_names(&seen, together, threshold_deg) {
         let Identification { name, ambiguous, nearest, .. } = &mut found[at].identification;
         *name = nearest.as_ref().map(|nearest| nearest.name.clone());

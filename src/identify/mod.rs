@@ -28,7 +28,8 @@ use serde::{Deserialize, Serialize};
 use crate::embed::Embedding;
 use crate::gallery::search::{Hit, Mixed, Search, Which};
 use crate::gallery::{PersonTemplates, Template, Templates, Viewpoint};
-use crate::nn::{Isa, ModelId};
+use crate::models::ModelId;
+use crate::nn::Isa;
 
 /// Largest angle between two views of one person in degrees: the default threshold by the calibration in a
 /// model's metadata. `None` for a model without one.

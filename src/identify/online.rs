@@ -217,7 +217,7 @@ mod tests {
     use crate::detect::BBox;
     use crate::gallery::{PersonTemplates, Template, Templates};
     use crate::identify::{Threshold, decide};
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
     use crate::track::Observation;
 
     const MODEL: ModelId = ModelId([1; 8]);

@@ -28,7 +28,7 @@ pub struct ViaTrack {
 }
 
 /// What is known of one track.
-pub(super) struct Seen<'a> {
+pub(super) struct IdentifiedTrack<'a> {
     pub(super) track: TrackId,
     pub(super) identification: &'a Identification,
     /// Direction of the sum of its views; `None` without one.
@@ -39,7 +39,7 @@ pub(super) struct Seen<'a> {
 /// gallery alone, with the index of each. Nearer pairs come first. Two tracks of one person never share
 /// a frame.
 pub(super) fn propagate_names(
-    tracks: &[Seen<'_>],
+    tracks: &[IdentifiedTrack<'_>],
     together: impl Fn(usize, usize) -> bool,
     threshold_deg: f64,
 ) -> Vec<(usize, ViaTrack)> {
@@ -85,7 +85,7 @@ pub(super) fn propagate_names(
 mod tests {
     use super::*;
     use crate::identify::Candidate;
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
 
     /// A unit vector at `deg` degrees in the plane of the first two of 40 axes, Ada being at 0.
     fn at(deg: f64) -> Embedding {
@@ -109,7 +109,7 @@ mod tests {
         let all: Vec<_> = angles.iter().map(|deg| (identification(deg), at(*deg))).collect();
         let mut seen = Vec::new();
         for ((identification, template), number) in all.iter().zip(1..) {
-            seen.push(Seen { track: TrackId(number), identification, template: Some(template) });
+            seen.push(IdentifiedTrack { track: TrackId(number), identification, template: Some(template) });
         }
         let given = propagate_names(&seen, |a, b| together.contains(&(a.min(b), a.max(b))), 60.0);
         given.into_iter().map(|(at, through)| (at, through.track.0)).collect()
@@ -147,8 +147,8 @@ mod tests {
                 ..Identification::UNKNOWN
             };
             let all = [(named("Ada", 1.0), at(ada)), (named("Bo", 1.0), at(bo)), (torn, at(25.0))];
-            let tracks: Vec<Seen<'_>> = (all.iter().zip(1..))
-                .map(|((identification, template), number)| Seen {
+            let tracks: Vec<IdentifiedTrack<'_>> = (all.iter().zip(1..))
+                .map(|((identification, template), number)| IdentifiedTrack {
                     track: TrackId(number),
                     identification,
                     template: Some(template),

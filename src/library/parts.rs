@@ -130,7 +130,7 @@ pub(super) fn join(parts: &[Analysis], same_deg: Option<f64>) -> Option<Joined> 
     let mut analysis = Analysis { observations: Vec::new(), cuts: Vec::new(), ..parts.first()?.clone() };
     analysis.video.frames = 0;
     let (mut origins, mut offsets) = (Vec::new(), Vec::new());
-    // Global numbers of the tracks of the part at hand, and of those that go on in its last frame.
+    // Global numbers of the tracks of the current part, and of those that go on in its last frame.
     let mut numbers: BTreeMap<TrackId, TrackId>;
     let mut going_on: Vec<(Observation, TrackId)> = Vec::new();
     let mut next = 1;
@@ -332,7 +332,7 @@ mod tests {
     use crate::analysis::Video;
     use crate::detect::{BBox, DetectorConfig, Face, Quality};
     use crate::embed::Embedding;
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
 
     #[test]
     fn tasks_are_known_by_their_texts() {

@@ -130,9 +130,9 @@ fn duration_ns(path: &Path) -> Option<u64> {
 }
 
 /// Keeps the time at which the last frame goes away.
-struct Seen<'a>(&'a Cell<u64>);
+struct SeenUntil<'a>(&'a Cell<u64>);
 
-impl Subscriber for Seen<'_> {
+impl Subscriber for SeenUntil<'_> {
     fn frame(&mut self, frame: &LabelledFrame) -> Result<(), LabelError> {
         self.0.set(frame.pts_ns + frame.duration_ns);
         Ok(())
@@ -149,7 +149,7 @@ fn measure(engine: &Engine, options: LookOptions, path: &Path, seconds: f64) -> 
     let job = LabelJob::new(engine, Input::File(path.to_owned()))
         .tell_strangers_apart(true)
         .detect_every(interval(options.detect_every, options.selection(), path))
-        .subscriber(Seen(&seen_ns))
+        .subscriber(SeenUntil(&seen_ns))
         .selection(options.selection());
     let summary = job.run(&control, &mut |event| {
         let mut over = || first.get_or_insert_with(Instant::now).elapsed() > most;

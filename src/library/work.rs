@@ -176,9 +176,9 @@ struct TrackRow {
 }
 
 /// What came of a task.
-enum Seen {
+enum TaskResult {
     /// A file that was looked at.
-    File(SeenFile),
+    File(AnalysedFile),
     /// A file that is to be looked at in parts.
     Cut(Vec<Part>),
     /// A part that was looked at.
@@ -186,7 +186,7 @@ enum Seen {
 }
 
 /// A file that was looked at.
-struct SeenFile {
+struct AnalysedFile {
     analysis: Analysis,
     tracks: Vec<TrackRow>,
     /// Digest of the people who were named.
@@ -229,7 +229,7 @@ impl<'a> Worker<'a> {
         self
     }
 
-    /// Looks at files until none is due, or `control` says stop: then the file at hand is given back.
+    /// Looks at files until none is due, or `control` says stop: then the current file is given back.
     ///
     /// # Errors
     /// When the database refuses, or stays away for ten minutes. A file that cannot be read is no error.
@@ -329,14 +329,14 @@ impl<'a> Worker<'a> {
         let kept = self.patiently(control, each, || self.store(claim, seen.as_ref(), again, milliseconds))?;
         let seconds = started.elapsed().as_secs_f64();
         let (tracks, named) = match &seen {
-            Ok(Seen::File(seen)) => {
+            Ok(TaskResult::File(seen)) => {
                 (seen.tracks.len(), seen.tracks.iter().filter(|track| !track.name.is_empty()).count())
             }
-            Ok(Seen::Cut(parts)) if kept => {
+            Ok(TaskResult::Cut(parts)) if kept => {
                 each(WorkEvent::Cut { path: &path, parts: parts.len() });
                 return Ok(());
             }
-            Ok(Seen::Part { part, frames, .. }) if kept => {
+            Ok(TaskResult::Part { part, frames, .. }) if kept => {
                 let (part, parts, frames) = (part.number + 1, part.of, *frames);
                 each(WorkEvent::PartEnded { path: &path, part, parts, frames, seconds });
                 return Ok(());
@@ -406,7 +406,7 @@ impl<'a> Worker<'a> {
         parts: &[PartRow],
         control: &Control,
         each: &mut dyn FnMut(WorkEvent<'_>),
-    ) -> Result<Seen, Failure> {
+    ) -> Result<TaskResult, Failure> {
         let (member, database) = (self.member.clone(), self.library.database.clone());
         let alive = self.library.runtime.spawn(async move {
             loop {
@@ -443,7 +443,7 @@ impl<'a> Worker<'a> {
         content: &str,
         control: &Control,
         progress: &mut dyn FnMut(u64, Option<u64>),
-    ) -> Result<Seen, Failure> {
+    ) -> Result<TaskResult, Failure> {
         let name = analysis_name(content);
         let selection = match kind {
             Kind::Video => self.options.look.selection(),
@@ -454,7 +454,7 @@ impl<'a> Worker<'a> {
             && look.there().is_none()
             && let Some(parts) = parts::cut(path, self.options.part)
         {
-            return Ok(Seen::Cut(parts));
+            return Ok(TaskResult::Cut(parts));
         }
         let (analysis, remark) = look.run(control, progress)?;
         let other = |error: LibraryError| Failure::Other(error.to_string());
@@ -468,7 +468,7 @@ impl<'a> Worker<'a> {
             }
         }
         let names = names.digest().to_owned();
-        Ok(Seen::File(SeenFile { analysis, tracks, names, remark, parts_ms: 0 }))
+        Ok(TaskResult::File(AnalysedFile { analysis, tracks, names, remark, parts_ms: 0 }))
     }
 
     /// Looks at a part of a file.
@@ -479,7 +479,7 @@ impl<'a> Worker<'a> {
         part: Part,
         control: &Control,
         progress: &mut dyn FnMut(u64, Option<u64>),
-    ) -> Result<Seen, Failure> {
+    ) -> Result<TaskResult, Failure> {
         let name = parts::name(content, part);
         let selection = part.selection(self.options.look.selection());
         let (analysis, remark) = self.look(path, Kind::Video, selection, &name).run(control, progress)?;
@@ -493,11 +493,11 @@ impl<'a> Worker<'a> {
                 best.iter().zip(pictures).filter_map(|((track, _), picture)| Some((*track, picture?)));
             found.extend(with_picture);
         }
-        Ok(Seen::Part { part, frames: analysis.video.frames, remark, pictures: found })
+        Ok(TaskResult::Part { part, frames: analysis.video.frames, remark, pictures: found })
     }
 
     /// Joins the parts of a file.
-    fn join(&self, content: &str, parts: &[PartRow]) -> Result<Seen, Failure> {
+    fn join(&self, content: &str, parts: &[PartRow]) -> Result<TaskResult, Failure> {
         let other = |error: &dyn std::error::Error| Failure::Other(error.to_string());
         let read = |row: &PartRow| {
             let analysis = self.library.analyses.read(&parts::name(content, row.part));
@@ -526,7 +526,7 @@ impl<'a> Worker<'a> {
         let remark = remarks.collect::<Vec<_>>().join("; ");
         let parts_ms = parts.iter().map(|row| row.work_ms).sum();
         let names = names.digest().to_owned();
-        Ok(Seen::File(SeenFile { analysis, tracks, names, remark, parts_ms }))
+        Ok(TaskResult::File(AnalysedFile { analysis, tracks, names, remark, parts_ms }))
     }
 
     /// The people to name, as they are now.
@@ -574,7 +574,7 @@ impl<'a> Worker<'a> {
     fn store(
         &self,
         claim: &Claim,
-        seen: Result<&Seen, &String>,
+        seen: Result<&TaskResult, &String>,
         again: bool,
         milliseconds: i64,
     ) -> Result<bool, LibraryError> {
@@ -592,14 +592,14 @@ impl<'a> Worker<'a> {
                 return Ok(false);
             }
             match seen {
-                Ok(Seen::Cut(parts)) => parts::enter(&mut transaction, content, parts).await?,
-                Ok(Seen::Part { part, remark, pictures, .. }) => {
+                Ok(TaskResult::Cut(parts)) => parts::enter(&mut transaction, content, parts).await?,
+                Ok(TaskResult::Part { part, remark, pictures, .. }) => {
                     for (track, picture) in pictures {
                         parts::put_picture(&mut transaction, content, part.number, *track, picture).await?;
                     }
                     parts::done(&mut transaction, content, part.number, remark, milliseconds).await?;
                 }
-                Ok(Seen::File(seen)) => {
+                Ok(TaskResult::File(seen)) => {
                     put_tracks(&mut transaction, content, &seen.tracks, &seen.analysis).await?;
                     parts::remove(&mut transaction, content).await?;
                     let milliseconds = milliseconds.saturating_add(seen.parts_ms);

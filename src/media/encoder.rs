@@ -403,7 +403,7 @@ fn fixed(format: &gst::StructureRef, encoder: Option<&gst::Element>, exactly: bo
     caps
 }
 
-/// A ceiling for encoders that must be told a bit rate: 0.2 bits a pixel at the middle of the
+/// A ceiling for encoders that must be told a bit rate: 0.2 bits per pixel at the middle of the
 /// quantizer range, halved or doubled for each sixth of it.
 fn bits_per_second(caps: &gst::Caps, most: u8, quantizer: u8) -> u64 {
     let Ok(info) = gstreamer_video::VideoInfo::from_caps(caps) else { return 2_000_000 };

@@ -112,7 +112,7 @@ impl Picture {
             rgb::convert_row(&k, [y_row, u_row, v_row], out);
         }
         RgbImage::from_raw(self.width as u32, self.height as u32, rgb)
-            .expect("the buffer has three bytes a pixel")
+            .expect("the buffer has three bytes per pixel")
     }
 
     /// An RGB image as a full-range BT.601 picture (the JPEG convention).

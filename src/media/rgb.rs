@@ -22,7 +22,7 @@ pub struct Coefficients {
 const BLOCK: usize = 32;
 
 /// A row of luma, and of the two chroma planes with a value for every two pixels, as RGB of three
-/// bytes a pixel.
+/// bytes per pixel.
 pub fn convert_row(k: &Coefficients, planes: [&[u8]; 3], out: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {

@@ -51,7 +51,7 @@ pub struct Sink {
     pending: Option<Pending>,
     path: PathBuf,
     container: Container,
-    shared: Arc<Shared>,
+    shared: Arc<SinkShared>,
     /// Size of the frames that come, and of what the encoder gets.
     size: (usize, usize),
     coded: (usize, usize),
@@ -70,7 +70,7 @@ pub struct Sink {
 }
 
 #[derive(Default)]
-struct Shared {
+struct SinkShared {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -82,7 +82,7 @@ struct State {
     ended: bool,
 }
 
-impl Shared {
+impl SinkShared {
     fn update(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state());
         self.changed.notify_all();
@@ -187,7 +187,7 @@ impl Sink {
         let encoder = encoder::build(&encoder_name, codec, options, &caps)?;
 
         let pipeline = gst::Pipeline::new();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SinkShared::default());
         watch(&pipeline, &shared)?;
         let muxer = element(match container {
             Container::Mp4 => "mp4mux",
@@ -645,7 +645,7 @@ fn link_to(
 }
 
 /// Counts the frames that leave the source element, to know how many wait in it.
-fn count_out(video: &gst_app::AppSrc, shared: &Arc<Shared>) {
+fn count_out(video: &gst_app::AppSrc, shared: &Arc<SinkShared>) {
     let shared = Arc::clone(shared);
     if let Some(pad) = video.static_pad("src") {
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
@@ -656,7 +656,7 @@ fn count_out(video: &gst_app::AppSrc, shared: &Arc<Shared>) {
 }
 
 /// Notes the first error and the end, in the thread that reports them.
-fn watch(pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<(), MediaError> {
+fn watch(pipeline: &gst::Pipeline, shared: &Arc<SinkShared>) -> Result<(), MediaError> {
     let bus = pipeline.bus().ok_or_else(|| MediaError::MissingElement("a message bus".to_owned()))?;
     let shared = Arc::clone(shared);
     bus.set_sync_handler(move |_, message| {

@@ -139,7 +139,7 @@ impl SourceInfo {
 /// the oldest waiting frame is dropped and counted. Times start at 0 and strictly increase, over
 /// the loss of an RTSP connection too.
 pub struct Source {
-    shared: Arc<Shared>,
+    shared: Arc<SourceShared>,
     options: SourceOptions,
     info: SourceInfo,
     connection: Option<Connection>,
@@ -149,7 +149,7 @@ pub struct Source {
     cut_off: Option<String>,
 }
 
-struct Shared {
+struct SourceShared {
     state: Mutex<State>,
     changed: Condvar,
     /// What the index of an MP4 file says of its sound.
@@ -245,7 +245,7 @@ impl State {
     }
 }
 
-impl Shared {
+impl SourceShared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -318,7 +318,7 @@ impl Source {
             lacking: Vec::new(),
             left_out: 0,
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SourceShared {
             state: Mutex::new(state),
             changed: Condvar::new(),
             timeline,
@@ -608,7 +608,7 @@ impl Drop for Source {
 
 /// Waits until the current connection has given a picture and named all its streams.
 fn wait_for_picture(
-    shared: &Shared,
+    shared: &SourceShared,
     input: &Input,
     stop: &StopHandle,
     limit: Duration,

@@ -1,11 +1,10 @@
-//! What inference and training share: networks as data, weights in and out, layers, CPU kernels,
-//! device choice.
+//! What inference and training share: CPU kernels and their threads, layers on a GPU, the choice of the device. Nothing
+//! here knows of a particular network.
 
-pub mod arch;
 mod arithmetic;
 mod buffer;
 #[cfg(feature = "candle")]
-pub mod candle;
+pub(crate) mod coalescer;
 // Gradients are for training.
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))]
 pub(crate) mod conv;
@@ -16,17 +15,12 @@ mod device;
 pub(crate) mod gemm;
 pub mod isa;
 #[cfg(feature = "candle")]
-pub(crate) mod maps;
+pub(crate) mod layers;
 pub mod peak;
-pub mod plan;
 pub(crate) mod simd;
 pub(crate) mod team;
-#[cfg(feature = "candle")]
-pub(crate) mod together;
-pub mod weights;
 
 pub use arithmetic::{Arithmetic, ArithmeticError};
 pub(crate) use buffer::Buffer;
 pub use device::{Device, DeviceChoice, DeviceError};
 pub use isa::{Isa, IsaError};
-pub use weights::{ModelId, Precision, Tensor, Weights, WeightsError};

@@ -1,5 +1,5 @@
 //! One kernel source for every instruction set: vectors behind a trait, and a way to run a
-//! kernel compiled for the instruction set at hand.
+//! kernel compiled for the current instruction set.
 
 use half::{bf16, f16};
 

@@ -15,21 +15,21 @@ type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
 /// A few threads that wait for loops to share. They spin for some microseconds between loops,
 /// since the loops of one pass follow each other closely, then sleep.
 pub(crate) struct Team {
-    shared: Arc<Shared>,
+    shared: Arc<TeamState>,
     helpers: Vec<JoinHandle<()>>,
     /// The process that has the helpers: one that is forked from it has them not.
     process: u32,
 }
 
-struct Shared {
-    /// The loop at hand; written only while no helper works.
+struct TeamState {
+    /// The current loop; written only while no helper works.
     job: UnsafeCell<Option<*const Job<'static>>>,
     items: AtomicUsize,
     /// The next item nobody has taken.
     next: AtomicUsize,
     /// Counts the loops; a change is the signal to start.
     epoch: AtomicUsize,
-    /// Helpers that have not finished the loop at hand.
+    /// Helpers that have not finished the current loop.
     busy: AtomicUsize,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -38,9 +38,9 @@ struct Shared {
 // SAFETY: `job` is written by the owner of the team before it raises `epoch` (release) and
 // read by helpers after they saw it (acquire); the owner writes again only after all helpers
 // have lowered `busy` (release). The job itself is `Sync`.
-unsafe impl Send for Shared {}
+unsafe impl Send for TeamState {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for TeamState {}
 
 /// Rounds of spinning before a helper sleeps.
 const SPINS: usize = 20_000;
@@ -48,7 +48,7 @@ const SPINS: usize = 20_000;
 impl Team {
     /// A team of `threads`, the calling one included.
     pub(crate) fn new(threads: usize) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(TeamState {
             job: UnsafeCell::new(None),
             items: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
@@ -174,7 +174,7 @@ fn spin(spins: &mut usize) {
     }
 }
 
-impl Shared {
+impl TeamState {
     /// Takes items until there are none. Keeps a panic for the owner of the team.
     fn work(&self, thread: usize, job: &Job<'_>) {
         let items = self.items.load(Ordering::Relaxed);

@@ -176,14 +176,14 @@ pub struct Flow<T> {
 }
 
 /// State shared by all threads of a run.
-struct Shared<E> {
+struct GraphShared<E> {
     control: Control,
     cancelled: AtomicBool,
     failure: Mutex<Option<GraphError<E>>>,
     dropped: AtomicU64,
 }
 
-impl<E> Shared<E> {
+impl<E> GraphShared<E> {
     fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::SeqCst) || self.control.is_aborted()
     }
@@ -213,7 +213,7 @@ fn panic_message(payload: &(dyn Any + Send)) -> String {
 /// A graph under construction; its stages work from the moment they are added.
 pub struct Graph<'scope, 'env, E> {
     scope: &'scope Scope<'scope, 'env>,
-    shared: Arc<Shared<E>>,
+    shared: Arc<GraphShared<E>>,
     meters: Vec<Arc<Meter>>,
     /// One token per item between source and sink: taken by the source before it makes an item, returned by
     /// the sink.
@@ -238,7 +238,7 @@ where
     F: for<'scope> FnOnce(&mut Graph<'scope, 'env, E>),
 {
     let start = Instant::now();
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(GraphShared {
         control: control.clone(),
         cancelled: AtomicBool::new(false),
         failure: Mutex::new(None),
@@ -283,7 +283,7 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
     fn spawn(
         &self,
         stage: &'static str,
-        body: impl FnOnce(&Shared<E>) -> Result<(), GraphError<E>> + Send + 'scope,
+        body: impl FnOnce(&GraphShared<E>) -> Result<(), GraphError<E>> + Send + 'scope,
     ) {
         let shared = Arc::clone(&self.shared);
         let thread = thread::Builder::new().name(stage.to_owned());

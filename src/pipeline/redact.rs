@@ -1,7 +1,7 @@
 //! Redaction of a video whose tracks are known, and its audit.
 
 use crate::analysis::Analysis;
-use crate::annotate::{Redactor, Region, Seen, Whom, cover_gaps};
+use crate::annotate::{FaceBox, Redactor, Region, Whom, cover_gaps};
 use crate::detect::BBox;
 use crate::engine::IdentifiedFace;
 use crate::identify::Decision;
@@ -35,8 +35,9 @@ impl Redaction {
                 continue;
             }
             let seen = track.observations.iter().map(|&index| &analysis.observations[index]);
-            let seen: Vec<Seen> = seen.map(|one| Seen { frame: one.frame, bbox: one.face.bbox }).collect();
-            for Seen { frame, bbox } in cover_gaps(&seen, self.hold_frames, frames) {
+            let seen: Vec<FaceBox> =
+                seen.map(|one| FaceBox { frame: one.frame, bbox: one.face.bbox }).collect();
+            for FaceBox { frame, bbox } in cover_gaps(&seen, self.hold_frames, frames) {
                 let place = usize::try_from(frame).ok().and_then(|frame| boxes.get_mut(frame));
                 place.into_iter().for_each(|place| place.push(bbox));
             }

@@ -392,7 +392,7 @@ pub fn prepare(
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, left.len().max(1)) {
             scope.spawn(|| {
-                let mut worker = Worker { folder, detector, settings, scratch: Scratch::default() };
+                let mut worker = AlignWorker { folder, detector, settings, scratch: Scratch::default() };
                 while !stop.load(Ordering::Relaxed) && !failed.load(Ordering::Relaxed) {
                     let Some(image) = left.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
                     if let Err(error) = worker.one(image, &journal) {
@@ -433,14 +433,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// One thread's share of the work.
-struct Worker<'a> {
+struct AlignWorker<'a> {
     folder: &'a Path,
     detector: &'a Detector,
     settings: &'a Settings,
     scratch: Scratch,
 }
 
-impl Worker<'_> {
+impl AlignWorker<'_> {
     fn one(&mut self, image: &Image, journal: &Mutex<Journal>) -> Result<(), PrepareError> {
         let target = self.folder.join(&image.crop);
         let (mut record, crop) = self.look(image)?;

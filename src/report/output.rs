@@ -8,11 +8,11 @@ use crate::file::PendingFile;
 
 /// A file under construction, or any writer.
 pub struct Output {
-    place: Place,
+    place: Destination,
     target: String,
 }
 
-enum Place {
+enum Destination {
     File(BufWriter<PendingFile>),
     Stream(Box<dyn Write + Send>),
 }
@@ -26,13 +26,13 @@ impl Output {
     pub fn create(path: &Path) -> Result<Self, ReportError> {
         let file = PendingFile::create(path)
             .map_err(|source| ReportError::Create { path: path.to_owned(), source })?;
-        Ok(Self { place: Place::File(BufWriter::new(file)), target: path.display().to_string() })
+        Ok(Self { place: Destination::File(BufWriter::new(file)), target: path.display().to_string() })
     }
 
     /// Any writer, for example standard output; `target` names it in errors. Nothing is held
     /// back, so that a reader of a pipe can keep up with live input.
     pub fn stream(writer: impl Write + Send + 'static, target: &str) -> Self {
-        Self { place: Place::Stream(Box::new(writer)), target: target.to_owned() }
+        Self { place: Destination::Stream(Box::new(writer)), target: target.to_owned() }
     }
 
     /// Writes bytes.
@@ -41,8 +41,8 @@ impl Output {
     /// When the disk is full or the reader of a pipe is gone.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), ReportError> {
         let written = match &mut self.place {
-            Place::File(file) => file.write_all(bytes),
-            Place::Stream(writer) => writer.write_all(bytes),
+            Destination::File(file) => file.write_all(bytes),
+            Destination::Stream(writer) => writer.write_all(bytes),
         };
         written.map_err(|source| ReportError::Write { target: self.target.clone(), source })
     }
@@ -54,10 +54,10 @@ impl Output {
     pub fn finish(self) -> Result<(), ReportError> {
         let target = self.target;
         let finished = match self.place {
-            Place::File(file) => {
+            Destination::File(file) => {
                 file.into_inner().map_err(io::IntoInnerError::into_error).and_then(PendingFile::publish)
             }
-            Place::Stream(mut writer) => writer.flush(),
+            Destination::Stream(mut writer) => writer.flush(),
         };
         finished.map_err(|source| ReportError::Write { target, source })
     }

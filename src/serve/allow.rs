@@ -7,10 +7,10 @@ use crate::media::Input;
 
 /// Folders and beginnings of addresses below which the input of a source that a client adds must lie.
 #[derive(Debug, Clone, Default)]
-pub struct Allowed(Vec<Place>);
+pub struct Allowed(Vec<AllowedPlace>);
 
 #[derive(Debug, Clone, PartialEq)]
-enum Place {
+enum AllowedPlace {
     Folder(PathBuf),
     Address(Address),
 }
@@ -33,12 +33,12 @@ impl Allowed {
             if text.contains("://") {
                 let address = Address::parse(text);
                 return address
-                    .map(Place::Address)
+                    .map(AllowedPlace::Address)
                     .ok_or_else(|| refused("write it as rtsp://host/beginning"));
             }
             let path = Path::new(text);
             match path.is_absolute() {
-                true => Ok(Place::Folder(path.to_owned())),
+                true => Ok(AllowedPlace::Folder(path.to_owned())),
                 false => Err(refused("write a folder from / on, or an address")),
             }
         };
@@ -52,13 +52,13 @@ impl Allowed {
                 let Ok(path) = path.canonicalize() else { return false };
                 let inside =
                     |folder: &PathBuf| folder.canonicalize().is_ok_and(|folder| path.starts_with(folder));
-                self.0.iter().any(|place| matches!(place, Place::Folder(folder) if inside(folder)))
+                self.0.iter().any(|place| matches!(place, AllowedPlace::Folder(folder) if inside(folder)))
             }
             Input::Url(url) => {
                 let Some(address) = Address::parse(url) else { return false };
                 self.0
                     .iter()
-                    .any(|place| matches!(place, Place::Address(allowed) if allowed.begins(&address)))
+                    .any(|place| matches!(place, AllowedPlace::Address(allowed) if allowed.begins(&address)))
             }
             // A pipeline can read and write anything, and a camera is the machine's own.
             Input::Pipeline(_) | Input::Webcam(_) | Input::Still(_) => false,

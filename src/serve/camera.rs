@@ -48,11 +48,11 @@ pub(super) struct Common {
 /// A running source.
 pub(super) struct Camera {
     pub settings: SourceSettings,
-    shared: Arc<Shared>,
+    shared: Arc<CameraShared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-struct Shared {
+struct CameraShared {
     name: String,
     stop: StopHandle,
     newest: Mutex<Newest>,
@@ -80,7 +80,7 @@ pub(super) struct Tile {
 impl Camera {
     /// Starts a source, unless it is switched off.
     pub fn start(settings: SourceSettings, gallery: Option<Gallery>, common: &Arc<Common>) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(CameraShared {
             name: settings.config.name.clone(),
             stop: StopHandle::new(),
             newest: Mutex::default(),
@@ -96,7 +96,7 @@ impl Camera {
         let mut threads = Vec::new();
         if settings.config.enabled {
             let reader = Reader { settings: settings.clone(), shared: Arc::clone(&shared) };
-            let worker = Worker::new(settings.clone(), Arc::clone(&shared), Arc::clone(common));
+            let worker = CameraWorker::new(settings.clone(), Arc::clone(&shared), Arc::clone(common));
             let name = &settings.config.name;
             let start = |what: &str, work: Box<dyn FnOnce() + Send>| {
                 thread::Builder::new().name(format!("{what}-{name}")).spawn(work)
@@ -147,7 +147,7 @@ impl Camera {
     }
 }
 
-impl Shared {
+impl CameraShared {
     /// Notes why nothing comes.
     fn fail(&self, reason: String) {
         tracing::warn!(source = self.name, "{reason}");
@@ -186,7 +186,7 @@ impl Shared {
 /// Opens the source, and opens it again.
 struct Reader {
     settings: SourceSettings,
-    shared: Arc<Shared>,
+    shared: Arc<CameraShared>,
 }
 
 /// How reading ended.
@@ -313,9 +313,9 @@ impl Rate {
 }
 
 /// Answers the newest frame, again and again.
-struct Worker {
+struct CameraWorker {
     settings: SourceSettings,
-    shared: Arc<Shared>,
+    shared: Arc<CameraShared>,
     common: Arc<Common>,
     sightings: Sightings,
     annotator: Option<Annotator>,
@@ -326,8 +326,8 @@ struct Worker {
     empty: bool,
 }
 
-impl Worker {
-    fn new(settings: SourceSettings, shared: Arc<Shared>, common: Arc<Common>) -> Self {
+impl CameraWorker {
+    fn new(settings: SourceSettings, shared: Arc<CameraShared>, common: Arc<Common>) -> Self {
         let same_deg = common.engine.same_person_deg();
         let confirm = Confirm::new(settings.config.confirm_frames, settings.confirm_ns);
         Self {
@@ -534,7 +534,7 @@ mod tests {
 
     #[test]
     fn the_newest_frame_takes_the_place_of_one_that_nobody_answered_and_that_is_counted() {
-        let shared = Shared {
+        let shared = CameraShared {
             name: "door".into(),
             stop: StopHandle::new(),
             newest: Mutex::default(),

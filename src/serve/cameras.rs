@@ -12,8 +12,8 @@ use super::store::{Store, StoreError};
 use crate::detect::{Detector, DetectorConfig};
 use crate::engine::EngineError;
 use crate::identify::ThresholdRequest;
+use crate::models::MTCNN;
 use crate::nn::Device;
-use crate::nn::weights::MTCNN;
 use tokio::sync::watch;
 
 /// The sources.

@@ -9,13 +9,13 @@ use crate::identify::Who;
 pub(super) struct Confirm {
     frames: u32,
     ns: u64,
-    waiting: BTreeMap<Who, Waiting>,
+    waiting: BTreeMap<Who, Unconfirmed>,
     /// Who is in sight and was told of.
     told: BTreeSet<Who>,
 }
 
 /// What is told of somebody once they were seen often enough.
-struct Waiting {
+struct Unconfirmed {
     event: Event,
     first_ns: u64,
     frames: u32,
@@ -67,7 +67,7 @@ impl Confirm {
         let mut verdict = Verdict::default();
         match event.kind.clone() {
             EventKind::Appeared => {
-                self.waiting.insert(who.clone(), Waiting { event, first_ns: pts_ns, frames: 1 });
+                self.waiting.insert(who.clone(), Unconfirmed { event, first_ns: pts_ns, frames: 1 });
             }
             EventKind::Renamed { from } => {
                 let before = self.waiting.remove(&from);
@@ -79,15 +79,15 @@ impl Confirm {
                     Some(EventKind::Appeared) if self.told.contains(&who) => return verdict,
                     Some(EventKind::Appeared) => {
                         let event = Event { kind: EventKind::Appeared, ..event };
-                        Waiting { event, first_ns, frames }
+                        Unconfirmed { event, first_ns, frames }
                     }
                     // They are again who they were.
                     Some(EventKind::Renamed { from: first }) if first == who => return verdict,
                     Some(EventKind::Renamed { from: first }) => {
                         let kind = EventKind::Renamed { from: first };
-                        Waiting { event: Event { kind, ..event }, first_ns: pts_ns, frames: 1 }
+                        Unconfirmed { event: Event { kind, ..event }, first_ns: pts_ns, frames: 1 }
                     }
-                    _ => Waiting { event, first_ns, frames },
+                    _ => Unconfirmed { event, first_ns, frames },
                 };
                 self.waiting.insert(who.clone(), waiting);
             }

@@ -169,7 +169,7 @@ impl Jobs {
     /// When the store refuses, or the files cannot be deleted.
     pub fn remove(&self, store: &Store, id: i64) -> Result<(), Problem> {
         self.cancel(store, id)?;
-        // Whoever works on it writes no more once it is told to end.
+        // The thread that works on it writes no more once it is told to end.
         while lock(&self.running).as_ref().is_some_and(|one| one.id == id) {
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -57,7 +57,7 @@ pub(super) async fn answer(listener: std::net::TcpListener, site: Arc<Site>) {
                 continue;
             }
         };
-        // Whoever comes when all places are taken is turned away: nothing can be read of them.
+        // A client that connects when all places are taken is turned away before anything is read.
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let (router, ending) = (router.clone(), site.ending.clone());
         let tls = lock(&site.tls).clone();

@@ -173,6 +173,6 @@ async fn feed(site: Arc<Site>, name: String, source: AppSrc) {
             }
         }
     }
-    // Whoever watches is told that it is over.
+    // Viewers are told that the stream has ended.
     let _ = source.end_of_stream();
 }

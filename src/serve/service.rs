@@ -50,7 +50,7 @@ pub struct ServiceOptions {
 impl ServiceOptions {
     /// The built-in network on the best device there is.
     pub fn new(isa: Isa) -> Self {
-        let model = crate::nn::weights::SPHEREFACE.name.to_owned();
+        let model = crate::models::SPHEREFACE.name.to_owned();
         Self { device: DeviceChoice::Auto, isa, model, threads: None }
     }
 }

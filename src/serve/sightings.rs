@@ -271,7 +271,7 @@ impl Sightings {
         self.record(kind, event, subject, was).map(Some)
     }
 
-    /// Whoever is somebody else now keeps the better of the views.
+    /// A person whose name changes keeps the better of the views.
     fn inherit(&mut self, from: &Who, to: &Who) {
         let Some(before) = self.best.remove(from) else { return };
         match self.best.get_mut(to) {
@@ -441,7 +441,7 @@ mod tests {
     use crate::detect::{Face, Quality};
     use crate::embed::Embedding;
     use crate::media::Picture;
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
     use crate::serve::store::EventQuery;
     use crate::track::TrackId;
 
@@ -562,7 +562,7 @@ mod tests {
         world.sightings.forget_numbers();
         assert_eq!(visit(&mut world, 1, 80.0), ["Unknown 2 appeared"]);
         assert_eq!(world.store.stranger(2).unwrap().unwrap().visits, 3);
-        // Whoever is in the same picture is another, however alike.
+        // Two people in one picture are different, however alike.
         let (one, other) = (Who::Stranger(5), Who::Stranger(6));
         world.sightings.see(&frame(1, &one, 80.0, 0.0)).unwrap();
         world.sightings.see(&frame(1, &other, 80.0, 1.0)).unwrap();
@@ -603,7 +603,7 @@ mod tests {
         assert_eq!(world.tell(renamed(&ada), &stranger), [""; 0]);
         world.see(14, &ada);
         assert_eq!(world.tell(renamed(&stranger), &ada), [""; 0]);
-        // Whoever leaves under a name that was not confirmed leaves under the one that was.
+        // A person who leaves under an unconfirmed name leaves under the confirmed one.
         world.see(15, &stranger);
         assert_eq!(world.tell(renamed(&ada), &stranger), [""; 0]);
         assert_eq!(world.tell(EventKind::Left, &stranger), ["Ada left"]);

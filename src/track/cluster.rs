@@ -54,7 +54,7 @@ pub fn cluster(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
 
     fn at(degs: &[f64]) -> Vec<Option<Embedding>> {
         let one = |deg: &f64| {

@@ -91,7 +91,7 @@ fn joint_deg(first: &Group, second: &Group, observations: &[Observation]) -> Opt
 mod tests {
     use super::*;
     use crate::detect::{BBox, Face, Quality};
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
 
     /// A face at frame, x, of that track, with an embedding at an angle.
     fn seen(frame: u64, x: f32, track: u32, deg: Option<f64>) -> Observation {

@@ -15,7 +15,7 @@ pub use follow::{Change, Follower, Step, Views};
 pub use join::join;
 pub use patch::{FacePatch, Luma};
 pub use shots::Thumbnail;
-pub use tracker::{GAP_NS, Seen, Tracker};
+pub use tracker::{FollowedFace, GAP_NS, Tracker};
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,7 +7,7 @@ use crate::detect::BBox;
 /// Columns of a [`Thumbnail`]; rows follow from the shape of the frame.
 const COLUMNS: usize = 128;
 /// Frames of one shot correlate more than this (after subtraction of their means, both
-/// averaged to 64 columns). Measured: 0.63 at least in fast pans of the clips at hand, 0.23 at
+/// averaged to 64 columns). Measured: 0.63 at least in fast pans of the test clips, 0.23 at
 /// most at cuts.
 const SAME_SHOT: f32 = 0.5;
 /// Mean change in grey levels below which two frames are of one shot whatever their

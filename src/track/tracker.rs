@@ -30,7 +30,7 @@ const REPLACED_DEG: f64 = 5.0;
 
 /// A face of a frame, followed by position and perhaps embedded.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
+pub struct FollowedFace<'a> {
     /// Its chain.
     pub chain: u32,
     /// Whether its position leaves doubt that it continues the chain.
@@ -103,7 +103,7 @@ impl Tracker {
     }
 
     /// The tracks of the faces of the next frame.
-    pub fn track(&mut self, moment: &Moment, faces: &[Seen<'_>]) -> Vec<TrackId> {
+    pub fn track(&mut self, moment: &Moment, faces: &[FollowedFace<'_>]) -> Vec<TrackId> {
         if moment.cut {
             self.tracks.clear();
         }
@@ -141,7 +141,7 @@ impl Tracker {
     }
 
     /// Whether a face is somebody else than the track that its chain shows.
-    fn is_other(&self, track: &Open, seen: &Seen<'_>) -> bool {
+    fn is_other(&self, track: &Open, seen: &FollowedFace<'_>) -> bool {
         let angle = seen.embedding.and_then(|embedding| track.least_deg(embedding));
         let Some((same_deg, angle)) = self.same_deg.zip(angle) else { return false };
         let beyond_deg = match seen.change {
@@ -153,7 +153,7 @@ impl Tracker {
     }
 
     /// The open track that a face continues.
-    fn find(&self, moment: &Moment, seen: &Seen<'_>, faces: &[Seen<'_>]) -> Option<usize> {
+    fn find(&self, moment: &Moment, seen: &FollowedFace<'_>, faces: &[FollowedFace<'_>]) -> Option<usize> {
         let angle = |track: &Open| seen.embedding.and_then(|embedding| track.angle_deg(embedding));
         if let Some(at) = self.tracks.iter().position(|track| track.chain == Some(seen.chain))
             && !self.is_other(&self.tracks[at], seen)
@@ -199,7 +199,7 @@ pub(super) fn doubt_deg(before: &BBox, now: &BBox, gap_ns: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
 
     fn at(deg: f64) -> Embedding {
         let values = vec![deg.to_radians().cos() as f32, deg.to_radians().sin() as f32];
@@ -222,10 +222,10 @@ mod tests {
                     (Face { bbox, score: 1.0, landmarks: [[0.0; 2]; 5] }, deg.map(at))
                 })
                 .collect();
-            let seen: Vec<Seen<'_>> = faces
+            let seen: Vec<FollowedFace<'_>> = faces
                 .iter()
                 .zip(&places)
-                .map(|((chain, ..), (face, embedding))| Seen {
+                .map(|((chain, ..), (face, embedding))| FollowedFace {
                     chain: *chain,
                     doubtful: true,
                     change: Change::None,

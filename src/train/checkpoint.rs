@@ -9,7 +9,7 @@ use super::config::{Config, Flags, Layers};
 use super::metrics::{DivergenceMonitor, Window, save_error};
 use super::optimiser::Optimiser;
 use super::parameters::Parameter;
-use crate::nn::{Precision, Tensor, Weights, WeightsError};
+use crate::models::{Precision, Tensor, Weights, WeightsError};
 
 /// Name of the file in the output folder.
 pub const FILE_NAME: &str = "checkpoint.safetensors";

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use crate::embed::EmbedError;
 use crate::eval::EvalError;
-use crate::nn::WeightsError;
+use crate::models::WeightsError;
 
 /// Why a training run cannot start or continue.
 #[derive(Debug, thiserror::Error)]

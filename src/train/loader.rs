@@ -95,7 +95,7 @@ impl Loader {
         for number in 0..config.threads as u64 {
             let reader = dataset.reader()?;
             let epoch = Epoch::new(0, dataset.items.len(), config.seed);
-            let worker = Worker {
+            let worker = LoaderWorker {
                 dataset: Arc::clone(dataset),
                 config: config.clone(),
                 reader,
@@ -137,7 +137,7 @@ impl Drop for Loader {
 }
 
 /// One thread.
-struct Worker {
+struct LoaderWorker {
     dataset: Arc<Dataset>,
     config: LoaderConfig,
     reader: Reader,
@@ -147,7 +147,7 @@ struct Worker {
     stop: Arc<AtomicBool>,
 }
 
-impl Worker {
+impl LoaderWorker {
     fn run(mut self, sender: &Sender<Result<Batch, TrainError>>) {
         while !self.stop.load(Ordering::Relaxed) {
             let batch = self.batch(self.number);

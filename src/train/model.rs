@@ -15,9 +15,10 @@ use super::loss::{
 use super::network::CROP_LEN;
 use super::optimiser::Optimiser;
 use super::parameters::{self, BIAS, CLASSES, PROJECTION, Parameter};
+use crate::models::FORMAT;
+use crate::models::{ModelId, Tensor, Weights};
+use crate::nn::Device;
 use crate::nn::team::Team;
-use crate::nn::weights::FORMAT;
-use crate::nn::{Device, ModelId, Tensor, Weights};
 
 /// The trained model with its backend and losses.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 use super::parameters::Parameter;
 use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
 use crate::embed::Architecture;
-use crate::nn::arch::LAST_MAP;
+use crate::models::arch::LAST_MAP;
 use crate::nn::conv::{Activation, Dense, Direction, GradientMemory, Map, Tiles, Winograd, padded};
 use crate::nn::gemm::{Matrix, multiply};
 use crate::nn::simd::{self, Kernel, Simd};

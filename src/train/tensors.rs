@@ -8,8 +8,8 @@ use candle_core::{Device, Result, Tensor};
 use super::parameters::Parameter;
 use crate::embed::Architecture;
 use crate::embed::tensors::crops;
-use crate::nn::arch::LAST_MAP;
-use crate::nn::maps::{Convolution, LayerGradients, Linear, Maps, Size};
+use crate::models::arch::LAST_MAP;
+use crate::nn::layers::{Convolution, LayerGradients, Linear, Maps, Size};
 
 /// Number of samples processed together: enough to keep a GPU busy. The activations kept for the backward
 /// pass take 1.5 GB with SphereFace-20 and 4.5 GB with SphereFace-64, and the largest convolution 1.6 GB

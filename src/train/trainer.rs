@@ -17,7 +17,8 @@ use super::optimiser::Optimiser;
 use super::plot;
 use super::validate::Validation;
 use crate::file;
-use crate::nn::{Device, ModelId, Precision};
+use crate::models::{ModelId, Precision};
+use crate::nn::Device;
 
 /// The trained weights in the output folder.
 pub const MODEL_NAME: &str = "model.safetensors";

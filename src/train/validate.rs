@@ -10,7 +10,8 @@ use crate::embed::Embedder;
 use crate::eval::EvalError;
 use crate::eval::lfw::{self, Pairs};
 use crate::eval::verification::{Pair, Verification, verify};
-use crate::nn::{Device, Weights};
+use crate::models::Weights;
+use crate::nn::Device;
 
 /// Maximum number of pairs of each kind from the identities held out.
 const MOST_PAIRS: usize = 1000;

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::super::UsageError;
 use super::super::results::is_standard_output;
 use super::super::terminal::counted;
-use super::{Place, engine_of, naming, refresh, refused};
+use super::{LibraryPlace, engine_of, naming, refresh, refused};
 use crate::file;
 use crate::library::{
     self, ExportFormat, FoundFile, Kind, Library, Query, Stranger, Subject, page, playlist,
@@ -81,7 +81,7 @@ fn seconds(day: NaiveDate) -> i64 {
 }
 
 impl FindArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         if let (Some(after), Some(before)) = (self.after, self.before)
             && before <= after
         {
@@ -210,7 +210,7 @@ pub struct PeopleArgs {
 }
 
 impl PeopleArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let library = place.open()?;
         refresh(&library)?;
         let people = library.people().map_err(refused)?;
@@ -272,7 +272,7 @@ fn group(library: &Library) -> Result<()> {
 }
 
 impl StrangersArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let library = place.open()?;
         refresh(&library)?;
         group(&library)?;
@@ -339,7 +339,7 @@ pub struct ExportArgs {
 }
 
 impl ExportArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let format = match self.file.as_deref() {
             Some(path) if is_standard_output(path) => Some(ExportFormat::JsonLines),
             Some(path) => Some(ExportFormat::of_path(path).ok_or_else(|| {

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::super::UsageError;
 use super::super::terminal::counted;
-use super::{NAMING, People, Place, engine_of, naming, refused};
+use super::{LibraryPlace, NAMING, People, engine_of, naming, refused};
 use crate::gallery::{GalleryError, GalleryFolder, PersonName};
 use crate::library::{Library, LibraryError, Subject, Told};
 
@@ -27,7 +27,7 @@ pub struct NameArgs {
 }
 
 impl NameArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let name = PersonName::new(&self.name).map_err(|error| UsageError(error.to_string()))?;
         let library = place.open()?;
         let mut naming = naming(&library)?;
@@ -95,7 +95,7 @@ pub struct MergeArgs {
 }
 
 impl MergeArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let library = place.open()?;
         let mut numbers = self.numbers.clone();
         numbers.sort_unstable();
@@ -123,7 +123,7 @@ pub struct SplitArgs {
 }
 
 impl SplitArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let library = place.open()?;
         let strangers = library.strangers().map_err(refused)?;
         let stranger = strangers.into_iter().find(|one| one.number == self.number);
@@ -177,7 +177,7 @@ pub struct ForgetArgs {
 }
 
 impl ForgetArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let library = place.open()?;
         if let Some(path) = &self.files {
             let count = library.forget_files(path).map_err(refused)?;

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::super::terminal::counted;
-use super::{Place, refused};
+use super::{LibraryPlace, refused};
 
 /// Share one gallery with all workers, in the database
 ///
@@ -46,7 +46,7 @@ enum GalleryCommand {
 }
 
 impl GalleryArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         match self.command {
             GalleryCommand::Put { folder, replace } => {
                 let library = place.create()?;

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::super::terminal::{Signals, counted};
 use super::super::{UsageError, options, terminal};
-use super::{EngineArgs, People, Place, refused};
+use super::{EngineArgs, LibraryPlace, People, refused};
 use crate::engine::{DetectEvery, Engine};
 use crate::library::{
     Added, Adding, KindStatus, Library, LookOptions, Shard, ShardItem, ShardOutcome, Status, WorkEvent,
@@ -41,7 +41,7 @@ pub struct AddArgs {
 }
 
 impl AddArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let added = add(&place.create()?, &self.paths, self.priority)?;
         if self.json {
             let unreadable: Vec<_> = added
@@ -145,8 +145,8 @@ impl WorkerArgs {
 
 /// Look at the files that are due
 ///
-/// Any number of workers may run at once, on one machine or on many (--database). Ctrl-C gives the file
-/// at hand back. A worker that is killed loses nothing but its own work: another one takes the file.
+/// Any number of workers may run at once, on one machine or on many (--database). Ctrl-C gives the current
+/// file back. A worker that is killed loses nothing but its own work: another one takes the file.
 #[derive(Debug, Args)]
 pub struct WorkArgs {
     #[command(flatten)]
@@ -163,7 +163,7 @@ pub struct WorkArgs {
 }
 
 impl WorkArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let library = place.open()?;
         let engine = self.worker.engine.engine()?;
         let mut people = self.worker.engine.people(&library, &engine)?;
@@ -280,7 +280,7 @@ pub struct WatchArgs {
 }
 
 impl WatchArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let library = if self.paths.is_empty() { place.open()? } else { place.create()? };
         let mut roots: BTreeSet<PathBuf> = library.roots().map_err(refused)?.into_iter().collect();
         for path in &self.paths {
@@ -331,7 +331,7 @@ pub struct StatusArgs {
 }
 
 impl StatusArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let library = place.open()?;
         let status = library.status().map_err(refused)?;
         if self.json {
@@ -444,7 +444,7 @@ pub struct PlanArgs {
 }
 
 impl PlanArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let library = place.open()?;
         let engine = engine(&self.model, &self.detection, self.device, &self.threads)?;
         let bar = terminal::bar("{spinner} measuring {msg}");
@@ -535,7 +535,7 @@ pub struct RetryArgs {
 }
 
 impl RetryArgs {
-    pub fn run(self, place: &Place) -> Result<()> {
+    pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let count = place.open()?.retry(self.all).map_err(refused)?;
         outln!("due again: {}", counted(count, "file"));
         Ok(())

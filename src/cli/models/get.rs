@@ -11,7 +11,7 @@ use serde_json::json;
 use super::UsageError;
 use crate::download::{Download, DownloadError, Patience, Step};
 use crate::file;
-use crate::nn::weights::{Precision, Published, Weights, WeightsError, import};
+use crate::models::{Precision, Published, Weights, WeightsError, import};
 
 /// Take a published network from its publisher and import it
 ///

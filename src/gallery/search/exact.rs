@@ -1,4 +1,4 @@
-//! Cosines to every template, by the vector unit at hand.
+//! Cosines to every template, by the vector unit of the CPU.
 
 use crate::nn::Isa;
 use crate::nn::simd::{self, Kernel, Simd};

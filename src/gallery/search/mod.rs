@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use crate::embed::Embedding;
     use crate::gallery::Viewpoint;
-    use crate::nn::ModelId;
+    use crate::models::ModelId;
 
     #[test]
     fn a_large_gallery_is_searched_as_if_everybody_were_compared() {

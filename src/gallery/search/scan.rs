@@ -1,7 +1,7 @@
 //! The nearest of very many vectors, found by reading a quarter of the bytes.
 //!
 //! A large gallery is searched at the speed of the memory it lies in. So every vector is kept a
-//! second time in 8 bits a value, together with how far those are from the truth at most. One
+//! second time in 8 bits per value, together with how far those are from the truth at most. One
 //! pass over the small copy bounds every cosine from both sides; only vectors that can be among
 //! the nearest by these bounds are compared exactly. Nothing is left to chance: what is found is
 //! what the exact search finds.
@@ -18,7 +18,7 @@ const ROUNDING: f32 = 1e-4;
 /// Vectors that threads are worth starting for.
 const WORTH_A_THREAD: usize = 100_000;
 
-/// Unit vectors in 8 bits a value.
+/// Unit vectors in 8 bits per value.
 #[derive(Debug)]
 pub struct Codes {
     length: usize,

@@ -14,12 +14,12 @@ fn numbers(values: &[u32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_be_bytes()).collect()
 }
 
-/// A movie header: 1000 ticks a second, 2000 ticks long.
+/// A movie header: 1000 ticks per second, 2000 ticks long.
 fn movie(duration: u32) -> Vec<u8> {
     make(b"mvhd", &numbers(&[0, 0, 0, 1000, duration]))
 }
 
-/// A sound track at 48 000 ticks a second, 2 s and 1024 ticks long.
+/// A sound track at 48 000 ticks per second, 2 s and 1024 ticks long.
 fn track(number: u32, entries: u32, edits: Option<&[u32]>) -> Vec<u8> {
     let mut inside = make(b"tkhd", &numbers(&[0, 0, 0, number]));
     if let Some(edits) = edits {

@@ -16,7 +16,7 @@ use super::demuxed::{self, KeptBack};
 use super::feed::{self, Opener};
 use super::origin::{HEADROOM_NS, SOUND_DECODER, Streams};
 use super::shown;
-use super::{FALLBACK_FRAME_NS, Format, Shared, SourceOptions};
+use super::{FALLBACK_FRAME_NS, Format, SourceOptions, SourceShared};
 use crate::media::matroska::Turn;
 use crate::media::{Frame, Input, MediaError, Picture};
 use crate::media::{element, error_text};
@@ -33,7 +33,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 /// One decoding pipeline.
 pub(super) struct Connection {
     pipeline: gst::Pipeline,
-    shared: Arc<Shared>,
+    shared: Arc<SourceShared>,
 }
 
 impl Connection {
@@ -41,7 +41,7 @@ impl Connection {
     pub(super) fn start(
         input: &Input,
         options: &SourceOptions,
-        shared: &Arc<Shared>,
+        shared: &Arc<SourceShared>,
     ) -> Result<Self, MediaError> {
         let pipeline = gst::Pipeline::new();
         let connection = Self { pipeline: pipeline.clone(), shared: Arc::clone(shared) };
@@ -153,7 +153,7 @@ impl Drop for Connection {
 fn front(
     pipeline: &gst::Pipeline,
     path: &std::path::Path,
-    shared: &Arc<Shared>,
+    shared: &Arc<SourceShared>,
     streams: &Arc<Streams>,
 ) -> Result<Option<Opener>, MediaError> {
     shared.state().headroom_ns = HEADROOM_NS;
@@ -219,7 +219,7 @@ fn decoder(pipeline: &gst::Pipeline, input: &Input, streams: &Arc<Streams>) -> R
 }
 
 /// Lets the demuxer see the index of an MP4 file as [`Timeline`] wants it seen.
-fn retouch(source: &gst::Element, shared: &Arc<Shared>) {
+fn retouch(source: &gst::Element, shared: &Arc<SourceShared>) {
     let shared = Arc::clone(shared);
     let Some(pad) = source.static_pad("src") else { return };
     let reads = gst::PadProbeType::BUFFER | gst::PadProbeType::PULL | gst::PadProbeType::PUSH;
@@ -240,7 +240,7 @@ fn retouch(source: &gst::Element, shared: &Arc<Shared>) {
 /// what says how the pictures come out.
 fn video_branch(
     pipeline: &gst::Pipeline,
-    shared: &Arc<Shared>,
+    shared: &Arc<SourceShared>,
     generation: u64,
 ) -> Result<(gst::Pad, gst::Element), MediaError> {
     let queue = element("queue")?;
@@ -290,7 +290,7 @@ fn video_branch(
 
 /// In the streaming thread: makes a frame of a sample and queues it.
 fn take_picture(
-    shared: &Shared,
+    shared: &SourceShared,
     generation: u64,
     sample: &gst::Sample,
     pin: &glib::WeakRef<gst::Element>,

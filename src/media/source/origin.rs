@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use gstreamer as gst;
 use gstreamer::glib;
 
-use super::Shared;
+use super::SourceShared;
 use crate::media::Container;
 
 /// What is added to all times of a file, so that sound from before its first picture has a time
@@ -18,7 +18,7 @@ pub(super) const SOUND_DECODER: &str = "sound-decoder";
 /// What takes the streams of one connection.
 pub(super) struct Streams {
     pub(super) pipeline: glib::WeakRef<gst::Pipeline>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SourceShared>,
     pub(super) generation: u64,
     pub(super) container: Option<Container>,
     pub(super) video_pad: gst::Pad,

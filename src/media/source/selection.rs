@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::Shared;
+use super::SourceShared;
 use super::origin::HEADROOM_NS;
 use crate::media::Frame;
 
@@ -97,7 +97,7 @@ impl Seams {
 }
 
 /// Holds back compressed pictures that a stretch does not need, and notes where it begins and ends.
-pub(super) fn watch(pad: &gst::Pad, shared: &Arc<Shared>) {
+pub(super) fn watch(pad: &gst::Pad, shared: &Arc<SourceShared>) {
     if shared.seams.is_none() {
         return;
     }

@@ -12,7 +12,7 @@ use gstreamer_video::{VideoFormat, VideoFrameExt, VideoInterlaceMode, VideoTrans
 use super::caps::{colorimetry, pinned};
 use super::demuxed::KeptBack;
 use super::tone::{Hdr, Plane, ToneMap};
-use super::{Shared, State};
+use super::{SourceShared, State};
 use crate::media::Picture;
 use crate::media::pads::on_caps;
 
@@ -23,7 +23,7 @@ use crate::media::pads::on_caps;
 pub(super) fn settle(
     pad: &gst::Pad,
     filter: &gst::Element,
-    shared: &Arc<Shared>,
+    shared: &Arc<SourceShared>,
     generation: u64,
     kept: Arc<KeptBack>,
 ) {
@@ -48,7 +48,13 @@ pub(super) fn settle(
 }
 
 /// Says, before the first picture, what an output will lack.
-fn note(shared: &Shared, generation: u64, video: &gst_video::VideoInfo, hdr: Option<Hdr>, transparent: bool) {
+fn note(
+    shared: &SourceShared,
+    generation: u64,
+    video: &gst_video::VideoInfo,
+    hdr: Option<Hdr>,
+    transparent: bool,
+) {
     let bits = video.comp_depth(0);
     shared.update(generation, |state| {
         match hdr {
@@ -123,7 +129,7 @@ pub(super) fn settled(
 pub(super) fn mapped(
     buffer: &gst::BufferRef,
     video: &gst_video::VideoInfo,
-    shared: &Shared,
+    shared: &SourceShared,
 ) -> Option<Picture> {
     let hdr = hdr(video)?;
     let map = shared.tone_map.get_or_init(|| ToneMap::new(hdr, colorimetry(video)));

@@ -118,7 +118,7 @@ impl Dense {
     }
 
     /// A fully connected layer on the maps `input`, whose output is a row of [`padded`]
-    /// numbers a map. `weight` [out, channel, row, column] for `channels` of the map's; values that
+    /// numbers per map. `weight` [out, channel, row, column] for `channels` of the map's; values that
     /// are all of half precision are kept as such.
     pub(crate) fn fully_connected(
         isa: Isa,

@@ -26,7 +26,7 @@ use super::Isa;
 use super::buffer::Buffer;
 use super::simd::{self, Simd};
 
-/// Layout of one feature map: `channels` values a pixel, a border of zero pixels on every side
+/// Layout of one feature map: `channels` values per pixel, a border of zero pixels on every side
 /// (one, unless said otherwise), and zero pixels at the bottom and on the right up to a whole number of
 /// tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

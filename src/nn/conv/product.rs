@@ -175,7 +175,7 @@ impl<F: Finish, W: Weight> Tile for Product<'_, F, W> {
 }
 
 /// Adds number `k` of every row times `VECTORS` vectors of the panel. (A function, since a closure
-/// would be compiled without the instruction set at hand.)
+/// would be compiled without the current instruction set.)
 ///
 /// # Safety
 /// Rows and panel must hold them; see [`Simd`].

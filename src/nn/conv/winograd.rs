@@ -336,7 +336,7 @@ struct Step<'a> {
     input_tiles: *mut f32,
     /// `[point][tile][output]`, likewise.
     output_tiles: *mut f32,
-    /// The panel of packed weights at hand.
+    /// The current panel of packed weights.
     panel: *mut f32,
     /// The tiles of the block, counted over all maps.
     tiles: Range<usize>,
@@ -521,7 +521,7 @@ impl Step<'_> {
         }
     }
 
-    /// Multiplies some groups of tiles, whose transformed inputs at the point at hand begin at `left`
+    /// Multiplies some groups of tiles, whose transformed inputs at the current point begin at `left`
     /// and outputs at `to`, with a panel of weights, which is unpacked to `unpacked`.
     #[inline(always)]
     unsafe fn multiply<S: Simd, W: Weight>(

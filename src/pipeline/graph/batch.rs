@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded, unbounded};
 
-use super::{Flow, Graph, GraphError, Sequenced, Shared, lock};
+use super::{Flow, Graph, GraphError, GraphShared, Sequenced, lock};
 use crate::pipeline::statistics::Meter;
 
 /// What a worker of [`Graph::batched`] does.
@@ -44,7 +44,7 @@ struct Open<I, M> {
 }
 
 /// A part with its item and its number in it.
-struct Waiting<I, P, M> {
+struct WaitingPart<I, P, M> {
     open: Arc<Mutex<Option<Open<I, M>>>>,
     number: usize,
     part: P,
@@ -54,9 +54,9 @@ struct Waiting<I, P, M> {
 struct Thread<'a, I, P, M, E, W> {
     name: &'static str,
     meter: &'a Meter,
-    shared: &'a Shared<E>,
+    shared: &'a GraphShared<E>,
     worker: W,
-    waiting: Receiver<Waiting<I, P, M>>,
+    waiting: Receiver<WaitingPart<I, P, M>>,
     leave: Sender<Sequenced<I>>,
 }
 
@@ -104,7 +104,7 @@ impl<I, E, W: BatchWorker<I, E>> Thread<'_, I, W::Part, W::Made, E, W> {
     fn run(
         &mut self,
         input: Receiver<Sequenced<I>>,
-        enter: Sender<Waiting<I, W::Part, W::Made>>,
+        enter: Sender<WaitingPart<I, W::Part, W::Made>>,
         (workers, full): (usize, usize),
     ) -> Result<(), GraphError<E>> {
         let mut entrance = Some((input, enter));
@@ -147,7 +147,7 @@ impl<I, E, W: BatchWorker<I, E>> Thread<'_, I, W::Part, W::Made, E, W> {
     fn open(
         &mut self,
         mut item: Sequenced<I>,
-        enter: &Sender<Waiting<I, W::Part, W::Made>>,
+        enter: &Sender<WaitingPart<I, W::Part, W::Made>>,
     ) -> Result<(), GraphError<E>> {
         let start = Instant::now();
         let parts = self.worker.split(&mut item.item).map_err(|source| self.failed(source))?;
@@ -162,16 +162,16 @@ impl<I, E, W: BatchWorker<I, E>> Thread<'_, I, W::Part, W::Made, E, W> {
         let open = Arc::new(Mutex::new(Some(open)));
         for (number, part) in parts.into_iter().enumerate() {
             // This worker holds a receiver, so the channel is open.
-            let _ = enter.send(Waiting { open: Arc::clone(&open), number, part });
+            let _ = enter.send(WaitingPart { open: Arc::clone(&open), number, part });
         }
         Ok(())
     }
 
     /// Processes some parts and passes on the items that are then complete.
-    fn batch(&mut self, batch: Vec<Waiting<I, W::Part, W::Made>>) -> Result<(), GraphError<E>> {
+    fn batch(&mut self, batch: Vec<WaitingPart<I, W::Part, W::Made>>) -> Result<(), GraphError<E>> {
         let given = batch.len();
         let (places, parts): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|Waiting { open, number, part }| ((open, number), part)).unzip();
+            batch.into_iter().map(|WaitingPart { open, number, part }| ((open, number), part)).unzip();
         let start = Instant::now();
         let made = self.worker.work(parts).map_err(|source| self.failed(source))?;
         self.meter.worked_on_parts(given, start.elapsed());

@@ -19,11 +19,10 @@ mod xmeml;
 
 pub use timecode::{Numbering, Rate, Timecode, TimecodeError};
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::{Appearance, Output, ReportError};
-use crate::file::{escaped, percent_encoded};
+use crate::file::percent_encoded;
 
 /// In which format a timeline is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

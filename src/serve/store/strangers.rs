@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::events::rfc3339;
 use super::{Store, StoreError, lock};
 use crate::embed::Embedding;
-use crate::nn::ModelId;
+use crate::models::ModelId;
 
 /// A stranger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

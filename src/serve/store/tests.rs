@@ -1,5 +1,5 @@
 use super::*;
-use crate::nn::ModelId;
+use crate::models::ModelId;
 
 fn event(time_ms: i64, kind: Kind, source: &str, subject: Subject) -> NewEvent {
     NewEvent {

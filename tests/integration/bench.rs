@@ -1,0 +1,279 @@
+//! `sphereface bench`, and what does not depend on the machine: the same labels on every
+//! instruction set, and bounded memory.
+#![cfg(all(
+    feature = "bundled-models",
+    feature = "candle",
+    feature = "cli",
+    feature = "train",
+    feature = "video"
+))]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use image::RgbImage;
+use serde_json::Value;
+use sphereface::bench::inputs;
+use sphereface::models::Precision;
+use sphereface::models::arch::Architecture;
+use sphereface::nn::{Arithmetic, Isa};
+
+fn program(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sphereface")).args(arguments).output().unwrap()
+}
+
+/// Standard output of a run that went well.
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn sample(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").join(name).to_str().unwrap().to_owned()
+}
+
+/// A gallery of the people of the bundled sample.
+fn gallery(folder: &Path) -> String {
+    let gallery = folder.join("gallery").to_str().unwrap().to_owned();
+    said(&program(&["enroll", "--dir", &sample("people"), "--gallery", &gallery]));
+    gallery
+}
+
+#[test]
+fn a_machine_is_measured_in_full() {
+    let text = said(&program(&[
+        "bench",
+        "--json",
+        "--seconds",
+        "0.001",
+        "--batches",
+        "1,2",
+        "--frames",
+        "161x90",
+        "--threads",
+        "2",
+        "--device",
+        "cpu",
+    ]));
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert!(!report["device"].as_str().unwrap().is_empty());
+    assert_eq!(report["peak"].as_array().unwrap().len(), 2);
+    // The model and six networks of the paper, two batches, one and two threads.
+    assert_eq!(report["embedding"].as_array().unwrap().len(), 7 * 2 * 2);
+    assert_eq!(report["refinement"].as_array().unwrap().len(), 2 * 2);
+    assert_eq!(report["detection"].as_array().unwrap().len(), 2 * 2);
+    for table in ["embedding", "refinement", "detection"] {
+        for row in report[table].as_array().unwrap() {
+            let number = |key: &str| row[key].as_f64().unwrap();
+            assert!(number("ms") > 0.0 && (number("ms") * number("per_s") - 1000.0).abs() < 1e-6, "{row}");
+            assert!(row["gflops"].is_null() || number("share_of_peak") > 0.0, "{row}");
+        }
+    }
+}
+
+#[test]
+fn training_is_measured_part_by_part() {
+    let text = said(&program(&[
+        "bench",
+        "train",
+        "--json",
+        "--preset",
+        "distill-small",
+        "--depth",
+        "4",
+        "--channels",
+        "4,4,4,4",
+        "--loss-weight",
+        "1",
+        "--classes",
+        "5",
+        "--batch",
+        "4",
+        "--batches",
+        "2",
+    ]));
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let parts = ["forward_ms", "losses_ms", "backward_ms", "update_ms"];
+    let sum: f64 = parts.iter().map(|part| report[part].as_f64().unwrap()).sum();
+    let whole = 1000.0 / report["images_per_s"].as_f64().unwrap();
+    assert!(sum > 0.0 && sum < 1.5 * whole, "{report}");
+    assert!(report["loading_ms"].is_null(), "{report}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_a_usage_error() {
+    for arguments in [
+        &["bench", "--seconds", "0"][..],
+        &["bench", "--batches", "0"],
+        &["bench", "--frames", "1280"],
+        &["bench", "--device", "gpu"],
+        &["bench", "train", "--depth", "21"],
+        &["bench", "train", "--classes", "1"],
+    ] {
+        let output = program(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+/// All people of the sample side by side, in pictures that nobody was enrolled with: their mirror
+/// images.
+fn group(folder: &Path) -> String {
+    let people: Vec<RgbImage> = ["Ada", "Boris", "Chloé"]
+        .iter()
+        .map(|name| image::open(sample(&format!("people/{name}/2.jpg"))).unwrap().to_rgb8())
+        .map(|still| image::imageops::flip_horizontal(&still))
+        .collect();
+    let (width, height) = people.iter().fold((0, 0), |(x, y), one| (x + one.width(), y.max(one.height())));
+    let mut group = RgbImage::new(width, height);
+    let mut x = 0;
+    for one in &people {
+        image::imageops::replace(&mut group, one, x, 0);
+        x += i64::from(one.width());
+    }
+    let still = folder.join("group.png");
+    group.save(&still).unwrap();
+    still.to_str().unwrap().to_owned()
+}
+
+fn label(still: &str, isa: Isa, further: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sphereface"))
+        .args(["label", still, "--no-video", "--jsonl", "-"])
+        .args(further)
+        .env("SPHEREFACE_ISA", isa.to_string())
+        .output()
+        .unwrap()
+}
+
+fn faces(output: &Output) -> Vec<Value> {
+    said(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Panics unless the labels are the same, the boxes to 0.02 px and the angles to so many degrees.
+fn assert_same(found: &[Value], expected: &[Value], angle_deg: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (face, expected) in found.iter().zip(expected) {
+        assert_eq!(face["name"], expected["name"], "{what}");
+        for (a, b) in face["box"].as_array().unwrap().iter().zip(expected["box"].as_array().unwrap()) {
+            assert!((a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 0.02, "{what}: {face}");
+        }
+        let angle = |face: &Value| face["angle_deg"].as_f64().unwrap();
+        assert!((angle(face) - angle(expected)).abs() < angle_deg, "{what}: {face}");
+    }
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gallery, still) = (gallery(folder.path()), group(folder.path()));
+    let expected = faces(&label(&still, Isa::Portable, &["--gallery", &gallery]));
+    assert_eq!(expected.iter().filter(|face| face["name"].is_string()).count(), 3, "{expected:?}");
+    for isa in Isa::available() {
+        let found = faces(&label(&still, isa, &["--gallery", &gallery]));
+        assert_same(&found, &expected, 0.02, &isa.to_string());
+    }
+}
+
+#[test]
+fn the_smaller_model_names_the_same_people_with_the_gallery_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gallery, still) = (gallery(folder.path()), group(folder.path()));
+    let names = |model: &str| -> Vec<Value> {
+        let output = label(&still, Isa::best(), &["--gallery", &gallery, "--model", model]);
+        faces(&output).iter().map(|face| face["name"].clone()).collect()
+    };
+    assert_eq!(names("sphereface20"), names("sphereface"));
+}
+
+#[test]
+fn bf16_gives_the_same_labels_where_there_is_an_instruction_for_it_and_is_refused_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gallery, still) = (gallery(folder.path()), group(folder.path()));
+    let expected = faces(&label(&still, Isa::best(), &["--gallery", &gallery]));
+    for isa in Isa::available() {
+        // Without a gallery nothing is embedded, and yet it cannot be meant.
+        for further in [&["--precision", "bf16", "--gallery", &gallery][..], &["--precision", "bf16"]] {
+            let output = label(&still, isa, further);
+            if Arithmetic::Bf16.check(isa).is_err() {
+                println!("{isa} code has no instruction for bf16");
+                assert_eq!(output.status.code(), Some(2));
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(said.contains(&format!("{isa} code has no instruction for it")), "{said}");
+            } else if further.contains(&"--gallery") {
+                assert_same(&faces(&output), &expected, 1.0, &isa.to_string());
+            } else {
+                assert_eq!(faces(&output).len(), expected.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gallery_keeps_the_embeddings_of_f32_whatever_precision_asked_first() {
+    if let Err(error) = Arithmetic::Bf16.check(Isa::best()) {
+        return println!("skipped: {error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let still = group(folder.path());
+    let model = folder.path().join("sphereface4.safetensors");
+    inputs::weights(&Architecture::of_depth(4).unwrap()).save(&model, Precision::F32).unwrap();
+    let further = ["--model", model.to_str().unwrap(), "--threshold", "45deg", "--gallery"];
+    let [asked, fresh] = ["asked", "fresh"].map(|name| {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+        gallery(&folder.path().join(name))
+    });
+    // Stills enrolled with another model are embedded by the first command that needs them.
+    faces(&label(&still, Isa::best(), &[&further[..], &[&asked, "--precision", "bf16"]].concat()));
+    let [asked, fresh] =
+        [asked, fresh].map(|one| faces(&label(&still, Isa::best(), &[&further[..], &[&one]].concat())));
+    assert_eq!(asked, fresh);
+}
+
+#[test]
+fn an_unknown_instruction_set_is_refused() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sphereface"))
+        .args(["label", &sample("people/Ada/1.jpg"), "--no-video"])
+        .env("SPHEREFACE_ISA", "sse9")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("SPHEREFACE_ISA=sse9"));
+}
+
+#[cfg(all(feature = "video", target_os = "linux"))]
+#[test]
+fn a_video_with_the_papers_network_stays_below_600_mb() {
+    let folder = tempfile::tempdir().unwrap();
+    let gallery = gallery(folder.path());
+    let model = folder.path().join("sphereface20.safetensors");
+    inputs::weights(&Architecture::of_depth(20).unwrap()).save(&model, Precision::F32).unwrap();
+    // Two seconds of the sample with everything kept at work.
+    let clip = folder.path().join("clip.mp4");
+    let video = sample("sample.mp4");
+    let cut: [&str; 8] = ["-v", "error", "-y", "-t", "2", "-i", &video, "-c"];
+    match Command::new("ffmpeg").args(cut).arg("copy").arg(&clip).status() {
+        Ok(status) => assert!(status.success()),
+        Err(_) => return eprintln!("skipped: ffmpeg is not installed"),
+    }
+    let output = program(&[
+        "label",
+        clip.to_str().unwrap(),
+        "-o",
+        folder.path().join("out.mp4").to_str().unwrap(),
+        "--gallery",
+        &gallery,
+        "--model",
+        model.to_str().unwrap(),
+        "--threshold",
+        "45deg",
+        "--per-frame",
+        "--threads",
+        "2",
+        "--stats",
+    ]);
+    said(&output);
+    let text = String::from_utf8_lossy(&output.stderr);
+    let (_, rest) = text.split_once("peak memory ").unwrap();
+    let mib: f64 = rest.split_once(" MiB").unwrap().0.parse().unwrap();
+    assert!(mib * 1.048_576 < 600.0, "{mib} MiB");
+}

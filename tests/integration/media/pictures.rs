@@ -1,0 +1,333 @@
+//! What pictures are besides their pixels: range, rotation, fields, depth, transparency, damage.
+
+use std::fs;
+use std::path::Path;
+
+use sphereface::media::{Codec, Input, SinkOptions, Source, SourceOptions};
+use tempfile::TempDir;
+
+use crate::media::clips::{
+    H264, PICTURES, Transcoded, ffmpeg, frame_times, output_of, probe, same_frames, same_frames_with, tools,
+    transcode,
+};
+
+/// Red, green and blue of the first frame, as a player shows them.
+fn shown(path: &Path) -> Vec<u8> {
+    shown_as(path, "rgb24")
+}
+
+fn shown_as(path: &Path, format: &str) -> Vec<u8> {
+    let name = path.to_str().unwrap();
+    output_of(
+        "ffmpeg",
+        &["-v", "error", "-i", name, "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", format, "-"],
+    )
+}
+
+fn mean(pixels: &[u8]) -> f64 {
+    pixels.iter().map(|v| f64::from(*v)).sum::<f64>() / pixels.len() as f64
+}
+
+/// The mean distance of two pictures of one size.
+fn distance(a: &[u8], b: &[u8]) -> f64 {
+    assert_eq!(a.len(), b.len(), "of one size");
+    a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64
+}
+
+fn warns(done: &Transcoded, of: &str) -> bool {
+    done.warnings.iter().any(|warning| warning.contains(of))
+}
+
+#[test]
+fn full_range_looks_the_same_from_every_container_in_every_container() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let people = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/sample.mp4");
+    let full = "-vf scale=384:-2:out_range=full,format=yuvj420p -color_range pc";
+    let tagged = format!("{full} -colorspace bt709 -color_primaries bt709 -color_trc bt709");
+    let x264 = "-c:v libx264 -preset ultrafast -pix_fmt yuvj420p";
+    let vp9 = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -pix_fmt yuv420p";
+    for (name, how) in [
+        ("full.mp4", format!("{tagged} {x264}")),
+        ("untold.mp4", format!("{full} {x264}")),
+        ("fragments.mp4", format!("{tagged} {x264} -movflags frag_keyframe+empty_moov")),
+        ("full.mkv", format!("{tagged} {x264}")),
+        ("full.ts", format!("{tagged} {x264}")),
+        ("full.flv", format!("{tagged} {x264}")),
+        (
+            "full.h265.mp4",
+            format!("{tagged} -c:v libx265 -x265-params log-level=0 -preset ultrafast -tag:v hvc1"),
+        ),
+        ("mjpeg.mov", format!("{full} -c:v mjpeg")),
+        ("mjpeg.avi", format!("{full} -c:v mjpeg")),
+        ("mjpeg.mkv", format!("{full} -c:v mjpeg")),
+        ("vp9.webm", format!("{tagged} {vp9}")),
+        ("vp9.mp4", format!("{tagged} {vp9}")),
+    ] {
+        let clip = at(name);
+        ffmpeg(&format!("-i {} -frames:v 10 -an {how}", people.display()), &clip);
+        let before = [shown(&clip), shown_as(&clip, "gray")];
+        for (extension, codec) in [
+            ("mp4", Codec::H264),
+            ("mkv", Codec::H264),
+            ("webm", Codec::Vp8),
+            ("webm", Codec::Vp9),
+            ("mp4", Codec::Vp9),
+        ] {
+            let out = at(&format!("{name}.{codec:?}.{extension}"));
+            let what = format!("{name} -> {codec:?} in {extension}");
+            same_frames_with(&clip, &out, &SinkOptions { codec, ..SinkOptions::default() });
+            for (before, after) in before.iter().zip([shown(&out), shown_as(&out, "gray")]) {
+                let (brightness, off) = (mean(&after) - mean(before), distance(before, &after));
+                println!("{what}: {brightness:+.2} brighter, {off:.2} apart");
+                // Another range would be off by 4 and more; an encoder of another matrix rounds twice.
+                assert!(brightness.abs() < 1.5, "{what}: {brightness:+.2} brighter");
+                assert!(off < 4.0, "{what}: {off:.2} apart");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pose_in_matroska_turns_the_picture_as_a_rotation_in_mp4_does() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let plain = folder.path().join("plain.mkv");
+    let half = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=0.4";
+    ffmpeg(&format!("{half} {H264}"), &plain);
+    for (roll, size) in [(90.0f64, "120,160"), (180.0, "160,120"), (-90.0, "120,160"), (270.0, "120,160")] {
+        let clip = folder.path().join(format!("roll {roll}.mkv"));
+        fs::write(&clip, with_roll(&fs::read(&plain).unwrap(), roll)).unwrap();
+        let before = shown(&clip);
+        for extension in ["mp4", "mkv", "webm"] {
+            let out = clip.with_extension(format!("out.{extension}"));
+            same_frames(&clip, &out);
+            let what = format!("{roll} -> {extension}");
+            assert_eq!(probe(&out, "v:0", "stream=width,height", &[]), [size], "{what}");
+            let off = distance(&before, &shown(&out));
+            assert!(off < 10.0, "{what}: {off} apart from how ffmpeg shows it");
+        }
+    }
+}
+
+const SEGMENT: u64 = 0x1853_8067;
+const TRACKS: u64 = 0x1654_ae6b;
+const TRACK: u64 = 0xae;
+const VIDEO: u64 = 0xe0;
+/// Check sums, places of other elements, and space: not right any more in a changed file.
+const DROPPED: [u64; 4] = [0xbf, 0x114d_9b74, 0x1c53_bb6b, 0xec];
+
+/// A Matroska file whose pictures are turned counterclockwise.
+fn with_roll(file: &[u8], roll: f64) -> Vec<u8> {
+    let pose = [&[0x76, 0x75, 0x88][..], &roll.to_be_bytes()].concat();
+    let projection = [&[0x76, 0x70, 0x80 | pose.len() as u8][..], &pose].concat();
+    appended(file, &[SEGMENT, TRACKS, TRACK, VIDEO], &projection)
+}
+
+/// Elements with more at the end of the one that a path leads to.
+fn appended(mut elements: &[u8], path: &[u64], more: &[u8]) -> Vec<u8> {
+    let Some((wanted, inner)) = path.split_first() else { return [elements, more].concat() };
+    let mut made = Vec::new();
+    let number = |bytes: &[u8]| bytes.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+    while !elements.is_empty() {
+        let id = elements[0].leading_zeros() as usize + 1;
+        let length = elements[id].leading_zeros() as usize + 1;
+        let size = number(&elements[id..id + length]) & ((1 << (7 * length)) - 1);
+        let (whole, rest) = elements.split_at(id + length + size as usize);
+        let kind = number(&whole[..id]);
+        if kind == *wanted {
+            let content = appended(&whole[id + length..], inner, more);
+            made.extend(&whole[..id]);
+            made.extend((content.len() as u64 | 1 << 56).to_be_bytes());
+            made.extend(content);
+        } else if !DROPPED.contains(&kind) {
+            made.extend(whole);
+        }
+        elements = rest;
+    }
+    made
+}
+
+#[test]
+fn pictures_with_transparency_are_read_and_its_loss_is_said_once() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let half = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=0.4,format=yuva420p";
+    let fast = "-auto-alt-ref 0 -deadline realtime -cpu-used 8";
+    for (name, how) in [
+        ("vp8.webm", format!("-c:v libvpx {fast}")),
+        ("vp9.webm", format!("-c:v libvpx-vp9 {fast}")),
+        ("png.mov", "-pix_fmt rgba -c:v png".to_owned()),
+        ("qtrle.mov", "-pix_fmt argb -c:v qtrle".to_owned()),
+        ("prores.mov", "-c:v prores_ks -profile:v 4444 -pix_fmt yuva444p10le".to_owned()),
+    ] {
+        ffmpeg(&format!("{half} {how}"), &at(name));
+        for extension in ["mp4", "mkv", "webm"] {
+            let out = at(&format!("{name}.out.{extension}"));
+            let done = same_frames(&at(name), &out);
+            let told = done.warnings.iter().filter(|warning| warning.contains("transparency")).count();
+            assert_eq!(told, 1, "{name} -> {extension}: {:?}", done.warnings);
+        }
+        let silent = Source::open(&Input::File(at(name)), &SourceOptions::default()).unwrap().take_warnings();
+        assert_eq!(silent, Vec::<String>::new(), "{name}: nothing is written, so nothing is lost");
+    }
+}
+
+#[test]
+fn pixels_without_a_width_are_square() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let half = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=0.4";
+    for (name, how) in [
+        ("bgr24.avi", "-c:v rawvideo -pix_fmt bgr24"),
+        ("yuv.avi", "-c:v rawvideo -pix_fmt yuv420p"),
+        ("mjpeg.avi", "-c:v mjpeg"),
+    ] {
+        ffmpeg(&format!("{half} {how}"), &at(name));
+        for extension in ["mp4", "mkv", "webm"] {
+            let out = at(&format!("{name}.out.{extension}"));
+            same_frames(&at(name), &out);
+            let shape = probe(&out, "v:0", "stream=width,height,sample_aspect_ratio", &[]);
+            assert!(shape[0].starts_with("160,120") && !shape[0].contains("4:3"), "{name}: {shape:?}");
+        }
+    }
+}
+
+#[test]
+fn fields_and_their_order_arrive() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let fields = |top: u8| {
+        let order = if top == 1 { "tff" } else { "bff" };
+        format!(
+            "-f lavfi -i testsrc2=size=160x128:rate=50:duration=0.8 -vf interlace=scan={order} -flags +ilme+ildct -top {top}"
+        )
+    };
+    for (name, how, order) in [
+        ("tff.mpg", format!("{} -c:v mpeg2video", fields(1)), "tt"),
+        ("bff.mpg", format!("{} -c:v mpeg2video", fields(0)), "bb"),
+        ("tff.ts", format!("{} -c:v mpeg2video", fields(1)), "tt"),
+        ("tff.mkv", format!("{} -c:v mpeg2video", fields(1)), "tt"),
+        ("h264.mp4", format!("{} -c:v libx264 -x264-params tff=1", fields(1)), "tt"),
+        ("h264.mkv", format!("{} -c:v libx264 -x264-params bff=1", fields(0)), "bb"),
+        (
+            "frames.mpg",
+            "-f lavfi -i testsrc2=size=160x128:rate=25:duration=0.8 -c:v mpeg2video".into(),
+            "progressive",
+        ),
+    ] {
+        ffmpeg(&how, &at(name));
+        for extension in ["mp4", "mkv"] {
+            let out = at(&format!("{name}.out.{extension}"));
+            transcode(&at(name), &out);
+            let frame = probe(&out, "v:0", "frame=interlaced_frame,top_field_first", &[]);
+            let wanted = match order {
+                "tt" => "1,1",
+                "bb" => "1,0",
+                _ => "0,0",
+            };
+            assert!(frame[0].starts_with(wanted), "{name} -> {extension}: {}", frame[0]);
+            let told = probe(&out, "v:0", "stream=field_order", &[]);
+            assert_eq!(told[0], order, "{name} -> {extension}");
+        }
+    }
+}
+
+#[test]
+fn lost_packets_cost_what_they_held_and_no_more() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let clip =
+        "-f lavfi -i testsrc2=size=320x240:rate=25:duration=3 -c:v libx264 -preset ultrafast -bf 2 -g 30";
+    ffmpeg(clip, &at("whole.ts"));
+    ffmpeg(&format!("{clip} -mpegts_m2ts_mode 1"), &at("whole.m2ts"));
+    for (name, size) in [("whole.ts", 188), ("whole.m2ts", 192)] {
+        let whole = fs::read(at(name)).unwrap();
+        assert!(!warns(&transcode(&at(name), &at("whole.mp4")), "lost"), "{name}: nothing is lost");
+        for every in [97, 20] {
+            let lossy: Vec<u8> = whole
+                .chunks(size)
+                .enumerate()
+                .filter(|(number, _)| *number < 10 || number % every != 0)
+                .flat_map(|(_, packet)| packet.to_vec())
+                .collect();
+            let clip = at(&format!("{every}.{name}"));
+            fs::write(&clip, lossy).unwrap();
+            let out = at(&format!("{every}.{name}.mp4"));
+            let done = transcode(&clip, &out);
+            let (concealed, written) = (frame_times(&clip).len(), frame_times(&out).len());
+            println!(
+                "{name}, every {every}th lost: {written} frames, ffmpeg {concealed}: {:?}",
+                done.warnings
+            );
+            assert!(concealed > 55, "ffmpeg shows {concealed} of 75 frames");
+            assert!(written + 1 >= concealed, "{written} frames, ffmpeg shows {concealed}");
+            assert!(warns(&done, "lost"), "{:?}", done.warnings);
+        }
+    }
+}
+
+#[test]
+fn high_dynamic_range_is_seen_and_written_as_standard_range() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let people = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/sample.mp4");
+    let tagged = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv";
+    let people = format!("-i {} -frames:v 10 -an -vf scale=384:-2,{tagged}", people.display());
+    ffmpeg(&format!("{people} {H264} -crf 8"), &at("sdr.mkv"));
+    let to = |transfer: &str| {
+        format!(
+            "{people},zscale=transfer=linear,format=gbrpf32le,\
+             zscale=primaries=bt2020:transfer={transfer}:matrix=bt2020nc:range=tv:npl=203,format=yuv420p10le \
+             -c:v libx265 -crf 8 -x265-params log-level=0 -preset ultrafast -colorspace bt2020nc -color_primaries bt2020 \
+             -color_trc {transfer}"
+        )
+    };
+    for (name, transfer) in [("pq.mp4", "smpte2084"), ("pq.mkv", "smpte2084"), ("hlg.mp4", "arib-std-b67")] {
+        ffmpeg(&to(transfer), &at(name));
+        let before = shown(&at("sdr.mkv"));
+        for extension in ["mp4", "mkv", "webm"] {
+            let out = at(&format!("{name}.out.{extension}"));
+            let done = same_frames(&at(name), &out);
+            assert!(warns(&done, "HDR"), "{name} -> {extension}: {:?}", done.warnings);
+            let off = distance(&before, &shown(&out));
+            println!("{name} -> {extension}: {off:.1} apart");
+            // Light colours are pressed together.
+            assert!(off < 8.0, "{name} -> {extension}: {off} apart from standard range");
+            let transfer = probe(&out, "v:0", "stream=color_transfer", &[]).join("");
+            assert!(!transfer.contains("2084") && !transfer.contains("b67"), "{transfer}");
+        }
+    }
+}
+
+#[test]
+fn ten_bits_that_become_eight_are_said() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    ffmpeg(&format!("{PICTURES} -c:v libx264 -preset ultrafast -pix_fmt yuv420p10le"), &at("ten.mkv"));
+    let done = same_frames(&at("ten.mkv"), &at("out.mp4"));
+    assert!(warns(&done, "10 bits"), "{:?}", done.warnings);
+}
