@@ -32,6 +32,8 @@ def cpu_s():
 def encoded(clips, folder):
     os.makedirs(folder, exist_ok=True)
     for clip in clips:
+        if not run("ffprobe", "-v", "error", "-select_streams", "v", "-show_entries", "stream=width", clip).strip():
+            continue
         name = "-".join(clip.split(os.sep)[-3:])
         run("ffmpeg", "-v", "error", "-y", "-i", clip, "-an", "-c:v", "libx264", "-preset", "medium", "-crf", "18",
             "-force_key_frames", "expr:gte(t,n_forced*2)", os.path.join(folder, name))

@@ -3,7 +3,7 @@
 
     benches/labels.py SPHEREFACE FOLDER >labels.csv
 
-Of the largest face in each image: the angle of the head (yaw) and the size of the face, in classes.
+Of the largest face in each image: the angle of the head (yaw), the size of the face and its sharpness, in classes.
 """
 import csv
 import json
@@ -25,7 +25,7 @@ def main():
     program, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     out = csv.writer(sys.stdout)
-    out.writerow(["image", "yaw", "size"])
+    out.writerow(["image", "yaw", "size", "sharpness"])
     for first in range(0, len(images), 200):
         batch = images[first : first + 200]
         told = subprocess.run([program, "embed", *map(str, batch), "--json"], stdout=subprocess.PIPE, check=True)
@@ -35,9 +35,10 @@ def main():
             if not faces:
                 continue
             quality = max(faces, key=lambda face: face["quality"]["size_px"])["quality"]
-            path = pathlib.Path(found["path"]).relative_to(folder)
-            yaw, size = abs(quality["yaw_deg"]), quality["size_px"]
-            out.writerow([path, label(yaw, (15, 30), "deg"), label(size, (80, 120), "px")])
+            path = pathlib.Path(found["file"]).relative_to(folder)
+            classes = [label(abs(quality["yaw_deg"]), (15, 30), " deg"), label(quality["size_px"], (80, 120), " px"),
+                       label(quality["sharpness"], (0.3, 0.5), "")]
+            out.writerow([path, *classes])
 
 
 main()

@@ -133,13 +133,23 @@ fn rate(column: &str, label: &str, trials: &[&Trial], replicates: usize, seed: u
     let found = (0..replicates)
         .map(|_| share(&mut (0..count).map(|_| people[random.random_range(0..count)])))
         .collect();
+    let wrong = trials.iter().filter(|trial| trial.wrong).count();
+    let mut rate = estimate(share(&mut people.iter().copied()), found);
+    // Where no trial or every trial is wrong, all replicates are alike. There it is the exact bound (Clopper and Pearson,
+    // 1934) for as many independent trials as there are people.
+    let exact = 1.0 - 0.025_f64.powf(1.0 / count.max(1) as f64);
+    if wrong == 0 {
+        rate.upper = exact;
+    } else if wrong == trials.len() {
+        rate.lower = 1.0 - exact;
+    }
     GroupRate {
         column: column.to_owned(),
         label: label.to_owned(),
         people: count,
         trials: trials.len(),
-        wrong: trials.iter().filter(|trial| trial.wrong).count(),
-        rate: estimate(share(&mut people.iter().copied()), found),
+        wrong,
+        rate,
         high: false,
     }
 }
@@ -195,5 +205,21 @@ mod tests {
         // Each of the five has one error in four: drawing people changes nothing.
         assert_eq!((old.rate.lower, old.rate.upper), (0.25, 0.25));
         assert_eq!(rates(&trials, &["age".to_owned()], 500, 1), found, "the same seed, the same intervals");
+    }
+
+    #[test]
+    fn no_error_of_few_people_is_no_proof_that_there_are_none() {
+        let trials = |wrong: bool| -> Vec<Trial> {
+            (0..10).map(|person| Trial { person, wrong, labels: Vec::new() }).collect()
+        };
+        let interval = |wrong| {
+            let found = rates(&trials(wrong), &[], 100, 1);
+            (found[0].rate.lower, found[0].rate.upper)
+        };
+        // 1 - 0.025^(1/10)
+        let (lower, upper) = interval(false);
+        assert!(lower == 0.0 && (upper - 0.308_497).abs() < 1e-6, "{upper}");
+        let (lower, upper) = interval(true);
+        assert!(upper == 1.0 && (lower - 0.691_503).abs() < 1e-6, "{lower}");
     }
 }

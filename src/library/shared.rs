@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::panic::resume_unwind;
 use std::path::{Component, Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use sqlx::postgres::PgListener;
@@ -26,6 +28,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 const BASE: &str = ".shared";
 /// The file of a person that lists the others: written last and removed first.
 const INDEX: &str = "person.json";
+/// Files that are fetched and written together: a gallery may be larger than memory.
+const AT_ONCE: usize = 16;
 
 impl Library {
     /// The number of the last change of the shared gallery; 0 if there is none.
@@ -187,16 +191,29 @@ impl Library {
         transaction: &mut Transaction,
         paths: &[String],
     ) -> Result<(), LibraryError> {
-        for path in paths {
-            let place = inside(folder, path)?;
-            let (bytes,): (Vec<u8>,) = self.wait(async {
-                on_connection!(&mut *transaction, c => {
-                    sqlx::query_as("SELECT bytes FROM gallery_file WHERE path = $1").bind(path).fetch_one(c).await
-                })
+        for paths in paths.chunks(AT_ONCE) {
+            let mut files = Vec::with_capacity(AT_ONCE);
+            for path in paths {
+                let (bytes,): (Vec<u8>,) = self.wait(async {
+                    on_connection!(&mut *transaction, c => {
+                        sqlx::query_as("SELECT bytes FROM gallery_file WHERE path = $1").bind(path).fetch_one(c).await
+                    })
+                })?;
+                files.push((inside(folder, path)?, bytes));
+            }
+            let write = |(place, bytes): &(PathBuf, Vec<u8>)| {
+                let failed = |source: io::Error| LibraryError::Write { path: place.clone(), source };
+                place.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
+                file::write(place, bytes).map_err(failed)
+            };
+            // Each waits until its file is on the disk: together they wait once.
+            thread::scope(|scope| {
+                let writers: Vec<_> = files.iter().map(|file| scope.spawn(|| write(file))).collect();
+                let results = writers
+                    .into_iter()
+                    .map(|writer| writer.join().unwrap_or_else(|panic| resume_unwind(panic)));
+                results.collect::<Vec<_>>().into_iter().collect::<Result<(), _>>()
             })?;
-            let write = |source: io::Error| LibraryError::Write { path: place.clone(), source };
-            place.parent().map_or(Ok(()), fs::create_dir_all).map_err(write)?;
-            file::write(&place, &bytes).map_err(write)?;
         }
         Ok(())
     }

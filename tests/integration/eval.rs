@@ -383,6 +383,29 @@ fn rates_by_group_stand_beside_those_of_all() {
     let first = rates.iter().find(|one| one["label"] == "first").unwrap();
     assert_eq!((&first["trials"], &first["people"]), (&1.into(), &1.into()));
 
+    // A list that names people and numbers, and labels by path.
+    let images = folder.path().join("images");
+    for person in ["Ada", "Boris"] {
+        std::fs::create_dir_all(images.join(person)).unwrap();
+        for number in 1..=3 {
+            let to = images.join(person).join(format!("{person}_000{number}.jpg"));
+            std::fs::copy(sample_people().join(person).join(format!("{number}.jpg")), to).unwrap();
+        }
+    }
+    let fold = |number: u32| {
+        let other = number + 1;
+        format!(
+            "Ada\t{number}\t{other}\nBoris\t{number}\t{other}\nAda\t{number}\tBoris\t{number}\nAda\t{number}\tBoris\t{other}\n"
+        )
+    };
+    std::fs::write(&pairs, format!("2\t2\n{}{}", fold(1), fold(2))).unwrap();
+    std::fs::write(&labels, "image,order\nAda/Ada_0001.jpg,first\nBoris/Boris_0001.jpg,first\n").unwrap();
+    let images = text(&images);
+    let found = json_of(&["eval", "lfw", &text(&pairs), &images, "--labels", &text(&labels), "--json"]);
+    let rates = found["groups"]["false_matches"].as_array().unwrap();
+    let first = rates.iter().find(|one| one["label"] == "first").unwrap();
+    assert_eq!((&first["trials"], &first["people"]), (&1.into(), &1.into()));
+
     std::fs::write(&labels, "image\n1\n").unwrap();
     let output = sphereface(&["eval", "openset", &people, "--labels", &text(&labels)]);
     assert_eq!(output.status.code(), Some(1));

@@ -1,7 +1,7 @@
 //! `sphereface eval lfw`: verification by the protocol of LFW.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -109,7 +109,7 @@ impl LfwArgs {
         bar.finish_and_clear();
         let result = verify(&features, &kept.pairs)?;
         let groups = match &labels {
-            Some(labels) => Some(by_group(labels, &kept, &templates, &probes, &embedder)?),
+            Some(labels) => Some(by_group(labels, &kept, &self.images, &templates, &probes, &embedder)?),
             None => None,
         };
         let set = self.model.set(&self.pairs);
@@ -163,6 +163,7 @@ impl LfwArgs {
 fn by_group(
     labels: &Labels,
     list: &Pairs,
+    folder: &Path,
     templates: &[Embedding],
     probes: &[Embedding],
     embedder: &Embedder,
@@ -170,7 +171,12 @@ fn by_group(
     let threshold = Threshold::for_gallery(ThresholdRequest::Default, embedder.metadata(), None, 1);
     let threshold_deg = threshold.map_err(|error| UsageError(error.to_string()))?.angle_deg();
     let image = |at: usize| &list.images[at];
-    let of = |at: usize| labels.of(&image(at).to_string(), &image(at).person());
+    // As the files lie in the folder: a list names them by person and number, labels by path.
+    let path = |at: usize| {
+        let found = image(at).find(folder)?;
+        Some(found.strip_prefix(folder).ok()?.to_string_lossy().into_owned())
+    };
+    let of = |at: usize| labels.of(&path(at).unwrap_or_else(|| image(at).to_string()), &image(at).person());
     let mut people: Vec<String> = list.images.iter().map(ImageName::person).collect();
     people.sort();
     people.dedup();

@@ -102,7 +102,7 @@ fn a_window_shows_frames_and_never_holds_them_up() {
             "--server-args=-screen 0 640x480x24 -noreset",
             std::env::current_exe().unwrap().to_str().unwrap(),
         ])
-        .args(["--exact", "pace::window_on_a_virtual_display", "--ignored", "--nocapture"])
+        .args(["--exact", "media::pace::window_on_a_virtual_display", "--ignored", "--nocapture"])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&child.stdout);
