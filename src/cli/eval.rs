@@ -14,7 +14,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::UsageError;
-use super::options::{DetectionArgs, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
+use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
 use crate::align::Crop;
 use crate::embed::{Embedder, Mirror};
 use crate::eval::calibrate::{self, Calibration, Sample};
@@ -23,8 +23,8 @@ use crate::eval::lfw;
 use crate::eval::people::people;
 use crate::eval::truth::Truth;
 use crate::eval::video::{self, Counts, NumberCounts, Rule, Score};
-use crate::nn::Device;
 use crate::nn::weights::{BuiltIn, Precision, Weights};
+use crate::nn::{Arithmetic, ArithmeticChoice, Device};
 
 /// Measure the accuracy of models and of labelled videos
 #[derive(Debug, Args)]
@@ -229,11 +229,34 @@ impl ModelChoice {
             let reason = "--record cannot change a built-in model";
             return Err(UsageError(format!("{reason}: give a model file with --model FILE")).into());
         }
+        if self.record && self.precision.precision == Arithmetic::Bf16.into() {
+            let reason = "--record stores figures of f32, which hold for every machine";
+            return Err(UsageError(format!("{reason}: omit --precision bf16")).into());
+        }
         Ok(())
     }
 
-    fn embedder(&self, device: &Device) -> Result<Embedder> {
-        self.network.embedder_in(self.precision.on(device)?, device, self.threads.count())
+    /// Opens the device and the model, and prints what they are.
+    fn open(&self) -> Result<(Device, Embedder)> {
+        match self.record {
+            true => self.open_for_figures_of_the_model(),
+            false => self.open_in(self.precision.precision),
+        }
+    }
+
+    /// The same in f32 by default, because the figures of a model hold for every machine.
+    fn open_for_figures_of_the_model(&self) -> Result<(Device, Embedder)> {
+        self.open_in(match self.precision.precision {
+            ArithmeticChoice::Auto => Arithmetic::F32.into(),
+            asked => asked,
+        })
+    }
+
+    fn open_in(&self, choice: ArithmeticChoice) -> Result<(Device, Embedder)> {
+        let device = self.device.open()?;
+        let (embedder, arithmetic) = self.network.embedder_in(choice, &device, self.threads.count())?;
+        options::tell_with(&device, arithmetic);
+        Ok((device, embedder))
     }
 
     fn set(&self, path: &Path) -> String {
@@ -344,7 +367,7 @@ impl CalibrateArgs {
     fn run(self) -> Result<()> {
         self.model.validate()?;
         let people = people(&self.crops)?;
-        let embedder = self.model.embedder(&self.model.device.open_and_tell()?)?;
+        let (_, embedder) = self.model.open_for_figures_of_the_model()?;
         let images: Vec<(usize, &PathBuf)> = people
             .iter()
             .enumerate()

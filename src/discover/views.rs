@@ -117,7 +117,7 @@ mod tests {
     use crate::analysis::Video;
     use crate::detect::{DetectorConfig, Quality};
     use crate::embed::Embedding;
-    use crate::nn::ModelId;
+    use crate::nn::{Arithmetic, ModelId};
 
     const MODEL: ModelId = ModelId([1; 8]);
 
@@ -150,7 +150,15 @@ mod tests {
             sampled_fps: None,
         };
         let detector = DetectorConfig::default();
-        Analysis { video, model: Some(MODEL), mirror: true, detector, cuts: Vec::new(), observations }
+        Analysis {
+            video,
+            model: Some(MODEL),
+            arithmetic: Arithmetic::F32,
+            mirror: true,
+            detector,
+            cuts: Vec::new(),
+            observations,
+        }
     }
 
     #[test]

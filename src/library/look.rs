@@ -75,6 +75,8 @@ impl Look<'_> {
     /// The analysis that is there already, if it was made in the same way.
     pub fn there(&self) -> Option<Analysis> {
         let analysis = self.analyses.read(self.name).ok()??;
+        // The arithmetic may be another, for example of a worker with another CPU: angles differ by less than half a
+        // degree, which does not pay for looking again.
         let same = analysis.model == Some(self.engine.model())
             && analysis.mirror == (self.engine.mirror() == Mirror::Average)
             && analysis.detector == *self.engine.detector().config()
@@ -176,6 +178,7 @@ impl Look<'_> {
         Ok(Analysis {
             video,
             model: Some(engine.model()),
+            arithmetic: engine.arithmetic().arithmetic,
             mirror: engine.mirror() == Mirror::Average,
             detector: *engine.detector().config(),
             cuts: Vec::new(),

@@ -6,6 +6,7 @@ mod arithmetic;
 mod buffer;
 #[cfg(feature = "candle")]
 pub mod candle;
+mod choice;
 // Gradients are for training.
 #[cfg_attr(not(feature = "train"), allow(dead_code, unused_imports))]
 pub(crate) mod conv;
@@ -27,6 +28,7 @@ pub mod weights;
 
 pub use arithmetic::{Arithmetic, ArithmeticError};
 pub(crate) use buffer::Buffer;
+pub use choice::{ArithmeticChoice, ArithmeticReason, ChosenArithmetic};
 pub use device::{Device, DeviceChoice, DeviceError};
 pub use isa::{Isa, IsaError};
 pub use weights::{ModelId, Precision, Tensor, Weights, WeightsError};

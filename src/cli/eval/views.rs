@@ -43,8 +43,7 @@ impl ViewsArgs {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         self.model.validate()?;
-        let device = self.model.device.open_and_tell()?;
-        let embedder = self.model.embedder(&device)?;
+        let (device, embedder) = self.model.open_for_figures_of_the_model()?;
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         let mut images = Vec::new();
         for folder in &self.people {
