@@ -207,7 +207,7 @@ struct ModelChoice {
     network: ModelArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
-    /// Store the result in the metadata of the model, which must be a file
+    /// Store the result in the metadata of the model, which must be a file. It is measured in f32
     #[arg(long)]
     record: bool,
     /// Name of the test set in the record [default: the name of the list or folder]
@@ -240,22 +240,28 @@ impl ModelChoice {
     fn open(&self) -> Result<(Device, Embedder)> {
         match self.record {
             true => self.open_for_figures_of_the_model(),
-            false => self.open_in(self.precision.precision),
+            false => self.open_in(self.precision.precision, None),
         }
     }
 
     /// The same in f32 by default, because the figures of a model hold for every machine.
     fn open_for_figures_of_the_model(&self) -> Result<(Device, Embedder)> {
-        self.open_in(match self.precision.precision {
-            ArithmeticChoice::Auto => Arithmetic::F32.into(),
-            asked => asked,
-        })
+        match self.precision.precision {
+            ArithmeticChoice::Auto => {
+                self.open_in(Arithmetic::F32.into(), Some("for figures that hold on every CPU"))
+            }
+            asked => self.open_in(asked, None),
+        }
     }
 
-    fn open_in(&self, choice: ArithmeticChoice) -> Result<(Device, Embedder)> {
+    /// `why` is the reason for the choice where the user did not make it.
+    fn open_in(&self, choice: ArithmeticChoice, why: Option<&str>) -> Result<(Device, Embedder)> {
         let device = self.device.open()?;
-        let (embedder, arithmetic) = self.network.embedder_in(choice, &device, self.threads.count())?;
-        options::tell_with(&device, arithmetic);
+        let (embedder, chosen) = self.network.embedder_in(choice, &device, self.threads.count())?;
+        match why {
+            Some(why) => options::tell_with(&device, format_args!("{} ({why})", chosen.arithmetic)),
+            None => options::tell_with(&device, chosen),
+        }
         Ok((device, embedder))
     }
 
@@ -351,7 +357,7 @@ fn round(x: f64, digits: i32) -> f64 {
 /// (averaged with its mirror image), one as a face of a video. Prints the angles at which a tenth, a
 /// hundredth, ... of these comparisons are false matches. A rate is given only if it rests on at least
 /// ten false matches. With --record, the angles are stored in the model, where `--fmr` of the other
-/// commands finds them.
+/// commands finds them. They are measured in f32, unless --precision bf16 is given.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     sphereface eval calibrate lfw-112x112 --model mine.safetensors --record --set 'LFW DevTrain'")]

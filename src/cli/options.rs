@@ -60,7 +60,7 @@ pub fn tell(device: &Device) {
 }
 
 /// Prints the device of the networks and what embeddings are computed in.
-pub fn tell_with(device: &Device, arithmetic: ChosenArithmetic) {
+pub fn tell_with(device: &Device, arithmetic: impl fmt::Display) {
     errln!("networks run on {device}; embeddings are computed in {arithmetic}");
 }
 
