@@ -33,7 +33,7 @@ with tempfile.TemporaryDirectory() as folder:
             for batch in map(int, options.batches.split(",")):
                 turns = []
                 # The least of a few calls in a row: what ran before leaves cold caches behind, and others use the machine.
-                repeat = max(3, 16 // batch)
+                repeat = max(6, 16 // batch)
                 for _ in range(options.rounds):
                     turns.append([min(one.ask(f"embed {batch}")["time_ms"] for _ in range(repeat)) / batch for one in both])
                 f32, bf16 = map(statistics.median, zip(*turns))

@@ -80,8 +80,9 @@ struct CpuFamily {
     family: u32,
 }
 
-/// CPUs on which bf16 was measured to be faster than f32 for every network, batch and number of threads (BENCHMARKS.md).
-/// The instruction alone says little: Intel's Sapphire Rapids has it too, and bf16 is slower than f32 there.
+/// CPUs on which bf16 was measured to be faster than f32 with the built-in networks and SphereFace-20, in batches of 1, 4
+/// and 16, on one and two threads (BENCHMARKS.md, `benches/peers/precision.py`). The instruction alone says little: Intel's
+/// Sapphire Rapids has it too, and bf16 is slower than f32 there.
 const FASTER_IN_BF16: [CpuFamily; 2] = [
     // Zen 4. Zen 3 is of the same family and lacks the instruction.
     CpuFamily { vendor: *b"AuthenticAMD", family: 0x19 },
