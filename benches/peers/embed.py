@@ -103,7 +103,7 @@ with tempfile.TemporaryDirectory() as folder:
     else:
         network.save(weights, model)
     ours = Ours(options.program, "--model", model, "--threads", options.threads,
-                *(["--precision", "bf16"] if bf16 else []))
+                "--precision", options.precision)
     expected = np.array(ours.ask("feature")["feature"])
 for name, run in peers.items():
     found = run(1)[0].astype(np.float64)

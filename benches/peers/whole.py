@@ -56,7 +56,8 @@ with tempfile.TemporaryDirectory() as folder:
     def label(*mode):
         command = [options.program, "label", options.video, "-o", folder / "out.mp4", "--gallery", gallery,
                    "--threads", options.threads, "--min-face", options.min_face, "--model", model, "--stats",
-                   *threshold, *mode]
+                   # As the other programs compute.
+                   "--precision", "f32", *threshold, *mode]
         faces = folder / f"ours{''.join(mode)}.jsonl"
         time_ms, done = timed(lambda: call([*command, "--jsonl", faces]))
         return time_ms / 1e3, faces, done.stderr

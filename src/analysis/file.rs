@@ -21,6 +21,7 @@ use super::{Analysis, AnalysisError, Video};
 use crate::detect::{BBox, DetectorConfig, Face, Quality};
 use crate::embed::Embedding;
 use crate::models::ModelId;
+use crate::nn::Arithmetic;
 use crate::track::{Observation, TrackId};
 
 /// Key of the facts in the file's metadata.
@@ -63,11 +64,18 @@ struct Facts {
     rows: u64,
     video: Video,
     model: Option<String>,
+    /// What the embeddings were computed in. Programs that computed in f32 only did not write it.
+    #[serde(default = "f32_name")]
+    precision: String,
     mirror: bool,
     min_face: String,
     factor: f32,
     scores: [f32; 3],
     cuts: Vec<u64>,
+}
+
+fn f32_name() -> String {
+    Arithmetic::F32.to_string()
 }
 
 fn schema() -> String {
@@ -128,6 +136,7 @@ impl Analysis {
             rows: self.observations.len() as u64,
             video: self.video.clone(),
             model: self.model.map(|model| model.to_string()),
+            precision: self.arithmetic.to_string(),
             mirror: self.mirror,
             min_face: self.detector.min_face.to_string(),
             factor: self.detector.factor,
@@ -339,7 +348,9 @@ fn decode(file: File) -> Result<Analysis, String> {
     if lengths.clone().min() != lengths.max() {
         return Err("its embeddings differ in length".into());
     }
-    Ok(Analysis { video: facts.video, model, mirror: facts.mirror, detector, cuts: facts.cuts, observations })
+    let arithmetic = facts.precision.parse().map_err(|error| format!("{error}"))?;
+    let Facts { video, mirror, cuts, .. } = facts;
+    Ok(Analysis { video, model, arithmetic, mirror, detector, cuts, observations })
 }
 
 #[cfg(test)]
@@ -376,6 +387,7 @@ mod tests {
                 key_frames: false,
             },
             model: Some(model),
+            arithmetic: Arithmetic::Bf16,
             mirror: false,
             detector: DetectorConfig::default(),
             cuts: vec![2],
@@ -395,5 +407,15 @@ mod tests {
         analysis().encode(&mut whole).unwrap();
         assert_eq!(read(&whole), Ok(analysis()));
         mutations::survived(&whole, 4000, |bytes| drop(read(bytes)));
+    }
+
+    #[test]
+    fn facts_of_files_written_before_mean_f32() {
+        let now = r#"{"version":1,"rows":0,"video":{"name":"","width":1,"height":1,"fps":null,"frames":0,"duration_ns":0,
+            "fingerprint":""},"model":null,"precision":"bf16","mirror":false,"min_face":"40px","factor":0.7,
+            "scores":[0.6,0.7,0.7],"cuts":[]}"#;
+        let precision = |text: &str| serde_json::from_str::<Facts>(text).unwrap().precision;
+        assert_eq!(precision(now), "bf16");
+        assert_eq!(precision(&now.replace(r#""precision":"bf16","#, "")), "f32");
     }
 }

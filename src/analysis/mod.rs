@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::detect::DetectorConfig;
 use crate::models::ModelId;
+use crate::nn::Arithmetic;
 use crate::track::{self, Observation, Track};
 
 /// What is known of the video itself.
@@ -59,6 +60,9 @@ pub struct Analysis {
     pub video: Video,
     /// The model of the embeddings; `None` when there are none.
     pub model: Option<ModelId>,
+    /// What the embeddings were computed in. Embeddings of different arithmetics can be compared: their angles differ by
+    /// less than half a degree.
+    pub arithmetic: Arithmetic,
     /// Whether embeddings are of the crop and its mirror image together.
     pub mirror: bool,
     /// How faces were looked for.

@@ -22,6 +22,7 @@ pub fn machine(bench: &MachineBench, on_part: &mut dyn FnMut(&str)) -> Result<Re
     let mut report = Report {
         isa: bench.embed.isa.to_string(),
         device: bench.device.to_string(),
+        precision: bench.embed.arithmetic.to_string(),
         peak: Vec::new(),
         embedding: Vec::new(),
         refinement: Vec::new(),

@@ -42,6 +42,8 @@ pub struct Report {
     pub isa: String,
     /// Device of the networks.
     pub device: String,
+    /// What embeddings are computed in.
+    pub precision: String,
     /// What the machine can do.
     pub peak: Vec<Peak>,
     /// Embedding networks, per face.
@@ -93,7 +95,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "networks run on {}", self.device)?;
+        writeln!(f, "networks run on {}; embeddings are computed in {}", self.device, self.precision)?;
         for Peak { threads, arithmetic_gflops, memory_gb_per_s } in &self.peak {
             let plural = if *threads == 1 { "" } else { "s" };
             writeln!(

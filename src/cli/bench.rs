@@ -19,7 +19,7 @@ use indicatif::ProgressBar;
 use super::UsageError;
 use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
 use crate::bench::{self, MachineBench};
-use crate::embed::{EmbedOptions, Embedder};
+use crate::embed::{EmbedOptions, Embedder, Family};
 use crate::models::MTCNN;
 use crate::models::Weights;
 use crate::nn::{Device, DeviceChoice};
@@ -114,17 +114,20 @@ impl BenchArgs {
         }
     }
 
-    /// Options of the embedder, with all threads.
-    fn embed_options(&self, device: &Device) -> Result<EmbedOptions> {
-        let arithmetic = self.precision.on(device)?;
+    /// Options of the embedder for a model, with all threads.
+    fn embed_options(&self, device: &Device, model: &Weights) -> Result<EmbedOptions> {
+        let imported = matches!(Family::from_metadata(&model.metadata), Ok(Family::Imported(_)));
+        let chosen = self.precision.precision.resolve(device, !imported);
+        let arithmetic = chosen.map_err(|error| UsageError(error.to_string()))?.arithmetic;
         Ok(EmbedOptions { isa: device.isa(), threads: self.threads.count(), arithmetic })
     }
 
     fn serve(self) -> Result<()> {
         let cpu = Device::open(DeviceChoice::Cpu, options::isa()?)?;
-        let options = self.embed_options(&cpu)?;
+        let model = Weights::resolve(&self.model.model)?;
+        let options = self.embed_options(&cpu, &model)?;
         let detector = self.detection.detector(&cpu)?;
-        let embedder = Embedder::new(Weights::resolve(&self.model.model)?, options)?;
+        let embedder = Embedder::new(model, options)?;
         bench::serve(
             &embedder,
             &detector,
@@ -144,15 +147,16 @@ impl BenchArgs {
             .into());
         }
         let device = self.device.open()?;
+        let model = Weights::resolve(&self.model.model)?;
         let what = MachineBench {
-            embed: self.embed_options(&device)?,
+            embed: self.embed_options(&device, &model)?,
             device,
             batches: self.batches.iter().copied().map(usize::from).collect(),
             frames: self.frames.iter().map(|&FrameSize(width, height)| (width, height)).collect(),
             time: Duration::from_secs_f64(self.seconds),
             detection: self.detection.config()?,
             detector: MTCNN.weights()?,
-            model: Weights::resolve(&self.model.model)?,
+            model,
             video: self.video,
         };
         let bar =

@@ -14,7 +14,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::UsageError;
-use super::options::{DetectionArgs, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
+use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
 use crate::align::Crop;
 use crate::embed::{Embedder, Mirror};
 use crate::eval::calibrate::{self, Calibration, Sample};
@@ -24,7 +24,7 @@ use crate::eval::people::people;
 use crate::eval::truth::Truth;
 use crate::eval::video::{self, Counts, NumberCounts, Rule, Score};
 use crate::models::{BuiltIn, Precision, Weights};
-use crate::nn::Device;
+use crate::nn::{Arithmetic, ArithmeticChoice, Device};
 
 /// Measure the accuracy of models and of labelled videos
 #[derive(Debug, Args)]
@@ -207,7 +207,7 @@ struct ModelChoice {
     network: ModelArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
-    /// Store the result in the metadata of the model, which must be a file
+    /// Store the result in the metadata of the model, which must be a file. It is measured in f32
     #[arg(long)]
     record: bool,
     /// Name of the test set in the record [default: the name of the list or folder]
@@ -229,11 +229,40 @@ impl ModelChoice {
             let reason = "--record cannot change a built-in model";
             return Err(UsageError(format!("{reason}: give a model file with --model FILE")).into());
         }
+        if self.record && self.precision.precision == Arithmetic::Bf16.into() {
+            let reason = "--record stores figures of f32, which hold for every machine";
+            return Err(UsageError(format!("{reason}: omit --precision bf16")).into());
+        }
         Ok(())
     }
 
-    fn embedder(&self, device: &Device) -> Result<Embedder> {
-        self.network.embedder_in(self.precision.on(device)?, device, self.threads.count())
+    /// Opens the device and the model, and prints what they are.
+    fn open(&self) -> Result<(Device, Embedder)> {
+        match self.record {
+            true => self.open_for_figures_of_the_model(),
+            false => self.open_in(self.precision.precision, None),
+        }
+    }
+
+    /// The same in f32 by default, because the figures of a model hold for every machine.
+    fn open_for_figures_of_the_model(&self) -> Result<(Device, Embedder)> {
+        match self.precision.precision {
+            ArithmeticChoice::Auto => {
+                self.open_in(Arithmetic::F32.into(), Some("for figures that hold on every CPU"))
+            }
+            asked => self.open_in(asked, None),
+        }
+    }
+
+    /// `why` is the reason for the choice where the user did not make it.
+    fn open_in(&self, choice: ArithmeticChoice, why: Option<&str>) -> Result<(Device, Embedder)> {
+        let device = self.device.open()?;
+        let (embedder, chosen) = self.network.embedder_in(choice, &device, self.threads.count())?;
+        match why {
+            Some(why) => options::tell_with(&device, format_args!("{} ({why})", chosen.arithmetic)),
+            None => options::tell_with(&device, chosen),
+        }
+        Ok((device, embedder))
     }
 
     fn set(&self, path: &Path) -> String {
@@ -328,7 +357,7 @@ fn round(x: f64, digits: i32) -> f64 {
 /// (averaged with its mirror image), one as a face of a video. Prints the angles at which a tenth, a
 /// hundredth, ... of these comparisons are false matches. A rate is given only if it rests on at least
 /// ten false matches. With --record, the angles are stored in the model, where `--fmr` of the other
-/// commands finds them.
+/// commands finds them. They are measured in f32, unless --precision bf16 is given.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     sphereface eval calibrate lfw-112x112 --model mine.safetensors --record --set 'LFW DevTrain'")]
@@ -344,7 +373,7 @@ impl CalibrateArgs {
     fn run(self) -> Result<()> {
         self.model.validate()?;
         let people = people(&self.crops)?;
-        let embedder = self.model.embedder(&self.model.device.open_and_tell()?)?;
+        let (_, embedder) = self.model.open_for_figures_of_the_model()?;
         let images: Vec<(usize, &PathBuf)> = people
             .iter()
             .enumerate()

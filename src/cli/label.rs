@@ -20,10 +20,10 @@ use super::{UsageError, faces};
 use crate::analysis::Analysis;
 use crate::annotate::Style;
 use crate::embed::{Embedder, Mirror};
-use crate::engine::{DetectEvery, Engine, Gallery, GalleryOptions};
+use crate::engine::{DetectEvery, Engine, EngineBuilder, Gallery, GalleryOptions};
 use crate::file;
 use crate::media::{Input, MediaError};
-use crate::nn::{Arithmetic, Device};
+use crate::nn::{Arithmetic, ArithmeticChoice, Device};
 #[cfg(feature = "video")]
 use crate::pipeline::label;
 use crate::pipeline::{
@@ -255,10 +255,7 @@ impl LabelArgs {
             Ok(opening) => opening,
             Err(error) => return Ok(Err(error)),
         };
-        let device = self.device()?;
-        self.precision.on(&device)?;
-        self.detection.config()?;
-        let engine = self.engine(device)?;
+        let engine = self.engine()?;
         let gallery = self.gallery(Some(&engine))?;
         let facts = self.facts(Some(&engine), gallery.as_ref());
         let (output, analysis) = (self.output.as_deref(), self.analysis.as_deref());
@@ -300,16 +297,24 @@ impl LabelArgs {
         Ok(result)
     }
 
-    /// Loads the detector and the embedding model.
-    fn engine(&self, device: Device) -> Result<Engine> {
-        let engine = Engine::builder()
-            .on(device)
+    /// Loads the detector and the embedding model. Where they run and what is computed in is also printed with --stats.
+    fn engine(&self) -> Result<Engine> {
+        let device = self.device.open()?;
+        let engine = self.builder(&device)?.precision(self.precision.precision);
+        let engine = engine.build().map_err(options::refused)?;
+        if self.stats || !self.quiet {
+            options::tell_with(&device, engine.arithmetic());
+        }
+        Ok(engine)
+    }
+
+    fn builder(&self, device: &Device) -> Result<EngineBuilder> {
+        Ok(Engine::builder()
+            .on(device.clone())
             .model(&self.model.model)
-            .precision(self.precision.precision)
             .detection(self.detection.config()?)
             .mirror(if self.mirror { Mirror::Average } else { Mirror::No })
-            .threads(self.threads.count());
-        engine.build().map_err(options::refused)
+            .threads(self.threads.count()))
     }
 
     fn mode(&self) -> Mode {
@@ -336,15 +341,6 @@ impl LabelArgs {
         if self.view { crate::media::View::check() } else { Ok(()) }
     }
 
-    /// Opens the device of the networks. It is also printed with --stats.
-    fn device(&self) -> Result<Device> {
-        let device = self.device.open()?;
-        if self.stats || !self.quiet {
-            options::tell(&device);
-        }
-        Ok(device)
-    }
-
     /// Labels the tracks of an analysis.
     fn relabel(
         &self,
@@ -361,7 +357,7 @@ impl LabelArgs {
         };
         // Without a gallery, strangers are still numbered if the model is the one of the analysis.
         let wanted = self.gallery.is_some() || analysis.model.is_some();
-        let engine = wanted.then(|| self.engine(self.device()?)).transpose()?;
+        let engine = wanted.then(|| self.engine_of(&analysis)).transpose()?;
         if let (Some(engine), true) = (&engine, self.gallery.is_some()) {
             analysis.check_model(path, engine.model())?;
         }
@@ -396,6 +392,16 @@ impl LabelArgs {
         progress.bar.finish_and_clear();
         signals.close();
         Ok(result)
+    }
+
+    /// Loads the embedding model for an analysis. Only the gallery is embedded, which is done in f32.
+    fn engine_of(&self, analysis: &Analysis) -> Result<Engine> {
+        let device = self.device.open()?;
+        let engine = self.builder(&device)?.precision(Arithmetic::F32).build().map_err(options::refused)?;
+        if self.stats || !self.quiet {
+            options::tell_of(&device, analysis);
+        }
+        Ok(engine)
     }
 
     /// The model, gallery and threshold, as shown on the page.
@@ -466,7 +472,7 @@ impl LabelArgs {
                     .into(),
             );
         }
-        let computes = self.precision.precision != Arithmetic::F32;
+        let computes = self.precision.precision != ArithmeticChoice::Auto;
         if analysed && (self.analysis.is_some() || self.online || self.per_frame || self.live || computes) {
             return refuse(format!(
                 "{input} is already an analysis: --analysis, --online, --per-frame, --live and --precision apply to video only"

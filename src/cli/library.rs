@@ -12,7 +12,9 @@ use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use super::UsageError;
-use super::options::{self, DetectionArgs, DeviceArgs, MarginArgs, ModelArgs, ThreadArgs, ThresholdArgs};
+use super::options::{
+    self, DetectionArgs, DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs,
+};
 use crate::engine::{Engine, GalleryOptions};
 use crate::library::{Library, LibraryError, Names};
 
@@ -171,6 +173,8 @@ struct EngineArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
     threshold: ThresholdArgs,
     #[command(flatten)]
     margin: MarginArgs,
@@ -185,7 +189,7 @@ struct EngineArgs {
 impl EngineArgs {
     /// The engine.
     fn engine(&self) -> Result<Engine> {
-        work::engine(&self.model, &self.detection, self.device, &self.threads)
+        work::engine(&self.model, self.precision, &self.detection, self.device, &self.threads)
     }
 
     /// The people to name; how they are named is remembered.
@@ -275,9 +279,12 @@ fn names(engine: &Engine, naming: &Naming, folder: Option<&Path>) -> Result<Name
     Names::of_gallery(engine, folder, &gallery_options(naming)).map_err(options::refused)
 }
 
-/// The engine with which the names of a library are decided.
+/// The engine with which the names of a library are decided. Only the gallery is embedded, which is done in f32.
 fn engine_of(naming: &Naming) -> Result<Engine> {
-    let builder = Engine::builder().device(crate::nn::DeviceChoice::Cpu).isa(options::isa()?);
+    let builder = Engine::builder()
+        .device(crate::nn::DeviceChoice::Cpu)
+        .isa(options::isa()?)
+        .precision(crate::nn::Arithmetic::F32);
     let model = if naming.model.is_empty() { crate::models::SPHEREFACE.name } else { &naming.model };
     builder.model(model).build().map_err(options::refused)
 }

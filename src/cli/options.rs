@@ -9,12 +9,13 @@ use anyhow::Result;
 use clap::Args;
 
 use super::UsageError;
+use crate::analysis::Analysis;
 use crate::detect::{Detector, DetectorConfig, MinFace};
 use crate::embed::Embedder;
 use crate::engine::{EngineError, Known, open_embedder};
 use crate::identify::{DEFAULT_MARGIN_DEG, ThresholdRequest, parse_angle_deg, parse_fmr, parse_margin_deg};
 use crate::models::{MTCNN, SPHEREFACE};
-use crate::nn::{Arithmetic, Device, DeviceChoice, DeviceError, Isa};
+use crate::nn::{Arithmetic, ArithmeticChoice, ChosenArithmetic, Device, DeviceChoice, DeviceError, Isa};
 
 /// The instruction set of the CPU kernels; a wrong `SPHEREFACE_ISA` is a usage error.
 pub fn isa() -> Result<Isa> {
@@ -56,6 +57,17 @@ impl DeviceArgs {
 /// Prints the device of the networks.
 pub fn tell(device: &Device) {
     errln!("networks run on {device}");
+}
+
+/// Prints the device of the networks and what embeddings are computed in.
+pub fn tell_with(device: &Device, arithmetic: impl fmt::Display) {
+    errln!("networks run on {device}; embeddings are computed in {arithmetic}");
+}
+
+/// Prints the device of the networks and what the embeddings of an analysis were computed in.
+pub fn tell_of(device: &Device, analysis: &Analysis) {
+    let arithmetic = analysis.arithmetic;
+    errln!("networks run on {device}; the embeddings of the analysis were computed in {arithmetic}");
 }
 
 /// Settings of the detector.
@@ -132,15 +144,20 @@ impl ModelArgs {
     /// # Errors
     /// When there is no such model, or it is not an embedding model.
     pub fn embedder(&self, device: &Device) -> Result<Embedder> {
-        self.embedder_in(Arithmetic::F32, device, 1)
+        Ok(self.embedder_in(Arithmetic::F32.into(), device, 1)?.0)
     }
 
-    /// Loads the model to embed in `arithmetic` (a GPU uses its own) with `threads` threads per batch.
+    /// Loads the model to embed in the arithmetic chosen, with `threads` threads per batch.
     ///
     /// # Errors
-    /// As for [`embedder`](Self::embedder).
-    pub fn embedder_in(&self, arithmetic: Arithmetic, device: &Device, threads: usize) -> Result<Embedder> {
-        open_embedder(&self.model, device, arithmetic, threads).map_err(refused)
+    /// As for [`embedder`](Self::embedder), and when the device does not compute in that arithmetic.
+    pub fn embedder_in(
+        &self,
+        choice: ArithmeticChoice,
+        device: &Device,
+        threads: usize,
+    ) -> Result<(Embedder, ChosenArithmetic)> {
+        open_embedder(&self.model, device, choice, threads).map_err(refused)
     }
 }
 
@@ -148,22 +165,11 @@ impl ModelArgs {
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Recognition")]
 pub struct PrecisionArgs {
-    /// Number format of the embedding network's multiplications: f32, or bf16 on CPUs with AVX-512
-    /// BF16, which is faster and changes angles by less than 0.25 degrees
+    /// Number format of the embedding network's multiplications: f32, bf16 (on CPUs with AVX-512
+    /// BF16), or auto (bf16 on CPUs where it was measured to be faster, AMD Zen 4 and Zen 5, else f32).
+    /// Angles differ by less than 0.5 degrees between the two. Galleries are embedded in f32
     #[arg(long, value_name = "TYPE", default_value_t)]
-    pub precision: Arithmetic,
-}
-
-impl PrecisionArgs {
-    /// The format, checked against the device.
-    ///
-    /// # Errors
-    /// When the device does not support it.
-    pub fn on(self, device: &Device) -> Result<Arithmetic> {
-        let checked = self.precision.check_on(device);
-        checked.map_err(|error| UsageError(error.to_string()))?;
-        Ok(self.precision)
-    }
+    pub precision: ArithmeticChoice,
 }
 
 /// The angle below which a face is named.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::UsageError;
-use super::options::{self, DeviceArgs, ModelArgs, ThreadArgs};
+use super::options::{self, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
 use crate::media::Input;
 use crate::serve::store::Store;
 use crate::serve::{
@@ -60,6 +60,8 @@ pub struct ServeArgs {
     log: LogFormat,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     #[command(flatten, next_help_heading = "Running")]
     device: DeviceArgs,
     #[command(flatten, next_help_heading = "Running")]
@@ -150,6 +152,7 @@ impl ServeArgs {
         let mut made = ServiceOptions::new(options::isa()?);
         made.device = self.device.device;
         made.model.clone_from(&self.model.model);
+        made.precision = self.precision.precision;
         made.threads = Some(self.threads.count());
         Ok(made)
     }

@@ -118,6 +118,7 @@ mod tests {
     use crate::detect::{DetectorConfig, Quality};
     use crate::embed::Embedding;
     use crate::models::ModelId;
+    use crate::nn::Arithmetic;
 
     const MODEL: ModelId = ModelId([1; 8]);
 
@@ -151,7 +152,15 @@ mod tests {
             key_frames: false,
         };
         let detector = DetectorConfig::default();
-        Analysis { video, model: Some(MODEL), mirror: true, detector, cuts: Vec::new(), observations }
+        Analysis {
+            video,
+            model: Some(MODEL),
+            arithmetic: Arithmetic::F32,
+            mirror: true,
+            detector,
+            cuts: Vec::new(),
+            observations,
+        }
     }
 
     #[test]

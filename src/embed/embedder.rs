@@ -263,6 +263,15 @@ impl Embedder {
         self.model
     }
 
+    /// What its products are computed in.
+    pub fn arithmetic(&self) -> Arithmetic {
+        match &self.backend {
+            Backend::Kernels(kernels) => kernels.arithmetic,
+            #[cfg(feature = "candle")]
+            Backend::Tensors { .. } => Arithmetic::F32,
+        }
+    }
+
     /// The network of the weights.
     pub fn family(&self) -> &Family {
         &self.family

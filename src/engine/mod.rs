@@ -75,11 +75,11 @@ use image::RgbImage;
 
 use crate::align::Crop;
 use crate::detect::{Detector, DetectorConfig, Scratch};
-use crate::embed::{EmbedOptions, Embedder, Embedding, Mirror};
+use crate::embed::{EmbedOptions, Embedder, Embedding, Family, Mirror};
 use crate::identify::same_person_deg;
 use crate::models::{BuiltIn, MTCNN, SPHEREFACE, Stored};
 use crate::models::{ModelId, Weights};
-use crate::nn::{Arithmetic, Device, DeviceChoice, Isa};
+use crate::nn::{Arithmetic, ArithmeticChoice, ChosenArithmetic, Device, DeviceChoice, Isa};
 use batcher::Batcher;
 
 /// Most threads that an engine works on.
@@ -101,7 +101,8 @@ struct Parts {
     mirror: Mirror,
     threads: usize,
     batcher: Batcher,
-    /// How to make the network again in full precision, where it has less.
+    arithmetic: ChosenArithmetic,
+    /// How to make the network again in f32, where it is computed in less.
     exact: Option<EngineBuilder>,
 }
 
@@ -122,7 +123,8 @@ impl Engine {
     /// An engine from existing parts.
     pub fn from_parts(detector: Detector, embedder: Embedder, mirror: Mirror, threads: usize) -> Self {
         let batcher = Batcher::new(&embedder, mirror, threads);
-        let parts = Parts { embedder, mirror, threads: threads.max(1), batcher, exact: None };
+        let arithmetic = ChosenArithmetic::asked(embedder.arithmetic());
+        let parts = Parts { embedder, mirror, threads: threads.max(1), batcher, arithmetic, exact: None };
         Self { detector: Arc::new(detector), parts: Arc::new(parts) }
     }
 
@@ -145,6 +147,12 @@ impl Engine {
     /// Identifier of the embedding network: embeddings of different ones cannot be compared.
     pub fn model(&self) -> ModelId {
         self.parts.embedder.model()
+    }
+
+    /// What the embeddings of faces are computed in, and why. The embeddings of a gallery are computed in f32 by every
+    /// engine.
+    pub fn arithmetic(&self) -> ChosenArithmetic {
+        self.parts.arithmetic
     }
 
     /// Whether embeddings are averaged with those of the mirror images.
@@ -179,8 +187,7 @@ impl Engine {
         self.parts.batcher.embed(&self.parts.embedder, crops)
     }
 
-    /// The network in full precision, with which a gallery is embedded: what is kept there is for engines of any
-    /// precision.
+    /// The network in f32, with which a gallery is embedded: what is kept there is for engines of any arithmetic.
     pub(crate) fn gallery_embedder(&self) -> Result<Option<Embedder>, EngineError> {
         self.parts.exact.as_ref().map(EngineBuilder::embedder).transpose()
     }
@@ -194,7 +201,7 @@ pub struct EngineBuilder {
     detector: DetectorConfig,
     device: DeviceSetting,
     isa: Isa,
-    precision: Arithmetic,
+    precision: ArithmeticChoice,
     mirror: Mirror,
     threads: Option<usize>,
 }
@@ -214,7 +221,7 @@ impl Default for EngineBuilder {
             detector: DetectorConfig::default(),
             device: DeviceSetting::Choice(DeviceChoice::Auto),
             isa: Isa::best(),
-            precision: Arithmetic::F32,
+            precision: ArithmeticChoice::Auto,
             mirror: Mirror::No,
             threads: None,
         }
@@ -259,9 +266,11 @@ impl EngineBuilder {
         self
     }
 
-    /// Number format of the embedding network. Default: f32.
-    pub fn precision(mut self, precision: Arithmetic) -> Self {
-        self.precision = precision;
+    /// Number format of the embedding network: an [`Arithmetic`], or a choice. Default:
+    /// [`auto`](ArithmeticChoice::Auto), the fastest on this CPU that keeps the accuracy of f32;
+    /// [`Engine::arithmetic`] tells which. Angles differ by less than half a degree between arithmetics.
+    pub fn precision(mut self, precision: impl Into<ArithmeticChoice>) -> Self {
+        self.precision = precision.into();
         self
     }
 
@@ -292,13 +301,12 @@ impl EngineBuilder {
             DeviceSetting::Opened(device) => device,
         };
         self.device = DeviceSetting::Opened(device.clone());
-        self.precision.check_on(&device)?;
+        let (embedder, arithmetic) = open_embedder(&self.model, &device, self.precision, 1)?;
         let detector = Detector::on(&Weights::resolve(&self.detector_model)?, self.detector, &device)?;
-        let embedder = self.embedder()?;
-        let batcher = Batcher::new(&embedder, self.mirror, threads);
-        let (mirror, precise) = (self.mirror, self.precision == Arithmetic::F32);
-        let exact = (!precise).then(|| self.precision(Arithmetic::F32));
-        let parts = Parts { embedder, mirror, threads, batcher, exact };
+        let mirror = self.mirror;
+        let batcher = Batcher::new(&embedder, mirror, threads);
+        let exact = (arithmetic.arithmetic != Arithmetic::F32).then(|| self.precision(Arithmetic::F32));
+        let parts = Parts { embedder, mirror, threads, batcher, arithmetic, exact };
         Ok(Engine { detector: Arc::new(detector), parts: Arc::new(parts) })
     }
 
@@ -308,24 +316,39 @@ impl EngineBuilder {
             DeviceSetting::Choice(choice) => Device::open(*choice, self.isa)?,
             DeviceSetting::Opened(device) => device.clone(),
         };
-        open_embedder(&self.model, &device, self.precision, 1)
+        Ok(open_embedder(&self.model, &device, self.precision, 1)?.0)
     }
 }
 
-/// The embedding network of that name or file on a device, on `threads` of its own per call.
+/// The embedding network of that name or file on a device, on `threads` of its own per call, and what it is computed in.
 pub(crate) fn open_embedder(
     model: &str,
     device: &Device,
-    precision: Arithmetic,
+    precision: ArithmeticChoice,
     threads: usize,
-) -> Result<Embedder, EngineError> {
-    let options = EmbedOptions { isa: device.isa(), threads, arithmetic: precision };
-    let made = match (device.is_cpu(), BuiltIn::named(model)) {
-        (false, _) => Embedder::on(Weights::resolve(model)?, device, threads),
-        (true, Some(built_in)) => Embedder::built_in(built_in, options),
-        (true, None) => Embedder::stored(Stored::of_file(model)?, options),
+) -> Result<(Embedder, ChosenArithmetic), EngineError> {
+    let resolve = |sphereface: bool| -> Result<(ChosenArithmetic, EmbedOptions), EngineError> {
+        let chosen = precision.resolve(device, sphereface)?;
+        Ok((chosen, EmbedOptions { isa: device.isa(), threads, arithmetic: chosen.arithmetic }))
     };
-    made.map_err(|source| EngineError::Model { model: model.to_owned(), source })
+    let (made, chosen) = match (device.is_cpu(), BuiltIn::named(model)) {
+        (false, _) => {
+            let (chosen, _) = resolve(true)?;
+            (Embedder::on(Weights::resolve(model)?, device, threads), chosen)
+        }
+        (true, Some(built_in)) => {
+            let (chosen, options) = resolve(true)?;
+            (Embedder::built_in(built_in, options), chosen)
+        }
+        (true, None) => {
+            let stored = Stored::of_file(model)?;
+            let imported = matches!(Family::from_metadata(stored.metadata()), Ok(Family::Imported(_)));
+            let (chosen, options) = resolve(!imported)?;
+            (Embedder::stored(stored, options), chosen)
+        }
+    };
+    let embedder = made.map_err(|source| EngineError::Model { model: model.to_owned(), source })?;
+    Ok((embedder, chosen))
 }
 
 /// One thread for each CPU that this process may use.

@@ -18,6 +18,9 @@
 //! person is renamed away before anything is deleted. So the gallery is consistent at every moment, and a crash
 //! leaves the old state. Writers wait for each other (`.lock`); readers need no lock and no write permission.
 //!
+//! The commands and engines of this program make the embeddings of a gallery in f32, whatever the faces of a video are
+//! embedded in: the files are the same on every CPU, and so they do not name an arithmetic.
+//!
 //! A person's *templates* are one embedding per still (the normalised mean of those of the crop and its mirror
 //! image) and, from two stills on, the normalised mean of those. All are searched: the mean is more robust, but a
 //! single still may be the only one in the pose of the probe.

@@ -93,6 +93,8 @@ impl Look<'_> {
         let made = (video.sampled_fps, video.key_frames);
         let Selection { fps, key_frames, .. } = self.selection;
         let same_frames = self.kind == Kind::Photo || made == (fps, key_frames);
+        // The arithmetic may be another, for example of a worker with another CPU: angles differ by less than half a
+        // degree, which does not pay for looking again.
         let same = analysis.model == Some(self.engine.model())
             && analysis.mirror == (self.engine.mirror() == Mirror::Average)
             && analysis.detector == *self.engine.detector().config()
@@ -195,6 +197,7 @@ impl Look<'_> {
         Ok(Analysis {
             video,
             model: Some(engine.model()),
+            arithmetic: engine.arithmetic().arithmetic,
             mirror: engine.mirror() == Mirror::Average,
             detector: *engine.detector().config(),
             cuts: Vec::new(),

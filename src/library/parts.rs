@@ -12,6 +12,7 @@ use super::database::{Transaction, on_connection, on_pool};
 use super::{Library, LibraryError, queue};
 use crate::analysis::Analysis;
 use crate::media::{Input, Selection, Source, SourceOptions, marks_key_frames};
+use crate::nn::Arithmetic;
 use crate::track::{self, Observation, TrackId};
 
 /// A video is cut if it lasts this many times the length of a part.
@@ -129,6 +130,10 @@ pub(super) struct Joined {
 pub(super) fn join(parts: &[Analysis], same_deg: Option<f64>) -> Option<Joined> {
     let mut analysis = Analysis { observations: Vec::new(), cuts: Vec::new(), ..parts.first()?.clone() };
     analysis.video.frames = 0;
+    // Workers with different CPUs may have looked at the parts. The whole is not more precise than its least precise part.
+    if parts.iter().any(|part| part.arithmetic == Arithmetic::Bf16) {
+        analysis.arithmetic = Arithmetic::Bf16;
+    }
     let (mut origins, mut offsets) = (Vec::new(), Vec::new());
     // Global numbers of the tracks of the current part, and of those that go on in its last frame.
     let mut numbers: BTreeMap<TrackId, TrackId>;
@@ -394,6 +399,7 @@ mod tests {
         Analysis {
             video,
             model: Some(ModelId([1; 8])),
+            arithmetic: Arithmetic::F32,
             mirror: true,
             detector,
             cuts: cuts.to_vec(),
@@ -444,5 +450,15 @@ mod tests {
         let (faces, _, frames) = joined(&[part(5, &[], Vec::new()), empty(), last()]);
         assert_eq!((faces, frames), (vec![(8, 1)], 9));
         assert!(join(&[], None).is_none());
+    }
+
+    #[test]
+    fn a_whole_is_as_precise_as_its_least_precise_part() {
+        let in_bf16 = || Analysis { arithmetic: Arithmetic::Bf16, ..part(5, &[], Vec::new()) };
+        let in_f32 = || part(5, &[], Vec::new());
+        let arithmetic = |parts: &[Analysis]| join(parts, None).unwrap().analysis.arithmetic;
+        assert_eq!(arithmetic(&[in_f32(), in_f32()]), Arithmetic::F32);
+        assert_eq!(arithmetic(&[in_f32(), in_bf16()]), Arithmetic::Bf16);
+        assert_eq!(arithmetic(&[in_bf16(), in_f32()]), Arithmetic::Bf16);
     }
 }

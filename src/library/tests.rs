@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::database::{Transaction, on_connection};
 use super::*;
 use crate::detect::{BBox, Face, Quality};
+use crate::nn::Arithmetic;
 
 /// A library in a temporary folder.
 struct Made {
@@ -508,6 +509,7 @@ fn what_is_told_is_found_again_when_the_tracks_have_other_numbers() {
             key_frames: false,
         },
         model: None,
+        arithmetic: Arithmetic::F32,
         mirror: false,
         detector: DetectorConfig::default(),
         cuts: Vec::new(),

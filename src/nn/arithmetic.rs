@@ -11,17 +11,20 @@ pub enum Arithmetic {
     /// 24 bits of precision.
     #[default]
     F32,
-    /// bfloat16, 8 bits of precision and half the memory: faster where there is an instruction for
-    /// it. Embeddings turn by a quarter of a degree; angles between them change by less.
+    /// bfloat16, 8 bits of precision and half the memory: faster on some of the CPUs with an instruction for it. Angles
+    /// between embeddings differ from those of f32 by less than half a degree.
     Bf16,
 }
 
 /// Why an arithmetic cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArithmeticError {
-    /// Not one of the names.
+    /// Not the name of an arithmetic.
     #[error("`{0}` is no precision to compute in: write f32 or bf16")]
     Unknown(String),
+    /// Neither that nor `auto`.
+    #[error("`{0}` is no precision to compute in: write auto, f32 or bf16")]
+    UnknownChoice(String),
     /// No instruction for it.
     #[error(
         "bf16 would be slower than f32 here: {0} code has no instruction for it (AVX-512 BF16 has); leave out --precision bf16"

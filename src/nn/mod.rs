@@ -3,6 +3,7 @@
 
 mod arithmetic;
 mod buffer;
+mod choice;
 #[cfg(feature = "candle")]
 pub(crate) mod coalescer;
 // Gradients are for training.
@@ -22,5 +23,6 @@ pub(crate) mod team;
 
 pub use arithmetic::{Arithmetic, ArithmeticError};
 pub(crate) use buffer::Buffer;
+pub use choice::{ArithmeticChoice, ArithmeticReason, ChosenArithmetic};
 pub use device::{Device, DeviceChoice, DeviceError};
 pub use isa::{Isa, IsaError};

@@ -59,6 +59,7 @@ impl AnalysisBuilder {
             analysis: Analysis {
                 video,
                 model: embeds.then(|| engine.model()),
+                arithmetic: engine.arithmetic().arithmetic,
                 mirror: engine.mirror() == Mirror::Average,
                 detector: *engine.detector().config(),
                 cuts: Vec::new(),

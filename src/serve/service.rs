@@ -24,7 +24,7 @@ use super::turns::Turns;
 use super::{ServeError, listen, lock, now_ms};
 use crate::annotate::{Annotator, Style};
 use crate::engine::Engine;
-use crate::nn::{Device, DeviceChoice, Isa};
+use crate::nn::{ArithmeticChoice, Device, DeviceChoice, Isa};
 
 /// How long open requests may take to end once the service ends.
 const END_LIMIT: Duration = Duration::from_secs(5);
@@ -43,6 +43,8 @@ pub struct ServiceOptions {
     pub isa: Isa,
     /// The embedding network: the name of a built-in one or a file.
     pub model: String,
+    /// What embeddings are computed in.
+    pub precision: ArithmeticChoice,
     /// Threads that compute at a time; `None` for one per CPU.
     pub threads: Option<usize>,
 }
@@ -51,7 +53,7 @@ impl ServiceOptions {
     /// The built-in network on the best device there is.
     pub fn new(isa: Isa) -> Self {
         let model = crate::models::SPHEREFACE.name.to_owned();
-        Self { device: DeviceChoice::Auto, isa, model, threads: None }
+        Self { device: DeviceChoice::Auto, isa, model, precision: ArithmeticChoice::Auto, threads: None }
     }
 }
 
@@ -249,12 +251,13 @@ fn site(
     ending: watch::Receiver<bool>,
 ) -> Result<Site, ServeError> {
     let device = Device::open(options.device, options.isa).map_err(crate::engine::EngineError::from)?;
-    let builder = Engine::builder().on(device.clone()).model(&options.model);
+    let builder = Engine::builder().on(device.clone()).model(&options.model).precision(options.precision);
     let builder = match options.threads {
         Some(threads) => builder.threads(threads),
         None => builder,
     };
     let engine = builder.build()?;
+    tracing::info!("networks run on {device}; embeddings are computed in {}", engine.arithmetic());
     engine.embedder().prepare(engine.threads());
     let turns = Arc::new(Turns::new(engine.threads()));
     let galleries = Arc::new(Galleries::new(&engine));

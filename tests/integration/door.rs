@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::thread;
 
+use sphereface::analysis::Analysis;
 use sphereface::gallery::{Choice, GalleryFolder, NewStill, PersonName};
 use sphereface::media::{Frame, Input, Sink, SinkOptions, Source, SourceOptions, read_still};
+use sphereface::nn::{Arithmetic, ArithmeticChoice, Device, DeviceChoice, Isa};
 use sphereface::pipeline::{Control, LabelJob, Mode, RequestError};
 use sphereface::{
-    Engine, Event, EventKind, Gallery, IdentifiedFace, LabelledFrame, Output, Recogniser, Stream,
-    StreamOptions,
+    Engine, EngineError, Event, EventKind, Gallery, IdentifiedFace, LabelledFrame, Output, Recogniser,
+    Stream, StreamOptions,
 };
 
 /// Frames of the sample around its cut.
@@ -225,6 +227,93 @@ fn stills_are_named_by_a_recogniser_and_strangers_are_not() {
     let nobody = Recogniser::without_gallery(&WORLD.engine);
     let faces = nobody.name(&read_still(&person("Ada", 1)).unwrap()).unwrap();
     assert!(faces.len() == 1 && faces[0].name().is_none() && faces[0].embedding.is_none());
+}
+
+/// An engine that computes in bf16 on so many threads; `None`, and a word about it, where the CPU has no instruction for it.
+fn in_bf16(threads: usize) -> Option<Engine> {
+    let builder = Engine::builder().device(DeviceChoice::Cpu).threads(threads);
+    match builder.precision(Arithmetic::Bf16).build() {
+        Ok(engine) => Some(engine),
+        Err(EngineError::Precision(error)) => {
+            println!("skipped: {error}");
+            None
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// Every face of the clip, frame by frame.
+fn labelled_by(engine: &Engine, mode: Mode) -> Vec<Vec<IdentifiedFace>> {
+    let mut frames = Vec::new();
+    LabelJob::new(engine, Input::File(WORLD.clip.clone()))
+        .gallery(&WORLD.gallery)
+        .mode(mode)
+        .on_frame(|frame| frames.push(frame.faces.clone()))
+        .run(&Control::new(), &mut |_| {})
+        .unwrap();
+    assert!(frames.iter().flatten().any(|face| face.name() == Some("Boris")));
+    frames
+}
+
+#[test]
+fn an_engine_tells_its_arithmetic_and_an_analysis_records_it() {
+    let on_cpu = || Engine::builder().device(DeviceChoice::Cpu).threads(1);
+    let device = Device::open(DeviceChoice::Cpu, Isa::best()).unwrap();
+    let chosen = ArithmeticChoice::Auto.resolve(&device, true).unwrap();
+    assert_eq!(on_cpu().build().unwrap().arithmetic(), chosen, "auto is the default");
+    let in_f32 = on_cpu().precision(Arithmetic::F32).build().unwrap();
+    assert_eq!(in_f32.arithmetic().to_string(), "f32 (asked for)");
+    let folder = tempfile::tempdir().unwrap();
+    for engine in [Some(in_f32), in_bf16(1)].into_iter().flatten() {
+        let path = folder.path().join("clip.parquet");
+        LabelJob::new(&engine, Input::File(WORLD.clip.clone()))
+            .analysis(&path)
+            .run(&Control::new(), &mut |_| {})
+            .unwrap();
+        let analysis = Analysis::read(&path).unwrap();
+        assert_eq!(analysis.arithmetic, engine.arithmetic().arithmetic);
+        assert_eq!(analysis.arithmetic, engine.embedder().arithmetic());
+    }
+}
+
+#[test]
+fn labels_in_bf16_are_the_same_for_any_number_of_threads() {
+    let (Some(one), Some(two)) = (in_bf16(1), in_bf16(2)) else { return };
+    for mode in [Mode::TwoPass, Mode::PerFrame] {
+        assert_eq!(labelled_by(&one, mode), labelled_by(&two, mode), "{mode:?}");
+    }
+}
+
+#[test]
+fn angles_differ_by_less_than_half_a_degree_between_arithmetics() {
+    let Some(in_bf16) = in_bf16(2) else { return };
+    let in_f32 = Engine::builder().device(DeviceChoice::Cpu).precision(Arithmetic::F32).threads(2);
+    let in_f32 = in_f32.build().unwrap();
+    // Every face of the clip against its nearest person.
+    let all = [&in_f32, &in_bf16].map(|engine| labelled_by(engine, Mode::PerFrame).concat());
+    assert_eq!(all[0].len(), all[1].len());
+    for (a, b) in all[0].iter().zip(&all[1]) {
+        assert_eq!(a.name(), b.name());
+        let (a, b) = (a.angle_deg().unwrap(), b.angle_deg().unwrap());
+        assert!((a - b).abs() < 0.5, "{a} {b}");
+    }
+    // Every still of the sample against every other, also with one of the two from the other arithmetic.
+    let stills =
+        ["Ada", "Boris", "Chloé"].into_iter().flat_map(|name| [1, 2, 3].map(|number| person(name, number)));
+    let crop = |still: PathBuf| in_f32.detect(&read_still(&still).unwrap()).unwrap().remove(0).crop.unwrap();
+    let crops: Vec<_> = stills.map(crop).collect();
+    let [precise, fast] = [&in_f32, &in_bf16].map(|engine| engine.embed(crops.clone()).unwrap());
+    let mut most = 0.0f64;
+    for a in 0..crops.len() {
+        for b in (0..crops.len()).filter(|&b| b != a) {
+            let expected = precise[a].angle_deg(&precise[b]).unwrap();
+            for found in [fast[a].angle_deg(&fast[b]), fast[a].angle_deg(&precise[b])] {
+                most = most.max((found.unwrap() - expected).abs());
+            }
+        }
+    }
+    println!("angles differ by {most:.3} degrees at most");
+    assert!(most < 0.5, "{most}");
 }
 
 #[test]

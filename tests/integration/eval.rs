@@ -230,6 +230,11 @@ fn requests_that_make_no_sense_are_refused() {
     let empty = text(folder.path());
     for (arguments, code, message) in [
         (vec!["eval", "openset", &empty, "--plot", "a.gif"], 2, ".svg or .png"),
+        (
+            vec!["eval", "calibrate", &empty, "--model", "a.safetensors", "--record", "--precision", "bf16"],
+            2,
+            "omit --precision bf16",
+        ),
         (vec!["eval", "openset", &empty, "--strangers", "1"], 2, "share of the people"),
         (vec!["eval", "openset", &empty, "--gallery-images", "0"], 2, "1..=1000"),
         (vec!["eval", "openset", &empty], 1, "one folder of images per person"),

@@ -14,6 +14,7 @@ use sphereface::align;
 use sphereface::detect::{BBox, DetectError, DetectorConfig, Face, MinFace, Quality, Scratch};
 use sphereface::embed::Mirror;
 use sphereface::identify::{Calibration, Threshold, ThresholdRequest};
+use sphereface::nn::ArithmeticChoice;
 
 use crate::error::raised;
 use crate::face::{DetectedFace, Edges};
@@ -57,7 +58,7 @@ impl Engine {
     /// Without arguments: the built-in networks on the best device there is, on every CPU.
     #[new]
     #[pyo3(signature = (model = None, device = "auto", threads = None, min_face = None, *, factor = None,
-                        thresholds = None, precision = "f32", mirror = false))]
+                        thresholds = None, precision = "auto", mirror = false))]
     #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
     fn new(
         py: Python<'_>,
@@ -73,7 +74,7 @@ impl Engine {
         let mut builder = sphereface::Engine::builder()
             .detection(detection(min_face, factor, thresholds)?)
             .device(device.parse().map_err(raised)?)
-            .precision(precision.parse().map_err(raised)?)
+            .precision(precision.parse::<ArithmeticChoice>().map_err(raised)?)
             .mirror(if mirror { Mirror::Average } else { Mirror::No });
         if let Some(model) = model {
             builder = builder.model(model.to_string_lossy());
@@ -154,6 +155,12 @@ impl Engine {
     #[getter]
     fn model(&self) -> String {
         self.inner.model().to_string()
+    }
+
+    /// What embeddings are computed in: "f32" or "bf16".
+    #[getter]
+    fn precision(&self) -> String {
+        self.inner.arithmetic().arithmetic.to_string()
     }
 
     /// Threads that work at a time.

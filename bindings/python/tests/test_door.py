@@ -27,6 +27,15 @@ def test_faces_are_found_and_embedded(engine):
     assert engine.embed([]).shape == (0, 128)
 
 
+def test_the_precision_is_chosen_by_the_cpu_or_asked_for(engine):
+    assert engine.precision in ("f32", "bf16")
+    chosen = sphereface.Engine(device="cpu", threads=1)
+    assert sphereface.Engine(device="cpu", threads=1, precision="auto").precision == chosen.precision
+    assert sphereface.Engine(device="cpu", threads=1, precision="f32").precision == "f32"
+    with pytest.raises(sphereface.Error, match="auto, f32 or bf16"):
+        sphereface.Engine(precision="f16")
+
+
 def test_a_view_of_an_array_is_the_picture_that_it_shows(engine):
     picture = sphereface.read_image(person("Boris", 1))
     bgr = np.ascontiguousarray(picture[:, :, ::-1])

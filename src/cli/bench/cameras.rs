@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 
 use crate::bench::CamerasBench;
 use crate::cli::UsageError;
-use crate::cli::options::{self, DeviceArgs, ModelArgs, ThreadArgs};
+use crate::cli::options::{self, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
 use crate::serve::{Service, ServiceOptions};
 
 /// Measure a service with many sources
@@ -43,6 +43,8 @@ pub struct CamerasArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     threads: ThreadArgs,
@@ -62,6 +64,7 @@ impl CamerasArgs {
         let mut service = ServiceOptions::new(options::isa()?);
         service.device = self.device.device;
         service.model.clone_from(&self.model.model);
+        service.precision = self.precision.precision;
         service.threads = Some(self.threads.count());
         let bar =
             if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };

@@ -9,7 +9,9 @@ use serde_json::json;
 
 use super::{BATCH, ImageArgs, UsageError, group_table, percent, progress};
 use crate::align::Crop;
-use crate::cli::options::{DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs};
+use crate::cli::options::{
+    self, DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs,
+};
 use crate::embed::{Embedder, Embedding, Mirror};
 use crate::eval::groups::{self, GroupRate, Labels, Trial};
 use crate::eval::openset::{self, Estimate, Named, OpenSet, Search, Split, SplitOptions};
@@ -87,8 +89,10 @@ impl OpensetArgs {
         }
         let labels = self.labels.as_deref().map(Labels::read).transpose()?;
         let people = people(&self.people)?;
-        let device = self.device.open_and_tell()?;
-        let embedder = self.model.embedder_in(self.precision.on(&device)?, &device, self.threads.count())?;
+        let device = self.device.open()?;
+        let (embedder, arithmetic) =
+            self.model.embedder_in(self.precision.precision, &device, self.threads.count())?;
+        options::tell_with(&device, arithmetic);
         let paths: Vec<PathBuf> = people.iter().flat_map(|person| person.images.clone()).collect();
         let (crops, already_aligned) = self.input.crops(&paths, &device, self.threads.count())?;
         let (people, crops, without_face) = with_faces(people, crops);

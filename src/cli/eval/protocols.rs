@@ -115,8 +115,7 @@ impl MegafaceArgs {
         if distractors.is_empty() {
             bail!("{} has no images: give the folder of the distractors", self.distractors.display());
         }
-        let device = self.model.device.open_and_tell()?;
-        let embedder = self.model.embedder(&device)?;
+        let (device, embedder) = self.model.open()?;
         let embed = Images { input: &self.input, model: &self.model, device: &device, embedder: &embedder };
         let paths: Vec<PathBuf> = of.iter().map(|(_, path)| path.clone()).collect();
         let found = embed.all(&paths, "probes")?;
@@ -213,8 +212,7 @@ impl IjbArgs {
         names.sort_unstable();
         names.dedup();
         let paths: Vec<PathBuf> = names.iter().map(|name| self.image(name)).collect::<Result<_>>()?;
-        let device = self.model.device.open_and_tell()?;
-        let embedder = self.model.embedder(&device)?;
+        let (device, embedder) = self.model.open()?;
         let embed = Images { input: &self.input, model: &self.model, device: &device, embedder: &embedder };
         let found = embed.all(&paths, "images")?;
         let without_face = found.iter().filter(|one| one.is_none()).count();
@@ -323,8 +321,7 @@ impl YtfArgs {
             let of = images(&folder).with_context(|| format!("the video {name} cannot be read"))?;
             frames.extend(of.into_iter().step_by(self.every as usize).map(|path| (video, path)));
         }
-        let device = self.model.device.open_and_tell()?;
-        let embedder = self.model.embedder(&device)?;
+        let (device, embedder) = self.model.open()?;
         let embed = Images { input: &self.input, model: &self.model, device: &device, embedder: &embedder };
         let paths: Vec<PathBuf> = frames.iter().map(|(_, path)| path.clone()).collect();
         let mut of_video: Vec<Vec<Embedding>> = vec![Vec::new(); list.videos.len()];

@@ -76,8 +76,7 @@ impl LfwArgs {
         }
         let labels = self.labels.as_deref().map(Labels::read).transpose()?;
         let list = Pairs::read(&self.pairs)?;
-        let device = self.model.device.open_and_tell()?;
-        let embedder = self.model.embedder(&device)?;
+        let (device, embedder) = self.model.open()?;
         let (mut crops, already_aligned) =
             self.input.crops(&self.paths(&list)?, &device, self.model.threads.count())?;
         let has: Vec<bool> = crops.iter().map(Option::is_some).collect();

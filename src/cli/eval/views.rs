@@ -21,7 +21,8 @@ use crate::identify::ViewCalibration;
 /// Compares every two faces of different people and groups the comparisons by the yaw of both faces.
 /// Strangers look more alike from the side, so `label` lowers the threshold for such pairs of views and
 /// ignores pairs that carry no information. Give folders of people who are each seen from many sides.
-/// With --record, the result is stored in the model file.
+/// With --record, the result is stored in the model file. It is measured in f32, unless --precision bf16
+/// is given.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     sphereface eval views mugshots frames --reference lfw-112x112 --model mine.safetensors --record")]
@@ -43,8 +44,7 @@ impl ViewsArgs {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         self.model.validate()?;
-        let device = self.model.device.open_and_tell()?;
-        let embedder = self.model.embedder(&device)?;
+        let (device, embedder) = self.model.open_for_figures_of_the_model()?;
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         let mut images = Vec::new();
         for folder in &self.people {

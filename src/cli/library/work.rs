@@ -436,6 +436,8 @@ pub struct PlanArgs {
     #[command(flatten)]
     model: options::ModelArgs,
     #[command(flatten)]
+    precision: options::PrecisionArgs,
+    #[command(flatten)]
     detection: options::DetectionArgs,
     #[command(flatten, next_help_heading = "Running")]
     device: options::DeviceArgs,
@@ -446,7 +448,7 @@ pub struct PlanArgs {
 impl PlanArgs {
     pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let library = place.open()?;
-        let engine = engine(&self.model, &self.detection, self.device, &self.threads)?;
+        let engine = engine(&self.model, self.precision, &self.detection, self.device, &self.threads)?;
         let bar = terminal::bar("{spinner} measuring {msg}");
         bar.enable_steady_tick(Duration::from_millis(250));
         let seconds = f64::from(self.seconds);
@@ -511,16 +513,21 @@ impl PlanArgs {
 /// An engine with these settings.
 pub fn engine(
     model: &options::ModelArgs,
+    precision: options::PrecisionArgs,
     detection: &options::DetectionArgs,
     device: options::DeviceArgs,
     threads: &options::ThreadArgs,
 ) -> Result<Engine> {
+    let device = device.open()?;
     let builder = Engine::builder()
-        .on(device.open_and_tell()?)
+        .on(device.clone())
         .model(&model.model)
+        .precision(precision.precision)
         .detection(detection.config()?)
         .threads(threads.count());
-    builder.build().map_err(options::refused)
+    let engine = builder.build().map_err(options::refused)?;
+    options::tell_with(&device, engine.arithmetic());
+    Ok(engine)
 }
 
 /// Look again at the files that failed
@@ -568,6 +575,8 @@ pub struct ShardArgs {
     #[command(flatten)]
     model: options::ModelArgs,
     #[command(flatten)]
+    precision: options::PrecisionArgs,
+    #[command(flatten)]
     detection: options::DetectionArgs,
     #[command(flatten, next_help_heading = "Detection")]
     look: LookArgs,
@@ -583,7 +592,7 @@ impl ShardArgs {
         if let Some(list) = &self.list {
             paths.extend(listed(list)?);
         }
-        let engine = engine(&self.model, &self.detection, self.device, &self.threads)?;
+        let engine = engine(&self.model, self.precision, &self.detection, self.device, &self.threads)?;
         let control = Control::new();
         let signals = Signals::watch(&control)?;
         let (mut all, mut failed) = (0, 0);

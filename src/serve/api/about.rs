@@ -47,6 +47,8 @@ pub(super) struct Version {
     version: &'static str,
     /// The embedding network.
     model: String,
+    /// What embeddings are computed in: `f32` or `bf16`.
+    precision: String,
     /// Threads that compute at a time.
     threads: usize,
 }
@@ -147,7 +149,8 @@ pub(super) async fn ready(State(site): State<App>) -> Result<Json<Ready>, Proble
 #[utoipa::path(get, path = "/api/v1/version", tag = "service", responses((status = 200, body = Version)))]
 pub(super) async fn version(State(site): State<App>) -> Json<Version> {
     let (model, threads) = (site.engine.model().to_string(), site.engine.threads());
-    Json(Version { version: env!("CARGO_PKG_VERSION"), model, threads })
+    let precision = site.engine.arithmetic().arithmetic.to_string();
+    Json(Version { version: env!("CARGO_PKG_VERSION"), model, precision, threads })
 }
 
 /// Record of changes

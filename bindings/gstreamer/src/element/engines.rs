@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use sphereface::Engine;
 use sphereface::detect::{DetectorConfig, MinFace};
 use sphereface::engine::EngineError;
-use sphereface::nn::Arithmetic;
+use sphereface::nn::ArithmeticChoice;
 
 /// What makes an engine another one.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,7 +15,7 @@ pub struct EngineSettings {
     /// The smallest face to look for.
     pub min_face: MinFace,
     /// What the embedding network computes in.
-    pub precision: Arithmetic,
+    pub precision: ArithmeticChoice,
     /// `None`: one for every CPU.
     pub threads: Option<usize>,
 }

@@ -108,6 +108,7 @@ impl BaseTransformImpl for SphereFace {
         let settings = lock(&self.settings).clone();
         let recognition = Recognition::start(&settings)
             .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{}", error.0)))?;
+        gst::info!(CAT, imp = self, "embeddings are computed in {}", recognition.arithmetic());
         *lock(&self.state) = State { recognition: Some(recognition), ..State::default() };
         Ok(())
     }

@@ -7,6 +7,7 @@ use sphereface::annotate::{AnnotateError, Annotator, Colours, Cover, Redactor, S
 use sphereface::detect::BBox;
 use sphereface::engine::{EngineError, RecogniseError};
 use sphereface::media::{Frame, Picture};
+use sphereface::nn::ChosenArithmetic;
 use sphereface::{Engine, Event, Gallery, LabelledFrame, Output, Stream, StreamOptions};
 
 use super::engines;
@@ -102,6 +103,11 @@ impl Recognition {
             offset_ns: 0,
             last_ns: None,
         })
+    }
+
+    /// What embeddings are computed in, and why.
+    pub fn arithmetic(&self) -> ChosenArithmetic {
+        self.engine.arithmetic()
     }
 
     /// Reads the gallery again and decides by it from the next frame on.

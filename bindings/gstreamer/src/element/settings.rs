@@ -10,7 +10,7 @@ use sphereface::annotate::Whom;
 use sphereface::detect::DetectorConfig;
 use sphereface::engine::DetectEvery;
 use sphereface::identify::ThresholdRequest;
-use sphereface::nn::Arithmetic;
+use sphereface::nn::{Arithmetic, ArithmeticChoice};
 
 use super::engines::EngineSettings;
 
@@ -22,11 +22,17 @@ const LEFT_AFTER_NS: u64 = 2_000_000_000;
 #[repr(u32)]
 #[enum_type(name = "GstSphereFacePrecision")]
 pub enum Precision {
-    #[default]
     #[enum_value(name = "32-bit floating point", nick = "f32")]
     F32,
-    #[enum_value(name = "bfloat16, faster on CPUs that have instructions for it", nick = "bf16")]
+    #[enum_value(name = "bfloat16, on CPUs with AVX-512 BF16", nick = "bf16")]
     Bf16,
+    // The numbers of the others are those that programs have stored.
+    #[default]
+    #[enum_value(
+        name = "bfloat16 on CPUs where it was measured to be faster, else 32-bit floating point",
+        nick = "auto"
+    )]
+    Auto,
 }
 
 /// The values of the properties, as they were set.
@@ -71,8 +77,9 @@ impl Settings {
             None => DetectorConfig::default().min_face,
         };
         let precision = match self.precision {
-            Precision::F32 => Arithmetic::F32,
-            Precision::Bf16 => Arithmetic::Bf16,
+            Precision::F32 => Arithmetic::F32.into(),
+            Precision::Bf16 => Arithmetic::Bf16.into(),
+            Precision::Auto => ArithmeticChoice::Auto,
         };
         let threads = (self.threads > 0).then_some(self.threads as usize);
         Ok(EngineSettings { model: self.model.clone(), min_face, precision, threads })
