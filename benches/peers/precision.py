@@ -29,16 +29,21 @@ with tempfile.TemporaryDirectory() as folder:
     for model in options.models.split(","):
         for threads in map(int, options.threads.split(",")):
             arguments = ["--model", wide if model == "wide" else model, "--threads", threads]
-            both = [Ours(options.program, *arguments, "--precision", one) for one in ("f32", "bf16")]
-            for batch in map(int, options.batches.split(",")):
-                turns = []
-                # The least of a few calls in a row: what ran before leaves cold caches behind, and others use the machine.
-                repeat = max(6, 16 // batch)
-                for _ in range(options.rounds):
-                    turns.append([min(one.ask(f"embed {batch}")["time_ms"] for _ in range(repeat)) / batch for one in both])
-                f32, bf16 = map(statistics.median, zip(*turns))
-                ratios = sorted(a / b for a, b in turns)
+            turns = {batch: [] for batch in map(int, options.batches.split(","))}
+            for _ in range(options.rounds):
+                found = {}
+                for precision in ("f32", "bf16"):
+                    # One at a time: idle threads of the other would take part of the cores.
+                    ours = Ours(options.program, *arguments, "--precision", precision)
+                    for batch in turns:
+                        ask = lambda: ours.ask(f"embed {batch}")["time_ms"] / batch
+                        ask()
+                        found[precision, batch] = statistics.median(ask() for _ in range(max(12, 48 // batch)))
+                    ours.close()
+                for batch, taken in turns.items():
+                    taken.append((found["f32", batch], found["bf16", batch]))
+            for batch, taken in turns.items():
+                f32, bf16 = map(statistics.median, zip(*taken))
+                ratios = sorted(a / b for a, b in taken)
                 print(f"{model}, {threads} threads, batch {batch}: f32 {f32:.2f}, bf16 {bf16:.2f} ms a face, "
                       f"{statistics.median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
-            for one in both:
-                one.close()
