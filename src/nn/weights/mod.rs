@@ -13,6 +13,8 @@ use crate::file;
 mod builtin;
 mod caffe;
 mod foreign;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod import;
 mod onnx;
 mod pickle;
