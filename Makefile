@@ -133,11 +133,11 @@ target/schemathesis/bin/schemathesis:
 	target/schemathesis/bin/pip install -q "schemathesis>=4,<5"
 
 # Checks of what reads foreign bytes, and of memory and threads: docs/fuzzing.md. SECONDS bounds each target of the fuzzer.
-.PHONY: fuzz address memcheck helgrind thread miri deny
+.PHONY: fuzz address memcheck thread miri deny
 fuzz:
 	tools/fuzz.sh $(SECONDS) $(TARGETS)
 
-address memcheck helgrind thread miri:
+address memcheck thread miri:
 	tools/memory.sh $@
 
 # Licences, sources and known faults of dependencies, by deny.toml.

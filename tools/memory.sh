@@ -1,13 +1,13 @@
 #!/bin/sh
 # Runs the tests of the code with `unsafe` blocks and threads under a tool that watches memory or threads:
-#   tools/memory.sh address|memcheck|helgrind|thread|miri [FILTER...]
+#   tools/memory.sh address|memcheck|thread|miri [FILTER...]
 # A filter is a part of the names of tests. docs/fuzzing.md says what was run and what came of it.
 #
-# address   address sanitizer; any compiler
-# memcheck  Valgrind's memcheck
-# helgrind  Valgrind's helgrind, for the team of threads
-# thread    thread sanitizer; takes a nightly compiler with its sources (rustup component add rust-src)
-# miri      Miri with tree borrows and portable kernels; takes a nightly compiler with it (rustup component add miri)
+# address   address sanitizer over the library without features
+# memcheck  Valgrind's memcheck over kernels, threads and the pipeline graph
+# thread    thread sanitizer over the team of threads and, with the sources of the standard library (rustup component add
+#           rust-src), the pipeline graph
+# miri      Miri with tree borrows over the same; takes a nightly compiler with it (rustup component add miri)
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -22,6 +22,38 @@ program() {
         sed -n 's/.*"name":"sphereface".*"executable":"\([^"]*\)".*/\1/p' | tail -1
 }
 
+# A crate of the team of threads and the pipeline graph alone, with next to no dependencies, in the folder target/threads.
+# Both tools take only what is compiled for them, and would be given far more than these two by the whole library.
+alone() {
+    mkdir -p target/threads/src/pipeline
+    cp src/nn/team.rs target/threads/src/
+    cp -r src/pipeline/graph src/pipeline/graph.rs src/pipeline/statistics.rs target/threads/src/pipeline/
+    cp Cargo.lock target/threads/
+    cat >target/threads/src/lib.rs <<END
+#![allow(dead_code, unexpected_cfgs)]
+mod team;
+mod pipeline {
+    pub mod graph;
+    pub mod statistics;
+}
+END
+    cat >target/threads/Cargo.toml <<END
+[package]
+name = "threads"
+version = "0.0.0"
+edition = "2024"
+
+[workspace]
+
+[dependencies]
+$(grep -E '^(crossbeam-channel|thiserror|serde) = ' Cargo.toml)
+
+[profile.dev]
+opt-level = 1
+END
+    cd target/threads
+}
+
 case $tool in
 address)
     [ $# -gt 0 ] || set -- nn:: align:: detect:: embed:: gallery:: identify:: track::
@@ -30,28 +62,32 @@ address)
     RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/address \
         cargo test --lib --no-default-features --target "$host" -- "$@"
     ;;
-memcheck | helgrind)
-    if [ $# -eq 0 ]; then
-        set -- nn::team pipeline::graph
-        [ "$tool" = helgrind ] || set -- "$@" nn::buffer nn::conv nn::gemm nn::maps nn::simd
-    fi
+memcheck)
+    [ $# -gt 0 ] || set -- nn::team pipeline::graph nn::buffer nn::conv nn::gemm nn::maps nn::simd
     tests=$(program)
-    # Valgrind knows no AVX-512. One test at a time: it runs one thread at a time anyway.
-    SPHEREFACE_ISA=${SPHEREFACE_ISA:-avx2} valgrind --tool="$tool" --error-exitcode=1 --quiet --fair-sched=yes \
-        "$tests" --test-threads=1 "$@"
+    # Valgrind knows no AVX-512. It runs one thread at a time.
+    SPHEREFACE_ISA=${SPHEREFACE_ISA:-avx2} valgrind --error-exitcode=1 --quiet --fair-sched=yes "$tests" --test-threads=1 "$@"
     ;;
 thread)
-    [ $# -gt 0 ] || set -- nn::team nn::conv pipeline::graph
-    RUSTFLAGS=-Zsanitizer=thread CARGO_TARGET_DIR=target/thread cargo +nightly test -Zbuild-std --lib \
-        --no-default-features --features label --target "$host" -- "$@"
+    # Without its sources, the standard library is not compiled for it. Then its locks and channels are not understood, and only
+    # the team, which has none, can be checked.
+    std=-Zbuild-std
+    if [ ! -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library" ]; then
+        std=
+        [ $# -gt 0 ] || set -- team::
+        export TSAN_OPTIONS="suppressions=$PWD/tools/thread.supp:${TSAN_OPTIONS:-}"
+    fi
+    alone
+    # shellcheck disable=SC2086
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
+        cargo test $std --lib --target "$host" -- "$@"
     ;;
 miri)
-    [ $# -gt 0 ] || set -- nn::team nn::buffer nn::simd
-    SPHEREFACE_ISA=portable MIRIFLAGS="-Zmiri-tree-borrows -Zmiri-disable-isolation -Zmiri-permissive-provenance" \
-        CARGO_TARGET_DIR=target/miri cargo +nightly miri test --lib --no-default-features -- "$@"
+    alone
+    MIRIFLAGS="-Zmiri-tree-borrows -Zmiri-disable-isolation" cargo +nightly miri test --lib -- "$@"
     ;;
 *)
-    echo "memory: say address, memcheck, helgrind, thread or miri" >&2
+    echo "memory: say address, memcheck, thread or miri" >&2
     exit 2
     ;;
 esac
