@@ -132,6 +132,18 @@ target/schemathesis/bin/schemathesis:
 	python3 -m venv target/schemathesis
 	target/schemathesis/bin/pip install -q "schemathesis>=4,<5"
 
+# Checks of what reads foreign bytes, and of memory and threads: docs/fuzzing.md. SECONDS bounds each target of the fuzzer.
+.PHONY: fuzz address memcheck thread miri deny
+fuzz:
+	tools/fuzz.sh $(SECONDS) $(TARGETS)
+
+address memcheck thread miri:
+	tools/memory.sh $@
+
+# Licences, sources and known faults of dependencies, by deny.toml.
+deny:
+	cargo deny check
+
 clean:
 	cargo clean
 	rm -f named.mp4

@@ -72,6 +72,9 @@ pub mod engine;
 #[cfg(feature = "train")]
 pub mod eval;
 pub mod file;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gallery;
 pub mod identify;
 #[cfg(feature = "library")]

@@ -2,10 +2,13 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+
+use crate::fuzzing;
 
 /// Memory that reading a small file may take at most, in bytes.
 const MOST_MEMORY: isize = 400 << 20;
@@ -14,31 +17,57 @@ const MOST_TIME: Duration = Duration::from_secs(20);
 /// How much of either end of a file is mutated more often than the rest: headers and indexes.
 const END: usize = 600;
 
+/// Set to write the files of the corpora that tests make.
+const WRITE: &str = "SPHEREFACE_WRITE_CORPORA";
+
 /// Hands `count` mutations of a file to `read`, which may refuse them but must not panic, go on for
 /// ever or take memory without bounds.
 pub(crate) fn survived(whole: &[u8], count: usize, mut read: impl FnMut(&[u8])) {
     let mut rng = StdRng::seed_from_u64(whole.len() as u64);
     for number in 0..count {
         let bytes = mutated(whole, &mut rng);
-        let told = Told { number, length: bytes.len() };
-        let began = Instant::now();
-        let memory = memory_of(|| read(&bytes));
-        assert!(memory < MOST_MEMORY, "mutation {number} takes {memory} bytes of memory");
-        assert!(began.elapsed() < MOST_TIME, "mutation {number} takes {:?}", began.elapsed());
-        drop(told);
+        bounded(&format!("mutation {number}"), &bytes, &mut read);
     }
 }
 
-/// Says which mutation it was that a reader panicked at.
-struct Told {
-    number: usize,
+/// The same for the target of that name in [`fuzzing::TARGETS`], whose corpus has the file as `seed`.
+pub(crate) fn survived_by(target: &str, seed: &str, whole: &[u8], count: usize) {
+    let read = fuzzing::target(target).unwrap();
+    let path = corpus(target).join(seed);
+    if std::env::var_os(WRITE).is_some() {
+        std::fs::create_dir_all(corpus(target)).unwrap();
+        std::fs::write(&path, whole).unwrap();
+    }
+    assert!(path.is_file(), "{} is missing: run this test with {WRITE}=1", path.display());
+    bounded(seed, whole, read);
+    survived(whole, count, read);
+}
+
+/// The folder with the corpus of a target.
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
+}
+
+/// Reads bytes within the bounds of memory and time; `name` is what they are called in a failure.
+fn bounded(name: &str, bytes: &[u8], mut read: impl FnMut(&[u8])) {
+    let told = Told { name, length: bytes.len() };
+    let began = Instant::now();
+    let memory = memory_of(|| read(bytes));
+    assert!(memory < MOST_MEMORY, "{name} takes {memory} bytes of memory");
+    assert!(began.elapsed() < MOST_TIME, "{name} takes {:?}", began.elapsed());
+    drop(told);
+}
+
+/// Says which bytes it was that a reader panicked at.
+struct Told<'a> {
+    name: &'a str,
     length: usize,
 }
 
-impl Drop for Told {
+impl Drop for Told<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("this was mutation {}, of {} bytes", self.number, self.length);
+            eprintln!("this was {}, of {} bytes", self.name, self.length);
         }
     }
 }
@@ -161,4 +190,28 @@ fn what_a_reader_takes_is_measured() {
     seen.sort();
     seen.dedup();
     assert!(before == 100 && seen.len() > 60, "{} different mutations", seen.len());
+}
+
+#[test]
+fn every_file_of_the_corpora_is_survived() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/Cargo.toml");
+    let manifest = std::fs::read_to_string(manifest).unwrap();
+    for (name, read) in fuzzing::TARGETS {
+        assert!(
+            manifest.contains(&format!("\n[[bin]]\nname = \"{name}\"\n")),
+            "fuzz/Cargo.toml lacks {name}"
+        );
+        let files =
+            std::fs::read_dir(corpus(name)).unwrap_or_else(|error| panic!("corpus of {name}: {error}"));
+        let mut files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        assert!(!files.is_empty(), "the corpus of {name} is empty");
+        for file in files {
+            bounded(&file.display().to_string(), &std::fs::read(&file).unwrap(), read);
+        }
+    }
+    let folders = std::fs::read_dir(corpus("")).unwrap().map(|entry| entry.unwrap().file_name());
+    for folder in folders.map(|name| name.into_string().unwrap()) {
+        assert!(fuzzing::target(&folder).is_some(), "the corpus {folder} has no target");
+    }
 }

@@ -38,6 +38,11 @@ lint() {
     done <<END
 $combinations
 END
+    # Its rule about licences is checked by tests/integration/licences.rs, too: it is not built for this.
+    if cargo deny --version >/dev/null 2>&1; then
+        say "cargo deny check licenses bans sources"
+        cargo deny check licenses bans sources
+    fi
     say "cargo doc --no-deps"
     # Who reads the code follows links to what is private.
     RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps

@@ -263,7 +263,7 @@ fn take_vectors(group: &dyn RowGroupReader, column: usize, rows: usize) -> Resul
     if vectors.len() == rows { Ok(vectors) } else { Err("a column is too short".into()) }
 }
 
-fn decode(file: File) -> Result<Analysis, String> {
+pub(super) fn decode(file: File) -> Result<Analysis, String> {
     let reader = SerializedFileReader::new(file).map_err(|error| error.to_string())?;
     let metadata = reader.metadata().file_metadata();
     let entry = metadata.key_value_metadata().and_then(|all| all.iter().find(|entry| entry.key == KEY));
@@ -356,7 +356,7 @@ fn decode(file: File) -> Result<Analysis, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mutations;
+    use crate::{fuzzing, mutations};
 
     /// Four faces, two of them embedded.
     fn analysis() -> Analysis {
@@ -395,18 +395,12 @@ mod tests {
         }
     }
 
-    fn read(bytes: &[u8]) -> Result<Analysis, String> {
-        let mut file = tempfile::tempfile().unwrap();
-        io::Write::write_all(&mut file, bytes).unwrap();
-        decode(file)
-    }
-
     #[test]
     fn analyses_of_any_bytes_are_survived() {
         let mut whole = Vec::new();
         analysis().encode(&mut whole).unwrap();
-        assert_eq!(read(&whole), Ok(analysis()));
-        mutations::survived(&whole, 4000, |bytes| drop(read(bytes)));
+        assert_eq!(decode(fuzzing::file(&whole)), Ok(analysis()));
+        mutations::survived_by("analysis", "four-faces.parquet", &whole, 4000);
     }
 
     #[test]

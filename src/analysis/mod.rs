@@ -8,6 +8,8 @@
 
 mod column;
 mod file;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 
 pub use file::fingerprint;
 

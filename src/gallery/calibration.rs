@@ -8,7 +8,7 @@ use super::{GalleryError, GalleryFolder, disk};
 use crate::models::ModelId;
 
 /// File in the gallery folder.
-const FILE: &str = "calibration.json";
+pub(super) const FILE: &str = "calibration.json";
 
 /// Minimum number of strangers for any rate.
 pub const MIN_STRANGERS: usize = 20;
@@ -235,6 +235,7 @@ impl GalleryFolder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutations;
 
     fn circumstances() -> Circumstances {
         Circumstances { model: ModelId([1; 8]), people: 2, templates: 5, videos: vec!["a.mp4".into()] }
@@ -318,6 +319,8 @@ mod tests {
         assert_eq!((kept.to_string(), kept.strangers), (footage.to_string(), 100));
         assert_eq!(gallery.threshold_calibration(ModelId([2; 8])).unwrap(), None);
         assert_eq!(gallery.people().unwrap(), [], "the file is nobody");
+        let file = std::fs::read(gallery.root().join(FILE)).unwrap();
+        mutations::survived_by("gallery_calibration", "measured.json", &file, 200);
         std::fs::write(gallery.root().join(FILE), "{}").unwrap();
         assert!(matches!(gallery.threshold_calibration(model), Err(GalleryError::Damaged { .. })));
     }

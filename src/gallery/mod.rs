@@ -29,6 +29,8 @@ mod calibration;
 mod check;
 mod disk;
 mod examine;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod name;
 mod pack;
 mod reject;

@@ -161,6 +161,12 @@ impl Pack {
         let rejected = entry.rejected.iter().map(&mut template).collect::<Option<_>>()?;
         Some(PersonTemplates { name: entry.name.clone(), colour: entry.colour, templates, rejected })
     }
+
+    /// Everybody as far as they can be read, whether their folders have changed or not.
+    #[cfg(any(fuzzing, test))]
+    pub(super) fn everybody(&self) -> Vec<PersonTemplates> {
+        self.people.iter().filter_map(|(entry, _)| self.person(&entry.folder, entry.stamp)).collect()
+    }
 }
 
 /// Replaces the file by one of these people, who come in the order of folders.

@@ -203,7 +203,10 @@ fn embeddings_path(folder: &Path, model: ModelId) -> PathBuf {
 
 /// Stored unit vectors by still. What is damaged or of another model counts as absent: it can
 /// be made again.
-fn read_vectors(folder: &Path, model: ModelId) -> Result<BTreeMap<String, Vec<f32>>, GalleryError> {
+pub(super) fn read_vectors(
+    folder: &Path,
+    model: ModelId,
+) -> Result<BTreeMap<String, Vec<f32>>, GalleryError> {
     let bytes = disk::read(&embeddings_path(folder, model))?.unwrap_or_default();
     let stored = serde_json::from_slice::<Stored>(&bytes).ok();
     let stored = stored.filter(|stored| stored.model == model.to_string());

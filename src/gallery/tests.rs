@@ -408,22 +408,22 @@ fn galleries_of_any_bytes_are_survived() {
     gallery.reject(&name("Ann"), vec![still("not.png", 4)]).unwrap();
     let expected = gallery.templates_packed(MODEL, 1, &mut embed_as(MODEL)).unwrap().people;
     let pack = pack::path(gallery.root(), MODEL);
-    let stamp = pack::Stamp::of(&ann.folder).unwrap();
-    mutations::survived(&fs::read(&pack).unwrap(), 500, |bytes| {
-        fs::write(&pack, bytes).unwrap();
-        drop(pack::Pack::open(&pack, MODEL).and_then(|pack| pack.person("Ann", stamp)));
-    });
+    assert_eq!(pack::Pack::open(&pack, MODEL).unwrap().everybody(), expected);
+    mutations::survived_by("gallery_pack", "ann", &fs::read(&pack).unwrap(), 500);
     fs::remove_file(&pack).unwrap();
     // Whatever is derived is made anew where it is damaged, and never believed.
     let derived = ann.folder.join(DERIVED).join(format!("embeddings-{MODEL}.json"));
     let kept = fs::read(&derived).unwrap();
+    mutations::survived_by("gallery_embeddings", "ann.json", &kept, 60);
     mutations::survived(&kept, 60, |bytes| {
         fs::write(&derived, bytes).unwrap();
         let found = gallery.templates(MODEL, embed_as(MODEL));
         assert!(found.is_ok_and(|found| found.people.len() == expected.len()));
     });
     let index = ann.folder.join(INDEX);
-    mutations::survived(&fs::read(&index).unwrap(), 100, |bytes| {
+    let kept = fs::read(&index).unwrap();
+    mutations::survived_by("gallery_person", "ann.json", &kept, 100);
+    mutations::survived(&kept, 100, |bytes| {
         fs::write(&index, bytes).unwrap();
         drop(gallery.people());
         drop(gallery.templates(MODEL, embed_as(MODEL)));

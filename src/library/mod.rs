@@ -17,6 +17,8 @@ mod error;
 mod export;
 mod find;
 mod forget;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod group;
 mod look;
 #[cfg(feature = "train")]

@@ -161,8 +161,11 @@ pub(super) fn taken_s(found: &Found) -> i64 {
 
 /// The time in the EXIF data of a photo.
 fn photo_taken_s(path: &Path) -> Option<i64> {
-    let mut reader = BufReader::new(File::open(path).ok()?);
-    let data = exif::Reader::new().read_from_container(&mut reader).ok()?;
+    exif_taken_s(BufReader::new(File::open(path).ok()?))
+}
+
+pub(super) fn exif_taken_s(mut photo: impl io::BufRead + io::Seek) -> Option<i64> {
+    let data = exif::Reader::new().read_from_container(&mut photo).ok()?;
     let fields = [exif::Tag::DateTimeOriginal, exif::Tag::DateTimeDigitized, exif::Tag::DateTime];
     fields.iter().find_map(|&tag| {
         let field = data.get_field(tag, exif::In::PRIMARY)?;
@@ -178,6 +181,7 @@ fn photo_taken_s(path: &Path) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutations;
 
     fn names(scan: &Scan) -> Vec<&str> {
         scan.found.iter().map(|one| Path::new(&one.path).file_name().unwrap().to_str().unwrap()).collect()
@@ -239,6 +243,7 @@ mod tests {
         writer.push_field(&field);
         let mut data = io::Cursor::new(Vec::new());
         writer.write(&mut data, false).unwrap();
+        mutations::survived_by("exif", "date.tif", data.get_ref(), 500);
         let folder = tempfile::tempdir().unwrap();
         // The data themselves are a TIFF file.
         let path = folder.path().join("photo.tif");

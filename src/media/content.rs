@@ -196,9 +196,6 @@ mod tests {
             assert_eq!(cut_jpeg(&whole[..end]), Some(Cut::Rows), "{end}");
         }
         assert_eq!(cut_jpeg(&[&whole[..], b"and a trailer"].concat()), None);
-        mutations::survived(&whole, 500, |bytes| {
-            Content::of(bytes);
-            cut_jpeg(bytes);
-        });
+        mutations::survived_by("still", "plain.jpg", &whole, 500);
     }
 }

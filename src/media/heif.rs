@@ -461,7 +461,7 @@ mod tests {
         assert_eq!((found.stored, found.xmp.as_deref()), ([32, 8], Some(&b"<a/>\n"[..])));
         assert_eq!(about(&with_packet(b"application/rdf+xml\0deflate\0")).xmp, None, "packed");
         assert_eq!(about(&with_packet(b"text/plain\0")).xmp, None);
-        mutations::survived(&with_packet(b"application/rdf+xml\0"), 1000, |bytes| drop(About::read(bytes)));
+        mutations::survived_by("heif", "packet", &with_packet(b"application/rdf+xml\0"), 1000);
     }
 
     #[test]
@@ -473,6 +473,6 @@ mod tests {
 
     #[test]
     fn files_of_any_bytes_are_survived() {
-        mutations::survived(&tiled([(0, 30), (30, 20)]), 3000, |bytes| drop(Main::read(bytes)));
+        mutations::survived_by("heif", "tiles", &tiled([(0, 30), (30, 20)]), 3000);
     }
 }

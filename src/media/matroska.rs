@@ -264,9 +264,7 @@ mod tests {
         for end in 0..whole.len() {
             turn_in(&whole[..end]);
         }
-        mutations::survived(&whole, 2000, |bytes| {
-            turn_in(bytes);
-        });
+        mutations::survived_by("matroska", "turned", &whole, 2000);
         assert_eq!(turn_in(&[0xff; 64]), None);
         assert_eq!(turn_in(b""), None);
     }

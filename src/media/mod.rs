@@ -16,6 +16,8 @@ mod still;
 mod audio;
 #[cfg(feature = "video")]
 mod encoder;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 #[cfg(feature = "video")]
 mod heif;
 #[cfg(feature = "video")]

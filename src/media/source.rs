@@ -13,6 +13,9 @@ mod streams;
 mod tone;
 mod ts;
 
+#[cfg(any(fuzzing, test))]
+pub(crate) use ts::fuzz as transport_stream;
+
 use std::collections::VecDeque;
 use std::io::Read;
 use std::path::Path;

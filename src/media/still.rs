@@ -3,7 +3,9 @@ use std::io::{self, Cursor, Read, Write};
 use std::path::Path;
 
 use image::codecs::jpeg::JpegEncoder;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
+use image::{
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, ImageResult, Limits, RgbImage,
+};
 
 use super::MediaError;
 use super::content::{Content, Cut, Still as Format, cut_jpeg};
@@ -14,6 +16,14 @@ const JPEG_QUALITY: u8 = 92;
 
 /// Larger files are no stills.
 const LARGEST_FILE: u64 = 1 << 30;
+
+/// Bytes that the pixels of every still may take.
+const FREE_BYTES: u64 = 96 << 20;
+/// Bytes that they may take beyond that for each byte of the file, so that a small file cannot take a lot of memory. Only
+/// pictures of a single colour compress better.
+const BYTES_PER_BYTE: u64 = 256;
+/// Bytes that the pixels of no still may exceed.
+const MOST_BYTES: u64 = 2 << 30;
 
 /// A still as it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,10 +66,10 @@ pub fn still_of_bytes(path: &Path, bytes: &[u8]) -> Result<Still, MediaError> {
         Content::Still(Format::Heif) => read_heif(path, bytes).map(whole),
         Content::Still(Format::Foreign(name)) => Err(bad(format!("{name} is not read"))),
         Content::Still(Format::Jpeg) => {
-            let (picture, rows) = decode(bytes).map_err(|error| bad(error.to_string()))?;
+            let (picture, rows) = decode(bytes).map_err(bad)?;
             Ok(Still { picture, damage: damage(cut_jpeg(bytes), rows) })
         }
-        _ => decode(bytes).map(|(picture, _)| whole(picture)).map_err(|error| bad(error.to_string())),
+        _ => decode(bytes).map(|(picture, _)| whole(picture)).map_err(bad),
     }
 }
 
@@ -153,11 +163,25 @@ fn read_heif(path: &Path, bytes: &[u8]) -> Result<RgbImage, MediaError> {
     }
 }
 
-/// The picture, and which share of its rows, as they are stored, is of one colour at the end.
-fn decode(bytes: &[u8]) -> Result<(RgbImage, f64), ImageError> {
-    let mut decoder = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?.into_decoder()?;
-    let orientation = decoder.orientation()?;
-    let mut image = DynamicImage::from_decoder(decoder)?;
+/// The picture, and which share of its rows, as they are stored, is of one colour at the end; or what is wrong with it.
+fn decode(bytes: &[u8]) -> Result<(RgbImage, f64), String> {
+    let most = (FREE_BYTES + BYTES_PER_BYTE * bytes.len() as u64).min(MOST_BYTES);
+    let mut limits = Limits::default();
+    // Decoders may need the pixels twice, as coefficients of a progressive JPEG file are.
+    limits.max_alloc = Some(2 * most);
+    let open = || -> ImageResult<_> {
+        let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+        reader.limits(limits);
+        reader.into_decoder()
+    };
+    let failed = |error: ImageError| error.to_string();
+    let mut decoder = open().map_err(failed)?;
+    if decoder.total_bytes() > most {
+        let (width, height) = decoder.dimensions();
+        return Err(format!("its {} bytes cannot hold {width}x{height} pixels", bytes.len()));
+    }
+    let orientation = decoder.orientation().map_err(failed)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     let empty = empty_rows(&image);
     image.apply_orientation(orientation);
     Ok((opaque(image), empty))
@@ -231,6 +255,7 @@ pub(super) fn open_input(path: &Path) -> Result<fs::File, MediaError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutations;
 
     fn gradient(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 5) as u8, (y * 7) as u8, 90]))
@@ -256,6 +281,22 @@ mod tests {
     }
 
     #[test]
+    fn stills_of_any_bytes_are_survived() {
+        let picture = gradient(24, 16);
+        for format in ["png", "gif", "bmp", "tiff", "webp"] {
+            let mut bytes = Cursor::new(Vec::new());
+            picture.write_to(&mut bytes, ImageFormat::from_extension(format).unwrap()).unwrap();
+            mutations::survived_by("still", &format!("plain.{format}"), bytes.get_ref(), 200);
+        }
+        // A screen of the largest size, and one picture of one pixel.
+        let screen =
+            b"GIF89a\xff\xff\xff\xff\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
+        mutations::survived_by("still", "screen-of-65535x65535.gif", screen, 50);
+        let error = still_of_bytes("a.gif".as_ref(), screen).unwrap_err().to_string();
+        assert!(error.contains("cannot hold 65535x65535 pixels"), "{error}");
+    }
+
+    #[test]
     fn exif_orientation_is_applied() {
         // Orientation 6: the stored picture is to be turned 90 degrees clockwise.
         const EXIF: &[u8] = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
@@ -272,6 +313,7 @@ mod tests {
         tagged.extend(((EXIF.len() + 2) as u16).to_be_bytes());
         tagged.extend(EXIF);
         tagged.extend(&plain[2..]);
+        mutations::survived_by("still", "turned.jpg", &tagged, 200);
         fs::write(&path, tagged).unwrap();
         let upright = read_still(&path).unwrap();
         assert_eq!(upright.dimensions(), (16, 32));

@@ -110,7 +110,7 @@ pub fn import_as(sources: &[PathBuf], pictures: &PictureOptions) -> Result<Weigh
 }
 
 /// Reads a file of any format; `folder` is where it lies.
-fn import_bytes(
+pub(super) fn import_bytes(
     bytes: &[u8],
     folder: Option<&Path>,
     pictures: &PictureOptions,
@@ -193,7 +193,7 @@ fn mtcnn(tensors: BTreeMap<String, Tensor>) -> Weights {
 }
 
 /// Named tensors of a framework that names them.
-fn from_names(list: Vec<(String, Tensor)>) -> Result<Weights, WeightsError> {
+pub(super) fn from_names(list: Vec<(String, Tensor)>) -> Result<Weights, WeightsError> {
     let tensors: BTreeMap<String, Tensor> = list.into_iter().collect();
     let has = |name: &str| tensors.contains_key(name);
     if has("conv1_1.weight") || has("fc5.weight") {
@@ -348,7 +348,7 @@ fn reorder(tensor: &Tensor, source: impl Fn(usize, usize) -> usize) -> Tensor {
 }
 
 /// A Caffe model: MTCNN by its names, SphereFace by its layers.
-fn from_caffe(layers: Vec<Layer>) -> Result<Weights, WeightsError> {
+pub(super) fn from_caffe(layers: Vec<Layer>) -> Result<Weights, WeightsError> {
     if layers.is_empty() {
         return Err(WeightsError::Unsupported(
             "this Caffe model holds no learned values: give the .caffemodel, not the .prototxt".into(),
@@ -483,7 +483,7 @@ fn is_prelu(layer: &Layer) -> bool {
 mod tests {
     use super::super::{Precision, to_onnx};
     use super::*;
-    use crate::mutations;
+    use crate::{fuzzing, mutations};
 
     /// A Caffe model of that network, its layers named by nothing but their place.
     fn layers(network: Architecture) -> Vec<Layer> {
@@ -502,6 +502,34 @@ mod tests {
             }
         }
         layers
+    }
+
+    /// The file of a Caffe model: messages of fields with a length.
+    fn caffe_file(layers: &[Layer]) -> Vec<u8> {
+        fn field(number: usize, content: &[u8]) -> Vec<u8> {
+            let varint = |mut value: usize| {
+                let mut bytes = Vec::new();
+                while value >= 0x80 {
+                    bytes.push(value as u8 | 0x80);
+                    value >>= 7;
+                }
+                bytes.push(value as u8);
+                bytes
+            };
+            [varint(number << 3 | 2), varint(content.len()), content.to_vec()].concat()
+        }
+        let blob = |blob: &Tensor| {
+            let sizes: Vec<u8> = blob.shape.iter().map(|size| *size as u8).collect();
+            let values: Vec<u8> = blob.data.iter().flat_map(|x| x.to_le_bytes()).collect();
+            field(7, &[field(7, &field(1, &sizes)), field(5, &values)].concat())
+        };
+        let layer = |layer: &Layer| {
+            let blobs: Vec<u8> = layer.blobs.iter().flat_map(blob).collect();
+            field(100, &[field(1, layer.name.as_bytes()), field(2, layer.kind.as_bytes()), blobs].concat())
+        };
+        let file = [field(1, b"network"), layers.iter().flat_map(layer).collect()].concat();
+        assert_eq!(caffe::read(&file).unwrap().len(), layers.len());
+        file
     }
 
     #[test]
@@ -553,28 +581,27 @@ mod tests {
     #[test]
     fn files_of_any_bytes_are_survived() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/weights");
-        let import = |bytes: &[u8]| import_bytes(bytes, None, &PictureOptions::default());
-        let read = |bytes: &[u8]| drop(import(bytes));
-        for (name, count) in [
-            ("new.caffemodel", 200),
-            ("old.caffemodel", 200),
-            ("stream-f64.pth", 200),
-            ("stream-python2.pth", 200),
-            ("zip.pth", 60),
-            ("zip-f16-nested.pth", 60),
-            ("opensphere.pth", 300),
-            ("no-state.pth", 300),
+        let whole = |name: &str| std::fs::read(folder.join(name)).unwrap();
+        for (target, name, count) in [
+            ("caffemodel", "new.caffemodel", 200),
+            ("caffemodel", "old.caffemodel", 200),
+            ("pickle", "stream-f64.pth", 200),
+            ("pickle", "stream-python2.pth", 200),
+            ("pickle", "zip.pth", 60),
+            ("pickle", "zip-f16-nested.pth", 60),
         ] {
-            mutations::survived(&std::fs::read(folder.join(name)).unwrap(), count, read);
+            mutations::survived(&whole(name), count, fuzzing::target(target).unwrap());
         }
-        let whole = import(&std::fs::read(folder.join("new.caffemodel")).unwrap()).unwrap();
-        mutations::survived(&to_onnx(&whole).unwrap(), 300, read);
-        for precision in [Precision::F32, Precision::F16] {
-            mutations::survived(&whole.to_safetensors(precision).unwrap(), 200, |bytes| {
-                read(bytes);
-                let stored = Stored::new(bytes);
-                drop(stored.and_then(|stored| stored.id()));
-            });
+        for name in ["opensphere.pth", "no-state.pth"] {
+            mutations::survived_by("pickle", name, &whole(name), 300);
+        }
+        // The corpora have networks of a few hundred values.
+        let network = Architecture { units: [0; 4], channels: [1, 2, 2, 3], embedding: 2 };
+        mutations::survived_by("caffemodel", "sphereface", &caffe_file(&layers(network)), 200);
+        let small = from_caffe(layers(network)).unwrap();
+        mutations::survived_by("onnx", "sphereface", &to_onnx(&small).unwrap(), 300);
+        for (precision, name) in [(Precision::F32, "f32"), (Precision::F16, "f16")] {
+            mutations::survived_by("safetensors", name, &small.to_safetensors(precision).unwrap(), 200);
         }
     }
 

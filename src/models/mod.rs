@@ -18,6 +18,8 @@ mod caffe;
 #[cfg(feature = "candle")]
 pub mod candle;
 mod foreign;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod import;
 mod onnx;
 mod pickle;

@@ -390,7 +390,12 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let mut config: Self = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+        Self::of_text(&text, path)
+    }
+
+    /// The configuration that a text is, with the paths of a file at `path`.
+    pub(super) fn of_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),
             reason: error.to_string().trim_end().to_owned(),
         })?;
@@ -559,6 +564,7 @@ pub(super) fn value(setting: String, given: impl std::fmt::Display, reason: Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutations;
 
     fn settings(text: &str) -> Result<Settings, ConfigError> {
         let folder = tempfile::tempdir().unwrap();
@@ -572,13 +578,14 @@ mod tests {
         let written: Config = toml::from_str(TEMPLATE).unwrap();
         assert_eq!(written, Config::default());
         // What is commented out is what it would be, too.
-        let all: String = TEMPLATE
+        let text: String = TEMPLATE
             .lines()
             .map(|line| line.strip_prefix("#: ").unwrap_or(line))
             .collect::<Vec<_>>()
             .join("\n");
-        let all: Config = toml::from_str(&all).unwrap();
+        let all: Config = toml::from_str(&text).unwrap();
         assert_eq!((all.sources.len(), all.webhooks.len()), (2, 1), "examples");
+        mutations::survived_by("service_config", "everything.toml", text.as_bytes(), 200);
         let made = WebhookConfig::new(&all.webhooks[0].name, &all.webhooks[0].url, &all.webhooks[0].secret);
         assert_eq!(all.webhooks[0], made);
         assert_eq!(all.mqtt, Some(MqttConfig::new(&all.mqtt.as_ref().unwrap().url)));

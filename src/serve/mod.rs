@@ -35,6 +35,8 @@ mod confirm;
 mod cover;
 mod error;
 mod follow;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod galleries;
 mod jobs;
 mod listen;

@@ -578,10 +578,12 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutations;
 
     #[test]
     fn presets_are_whole_and_the_first_is_the_default() {
-        for (name, _) in PRESETS {
+        for (name, text) in PRESETS {
+            mutations::survived_by("training_config", &format!("{name}.toml"), text.as_bytes(), 100);
             let mut flags = Flags::default();
             flags.teacher.embeddings = Some("teacher.npy".into());
             let config = Layers::preset(name).unwrap().finish(&flags).unwrap();

@@ -20,6 +20,8 @@ pub mod checkpoint;
 pub mod config;
 pub mod dataset;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 pub mod loader;
 pub mod loss;
 pub mod metrics;

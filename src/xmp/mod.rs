@@ -15,6 +15,8 @@
 //! Picasa keeps its names in a list beside the photos, `.picasa.ini`, which is read too.
 
 mod area;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod jpeg;
 mod picasa;
 mod read;

@@ -25,7 +25,7 @@ pub(super) fn beside(photo: &Path) -> Result<Regions, XmpError> {
 }
 
 /// The faces of a file by the text of a list. Windows does not distinguish cases.
-fn regions(text: &str, file: &str) -> Regions {
+pub(super) fn regions(text: &str, file: &str) -> Regions {
     let (mut contacts, mut exact, mut alike) = (BTreeMap::new(), None, None);
     let mut section = "";
     for line in text.lines().map(str::trim) {
@@ -65,6 +65,7 @@ fn rectangle(text: &str) -> Option<Area> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutations;
 
     const LIST: &str = "[Picasa]\r\nname=Summer\r\n[IMG_1.JPG]\r\nrotate=rotate(0)\r\n\
         faces=rect64(4000800080ffc000),8e62398ebda8c1a5;rect64(100020003000),FFFF0000ffff0000;rect64(c0001000d0002000),ffffffffffffffff;rect64(zz),1\r\n\
@@ -83,6 +84,7 @@ mod tests {
             let [small, large] = [found.faces[1].area, Area::between([0.0, 0.0625], [0.125, 0.1875])];
             assert_eq!(small, large, "zeros in front are left out");
         }
+        mutations::survived_by("xmp_picasa", "list", LIST.as_bytes(), 500);
         assert_eq!(regions(LIST, "two.jpg").faces, [], "no area");
         assert_eq!(regions(LIST, "three.jpg").faces, []);
         assert_eq!(regions("[a.jpg\nfaces\n=\nfaces=x", "a.jpg").faces, []);

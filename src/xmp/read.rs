@@ -146,6 +146,7 @@ fn is_marked(node: Node<'_, '_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutations;
 
     const NAMESPACES: &str = r#"xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"
         xmlns:mwg-rs="http://www.metadataworkinggroup.com/schemas/regions/"
@@ -192,7 +193,8 @@ mod tests {
                 <stArea:h>100</stArea:h><stArea:unit>pixel</stArea:unit></rdf:Description></mwg-rs:Area>
                 </rdf:Description></rdf:li>"#,
         ];
-        for form in forms {
+        for (form, name) in forms.iter().zip(["lightroom", "exiftool", "digikam", "plain"]) {
+            mutations::survived_by("xmp", name, list(form).as_bytes(), 200);
             let region = one(&list(form));
             assert_eq!(region.name.as_deref(), Some("Zoë & co"));
             assert_eq!((region.scheme, region.ours), (Scheme::Mwg, false));
@@ -213,6 +215,7 @@ mod tests {
             <rdf:li MPReg:PersonDisplayName="no place"/>
             </rdf:Bag></MPRI:Regions></rdf:Description></MP:RegionInfo>"#,
         );
+        mutations::survived_by("xmp", "microsoft", text.as_bytes(), 200);
         let faces = read(&text).unwrap().faces;
         assert_eq!(faces.len(), 2);
         assert_eq!((faces[0].name.as_deref(), faces[1].name.as_deref()), (Some("Ada"), None));

@@ -20,6 +20,7 @@ mod examples;
 mod gallery;
 mod label;
 mod library;
+mod licences;
 mod media;
 mod models;
 mod networks;

@@ -193,15 +193,7 @@ fn indexes_of_any_bytes_are_survived() {
     let more = make(b"udta", &make(b"chpl", &chapters));
     let index = make(b"moov", &[movie(2000), tracks, pictures, more].concat());
     let whole = [make(b"ftyp", b"isom"), index, make(b"mdat", &[7; 50])].concat();
-    mutations::survived(&whole, 2000, |bytes| {
-        let mut made = file(&[bytes.to_vec()]);
-        lacks_index(&mut made).unwrap();
-        let timeline = Timeline::read(&mut made).unwrap();
-        let mut seen = bytes.to_vec();
-        seen.chunks_mut(100).enumerate().for_each(|(n, piece)| timeline.apply(n as u64 * 100, piece));
-        timeline.touches(u64::MAX, bytes.len());
-        drop(repair(&mut made, &Repairs { video_ns: 1, hidden_ns: &[1; 3], ..Repairs::default() }));
-    });
+    mutations::survived_by("mp4", "edits", &whole, 2000);
 }
 
 fn bytes_replaced(bytes: &[u8], old: &[u8; 4], new: &[u8; 4]) -> Vec<u8> {

@@ -531,6 +531,37 @@ pub(super) fn ticks_ns(ticks: i64) -> i64 {
     (i128::from(ticks) * 1_000_000_000 / i128::from(TICKS_PER_S)) as i64
 }
 
+/// A table with its checksum.
+#[cfg(any(fuzzing, test))]
+fn table(kind: u8, number: u16, content: &[u8]) -> Vec<u8> {
+    let length = 9 + content.len();
+    let mut table = vec![kind, 0xb0 | (length >> 8) as u8 & 0x0f, length as u8];
+    table.extend(number.to_be_bytes());
+    table.extend([0xc1, 0, 0]);
+    table.extend(content);
+    table.extend(checksum(&table).to_be_bytes());
+    table
+}
+
+/// Reads any bytes as a stream, and as the content of tables whose checksum is right.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let mut demuxer = Demuxer::new(layout(bytes).unwrap_or((188, 0)));
+    let mut clock = Clock::default();
+    let mut found: Vec<Found> = bytes.chunks(500).flat_map(|piece| demuxer.read(piece)).collect();
+    found.extend(demuxer.finish());
+    for found in found {
+        if let Found::Unit(unit) = found {
+            clock.time(&unit);
+        }
+    }
+    let content = &bytes[..bytes.len().min(4000)];
+    let mut demuxer = Demuxer::new((188, 0));
+    demuxer.tables(0, &table(0, 1, content));
+    demuxer.programs.push(0x1000);
+    demuxer.tables(0x1000, &table(2, 1, content));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -626,17 +657,6 @@ mod tests {
         }
     }
 
-    /// A table with its checksum.
-    fn table(kind: u8, number: u16, content: &[u8]) -> Vec<u8> {
-        let length = 9 + content.len();
-        let mut table = vec![kind, 0xb0 | (length >> 8) as u8, length as u8];
-        table.extend(number.to_be_bytes());
-        table.extend([0xc1, 0, 0]);
-        table.extend(content);
-        table.extend(checksum(&table).to_be_bytes());
-        table
-    }
-
     /// What a packet carries, filled up before it.
     fn carrying(pid: u16, number: u8, starts: bool, payload: &[u8]) -> Vec<u8> {
         let room = 184 - payload.len();
@@ -690,24 +710,10 @@ mod tests {
         assert_eq!(streams.iter().map(Stream::codec).collect::<Vec<_>>(), ["H.264", "AAC", "Opus"]);
         assert_eq!(streams[1].language.as_deref(), Some("deu"));
         assert_eq!(all.len(), 1 + 6);
-        mutations::survived(&whole, 1500, |bytes| {
-            layout(bytes);
-            let mut clock = Clock::default();
-            for found in found(bytes) {
-                if let Found::Unit(unit) = found {
-                    clock.time(&unit);
-                }
-            }
-        });
-        // Tables whose checksum is right all the same.
+        mutations::survived_by("transport_stream", "program", &whole, 1500);
         let list = &whole[188..376];
         let list = &list[list.len() - (4 + 5 + 11 + 15 + 4)..list.len() - 4];
-        mutations::survived(list, 2000, |content| {
-            let mut demuxer = Demuxer::new((188, 0));
-            demuxer.tables(0, &table(0, 1, content));
-            demuxer.programs.push(0x1000);
-            demuxer.tables(0x1000, &table(2, 1, content));
-        });
+        mutations::survived_by("transport_stream", "table", list, 2000);
     }
 
     #[test]

@@ -567,10 +567,6 @@ mod tests {
             refused(&whole[..length]);
         }
         // Damage gives an error or another network, and ends.
-        mutations::survived(&whole, 500, |bytes| {
-            if let Ok(graph) = read(bytes) {
-                let _ = translate(&graph, &PictureOptions::default());
-            }
-        });
+        mutations::survived_by("espdl", "linear", &whole, 500);
     }
 }

@@ -12,6 +12,9 @@ mod strangers;
 mod upload;
 mod wall;
 
+#[cfg(any(fuzzing, test))]
+pub(crate) use upload::{fuzz_json, fuzz_multipart};
+
 use std::time::Duration;
 
 use axum::Router;

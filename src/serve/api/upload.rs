@@ -11,7 +11,11 @@ use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
+#[cfg(any(fuzzing, test))]
+use crate::identify::ThresholdRequest;
 use crate::media::{still_of_bytes, still_size};
+#[cfg(any(fuzzing, test))]
+use crate::serve::SourceConfig;
 use crate::serve::problem::Problem;
 use crate::serve::site::App;
 
@@ -76,15 +80,19 @@ async fn read(request: Request, site: &App, most: usize) -> Result<Vec<Upload>, 
     }
     let bytes = Bytes::from_request(request, site).await?;
     if kind.starts_with("application/json") {
-        let sent: JsonPictures = serde_json::from_slice(&bytes)
-            .map_err(|error| Problem::bad(format!("the JSON makes no sense: {error}")))?;
-        return sent.pictures.into_iter().enumerate().map(decode_base64).collect();
+        return read_json(&bytes);
     }
     if bytes.is_empty() {
         return Ok(Vec::new());
     }
     // `curl --data-binary` calls everything a form.
     Ok(vec![Upload { name: "picture".into(), bytes: bytes.into() }])
+}
+
+fn read_json(bytes: &[u8]) -> Result<Vec<Upload>, Problem> {
+    let sent: JsonPictures = serde_json::from_slice(bytes)
+        .map_err(|error| Problem::bad(format!("the JSON makes no sense: {error}")))?;
+    sent.pictures.into_iter().enumerate().map(decode_base64).collect()
 }
 
 async fn read_parts(
@@ -140,5 +148,54 @@ impl Upload {
             }
             None => Ok(still.picture),
         }
+    }
+}
+
+/// Pictures as JSON.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz_json(bytes: &[u8]) {
+    if let Ok(pictures) = read_json(bytes) {
+        pictures.iter().for_each(|picture| drop(picture.decode(50)));
+    }
+    if let Ok(source) = serde_json::from_slice::<SourceConfig>(bytes) {
+        drop(source.settings("gallery".as_ref(), ThresholdRequest::Default));
+    }
+}
+
+/// Pictures as multipart, its parts bounded by `x`.
+#[cfg(any(fuzzing, test))]
+#[allow(clippy::unwrap_used)]
+pub(crate) fn fuzz_multipart(bytes: &[u8]) {
+    let request = Request::builder().header(header::CONTENT_TYPE, "multipart/form-data; boundary=x");
+    let request = request.body(axum::body::Body::from(bytes.to_vec())).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let parts = async { read_parts(Multipart::from_request(request, &()).await, 16).await };
+    if let Ok(pictures) = runtime.block_on(parts) {
+        pictures.iter().for_each(|picture| drop(picture.decode(50)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutations;
+
+    #[test]
+    fn bodies_of_any_bytes_are_survived() {
+        let mut png = std::io::Cursor::new(Vec::new());
+        RgbImage::new(8, 8).write_to(&mut png, image::ImageFormat::Png).unwrap();
+        let base64 = base64::engine::general_purpose::STANDARD.encode(png.get_ref());
+        let json = serde_json::json!({"pictures": [
+            {"name": "a.png", "base64": &base64},
+            {"base64": format!("data:image/png;base64,{base64}")}
+        ]});
+        let json = json.to_string();
+        assert_eq!(read_json(json.as_bytes()).unwrap().len(), 2);
+        mutations::survived_by("http_json", "two-pictures.json", json.as_bytes(), 500);
+        let source = serde_json::to_vec(&SourceConfig::new("door", "rtsp://camera/1")).unwrap();
+        mutations::survived_by("http_json", "source.json", &source, 500);
+        let head = "--x\r\nContent-Disposition: form-data; name=\"a\"; filename=\"a.png\"\r\n\r\n";
+        let parts = [head.as_bytes(), png.get_ref(), b"\r\n--x--\r\n"].concat();
+        mutations::survived_by("http_multipart", "one-picture", &parts, 500);
     }
 }

@@ -1,0 +1,6 @@
+//! The reader of this room for [`fuzzing`](crate::fuzzing).
+
+/// An analysis in a Parquet file.
+pub(crate) fn analysis(bytes: &[u8]) {
+    drop(super::file::decode(crate::fuzzing::file(bytes)));
+}

@@ -1,0 +1,93 @@
+#!/bin/sh
+# Runs the tests of the code with `unsafe` blocks and threads under a tool that watches memory or threads:
+#   tools/memory.sh address|memcheck|thread|miri [FILTER...]
+# A filter is a part of the names of tests. docs/fuzzing.md says what was run and what came of it.
+#
+# address   address sanitizer over the library without features
+# memcheck  Valgrind's memcheck over kernels, threads and the pipeline graph
+# thread    thread sanitizer over the team of threads and, with the sources of the standard library (rustup component add
+#           rust-src), the pipeline graph
+# miri      Miri with tree borrows over the same; takes a nightly compiler with it (rustup component add miri)
+set -eu
+cd "$(dirname "$0")/.."
+
+tool=${1:-}
+[ $# -eq 0 ] || shift
+host=$(rustc -vV | sed -n 's/^host: //p')
+export CARGO_INCREMENTAL=0
+
+# The program with the tests of the library, the same as for `make test`.
+program() {
+    cargo test --workspace --lib --no-run --message-format=json |
+        sed -n 's/.*"name":"sphereface".*"executable":"\([^"]*\)".*/\1/p' | tail -1
+}
+
+# A crate of the team of threads and the pipeline graph alone, with next to no dependencies, in the folder target/threads.
+# Both tools take only what is compiled for them, and would be given far more than these two by the whole library.
+alone() {
+    mkdir -p target/threads/src/pipeline
+    cp src/nn/team.rs target/threads/src/
+    cp -r src/pipeline/graph src/pipeline/graph.rs src/pipeline/statistics.rs target/threads/src/pipeline/
+    cp Cargo.lock target/threads/
+    cat >target/threads/src/lib.rs <<END
+#![allow(dead_code, unexpected_cfgs)]
+mod team;
+mod pipeline {
+    pub mod graph;
+    pub mod statistics;
+}
+END
+    cat >target/threads/Cargo.toml <<END
+[package]
+name = "threads"
+version = "0.0.0"
+edition = "2024"
+
+[workspace]
+
+[dependencies]
+$(grep -E '^(crossbeam-channel|thiserror|serde) = ' Cargo.toml)
+
+[profile.dev]
+opt-level = 1
+END
+    cd target/threads
+}
+
+case $tool in
+address)
+    [ $# -gt 0 ] || set -- nn:: align:: detect:: embed:: gallery:: identify:: track::
+    # Bytes that cannot be freed at the end are those of threads that still run.
+    export ASAN_OPTIONS="detect_leaks=0:${ASAN_OPTIONS:-}"
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/address \
+        cargo test --lib --no-default-features --target "$host" -- "$@"
+    ;;
+memcheck)
+    [ $# -gt 0 ] || set -- nn::team pipeline::graph nn::buffer nn::conv nn::gemm nn::layers nn::simd
+    tests=$(program)
+    # Valgrind knows no AVX-512. It runs one thread at a time.
+    SPHEREFACE_ISA=${SPHEREFACE_ISA:-avx2} valgrind --error-exitcode=1 --quiet --fair-sched=yes "$tests" --test-threads=1 "$@"
+    ;;
+thread)
+    # Without its sources, the standard library is not compiled for it. Then its locks and channels are not understood, and only
+    # the team, which has none, can be checked.
+    std=-Zbuild-std
+    if [ ! -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library" ]; then
+        std=
+        [ $# -gt 0 ] || set -- team::
+        export TSAN_OPTIONS="suppressions=$PWD/tools/thread.supp:${TSAN_OPTIONS:-}"
+    fi
+    alone
+    # shellcheck disable=SC2086
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
+        cargo test $std --lib --target "$host" -- "$@"
+    ;;
+miri)
+    alone
+    MIRIFLAGS="-Zmiri-tree-borrows -Zmiri-disable-isolation" cargo +nightly miri test --lib -- "$@"
+    ;;
+*)
+    echo "memory: say address, memcheck, thread or miri" >&2
+    exit 2
+    ;;
+esac
