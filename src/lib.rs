@@ -27,7 +27,7 @@
 //! | [`gallery`] | people, stills, templates, storage, search, counter-examples, checking a gallery | `file`, `media`, `xmp`, `models`, `nn`, `detect`, `align`, `embed` |
 //! | [`identify`] | the open-set decision about a face or a track; its threshold | `models`, `nn`, `detect`, `embed`, `track`, `gallery` |
 //! | [`engine`] | the entry points: engine, gallery, stream, recogniser, events | `media`, `models`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify` |
-//! | [`analysis`] | tracks and embeddings of a video as a Parquet file | `file`, `models`, `detect`, `embed`, `track` |
+//! | [`analysis`] | tracks and embeddings of a video as a Parquet file | `file`, `models`, `nn`, `detect`, `embed`, `track` |
 //! | [`discover`] | grouping strangers into people | `media`, `models`, `detect`, `align`, `embed`, `track`, `gallery`, `analysis` |
 //! | [`annotate`] | drawing boxes and names, redaction, contact sheets | `media`, `detect` |
 //! | [`report`] | reports: JSON Lines, CSV, subtitles, chapters, pages, charts | `file`, `detect`, `track`, `identify`, `annotate` |

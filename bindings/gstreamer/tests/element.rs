@@ -362,11 +362,19 @@ fn another_format_in_the_middle_names_the_same_people() {
 /// A pipeline over the sample, and the names that its buffers have.
 fn playing() -> (gst::Pipeline, Arc<Mutex<Vec<Vec<String>>>>) {
     let description = format!(
-        "filesrc location={} ! decodebin ! videoconvert ! sphereface gallery={} ! fakesink name=sink sync=false",
+        "filesrc location={} ! decodebin name=decode videoconvert name=convert ! sphereface gallery={} \
+         ! fakesink name=sink sync=false",
         sample("sample.mp4").display(),
         WORLD.gallery.display()
     );
     let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    // Not by `!` in the description: that links the first time only, and decodebin makes its pads each time.
+    let convert = pipeline.by_name("convert").unwrap().static_pad("sink").unwrap();
+    pipeline.by_name("decode").unwrap().connect_pad_added(move |_, pad| {
+        if pad.can_link(&convert) {
+            pad.link(&convert).unwrap();
+        }
+    });
     let found: Arc<Mutex<Vec<Vec<String>>>> = Arc::default();
     let told = Arc::clone(&found);
     let sink = pipeline.by_name("sink").unwrap();

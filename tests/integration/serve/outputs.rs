@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -272,6 +272,8 @@ struct Listener {
     kept: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     /// Numbers of the events that were told, in order.
     events: Arc<Mutex<Vec<i64>>>,
+    /// How often the broker has taken its subscription.
+    subscribed: Arc<AtomicUsize>,
     client: rumqttc::Client,
 }
 
@@ -285,7 +287,9 @@ impl Listener {
         let (client, mut connection) = rumqttc::Client::new(options, 100);
         let kept: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
         let events: Arc<Mutex<Vec<i64>>> = Arc::default();
+        let subscribed: Arc<AtomicUsize> = Arc::default();
         let (to, numbers, again) = (Arc::clone(&kept), Arc::clone(&events), client.clone());
+        let taken = Arc::clone(&subscribed);
         std::thread::spawn(move || {
             for told in connection.iter() {
                 match told {
@@ -299,13 +303,26 @@ impl Listener {
                         }
                         to.lock().unwrap().insert(message.topic, message.payload.into());
                     }
+                    Ok(rumqttc::Event::Incoming(rumqttc::Packet::SubAck(_))) => {
+                        taken.fetch_add(1, Ordering::SeqCst);
+                    }
                     Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect)) => return,
                     Ok(_) => {}
                     Err(_) => std::thread::sleep(Duration::from_millis(100)),
                 }
             }
         });
-        Self { kept, events, client }
+        Self { kept, events, subscribed, client }
+    }
+
+    /// Waits until it has subscribed more often than `before`: a broker that was killed may have forgotten it, and keeps
+    /// nothing for those it does not know.
+    fn wait_until_subscribed(&self, before: usize) {
+        let until = Instant::now() + LIMIT;
+        while self.subscribed.load(Ordering::SeqCst) <= before {
+            assert!(Instant::now() < until, "the listener does not subscribe again");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn text(&self, topic: &str) -> Option<String> {
@@ -449,7 +466,9 @@ fn no_event_is_lost_on_its_way_to_a_real_broker_though_both_die_meanwhile() {
     service.signal("KILL");
     service.ended();
     config(place.path(), &mqtt, false);
+    let before = listener.subscribed.load(Ordering::SeqCst);
     broker.start_again();
+    listener.wait_until_subscribed(before);
     let service = Service::start(place.path(), &["serve.toml"]);
     let outputs = service.wait("/api/v1/outputs", |outputs| {
         outputs["mqtt"]["working"] == true && outputs["mqtt"]["waiting"] == 0
