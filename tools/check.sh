@@ -32,9 +32,9 @@ lint() {
     say "cargo clippy --all-targets"
     cargo clippy --workspace --all-targets -- -D warnings
     while read -r combination; do
-        say "cargo check $combination"
+        say "cargo clippy $combination"
         # shellcheck disable=SC2086
-        cargo check --lib --bins --examples $combination </dev/null
+        cargo clippy --lib --bins --examples $combination -- -D warnings </dev/null
     done <<END
 $combinations
 END

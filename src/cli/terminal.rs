@@ -134,6 +134,7 @@ pub fn counted(count: impl fmt::Display, noun: &str) -> String {
 }
 
 /// A progress bar on standard error, shown if that is a terminal.
+#[cfg_attr(not(any(feature = "library", feature = "train")), allow(dead_code))]
 pub fn bar(template: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -16,6 +16,7 @@ mod device;
 pub(crate) mod gemm;
 pub mod isa;
 #[cfg(feature = "candle")]
+#[cfg_attr(not(feature = "train"), allow(dead_code))]
 pub(crate) mod layers;
 pub mod peak;
 pub(crate) mod simd;

@@ -50,6 +50,7 @@ pub fn memory_gb_per_s(isa: Isa, threads: usize, time: Duration) -> f64 {
 /// # Errors
 /// When the device fails, for want of memory for instance.
 #[cfg(feature = "candle")]
+#[cfg_attr(not(feature = "train"), allow(dead_code))]
 pub(crate) fn of_tensors(device: &Device, time: Duration) -> candle_core::Result<(f64, f64)> {
     // Memory that is free when the device has nothing left to do goes back to the driver, and costs
     // more to get again than a copy: several calls a time.
