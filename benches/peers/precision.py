@@ -45,5 +45,5 @@ with tempfile.TemporaryDirectory() as folder:
             for batch, taken in turns.items():
                 f32, bf16 = map(statistics.median, zip(*taken))
                 ratios = sorted(a / b for a, b in taken)
-                print(f"{model}, {threads} threads, batch {batch}: f32 {f32:.2f}, bf16 {bf16:.2f} ms a face, "
+                print(f"{model}, {threads} threads, batch {batch}: f32 {f32:.2f}, bf16 {bf16:.2f} ms per face, "
                       f"{statistics.median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)

@@ -20,8 +20,7 @@ use super::UsageError;
 use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
 use crate::bench::{self, MachineBench};
 use crate::embed::{EmbedOptions, Embedder, Family};
-use crate::models::MTCNN;
-use crate::models::Weights;
+use crate::models::{MTCNN, Weights};
 use crate::nn::{Device, DeviceChoice};
 
 /// Measure the speed of this machine, the networks, the detector and a whole job

@@ -9,8 +9,8 @@ use clap::Args;
 use super::UsageError;
 use super::faces::{self, Tracks};
 use super::options::{DetectionArgs, DeviceArgs};
-use super::terminal::counted;
 use crate::detect::Detector;
+use crate::file::counted;
 use crate::gallery::{Choice, GalleryError, GalleryFolder, NewStill, PersonName, Tagged};
 use crate::xmp;
 

@@ -10,12 +10,12 @@ use serde_json::json;
 use super::UsageError;
 use super::faces::{self, Tracks};
 use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, ThresholdArgs};
-use super::terminal::counted;
 use crate::analysis::Analysis;
 use crate::annotate::{SheetCell, SheetRow, contact_sheet};
 use crate::detect::SURE_SCORE;
 use crate::discover::{self, Member};
 use crate::engine::{Known, templates};
+use crate::file::counted;
 use crate::gallery::{
     Choice, Circumstances, Finding, GalleryFolder, NewStill, Person, PersonName, ThresholdCalibration,
     Viewpoint, check, expected_false_matches,

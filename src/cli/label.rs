@@ -15,13 +15,13 @@ use super::options::{
     self, DetectionArgs, DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs,
 };
 use super::results::{Lists, RedactArgs, ResultArgs, is_standard_output};
-use super::terminal::{Signals, counted};
+use super::terminal::Signals;
 use super::{UsageError, faces};
 use crate::analysis::Analysis;
 use crate::annotate::Style;
 use crate::embed::{Embedder, Mirror};
 use crate::engine::{DetectEvery, Engine, EngineBuilder, Gallery, GalleryOptions};
-use crate::file;
+use crate::file::{self, counted};
 use crate::media::{Input, MediaError};
 use crate::nn::{Arithmetic, ArithmeticChoice, Device};
 #[cfg(feature = "video")]

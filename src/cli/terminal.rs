@@ -124,15 +124,6 @@ impl Write for Data {
     }
 }
 
-/// A number and what it counts, a regular noun or `person`: `1 file`, `2 files`, `3 people`.
-pub fn counted(count: impl fmt::Display, noun: &str) -> String {
-    match (count.to_string().as_str(), noun) {
-        ("1", noun) => format!("1 {noun}"),
-        (count, "person") => format!("{count} people"),
-        (count, noun) => format!("{count} {noun}s"),
-    }
-}
-
 /// A progress bar on standard error, shown if that is a terminal.
 #[cfg_attr(not(any(feature = "library", feature = "train")), allow(dead_code))]
 pub fn bar(template: &str) -> ProgressBar {

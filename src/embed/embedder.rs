@@ -9,8 +9,7 @@ use super::planned::{self, PlannedNetwork, PlannedWorkspace};
 use super::tensors::TensorNetwork;
 use super::{ChannelOrder, EmbedError, Embedding, Family, Network, Workspace};
 use crate::align::Crop;
-use crate::models::{BuiltIn, Published, Source, Stored, all_finite};
-use crate::models::{ModelId, Tensor, Weights};
+use crate::models::{BuiltIn, ModelId, Published, Source, Stored, Tensor, Weights, all_finite};
 #[cfg(feature = "candle")]
 use crate::nn::coalescer::Coalescer;
 use crate::nn::{Arithmetic, Device, Isa};

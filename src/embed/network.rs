@@ -4,11 +4,10 @@ use std::borrow::Cow;
 
 use super::{Architecture, EmbedError};
 use crate::align::{CROP_HEIGHT, CROP_WIDTH};
-#[cfg(feature = "candle")]
-use crate::models::Tensor;
-use crate::models::Weights;
 use crate::models::arch::LAST_MAP;
 use crate::models::{Source, all_finite, all_finite_halves};
+#[cfg(feature = "candle")]
+use crate::models::{Tensor, Weights};
 use crate::nn::conv::{Activation, Dense, Form, Map, Tiles, Winograd, padded};
 use crate::nn::team::Team;
 use crate::nn::{Arithmetic, Buffer, Isa, simd};

@@ -8,8 +8,7 @@ use super::candle::{self, SphereFace};
 use super::{Architecture, ChannelOrder, EmbedError, EmbedOptions, Embedder, Mirror, Network, pixels};
 use crate::align::Crop;
 use crate::models::candle::var_builder;
-use crate::models::{MTCNN, Precision, SPHEREFACE, Stored};
-use crate::models::{Tensor, Weights};
+use crate::models::{MTCNN, Precision, SPHEREFACE, Stored, Tensor, Weights};
 use crate::nn::{Arithmetic, Isa};
 
 /// A small generator (xorshift64*), the same on every machine.

@@ -77,8 +77,7 @@ use crate::align::Crop;
 use crate::detect::{Detector, DetectorConfig, Scratch};
 use crate::embed::{EmbedOptions, Embedder, Embedding, Family, Mirror};
 use crate::identify::same_person_deg;
-use crate::models::{BuiltIn, MTCNN, SPHEREFACE, Stored};
-use crate::models::{ModelId, Weights};
+use crate::models::{BuiltIn, MTCNN, ModelId, SPHEREFACE, Stored, Weights};
 use crate::nn::{Arithmetic, ArithmeticChoice, ChosenArithmetic, Device, DeviceChoice, Isa};
 use batcher::Batcher;
 

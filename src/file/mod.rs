@@ -11,7 +11,7 @@
 mod place;
 mod text;
 
-pub use text::{escaped, percent_encoded, read_text};
+pub use text::{counted, escaped, percent_encoded, read_text};
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};

@@ -1,6 +1,6 @@
-//! Text files that people write by hand or save from a spreadsheet, and text in files of markup.
+//! Text files that people write by hand or save from a spreadsheet, and text in files and messages of ours.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::io;
 use std::path::Path;
 
@@ -45,6 +45,15 @@ pub fn escaped(text: &str) -> String {
     to
 }
 
+/// A number and what it counts, a regular noun or `person`: `1 file`, `2 files`, `3 people`.
+pub fn counted(count: impl fmt::Display, noun: &str) -> String {
+    match (count.to_string().as_str(), noun) {
+        ("1", noun) => format!("1 {noun}"),
+        (count, "person") => format!("{count} people"),
+        (count, noun) => format!("{count} {noun}s"),
+    }
+}
+
 /// A path as a part of an address.
 pub fn percent_encoded(path: &str) -> String {
     let mut to = String::with_capacity(path.len());
@@ -64,6 +73,13 @@ pub fn percent_encoded(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_counted_in_the_singular() {
+        let told = [counted(0, "file"), counted(1, "new file"), counted(2, "track"), counted(3, "person")];
+        assert_eq!(told, ["0 files", "1 new file", "2 tracks", "3 people"]);
+        assert_eq!(counted(1, "person"), "1 person");
+    }
 
     #[test]
     fn markup_and_control_characters_stay_text() {

@@ -10,7 +10,7 @@ use super::export::date;
 use super::find::{FoundFile, subjects};
 use super::strangers::Stranger;
 use super::{Library, LibraryError};
-use crate::file::{escaped, percent_encoded};
+use crate::file::{counted, escaped, percent_encoded};
 
 /// Pictures of a stranger.
 const PICTURES: usize = 6;
@@ -30,8 +30,9 @@ pub fn page(library: &Library, title: &str, files: &[FoundFile]) -> Result<Strin
         files.iter().flat_map(|file| &file.spans).map(|span| span.length_ns() as f64 / 1e9).sum();
     let _ = writeln!(
         body,
-        "<p>{} videos, {seconds:.0} seconds of them, and {photos} photos. People: {}.</p>",
-        files.len() - photos,
+        "<p>{}, {seconds:.0} seconds in all, and {}. People: {}.</p>",
+        counted(files.len() - photos, "video"),
+        counted(photos, "photo"),
         subjects(files).iter().map(|who| escaped(&who.to_string())).collect::<Vec<_>>().join(", ")
     );
     for file in files {
@@ -92,11 +93,12 @@ pub fn strangers_page(library: &Library, strangers: &[Stranger]) -> Result<Strin
                 );
             }
         }
-        let (number, files, tracks) = (one.number, one.files, one.tracks.len());
+        let (files, tracks) = (counted(one.files, "file"), counted(one.tracks.len(), "track"));
+        let number = one.number;
         let seconds = one.screen_ns as f64 / 1e9;
         let _ = writeln!(
             body,
-            "</div>\n<div><h2>Stranger {number}</h2><p>{files} files, {tracks} tracks, {seconds:.0} s</p>\
+            "</div>\n<div><h2>Stranger {number}</h2><p>{files}, {tracks}, {seconds:.0} s</p>\
              <pre>sphereface library name {number} NAME</pre></div>\n</section>"
         );
     }

@@ -15,8 +15,7 @@ use super::loss::{
 use super::network::CROP_LEN;
 use super::optimiser::Optimiser;
 use super::parameters::{self, BIAS, CLASSES, PROJECTION, Parameter};
-use crate::models::FORMAT;
-use crate::models::{ModelId, Tensor, Weights};
+use crate::models::{FORMAT, ModelId, Tensor, Weights};
 use crate::nn::Device;
 use crate::nn::team::Team;
 

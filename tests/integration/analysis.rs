@@ -13,8 +13,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::place::Place;
-use sphereface::models::Precision;
-use sphereface::models::SPHEREFACE;
+use sphereface::models::{Precision, SPHEREFACE};
 
 #[test]
 fn an_analysis_gives_the_same_answers_as_the_video() {

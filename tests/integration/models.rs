@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::place::shared_data;
-use sphereface::models::{MTCNN, Network, SPHEREFACE, import, mtcnn_tensors, to_onnx};
-use sphereface::models::{Precision, Tensor, Weights, WeightsError};
+use sphereface::models::{
+    MTCNN, Network, Precision, SPHEREFACE, Tensor, Weights, WeightsError, import, mtcnn_tensors, to_onnx,
+};
 
 const SAME: [&str; 6] = [
     "zip.pth",

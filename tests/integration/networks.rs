@@ -11,8 +11,7 @@ use crate::onnx_file::{Graph, Tensor};
 use crate::place::shared_data;
 use sphereface::align::Crop;
 use sphereface::embed::{EmbedOptions, Embedder, Mirror};
-use sphereface::models::Weights;
-use sphereface::models::{Normalisation, PictureOptions, import_as, to_onnx};
+use sphereface::models::{Normalisation, PictureOptions, Weights, import_as, to_onnx};
 use sphereface::nn::Arithmetic;
 
 /// Numbers of a network, the same for the same seed.

@@ -17,8 +17,7 @@ use std::process::Command;
 use serde::Deserialize;
 use sphereface::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
 use sphereface::embed::{EmbedOptions, Embedder, Mirror};
-use sphereface::models::{Precision, Weights};
-use sphereface::models::{SPHEREFACE, import};
+use sphereface::models::{Precision, SPHEREFACE, Weights, import};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)

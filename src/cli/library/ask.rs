@@ -10,9 +10,8 @@ use serde_json::json;
 
 use super::super::UsageError;
 use super::super::results::is_standard_output;
-use super::super::terminal::counted;
 use super::{LibraryPlace, engine_of, naming, refresh, refused};
-use crate::file;
+use crate::file::{self, counted};
 use crate::library::{
     self, ExportFormat, FoundFile, Kind, Library, Query, Stranger, Subject, page, playlist,
 };

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::super::UsageError;
-use super::super::terminal::counted;
 use super::{LibraryPlace, NAMING, People, engine_of, naming, refused};
+use crate::file::counted;
 use crate::gallery::{GalleryError, GalleryFolder, PersonName};
 use crate::library::{Library, LibraryError, Subject, Told};
 

@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::super::terminal::counted;
 use super::{LibraryPlace, refused};
+use crate::file::counted;
 
 /// Share one gallery with all workers, in the database
 ///

@@ -9,10 +9,11 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::json;
 
-use super::super::terminal::{Signals, counted};
+use super::super::terminal::Signals;
 use super::super::{UsageError, options, terminal};
 use super::{EngineArgs, LibraryPlace, People, refused};
 use crate::engine::{DetectEvery, Engine};
+use crate::file::counted;
 use crate::library::{
     Added, Adding, KindStatus, Library, LookOptions, Shard, ShardItem, ShardOutcome, Status, WorkEvent,
     WorkOptions, WorkSummary, Worker,
@@ -485,10 +486,10 @@ impl PlanArgs {
             outln!("cannot be read: {} of the sample", counted(plan.unreadable, "file"));
         }
         outln!(
-            "due: {} videos, about {:.1} h, and {} photos",
-            plan.due_videos,
+            "due: {}, about {:.1} h, and {}",
+            counted(plan.due_videos, "video"),
             plan.due_video_s / 3600.0,
-            plan.due_photos
+            counted(plan.due_photos, "photo")
         );
         let tell = |what: &str, seconds: f64| {
             let days = seconds / 86_400.0;
