@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use super::{Architecture, EmbedError};
 use crate::align::{CROP_HEIGHT, CROP_WIDTH};
 use crate::models::arch::LAST_MAP;
-use crate::models::{Source, all_finite, all_finite_halves};
 #[cfg(feature = "candle")]
-use crate::models::{Tensor, Weights};
+use crate::models::Tensor;
+use crate::models::{Source, Weights, all_finite, all_finite_halves};
 use crate::nn::conv::{Activation, Dense, Form, Map, Tiles, Winograd, padded};
 use crate::nn::team::Team;
 use crate::nn::{Arithmetic, Buffer, Isa, simd};
