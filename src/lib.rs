@@ -35,7 +35,7 @@
 //! | [`library`] | many videos and photos: a catalogue, a queue of files, workers, and who is where | `file`, `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify`, `engine`, `analysis`, `discover`, `report`, `pipeline` |
 //! | [`prepare`] | aligning a data set: photos -> crops | `file`, `media`, `detect`, `align`, `gallery` |
 //! | [`eval`] | verification, open-set identification, video scoring, calibration | `file`, `media`, `detect`, `align`, `embed`, `gallery`, `identify`, `report`, `prepare` |
-//! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `models`, `nn`, `align`, `embed`, `eval` |
+//! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `models`, `nn`, `align`, `embed`, `report`, `eval` |
 //! | [`serve`] | cameras and a service: many sources on one engine, API, pages, events, jobs | `media`, `models`, `nn`, `detect`, `embed`, `track`, `gallery`, `identify`, `engine`, `discover`, `annotate`, `report`, `pipeline`, `library` |
 //! | [`bench`](mod@bench) | this machine's peak and the speed of the networks and of a whole job | `media`, `models`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline`, `library`, `serve` |
 //! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |

@@ -8,6 +8,8 @@
 //! crop-side fit is what the common aligned data sets (CASIA-WebFace in 112x112) were made
 //! with, so training, enrolment and labelling all use it.
 
+use std::ops::Range;
+
 use image::RgbImage;
 
 use crate::detect::Landmarks;
@@ -121,6 +123,22 @@ fn centroid(points: &[[f64; 2]; 5]) -> [f64; 2] {
 /// counts and nothing aliases. `None` when the landmarks are degenerate ([`estimate`]).
 pub fn align(image: &RgbImage, landmarks: &Landmarks) -> Option<Crop> {
     Crop::from_square(&sample(image, landmarks, SQUARE_MARGIN)?)
+}
+
+/// The rows of an image of that height which [`align`] reads; `None` when the landmarks are degenerate.
+pub fn rows(landmarks: &Landmarks, height: usize) -> Option<Range<usize>> {
+    let back = estimate(landmarks)?.inverse();
+    let margin = SQUARE_MARGIN as f64 + 0.5;
+    let (left, right) = (-margin, CROP_WIDTH as f64 + margin - 1.0);
+    let (top, bottom) = (-0.5, CROP_HEIGHT as f64 - 0.5);
+    let corners = [[left, top], [right, top], [left, bottom], [right, bottom]];
+    let (least, most) = corners
+        .map(|corner| back.apply(corner)[1])
+        .into_iter()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), y| (least.min(y), most.max(y)));
+    let row = |y: f64| y.clamp(0.0, height as f64) as usize;
+    // A sample lies between two rows.
+    Some(row(least.floor())..row(most.floor() + 2.0))
 }
 
 /// The 112x112 crop of other models: as [`align`], with eight more columns at each side.
@@ -481,6 +499,35 @@ mod tests {
         let narrow = Crop::from_image(picture).unwrap();
         assert_eq!(narrow.as_rgb(), crop.as_rgb());
         assert!(crop.has_sides() && !narrow.has_sides());
+    }
+
+    #[test]
+    fn a_crop_comes_from_the_rows_that_are_named() {
+        let image =
+            RgbImage::from_fn(300, 240, |x, y| image::Rgb([(x % 251) as u8, (y * 7 % 256) as u8, 90]));
+        let mut least = 240;
+        for (turn, scale, [x, y]) in [
+            (0.0, 0.5, [150.0, 120.0]),
+            (0.4, 0.7, [140.0, 130.0]),
+            (-1.2, 0.3, [60.0, 70.0]),
+            (3.0, 1.4, [160.0, 20.0]),
+            (0.1, 0.2, [10.0, 235.0]),
+            (0.0, 0.4, [150.0, 900.0]),
+        ] {
+            let (sin, cos) = f64::sin_cos(turn);
+            let landmarks = TEMPLATE.map(|[a, b]| {
+                let (a, b) = ((f64::from(a) - 48.0) * scale, (f64::from(b) - 56.0) * scale);
+                [(x + cos * a - sin * b) as f32, (y + sin * a + cos * b) as f32]
+            });
+            let rows = rows(&landmarks, 240).unwrap();
+            let part = RgbImage::from_fn(300, 240, |x, y| match rows.contains(&(y as usize)) {
+                true => *image.get_pixel(x, y),
+                false => image::Rgb([255, 0, 255]),
+            });
+            assert_eq!(align(&part, &landmarks), align(&image, &landmarks), "{turn} {scale}: {rows:?}");
+            least = least.min(rows.len());
+        }
+        assert_eq!(least, 0, "nothing of the last is in the picture");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Operations of the networks: two for each multiply-add of the convolutions and fully connected
 //! layers as they are written down, whatever way they are computed.
 
-use crate::align::{CROP_HEIGHT, CROP_WIDTH};
 use crate::detect::{DetectorConfig, Refiner};
 use crate::embed::{Architecture, Family};
 
@@ -15,12 +14,7 @@ pub fn family(family: &Family) -> f64 {
 
 /// Operations of a SphereFace network on one crop.
 pub fn embedding(architecture: &Architecture) -> f64 {
-    let (mut rows, mut columns, mut total) = (CROP_HEIGHT, CROP_WIDTH, 0);
-    for layer in architecture.convolutions() {
-        (rows, columns) = (rows / layer.stride, columns / layer.stride);
-        total += rows * columns * layer.output * layer.input * 9;
-    }
-    2.0 * (total + architecture.flattened() * architecture.embedding) as f64
+    architecture.plan().operations()
 }
 
 /// Operations of P-Net over the pyramid of a picture.

@@ -23,6 +23,7 @@ use crate::eval::lfw;
 use crate::eval::people::people;
 use crate::eval::truth::Truth;
 use crate::eval::video::{self, Counts, NumberCounts, Rule, Score};
+use crate::gallery::Viewpoint;
 use crate::models::{BuiltIn, Precision, Weights};
 use crate::nn::{Arithmetic, ArithmeticChoice, Device};
 
@@ -313,26 +314,28 @@ struct ImageArgs {
 }
 
 impl ImageArgs {
-    /// The crop of each image, `None` without a face, and the number of images that are already
-    /// aligned crops.
+    /// The crop of each image and how the face is seen, `None` without a face, and the number of images that are
+    /// already aligned crops. Faces of `--aligned` images count as seen from the front.
     fn crops(
         &self,
         paths: &[PathBuf],
         device: &Device,
         threads: usize,
-    ) -> Result<(Vec<Option<Crop>>, usize)> {
+    ) -> Result<(Vec<Option<(Crop, Viewpoint)>>, usize)> {
         let detector = self.detection.detector(device)?;
         let bar = progress(paths.len(), "aligning");
         let mut crops = Vec::with_capacity(paths.len());
         let mut already_aligned = 0;
         for batch in paths.chunks(BATCH) {
             if self.aligned {
-                let read = batch.iter().map(|path| lfw::read_crop(path).map(Some));
+                let read = batch
+                    .iter()
+                    .map(|path| lfw::read_crop(path).map(|crop| Some((crop, Viewpoint::FRONTAL))));
                 crops.extend(read.collect::<Result<Vec<_>, _>>()?);
             } else {
                 let portraits = lfw::portraits(batch, &detector, threads)?;
                 already_aligned += portraits.iter().flatten().filter(|p| p.already_aligned).count();
-                crops.extend(portraits.into_iter().map(|portrait| portrait.map(|p| p.crop)));
+                crops.extend(portraits.into_iter().map(|portrait| portrait.map(|p| (p.crop, p.view))));
             }
             bar.inc(batch.len() as u64);
         }

@@ -121,8 +121,8 @@ struct Export {
     /// Name of a built-in model, or a safetensors file
     #[arg(value_name = "NAME|FILE")]
     model: String,
-    /// ONNX file to write. Its input is aligned crops, 96 pixels wide and 112 high, with values from 0
-    /// to 255; its output is unit vectors
+    /// ONNX file to write. Its input is aligned crops, 112 pixels high and 96 wide (112 for imported
+    /// networks that take squares), with values from 0 to 255; its output is unit vectors
     #[arg(long, value_name = "FILE", required_unless_present = "safetensors")]
     onnx: Option<PathBuf>,
     /// Safetensors file to write
@@ -382,8 +382,9 @@ impl Export {
         if let Some(path) = &self.onnx {
             let bytes = to_onnx(&weights).map_err(|error| error.in_file(&self.model))?;
             file::write(path, &bytes).with_context(|| format!("{} cannot be written", path.display()))?;
+            let size = weights.metadata.get("input").map_or("112x96", String::as_str).replace('x', ", ");
             outln!(
-                "{}: ONNX, input 'crops' [n, 3, 112, 96] {} 0 to 255, output 'embedding'",
+                "{}: ONNX, input 'crops' [n, 3, {size}] {} 0 to 255, output 'embedding'",
                 path.display(),
                 weights.metadata.get("channel_order").map_or("RGB", String::as_str)
             );

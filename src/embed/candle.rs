@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Module, Result, Tensor};
 use candle_nn::{Conv2d, Conv2dConfig, Linear, PReLU, VarBuilder, conv2d, linear, prelu};
 
 use super::Architecture;
+use crate::models::arch;
 
 /// A SphereFace network.
 #[derive(Debug, Clone)]
@@ -34,26 +35,30 @@ impl SphereFace {
     /// # Errors
     /// When a tensor is missing or has another shape.
     pub fn new(architecture: &Architecture, vb: VarBuilder<'_>) -> Result<Self> {
-        let mut convolutions = architecture.convolutions().into_iter().map(|c| {
-            let name = format!("{}_{}", c.stage, c.index);
-            let config = Conv2dConfig { padding: 1, stride: c.stride, ..Default::default() };
-            Ok(Convolution {
-                convolution: conv2d(c.input, c.output, 3, config, vb.pp(format!("conv{name}")))?,
-                prelu: prelu(Some(c.output), vb.pp(format!("relu{name}")))?,
-            })
-        });
-        let mut next = || match convolutions.next() {
-            Some(convolution) => convolution,
-            None => candle_core::bail!("the architecture has fewer convolutions than its stages ask for"),
-        };
-        let mut stages = Vec::new();
-        for units in architecture.units {
-            let first = next()?;
-            let units = (0..units).map(|_| Ok([next()?, next()?])).collect::<Result<_>>()?;
-            stages.push(Stage { first, units });
-        }
+        let stages =
+            architecture.stages().iter().map(|stage| Stage::new(stage, &vb)).collect::<Result<_>>()?;
         let fully_connected = linear(architecture.flattened(), architecture.embedding, vb.pp("fc5"))?;
         Ok(Self { stages, fully_connected })
+    }
+}
+
+impl Stage {
+    fn new(stage: &arch::Stage, vb: &VarBuilder<'_>) -> Result<Self> {
+        let layer = |convolution: &arch::Convolution| Convolution::new(convolution, vb);
+        let unit = |[first, second]: &[arch::Convolution; 2]| Ok([layer(first)?, layer(second)?]);
+        let units = stage.units.iter().map(unit).collect::<Result<_>>()?;
+        Ok(Self { first: layer(&stage.opening)?, units })
+    }
+}
+
+impl Convolution {
+    fn new(c: &arch::Convolution, vb: &VarBuilder<'_>) -> Result<Self> {
+        let config = Conv2dConfig { padding: 1, stride: c.stride, ..Default::default() };
+        let [convolution, slopes] = c.names().map(|name| vb.pp(name));
+        Ok(Self {
+            convolution: conv2d(c.input, c.output, 3, config, convolution)?,
+            prelu: prelu(Some(c.output), slopes)?,
+        })
     }
 }
 

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use super::{Architecture, EmbedError};
 use crate::align::{CROP_HEIGHT, CROP_WIDTH};
-use crate::models::arch::LAST_MAP;
 #[cfg(feature = "candle")]
 use crate::models::Tensor;
+use crate::models::arch::{LAST_BIAS, LAST_MAP, LAST_WEIGHT};
 use crate::models::{Source, Weights, all_finite, all_finite_halves};
 use crate::nn::conv::{Activation, Dense, Form, Map, Tiles, Winograd, padded};
 use crate::nn::team::Team;
@@ -172,10 +172,9 @@ impl Network {
         for c in architecture.convolutions() {
             let stage = c.stage - 1;
             let layer = move |lay_out: &dyn Fn(&[f32], Activation) -> Layer| {
-                let name = format!("{}_{}", c.stage, c.index);
-                let bias = values(&format!("conv{name}.bias"), &[c.output])?;
-                let slopes = values(&format!("relu{name}.weight"), &[c.output])?;
-                let weight = values(&format!("conv{name}.weight"), &[c.output, c.input, 3, 3])?;
+                let bias = values(&c.bias(), &[c.output])?;
+                let slopes = values(&c.slopes(), &[c.output])?;
+                let weight = values(&c.weight(), &[c.output, c.input, 3, 3])?;
                 Ok(lay_out(&weight, Activation::new(&bias, Some(&slopes), padded(c.output, isa))))
             };
             let (tile, form, ends) = (tiles[stage], forms[stage], (maps[stage], maps[stage + 1]));
@@ -199,8 +198,8 @@ impl Network {
             });
         }
         layouts.push(Box::new(move || {
-            let (name, channels) = ("fc5.weight", architecture.channels[3]);
-            let bias = values("fc5.bias", &[architecture.embedding])?;
+            let (name, channels) = (LAST_WEIGHT, architecture.channels[3]);
+            let bias = values(LAST_BIAS, &[architecture.embedding])?;
             let activation = Activation::new(&bias, None, padded(architecture.embedding, isa));
             let halves = weights.halves(name).filter(|_| simd::reads_halves(isa));
             Ok(Layer::Dense(match halves {

@@ -5,16 +5,22 @@ use candle_core::{Device, Result};
 use super::{Architecture, EmbedError};
 use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
 use crate::models::Weights;
-use crate::models::arch::LAST_MAP;
+use crate::models::arch::{self, LAST_BIAS, LAST_MAP, LAST_WEIGHT};
 use crate::nn::layers::{Convolution, Linear, Maps, Size};
 
 /// A SphereFace network with its weights on a device.
 #[derive(Debug)]
 pub(super) struct TensorNetwork {
     device: Device,
-    convolutions: Vec<Convolution>,
-    units: [usize; 4],
+    stages: Vec<Stage>,
     last: Linear,
+}
+
+/// The layers of a stage.
+#[derive(Debug)]
+struct Stage {
+    opening: Convolution,
+    units: Vec<[Convolution; 2]>,
 }
 
 /// Crops of pixels [n, 112, 96, 3] on a device.
@@ -35,17 +41,20 @@ impl TensorNetwork {
     ) -> std::result::Result<Self, EmbedError> {
         architecture.check(weights)?;
         let tensor = |name: &str| architecture.tensor(weights, name).map(|tensor| tensor.data.as_slice());
-        let mut convolutions = Vec::new();
-        for c in architecture.convolutions() {
-            let name = format!("{}_{}", c.stage, c.index);
-            let weight = (tensor(&format!("conv{name}.weight"))?, [c.output, c.input, 3, 3]);
-            let bias = tensor(&format!("conv{name}.bias"))?;
-            let slopes = tensor(&format!("relu{name}.weight"))?;
-            convolutions.push(Convolution::new(device, weight, bias, Some(slopes), (1, c.stride))?);
-        }
+        let convolution = |c: &arch::Convolution| -> std::result::Result<_, EmbedError> {
+            let weight = (tensor(&c.weight())?, [c.output, c.input, 3, 3]);
+            let (bias, slopes) = (tensor(&c.bias())?, tensor(&c.slopes())?);
+            Ok(Convolution::new(device, weight, bias, Some(slopes), (1, c.stride))?)
+        };
+        let unit = |[first, second]: &[arch::Convolution; 2]| Ok([convolution(first)?, convolution(second)?]);
+        let stage = |stage: &arch::Stage| -> std::result::Result<_, EmbedError> {
+            let units = stage.units.iter().map(unit).collect::<std::result::Result<_, EmbedError>>()?;
+            Ok(Stage { opening: convolution(&stage.opening)?, units })
+        };
+        let stages = architecture.stages().iter().map(stage).collect::<std::result::Result<_, _>>()?;
         let map = (architecture.channels[3], LAST_MAP.0, LAST_MAP.1);
-        let last = Linear::new(device, tensor("fc5.weight")?, tensor("fc5.bias")?, None, map)?;
-        Ok(Self { device: device.clone(), convolutions, units: architecture.units, last })
+        let last = Linear::new(device, tensor(LAST_WEIGHT)?, tensor(LAST_BIAS)?, None, map)?;
+        Ok(Self { device: device.clone(), stages, last })
     }
 
     /// Features [n, embedding] of pixels [n, 112, 96, 3], as [`super::pixels`] gives them.
@@ -53,17 +62,11 @@ impl TensorNetwork {
     /// # Errors
     /// When the device fails.
     pub(super) fn forward(&self, pixels: Vec<f32>) -> Result<Vec<f32>> {
-        let mut convolutions = self.convolutions.iter();
-        let mut next = || match convolutions.next() {
-            Some(convolution) => convolution,
-            None => unreachable!("one for every convolution of the architecture"),
-        };
         let mut x = crops(pixels, &self.device)?;
-        for units in self.units {
-            x = next().forward(&x, None)?;
-            for _ in 0..units {
-                let inner = next().forward(&x, None)?;
-                x = next().forward(&inner, Some(&x))?;
+        for stage in &self.stages {
+            x = stage.opening.forward(&x, None)?;
+            for [first, second] in &stage.units {
+                x = second.forward(&first.forward(&x, None)?, Some(&x))?;
             }
         }
         self.last.forward(&x)?.to_vec()

@@ -181,11 +181,22 @@ impl Known {
         let before =
             |count: usize| Threshold::for_gallery(request, embedder.metadata(), calibration.as_ref(), count);
         before(0)?;
-        let templates = templates(folder, embedder)?;
+        Ok(Self::new(templates(folder, embedder)?, embedder, before)?)
+    }
+
+    /// The same for templates in memory. `threshold` is asked for the threshold for a number of templates that can match.
+    ///
+    /// # Errors
+    /// Those of `threshold`.
+    pub fn new<E>(
+        templates: Templates,
+        embedder: &Embedder,
+        threshold: impl FnOnce(usize) -> Result<Threshold, E>,
+    ) -> Result<Self, E> {
         let views = ViewCalibration::from_metadata(embedder.metadata());
         let all = templates.people.iter().flat_map(|person| &person.templates);
         let open = all.filter(|one| views.as_ref().is_none_or(|views| views.is_open(one.view))).count();
-        let threshold = before(open)?;
+        let threshold = threshold(open)?;
         // An angle that was given, or measured on the user's own strangers, is used unchanged.
         let calibrated = matches!(threshold.source(), ThresholdSource::Calibrated { .. });
         Ok(Self { templates, threshold, open_templates: open, views: views.filter(|_| calibrated) })

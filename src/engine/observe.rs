@@ -44,14 +44,16 @@ impl ObservedFrame {
         tracker.track(&self.moment, &faces)
     }
 
-    /// Crops the faces to be embedded that are not cropped yet.
+    /// Crops the faces to be embedded that are not cropped yet. Only the rows that show them are converted to RGB.
     pub fn cut(&mut self) {
+        let Some(picture) = &self.picture else { return };
         let wanted = |one: &TrackedFace| one.step.embed && one.crop.is_none();
-        if let Some(picture) = self.picture.as_ref().filter(|_| self.faces.iter().any(wanted)) {
-            let picture = picture.to_rgb();
-            for one in self.faces.iter_mut().filter(|one| wanted(one)) {
-                one.crop = align::align(&picture, &one.face.landmarks);
-            }
+        let rows = self.faces.iter().filter(|one| wanted(one));
+        let rows = rows.filter_map(|one| align::rows(&one.face.landmarks, picture.height()));
+        let Some(rows) = rows.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)) else { return };
+        let picture = picture.to_rgb_rows(rows);
+        for one in self.faces.iter_mut().filter(|one| wanted(one)) {
+            one.crop = align::align(&picture, &one.face.landmarks);
         }
     }
 }

@@ -9,7 +9,7 @@ use image::RgbImage;
 use super::Engine;
 use super::find::{find, is_finite};
 use crate::detect::{BBox, DetectError, Face, Scratch};
-use crate::track::Thumbnail;
+use crate::track::{Motion, Thumbnail};
 
 /// Maximum number of frames between two full detection passes.
 const LONGEST: u32 = 8;
@@ -92,7 +92,7 @@ pub(crate) struct DetectionSchedule {
     every: DetectEvery,
     scratch: Scratch,
     /// Faces of the previous frame, and the motion of their boxes.
-    known: Vec<(Face, [f32; 4])>,
+    known: Vec<(Face, Motion)>,
     /// The picture as last searched, each part as it was then.
     reference: Option<Thumbnail>,
     /// Frames since the last full pass.
@@ -130,7 +130,7 @@ impl DetectionSchedule {
 
     /// Starts from a first frame that already got a full pass.
     pub fn resume(&mut self, found: Found, thumbnail: &Thumbnail) -> Found {
-        self.known = found.faces.iter().map(|face| (*face, [0.0; 4])).collect();
+        self.known = found.faces.iter().map(|face| (*face, Motion::default())).collect();
         self.reference = Some(thumbnail.clone());
         self.since = 0;
         found
@@ -151,7 +151,8 @@ impl DetectionSchedule {
         }
         self.since += 1;
         self.renewed += 1;
-        let expected: Vec<BBox> = self.known.iter().map(|(face, motion)| moved(&face.bbox, motion)).collect();
+        let expected: Vec<BBox> =
+            self.known.iter().map(|(face, motion)| motion.expected(&face.bbox, 1.0)).collect();
         let mut due = self.due(picture, thumbnail, &expected);
         let mut faces = Vec::new();
         match &due {
@@ -308,21 +309,17 @@ pub(crate) fn is_among(place: &BBox, faces: &[Face]) -> bool {
     faces.iter().any(|face| face.bbox.iou(place) >= SAME_IOU)
 }
 
-fn moved(b: &BBox, motion: &[f32; 4]) -> BBox {
-    let sides = b.sides();
-    BBox::of_sides(std::array::from_fn(|side| sides[side] + motion[side]))
-}
-
-/// Motion of the sides of a face's box since the previous frame, averaged with the earlier motion.
-fn motion(face: &Face, known: &[(Face, [f32; 4])]) -> [f32; 4] {
-    let overlap = |(before, _): &&(Face, [f32; 4])| before.bbox.iou(&face.bbox);
+/// The motion of a face, as that of the nearest face of the previous frame goes on.
+fn motion(face: &Face, known: &[(Face, Motion)]) -> Motion {
+    let overlap = |(before, _): &&(Face, Motion)| before.bbox.iou(&face.bbox);
     let nearest = known.iter().max_by(|a, b| overlap(a).total_cmp(&overlap(b)));
     match nearest.filter(|known| overlap(known) >= SAME_IOU) {
         Some((before, motion)) => {
-            let (was, is) = (before.bbox.sides(), face.bbox.sides());
-            std::array::from_fn(|side| (motion[side] + is[side] - was[side]) / 2.0)
+            let mut motion = *motion;
+            motion.observe(&before.bbox, &face.bbox, 1.0);
+            motion
         }
-        None => [0.0; 4],
+        None => Motion::default(),
     }
 }
 

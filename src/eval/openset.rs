@@ -22,6 +22,7 @@ use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
 use super::EvalError;
+use super::groups::{self, Trial};
 use super::people::Person;
 use crate::report::chart::{Axis, Chart, Curve, Scale};
 
@@ -41,8 +42,6 @@ pub struct Search {
     pub person: usize,
     /// The largest score of anybody enrolled.
     pub best: f64,
-    /// The largest score of anybody else; minus infinity where there is nobody else.
-    pub second: f64,
     /// The rank of the right person, from 1; `None` for a stranger's probe.
     pub rank: Option<usize>,
 }
@@ -58,19 +57,25 @@ impl Search {
 
     /// The search of a stranger's probe.
     pub fn of_a_stranger(person: usize, scores: &[f64]) -> Self {
-        let (best, second) =
-            scores.iter().fold((f64::NEG_INFINITY, f64::NEG_INFINITY), |(best, second), &score| {
-                (best.max(score), second.max(score.min(best)))
-            });
-        Self { person, best, second, rank: None }
+        Self { person, best: scores.iter().copied().fold(f64::NEG_INFINITY, f64::max), rank: None }
     }
+}
 
-    /// Whether it would be named: the nearest person is below `threshold_deg`, and no less than
-    /// `margin_deg` nearer than anybody else.
-    pub fn is_named(&self, threshold_deg: f64, margin_deg: f64) -> bool {
-        let [best_deg, second_deg] =
-            [self.best, self.second].map(|score| score.clamp(-1.0, 1.0).acos().to_degrees());
-        best_deg < threshold_deg && (self.second == f64::NEG_INFINITY || second_deg - best_deg >= margin_deg)
+/// What was decided about a probe, each independently, as `label` decides about a single view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decided {
+    /// Whose probe it is: the same number for all probes of a person.
+    pub person: usize,
+    /// Whether the person is enrolled.
+    pub is_enrolled: bool,
+    /// Whether the name is right; `None` if no name was given.
+    pub name_is_right: Option<bool>,
+}
+
+impl Decided {
+    /// Whether an enrolled person was not named or named wrong, or a stranger was named.
+    pub fn is_wrong(&self) -> bool {
+        if self.is_enrolled { self.name_is_right != Some(true) } else { self.name_is_right.is_some() }
     }
 }
 
@@ -87,22 +92,35 @@ pub struct Named {
     pub wrong: f64,
     /// Share of the strangers' probes that are given a name.
     pub strangers: f64,
+    /// The interval of that share.
+    pub strangers_interval: [f64; 2],
+    /// The share of strangers that `gallery check` expects to be named at most; `None` for a model without a calibration.
+    pub strangers_expected: Option<f64>,
 }
 
-/// Decides about every probe.
-pub fn named(searches: &[Search], threshold_deg: f64, margin_deg: f64) -> Named {
-    let share = |of: &dyn Fn(&Search) -> bool, counts: &dyn Fn(&Search) -> bool| {
-        let all = searches.iter().filter(|search| of(search));
-        let named = all.clone().filter(|s| s.is_named(threshold_deg, margin_deg) && counts(s)).count();
-        named as f64 / all.count().max(1) as f64
+/// The rates of decisions at a threshold and a margin. The same `seed` gives the same interval.
+pub fn named(
+    decided: &[Decided],
+    [threshold_deg, margin_deg]: [f64; 2],
+    strangers_expected: Option<f64>,
+    (replicates, seed): (usize, u64),
+) -> Named {
+    let share = |name_is_right: bool| {
+        let enrolled = decided.iter().filter(|one| one.is_enrolled);
+        let named = enrolled.clone().filter(|one| one.name_is_right == Some(name_is_right)).count();
+        named as f64 / enrolled.count().max(1) as f64
     };
-    let mated = |search: &Search| search.rank.is_some();
+    let trial = |one: &Decided| Trial { person: one.person, wrong: one.is_wrong(), labels: Vec::new() };
+    let strangers: Vec<Trial> = decided.iter().filter(|one| !one.is_enrolled).map(trial).collect();
+    let Estimate { rate, lower, upper } = groups::rates(&strangers, &[], replicates, seed)[0].rate;
     Named {
         threshold_deg,
         margin_deg,
-        right: share(&mated, &|search| search.rank == Some(1)),
-        wrong: share(&mated, &|search| search.rank != Some(1)),
-        strangers: share(&|search| search.rank.is_none(), &|_| true),
+        right: share(true),
+        wrong: share(false),
+        strangers: rate,
+        strangers_interval: [lower, upper],
+        strangers_expected,
     }
 }
 
@@ -434,13 +452,8 @@ mod tests {
         // highest, 0.8, and the probe that scores 0.8 is not named.
         let mut searches: Vec<Search> =
             (0..10).map(|i| Search::of_a_stranger(i, &[i as f64 / 10.0])).collect();
-        searches.extend((0..4).map(|i| Search {
-            person: i,
-            best: 0.7 + i as f64 / 10.0,
-            second: 0.0,
-            rank: Some(1),
-        }));
-        searches.push(Search { person: 4, best: 0.95, second: 0.9, rank: Some(2) });
+        searches.extend((0..4).map(|i| Search { person: i, best: 0.7 + i as f64 / 10.0, rank: Some(1) }));
+        searches.push(Search { person: 4, best: 0.95, rank: Some(2) });
         let result = evaluate(&searches, 50, 1).unwrap();
         let at = result.open[0];
         assert_eq!((result.open.len(), at.false_positives, at.threshold), (1, 1, 0.8));
@@ -455,7 +468,7 @@ mod tests {
     fn a_rate_takes_enough_strangers() {
         let mut searches: Vec<Search> =
             (0..1000).map(|i| Search::of_a_stranger(i, &[i as f64 / 1000.0])).collect();
-        searches.push(Search { person: 0, best: 0.9985, second: 0.0, rank: Some(1) });
+        searches.push(Search { person: 0, best: 0.9985, rank: Some(1) });
         let rates = |searches: &[Search]| {
             evaluate(searches, 10, 1).unwrap().open.iter().map(|at| at.fpir).collect::<Vec<_>>()
         };
@@ -466,27 +479,23 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_is_as_near_to_two_people_is_not_named() {
-        let cosines = |degrees: &[f64]| degrees.iter().map(|deg| deg.to_radians().cos()).collect::<Vec<_>>();
-        let searches = [
-            Search::mated(0, &cosines(&[50.0, 80.0, 70.0]), 0).unwrap(),
-            Search::mated(1, &cosines(&[50.4, 50.0, 70.0]), 1).unwrap(),
-            Search::mated(2, &cosines(&[50.0, 80.0, 50.6]), 2).unwrap(),
-            Search::mated(2, &cosines(&[50.0, 80.0, 58.0]), 2).unwrap(),
-            Search::of_a_stranger(3, &cosines(&[59.0, 59.1, 59.2])),
-            Search::of_a_stranger(4, &cosines(&[61.0, 90.0, 90.0])),
+    fn decisions_are_counted_for_the_enrolled_and_for_strangers() {
+        let decided = |person, is_enrolled, name_is_right| Decided { person, is_enrolled, name_is_right };
+        let all = [
+            decided(0, true, Some(true)),
+            decided(0, true, None),
+            decided(1, true, Some(false)),
+            decided(1, true, Some(true)),
+            decided(2, false, Some(false)),
+            decided(2, false, None),
+            decided(3, false, None),
+            decided(3, false, None),
         ];
-        assert!((searches[2].second.acos().to_degrees() - 50.6).abs() < 1e-9);
-        let found = |margin_deg| {
-            let Named { right, wrong, strangers, .. } = named(&searches, 60.0, margin_deg);
-            [right, wrong, strangers]
-        };
-        assert_eq!(found(0.0), [0.5, 0.5, 0.5]);
-        assert_eq!(found(1.0), [0.25, 0.25, 0.0]);
-        // One person alone has nobody beside them.
-        let alone = [Search::mated(0, &cosines(&[59.0]), 0).unwrap()];
-        assert_eq!(alone[0].second, f64::NEG_INFINITY);
-        assert_eq!(named(&alone, 60.0, 90.0).right, 1.0);
+        assert_eq!(all.map(|one| one.is_wrong()), [false, true, true, false, true, false, false, false]);
+        let found = named(&all, [60.0, 1.0], Some(0.02), (200, 1));
+        assert_eq!([found.right, found.wrong, found.strangers], [0.5, 0.25, 0.25]);
+        let [lower, upper] = found.strangers_interval;
+        assert!(lower == 0.0 && upper == 0.5, "two people: {lower} to {upper}");
     }
 
     #[test]

@@ -47,6 +47,14 @@ pub struct PersonTemplates {
     pub rejected: Vec<Template>,
 }
 
+impl PersonTemplates {
+    /// A person of whom these stills are enrolled: their templates, and the mean of those that face the camera.
+    pub fn of_stills(name: String, model: ModelId, mut stills: Vec<Template>) -> Self {
+        stills.extend(mean(model, &stills));
+        Self { name, colour: None, templates: stills, rejected: Vec::new() }
+    }
+}
+
 /// The gallery as one model sees it.
 #[derive(Debug)]
 pub struct Templates {
@@ -173,10 +181,10 @@ impl Templates {
                 view: Viewpoint::of(&still.face, &still.quality),
             })
         };
-        let mut all: Vec<Template> = person.stills.iter().filter_map(template).collect();
+        let stills = person.stills.iter().filter_map(template).collect();
         let rejected = person.rejected.iter().filter_map(template).collect();
-        all.extend(mean(model, &all));
-        Ok(PersonTemplates { name: person.name.to_string(), colour: person.colour, templates: all, rejected })
+        let own = PersonTemplates::of_stills(person.name.to_string(), model, stills);
+        Ok(PersonTemplates { colour: person.colour, rejected, ..own })
     }
 }
 

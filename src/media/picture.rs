@@ -1,5 +1,7 @@
 //! Planar 4:2:0 pictures, as decoders make them and encoders take them.
 
+use std::ops::Range;
+
 use image::RgbImage;
 
 use super::rgb::{self, Coefficients};
@@ -101,11 +103,18 @@ impl Picture {
 
     /// The picture as 8-bit RGB. Chroma is replicated over its 2x2 pixels.
     pub fn to_rgb(&self) -> RgbImage {
+        self.to_rgb_rows(0..self.height)
+    }
+
+    /// The same with only these rows, as far as there are such. The others are black.
+    pub fn to_rgb_rows(&self, rows: Range<usize>) -> RgbImage {
         let k = self.colorimetry.coefficients();
         let [y_plane, u_plane, v_plane] = self.planes();
         let (chroma_width, _) = self.chroma_size();
         let mut rgb = vec![0u8; self.width * self.height * 3];
-        for (row, out) in rgb.chunks_exact_mut(self.width * 3).enumerate() {
+        let rows = rows.start..rows.end.min(self.height);
+        let lines = rgb.chunks_exact_mut(self.width * 3).enumerate();
+        for (row, out) in lines.take(rows.end).skip(rows.start) {
             let y_row = &y_plane[row * self.width..][..self.width];
             let u_row = &u_plane[row / 2 * chroma_width..][..chroma_width];
             let v_row = &v_plane[row / 2 * chroma_width..][..chroma_width];

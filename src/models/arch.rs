@@ -1,13 +1,26 @@
-//! The SphereFace networks as data.
+//! The SphereFace networks as data: the one place that knows of which layers they consist, in which order and under which
+//! names. Kernels, GPU layers and training take the layers by [`stages`](Architecture::stages); whatever can compute any
+//! network takes the [`plan`](Architecture::plan).
 
 use std::collections::BTreeMap;
 use std::fmt;
+
+use super::plan::{COLOURS, Operation, Plan, Step, Window};
 
 /// Channels of the four stages of the networks in the paper.
 pub const PAPER_CHANNELS: [usize; 4] = [64, 128, 256, 512];
 
 /// Spatial size (rows, columns) of the last feature map for a 112x96 crop.
 pub const LAST_MAP: (usize, usize) = (7, 6);
+
+/// The weight `[embedding, flattened]` of the fully connected layer.
+pub const LAST_WEIGHT: &str = "fc5.weight";
+
+/// The bias `[embedding]` of the fully connected layer.
+pub const LAST_BIAS: &str = "fc5.bias";
+
+/// Rows and columns of a crop.
+const INPUT_SIZE: [usize; 2] = [112, 96];
 
 /// The metadata value of `input`: rows x columns of a crop.
 const INPUT: &str = "112x96";
@@ -52,24 +65,44 @@ impl Architecture {
         Self { embedding, ..self }
     }
 
+    /// The four stages in order of evaluation.
+    pub fn stages(&self) -> [Stage; 4] {
+        std::array::from_fn(|at| {
+            let (stage, output) = (at + 1, self.channels[at]);
+            let input = if at == 0 { COLOURS } else { self.channels[at - 1] };
+            let inner = |index| Convolution { stage, index, input: output, output, stride: 1 };
+            Stage {
+                opening: Convolution { stage, index: 1, input, output, stride: 2 },
+                units: (0..self.units[at]).map(|unit| [inner(2 + 2 * unit), inner(3 + 2 * unit)]).collect(),
+            }
+        })
+    }
+
     /// Every convolution in order of evaluation.
     pub fn convolutions(&self) -> Vec<Convolution> {
-        let mut list = Vec::new();
-        let mut input = 3;
-        for (stage, (&units, &channels)) in self.units.iter().zip(&self.channels).enumerate() {
-            list.push(Convolution { stage: stage + 1, index: 1, input, output: channels, stride: 2 });
-            for index in 2..2 + 2 * units {
-                list.push(Convolution {
-                    stage: stage + 1,
-                    index,
-                    input: channels,
-                    output: channels,
-                    stride: 1,
-                });
+        let all = |stage: Stage| std::iter::once(stage.opening).chain(stage.units.into_iter().flatten());
+        self.stages().into_iter().flat_map(all).collect()
+    }
+
+    /// The network as a list of steps. Its tensors are those of [`tensors`](Self::tensors), in the same order, after the
+    /// two for the picture.
+    pub fn plan(&self) -> Plan {
+        let mut steps = Vec::new();
+        let mut add = |operation, of: &[usize], prelu| {
+            steps.push(Step { operation, of: of.to_vec(), prelu });
+            steps.len()
+        };
+        let mut value = 0;
+        for Stage { opening, units } in self.stages() {
+            value = add(opening.operation(), &[value], true);
+            for [first, second] in units {
+                let inner = add(first.operation(), &[value], true);
+                let outer = add(second.operation(), &[inner], true);
+                value = add(Operation::Add, &[outer, value], false);
             }
-            input = channels;
         }
-        list
+        add(Operation::Linear { channels: self.embedding }, &[value], false);
+        Plan { input: INPUT_SIZE, steps }
     }
 
     /// Inputs of the fully connected layer (channels x rows x columns, in that order).
@@ -83,13 +116,12 @@ impl Architecture {
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let mut list = Vec::new();
         for c in self.convolutions() {
-            let Convolution { stage, index, input, output, .. } = c;
-            list.push((format!("conv{stage}_{index}.weight"), vec![output, input, 3, 3]));
-            list.push((format!("conv{stage}_{index}.bias"), vec![output]));
-            list.push((format!("relu{stage}_{index}.weight"), vec![output]));
+            list.push((c.weight(), vec![c.output, c.input, 3, 3]));
+            list.push((c.bias(), vec![c.output]));
+            list.push((c.slopes(), vec![c.output]));
         }
-        list.push(("fc5.weight".into(), vec![self.embedding, self.flattened()]));
-        list.push(("fc5.bias".into(), vec![self.embedding]));
+        list.push((LAST_WEIGHT.into(), vec![self.embedding, self.flattened()]));
+        list.push((LAST_BIAS.into(), vec![self.embedding]));
         list
     }
 }
@@ -180,6 +212,16 @@ impl fmt::Display for Architecture {
     }
 }
 
+/// A stage of an [`Architecture`]. It halves the size of its maps at the beginning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// The convolution of stride 2 that comes first.
+    pub opening: Convolution,
+    /// The residual units after it: the second convolution takes what the first gives, and what the unit takes is added to
+    /// what the second gives.
+    pub units: Vec<[Convolution; 2]>,
+}
+
 /// One 3x3 convolution of an [`Architecture`]; padding is 1, a PReLU follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Convolution {
@@ -193,6 +235,33 @@ pub struct Convolution {
     pub output: usize,
     /// 1 or 2.
     pub stride: usize,
+}
+
+impl Convolution {
+    /// The name of its weight `[output, input, 3, 3]`.
+    pub fn weight(&self) -> String {
+        format!("{}.weight", self.names()[0])
+    }
+
+    /// The name of its bias `[output]`.
+    pub fn bias(&self) -> String {
+        format!("{}.bias", self.names()[0])
+    }
+
+    /// The name of the slopes `[output]` of its PReLU.
+    pub fn slopes(&self) -> String {
+        format!("{}.weight", self.names()[1])
+    }
+
+    /// The authors' names of the layer and of its PReLU: `conv1_1` and `relu1_1`.
+    pub(crate) fn names(&self) -> [String; 2] {
+        ["conv", "relu"].map(|layer| format!("{layer}{}_{}", self.stage, self.index))
+    }
+
+    fn operation(&self) -> Operation {
+        let window = Window { kernel: [3; 2], stride: [self.stride; 2], padding: [1; 4] };
+        Operation::Convolution { channels: self.output, window }
+    }
 }
 
 #[cfg(test)]
@@ -233,6 +302,24 @@ mod tests {
             changed.remove(key);
             assert_eq!(Architecture::from_metadata(&changed), Err(ArchitectureError::Missing(key)));
         }
+    }
+
+    #[test]
+    fn the_plan_has_the_same_tensors_in_the_same_order() {
+        let network = Architecture::of_depth(20).unwrap().with_channels([8, 24, 40, 56]).with_embedding(10);
+        let plan = network.plan();
+        let planned = plan.tensors();
+        let (picture, rest) = planned.split_at(2);
+        assert_eq!(
+            picture.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            crate::models::plan::INPUT
+        );
+        let sizes = |list: &[(String, Vec<usize>)]| -> Vec<usize> {
+            list.iter().map(|(_, shape)| shape.iter().product()).collect()
+        };
+        assert_eq!(sizes(rest), sizes(&network.tensors()));
+        assert_eq!(plan.embedding(), 10);
+        assert_eq!(plan.to_string(), "20 convolutions, 1 fully connected");
     }
 
     #[test]

@@ -12,13 +12,18 @@ use crate::file::escaped;
 const FONT: &[u8] = include_bytes!("../../assets/DejaVuSans.ttf");
 const FONT_FAMILY: &str = "DejaVu Sans";
 
-/// Size of the picture and place of the axes in it, in pixels of the SVG.
+/// Width of the picture and place of the axes in it, in pixels of the SVG.
 const WIDTH: f64 = 640.0;
-const HEIGHT: f64 = 480.0;
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = WIDTH - 24.0;
-const TOP: f64 = 44.0;
-const BOTTOM: f64 = HEIGHT - 56.0;
+/// Room above and below the axes.
+const ABOVE: f64 = 44.0;
+const BELOW: f64 = 56.0;
+
+/// Height of a chart.
+const HEIGHT: f64 = 480.0;
+/// Height of each of several charts in one picture.
+const STACKED_HEIGHT: f64 = 220.0;
 
 /// Pixels of the PNG to one of the SVG.
 const PNG_SCALE: f32 = 2.0;
@@ -48,6 +53,22 @@ pub enum Scale {
 }
 
 impl Scale {
+    /// An even scale that holds the values and begins and ends at a mark; 0 to 1 without values.
+    pub fn around(values: impl Iterator<Item = f64>) -> Self {
+        let (least, most) = values
+            .filter(|value| value.is_finite())
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), value| {
+                (least.min(value), most.max(value))
+            });
+        if least > most {
+            return Scale::Linear(0.0, 1.0);
+        }
+        let span = (most - least).max(most.abs() * 1e-3).max(1e-12);
+        let step = nice_step(span / 5.0);
+        let [from, to] = [(least / step).floor() * step, (most / step).ceil() * step];
+        Scale::Linear(from, if to > from { to } else { from + step })
+    }
+
     /// Where `value` lies, 0..=1 of the axis; outside values lie at its ends.
     fn place(&self, value: f64) -> f64 {
         let share = match *self {
@@ -132,22 +153,27 @@ impl Chart {
 
     /// The chart as SVG, 640x480.
     pub fn to_svg(&self) -> String {
+        picture(HEIGHT, |svg| self.draw(svg, [0.0, HEIGHT], &COLOURS))
+    }
+
+    /// Draws the chart between two heights of a picture.
+    fn draw(&self, svg: &mut String, [top, bottom]: [f64; 2], colours: &[&str]) {
+        let (title, label, [top, bottom]) = (top + 26.0, bottom - 14.0, [top + ABOVE, bottom - BELOW]);
         let x = |value: f64| LEFT + (RIGHT - LEFT) * self.x.scale.place(value);
-        let y = |value: f64| BOTTOM - (BOTTOM - TOP) * self.y.scale.place(value);
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"{FONT_FAMILY}, sans-serif\" font-size=\"13\">\n\
-             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-             <text x=\"{LEFT}\" y=\"26\" font-size=\"15\">{}</text>\n",
+        let y = |value: f64| bottom - (bottom - top) * self.y.scale.place(value);
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            svg,
+            "<text x=\"{LEFT}\" y=\"{title}\" font-size=\"15\">{}</text>",
             escaped(&self.title)
         );
-        // Writing to a string cannot fail.
         for (value, text) in self.x.scale.marks() {
             let at = x(value);
-            let _ = writeln!(svg, "<path d=\"M{at:.1} {TOP}V{BOTTOM}\" stroke=\"#ddd\"/>");
+            let _ = writeln!(svg, "<path d=\"M{at:.1} {top}V{bottom}\" stroke=\"#ddd\"/>");
             let _ = writeln!(
                 svg,
                 "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>",
-                BOTTOM + 20.0
+                bottom + 20.0
             );
         }
         for (value, text) in self.y.scale.marks() {
@@ -160,18 +186,18 @@ impl Chart {
                 place.0, place.1
             );
         }
-        let middle = ((LEFT + RIGHT) / 2.0, (TOP + BOTTOM) / 2.0);
+        let middle = ((LEFT + RIGHT) / 2.0, (top + bottom) / 2.0);
         let _ = writeln!(
             svg,
             "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n\
              <text transform=\"translate(20 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
             middle.0,
-            HEIGHT - 14.0,
+            label,
             escaped(&self.x.label),
             middle.1,
             escaped(&self.y.label)
         );
-        for (curve, colour) in self.curves.iter().zip(COLOURS.iter().cycle()) {
+        for (curve, colour) in self.curves.iter().zip(colours.iter().cycle()) {
             let mut path = String::new();
             for &(at, value) in &curve.points {
                 let command = if path.is_empty() { 'M' } else { 'L' };
@@ -193,17 +219,15 @@ impl Chart {
                 );
             }
         }
-        self.legend(&mut svg);
-        svg.push_str("</svg>\n");
-        svg
+        self.legend(svg, bottom, colours);
     }
 
     /// The names of the curves, at the lower right, where curves of good systems are not.
-    fn legend(&self, svg: &mut String) {
+    fn legend(&self, svg: &mut String, bottom: f64, colours: &[&str]) {
         let named: Vec<_> =
-            self.curves.iter().zip(COLOURS.iter().cycle()).filter(|(c, _)| !c.label.is_empty()).collect();
+            self.curves.iter().zip(colours.iter().cycle()).filter(|(c, _)| !c.label.is_empty()).collect();
         for (index, (curve, colour)) in named.iter().enumerate() {
-            let at = BOTTOM - 14.0 - 20.0 * (named.len() - 1 - index) as f64;
+            let at = bottom - 14.0 - 20.0 * (named.len() - 1 - index) as f64;
             let _ = writeln!(
                 svg,
                 "<path d=\"M{} {}H{}\" stroke=\"{colour}\" stroke-width=\"2\"/>\n\
@@ -237,6 +261,28 @@ impl Chart {
     }
 }
 
+/// Several charts one below the other as SVG, with a title. Each has a colour of its own.
+pub fn stacked(title: &str, charts: &[Chart]) -> String {
+    picture(ABOVE + STACKED_HEIGHT * charts.len() as f64, |svg| {
+        let _ = writeln!(svg, "<text x=\"{LEFT}\" y=\"26\" font-size=\"17\">{}</text>", escaped(title));
+        for (number, chart) in charts.iter().enumerate() {
+            let top = ABOVE - 10.0 + STACKED_HEIGHT * number as f64;
+            chart.draw(svg, [top, top + STACKED_HEIGHT], &[COLOURS[number % COLOURS.len()]]);
+        }
+    })
+}
+
+/// An SVG of that height.
+fn picture(height: f64, draw: impl FnOnce(&mut String)) -> String {
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"{FONT_FAMILY}, sans-serif\" font-size=\"13\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+    );
+    draw(&mut svg);
+    svg.push_str("</svg>\n");
+    svg
+}
+
 fn is_png(path: &Path) -> Result<bool, ChartError> {
     match path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
         Some("png") => Ok(true),
@@ -268,12 +314,13 @@ mod tests {
     #[test]
     fn points_lie_where_the_axes_say() {
         let svg = chart().to_svg();
+        let (top, bottom) = (ABOVE, HEIGHT - BELOW);
         // 0 lies at the start of a logarithmic axis, 0.01 at a third of it, 1 at its end.
         let path = format!(
-            "M{LEFT:.1} {:.1}L{:.1} {:.1}L{RIGHT:.1} {TOP:.1}",
-            BOTTOM - 0.1 * (BOTTOM - TOP),
+            "M{LEFT:.1} {:.1}L{:.1} {:.1}L{RIGHT:.1} {top:.1}",
+            bottom - 0.1 * (bottom - top),
             LEFT + (RIGHT - LEFT) / 3.0,
-            (TOP + BOTTOM) / 2.0
+            (top + bottom) / 2.0
         );
         assert!(svg.contains(&path), "{svg}");
         assert!(svg.contains("&lt;b&gt; &amp; co") && svg.ends_with("</svg>\n"));
@@ -287,6 +334,28 @@ mod tests {
         assert_eq!(texts(Scale::Linear(0.9, 1.0)), ["0.90", "0.92", "0.94", "0.96", "0.98", "1.00"]);
         assert_eq!(texts(Scale::Linear(0.0, 28_000.0)), ["0", "5000", "10000", "15000", "20000", "25000"]);
         assert_eq!(texts(Scale::Log10(-2, 0)), ["1e-2", "1e-1", "1"]);
+    }
+
+    #[test]
+    fn a_scale_holds_all_values_between_round_ones() {
+        for (values, from, to) in [
+            (&[0.3, 9.2, f64::NAN][..], 0.0, 10.0),
+            (&[90.0, 91.3], 90.0, 91.4),
+            (&[5.0], 5.0, 5.001),
+            (&[], 0.0, 1.0),
+            (&[-3.0, 4.0], -3.0, 4.0),
+        ] {
+            let scale = Scale::around(values.iter().copied());
+            let Scale::Linear(least, most) = scale else { panic!("{scale:?}") };
+            assert!((least - from).abs() < 1e-9 && (most - to).abs() < 1e-9, "{values:?}: {least} to {most}");
+        }
+    }
+
+    #[test]
+    fn charts_are_stacked_each_in_its_colour() {
+        let svg = stacked("a < b", &[chart(), chart(), chart()]);
+        assert!(svg.contains("a &lt; b") && svg.matches("&lt;b&gt; &amp; co").count() == 3, "{svg}");
+        assert!(COLOURS[..3].iter().all(|colour| svg.contains(colour)) && !svg.contains(COLOURS[3]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Following faces by position from frame to frame, and choosing the views to embed.
 
-use super::{FacePatch, GOOD_WEIGHT, Luma, Moment, weight};
+use super::{FacePatch, GOOD_WEIGHT, Luma, Moment, Motion, weight};
 use crate::detect::{BBox, Face, Quality};
 
 /// Longest gap in nanoseconds over which a face is followed by position alone.
@@ -20,7 +20,7 @@ const SUDDEN: f32 = 2.5;
 const MOST_CHANGE: f32 = 0.15;
 /// Maximum number of views embedded after such a change until a good one identifies the face.
 const DOUBTED: u32 = 8;
-/// Weight of the newest motion, and of the newest change, in their running means.
+/// Weight of the newest change in the running mean.
 const NEWEST: f32 = 0.5;
 /// Maximum number of frames over which motion is extrapolated.
 const EXTRAPOLATED: f32 = 3.0;
@@ -87,8 +87,7 @@ struct Chain {
     bbox: BBox,
     frame: u64,
     pts_ns: u64,
-    /// Change of x1, y1, x2, y2 per frame.
-    motion: [f32; 4],
+    motion: Motion,
     /// Its patch when it was last seen.
     patch: FacePatch,
     /// Running mean of its change from frame to frame.
@@ -110,7 +109,7 @@ impl Chain {
             bbox: face.bbox,
             frame: moment.frame,
             pts_ns: moment.pts_ns,
-            motion: [0.0; 4],
+            motion: Motion::default(),
             patch: FacePatch::new(luma, &face.bbox),
             change: 0.0,
             doubt: 0,
@@ -124,19 +123,13 @@ impl Chain {
     /// Its expected place in that frame.
     fn expected(&self, frame: u64) -> BBox {
         let frames = (frame.saturating_sub(self.frame) as f32).min(EXTRAPOLATED);
-        let [x1, y1, x2, y2] = self.motion.map(|motion| motion * frames);
-        let BBox { x1: a, y1: b, x2: c, y2: d } = self.bbox;
-        BBox { x1: a + x1, y1: b + y1, x2: c + x2, y2: d + y2 }
+        self.motion.expected(&self.bbox, frames)
     }
 
     /// Adds the face to the chain; returns whether it changed suddenly.
     fn see(&mut self, moment: &Moment, face: &Face, luma: Luma<'_>) -> bool {
         let frames = moment.frame.saturating_sub(self.frame).max(1) as f32;
-        let (before, now) = (self.bbox.sides(), face.bbox.sides());
-        for side in 0..4 {
-            let newest = (now[side] - before[side]) / frames;
-            self.motion[side] = (1.0 - NEWEST) * self.motion[side] + NEWEST * newest;
-        }
+        self.motion.observe(&self.bbox, &face.bbox, frames);
         // A head that turns leaves its place alike, one that moves its box.
         let patch = FacePatch::new(luma, &face.bbox);
         let there = FacePatch::new(luma, &self.bbox);

@@ -6,6 +6,7 @@
 mod cluster;
 mod follow;
 mod join;
+mod motion;
 mod patch;
 mod shots;
 mod tracker;
@@ -13,6 +14,7 @@ mod tracker;
 pub use cluster::cluster;
 pub use follow::{Change, Follower, Step, Views};
 pub use join::join;
+pub use motion::Motion;
 pub use patch::{FacePatch, Luma};
 pub use shots::Thumbnail;
 pub use tracker::{FollowedFace, GAP_NS, Tracker};

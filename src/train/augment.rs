@@ -105,22 +105,14 @@ fn place(image: &RgbImage, config: &AugmentConfig, random: &mut Xoshiro256PlusPl
     })
 }
 
-/// Bilinear interpolation; beyond the border, the border is repeated.
+/// The image between its pixels; beyond the border, the nearest pixel of the border.
 fn bilinear(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
-    let x = x.clamp(0.0, f64::from(image.width() - 1));
-    let y = y.clamp(0.0, f64::from(image.height() - 1));
-    let (left, top) = (x as u32, y as u32);
-    let (right, bottom) = ((left + 1).min(image.width() - 1), (top + 1).min(image.height() - 1));
-    let (fx, fy) = (x - f64::from(left), y - f64::from(top));
-    let pixel = |x, y| image.get_pixel(x, y).0.map(f64::from);
-    let corners = [pixel(left, top), pixel(right, top), pixel(left, bottom), pixel(right, bottom)];
-    let mut mixed = [0; 3];
-    for (c, value) in mixed.iter_mut().enumerate() {
-        let upper = corners[0][c] * (1.0 - fx) + corners[1][c] * fx;
-        let lower = corners[2][c] * (1.0 - fx) + corners[3][c] * fx;
-        *value = (upper * (1.0 - fy) + lower * fy).round() as u8;
+    let [x, y] =
+        [(x, image.width()), (y, image.height())].map(|(at, size)| at.clamp(0.0, f64::from(size - 1)) as f32);
+    match imageops::interpolate_bilinear(image, x, y) {
+        Some(pixel) => pixel,
+        None => unreachable!("clamped to the image"),
     }
-    Rgb(mixed)
 }
 
 /// Writes the pixels of a crop in the network's range, (x - 127.5) / 128.

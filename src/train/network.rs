@@ -89,9 +89,10 @@ impl Network {
         let input_map = Map::new(CROP_HEIGHT, CROP_WIDTH, 3, [1; 2]);
         let mut stages: Vec<Stage> = Vec::new();
         let mut first = 0;
-        for (s, (&units, &channels)) in architecture.units.iter().zip(&architecture.channels).enumerate() {
+        for (s, planned) in architecture.stages().iter().enumerate() {
+            let (inputs, channels) = (planned.opening.input, planned.opening.output);
+            let units = planned.units.len();
             let from = stages.last().map_or(input_map, |stage| stage.map);
-            let inputs = stages.last().map_or(3, |stage| stage.channels);
             let map = Map::new(from.height / 2, from.width / 2, padded(channels, isa), [TILES[s]; 2]);
             let (open, open_backward) = opening(parameters, first, isa, inputs, (from, map));
             let buffer = || Buffer::new(CHUNK * map.len());

@@ -91,18 +91,15 @@ impl TensorNetwork {
         }
         let Some(Layers { convolutions, last }) = layers else { unreachable!("just made") };
         let mut x = crops(pixels.to_vec(), device)?;
-        let mut convolutions = convolutions.iter();
         let mut next = |x: &Maps, other: Option<&Maps>| -> Result<Maps> {
-            let Some(convolution) = convolutions.next() else {
-                unreachable!("one for every convolution of the architecture")
-            };
+            let convolution = &convolutions[forward.convolutions.len()];
             let sums = convolution.sums(x)?;
             forward.convolutions.push((x.clone(), sums.clone()));
             convolution.activate(&sums, other)
         };
-        for units in architecture.units {
+        for stage in architecture.stages() {
             x = next(&x, None)?;
-            for _ in 0..units {
+            for _ in &stage.units {
                 let inner = next(&x, None)?;
                 x = next(&inner, Some(&x))?;
             }
@@ -144,8 +141,8 @@ impl TensorNetwork {
             // The gradient w.r.t. the picture is not needed.
             if number > 0 { convolution.by_input(&by_sums, &x).map(Some) } else { Ok(None) }
         };
-        for units in self.architecture.units.into_iter().rev() {
-            for _ in 0..units {
+        for stage in self.architecture.stages().iter().rev() {
+            for _ in &stage.units {
                 let Some(by_inner) = back(&by_map)? else { unreachable!("an opening comes before") };
                 let Some(by_input) = back(&by_inner)? else { unreachable!("an opening comes before") };
                 by_map = by_map.plus(&by_input)?;

@@ -200,7 +200,7 @@ fn people_are_found_among_strangers_by_the_real_program() {
     let plots = tempfile::tempdir().unwrap();
     let plot = plots.path().join("openset.svg");
     let said = stdout(&["eval", "openset", &people, "--aligned", "--plot", &text(&plot)]);
-    assert!(said.contains("30 people enrolled with 30 images"), "{said}");
+    assert!(said.contains("30 people enrolled with 30 templates"), "{said}");
     assert!(said.contains("and a margin of 1deg") && said.contains("and a margin of 0deg"), "{said}");
     assert!(std::fs::read_to_string(&plot).unwrap().contains("false positive identification rate"));
     let json = |threads| -> Value {
@@ -222,6 +222,58 @@ fn people_are_found_among_strangers_by_the_real_program() {
     assert!(
         at_a_tenth["dir"]["lower"].as_f64() <= Some(dir) && at_a_tenth["dir"]["upper"].as_f64() >= Some(dir)
     );
+}
+
+/// Half of the people of a police collection, enrolled from more and more sides, and surveillance frames of all.
+#[test]
+fn what_gallery_check_expects_of_strangers_agrees_with_what_openset_measures_by_views() {
+    let Some(mugshots) = shared_data("mugshots") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &[&str]| path.iter().fold(folder.path().to_owned(), |path, part| path.join(part));
+    let copy = |from: PathBuf, to: PathBuf| {
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(from, to).unwrap();
+    };
+    let mut people: Vec<String> = std::fs::read_dir(&mugshots)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    people.retain(|name| mugshots.join(name).is_dir());
+    people.sort();
+    for person in &people {
+        for frame in 1..6 {
+            let name = format!("img_{frame:02}.jpg");
+            copy(mugshots.join(person).join("frames").join(&name), at(&["frames", person, &name]));
+        }
+    }
+    for views in [&["33"][..], &["23", "33", "43"], &["13", "23", "33", "43", "53"]] {
+        let count = views.len().to_string();
+        for person in people.iter().step_by(2) {
+            for view in views {
+                let name = format!("img_{view}.jpg");
+                copy(
+                    mugshots.join(person).join("mugshots").join(&name),
+                    at(&[&count, "people", person, &name]),
+                );
+            }
+        }
+        let [stills, gallery] = ["people", "gallery"].map(|name| text(&at(&[&count, name])));
+        stdout(&["enroll", "--dir", &stills, "--gallery", &gallery]);
+        let json = |arguments: &[&str]| -> Value { serde_json::from_str(&stdout(arguments)).unwrap() };
+        let checked = json(&["gallery", "check", "--gallery", &gallery, "--json"]);
+        let frames = text(&at(&["frames"]));
+        let found = json(&["eval", "openset", &frames, "--gallery", &gallery, "--min-face", "20", "--json"]);
+        let of = |key: &str| found["named"][0][key].as_f64().unwrap();
+        let (measured, expected) = (of("strangers"), of("strangers_expected"));
+        let interval = [0, 1].map(|end| found["named"][0]["strangers_interval"][end].as_f64().unwrap());
+        println!("{count} views: {measured} of strangers named ({interval:?}), at most {expected} expected");
+        let checked_rate = checked["expected_false_positive_identification_rate"].as_f64().unwrap();
+        assert!((checked_rate - expected).abs() < 1e-9, "{checked}");
+        assert_eq!(checked["templates"], found["templates"]);
+        assert!((checked["threshold"].as_f64().unwrap() - of("threshold_deg")).abs() < 1e-9, "{checked}");
+        assert!(expected <= 0.0201 && interval[0] <= expected && measured <= 0.05, "{found}");
+        assert!(of("wrong") <= 0.02, "{found}");
+    }
 }
 
 #[test]

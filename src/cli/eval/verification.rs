@@ -77,8 +77,9 @@ impl LfwArgs {
         let labels = self.labels.as_deref().map(Labels::read).transpose()?;
         let list = Pairs::read(&self.pairs)?;
         let (device, embedder) = self.model.open()?;
-        let (mut crops, already_aligned) =
+        let (seen, already_aligned) =
             self.input.crops(&self.paths(&list)?, &device, self.model.threads.count())?;
+        let mut crops: Vec<Option<Crop>> = seen.into_iter().map(|seen| seen.map(|(crop, _)| crop)).collect();
         let has: Vec<bool> = crops.iter().map(Option::is_some).collect();
         let (kept, lost_pairs) = list.only(&has);
         let without_face: Vec<String> = list

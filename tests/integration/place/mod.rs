@@ -1,4 +1,4 @@
-//! A folder for one test, the real inputs, and the program.
+//! A folder for one test, the bundled sample, and the program; and real inputs, where there are some.
 #![allow(dead_code, reason = "every test file uses some of it")]
 
 use std::path::{Path, PathBuf};
@@ -16,22 +16,25 @@ pub fn shared_data(path: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// A folder for one test, and the real inputs.
+/// One of the people in all that [`Place::clip`] makes.
+pub const KNOWN: &str = "Boris";
+
+/// The other one.
+pub const OTHER: &str = "Ada";
+
+/// A folder for one test.
 pub struct Place {
     folder: tempfile::TempDir,
-    data: PathBuf,
 }
 
 impl Place {
-    /// `None`, and a word about it, where the inputs or ffmpeg are missing.
+    /// `None`, and a word about it, where ffmpeg is missing.
     pub fn new() -> Option<Self> {
-        shared_data("video/hamilton/clip.mp4")?;
-        let data = shared_data("")?;
         if Command::new("ffprobe").arg("-version").output().is_err() {
             eprintln!("skipped: ffmpeg is not installed");
             return None;
         }
-        Some(Self { folder: tempfile::tempdir().unwrap(), data })
+        Some(Self { folder: tempfile::tempdir().unwrap() })
     }
 
     /// A file in the folder.
@@ -39,14 +42,14 @@ impl Place {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// A real input.
-    pub fn data(&self, name: &str) -> String {
-        self.data.join(name).to_str().unwrap().to_owned()
+    /// A file of the bundled sample.
+    pub fn sample(&self, name: &str) -> String {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").join(name).to_str().unwrap().to_owned()
     }
 
-    /// A file of the interview.
-    pub fn hamilton(&self, name: &str) -> String {
-        self.data(&format!("video/hamilton/{name}"))
+    /// One of the three stills of a person of the sample.
+    pub fn still(&self, name: &str, number: u32) -> String {
+        self.sample(&format!("people/{name}/{number}.jpg"))
     }
 
     /// Makes a file with ffmpeg.
@@ -70,10 +73,18 @@ impl Place {
         String::from_utf8(probe.stdout).unwrap()
     }
 
-    /// The first `frames` frames of the interview, with sound.
+    /// Some frames of the sample, 768x432 and 25 per second, with sound. [`KNOWN`] and [`OTHER`] are in them, and from the
+    /// 57th on Chloé, too. The first shot ends after 170 frames.
     pub fn clip(&self, frames: u32) -> String {
-        let clip = self.hamilton("clip.mp4");
-        self.ffmpeg(&["-i", &clip, "-frames:v", &frames.to_string(), "-t", "6", "-crf", "12"], "clip.mp4")
+        self.clip_from(30, frames)
+    }
+
+    /// The same, from another frame on.
+    pub fn clip_from(&self, first: u32, frames: u32) -> String {
+        let [start, length] = [first, frames].map(|frames| (f64::from(frames) / 25.0).to_string());
+        let (clip, frames) = (self.sample("sample.mp4"), frames.to_string());
+        let part = ["-ss", &start, "-i", &clip, "-frames:v", &frames, "-t", &length, "-crf", "12"];
+        self.ffmpeg(&part, "clip.mp4")
     }
 
     /// Names of everything in the folder, hidden files included.
@@ -84,10 +95,10 @@ impl Place {
         names
     }
 
-    /// A gallery of the two people of the interview.
+    /// A gallery of the three people of the sample.
     pub fn gallery(&self) -> String {
         let gallery = self.path("gallery");
-        self.run(&["enroll", "--dir", &self.hamilton("stills"), "--gallery", &gallery]);
+        self.run(&["enroll", "--dir", &self.sample("people"), "--gallery", &gallery]);
         gallery
     }
 
