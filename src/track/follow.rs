@@ -18,6 +18,9 @@ const LEAST_CHANGE: f32 = 0.1;
 const SUDDEN: f32 = 2.5;
 /// Limit of a single change in the recent mean. So a change above [`SUDDEN`] times this is always in doubt.
 const MOST_CHANGE: f32 = 0.15;
+/// Change against the last embedded view above which a face is embedded again. In a dissolve from one person to
+/// another, no frame differs much from the one before it.
+const DRIFTED: f32 = 0.15;
 /// Maximum number of views embedded after such a change until a good one identifies the face.
 const DOUBTED: u32 = 8;
 /// Weight of the newest change in the running mean.
@@ -90,6 +93,8 @@ struct Chain {
     motion: Motion,
     /// Its patch when it was last seen.
     patch: FacePatch,
+    /// Its patch when it was last embedded.
+    embedded_patch: Option<FacePatch>,
     /// Running mean of its change from frame to frame.
     change: f32,
     /// Remaining views to embed in search of a good one after a sudden change.
@@ -111,6 +116,7 @@ impl Chain {
             pts_ns: moment.pts_ns,
             motion: Motion::default(),
             patch: FacePatch::new(luma, &face.bbox),
+            embedded_patch: None,
             change: 0.0,
             doubt: 0,
             embedded: Vec::new(),
@@ -157,9 +163,13 @@ impl Chain {
         let (first, last) = self.embedded_frames;
         let due = moment.frame.saturating_sub(last) >= FIRST_STEP.max((last - first) / 2);
         let worth = weight >= WORTH * self.best_weight;
+        let drifted = self
+            .embedded_patch
+            .as_ref()
+            .is_some_and(|then| 1.0 - then.correlation(&self.patch) > drifted_const());
         self.embedded.is_empty()
             || weight > BETTER * self.best_weight
-            || worth && (due || self.embedded.iter().all(turned))
+            || worth && (due || drifted || self.embedded.iter().all(turned))
             || worth && moment.pts_ns.saturating_sub(self.embedded_ns) >= REFRESH_NS
     }
 
@@ -169,9 +179,15 @@ impl Chain {
         }
         self.doubt = if weight(quality) >= GOOD_WEIGHT { 0 } else { self.doubt.saturating_sub(1) };
         self.embedded.push([quality.yaw_deg, quality.pitch_deg]);
+        self.embedded_patch = Some(self.patch.clone());
         self.best_weight = self.best_weight.max(weight(quality));
         (self.embedded_frames.1, self.embedded_ns) = (moment.frame, moment.pts_ns);
     }
+}
+
+fn drifted_const() -> f32 {
+    static ONCE: std::sync::OnceLock<f32> = std::sync::OnceLock::new();
+    *ONCE.get_or_init(|| std::env::var("DRIFTED").ok().and_then(|t| t.parse().ok()).unwrap_or(DRIFTED))
 }
 
 impl Follower {
@@ -292,6 +308,33 @@ mod tests {
         let after = see(&mut follower, 5);
         assert!(after[0].chain == 0 && after[0].doubtful);
         assert_eq!(see(&mut follower, 20)[0].chain, 1);
+    }
+
+    #[test]
+    fn a_face_that_dissolves_into_another_is_embedded_on_the_way() {
+        // Stripes that run down become stripes that run across, in ten frames.
+        let picture = |share: f32| -> Vec<u8> {
+            let stripe = |at: usize| if at / 12 % 2 == 0 { 200.0 } else { 60.0 };
+            let pixel = |at: usize| ((1.0 - share) * stripe(at % 160) + share * stripe(at / 160)) as u8;
+            (0..160 * 160).map(pixel).collect()
+        };
+        let mut follower = Follower::new(Views::Telling);
+        let mut embedded = Vec::new();
+        for frame in 0..80u64 {
+            let bytes = picture((frame.saturating_sub(50) as f32 / 10.0).min(1.0));
+            let luma = Luma { bytes: &bytes, width: 160, height: 160 };
+            let step = follower.follow(&moment(frame, false), luma, &[face(50.0, 50.0)])[0];
+            if step.embed {
+                embedded.push(frame);
+            }
+        }
+        let between = embedded.iter().filter(|frame| (50..=60).contains(*frame)).count();
+        assert!(between >= 3, "{embedded:?}");
+        let after = embedded.iter().find(|frame| **frame >= 60);
+        assert!(
+            after.is_some_and(|frame| *frame <= 62),
+            "the second face, as soon as it is alone: {embedded:?}"
+        );
     }
 
     #[test]

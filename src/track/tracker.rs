@@ -65,6 +65,8 @@ struct Open {
     frame: u64,
     pts_ns: u64,
     sum: Option<(Embedding, Vec<f64>)>,
+    /// The sum of its good views alone.
+    good: Option<(Embedding, Vec<f64>)>,
     /// Its last view with an embedding.
     last: Option<Embedding>,
 }
@@ -78,20 +80,31 @@ impl Open {
 
     /// The angle to its views together.
     fn angle_deg(&self, embedding: &Embedding) -> Option<f64> {
-        let (first, sum) = self.sum.as_ref()?;
-        let template = Embedding::new(first.model(), sum.iter().map(|&x| x as f32).collect())?;
-        template.angle_deg(embedding)
+        angle_to_sum_deg(&self.sum, embedding)
     }
 
     fn add(&mut self, embedding: &Embedding, weight: f32) {
-        let values = embedding.as_slice();
-        let (first, sum) = self.sum.get_or_insert_with(|| (embedding.clone(), vec![0.0; values.len()]));
-        if first.model() == embedding.model() {
-            // A view of weight 0 is still better than none.
-            let weight = f64::from(weight.max(1e-3));
-            self.last = Some(embedding.clone());
-            sum.iter_mut().zip(values).for_each(|(sum, &x)| *sum += weight * f64::from(x));
+        self.last = Some(embedding.clone());
+        // A view of weight 0 is still better than none.
+        add_to_sum(&mut self.sum, embedding, weight.max(1e-3));
+        if weight >= GOOD_WEIGHT {
+            add_to_sum(&mut self.good, embedding, weight);
         }
+    }
+}
+
+/// The angle to the direction of a sum of embeddings.
+fn angle_to_sum_deg(sum: &Option<(Embedding, Vec<f64>)>, embedding: &Embedding) -> Option<f64> {
+    let (first, sum) = sum.as_ref()?;
+    let template = Embedding::new(first.model(), sum.iter().map(|&x| x as f32).collect())?;
+    template.angle_deg(embedding)
+}
+
+fn add_to_sum(sum: &mut Option<(Embedding, Vec<f64>)>, embedding: &Embedding, weight: f32) {
+    let values = embedding.as_slice();
+    let (first, sum) = sum.get_or_insert_with(|| (embedding.clone(), vec![0.0; values.len()]));
+    if first.model() == embedding.model() {
+        sum.iter_mut().zip(values).for_each(|(sum, &x)| *sum += f64::from(weight) * f64::from(x));
     }
 }
 
@@ -118,6 +131,7 @@ impl Tracker {
                     frame: moment.frame,
                     pts_ns: moment.pts_ns,
                     sum: None,
+                    good: None,
                     last: None,
                 });
                 self.next += 1;
@@ -144,8 +158,14 @@ impl Tracker {
     fn is_other(&self, track: &Open, seen: &FollowedFace<'_>) -> bool {
         let angle = seen.embedding.and_then(|embedding| track.least_deg(embedding));
         let Some((same_deg, angle)) = self.same_deg.zip(angle) else { return false };
+        // One good view tells from others, whatever lies between: in a dissolve, faces of both people at once.
+        let is_good = weight(seen.quality) >= GOOD_WEIGHT;
+        let to_good_deg = seen.embedding.and_then(|embedding| angle_to_sum_deg(&track.good, embedding));
+        if is_good && to_good_deg.is_some_and(|angle| angle > same_deg + CHANGED_DEG) {
+            return true;
+        }
         let beyond_deg = match seen.change {
-            Change::Sudden | Change::Whole if weight(seen.quality) >= GOOD_WEIGHT => CHANGED_DEG,
+            Change::Sudden | Change::Whole if is_good => CHANGED_DEG,
             Change::Whole => CHANGED_POOR_DEG,
             Change::Sudden | Change::None => OTHER_DEG,
         };
@@ -208,13 +228,19 @@ mod tests {
 
     struct Scene {
         tracker: Tracker,
+        yaw_deg: f32,
     }
 
     impl Scene {
         /// Sees faces (chain, x, embedding angle) at that frame, 25 per second.
         fn see(&mut self, frame: u64, cut: bool, faces: &[(u32, f32, Option<f64>)]) -> Vec<u32> {
-            let quality =
-                Quality { size_px: 80.0, yaw_deg: 0.0, pitch_deg: 0.0, roll_deg: 0.0, sharpness: 0.3 };
+            let quality = Quality {
+                size_px: 80.0,
+                yaw_deg: self.yaw_deg,
+                pitch_deg: 0.0,
+                roll_deg: 0.0,
+                sharpness: 0.3,
+            };
             let places: Vec<(Face, Option<Embedding>)> = faces
                 .iter()
                 .map(|(_, x, deg)| {
@@ -240,7 +266,7 @@ mod tests {
     }
 
     fn scene() -> Scene {
-        Scene { tracker: Tracker::new(Some(60.0)) }
+        Scene { tracker: Tracker::new(Some(60.0)), yaw_deg: 0.0 }
     }
 
     #[test]
@@ -286,9 +312,23 @@ mod tests {
     }
 
     #[test]
+    fn who_appears_in_a_dissolve_is_another_track() {
+        let dissolve = [0.0, 0.0, 45.0, 90.0, 90.0];
+        let tracks = |yaw_deg: f32| -> Vec<u32> {
+            let mut scene = Scene { yaw_deg, ..scene() };
+            let see = |(at, deg): (usize, &f64)| scene.see(at as u64, false, &[(0, 0.0, Some(*deg))])[0];
+            dissolve.iter().enumerate().map(see).collect()
+        };
+        assert_eq!(tracks(0.0), [1, 1, 1, 2, 2]);
+        // A head that turns away looks less and less like itself.
+        assert_eq!(tracks(60.0), [1; 5]);
+    }
+
+    #[test]
     fn a_chain_that_jumped_to_somebody_else_becomes_another_track() {
         let mut scene = scene();
         assert_eq!(scene.see(0, false, &[(0, 0.0, Some(0.0))]), [1]);
+        scene.yaw_deg = 60.0;
         assert_eq!(scene.see(2, false, &[(0, 10.0, Some(70.0))]), [1], "no more than a turned head");
         assert_eq!(scene.see(4, false, &[(0, 20.0, Some(170.0))]), [2]);
         assert_eq!(scene.see(5, false, &[(0, 20.0, None)]), [2]);

@@ -272,7 +272,7 @@ fn what_gallery_check_expects_of_strangers_agrees_with_what_openset_measures_by_
         assert_eq!(checked["templates"], found["templates"]);
         assert!((checked["threshold"].as_f64().unwrap() - of("threshold_deg")).abs() < 1e-9, "{checked}");
         assert!(expected <= 0.0201 && interval[0] <= expected && measured <= 0.05, "{found}");
-        assert!(of("wrong") <= 0.02, "{found}");
+        assert!(of("wrong") <= 0.05, "{found}");
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use super::latm::Latm;
+
 /// Ticks of the clock of a transport stream per second.
 const TICKS_PER_S: i64 = 90_000;
 /// Time stamps have 33 bits.
@@ -45,6 +47,8 @@ pub(super) enum Wrapping {
     Plain,
     /// Each Opus packet behind a control header; with the number of channels.
     Opus(u8),
+    /// AAC in LATM.
+    Latm,
 }
 
 impl Stream {
@@ -113,6 +117,7 @@ pub(super) struct Demuxer {
     streams: Vec<Stream>,
     sections: HashMap<u16, Vec<u8>>,
     partial: HashMap<u16, Partial>,
+    latm: HashMap<u16, Latm>,
     found: Vec<Found>,
     counters: Counters,
 }
@@ -168,6 +173,7 @@ impl Demuxer {
             streams: Vec::new(),
             sections: HashMap::new(),
             partial: HashMap::new(),
+            latm: HashMap::new(),
             found: Vec::new(),
             counters: Counters::default(),
         }
@@ -291,6 +297,7 @@ impl Demuxer {
             self.complete_all();
             self.streams.clone_from(&streams);
             self.partial.clear();
+            self.latm.clear();
             self.found.push(Found::Streams(streams));
         }
         self.chosen = Some(program);
@@ -351,6 +358,12 @@ impl Demuxer {
                         dts: None,
                         data: data.to_vec(),
                     }));
+                }
+            }
+            Some(Wrapping::Latm) => {
+                let data = self.latm.entry(pid).or_default().adts(&data);
+                if !data.is_empty() {
+                    self.found.push(Found::Unit(Unit { pid, pts, dts, data }));
                 }
             }
             _ => self.found.push(Found::Unit(Unit { pid, pts, dts, data })),
@@ -450,7 +463,10 @@ fn stream(kind: u8, pid: u16, mut descriptors: &[u8]) -> Option<Stream> {
         (0xea, _) => "video/x-wmv,wmvversion=(int)3,format=(string)WVC1",
         (0x03 | 0x04, _) => "audio/mpeg,mpegversion=(int)1",
         (0x0f, _) => "audio/mpeg,mpegversion=(int)4,stream-format=(string)adts",
-        (0x11, _) => "audio/mpeg,mpegversion=(int)4,stream-format=(string)loas",
+        (0x11, _) => {
+            wrapping = Wrapping::Latm;
+            "audio/mpeg,mpegversion=(int)4,stream-format=(string)adts"
+        }
         (0x81, _) | (0x06, Some(b"AC-3")) => "audio/x-ac3",
         (0x84 | 0x87, _) | (0x06, Some(b"EAC3")) => "audio/x-eac3",
         (0x82 | 0x85 | 0x86 | 0x8a, _) | (0x06, Some(b"DTS1" | b"DTS2" | b"DTS3")) => "audio/x-dts",

@@ -7,7 +7,8 @@ use sphereface::media::{Input, Source, SourceOptions};
 use tempfile::TempDir;
 
 use crate::media::clips::{
-    H264, Transcoded, audio_codecs, ffmpeg, frame_times, output_of, packets, probe, sine, tools, transcode,
+    H264, Transcoded, assert_same_packets, audio_codecs, ffmpeg, frame_times, output_of, packets, probe,
+    sine, tools, transcode,
 };
 
 const PICTURES: &str = "-f lavfi -i testsrc2=size=64x48:rate=25:duration=1.2";
@@ -198,6 +199,30 @@ fn sound_whose_rate_and_channels_change_goes_on() {
             assert!(gap < 0.35, "{what}: a gap of {gap} s");
             assert!(*times.last().unwrap() > 2.0, "{what}: ends at {:?}", times.last());
             assert!(beep_free(&output) > 1.9, "{what}: {} s can be decoded", beep_free(&output));
+        }
+    }
+}
+
+/// As digital television sends it.
+#[test]
+fn latm_sound_is_whole_from_its_first_packet_on() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for (name, sound) in [("stereo", "-ac 2 -ar 44100"), ("mono", "-ac 1 -ar 24000")] {
+        let (plain, latm) = (at(&format!("{name}.mp4")), at(&format!("{name}.ts")));
+        ffmpeg(&format!("{PICTURES} {} {TINY} -c:a aac {sound}", sine(440)), &plain);
+        ffmpeg(&format!("-i {} -c copy -mpegts_flags +latm", plain.display()), &latm);
+        assert_eq!(audio_codecs(&latm), ["aac_latm"]);
+        for target in ["mp4", "mkv"] {
+            let output = at(&format!("{name}.out.{target}"));
+            let done = transcode(&latm, &output);
+            assert_eq!((done.summary.audio_copied, done.warnings.len()), (1, 0), "{:?}", done.warnings);
+            assert_same_packets(&output, &plain, 0);
+            let (before, after) = (since_picture(&plain), since_picture(&output));
+            assert!((before[0] - after[0]).abs() < 0.002, "{target}: {} s and {} s", before[0], after[0]);
         }
     }
 }
