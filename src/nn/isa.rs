@@ -1,4 +1,4 @@
-//! Which instruction set the CPU kernels use.
+//! The instruction set of the CPU kernels.
 
 use std::fmt;
 
@@ -66,7 +66,7 @@ impl Isa {
         Self::available().pop().unwrap_or(Isa::Portable)
     }
 
-    /// What [`ISA_VARIABLE`] asks for, else the best of this machine.
+    /// The instruction set that [`ISA_VARIABLE`] asks for, else the best of this machine.
     ///
     /// # Errors
     /// When the variable holds no known name, or one that this machine cannot run.

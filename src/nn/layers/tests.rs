@@ -42,7 +42,7 @@ fn apart(values: &[f32], sizes: &[Size], channels: usize) -> Vec<Tensor> {
     sizes.iter().flat_map(|size| std::iter::repeat_n((size.rows, size.columns), size.maps)).map(one).collect()
 }
 
-/// The other way round.
+/// The inverse of [`apart`].
 fn together(maps: &[Tensor]) -> Vec<f32> {
     let one =
         |map: &Tensor| map.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
