@@ -10,7 +10,7 @@ pub enum EmbedError {
     /// The metadata describe no network.
     #[error(transparent)]
     Architecture(#[from] super::ArchitectureError),
-    /// The plan of an imported network is none.
+    /// The plan of an imported network is not valid.
     #[error(transparent)]
     Plan(#[from] crate::models::plan::PlanError),
     /// An imported network, on something that computes SphereFace networks only.
@@ -19,7 +19,7 @@ pub enum EmbedError {
     /// A metadata key that describes the network is not there.
     #[error("the weights carry no metadata key `{0}`: import or train them again with this program")]
     MissingMetadata(&'static str),
-    /// A metadata key holds something else than what it describes.
+    /// A metadata key holds a value that is not one of the expected ones.
     #[error("the weights say {key}=`{value}`, which is not {expected}: use weights made for this program")]
     Metadata {
         /// Metadata key.
