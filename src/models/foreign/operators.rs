@@ -1,4 +1,4 @@
-//! What each operator of ONNX becomes.
+//! Translation of each ONNX operator.
 
 use super::super::Tensor;
 use super::sizes;
@@ -6,11 +6,11 @@ use super::translate::{Map, Translator, Value};
 use super::{Constant, Node};
 use crate::models::plan::{Operation, Shape, Window};
 
-/// What Reshape and its like say about the number of pictures.
+/// The error of Reshape and similar operators that change the number of pictures.
 const NO_BATCH: &str = "it changes the number of pictures";
 
 impl Translator<'_> {
-    /// What an operator makes of its inputs.
+    /// The result of an operator on its inputs.
     pub(super) fn operator(&mut self, node: &Node) -> Result<Value, String> {
         let map = match node.operator.as_str() {
             "Constant" => return sizes::constant(node),
@@ -40,7 +40,7 @@ impl Translator<'_> {
         Ok(Value::Map(map))
     }
 
-    /// Numbers may come as those of half precision and become f32.
+    /// A cast is allowed from half precision and to f32.
     fn cast(&self, node: &Node) -> Result<Value, String> {
         const FLOATS: [i64; 4] = [1, 10, 11, 16];
         const WHOLES: [i64; 2] = [6, 7];
@@ -191,7 +191,7 @@ impl Translator<'_> {
         let channels = self.shape(map).channels;
         let slopes = match slopes.data.len() {
             1 => vec![slopes.data[0]; channels],
-            // As many are meant for the channels, whatever the axes say.
+            // A list of that length is one slope per channel, whatever its axes are.
             count if count == channels && slopes.shape.contains(&channels) => slopes.data,
             _ => self.per_channel(map, &slopes)?.into_iter().map(|x| x as f32).collect(),
         };
@@ -298,7 +298,7 @@ impl Translator<'_> {
         Ok(Map { axes: map.axes, flat: map.flat, ..made })
     }
 
-    /// Limits: attributes or, since newer versions of ONNX, inputs.
+    /// Limits are attributes or, in newer versions of ONNX, inputs.
     fn clamp(&mut self, node: &Node) -> Result<Map, String> {
         let map = self.map(node, 0)?;
         let limit = |name, index, none: f32| match self.optional(node, index)? {
@@ -311,7 +311,7 @@ impl Translator<'_> {
             return self.leaky(node, 0.0);
         }
         let channels = self.shape(map).channels;
-        // What has no limit may be written with an infinite one.
+        // Exporters may write an absent limit as infinity.
         let all = |value: f32| Tensor {
             shape: vec![channels],
             data: vec![value.clamp(f32::MIN, f32::MAX); channels],
@@ -321,7 +321,7 @@ impl Translator<'_> {
         Ok(Map { axes: map.axes, flat: map.flat, ..made })
     }
 
-    /// A vector for every pixel of a map, as gates are written.
+    /// A vector repeated for every pixel of a map, as exporters write gates.
     fn spread(&self, node: &Node) -> Result<Value, String> {
         let map = self.map(node, 0)?;
         let sizes = self.list(node, "shape", 1)?.unwrap_or_default();
@@ -381,7 +381,7 @@ impl Translator<'_> {
         }
     }
 
-    /// What keeps a length from being zero, or copies it for each value, leaves it as it is.
+    /// Operators that keep a length from being zero, or repeat it per value, leave it unchanged.
     fn of_norm(&self, node: &Node) -> Result<Value, String> {
         let inputs = (0..node.inputs.len()).map(|index| self.optional(node, index));
         let inputs: Vec<_> = inputs.collect::<Result<_, _>>()?;
@@ -467,7 +467,7 @@ impl Translator<'_> {
     }
 }
 
-/// Where each value of a flattened map lies in ours: channel, row, column.
+/// The index of each value of a flattened map in our order: channel, row, column.
 fn places(map: Map, shape: Shape) -> Vec<usize> {
     let sizes = [shape.channels, shape.rows, shape.columns];
     let steps = [shape.rows * shape.columns, shape.columns, 1];
@@ -481,7 +481,7 @@ fn places(map: Map, shape: Shape) -> Vec<usize> {
     places
 }
 
-/// Two numbers, or what stands for them when nothing is said.
+/// Two numbers, or their defaults if they are absent.
 fn pair(values: Option<&[i64]>, default: Option<[usize; 2]>) -> Result<[usize; 2], String> {
     let small = |x: i64| usize::try_from(x).ok().filter(|&x| x <= 4096);
     match (values, default) {
