@@ -85,8 +85,7 @@ impl Observation {
 pub struct Track {
     /// Its number.
     pub id: TrackId,
-    /// Where its observations are in the list they came from, in the order of frames; at
-    /// least one.
+    /// Indices of its observations in their list, in the order of frames; at least one.
     pub observations: Vec<usize>,
     /// The first frame that shows it.
     pub first_frame: u64,
@@ -117,8 +116,8 @@ impl Track {
 /// but blurred profiles lie near each other, even of different people.
 const DISTINCT_WEIGHT: f32 = 0.25;
 
-/// Whether enough was seen of a track to recognise the same person in another one: a view, with an
-/// embedding, of that weight at best, and that score of the detector at best.
+/// Whether a track shows enough of a person to recognise that person in another track, given the highest
+/// `weight` of its embedded views and their highest detector `score`.
 pub fn is_distinct(weight: f32, score: f32) -> bool {
     weight >= DISTINCT_WEIGHT && score >= SURE_SCORE
 }
@@ -142,7 +141,7 @@ pub fn tracks(observations: &[Observation]) -> Vec<Track> {
     tracks.into_values().collect()
 }
 
-/// Box side in pixels at which a face is as good as the crop of 112x96 can show it.
+/// Box side in pixels above which the 112x96 crop gains no more detail.
 const FULL_SIZE_PX: f32 = 80.0;
 /// [`Quality::sharpness`] of a face in focus.
 const FULL_SHARPNESS: f32 = 0.3;
@@ -171,8 +170,8 @@ pub fn weight_inside(face: &Face, quality: &Quality) -> f32 {
     weight(quality) * visible.powi(2)
 }
 
-/// The direction of the weighted sum of the embeddings of `observations`; `None` when none has
-/// one of any weight, or they come from different models.
+/// The direction of the weighted sum of the embeddings of `observations`; `None` when none has an embedding
+/// of positive weight, or they come from different models.
 pub fn template<'a>(observations: impl IntoIterator<Item = &'a Observation>) -> Option<Embedding> {
     let seen = observations.into_iter().filter_map(|one| Some((one.embedding.as_ref()?, one.weight())));
     let mut sum: Option<(&Embedding, Vec<f64>)> = None;
