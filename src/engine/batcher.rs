@@ -113,7 +113,7 @@ impl Batcher {
             batch.iter().map(|one| (one.crops.len(), one.reply.clone())).unzip();
         let crops: Vec<Crop> = batch.into_iter().flat_map(|one| one.crops).collect();
         let made = embedder.embed(&crops, self.mirror, scratch);
-        // A thread that is gone needs no reply.
+        // A thread that has ended needs no reply.
         match made {
             Ok(made) => {
                 let mut made = made.into_iter();

@@ -35,7 +35,7 @@ pub(crate) struct TrackedFace {
 }
 
 impl TrackedFace {
-    /// What tracking needs of it.
+    /// Its properties that tracking needs.
     pub fn seen(&self) -> FollowedFace<'_> {
         FollowedFace {
             chain: self.step.chain,

@@ -123,7 +123,7 @@ impl Gallery {
         self.0.identifier.templates_len()
     }
 
-    /// Number of templates that can match: the others show a face from a view that carries no information.
+    /// Number of templates that can match. The others show a face from a view that carries no information.
     pub fn open_templates(&self) -> usize {
         self.0.open_templates
     }
@@ -133,7 +133,7 @@ impl Gallery {
         self.0.identifier.threshold()
     }
 
-    /// The people with a colour of their own, and its number.
+    /// The people with their own colour, and its number.
     pub fn colour_numbers(&self) -> &[(String, u32)] {
         &self.0.colour_numbers
     }
@@ -174,8 +174,8 @@ impl Known {
     /// strangers, else as calibrated with the model.
     ///
     /// # Errors
-    /// When there is no such folder or its calibration is damaged; when the request is invalid for the
-    /// model, which is found out before anything is embedded; as for [`templates`].
+    /// When there is no such folder or its calibration is damaged; when the request is invalid for the model,
+    /// which is checked before anything is embedded; as for [`templates`].
     pub fn load(request: ThresholdRequest, folder: &Path, embedder: &Embedder) -> Result<Self, EngineError> {
         let calibration = GalleryFolder::open(folder)?.threshold_calibration(embedder.model())?;
         let before =

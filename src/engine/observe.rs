@@ -74,7 +74,7 @@ impl DecodedFrame {
     }
 }
 
-/// Consecutive frames, with what is known before they are searched.
+/// Consecutive frames, with the faces that are known before they are searched.
 #[derive(Default)]
 pub(crate) struct Chunk {
     pub frames: Vec<DecodedFrame>,
@@ -97,7 +97,7 @@ impl Chunk {
         Ok(Self { frames, first, next: Vec::new() })
     }
 
-    /// Tells the chunk what is found at the beginning of the `next` one.
+    /// Gives the chunk the faces at the beginning of the `next` one.
     pub fn precedes(&mut self, next: &Chunk) {
         if let (Some(frame), Some((_, found))) = (next.frames.first(), &next.first)
             && !frame.cut

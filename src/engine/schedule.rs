@@ -19,11 +19,10 @@ const SHORTEST: u32 = 3;
 const MOST: u32 = 32;
 /// Minimum overlap of a face with its place in the previous frame.
 const SAME_IOU: f32 = 0.3;
-/// Surroundings of a known face, as a share of its sides on each side, in which a change is attributed to that
-/// face.
+/// Margin around a known face, as a fraction of its sides, within which a change is attributed to that face.
 const SURROUNDINGS: f32 = 0.5;
-/// Region around the expected place of a lost face that is searched by the whole cascade, as a share of its sides on
-/// each side.
+/// Margin around the expected place of a lost face that is searched by the whole cascade, as a fraction of
+/// its sides.
 const AROUND: f32 = 1.0;
 /// Share of a frame up to which changed regions are searched separately; beyond it, a full pass is no more
 /// work.
@@ -166,7 +165,7 @@ impl DetectionSchedule {
         }
         self.near_or_around(picture, &expected, &mut faces)?;
         if due != Due::Everywhere && !missed(&expected, &faces).is_empty() {
-            // A face is lost: it left, or moved to where was not searched.
+            // A face is lost: it left, or moved to a place that was not searched.
             due = Due::Everywhere;
             self.everywhere(picture, thumbnail, &mut faces)?;
         }
@@ -176,8 +175,8 @@ impl DetectionSchedule {
         Ok(Found { faces, whole: due == Due::Everywhere })
     }
 
-    /// Adds the faces of the next frame to those found in this one: searches near and around their places and, if that
-    /// fails, once in the whole frame. Returns which are new.
+    /// Adds the faces of the next frame to those found in this one: searches near and around their places
+    /// and, if that fails, once in the whole frame. Returns the new ones.
     ///
     /// # Errors
     /// As for [`look`](Self::look).

@@ -81,7 +81,7 @@ impl StreamOptions {
 pub enum Output {
     /// A frame with its faces, in the order in which frames were pushed.
     Frame(LabelledFrame),
-    /// Something that happened in the frame before.
+    /// An event of the frame before.
     Event(Event),
 }
 
@@ -120,7 +120,7 @@ pub struct Stream {
     before: Option<Thumbnail>,
     /// Frames of the chunk that is not full yet.
     frames: Vec<DecodedFrame>,
-    /// The chunk before, whose next is not known yet.
+    /// The chunk before, which waits for the one after it.
     waiting: Option<Chunk>,
     follower: Follower,
     decider: Decider,
@@ -132,7 +132,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A source that has shown nothing yet. Without a gallery everybody is a numbered stranger.
+    /// The state of a source before its first frame. Without a gallery, every person is a numbered stranger.
     pub fn new(engine: &Engine, gallery: Option<&Gallery>, options: StreamOptions) -> Self {
         let schedule = || DetectionSchedule::new(engine, options.detect_every);
         Self {
@@ -153,7 +153,7 @@ impl Stream {
         }
     }
 
-    /// Decides by another gallery from the next frame on; people in sight are judged anew.
+    /// Uses another gallery from the next frame on, and decides again about people in sight.
     ///
     /// # Errors
     /// When the gallery is of another model than the engine.
@@ -183,7 +183,7 @@ impl Stream {
         self.complete(length > 1)
     }
 
-    /// The source has ended: what was held back comes out, and everybody leaves.
+    /// The source has ended: labels the frames that were held back. Everybody in sight leaves.
     ///
     /// # Errors
     /// As for [`push`](Self::push).
@@ -198,17 +198,17 @@ impl Stream {
         Ok(())
     }
 
-    /// What has come out, frames and events in order; `None` until more frames are pushed.
+    /// The next frame or event, in order; `None` until more frames are pushed.
     pub fn pull(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// What it took so far.
+    /// The work done so far.
     pub fn work(&self) -> Work {
         self.work
     }
 
-    /// The chunk is full: what comes after the one before it is known now.
+    /// The chunk is full, so the one before it can be searched: its next frames are known now.
     fn complete(&mut self, back: bool) -> Result<(), RecogniseError> {
         let frames = std::mem::take(&mut self.frames);
         if !back {
@@ -251,7 +251,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Embeds the faces that are to be, of all frames together.
+    /// Embeds the selected faces of all frames together.
     fn embed(&mut self, frames: &mut [ObservedFrame]) -> Result<(), RecogniseError> {
         frames.iter_mut().for_each(ObservedFrame::cut);
         let faces = frames.iter_mut().flat_map(|frame| &mut frame.faces);
@@ -263,12 +263,12 @@ impl Stream {
     }
 }
 
-/// How far apart two views of one person are at most, in degrees, where that is known.
+/// Largest angle between two views of one person in degrees, if it is known.
 pub(crate) fn same_deg(engine: &Engine, gallery: Option<&Gallery>) -> Option<f64> {
     engine.same_person_deg().or_else(|| gallery.map(|gallery| gallery.threshold().angle_deg()))
 }
 
-/// Decides about frames as they come: tracks, and who they are with what was seen so far.
+/// Decides about frames in order: their tracks, and the identities by the frames so far.
 pub(crate) struct Decider {
     tracker: Tracker,
     online: Online,
@@ -277,12 +277,12 @@ pub(crate) struct Decider {
 }
 
 impl Decider {
-    /// Knows no track yet.
+    /// Starts without tracks.
     pub fn new(same_deg: Option<f64>, per_frame: bool) -> Self {
         Self { tracker: Tracker::new(same_deg), online: Online::new(same_deg), per_frame }
     }
 
-    /// The faces of the next frame and who they are.
+    /// The identified faces of the next frame.
     pub fn decide(
         &mut self,
         frame: ObservedFrame,
@@ -301,7 +301,7 @@ impl Decider {
         Ok(LabelledFrame { index, pts_ns, duration_ns, cut, faces, elsewhere: Vec::new(), picture })
     }
 
-    /// Decides about the tracks with what was seen of them so far.
+    /// Decides about the tracks by the frames so far.
     fn together(
         &mut self,
         frame: &ObservedFrame,
@@ -326,7 +326,7 @@ impl Decider {
     }
 }
 
-/// Decides about each face by itself, as if there were no time.
+/// Decides about each face by itself, without tracks.
 fn alone(
     frame: &ObservedFrame,
     tracks: &[TrackId],
