@@ -19,7 +19,7 @@ pub(super) struct OpenedSource {
     pub(super) source: media::Source,
     /// The encoder of its frames, if an output is requested.
     pub(super) encoder: Option<WorkingEncoder>,
-    /// Ends it.
+    /// Ends the source.
     pub(super) stop: media::StopHandle,
 }
 
