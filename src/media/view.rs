@@ -88,11 +88,11 @@ impl View {
         }
         let mut buffer = gst::Buffer::from_slice(Pixels(Arc::clone(&frame.picture)));
         self.layout.add_to(buffer.make_mut());
-        // Refused only once the window is gone, which the flag tells.
+        // Refused only once the window is closed, which the flag shows.
         let _ = self.video.push_buffer(buffer);
     }
 
-    /// Whether the window is still there; a person may have closed it.
+    /// Whether the window is still open; the user may have closed it.
     pub fn is_open(&self) -> bool {
         !self.closed.load(Ordering::Acquire)
     }
