@@ -1,4 +1,4 @@
-//! The whole catalogue for other programs: who is in which file, and when.
+//! Export of the whole catalogue for other programs: who is in which file, and when.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -79,7 +79,8 @@ pub(crate) fn date(seconds: i64) -> String {
 }
 
 impl Library {
-    /// Writes every track with its file, in the order of paths. A file that lies at several places is listed at the first.
+    /// Writes every track with its file, in the order of paths. A file with several paths is listed under the
+    /// first.
     ///
     /// # Errors
     /// When the database or the writer refuses.
@@ -97,7 +98,7 @@ impl Library {
     /// Writes a file beside each video and photo that lists who is in it: `clip.mp4.faces.json`. Returns how many.
     ///
     /// # Errors
-    /// When one cannot be written, or the database refuses.
+    /// When one cannot be written, or the database fails.
     pub fn export_sidecars(&self) -> Result<usize, LibraryError> {
         let rows = self.rows()?;
         let mut count = 0;
