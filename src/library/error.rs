@@ -112,7 +112,7 @@ pub enum LibraryError {
     /// Embeddings cannot be compared.
     #[error(transparent)]
     Identify(#[from] IdentifyError),
-    /// Observations cannot be grouped into tracks.
+    /// Tracks cannot be compared.
     #[error(transparent)]
     Discover(#[from] DiscoverError),
 }

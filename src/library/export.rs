@@ -83,7 +83,7 @@ impl Library {
     /// first.
     ///
     /// # Errors
-    /// When the database or the writer refuses.
+    /// When the database or the writer fails.
     pub fn export(&self, format: ExportFormat, to: &mut dyn Write) -> Result<usize, LibraryError> {
         let rows = self.rows()?;
         let written = match format {
