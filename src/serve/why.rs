@@ -1,8 +1,8 @@
-//! What a name rests on, in a sentence.
+//! The reason for a name, in a sentence.
 
 use crate::identify::{Candidate, Identification};
 
-/// Why somebody is who they are taken for, or nobody; `threshold_deg` is the angle below which faces are named.
+/// Why a face got its name, or none; `threshold_deg` is the angle below which faces are named.
 pub(super) fn why(identification: &Identification, threshold_deg: Option<f64>) -> String {
     let Identification { nearest, runner_up, rejected, ambiguous, .. } = identification;
     let (Some(nearest), Some(threshold_deg)) = (nearest, threshold_deg) else {
