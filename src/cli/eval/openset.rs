@@ -151,7 +151,8 @@ impl OpensetArgs {
         Ok(())
     }
 
-    /// Strangers that are named, and probes of enrolled people that are not, or wrongly, by the labels of the probes.
+    /// Strangers that are named, and probes of enrolled people that are not named or named wrong, by the
+    /// labels of the probes.
     fn by_group(
         &self,
         labels: &Labels,
@@ -174,7 +175,7 @@ impl OpensetArgs {
         (rates(&strangers), rates(&mated))
     }
 
-    /// Scores every probe against everybody enrolled.
+    /// Scores every probe against all enrolled people.
     fn search(&self, split: &Split, crops: &[Vec<Crop>], embedder: &Embedder) -> Result<Vec<Search>> {
         let mut scratch = embedder.scratch();
         let count = split.gallery.len() + split.probes.len() + split.strangers.len();
