@@ -71,7 +71,7 @@ pub enum EmbedError {
     )]
     NoDirection(usize),
     /// The tensor library cannot place or run the network.
-    #[error("the recognition network failed on its device: {0}; --device cpu does without it")]
+    #[error("the recognition network failed on its device: {0}; run it on the CPU with --device cpu")]
     Device(String),
 }
 

@@ -77,7 +77,7 @@ pub enum LibraryError {
     Threads(std::io::Error),
     /// The library holds results of another model.
     #[error(
-        "the library was made with model {own}, and this is {asked}: use that model, or do everything again with `retry --all`"
+        "the library was made with model {own}, and this is {asked}: use that model, or analyse everything again with `retry --all`"
     )]
     OtherModel {
         /// The model of the library.
@@ -95,7 +95,7 @@ pub enum LibraryError {
     #[error("nobody in the library is named {0}")]
     NoPerson(String),
     /// The shared gallery has changed since the folder was copied from it.
-    #[error("the shared gallery has changed since {} was copied from it, or it is no copy of it", .0.display())]
+    #[error("the shared gallery has changed since {} was copied from it, or it is not a copy of it", .0.display())]
     GalleryChanged(PathBuf),
     /// A request that makes no sense.
     #[error("{0}")]

@@ -139,7 +139,7 @@ impl Library {
     pub fn group_strangers(&self, engine: &Engine, threads: usize) -> Result<bool, LibraryError> {
         let Some(same_deg) = engine.same_person_deg() else {
             return Err(LibraryError::Request(
-                "the model is not calibrated, so strangers cannot be told apart".into(),
+                "the model is not calibrated, so strangers cannot be distinguished".into(),
             ));
         };
         self.group_within(same_deg, threads)
@@ -456,7 +456,7 @@ impl Library {
         let stills = self.stills(number)?;
         if stills.is_empty() {
             return Err(LibraryError::Request(format!(
-                "no picture of stranger {number} was stored, so that they cannot be enrolled: look at their files again with pictures"
+                "no picture of stranger {number} was stored, so they cannot be enrolled: analyse their files again with pictures"
             )));
         }
         Ok(stills)

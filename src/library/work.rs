@@ -313,7 +313,7 @@ impl<'a> Worker<'a> {
         each(WorkEvent::Begun { path: &path, due });
         let seen = match claim.tried < ATTEMPTS {
             true => self.see(&path, kind, task, &parts, control, each),
-            false => Err(Failure::File(format!("{ATTEMPTS} workers died while they looked at it"))),
+            false => Err(Failure::File(format!("{ATTEMPTS} workers died while they analysed it"))),
         };
         let (seen, again) = match seen {
             Ok(seen) => (Ok(seen), false),

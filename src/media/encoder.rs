@@ -434,6 +434,6 @@ mod tests {
         assert_eq!(VideoCodec::H264.quantizer(&SinkOptions::default()).unwrap(), 23);
         assert_eq!(VideoCodec::Vp9.quantizer(&with(63)).unwrap(), 63);
         let message = VideoCodec::H264.quantizer(&with(52)).unwrap_err().to_string();
-        assert_eq!(message, "quantizer 52 makes no sense: H.264 takes 0 (best) to 51");
+        assert_eq!(message, "quantizer 52 is invalid: H.264 takes 0 (best) to 51");
     }
 }

@@ -121,7 +121,7 @@ pub enum MediaError {
         container: &'static str,
     },
     /// A setting is out of its range.
-    #[error("{name} {value} makes no sense: {reason}")]
+    #[error("{name} {value} is invalid: {reason}")]
     BadSetting {
         /// Name of the setting.
         name: &'static str,
@@ -149,7 +149,7 @@ pub enum MediaError {
         reason: String,
     },
     /// The preview window cannot be opened.
-    #[error("no window can be opened ({0}): is there a display? leave out the preview otherwise")]
+    #[error("no window can be opened ({0}): check that there is a display, or omit the preview")]
     NoWindow(String),
     /// A part of GStreamer is missing.
     #[error(

@@ -28,7 +28,7 @@ impl Remake {
     /// Why that is impossible, for the user.
     pub(super) fn start(from: &gst::Caps, to: &gst::Caps, out: &gst_app::AppSrc) -> Result<Self, String> {
         let failed =
-            |error: &dyn std::fmt::Display| format!("it changes and cannot be encoded anew ({error})");
+            |error: &dyn std::fmt::Display| format!("it changes and cannot be encoded again ({error})");
         let format = to.structure(0).ok_or_else(|| failed(&"its format is unknown"))?;
         let encoder = SoundEncoder::of(format).ok_or_else(|| failed(&format.name()))?;
         let pipeline = gst::Pipeline::new();

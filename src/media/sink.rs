@@ -527,7 +527,7 @@ fn tell_losses(track: &Track, encoder: SoundEncoder, format: &gst::StructureRef)
     let codec = encoder.name();
     if let Some(name) = track.lossless() {
         track.note(format!(
-            "a sound track in {name} is encoded anew as {codec}, which is not lossless: .mkv loses nothing of it"
+            "a sound track in {name} is encoded again as {codec}, which is not lossless: .mkv keeps it unchanged"
         ));
     }
     if !encoder.keeps_channels(format) {

@@ -20,18 +20,18 @@ pub enum Arithmetic {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArithmeticError {
     /// Not the name of an arithmetic.
-    #[error("`{0}` is no precision to compute in: write f32 or bf16")]
+    #[error("`{0}` is not a number format: write f32 or bf16")]
     Unknown(String),
     /// Neither the name of an arithmetic nor `auto`.
-    #[error("`{0}` is no precision to compute in: write auto, f32 or bf16")]
+    #[error("`{0}` is not a number format: write auto, f32 or bf16")]
     UnknownChoice(String),
     /// The CPU has no instruction for it.
     #[error(
-        "bf16 would be slower than f32 here: {0} code has no instruction for it (AVX-512 BF16 has); leave out --precision bf16"
+        "bf16 would be slower than f32 here: {0} code has no instruction for it (AVX-512 BF16 has one); omit --precision bf16"
     )]
     Slow(Isa),
     /// On a GPU, the library chooses the arithmetic.
-    #[error("--precision bf16 is for the CPU: leave it out, or choose --device cpu")]
+    #[error("--precision bf16 is for the CPU: omit it, or choose --device cpu")]
     OnGpu,
 }
 

@@ -30,7 +30,7 @@ pub struct Device {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// Text that names no device.
-    #[error("`{0}` is no device: write auto, cpu, cuda, or cuda:N for the GPU of that number from 0")]
+    #[error("`{0}` is not a device: write auto, cpu, cuda, or cuda:N for the GPU of that number from 0")]
     Unknown(String),
     /// This program was built without code for a GPU.
     #[error(

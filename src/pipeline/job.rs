@@ -60,7 +60,7 @@ pub enum RequestError {
     SelectionWritten,
     /// An analysis that leaves frames out cannot be drawn on its video.
     #[error(
-        "the analysis looked at {0} only, so it can be listed, but not written, shown or redacted: analyse all frames"
+        "the analysis covers {0} only, so it can be listed, but not written, shown or redacted: analyse all frames"
     )]
     SampledAnalysis(String),
     /// Frames per second out of range.

@@ -40,7 +40,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// It is not TOML, or has an unknown setting.
-    #[error("{} makes no sense: {reason}", .path.display())]
+    #[error("{} is invalid: {reason}", .path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -48,7 +48,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// A value out of its range.
-    #[error("{setting} = {value} makes no sense: {reason}")]
+    #[error("{setting} = {value} is invalid: {reason}")]
     Value {
         /// The setting.
         setting: String,

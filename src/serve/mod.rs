@@ -8,7 +8,7 @@
 //! | part | job |
 //! |---|---|
 //! | [`Config`], [`Settings`] | the TOML file, and the settings after validation |
-//! | `camera`, `cameras` | a source on its own threads; all sources, which can be added, changed and removed while they run |
+//! | `camera`, `cameras` | a source on its own threads; all sources, which can change while they run |
 //! | `turns` | the order in which sources compute |
 //! | `galleries` | snapshots of the galleries, replaced under running sources when a person is enrolled |
 //! | `sightings` | events of a stream, with the best picture and the reason |

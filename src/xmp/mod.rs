@@ -101,7 +101,7 @@ pub enum XmpError {
     #[error("this is not readable XMP: {0}")]
     Xml(#[from] roxmltree::Error),
     /// The text is XML, but holds no RDF.
-    #[error("this is XML, but no XMP: it has no rdf:RDF element")]
+    #[error("this is XML, but not XMP: it has no rdf:RDF element")]
     NoRdf,
     /// The regions that are there are of another picture.
     #[error(
@@ -115,7 +115,7 @@ pub enum XmpError {
         stored: [u32; 2],
     },
     /// The file is no JPEG, or a damaged one.
-    #[error("names are written into JPEG files, and this is none or a damaged one")]
+    #[error("names are written into JPEG files only, and this is another format or damaged")]
     NotJpeg,
     /// The packet is too large for a JPEG file.
     #[error("the packet has {0} bytes, and a JPEG file holds {most}", most = jpeg::MOST_BYTES)]
@@ -124,10 +124,10 @@ pub enum XmpError {
     #[error("its packet {0}, and is not changed")]
     Fixed(&'static str),
     /// What is written into the photo would not be read.
-    #[error("the regions in its sidecar {} count before those inside: write into that", .0.display())]
+    #[error("the regions in its sidecar {} take precedence over those inside: write the names into the sidecar", .0.display())]
     Shadowed(PathBuf),
     /// Somebody else has written the photo in the meantime.
-    #[error("it was changed while its faces were looked at: try again")]
+    #[error("it was changed while its faces were detected: try again")]
     Changed,
     /// Any of the above, in a named file.
     #[error("{}: {source}", .path.display())]

@@ -244,7 +244,7 @@ impl Identification {
         self.0.runner_up.as_ref().map(|Candidate { name, angle_deg, .. }| (name.as_str(), *angle_deg))
     }
 
-    /// The nearest person is near enough, but somebody else is as near.
+    /// The nearest person is near enough, but another person is about as near.
     #[getter]
     fn ambiguous(&self) -> bool {
         self.0.ambiguous

@@ -264,10 +264,10 @@ impl Measured {
         };
         let mut curves = vec![upright(self.in_force_deg, "threshold in force:")];
         if (self.threshold_deg - self.in_force_deg).abs() > 0.05 {
-            curves.push(upright(self.threshold_deg, "looked at:"));
+            curves.push(upright(self.threshold_deg, "evaluated:"));
         }
         for (angles, label) in
-            [(&self.strangers, "strangers nearer to somebody"), (&self.names, "people named at less")]
+            [(&self.strangers, "strangers nearer to a person"), (&self.names, "people named at less")]
         {
             let count = angles.len().max(1) as f64;
             // A step function: the share below each angle.
@@ -339,7 +339,7 @@ pub(super) async fn set_threshold(
     let Json(NewThreshold { threshold_deg }) = threshold?;
     if !(LEAST_DEG..=MOST_DEG).contains(&threshold_deg) {
         return Err(Problem::bad(format!(
-            "a threshold of {threshold_deg} degrees makes no sense: give {LEAST_DEG} to {MOST_DEG}"
+            "a threshold of {threshold_deg} degrees is invalid: give {LEAST_DEG} to {MOST_DEG}"
         )));
     }
     change_threshold(site, caller, Some(threshold_deg)).await

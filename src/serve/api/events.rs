@@ -67,7 +67,7 @@ impl EventsQuery {
     fn query(self) -> Result<EventQuery, Problem> {
         let limit = self.limit.unwrap_or(100);
         if !(1..=1000).contains(&limit) {
-            return Err(Problem::bad(format!("limit={limit} makes no sense: give a number from 1 to 1000")));
+            return Err(Problem::bad(format!("limit={limit} is invalid: give a number from 1 to 1000")));
         }
         let moment = |name: &str, text: Option<String>| text.map(|text| time_ms(name, &text)).transpose();
         Ok(EventQuery {

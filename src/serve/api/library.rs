@@ -176,9 +176,8 @@ impl Wanted {
     fn read(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
         let mut wanted = Self { asked: Asked::default(), limit: USUAL_FILES, skip: 0 };
         for (key, text) in pairs {
-            let bad = |reason: &str| {
-                Problem::bad(format!("{key} = {} makes no sense: {reason}", text.escape_debug()))
-            };
+            let bad =
+                |reason: &str| Problem::bad(format!("{key} = {} is invalid: {reason}", text.escape_debug()));
             let whole = |low: usize, high: usize| {
                 let number = text.parse().ok().filter(|number| (low..=high).contains(number));
                 number.ok_or_else(|| bad(&format!("give a number from {low} to {high}")))
@@ -280,7 +279,7 @@ pub(super) async fn people(State(site): State<App>) -> Result<Json<LibraryPeople
     responses(
         (status = 200, body = LibraryFiles),
         (status = 400, body = Problem),
-        (status = 404, description = "No library is shown, or somebody is in no file", body = Problem)
+        (status = 404, description = "No library is shown, or a person is in no file", body = Problem)
     )
 )]
 pub(super) async fn files(

@@ -69,7 +69,7 @@ impl FromRequest<App> for Uploads {
 }
 
 fn too_many(most: usize) -> Problem {
-    Problem::bad(format!("more than {most} pictures at a time are not looked at: send fewer"))
+    Problem::bad(format!("more than {most} pictures per request are not accepted: send fewer"))
 }
 
 async fn read(request: Request, site: &App, most: usize) -> Result<Vec<Upload>, Problem> {
@@ -91,7 +91,7 @@ async fn read(request: Request, site: &App, most: usize) -> Result<Vec<Upload>, 
 
 fn read_json(bytes: &[u8]) -> Result<Vec<Upload>, Problem> {
     let sent: JsonPictures = serde_json::from_slice(bytes)
-        .map_err(|error| Problem::bad(format!("the JSON makes no sense: {error}")))?;
+        .map_err(|error| Problem::bad(format!("the JSON is invalid: {error}")))?;
     sent.pictures.into_iter().enumerate().map(decode_base64).collect()
 }
 
@@ -136,7 +136,7 @@ impl Upload {
         let [width, height] = still_size(name.as_ref(), &self.bytes)?;
         if u64::from(width) * u64::from(height) > megapixels * 1_000_000 {
             let detail = format!(
-                "{name} has {width}x{height} pixels, and more than {megapixels} million are not looked at: make it smaller"
+                "{name} has {width}x{height} pixels, and more than {megapixels} million are not accepted: make it smaller"
             );
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
         }

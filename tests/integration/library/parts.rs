@@ -151,7 +151,7 @@ fn fewer_frames_per_second_are_looked_at_and_no_video_is_written_from_them() {
     let arguments =
         ["label", analysis.to_str().unwrap(), "--video", &video, "-o", &named, "--gallery", &gallery];
     let (_, error) = super::fail(place.folder.path(), &arguments);
-    assert!(error.contains("looked at 5 frames per second only"), "{error}");
+    assert!(error.contains("covers 5 frames per second only"), "{error}");
     assert!(!std::path::Path::new(&named).exists());
     for fps in ["0", "-1", "many", "1001"] {
         let (code, error) = place.fail(&["work", &format!("--fps={fps}")]);
@@ -193,7 +193,7 @@ fn of_key_frames_alone_people_are_named_in_a_whole_video_and_in_parts() {
     let arguments =
         ["label", analysis.to_str().unwrap(), "--video", &video, "-o", &named, "--gallery", &gallery];
     let (_, error) = super::fail(whole.folder.path(), &arguments);
-    assert!(error.contains("looked at key frames only"), "{error}");
+    assert!(error.contains("covers key frames only"), "{error}");
     // Without --key-frames it is looked at again.
     let again = Place::new();
     again.run(&["add", &sample_path("sample.mp4")]);

@@ -111,7 +111,7 @@ fn a_bad_output_is_refused_before_anything_is_opened() {
         ("folder.mp4", &plain, "is a folder"),
         ("in.mp4", &plain, "is also the input"),
         ("out.webm", &webm_h264, "WebM cannot hold H.264"),
-        ("out.mp4", &quantizer, "quantizer 60 makes no sense"),
+        ("out.mp4", &quantizer, "quantizer 60 is invalid"),
     ] {
         let message = Sink::check(&at(name), &input, options).unwrap_err().to_string();
         assert!(message.contains(cause), "{name}: {message}");

@@ -323,7 +323,7 @@ fn lossless_sound_and_channels_that_are_lost_are_told() {
             let told = |text: &str| done.warnings.iter().filter(|said| said.contains(text)).count();
             assert_eq!(told("not lossless"), usize::from(anew && lossless.is_some()), "{what}");
             if let Some(codec) = lossless.filter(|_| anew) {
-                assert_eq!(told(&format!("a sound track in {codec} is encoded anew")), 1, "{what}");
+                assert_eq!(told(&format!("a sound track in {codec} is encoded again")), 1, "{what}");
             }
             let channels = |path: &Path| probe(path, "a", "stream=channels", &[])[0].parse::<u32>().unwrap();
             let fewer = channels(&output) < channels(&at(name));
