@@ -12,7 +12,7 @@ use crate::file::escaped;
 const FONT: &[u8] = include_bytes!("../../assets/DejaVuSans.ttf");
 const FONT_FAMILY: &str = "DejaVu Sans";
 
-/// Size of the picture and place of the axes in it, in pixels of the SVG.
+/// Size of the picture and position of the axes in it, in pixels of the SVG.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 480.0;
 const LEFT: f64 = 70.0;
@@ -20,10 +20,10 @@ const RIGHT: f64 = WIDTH - 24.0;
 const TOP: f64 = 44.0;
 const BOTTOM: f64 = HEIGHT - 56.0;
 
-/// Pixels of the PNG to one of the SVG.
+/// Pixels of the PNG per pixel of the SVG.
 const PNG_SCALE: f32 = 2.0;
 
-/// Colours of the curves, in order: told apart by the colour-blind too (Okabe and Ito).
+/// Colours of the curves, in order, which colour-blind readers can distinguish too (Okabe and Ito).
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 /// Why a chart cannot be drawn into a file.
@@ -37,18 +37,17 @@ pub enum ChartError {
     Draw(String),
 }
 
-/// How values lie along an axis.
+/// The scale of an axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scale {
-    /// Evenly, from the first to the second value.
+    /// Linear, from the first to the second value.
     Linear(f64, f64),
-    /// By their logarithm, from 10 to the first to 10 to the second power; values below lie at
-    /// the start.
+    /// Logarithmic, from 10 to the first to 10 to the second power; smaller values are at the start.
     Log10(i32, i32),
 }
 
 impl Scale {
-    /// Where `value` lies, 0..=1 of the axis; outside values lie at its ends.
+    /// Position of `value` on the axis, 0..=1; values outside are at its ends.
     fn place(&self, value: f64) -> f64 {
         let share = match *self {
             Scale::Linear(from, to) => (value - from) / (to - from),
@@ -57,7 +56,7 @@ impl Scale {
         if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) }
     }
 
-    /// Values with a mark, and what is written there.
+    /// Values with a mark, and their labels.
     fn marks(&self) -> Vec<(f64, String)> {
         match *self {
             Scale::Linear(from, to) => {
@@ -92,7 +91,7 @@ pub struct Axis {
 /// One curve.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Curve {
-    /// What it is, for the legend; empty for none.
+    /// Its label in the legend; empty for none.
     pub label: String,
     /// Points (x, y), joined in order.
     pub points: Vec<(f64, f64)>,
@@ -103,7 +102,7 @@ pub struct Curve {
 /// Curves over two axes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chart {
-    /// One line above it.
+    /// The title, one line.
     pub title: String,
     /// The axis along the bottom.
     pub x: Axis,
@@ -198,7 +197,7 @@ impl Chart {
         svg
     }
 
-    /// The names of the curves, at the lower right, where curves of good systems are not.
+    /// The names of the curves, at the lower right, where the curves of good systems do not pass.
     fn legend(&self, svg: &mut String) {
         let named: Vec<_> =
             self.curves.iter().zip(COLOURS.iter().cycle()).filter(|(c, _)| !c.label.is_empty()).collect();
