@@ -28,8 +28,8 @@ fn round_up(x: f64) -> f64 {
     [1.0, 2.0, 5.0, 10.0].map(|n| n * power).into_iter().find(|n| *n >= x * 0.999_999).unwrap_or(x)
 }
 
-/// The curves of loss, angle, lambda, learning rate and validation over the iterations; those
-/// without points are left out.
+/// The curves of loss, angle, lambda, learning rate and validation over the iterations; those without points
+/// are omitted.
 pub fn curves(title: &str, lines: &[Line]) -> String {
     let training = |of: fn(&super::metrics::Training) -> f64| -> Vec<(f64, f64)> {
         let points = lines.iter().filter_map(|line| match line {
