@@ -1,4 +1,4 @@
-//! Face recognition in videos and stills: everyone you enrolled is named, everybody else stays unknown.
+//! Face recognition in videos and stills: everyone you enrolled is named, everyone else stays unknown.
 //!
 //! Faces in a video become *observations*, the comparison of observations with the *gallery* gives
 //! *identifications* (a person, or unknown), and identifications are *rendered* (drawn, written, played):
@@ -18,12 +18,12 @@
 //! | [`download`] | a file of known content from a web server | |
 //! | [`media`] | open any source, deliver frames, write any sink with the audio kept | `file` |
 //! | [`xmp`] | named faces in photos: XMP read and written | `file`, `media` |
-//! | [`models`] | what a network is: architectures and plans; weights in and out, built-in weights | `file` |
+//! | [`models`] | networks as data: architectures and plans; import and export of weights, built-in weights | `file` |
 //! | [`nn`] | CPU kernels and their gradients, threads, layers on a GPU, device choice | |
 //! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `models`, `nn` |
 //! | [`align`] | landmarks -> similarity transform -> 112x96 crop, and the columns beside it | `detect` |
 //! | [`embed`] | SphereFace networks and imported ones: crop -> embedding | `models`, `nn`, `align` |
-//! | [`track`] | which faces of a video are one person; the weight of each view | `detect`, `embed` |
+//! | [`track`] | tracking: which faces of a video are one person; the weight of each view | `detect`, `embed` |
 //! | [`gallery`] | people, stills, templates, storage, search, counter-examples, checking a gallery | `file`, `media`, `xmp`, `models`, `nn`, `detect`, `align`, `embed` |
 //! | [`identify`] | the open-set decision about a face or a track; its threshold | `models`, `nn`, `detect`, `embed`, `track`, `gallery` |
 //! | [`engine`] | the entry points: engine, gallery, stream, recogniser, events | `media`, `models`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify` |
@@ -32,7 +32,7 @@
 //! | [`annotate`] | drawing boxes and names, redaction, contact sheets | `media`, `detect` |
 //! | [`report`] | reports: JSON Lines, CSV, subtitles, chapters, pages, charts | `file`, `detect`, `track`, `identify`, `annotate` |
 //! | [`pipeline`] | the stage graph: threads, channels, order, batching, statistics; the jobs | `file`, `media`, `xmp`, `detect`, `align`, `embed`, `track`, `identify`, `engine`, `analysis`, `discover`, `annotate`, `report` |
-//! | [`library`] | many videos and photos: a catalogue, a queue of files, workers, and who is where | `file`, `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify`, `engine`, `analysis`, `discover`, `report`, `pipeline` |
+//! | [`library`] | many videos and photos: a catalogue, a queue of files, workers, queries | `file`, `media`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify`, `engine`, `analysis`, `discover`, `report`, `pipeline` |
 //! | [`prepare`] | aligning a data set: photos -> crops | `file`, `media`, `detect`, `align`, `gallery` |
 //! | [`eval`] | verification, open-set identification, video scoring, calibration | `file`, `media`, `detect`, `align`, `embed`, `gallery`, `identify`, `report`, `prepare` |
 //! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `models`, `nn`, `align`, `embed`, `eval` |
