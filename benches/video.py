@@ -138,7 +138,7 @@ def strangers(folder):
 def numbers(folder):
     """Strangers' numbers in a video, and people found over all clips with nobody enrolled."""
     analysis, faces = folder / "numbers.parquet", folder / "faces.jsonl"
-    print("| faces with a stranger's number: of somebody else / split | online | two passes |\n|---|---|---|")
+    print("| faces with a stranger's number: of another person / split | online | two passes |\n|---|---|---|")
     of = {gallery: clips for _, gallery, clips in sets()}
     rows = [
         ("interview (hamilton)", "hamilton", of["hamilton"]),
