@@ -12,7 +12,7 @@
 //! and a [`Stream`] turns the frames of one source into [`LabelledFrame`]s and [`Event`]s. A [`Recogniser`] is for
 //! stills. A [`LabelJob`](pipeline::LabelJob) labels a whole file or live source and calls back.
 //!
-//! | room | job | may know |
+//! | module | purpose | may use |
 //! |---|---|---|
 //! | [`file`](mod@file) | atomic file writing; reading text files | |
 //! | [`download`] | a file of known content from a web server | |
@@ -42,11 +42,12 @@
 //!
 //! A test checks this table against the imports.
 //!
-//! Features add rooms (top-level modules) and do not change others: `label` is [`analysis`] to [`pipeline`] for stills,
-//! `download` and `xmp` are the rooms of that name, `video` adds GStreamer to them, `train` is [`prepare`] to
-//! [`train`](mod@train) and [`bench`](mod@bench), `serve` cameras and a service, `library` many files, `cli` the command line,
-//! `candle` the networks in candle's operations, `cuda` those on a GPU, and `bundled-models` the trained
-//! networks, whose terms differ from the code's. Without features, faces in stills are detected, embedded and identified.
+//! Features add top-level modules and do not change others: `label` is [`analysis`] to [`pipeline`] for
+//! stills, `download` and `xmp` are the modules of that name, `video` adds GStreamer to them, `train` is
+//! [`prepare`] to [`train`](mod@train) and [`bench`](mod@bench), `serve` cameras and a service, `library`
+//! many files, `cli` the command line, `candle` the networks in candle's operations, `cuda` those on a GPU,
+//! and `bundled-models` the trained networks, whose terms differ from the code's. Without features, faces in
+//! stills are detected, embedded and identified.
 //!
 //! The library never prints or exits, and its errors are typed. Only [`cli`] prints.
 #![deny(missing_docs)]

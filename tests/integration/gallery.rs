@@ -1,4 +1,4 @@
-//! `sphereface gallery`, `discover` and `enroll --from` as people run them, on real clips.
+//! `sphereface gallery`, `discover` and `enroll --from` through the real program, on real clips.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",
@@ -70,9 +70,9 @@ fn a_counter_example_removes_the_false_match_and_keeps_the_true_ones() {
     place.clip(170);
     place.gallery();
     place.run(&["label", "clip.mp4", "--no-video", "--analysis", "clip.parquet"]);
-    // Only Lin is enrolled and the bar is so low that others are taken for Lin.
+    // Only Lin is enrolled, and the threshold is so high that others are mistaken for Lin.
     place.run(&["enroll", "Lin", &place.hamilton(&format!("stills/{LIN}/1.png")), "--gallery", "one"]);
-    // What is seen for a moment only is listed when it has a name: such faces are left out.
+    // A face that is seen only briefly is listed if it has a name: such faces are excluded.
     let common = |list: Vec<(u64, Option<String>, Value)>, other: &[(u64, Option<String>, Value)]| {
         let is_there = |(track, _, face): &(u64, Option<String>, Value)| {
             other.iter().any(|(t, _, f)| t == track && f["frame"] == face["frame"])
@@ -98,7 +98,7 @@ fn a_counter_example_removes_the_false_match_and_keeps_the_true_ones() {
         assert_eq!(after[i].2["rejected"], "Lin");
     }
     assert!(!kept.is_empty() && kept.iter().all(|&i| after[i].1.as_deref() == Some("Lin")), "true ones stay");
-    // Of one's own still no counter-example is made, nor for somebody nobody knows.
+    // A person's own still is refused as a counter-example, and so is an unknown person.
     let own = place.hamilton(&format!("stills/{LIN}/1.png"));
     let (_, message) = place.fail(&["gallery", "reject", "Lin", &own, "--gallery", "one"]);
     assert!(message.contains("already enrolled as Lin"), "{message}");
@@ -168,7 +168,7 @@ fn crops_of_a_data_set_are_enrolled_as_they_are() {
     place.run(&["enroll", LIN, &place.hamilton(&format!("stills/{LIN}/1.png")), "--gallery", "photos"]);
     let crops = place.path(&format!("photos/{LIN}/derived/crops"));
     let crop = fs::read_dir(crops).unwrap().next().unwrap().unwrap().path();
-    // What the gallery keeps has the columns at the sides too, where there were any.
+    // The stored crops include the columns at the sides, if there were any.
     let square = image::open(crop).unwrap().into_rgb8();
     assert_eq!(square.dimensions(), (112, 112));
     let middle = |image: &image::RgbImage| {
@@ -191,7 +191,7 @@ fn crops_of_a_data_set_are_enrolled_as_they_are() {
     }
 }
 
-/// Every template is a chance for a stranger, so that the bar falls with their number.
+/// Every template is a chance of a false match, so the threshold angle falls with their number.
 #[test]
 fn before_many_templates_the_bar_is_stricter_and_an_asked_one_is_not() {
     let Some(place) = Place::new() else { return };
@@ -201,7 +201,7 @@ fn before_many_templates_the_bar_is_stricter_and_an_asked_one_is_not() {
         serde_json::from_str(&place.run(&arguments)).unwrap()
     };
     let mut bars = Vec::new();
-    // Darker and darker, and mirrored: as many stills as one likes.
+    // Increasingly dark and mirrored versions: any number of stills.
     for shades in [1, 4] {
         for name in ["Ada", "Boris"] {
             let mut stills = Vec::new();

@@ -50,7 +50,7 @@ impl Expression<'_> {
 
 /// Whether an expression allows use under one of the licences.
 fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
-    // Before SPDX, alternatives were parted by a slash.
+    // Before SPDX, alternatives were separated by a slash.
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words = spaced.split_whitespace().rev().collect();
     let mut expression = Expression { words, allowed };

@@ -1,5 +1,5 @@
-//! `sphereface label --redact` as people run it: no face of a redacted track is left in a frame
-//! in which it was found, and the sound stays.
+//! `sphereface label --redact` through the real program: no face of a redacted track is visible in a frame in
+//! which it was found, and the sound is kept.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",
@@ -23,7 +23,7 @@ fn frames(place: &Place, video: &str, name: &str) -> Vec<Vec<u8>> {
     fs::read(raw).unwrap().chunks(640 * 360 * 3).map(<[u8]>::to_vec).collect()
 }
 
-/// Largest difference of neighbouring grey values inside a box: what is left of a face.
+/// Largest difference of neighbouring grey values inside a box, a measure of the remaining detail.
 fn detail(frame: &[u8], [x1, y1, x2, y2]: [f64; 4]) -> i32 {
     let clamp = |v: f64, most: usize| (v.max(0.0) as usize).min(most);
     let grey = |x: usize, y: usize| i32::from(frame[(y * 640 + x) * 3 + 1]);
@@ -43,7 +43,7 @@ fn strangers_are_covered_wherever_they_are_found_and_the_named_are_not() {
     let (clip, gallery) = (place.clip(150), place.gallery());
     let (output, audit, faces) =
         (place.path("out.mp4"), place.path("audit.jsonl"), place.path("faces.jsonl"));
-    // One of the two is known, and so the other one is covered.
+    // One of the two is enrolled, so the other one is covered.
     let name = "lin-manuel-miranda";
     let whom = format!("except:{name}");
     place.run(&[
@@ -119,7 +119,7 @@ fn an_analysis_is_redacted_like_the_video_and_every_way_of_covering_leaves_no_fa
         assert!(
             covered.iter().flat_map(|line| line["faces"].as_array().unwrap()).all(|f| f["covered"] == true)
         );
-        // Nobody is found any more.
+        // No face is found any more.
         let again = place.path("again.jsonl");
         place.run(&["label", &output, "--no-video", "--jsonl", &again, "--detect-every", "1"]);
         let left = lines(&again).len();

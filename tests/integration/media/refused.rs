@@ -1,4 +1,4 @@
-//! Inputs and outputs that bite, and what is left of them.
+//! Invalid inputs and outputs, and the files left after a failure.
 
 use std::fs;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! The library that a service shows, asked over the API and on its page.
+//! The library of a service, through the API and on its page.
 
 use std::path::Path;
 use std::process::Command;
@@ -21,7 +21,7 @@ fn program(place: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A library of the sample and a still of Ada, looked at with the gallery.
+/// A library of the sample and a still of Ada, analysed with the gallery.
 fn library(place: &Path) {
     let files = place.join("files");
     std::fs::create_dir(&files).unwrap();
@@ -93,7 +93,7 @@ fn who_is_in_which_file_is_told_by_the_api_and_found_by_clicks() {
     service.signal("TERM");
     assert_eq!(service.ended(), Some(0));
 
-    // Without one the page says so.
+    // Without a library, the page says so.
     let service = Service::start(place.path(), &[]);
     assert!(service.get("/api/v1/library").refused(404).contains("shows no library"));
     std::fs::write(place.path().join("serve.toml"), "[library]\npath = \"nothing\"\n").unwrap();
@@ -121,7 +121,7 @@ fn clicks(service: &Service) {
     assert_eq!(browser.value("document.querySelectorAll('#files b').length"), 0, "names are no markup");
     browser.wait("document.querySelectorAll('.bar rect').length > 0 && document.querySelectorAll('.times li').length > 0");
     browser.picture("library");
-    // The question is in the address.
+    // The query is in the address.
     browser.wait("location.search === '?person=Ada'");
     browser.value("document.querySelector('[name=other]').value = 'Boris', true");
     browser.value("document.querySelector('[name=kind]').value = 'video', true");
