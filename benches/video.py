@@ -112,7 +112,7 @@ def modes(folder):
 
 
 def strangers(folder):
-    """Every one of the six enrolled alone: the other five, of one age and one light with them, are strangers."""
+    """Each of six people enrolled alone; the other five, of the same age and in the same light, are strangers."""
     analyses = {}
     for clip in friends_clips():
         analyses[clip] = folder / f"{clip}.parquet"
@@ -152,7 +152,7 @@ def numbers(folder):
             total = {"numbered": 0, "shared": 0, "split": 0}
             for clip, truth, more in clips:
                 known = ["--gallery", folder / f"gallery-{gallery}"] if gallery else []
-                # Without a gallery nothing but an analysis makes it embed.
+                # Without a gallery, faces are embedded only for an analysis.
                 run("label", clip, "--no-video", *known, "--analysis", analysis, "--jsonl", faces, *MODES[mode])
                 judged = json.loads(run("eval", "video", truth, faces, "--json", *more)[0])[1]["numbers"]
                 total = {key: total[key] + judged[key] for key in total}
@@ -191,8 +191,7 @@ def iou(a, b):
 
 
 def losses(every, default):
-    """For each track of `every`, whether the default found it, frame after frame; and how many faces
-    only the default found."""
+    """Whether the default found each track of `every`, frame by frame; and the number of faces that only the default found."""
     frames = lambda path: [json.loads(line) for line in path.read_text().splitlines()]
     free, tracks = {}, {}
     for face in frames(default):
