@@ -102,7 +102,7 @@ def modes(folder):
             "identified, difficult": lambda t: share(t["difficult", "identified"], t["difficult", "known"]),
             "wrong names": lambda t: both(t, "misnamed"),
             "strangers named": lambda t: share(both(t, "strangers_named"), both(t, "strangers_detected")),
-            "names on what is no face of the truth": lambda t: t["named_elsewhere"],
+            "names on boxes without a labelled face": lambda t: t["named_elsewhere"],
             "track switches": lambda t: both(t, "switches"),
             "interruptions, easy / difficult": lambda t: f"{t['easy', 'interruptions']} / {t['difficult', 'interruptions']}",
             "changes of name, and per minute": lambda t: f"{both(t, 'renamings')}, {both(t, 'renamings') * 60e9 / t['ns']:.1f}" if t["ns"] else "-",
