@@ -37,7 +37,7 @@ _SAME = 0.3
 
 @functools.lru_cache(maxsize=None)
 def _engine(upsampled: int = 1) -> Engine:
-    """The engine for pictures that would be doubled in size `upsampled` times: it searches for smaller faces instead."""
+    """The engine for pictures that would be doubled `upsampled` times: it searches for smaller faces instead."""
     return Engine(min_face=max(_LEAST_PX, _SMALLEST_PX / 2.0**upsampled))
 
 
