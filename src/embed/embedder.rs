@@ -38,7 +38,7 @@ pub struct EmbedOptions {
     pub isa: Isa,
     /// Threads that share the work of one call, 1 to 256. Results are the same for any number.
     pub threads: usize,
-    /// What products are computed in.
+    /// The number format of products.
     pub arithmetic: Arithmetic,
 }
 

@@ -1,7 +1,7 @@
 //! Impostor scores by pair of views, and how much stricter the threshold is for such a pair.
 //!
 //! A network that learned few side views finds any two of them alike. One threshold for all pairs would
-//! therefore name strangers wherever somebody was enrolled from the side. The decision here is
+//! therefore name strangers wherever a person was enrolled from the side. The decision here is
 //! location and scale normalisation of the score by the pair of views, as Z-norm and T-norm do it by speaker
 //! (Auckenthaler et al., "Score normalization for text-independent speaker verification systems", 2000): for
 //! impostors with the mean m and the standard deviation s of cosines in a cell of views, and m0 and s0 among

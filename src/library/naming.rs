@@ -67,7 +67,7 @@ impl Names {
         &self.digest
     }
 
-    /// Who the tracks of an analysis are, as `label` decides it.
+    /// The identities of the tracks of an analysis, as `label` decides them.
     pub(super) fn decide(&self, analysis: &Analysis) -> Result<Vec<Decision>, LibraryError> {
         let identifier = self.gallery.as_ref().map(Gallery::identifier);
         Ok(decide(&analysis.observations, identifier, self.same_deg)?)

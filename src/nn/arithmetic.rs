@@ -1,4 +1,4 @@
-//! What the products of an embedding network are computed in.
+//! The number format of the products of an embedding network.
 
 use std::fmt;
 use std::str::FromStr;

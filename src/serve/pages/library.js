@@ -1,4 +1,4 @@
-// Who is in which video and photo of the library.
+// The people in the videos and photos of the library.
 import { ask, byId, make, note } from "./common.js";
 
 const failed = (error) => note(error.message, true);

@@ -252,7 +252,7 @@ function login() {
       failed(error);
     }
   });
-  // Before this a browser would send the token by itself.
+  // Before this, the browser would send the token by itself.
   form.querySelector("button").disabled = false;
 }
 
