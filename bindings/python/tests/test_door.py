@@ -135,7 +135,7 @@ def test_other_threads_run_while_the_library_works(engine):
     during = turns[0] - before
     done.set()
     counter.join()
-    # A thread that waits for the interpreter would get a handful of turns.
+    # A thread that waits for the interpreter would run only a few times.
     assert during > 1000
 
 

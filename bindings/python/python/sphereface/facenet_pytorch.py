@@ -31,13 +31,13 @@ _LEAST_PX = 12
 
 def __getattr__(name: str) -> Any:
     if name in _OTHERS:
-        # What is not about detection comes from the other package, where that is installed.
+        # Names beyond detection come from the other package, if it is installed.
         try:
             return getattr(importlib.import_module("facenet_pytorch"), name)
         except ImportError:
             raise ImportError(
-                f"{name} is not part of this door, which is for detection: sphereface.Engine.embed() makes "
-                "embeddings, or install facenet-pytorch, from which it is then taken"
+                f"{name} is not part of this module, which only detects faces: compute embeddings with "
+                "sphereface.Engine.embed(), or install facenet-pytorch, which then provides it"
             ) from None
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
