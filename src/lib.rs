@@ -8,9 +8,10 @@
 //!                                                                                                                  (annotate + media, report, analysis, your callback)
 //! ```
 //!
-//! The entry points are in [`engine`]: an [`Engine`] is shared by everything, a [`Gallery`] holds the people to name,
-//! and a [`Stream`] turns the frames of one source into [`LabelledFrame`]s and [`Event`]s. A [`Recogniser`] is for
-//! stills. A [`LabelJob`](pipeline::LabelJob) labels a whole file or live source and calls back.
+//! The entry points are in [`engine`]: an [`Engine`] is shared by everything, a [`Gallery`] holds the people
+//! to name, and a [`Stream`] turns the frames of one source into [`LabelledFrame`]s and [`Event`]s. A
+//! [`Recogniser`] is for stills. A [`LabelJob`](pipeline::LabelJob) labels a whole file or live source and
+//! calls back.
 //!
 //! | module | purpose | may use |
 //! |---|---|---|

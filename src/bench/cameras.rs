@@ -39,7 +39,8 @@ pub struct CamerasReport {
     pub slowest_per_s: f64,
     /// Frames dropped because newer ones came meanwhile, as a share of all.
     pub left_out: f64,
-    /// Milliseconds from the arrival of a frame to the end of its events: the median of the medians of the sources.
+    /// Milliseconds from the arrival of a frame to the end of its events: the median of the medians of the
+    /// sources.
     pub delay_ms: f64,
     /// The same of the slowest source.
     pub slowest_delay_ms: f64,

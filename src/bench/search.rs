@@ -196,7 +196,8 @@ fn speed(probes: &[&Vec<f32>], search: impl Fn(&[f32]) -> Vec<Hit>) -> (Speed, V
     (Speed { median_ms: at(50), p99_ms: at(99) }, answers)
 }
 
-/// Probes per second when `count` are searched for at a time, the median of several times; they repeat if there are fewer.
+/// Probes per second when `count` are searched for at a time, the median of several times; they repeat if
+/// there are fewer.
 fn together_per_s(search: &Search, probes: &[&Vec<f32>], count: usize) -> f64 {
     let mut next = probes.iter().cycle().map(|probe| probe.as_slice());
     let mut times: Vec<f64> = (0..TIMES)

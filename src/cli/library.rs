@@ -279,7 +279,8 @@ fn names(engine: &Engine, naming: &Naming, folder: Option<&Path>) -> Result<Name
     Names::of_gallery(engine, folder, &gallery_options(naming)).map_err(options::refused)
 }
 
-/// The engine with which the names of a library are decided. Only the gallery is embedded, which is done in f32.
+/// The engine with which the names of a library are decided. Only the gallery is embedded, which is done in
+/// f32.
 fn engine_of(naming: &Naming) -> Result<Engine> {
     let builder = Engine::builder()
         .device(crate::nn::DeviceChoice::Cpu)
@@ -289,7 +290,8 @@ fn engine_of(naming: &Naming) -> Result<Engine> {
     builder.model(model).build().map_err(options::refused)
 }
 
-/// Brings the names up to date if the gallery has changed since they were decided. The engine is made only if it has.
+/// Brings the names up to date if the gallery has changed since they were decided. The engine is made only if
+/// it has.
 fn refresh(library: &Library) -> Result<()> {
     let naming = naming(library)?;
     if library.setting(GALLERY_STATE).map_err(refused)? == Some(state(library, &naming)?) {

@@ -200,8 +200,8 @@ impl ResultArgs {
         !self.timeline.is_empty()
     }
 
-    /// Opens all reports. This happens before the work, so that a missing folder is reported early. `media` is
-    /// the video that timelines refer to.
+    /// Opens all reports. This happens before the work, so that a missing folder is reported early. `media`
+    /// is the video that timelines refer to.
     pub fn results(&self, lists: &Lists, media: Option<&Path>) -> Result<Results> {
         let open = |path: &Option<PathBuf>| path.as_deref().map(|path| lists.open(path)).transpose();
         let subtitles = open(&self.subtitles)?.zip(self.subtitles.as_deref().and_then(subtitle_format));

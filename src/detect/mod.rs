@@ -10,8 +10,8 @@
 //! # Where implementations of MTCNN differ, and what this one does
 //! The authors released MATLAB code. All implementations use the same networks, but the code around them
 //! differs. We follow the most used port (facenet-pytorch 2.6), so that results can be compared face by face:
-//! - The pyramid and the crops are resized by area averaging with the windows of PyTorch's `mode="area"`; the authors use
-//!   bilinear interpolation, which aliases and loses 1-2 % of the faces.
+//! - The pyramid and the crops are resized by area averaging with the windows of PyTorch's `mode="area"`; the
+//!   authors use bilinear interpolation, which aliases and loses 1-2 % of the faces.
 //! - Level sizes are `floor(side * scale + 1)`; the authors round `side * scale` up.
 //! - Crops that reach out of the image are cut off and stretched; the authors pad with black.
 //! - Suppression by union counts sides as x2 - x1, only the last one as x2 - x1 + 1.

@@ -164,7 +164,8 @@ impl Download<'_> {
     /// whole file, and its content was checked. The caller renames it, or removes it.
     ///
     /// # Errors
-    /// [`DownloadError`]. Except after [`DownloadError::Broken`], no partial file is left that this call made.
+    /// [`DownloadError`]. Except after [`DownloadError::Broken`], no partial file is left that this call
+    /// made.
     pub fn to(&self, partial: &Path, on_step: &mut dyn FnMut(Step<'_>)) -> Result<(), DownloadError> {
         let wrong = |source| DownloadError::Write { path: partial.to_owned(), source };
         let mut file = File::options()

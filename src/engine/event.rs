@@ -112,8 +112,8 @@ impl Presence {
         Some(Event { kind, track, who, pts_ns: frame.pts_ns, frame: frame.index, angle_deg })
     }
 
-    /// Adds the events of people who have been out of sight for too long at `now_ns`, in the order in which they were last
-    /// seen.
+    /// Adds the events of people who have been out of sight for too long at `now_ns`, in the order in which
+    /// they were last seen.
     fn leave(&mut self, now_ns: u64, events: &mut Vec<Event>) {
         let gap_ns = self.gap_ns;
         let gone = |seen: &LastSeen| now_ns == u64::MAX || now_ns.saturating_sub(seen.end_ns) > gap_ns;

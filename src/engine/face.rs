@@ -60,8 +60,8 @@ pub struct IdentifiedFace {
     pub identification: Identification,
     /// The track it belongs to; `None` on a still.
     pub track: Option<TrackId>,
-    /// The number of a stranger, as in "Unknown 3". `None` for people of the gallery, and if strangers are not
-    /// numbered.
+    /// The number of a stranger, as in "Unknown 3". `None` for people of the gallery, and if strangers are
+    /// not numbered.
     pub stranger: Option<u32>,
     /// A short track without a good view: redacted like others, but not reported.
     pub transient: bool,

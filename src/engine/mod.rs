@@ -86,8 +86,8 @@ const MOST_THREADS: usize = 256;
 
 /// A detector and an embedding network on a device.
 ///
-/// Cloning is cheap, and clones share the engine. Any number of threads may use it at a time; faces from several threads
-/// are embedded in common batches. Results do not depend on the sharing.
+/// Cloning is cheap, and clones share the engine. Any number of threads may use it at a time; faces from
+/// several threads are embedded in common batches. Results do not depend on the sharing.
 #[derive(Debug, Clone)]
 pub struct Engine {
     detector: Arc<Detector>,
@@ -127,8 +127,8 @@ impl Engine {
         Self { detector: Arc::new(detector), parts: Arc::new(parts) }
     }
 
-    /// The same engine with another detector: a source that looks for larger or smaller faces than others still shares
-    /// their batches.
+    /// The same engine with another detector: a source that looks for larger or smaller faces than others
+    /// still shares their batches.
     pub fn with_detector(&self, detector: Detector) -> Self {
         Self { detector: Arc::new(detector), parts: Arc::clone(&self.parts) }
     }
@@ -229,7 +229,8 @@ impl Default for EngineBuilder {
 }
 
 impl EngineBuilder {
-    /// The embedding network: the name of a built-in one or the path of a safetensors file. Default: `sphereface`.
+    /// The embedding network: the name of a built-in one or the path of a safetensors file. Default:
+    /// `sphereface`.
     pub fn model(mut self, name_or_file: impl Into<String>) -> Self {
         self.model = name_or_file.into();
         self

@@ -1,9 +1,9 @@
 //! The steps from decoded frames to faces that are followed, embedded and tracked, as plain functions.
 //!
-//! Frames are processed in chunks. The first frame of a chunk gets a full detection pass. The others are mostly searched
-//! near known faces: those of the first frame, and those of the first frame of the next chunk, which are followed back.
-//! So the result does not depend on which worker processes which chunk. A live source has chunks of one frame and a
-//! single worker that remembers the previous one.
+//! Frames are processed in chunks. The first frame of a chunk gets a full detection pass. The others are
+//! mostly searched near known faces: those of the first frame, and those of the first frame of the next
+//! chunk, which are followed back. So the result does not depend on which worker processes which chunk. A
+//! live source has chunks of one frame and a single worker that remembers the previous one.
 
 use std::sync::Arc;
 
@@ -121,8 +121,8 @@ pub(crate) fn chunk_frames(every: Option<DetectEvery>, live: bool, (width, heigh
     every.chunk_frames().min(room)
 }
 
-/// The faces of every frame of a chunk, cropped if `crops` are requested. A face that a full pass finds is followed
-/// `back` to where it appeared.
+/// The faces of every frame of a chunk, cropped if `crops` are requested. A face that a full pass finds is
+/// followed `back` to where it appeared.
 pub(crate) fn search(
     schedule: &mut DetectionSchedule,
     chunk: Chunk,

@@ -31,8 +31,8 @@ const MOST_IN_PARTS: f32 = 0.6;
 /// Interval between full detection passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DetectEvery {
-    /// Full passes at every cut, when a face is lost, and every `LONGEST` frames. From `SHORTEST` frames after a pass,
-    /// also changed regions at least as large as a face, away from known faces.
+    /// Full passes at every cut, when a face is lost, and every `LONGEST` frames. From `SHORTEST` frames
+    /// after a pass, also changed regions at least as large as a face, away from known faces.
     Auto,
     /// At every cut, when a face is lost, and at this interval of 1 to 32 frames.
     Frames(u32),
@@ -65,8 +65,8 @@ impl fmt::Display for DetectEvery {
 }
 
 impl DetectEvery {
-    /// Frames that one worker searches in sequence. The first always gets a full pass, so that workers are independent
-    /// of each other.
+    /// Frames that one worker searches in sequence. The first always gets a full pass, so that workers are
+    /// independent of each other.
     pub(crate) fn chunk_frames(self) -> usize {
         match self {
             Self::Auto => LONGEST as usize,
@@ -198,7 +198,8 @@ impl DetectionSchedule {
         Ok(new)
     }
 
-    /// Full pass: its faces, and those of `faces` that are not among them. The picture becomes the reference for changes.
+    /// Full pass: its faces, and those of `faces` that are not among them. The picture becomes the reference
+    /// for changes.
     fn everywhere(
         &mut self,
         picture: &RgbImage,
@@ -224,8 +225,8 @@ impl DetectionSchedule {
         Ok(())
     }
 
-    /// Adds faces at `places` that are not among `faces`. R-Net and O-Net find some faces near their expected place that
-    /// the pyramid misses, and vice versa.
+    /// Adds faces at `places` that are not among `faces`. R-Net and O-Net find some faces near their expected
+    /// place that the pyramid misses, and vice versa.
     fn near_or_around(
         &mut self,
         picture: &RgbImage,

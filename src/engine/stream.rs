@@ -20,8 +20,8 @@ use crate::track::{Follower, Moment, Thumbnail, TrackId, Tracker, Views};
 pub struct StreamOptions {
     /// Interval between full detection passes.
     pub detect_every: DetectEvery,
-    /// Whether every frame is labelled before the next one arrives, as for a camera. Otherwise up to eight frames are
-    /// held back, so that new faces can be followed back to where they appeared, as for a file.
+    /// Whether every frame is labelled before the next one arrives, as for a camera. Otherwise up to eight
+    /// frames are held back, so that new faces can be followed back to where they appeared, as for a file.
     pub live: bool,
     /// Nanoseconds out of sight after which a person has left.
     pub left_after_ns: u64,
@@ -85,10 +85,11 @@ pub enum Output {
     Event(Event),
 }
 
-/// One source's state: frames in by [`push`](Self::push), labelled frames and events out by [`pull`](Self::pull).
+/// One source's state: frames in by [`push`](Self::push), labelled frames and events out by
+/// [`pull`](Self::pull).
 ///
-/// A stream works on the thread that pushes. Several streams on one engine may run on separate threads; their faces share
-/// batches. The output depends on the frames alone, not on other streams.
+/// A stream works on the thread that pushes. Several streams on one engine may run on separate threads; their
+/// faces share batches. The output depends on the frames alone, not on other streams.
 ///
 /// ```no_run
 /// # use sphereface::{Engine, Gallery, Output, Stream, StreamOptions};

@@ -10,7 +10,8 @@
 //! Distractors are processed one after the other and not kept: memory grows with the probes and with the
 //! impostors that the false accept rate allows.
 //!
-//! Kemelmacher-Shlizerman et al., "The MegaFace Benchmark: 1 Million Faces for Recognition at Scale", CVPR 2016.
+//! Kemelmacher-Shlizerman et al., "The MegaFace Benchmark: 1 Million Faces for Recognition at Scale", CVPR
+//! 2016.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

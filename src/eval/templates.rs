@@ -1,7 +1,7 @@
 //! Templates of several images and video frames, as in IJB-B, IJB-C and YouTube Faces.
 //!
-//! - A template's embedding is the mean over its media of the mean over the images of each medium, normalised: a video
-//!   of a hundred frames counts as much as a still.
+//! - A template's embedding is the mean over its media of the mean over the images of each medium,
+//!   normalised: a video of a hundred frames counts as much as a still.
 //! - 1:1 verification: true accept rates at false accept rates over a list of pairs of templates.
 //! - 1:N identification: probe templates are searched in a gallery of one template per person. A probe whose
 //!   person is in the gallery is found when that person comes first, above the threshold; a probe whose

@@ -1,8 +1,8 @@
 //! YouTube Faces: pairs of videos, ten splits.
 //!
-//! A video's embedding is the mean of its frames', normalised; the score of a pair is the cosine. The threshold of each
-//! split is chosen on the others, as for LFW. Wolf, Hassner, Maoz, "Face Recognition in Unconstrained Videos with
-//! Matched Background Similarity", CVPR 2011.
+//! A video's embedding is the mean of its frames', normalised; the score of a pair is the cosine. The
+//! threshold of each split is chosen on the others, as for LFW. Wolf, Hassner, Maoz, "Face Recognition in
+//! Unconstrained Videos with Matched Background Similarity", CVPR 2011.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -133,8 +133,8 @@ impl std::fmt::Display for Finding {
 /// Share of matching pairs of stills above which two names are one person.
 const SAME_PERSON_SHARE: f32 = 0.5;
 
-/// Checks a gallery. `people` and `templates` come from the same gallery; two stills match if the angle between
-/// them is below `threshold_deg`.
+/// Checks a gallery. `people` and `templates` come from the same gallery; two stills match if the angle
+/// between them is below `threshold_deg`.
 pub fn check(people: &[Person], templates: &Templates, threshold_deg: f64) -> Vec<Finding> {
     let mut findings = Vec::new();
     let stills: Vec<Vec<(&str, &Embedding)>> =

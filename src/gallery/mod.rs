@@ -23,9 +23,9 @@
 //! arithmetic for the faces of a video is. So the files are the same on every CPU and do not name an
 //! arithmetic.
 //!
-//! A person's *templates* are one embedding per still (the normalised mean of those of the crop and its mirror
-//! image) and, from two stills on, the normalised mean of those. All are searched: the mean is more robust, but a
-//! single still may be the only one in the pose of the probe.
+//! A person's *templates* are one embedding per still (the normalised mean of those of the crop and its
+//! mirror image) and, from two stills on, the normalised mean of those. All are searched: the mean is more
+//! robust, but a single still may be the only one in the pose of the probe.
 
 mod calibration;
 mod check;
@@ -528,8 +528,8 @@ fn write_crop(folder: &Path, still: &Still, crop: &Crop) -> Result<(), GalleryEr
     disk::write(&path, &png.into_inner())
 }
 
-/// Deletes stills and crops that the index does not mention, the leftovers of a crash or a new choice of face.
-/// Only our own files: hidden ones and those in our folders.
+/// Deletes stills and crops that the index does not mention, the leftovers of a crash or a new choice of
+/// face. Only our own files: hidden ones and those in our folders.
 fn remove_unmentioned(folder: &Path, index: &Index) -> Result<(), GalleryError> {
     let remove = |place: &Path, keep: &dyn Fn(&str) -> bool| -> Result<(), GalleryError> {
         for name in disk::names(place)?.iter().filter(|name| !keep(name)) {

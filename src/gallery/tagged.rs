@@ -9,8 +9,8 @@ use crate::detect::Detector;
 use crate::media::{self, Still, StillMetadata};
 use crate::xmp::{self, Area, Frame, Region, XmpError};
 
-/// Least intersection over union of a region and a face in it. Photo software draws regions up to twice as wide as
-/// the box of a face.
+/// Least intersection over union of a region and a face in it. Photo software draws regions up to twice as
+/// wide as the box of a face.
 const LEAST_OVERLAP: f64 = 0.15;
 
 /// Intersection over union of two regions with one name that are one region in two schemes.

@@ -80,7 +80,8 @@ impl Candidate {
 /// The decision about one probe with its evidence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Identification {
-    /// The name; `None` is unknown: the nearest person is not below the threshold, or does not beat the runner-up.
+    /// The name; `None` is unknown: the nearest person is not below the threshold, or does not beat the
+    /// runner-up.
     pub name: Option<String>,
     /// Whether the nearest person is below the threshold but does not beat the runner-up by the margin.
     pub ambiguous: bool,
@@ -155,7 +156,8 @@ impl Identifier {
         })
     }
 
-    /// Adapts the threshold to the views of template and probe. Without this, all views have the same threshold.
+    /// Adapts the threshold to the views of template and probe. Without this, all views have the same
+    /// threshold.
     pub fn with_views(mut self, views: Option<ViewCalibration>) -> Self {
         self.views = views;
         self

@@ -77,9 +77,9 @@ pub struct CalibrationPoint {
 /// False match rate against angle, measured on pairs of different people and stored with the
 /// model under the metadata key `calibration`.
 ///
-/// The rate is that of *one comparison*. With N templates in the gallery, a stranger gets up to N chances: the
-/// false positive identification rate is about N times the rate (for small values, and less if templates of one
-/// person resemble each other).
+/// The rate is that of *one comparison*. With N templates in the gallery, a stranger gets up to N chances:
+/// the false positive identification rate is about N times the rate (for small values, and less if templates
+/// of one person resemble each other).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Name of the data set.
@@ -263,8 +263,9 @@ impl Threshold {
         }
     }
 
-    /// The threshold for a request and a gallery with a number of templates. A calibration of the gallery on the
-    /// user's videos ([`crate::gallery::GalleryFolder::threshold_calibration`]) is the default if there is one.
+    /// The threshold for a request and a gallery with a number of templates. A calibration of the gallery on
+    /// the user's videos ([`crate::gallery::GalleryFolder::threshold_calibration`]) is the default if there
+    /// is one.
     ///
     /// # Errors
     /// As [`Threshold::resolve`].

@@ -148,8 +148,9 @@ mod bucket {
     }
 
     impl Bucket {
-        /// Opens `s3://BUCKET/FOLDER`. Region, credentials and endpoint are those of the environment (`AWS_REGION`,
-        /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP`, ...).
+        /// Opens `s3://BUCKET/FOLDER`. Region, credentials and endpoint are those of the environment
+        /// (`AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP`,
+        /// ...).
         pub fn open(address: &str, runtime: Handle) -> Result<Self, LibraryError> {
             let request = || {
                 LibraryError::Request(format!(

@@ -95,7 +95,8 @@ impl Library {
         Ok(rows.len())
     }
 
-    /// Writes a file beside each video and photo that lists who is in it: `clip.mp4.faces.json`. Returns how many.
+    /// Writes a file beside each video and photo that lists who is in it: `clip.mp4.faces.json`. Returns how
+    /// many.
     ///
     /// # Errors
     /// When one cannot be written, or the database fails.

@@ -1,12 +1,12 @@
 //! Grouping many tracks into people: average linkage, exact and independent of the order of the files.
 //!
-//! Two groups belong together if the mean of the cosines over all pairs of their members is at least that of the calibrated
-//! angle; the nearest two are joined first. This is the rule of [`track::cluster`](crate::track::cluster)
-//! with cosines in place of angles, because the sum of a group's vectors gives the mean cosine in one
-//! product. For average linkage, joining any two groups that are each other's nearest leads to the same
-//! result (Bruynooghe 1978; Murtagh 1983), so no matrix of all pairs is needed. Two groups can only be joined
-//! if some pair of their members is within the angle. So only those pairs, found by blocks of matrix
-//! products, are searched.
+//! Two groups belong together if the mean of the cosines over all pairs of their members is at least that of
+//! the calibrated angle; the nearest two are joined first. This is the rule of
+//! [`track::cluster`](crate::track::cluster) with cosines in place of angles, because the sum of a group's
+//! vectors gives the mean cosine in one product. For average linkage, joining any two groups that are each
+//! other's nearest leads to the same result (Bruynooghe 1978; Murtagh 1983), so no matrix of all pairs is
+//! needed. Two groups can only be joined if some pair of their members is within the angle. So only those
+//! pairs, found by blocks of matrix products, are searched.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -145,7 +145,8 @@ pub(super) fn numbers(count: usize, components: &[Component]) -> Vec<usize> {
     place.into_iter().map(number).collect()
 }
 
-/// The group of each track, as the number of its first member. `near` has for each track those within the angle.
+/// The group of each track, as the number of its first member. `near` has for each track those within the
+/// angle.
 fn grouped(tracks: &Tracks<'_>, near: Vec<Vec<u32>>, cosine: f64) -> Vec<usize> {
     let count = tracks.count();
     let mut groups = Groups::new(tracks, near);
@@ -322,8 +323,8 @@ impl Tracks<'_> {
         tracks.iter().flat_map(vector).copied().collect()
     }
 
-    /// Calls `each` with every pair of a track of `rows` and one of `columns`, or two of `rows`, whose cosine is at least
-    /// `cosine`.
+    /// Calls `each` with every pair of a track of `rows` and one of `columns`, or two of `rows`, whose cosine
+    /// is at least `cosine`.
     fn pairs(
         &self,
         rows: &[usize],

@@ -127,8 +127,8 @@ pub(super) struct Joined {
     pub offsets: Vec<u64>,
 }
 
-/// Joins the analyses of all parts of a video, in order. `same_deg` is the largest angle between two views of a person, in
-/// degrees. `None` if there is no part.
+/// Joins the analyses of all parts of a video, in order. `same_deg` is the largest angle between two views of
+/// a person, in degrees. `None` if there is no part.
 pub(super) fn join(parts: &[Analysis], same_deg: Option<f64>) -> Option<Joined> {
     let mut analysis = Analysis { observations: Vec::new(), cuts: Vec::new(), ..parts.first()?.clone() };
     analysis.video.frames = 0;

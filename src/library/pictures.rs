@@ -15,7 +15,8 @@ use crate::discover;
 use crate::media::{self, Selection};
 use crate::track::{Observation, Track};
 
-/// Largest side of the box of a face in a stored picture, in pixels: the crop for the network is 112 pixels high.
+/// Largest side of the box of a face in a stored picture, in pixels: the crop for the network is 112 pixels
+/// high.
 const FACE_PX: f32 = 160.0;
 /// Quality of stored pictures.
 const JPEG_QUALITY: u8 = 90;

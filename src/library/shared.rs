@@ -126,8 +126,8 @@ impl Library {
         Ok(change)
     }
 
-    /// Brings a folder up to date with the shared gallery: a copy of an earlier state, or an empty or new folder. Returns the
-    /// number of the change that it is a copy of now.
+    /// Brings a folder up to date with the shared gallery: a copy of an earlier state, or an empty or new
+    /// folder. Returns the number of the change that it is a copy of now.
     ///
     /// # Errors
     /// [`LibraryError::Request`] if there is no shared gallery, or the folder holds something else; when it

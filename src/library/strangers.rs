@@ -408,8 +408,8 @@ impl Library {
         if number <= 0 || rows.is_empty() { Err(LibraryError::NoStranger(number)) } else { Ok(rows) }
     }
 
-    /// Names a stranger: their best pictures are enrolled in the gallery, and all their tracks get the name. No video is
-    /// decoded.
+    /// Names a stranger: their best pictures are enrolled in the gallery, and all their tracks get the name.
+    /// No video is decoded.
     ///
     /// # Errors
     /// As for [`stranger_stills`](Self::stranger_stills) and [`tell_name`](Self::tell_name), and when the

@@ -36,8 +36,8 @@ const PART: Duration = Duration::from_secs(600);
 pub struct WorkOptions {
     /// How videos are analysed.
     pub look: LookOptions,
-    /// Whether the best picture of every track is stored: for pages, and to name strangers without decoding. The video is
-    /// then decoded a second time, up to the last picture.
+    /// Whether the best picture of every track is stored: for pages, and to name strangers without decoding.
+    /// The video is then decoded a second time, up to the last picture.
     pub pictures: bool,
     /// Length of the parts into which long videos are cut, so that several workers share one; zero cuts none.
     pub part: Duration,

@@ -11,8 +11,8 @@ pub enum Arithmetic {
     /// 24 bits of precision.
     #[default]
     F32,
-    /// bfloat16, 8 bits of precision and half the memory: faster on some of the CPUs with an instruction for it. Angles
-    /// between embeddings differ from those of f32 by less than half a degree.
+    /// bfloat16, 8 bits of precision and half the memory: faster on some of the CPUs with an instruction for
+    /// it. Angles between embeddings differ from those of f32 by less than half a degree.
     Bf16,
 }
 

@@ -8,8 +8,8 @@ use super::{Arithmetic, ArithmeticError, Device, Isa, simd};
 /// The arithmetic that a user asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ArithmeticChoice {
-    /// The fastest on this CPU that keeps the accuracy of f32. It depends on the CPU, the device and the kind of network
-    /// only: the same machine always makes the same choice.
+    /// The fastest on this CPU that keeps the accuracy of f32. It depends on the CPU, the device and the kind
+    /// of network only: the same machine always makes the same choice.
     #[default]
     Auto,
     /// That one, or an error.
@@ -44,8 +44,8 @@ pub enum ArithmeticReason {
 }
 
 impl ArithmeticChoice {
-    /// The arithmetic on `device`. `sphereface` tells whether the network is a SphereFace network: imported ones are
-    /// computed in f32 only.
+    /// The arithmetic on `device`. `sphereface` tells whether the network is a SphereFace network: imported
+    /// ones are computed in f32 only.
     ///
     /// # Errors
     /// When `device` cannot compute in the arithmetic that was asked for; never for
@@ -81,9 +81,9 @@ struct CpuFamily {
     family: u32,
 }
 
-/// CPUs on which bf16 was measured to be faster than f32 with the built-in networks and SphereFace-20, in batches of 1, 4
-/// and 16, on one and two threads (BENCHMARKS.md, `benches/peers/precision.py`). The instruction alone says little: Intel's
-/// Sapphire Rapids has it too, and bf16 is slower than f32 there.
+/// CPUs on which bf16 was measured to be faster than f32 with the built-in networks and SphereFace-20, in
+/// batches of 1, 4 and 16, on one and two threads (BENCHMARKS.md, `benches/peers/precision.py`). The
+/// instruction alone says little: Intel's Sapphire Rapids has it too, and bf16 is slower than f32 there.
 const FASTER_IN_BF16: [CpuFamily; 2] = [
     // Zen 4. Zen 3 belongs to the same family but lacks the instruction.
     CpuFamily { vendor: *b"AuthenticAMD", family: 0x19 },

@@ -229,7 +229,8 @@ impl<'a> LabelJob<'a> {
         self
     }
 
-    /// Embeds faces even without a gallery, to number strangers by person. An analysis and a page do so in any case.
+    /// Embeds faces even without a gallery, to number strangers by person. An analysis and a page do so in
+    /// any case.
     pub fn tell_strangers_apart(mut self, tell: bool) -> Self {
         self.tell_strangers_apart = tell;
         self
@@ -309,7 +310,8 @@ impl<'a> LabelJob<'a> {
         self
     }
 
-    /// Sets whether the input is live, so that frames are dropped rather than delayed. Default: a property of the input.
+    /// Sets whether the input is live, so that frames are dropped rather than delayed. Default: a property of
+    /// the input.
     pub fn live(mut self, live: bool) -> Self {
         self.live = Some(live);
         self
@@ -429,8 +431,8 @@ impl<'a> RelabelJob<'a> {
         }
     }
 
-    /// Uses the engine's threads, and its calibration to tell strangers apart if the analysis was made with its
-    /// model.
+    /// Uses the engine's threads, and its calibration to tell strangers apart if the analysis was made with
+    /// its model.
     pub fn engine(mut self, engine: &Engine) -> Self {
         self.threads = engine.threads();
         if self.analysis.model == Some(engine.model()) {

@@ -70,8 +70,8 @@ impl<'a> RunSummary<'a> {
         self.subscribers.tell(frame)
     }
 
-    /// Completes the reports; `dropped` frames were lost before they entered the graph. `viewers` are subscribers that were
-    /// notified elsewhere.
+    /// Completes the reports; `dropped` frames were lost before they entered the graph. `viewers` are
+    /// subscribers that were notified elsewhere.
     pub(super) fn close(
         self,
         mut statistics: Statistics,

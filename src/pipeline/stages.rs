@@ -48,8 +48,8 @@ impl<'a> Observe<'a> {
         }
     }
 
-    /// Maximum number of items inside [`stages`] for frames of that size: enough to keep every worker busy and,
-    /// if an item is a single frame of a file, enough faces for batches.
+    /// Maximum number of items inside [`stages`] for frames of that size: enough to keep every worker busy
+    /// and, if an item is a single frame of a file, enough faces for batches.
     pub fn in_flight(&self, live: bool, (width, height): (usize, usize)) -> usize {
         let batch = (CHUNK_PIXELS / (width * height).max(1)).min(BATCH_FACES);
         let threads = self.engine.threads();
@@ -61,8 +61,8 @@ impl<'a> Observe<'a> {
     }
 }
 
-/// Adds the stages to a graph, from `source` on. Warnings of the source go to `warn`; `at_end` is called when its
-/// last frame was read.
+/// Adds the stages to a graph, from `source` on. Warnings of the source go to `warn`; `at_end` is called when
+/// its last frame was read.
 pub(super) fn stages<'scope, 'env>(
     graph: &mut Graph<'scope, 'env, LabelError>,
     source: &'env mut Source,

@@ -223,7 +223,8 @@ pub struct SourceConfig {
     /// Seconds over which a person must be seen before an event is sent.
     #[serde(default)]
     pub confirm_s: f64,
-    /// Areas outside which faces do not count, each a list of corners (x, y) from 0 (left, top) to 1 (right, bottom).
+    /// Areas outside which faces do not count, each a list of corners (x, y) from 0 (left, top) to 1 (right,
+    /// bottom).
     #[serde(default)]
     pub watch: Vec<Vec<[f64; 2]>>,
     /// Areas in which faces are ignored.

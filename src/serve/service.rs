@@ -77,7 +77,8 @@ pub struct SourceFigures {
     pub frames: u64,
     /// Frames dropped because newer ones came meanwhile.
     pub left_out: u64,
-    /// Median of the time from the arrival of a frame to the end of its events over the last frames, in milliseconds.
+    /// Median of the time from the arrival of a frame to the end of its events over the last frames, in
+    /// milliseconds.
     pub delay_ms: Option<f64>,
     /// 95th percentile of that time.
     pub delay_95_ms: Option<f64>,

@@ -9,8 +9,8 @@ const POSITION_GAP_NS: u64 = 250_000_000;
 const LEAST_IOU: f32 = 0.3;
 /// IoU below which the face is embedded (as after a gap), so that a jump to another person is noticed.
 const SURE_IOU: f32 = 0.5;
-/// Change between consecutive faces of a chain (1 - correlation of their [patches](FacePatch)) up to which they
-/// are the same without doubt.
+/// Change between consecutive faces of a chain (1 - correlation of their [patches](FacePatch)) up to which
+/// they are the same without doubt.
 const LEAST_CHANGE: f32 = 0.1;
 /// Ratio of a change to the recent changes of the chain above which the face may be another person in the
 /// same place. Of 23 people who followed one another, each differed by at least 0.12 and most by 0.4 or more,

@@ -1,7 +1,7 @@
 //! Tracking: which faces of a video are one person, and the weight of each view.
 //!
-//! A *track* is one person over consecutive frames of one shot. It ends at a cut. Appearances in different shots
-//! are joined by a name or the number of a stranger, never by position.
+//! A *track* is one person over consecutive frames of one shot. It ends at a cut. Appearances in different
+//! shots are joined by a name or the number of a stranger, never by position.
 
 mod cluster;
 mod follow;
@@ -98,7 +98,8 @@ pub struct Track {
 }
 
 /// Length in frames from which a track is certainly a face. False detections are shorter: in the two clips
-/// whose truth lists every face, each of the five tracks of at most three frames without a clear view was one.
+/// whose truth lists every face, each of the five tracks of at most three frames without a clear view was
+/// one.
 const SURE_FRAMES: usize = 4;
 /// Detector score of a clear view: the minimum that the authors of SphereFace required.
 const CLEAR_SCORE: f32 = 0.9;

@@ -14,8 +14,8 @@ const SAME_SIZE: f32 = 0.4;
 /// Factor on that ratio per second out of sight, which allows half or twice the side.
 const SIZE_A_SECOND: f32 = 0.25;
 /// Degrees beyond the largest angle between two views of a person at which a face is another person than its
-/// track, wherever it is. From one view of a track to the next, 385 views of small and turned faces in real clips
-/// exceeded that angle by at most 4 degrees.
+/// track, wherever it is. From one view of a track to the next, 385 views of small and turned faces in real
+/// clips exceeded that angle by at most 4 degrees.
 const OTHER_DEG: f64 = 12.0;
 /// Degrees beyond the largest angle between two views of a person at which a good view after a sudden change
 /// is another person than its chain. Of 66 such changes to another person, the two nearest were at 0 degrees
@@ -45,9 +45,9 @@ pub struct FollowedFace<'a> {
     pub embedding: Option<&'a Embedding>,
 }
 
-/// Builds tracks from chains frame by frame. Every cut ends all tracks. Within a shot, a chain whose first view
-/// looks like a person who went out of sight up to [`GAP_NS`] ago continues that track immediately, so that no
-/// number is ever revoked.
+/// Builds tracks from chains frame by frame. Every cut ends all tracks. Within a shot, a chain whose first
+/// view looks like a person who went out of sight up to [`GAP_NS`] ago continues that track immediately, so
+/// that no number is ever revoked.
 #[derive(Debug)]
 pub struct Tracker {
     same_deg: Option<f64>,
@@ -96,8 +96,8 @@ impl Open {
 }
 
 impl Tracker {
-    /// A tracker without tracks. Two views of one person differ by at most `same_deg` degrees; `None`, for a model
-    /// without calibration, joins nothing.
+    /// A tracker without tracks. Two views of one person differ by at most `same_deg` degrees; `None`, for a
+    /// model without calibration, joins nothing.
     pub fn new(same_deg: Option<f64>) -> Self {
         Self { same_deg, tracks: Vec::new(), next: 1 }
     }

@@ -144,7 +144,8 @@ section! {
     DataConfig, DataFlags, "Data";
     /// Images per batch
     batch: usize = 512, [long, value_name = "N"];
-    /// Files with identities to exclude, one per line, or 'casia-lfw' for those of CASIA-WebFace that are in LFW
+    /// Files with identities to exclude, one per line, or 'casia-lfw' for those of CASIA-WebFace that are in
+    /// LFW
     exclude: Vec<String> = vec!["casia-lfw".into()], [long, value_name = "FILE,...", value_delimiter = ','];
     /// Minimum number of images per identity
     min_images: usize = 2, [long, value_name = "N"];

@@ -1,13 +1,13 @@
-//! Named faces in photos, as photo software stores them in XMP: read from and written to sidecars and JPEG files, and
-//! read from the packets inside PNG, TIFF, WebP, GIF, HEIC and AVIF files.
+//! Named faces in photos, as photo software stores them in XMP: read from and written to sidecars and JPEG
+//! files, and read from the packets inside PNG, TIFF, WebP, GIF, HEIC and AVIF files.
 //!
 //! Two schemes are in use, and both are read and written:
 //!
-//! - *Regions of the Metadata Working Group* (MWG guidelines 2.0, chapter 5; `mwg-rs`): Lightroom, digiKam, Picasa and
-//!   others. An area is given by its centre and size as fractions of the picture, with the dimensions of the picture
-//!   that they apply to.
-//! - *Microsoft's people tags* (`MP`, `MPRI`, `MPReg`): Windows and digiKam. A rectangle is given by its top left corner
-//!   and size as fractions of the picture.
+//! - *Regions of the Metadata Working Group* (MWG guidelines 2.0, chapter 5; `mwg-rs`): Lightroom, digiKam,
+//!   Picasa and others. An area is given by its centre and size as fractions of the picture, with the
+//!   dimensions of the picture that they apply to.
+//! - *Microsoft's people tags* (`MP`, `MPRI`, `MPReg`): Windows and digiKam. A rectangle is given by its top
+//!   left corner and size as fractions of the picture.
 //!
 //! Both refer to the pixels as they are stored, before the EXIF orientation is applied. Some programs write
 //! them relative to the picture as shown; [`Regions::frames`] returns what the dimensions allow.

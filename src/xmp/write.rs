@@ -33,8 +33,8 @@ fn empty() -> String {
     )
 }
 
-/// The text of a packet, `existing` or a new one, with `regions` in both schemes. The photo has `stored` pixels and this
-/// EXIF orientation.
+/// The text of a packet, `existing` or a new one, with `regions` in both schemes. The photo has `stored`
+/// pixels and this EXIF orientation.
 ///
 /// Regions that this program wrote earlier are replaced. A region with a name from another source is kept,
 /// and a face at its place is not written. An unnamed region at the place of a written face is replaced.

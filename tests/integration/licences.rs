@@ -1,5 +1,5 @@
-//! Every dependency has a licence that deny.toml allows: the rule of `cargo deny check licenses`, which need not be
-//! installed for this.
+//! Every dependency has a licence that deny.toml allows: the rule of `cargo deny check licenses`, which need
+//! not be installed for this.
 #![cfg(feature = "serve")]
 
 use std::collections::BTreeSet;

@@ -91,7 +91,8 @@ fn pair(left: &str, right: &str, number: u32) -> RgbImage {
     picture
 }
 
-/// Saves a picture turned so that it is shown upright only by this EXIF orientation. The tag itself is still missing.
+/// Saves a picture turned so that it is shown upright only by this EXIF orientation. The tag itself is still
+/// missing.
 fn save_turned(picture: &RgbImage, exif: u8, path: &Path) {
     let mut turned = DynamicImage::ImageRgb8(picture.clone());
     let inverse = match exif {
@@ -145,7 +146,8 @@ fn named_regions_become_a_gallery_wherever_they_are_stored() {
         &region_info([3000, 3600], &[region("Chloé", FACE)]),
         "photos/c2.jpg",
     ]);
-    // Microsoft's regions alone; a region without a name; a dog; a region without a face; a picture without regions.
+    // Microsoft's regions alone; a region without a name; a dog; a region without a face; a picture without
+    // regions.
     portrait("Chloé", 3).save(place.at("photos/c3.jpg")).unwrap();
     let [x, y, w, h] = FACE;
     let rectangle = format!("{}, {}, {w}, {h}", x - w / 2.0, y - h / 2.0);

@@ -122,8 +122,8 @@ impl Engine {
         crop.map(|crop| picture::array(py, crop.to_whole_image())).transpose()
     }
 
-    /// The embeddings, unit vectors as rows, of faces from detect() or of crops of 112 x 112 x 3 (or 112 x 96 x 3, without
-    /// the columns at the sides that only some networks see).
+    /// The embeddings, unit vectors as rows, of faces from detect() or of crops of 112 x 112 x 3. Crops of
+    /// 112 x 96 x 3 lack the columns at the sides, which only some networks see.
     fn embed<'py>(
         &self,
         py: Python<'py>,
@@ -136,8 +136,8 @@ impl Engine {
         PyArray1::from_vec(py, values).reshape([made.len(), width])
     }
 
-    /// The angle in degrees below which two faces are one person: at the model's default rate of false matches, or
-    /// at that one.
+    /// The angle in degrees below which two faces are one person: at the model's default rate of false
+    /// matches, or at that one.
     #[pyo3(signature = (fmr = None))]
     fn threshold_deg(&self, fmr: Option<f64>) -> PyResult<f64> {
         let request = fmr.map_or(ThresholdRequest::Default, ThresholdRequest::Fmr);

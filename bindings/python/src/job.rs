@@ -181,8 +181,8 @@ struct Callbacks<'py> {
     event: Option<Bound<'py, PyAny>>,
 }
 
-/// Labels a video or a still: names the people of a gallery (a Gallery or a folder), writes the annotated video, and
-/// calls back with every LabelledFrame and Event, on the calling thread.
+/// Labels a video or a still: names the people of a gallery (a Gallery or a folder), writes the annotated
+/// video, and calls back with every LabelledFrame and Event, on the calling thread.
 ///
 /// An exception in a callback ends the job and is raised; then nothing is written. Ctrl-C does the same.
 #[pyfunction]

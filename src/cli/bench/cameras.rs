@@ -15,7 +15,8 @@ use crate::serve::{Service, ServiceOptions};
 
 /// Measure a service with many sources
 ///
-/// The sources show the inputs in turns. The delay is the time from the arrival of a frame to the end of its events.
+/// The sources show the inputs in turns. The delay is the time from the arrival of a frame to the end of its
+/// events.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface bench cameras --gallery family\n  \

@@ -212,7 +212,8 @@ mod tests {
     fn a_stretch_lies_between_key_frames_and_takes_both() {
         let selection = Selection { from_ns: 10, until_ns: Some(20), ..Selection::default() };
         let seams = Seams::of(&selection).unwrap();
-        // Compressed pictures as they are stored: each leading picture (13) after the key frame that it precedes.
+        // Compressed pictures as they are stored: each leading picture (13) after the key frame that it
+        // precedes.
         let stored =
             [(0, true), (4, false), (9, true), (14, true), (13, false), (18, false), (24, true), (22, false)];
         let passed: Vec<u64> =

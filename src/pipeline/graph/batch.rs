@@ -22,7 +22,8 @@ pub trait BatchWorker<I, E> {
     /// Ends the run.
     fn split(&mut self, item: &mut I) -> Result<Vec<Self::Part>, E>;
 
-    /// Processes parts, one result per part, in order. A result must not depend on the other parts of the batch.
+    /// Processes parts, one result per part, in order. A result must not depend on the other parts of the
+    /// batch.
     ///
     /// # Errors
     /// Ends the run.

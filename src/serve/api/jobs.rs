@@ -148,8 +148,8 @@ pub(super) async fn show(
 
 /// Label a video
 ///
-/// The video is the body of the request, or, as JSON, a file below a folder of `allow_inputs`. Jobs are done one after
-/// the other; the results are a page, the video with names, and every face as JSON Lines.
+/// The video is the body of the request, or, as JSON, a file below a folder of `allow_inputs`. Jobs are done
+/// one after the other; the results are a page, the video with names, and every face as JSON Lines.
 #[utoipa::path(
     post, path = "/api/v1/jobs", tag = "jobs", params(UploadQuery),
     request_body(content((Vec<u8> = "video/mp4"), (NewJob = "application/json"))),

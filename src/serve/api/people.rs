@@ -251,8 +251,8 @@ pub(super) async fn remove_still(
 
 /// Reject pictures: this is not the person
 ///
-/// The faces become counter-examples: a face that is nearer to one of them than to the person is no longer given that
-/// name.
+/// The faces become counter-examples: a face that is nearer to one of them than to the person is no longer
+/// given that name.
 #[utoipa::path(
     post, path = "/api/v1/people/{name}/rejected", tag = "people", params(("name" = String, Path), EnrollQuery),
     request_body(content(

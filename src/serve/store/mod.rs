@@ -1,6 +1,7 @@
 //! The store of a service in SQLite: events, strangers, tokens and sources.
 //!
-//! One file, `service.sqlite3`, that other programs may read while the service runs. Times are milliseconds since 1970.
+//! One file, `service.sqlite3`, that other programs may read while the service runs. Times are milliseconds
+//! since 1970.
 //!
 //! | table | row |
 //! |---|---|

@@ -55,8 +55,8 @@ pub struct StrangerPicture {
 const COLUMNS: &str = "id, first_ms, last_ms, visits, last_source";
 
 impl Store {
-    /// The stranger nearest to an embedding, if nearer than `same_deg` degrees; not one of `others`, who are in the
-    /// same picture.
+    /// The stranger nearest to an embedding, if nearer than `same_deg` degrees; not one of `others`, who are
+    /// in the same picture.
     pub fn stranger_like(&self, embedding: &Embedding, same_deg: f64, others: &[i64]) -> Option<i64> {
         let known = lock(&self.known);
         let near = known.iter().filter(|(id, _)| !others.contains(id)).filter_map(|(id, other)| {

@@ -171,7 +171,8 @@ impl<T> Default for Workspace<T> {
 /// Class vectors that are multiplied at a time: together with the features, they fit into a core's cache.
 const CLASSES_TOGETHER: usize = 64;
 
-/// Ranges of classes over which the gradients w.r.t. the features are summed separately, one thread per range.
+/// Ranges of classes over which the gradients w.r.t. the features are summed separately, one thread per
+/// range.
 const RANGES: usize = 8;
 
 impl Loss {

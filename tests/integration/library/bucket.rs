@@ -36,7 +36,8 @@ impl Bucket {
         self.objects.lock().unwrap().keys().cloned().collect()
     }
 
-    /// Runs the program with the bucket in its environment; returns the exit code, standard output and standard error.
+    /// Runs the program with the bucket in its environment; returns the exit code, standard output and
+    /// standard error.
     fn run(&self, place: &Place, arguments: &[&str]) -> (i32, String, String) {
         let output = command(place.folder.path(), &place.arguments(arguments))
             .env("AWS_ENDPOINT", &self.endpoint)

@@ -57,7 +57,8 @@ fn a_video_in_parts_has_the_frames_the_names_and_the_tracks_of_the_whole() {
         let parts = told.lines().map(json).filter(|line| line["state"] == "part");
         let mut frames: Vec<u64> = parts.map(|line| line["frames"].as_u64().unwrap()).collect();
         frames.sort_unstable();
-        // Key frames are two seconds apart: three parts of four seconds with the first frame of the next one, and one of two.
+        // Key frames are two seconds apart: three parts of four seconds with the first frame of the next one,
+        // and one of two.
         assert_eq!(
             (done, frames),
             (1, if seconds == "0" { vec![] } else { vec![50, 101, 101, 101] }),
