@@ -197,7 +197,7 @@ fn bilinear(image: &RgbImage, [x, y]: [f64; 2]) -> [f32; 3] {
 /// Returns an already aligned picture unchanged. Aligning it once more would ruin it, because the detector is
 /// unsure of landmarks in a crop without surroundings.
 ///
-/// Such a picture measures exactly 96x112, or 112x112, and the landmarks found in it need next to no
+/// Such a picture measures exactly 96x112, or 112x112, and the landmarks found in it need almost no
 /// transform: scale within 12 %, rotation within 7 degrees, the middle of the crop moved by at most 6 pixels.
 /// `None` for any other picture.
 pub fn already_aligned(image: &RgbImage, landmarks: &Landmarks) -> Option<Crop> {

@@ -147,7 +147,7 @@ impl Analysis {
             serde_json::to_string(&facts).map_err(|error| ParquetError::General(error.to_string()))?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
-            // Floating-point values hardly ever repeat.
+            // Floating-point values rarely repeat.
             .set_dictionary_enabled(false)
             .set_column_dictionary_enabled(ColumnPath::from("track"), true)
             .set_key_value_metadata(Some(vec![KeyValue::new(KEY.to_owned(), facts)]))

@@ -37,7 +37,7 @@ pub struct CamerasReport {
     pub frames_per_s: f64,
     /// The same of the slowest source.
     pub slowest_per_s: f64,
-    /// Frames dropped because newer ones came meanwhile, as a share of all.
+    /// Frames dropped because newer ones came in the meantime, as a share of all.
     pub left_out: f64,
     /// Milliseconds from the arrival of a frame to the end of its events: the median of the medians of the
     /// sources.

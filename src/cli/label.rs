@@ -335,7 +335,7 @@ impl LabelArgs {
         label::open(input, output, self.mode(), live, &self.encoding.options(), control).map(Some)
     }
 
-    /// Refuses a window where there is no display, before any work is done.
+    /// Refuses a window if there is no display, before any work is done.
     #[cfg(feature = "video")]
     fn check_view(&self) -> Result<(), MediaError> {
         if self.view { crate::media::View::check() } else { Ok(()) }

@@ -405,8 +405,8 @@ mod tests {
         for isa in Isa::available() {
             for threads in [1, 2, 5, 64] {
                 let (mut team, mut pyramid) = (Team::new(threads), Pyramid::default());
-                // Each image reuses the buffers of the one before; the last has more rows than a u16 can add
-                // up.
+                // Each image reuses the buffers of the previous one; the last has more rows than a u16 can
+                // add up.
                 for (image, sizes) in [
                     (&noise, &[(67, 41), (30, 29), (13, 12), (100, 90), (1, 1)][..]),
                     (&noise, &[(21, 40), (20, 3)]),

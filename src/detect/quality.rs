@@ -147,7 +147,7 @@ fn pose(face: &Face) -> [f32; 3] {
 
 /// Samples along a side for [`Quality::sharpness`].
 const SAMPLES: usize = 64;
-/// Pixels along a side that are averaged into one sample where there are more.
+/// Pixels along a side that are averaged into one sample if there are more.
 const PIXELS: usize = 3;
 
 fn sharpness(face: &Face, image: &RgbImage) -> f32 {

@@ -70,7 +70,7 @@ pub enum DownloadError {
         address: String,
         /// The status of HTTP.
         status: u16,
-        /// Its name, where it has one.
+        /// Its name, if it has one.
         reason: &'static str,
     },
     /// The address is not valid, or it fails in a way that no retry can help.

@@ -18,7 +18,7 @@ use crate::nn::{Arithmetic, Device, Isa};
 #[cfg(feature = "candle")]
 const CROPS_TOGETHER: usize = 64;
 
-/// The tensor [embedding] that is subtracted from every feature, where there is one.
+/// The tensor [embedding] that is subtracted from every feature, if there is one.
 const MEAN: &str = "mean";
 
 /// Whether the mirror image of a crop contributes to its embedding.
@@ -159,7 +159,7 @@ pub struct Scratch {
 
 impl Embedder {
     /// Prepares `weights`, whose metadata say which network they belong to. The tensor `mean`
-    /// `[embedding]`, where there is one, is subtracted from every feature before normalisation.
+    /// `[embedding]`, if there is one, is subtracted from every feature before normalisation.
     ///
     /// # Errors
     /// When metadata or a tensor is missing or wrong, or the options make no sense.

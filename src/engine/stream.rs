@@ -116,7 +116,7 @@ pub struct Stream {
     options: StreamOptions,
     /// Searches the frames of a chunk, one after the other; of a live source, all frames.
     schedule: DetectionSchedule,
-    /// Searches the first frame of the next chunk while the one before it still waits.
+    /// Searches the first frame of the next chunk while the previous one still waits.
     begins: DetectionSchedule,
     before: Option<Thumbnail>,
     /// Frames of the chunk that is not full yet.
@@ -209,7 +209,7 @@ impl Stream {
         self.work
     }
 
-    /// The chunk is full, so the one before it can be searched: its next frames are known now.
+    /// The chunk is full, so the previous one can be searched: its next frames are known now.
     fn complete(&mut self, back: bool) -> Result<(), RecogniseError> {
         let frames = std::mem::take(&mut self.frames);
         if !back {

@@ -59,7 +59,7 @@ pub struct Accepted {
 pub struct Report {
     /// With 10, 100, ... distractors, and with all.
     pub rank_one: Vec<RankOne>,
-    /// `None` where there are too few impostor pairs for the rate.
+    /// `None` if there are too few impostor pairs for the rate.
     pub verification: Option<Accepted>,
 }
 

@@ -142,7 +142,7 @@ pub struct Attempt {
     pub error: Option<String>,
     /// Whether it will be tried again after a failure.
     pub again: bool,
-    /// Whether another worker had taken it meanwhile, so that this result was dropped.
+    /// Whether another worker had taken it in the meantime, so that this result was dropped.
     pub lost: bool,
 }
 
@@ -294,7 +294,7 @@ impl<'a> Worker<'a> {
         let started = Instant::now();
         let task = Task::of(&claim.content);
         let entry = self.patiently(control, each, || library.entry(task.content()))?;
-        // The file was finished or forgotten meanwhile.
+        // The file was finished or forgotten in the meantime.
         let Some((path, kind)) = entry else {
             return self.acknowledge(claim, control, each);
         };

@@ -188,7 +188,7 @@ struct TrackState {
     remake: Option<Remake>,
     /// Caps that cannot be converted: nothing is passed on while they are current.
     refused: Option<gst::Caps>,
-    /// Time of the last packet passed on, and its distance from the one before.
+    /// Time of the last packet passed on, and its distance from the previous one.
     last_written_ns: Option<u64>,
     step_ns: Option<u64>,
     begun: bool,
@@ -438,7 +438,7 @@ impl TrackState {
                 return;
             }
             let Some(held) = self.held.pop_front() else { return };
-            // A packet without a time follows the one before.
+            // A packet without a time follows the previous one.
             let after = self.last_written_ns.is_some() && !held.is_header();
             let pts_ns = pts_ns.or(after.then_some(self.last_end_ns as i64));
             let end_ns = held.end_ns(zero_ns).unwrap_or(self.last_end_ns);

@@ -284,8 +284,8 @@ impl Source {
     ///
     /// # Errors
     /// When the input is missing, empty, a folder, not a media file, without video, or gives no picture in
-    /// time; when a part of GStreamer is missing; when stopped meanwhile. An [`Input::Still`] is refused:
-    /// [`read_still`](super::read_still) reads those.
+    /// time; when a part of GStreamer is missing; when stopped in the meantime. An [`Input::Still`] is
+    /// refused: [`read_still`](super::read_still) reads those.
     pub fn open(input: &Input, options: &SourceOptions) -> Result<Self, MediaError> {
         let (mut timeline, mut turn, mut fed) = (Timeline::default(), None, false);
         match input {

@@ -237,7 +237,7 @@ pub(crate) fn multiplies_pairs(isa: Isa) -> bool {
     }
 }
 
-/// [`run`], with the instruction for [`Simd::fma_pairs`] where there is one; elsewhere it takes many
+/// [`run`], with the instruction for [`Simd::fma_pairs`] if there is one; elsewhere it takes many
 /// instructions.
 ///
 /// # Panics
@@ -269,7 +269,7 @@ pub(crate) fn unpacks(isa: Isa) -> bool {
     }
 }
 
-/// [`run`], with the instruction for [`Simd::load_packed`] where there is one.
+/// [`run`], with the instruction for [`Simd::load_packed`] if there is one.
 ///
 /// # Panics
 /// When this machine does not have `isa`.

@@ -202,7 +202,7 @@ fn frames(
 }
 
 /// Begins to open a video for the first pass over it, for a [`LabelJob`] of the same input,
-/// output, mode and encoding: models can be loaded meanwhile.
+/// output, mode and encoding: models can be loaded in the meantime.
 ///
 /// # Errors
 /// When the output cannot be written. Errors of the input are reported when the job runs.

@@ -75,7 +75,7 @@ pub struct SourceFigures {
     pub running: bool,
     /// Frames that were analysed.
     pub frames: u64,
-    /// Frames dropped because newer ones came meanwhile.
+    /// Frames dropped because newer ones came in the meantime.
     pub left_out: u64,
     /// Median of the time from the arrival of a frame to the end of its events over the last frames, in
     /// milliseconds.

@@ -22,7 +22,7 @@ use crate::track::{is_distinct, weight_inside};
 const PICTURE_PX: u32 = 480;
 /// JPEG quality of stored pictures.
 pub(super) const PICTURE_QUALITY: u8 = 88;
-/// Ratio by which a view must be better to replace the one before.
+/// Ratio by which a view must be better to replace the previous one.
 const BETTER: f32 = 1.1;
 
 /// Turns the output of a stream into events of the store.
@@ -372,7 +372,7 @@ impl Sightings {
 }
 
 impl Best {
-    /// Keeps the embedding of a view, if it has one and is better than the one before.
+    /// Keeps the embedding of a view, if it has one and is better than the previous one.
     fn embed(&mut self, face: &IdentifiedFace, weight: f32) {
         if let Some(embedding) = &face.embedding
             && is_distinct(weight, face.face.score)

@@ -245,7 +245,7 @@ mod tests {
         let (_folder, set) = dataset();
         let mut loader = Loader::start(&set, config(3), 0).unwrap();
         loader.next_batch().unwrap();
-        // However long the threads run meanwhile, no more batches than these wait.
+        // However long the threads run in the meantime, no more batches than these wait.
         std::thread::sleep(std::time::Duration::from_millis(200));
         assert!(loader.finished.iter().all(|finished| finished.len() <= READY));
         // As if the thread whose turn it is had panicked: the others stop and do not continue for ever.

@@ -80,7 +80,7 @@ fn assert_gradients(found: &[Parameter], expected: &[Vec<f64>], what: &str) {
     }
 }
 
-/// The tensor library's CPU, and a GPU where this program can use one.
+/// The tensor library's CPU, and a GPU if this program can use one.
 fn devices() -> Vec<Device> {
     let gpu = OurDevice::open(DeviceChoice::Cuda(0), Isa::best());
     let gpu = gpu.map_err(|error| println!("skipped on CUDA: {error}")).ok();

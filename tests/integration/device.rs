@@ -21,7 +21,7 @@ use sphereface::media::read_still;
 use sphereface::models::{MTCNN, SPHEREFACE};
 use sphereface::nn::{Device, DeviceChoice, Isa};
 
-/// The tensor library's CPU, and a GPU where this program can use one.
+/// The tensor library's CPU, and a GPU if this program can use one.
 fn devices() -> Vec<TensorDevice> {
     let gpu = Device::open(DeviceChoice::Cuda(0), Isa::best());
     let gpu = gpu.map_err(|error| println!("skipped on CUDA: {error}")).ok();

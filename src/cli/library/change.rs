@@ -61,7 +61,8 @@ impl NameArgs {
 /// The most attempts to change the shared gallery when others change it at the same time.
 const TRIES: usize = 10;
 
-/// Changes a copy of the shared gallery and stores it; repeats this if the gallery was changed meanwhile.
+/// Changes a copy of the shared gallery and stores it; repeats this if the gallery was changed in the
+/// meantime.
 fn change_shared<T>(library: &Library, mut change: impl FnMut(&Path) -> Result<T>) -> Result<T> {
     let mut tries = 0;
     loop {

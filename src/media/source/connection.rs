@@ -139,7 +139,7 @@ impl Drop for Connection {
         let (done, finished) = mpsc::channel();
         std::thread::spawn(move || {
             let _ = pipeline.set_state(gst::State::Null);
-            // Pads that appeared meanwhile may have added elements that started by themselves.
+            // Pads that appeared in the meantime may have added elements that started by themselves.
             pipeline.iterate_elements().into_iter().flatten().for_each(|element| stop(&element));
             let _ = done.send(());
         });

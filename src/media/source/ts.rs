@@ -465,7 +465,7 @@ fn stream(kind: u8, pid: u16, mut descriptors: &[u8]) -> Option<Stream> {
 }
 
 /// Turns the time stamps of all streams into one continuous time line. Where files were joined, or the clock
-/// of the sender jumped, the next part follows the one before.
+/// of the sender jumped, the next part follows the previous one.
 #[derive(Default)]
 pub(super) struct Clock {
     /// Offsets of the stamps of this part, and of those of the part before.
@@ -513,7 +513,7 @@ impl Clock {
         if let Some(time) = places.min_by_key(|time| (time - expected).abs()) {
             return time;
         }
-        // A new part follows the one before.
+        // A new part follows the previous one.
         let begin = end + TICKS_PER_S / 25;
         self.offsets = (begin - stamp, Some(now));
         begin

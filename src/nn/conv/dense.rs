@@ -33,7 +33,7 @@ pub(crate) struct Dense {
 #[derive(Debug)]
 enum Matrix {
     Full(Buffer),
-    /// Half precision, two weights per number of the buffer, where that is exact. With a single row, each
+    /// Half precision, two weights per number of the buffer, if that is exact. With a single row, each
     /// weight is used once, so reading the weights from memory takes most of the time.
     Half(Buffer),
 }
@@ -219,7 +219,7 @@ impl Dense {
         let rows = maps * self.places.len();
         let panels = self.outputs / simd::panel(self.isa);
         let blocks = rows.div_ceil(BLOCK);
-        // Panels are divided among the threads where there are too few blocks of rows.
+        // Panels are divided among the threads if there are too few blocks of rows.
         let parts = if blocks >= 2 * team.threads() { 1 } else { panels.min(4 * team.threads()) };
         let output = SharedPointer(output.as_mut_ptr());
         team.run(blocks * parts, &|_, item| {

@@ -32,7 +32,7 @@ pub(crate) struct Maps {
     sizes: Vec<Size>,
 }
 
-/// A convolution, its bias, and its PReLU where it has one.
+/// A convolution, its bias, and its PReLU if it has one.
 #[derive(Debug, Clone)]
 pub(crate) struct Convolution {
     /// [side * side * inputs, outputs]
@@ -43,7 +43,7 @@ pub(crate) struct Convolution {
     padding: usize,
 }
 
-/// A fully connected layer over whole maps, and its PReLU where it has one.
+/// A fully connected layer over whole maps, and its PReLU if it has one.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     /// [rows * columns * channels of a map, outputs]
@@ -66,7 +66,7 @@ struct Layer {
 pub(crate) struct LayerGradients {
     pub(crate) weight: Tensor,
     pub(crate) bias: Tensor,
-    /// None where there is no PReLU.
+    /// None if there is no PReLU.
     pub(crate) slopes: Option<Tensor>,
 }
 

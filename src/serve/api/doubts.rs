@@ -110,7 +110,7 @@ pub(super) async fn confirm(
         if enroll {
             let still = still_of(site, &event, &upload)?;
             site.edit_people(|folder| {
-                // A person who was removed meanwhile must not be enrolled again by this.
+                // A person who was removed in the meantime must not be enrolled again by this.
                 folder.person(&name)?;
                 Ok(folder.enroll(&name, vec![still])?)
             })?;

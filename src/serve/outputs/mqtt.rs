@@ -202,7 +202,7 @@ impl Teller {
         self.say_goodbye(news).await;
     }
 
-    /// Handles one message and all that arrived meanwhile.
+    /// Handles one message and all that arrived in the meantime.
     async fn hear_all(&mut self, first: News, news: &mut mpsc::UnboundedReceiver<News>) {
         let mut next = Some(first);
         while let Some(told) = next {
