@@ -391,7 +391,7 @@ impl CalibrateArgs {
         }
         outln!("a face is named below {footage}");
         outln!(
-            "the strangers nearest to somebody in the gallery; if one of them is that person, exclude the track with --known:"
+            "the strangers nearest to a person in the gallery; if one of them is that person, exclude the track with --known:"
         );
         for (angle, member, name) in strangers.iter().take(SHOWN) {
             let analysis = self.analyses[member.file].display();

@@ -141,7 +141,7 @@ impl LibraryPlace {
 fn refused(error: LibraryError) -> anyhow::Error {
     match error {
         LibraryError::NoLibrary(_) => anyhow::anyhow!(
-            "{error}: make one with `sphereface library add FOLDER`, or say where it is with --library DIR"
+            "{error}: make one with `sphereface library add FOLDER`, or give its folder with --library DIR"
         ),
         LibraryError::Address(_) | LibraryError::Request(_) => UsageError(error.to_string()).into(),
         LibraryError::OtherModel { .. } => anyhow::anyhow!("{error} (--model)"),

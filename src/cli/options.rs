@@ -261,7 +261,7 @@ pub fn refused(error: EngineError) -> anyhow::Error {
         EngineError::NobodyEnrolled(root) => {
             let root = root.display();
             anyhow::anyhow!(
-                "{error}: enrol somebody first (sphereface enroll NAME STILL --gallery {root}), or omit --gallery to find faces without naming them"
+                "{error}: enrol a person first (sphereface enroll NAME STILL --gallery {root}), or omit --gallery to find faces without naming them"
             )
         }
         _ => error.into(),

@@ -144,7 +144,7 @@ impl std::fmt::Display for Kept<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             Some(path) => {
-                write!(f, "; they are kept in {}, and the next attempt goes on there", path.display())
+                write!(f, "; they are kept in {}, and the next attempt continues there", path.display())
             }
             None => Ok(()),
         }
@@ -225,7 +225,7 @@ impl Download<'_> {
                     }
                     have = 0;
                     file.set_len(0).map_err(wrong)?;
-                    on_step(Step::Again("what was kept of an earlier download is of another file"));
+                    on_step(Step::Again("the part kept from an earlier download is of another file"));
                     continue;
                 }
                 Attempt::Broken(reason) => reason,
@@ -295,7 +295,7 @@ impl Download<'_> {
                     _ => {
                         *have = 0;
                         file.set_len(0).map_err(wrong)?;
-                        let reason = "the server sent another part than the one requested";
+                        let reason = "the server sent a different part than requested";
                         return Ok(Attempt::Broken(reason.to_owned()));
                     }
                 }

@@ -117,7 +117,7 @@ impl MegaFace {
         }
         if mates.iter().all(Vec::is_empty) {
             return Err(EvalError::TooLittle(
-                "nobody among the probes has two images: the challenge looks for a person's other image"
+                "nobody among the probes has two images: the challenge searches for another image of each person"
                     .into(),
             ));
         }

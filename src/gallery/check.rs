@@ -104,7 +104,7 @@ impl std::fmt::Display for Finding {
             ),
             Self::Stranger { person, still, own_deg } => write!(
                 f,
-                "{person}: {still} is unlike {person}'s other stills ({own_deg:.0} degrees at best): check whether it shows somebody else, or the wrong face of the picture was enrolled"
+                "{person}: {still} is unlike {person}'s other stills ({own_deg:.0} degrees at best): check whether it shows another person, or the wrong face of the picture was enrolled"
             ),
             Self::SamePerson { people: [a, b], stills: [x, y], angle_deg, share } => write!(
                 f,

@@ -88,7 +88,7 @@ pub enum GalleryError {
         reason: &'static str,
     },
     /// No such folder.
-    #[error("there is no gallery at {}: enrol somebody first (sphereface enroll NAME STILL --gallery {})", .0.display(), .0.display())]
+    #[error("there is no gallery at {}: enrol a person first (sphereface enroll NAME STILL --gallery {})", .0.display(), .0.display())]
     Missing(PathBuf),
     /// Something could not be read.
     #[error("{} cannot be read: {source}", .path.display())]

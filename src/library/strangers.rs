@@ -556,8 +556,7 @@ impl Library {
         let all = self.tracks_of(number)?;
         let (leave, stay): (Vec<Key>, Vec<Key>) = all.into_iter().partition(|key| leaving.contains(key));
         if leave.is_empty() || stay.is_empty() {
-            let reason =
-                format!("name some tracks of stranger {number}, not none and not all, for the other person");
+            let reason = format!("choose some but not all tracks of stranger {number} for the other person");
             return Err(LibraryError::Request(reason));
         }
         let next = self.setting(NEXT)?.and_then(|text| text.parse().ok()).unwrap_or(number + 1);

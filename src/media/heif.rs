@@ -75,7 +75,7 @@ impl Main {
         let main = items.main().ok_or("it names no main picture")?;
         let kind = items.kind(main).ok_or("its main picture is not listed")?;
         let Grid { tiles, columns, size } = match &kind {
-            b"grid" => items.grid(main).ok_or("its tiles are not listed as they should be")?,
+            b"grid" => items.grid(main).ok_or("its list of tiles is invalid")?,
             _ => Grid { tiles: vec![main], columns: 1, size: None },
         };
         let first = *tiles.first().ok_or("it has no tiles")?;
@@ -83,12 +83,12 @@ impl Main {
         let coding = match items.kind(first).as_ref() {
             Some(b"hvc1" | b"hev1") => Coding::Hevc,
             Some(b"av01") => Coding::Av1,
-            Some(kind) => return Err(format!("pictures coded as {} are not read", kind.escape_ascii())),
+            Some(kind) => return Err(format!("pictures coded as {} are not supported", kind.escape_ascii())),
             None => return Err("its main picture is not listed".to_owned()),
         };
-        let (width, height) = size.or_else(|| extent(&properties)).ok_or("its size is not told")?;
+        let (width, height) = size.or_else(|| extent(&properties)).ok_or("it does not state its size")?;
         if width == 0 || height == 0 || u64::from(width) * u64::from(height) > MOST_PIXELS {
-            return Err(format!("{width}x{height} pixels are not read"));
+            return Err(format!("{width}x{height} pixels are not supported"));
         }
         let wanted = if coding == Coding::Hevc { b"hvcC" } else { b"av1C" };
         let configuration = |properties: &[Property<'_>]| {

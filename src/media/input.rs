@@ -74,10 +74,11 @@ impl Input {
                 "rtsp" | "rtsps" | "http" | "https" if rest.is_empty() => Err(bad("there is no host in it")),
                 "rtsp" | "rtsps" | "http" | "https" => Ok(Self::Url(format!("{scheme}://{rest}"))),
                 "file" => {
-                    let path = path_of_url(rest).ok_or_else(|| bad("it is no address of a local file"))?;
+                    let path =
+                        path_of_url(rest).ok_or_else(|| bad("it is not the address of a local file"))?;
                     Ok(Self::of_path(&path))
                 }
-                _ => Err(bad("the schemes read are rtsp, http, https and file")),
+                _ => Err(bad("the supported schemes are rtsp, http, https and file")),
             };
         }
         Ok(Self::of_path(Path::new(text)))

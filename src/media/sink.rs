@@ -533,7 +533,7 @@ fn tell_losses(track: &Track, encoder: SoundEncoder, format: &gst::StructureRef)
     if !encoder.keeps_channels(format) {
         let channels = format.get::<i32>("channels").unwrap_or_default();
         track.note(format!(
-            "a sound track with {channels} channels is mixed down to fewer, which is what {codec} takes here: .mkv keeps them"
+            "a sound track with {channels} channels is mixed down to fewer, because {codec} supports no more here: .mkv keeps them"
         ));
     }
 }

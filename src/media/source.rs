@@ -436,7 +436,7 @@ impl Source {
                 (None, false) if silent => Some(format!("no picture for {} s", SILENCE_LIMIT.as_secs())),
                 (None, false) if self.is_stuck(asked) => {
                     let patience = self.patience().as_secs_f64();
-                    let waited = format!("nothing came for {patience} s while waiting for its next picture");
+                    let waited = format!("no data came for {patience} s while waiting for its next picture");
                     state.connection.cut_off.get_or_insert(waited);
                     state.connection.ended = true;
                     None
@@ -484,7 +484,7 @@ impl Source {
     /// Ends a source that cannot be read further.
     fn give_up(&mut self, reason: &str) {
         let end_s = self.end_ns() as f64 / 1e9;
-        self.cut_off = Some(format!("{} cannot be followed beyond {end_s:.2} s: {reason}", self.info.input));
+        self.cut_off = Some(format!("{} cannot be read beyond {end_s:.2} s: {reason}", self.info.input));
         self.end(false);
     }
 
@@ -563,7 +563,7 @@ impl Source {
         let mut pause = self.options.reconnect.first_pause;
         let mut attempt = 0u32;
         let mut reason = reason.to_owned();
-        self.shared.state().warnings.push(format!("{input} was lost ({reason}), connecting again"));
+        self.shared.state().warnings.push(format!("{input} was lost ({reason}), reconnecting"));
         while self.options.reconnect.attempts.is_none_or(|limit| attempt < limit) {
             attempt += 1;
             let until = Instant::now() + pause;

@@ -158,7 +158,7 @@ fn read_heif(path: &Path, bytes: &[u8]) -> Result<RgbImage, MediaError> {
     #[cfg(not(feature = "video"))]
     {
         let _ = bytes;
-        let reason = "HEIC and AVIF take the feature `video` of this program".to_owned();
+        let reason = "HEIC and AVIF need the feature `video` of this program".to_owned();
         Err(MediaError::BadImage { path: path.to_owned(), reason })
     }
 }

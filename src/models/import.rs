@@ -135,7 +135,7 @@ pub(super) fn import_bytes(
         return foreign::translate(&foreign::onnx::read(bytes, folder)?, pictures);
     }
     Err(WeightsError::Unsupported(
-        "this is no Caffe model, ONNX model, ESP-DL file, PyTorch checkpoint or safetensors file, or a damaged one: fetch it again"
+        "this is not a Caffe model, ONNX model, ESP-DL file, PyTorch checkpoint or safetensors file, or it is damaged: download it again"
             .into(),
     ))
 }
@@ -177,7 +177,7 @@ fn sphereface(
 ) -> Result<Weights, WeightsError> {
     let description = network.to_metadata().ok_or_else(|| {
         WeightsError::Unsupported(format!(
-            "{:?} residual units a stage are no network of the paper",
+            "{:?} residual units per stage match no network of the paper",
             network.units
         ))
     })?;

@@ -89,7 +89,7 @@ pub enum WeightsError {
         source: std::io::Error,
     },
     /// The bytes do not follow the format.
-    #[error("not a readable {format} file ({cause}): it is truncated or damaged, fetch it again")]
+    #[error("not a readable {format} file ({cause}): it is truncated or damaged, download it again")]
     Corrupt {
         /// The format it was read as.
         format: &'static str,

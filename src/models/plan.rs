@@ -328,7 +328,7 @@ impl Step {
         }
         let Some(from) = self.of.iter().map(|&value| before.get(value).copied()).collect::<Option<Vec<_>>>()
         else {
-            return Err("it takes a value that no step before it makes".to_owned());
+            return Err("it uses a value that no earlier step computes".to_owned());
         };
         if self.prelu && !self.operation.carries_prelu() {
             return Err("no PReLU can follow in the same step".to_owned());
@@ -340,7 +340,7 @@ impl Step {
         };
         match &self.operation {
             Operation::Convolution { channels: 0, .. } | Operation::Linear { channels: 0 } => {
-                Err("it gives no channel".to_owned())
+                Err("it has no output channel".to_owned())
             }
             Operation::Convolution { channels, window } => through(window, *channels),
             Operation::Depthwise { window } | Operation::MaxPool { window } => {
@@ -475,7 +475,7 @@ mod tests {
             plan.shapes().unwrap_err().to_string()
         };
         assert!(refused(&|plan| plan.input = [160, 160]).contains("160x160"));
-        assert!(refused(&|plan| plan.steps[2].of[1] = 7).contains("no step before"));
+        assert!(refused(&|plan| plan.steps[2].of[1] = 7).contains("no earlier step"));
         assert!(refused(&|plan| plan.steps[2].of[1] = 0).contains("have no sum"));
         assert!(refused(&|plan| plan.steps[3].of = vec![]).contains("takes 0 values"));
         assert!(refused(&|plan| plan.steps[4].prelu = true).contains("no PReLU can follow"));
@@ -491,7 +491,7 @@ mod tests {
         for channels in [0, 70_000, usize::MAX] {
             let operation = Operation::Linear { channels };
             let error = refused(&|plan| plan.steps[5].operation = operation.clone());
-            assert!(error.contains("no channel") || error.contains("more than"), "{error}");
+            assert!(error.contains("no output channel") || error.contains("more than"), "{error}");
         }
         let mut metadata = BTreeMap::from(plan().to_metadata().unwrap());
         metadata

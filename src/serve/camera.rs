@@ -351,7 +351,7 @@ impl CameraWorker {
             let reason = match worked {
                 Ok(Ok(())) => continue,
                 Ok(Err(reason)) => reason,
-                Err(_) => "looking at it failed inside the program".to_owned(),
+                Err(_) => "analysing it failed inside the program".to_owned(),
             };
             self.shared.fail(reason);
             self.sightings.forget_numbers();

@@ -156,7 +156,7 @@ pub(super) fn wanted(settings: &Settings, store: &Store) -> Result<Vec<SourceSet
                 wanted.insert(name, merged);
             }
             Err(error) => {
-                tracing::warn!(source = name, "its settings in the store are left out: {error}");
+                tracing::warn!(source = name, "its settings in the store are ignored: {error}");
                 wanted.extend(configured.map(|configured| (name, configured)));
             }
         }

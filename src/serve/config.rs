@@ -646,7 +646,7 @@ mod tests {
             (source("min_face = \"2px\""), "at least"),
             (source("colour = 1"), "unknown field"),
             ("[[source]]\nname = \"../a\"\ninput = \"a.mp4\"".into(), "letters, digits"),
-            ("[[source]]\nname = \"a\"\ninput = \"ftp://a\"".into(), "the schemes read are"),
+            ("[[source]]\nname = \"a\"\ninput = \"ftp://a\"".into(), "the supported schemes are"),
             ("[[source]]\nname = \"a\"\ninput = \"a.jpg\"".into(), "it is a still"),
             (source(&source("")), "two sources are named a"),
             ("allow_inputs = [\"gst:\"]".into(), "allow_inputs"),

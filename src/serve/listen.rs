@@ -52,7 +52,7 @@ pub(super) async fn answer(listener: std::net::TcpListener, site: Arc<Site>) {
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!("a connection cannot be taken: {error}");
+                tracing::warn!("a connection cannot be accepted: {error}");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }

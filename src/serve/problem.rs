@@ -59,7 +59,7 @@ impl Problem {
     /// No face can be taken from a picture in which it is covered.
     pub fn covered(what: impl std::fmt::Display, source: &str) -> Self {
         let detail = format!(
-            "the face in the picture of {what} is covered, as `redact` of the source {source} asks: enrol another picture of it"
+            "the face in the picture of {what} is covered, as `redact` of the source {source} requires: enrol another picture"
         );
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     }

@@ -86,9 +86,7 @@ impl From<LibraryError> for Problem {
             // Its expected path is in the log only.
             LibraryError::NoLibrary(_) => {
                 tracing::warn!("{error}");
-                Self::not_found(
-                    "there is no library where the configuration says: see the log of the service",
-                )
+                Self::not_found("the configured library does not exist: see the log of the service")
             }
             _ => Self::inside(&error),
         }

@@ -45,12 +45,12 @@ pub fn embed(jpeg: &[u8], packet: &str) -> Result<Vec<u8>, XmpError> {
     }
     let (segments, rest) = segments(jpeg).ok_or(XmpError::NotJpeg)?;
     if segments.iter().any(|segment| segment.is(APP1, MORE)) {
-        return Err(XmpError::Fixed("goes on in further segments"));
+        return Err(XmpError::Fixed("continues in further segments"));
     }
     let old = segments.iter().position(|segment| segment.is(APP1, NAME));
     let pictures = segments.iter().position(|segment| segment.is(APP2, PICTURES));
     if old.zip(pictures).is_some_and(|(old, pictures)| pictures < old) {
-        return Err(XmpError::Fixed("lies between the list of the file's pictures and these"));
+        return Err(XmpError::Fixed("lies between the list of the file's pictures and the pictures"));
     }
     let header = |segment: &Segment<'_>| segment.marker == APP0 || segment.is(APP1, b"Exif\0");
     let first = segments.iter().position(|segment| !header(segment)).unwrap_or(segments.len());

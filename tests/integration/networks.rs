@@ -363,10 +363,10 @@ fn what_is_not_computed_is_refused_by_its_name() {
     let mut graph = tiny();
     graph.input_sizes = vec![1, 3, 160, 160];
     let error = import(folder.path(), &graph, &PictureOptions::default()).unwrap_err();
-    assert!(error.contains("does not go with weights"), "{error}");
+    assert!(error.contains("does not match weights"), "{error}");
     graph.input_sizes = vec![1, 1, 112, 112];
     let error = import(folder.path(), &graph, &PictureOptions::default()).unwrap_err();
-    assert!(error.contains("no picture of three colours"), "{error}");
+    assert!(error.contains("not a picture of three colours"), "{error}");
     let mut graph = tiny();
     graph.output("v2");
     let error = import(folder.path(), &graph, &PictureOptions::default()).unwrap_err();

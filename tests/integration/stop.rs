@@ -283,7 +283,7 @@ fn an_input_that_falls_silent_ends_with_code_3_and_complete_outputs() {
             drop(pipe);
             let said = String::from_utf8_lossy(&done.stderr);
             assert_eq!(done.status.code(), Some(3), "{name} by {way}: {said}");
-            assert!(said.contains("nothing came for 3 s"), "{name} by {way}: {said}");
+            assert!(said.contains("no data came for 3 s"), "{name} by {way}: {said}");
             assert!(said.contains("the outputs are complete up to there"), "{name} by {way}: {said}");
             assert_eq!(files(out.path()), [list, output.clone()], "{name} by {way}: exactly the outputs");
             let (frames, end_s, _) = played(&output);

@@ -241,7 +241,7 @@ fn engine_and_gallery(
 
 fn run(py: Python<'_>, request: Request, callbacks: &Callbacks<'_>, pictures: bool) -> PyResult<Summary> {
     if pictures && callbacks.frame.is_none() {
-        return Err(PyValueError::new_err("pictures come with the frames, and no on_frame is given"));
+        return Err(PyValueError::new_err("pictures are passed with the frames, but no on_frame is given"));
     }
     let (told, tells) = bounded(0);
     let (hears, heard) = bounded(0);

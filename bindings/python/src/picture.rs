@@ -12,15 +12,15 @@ const WANTED: &str = "give a numpy array of uint8, height x width x 3 (RGB)";
 /// The picture in an array.
 pub fn read(array: &Bound<'_, PyAny>) -> PyResult<RgbImage> {
     let Ok(array) = array.cast::<PyArray3<u8>>() else {
-        return Err(PyTypeError::new_err(format!("{} is no picture: {WANTED}", described(array))));
+        return Err(PyTypeError::new_err(format!("{} is not a picture: {WANTED}", described(array))));
     };
     let &[height, width, channels] = array.shape() else {
-        return Err(PyTypeError::new_err(format!("{array} is no picture: {WANTED}")));
+        return Err(PyTypeError::new_err(format!("{array} is not a picture: {WANTED}")));
     };
     let sides = u32::try_from(width).ok().zip(u32::try_from(height).ok());
     let Some((width, height)) = sides.filter(|&(width, height)| channels == 3 && width > 0 && height > 0)
     else {
-        return Err(PyValueError::new_err(format!("{} is no picture: {WANTED}", described(array))));
+        return Err(PyValueError::new_err(format!("{} is not a picture: {WANTED}", described(array))));
     };
     let pixels = array.try_readonly().map_err(|error| PyValueError::new_err(error.to_string()))?;
     let bytes = match pixels.as_slice() {

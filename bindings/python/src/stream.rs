@@ -144,7 +144,7 @@ impl State {
         let first = frame.index >= self.next_index;
         if !first || self.last.is_some_and(|(pts_ns, _)| frame.pts_ns <= pts_ns) {
             return Err(PyValueError::new_err(format!(
-                "frame {} at {:.3} s does not come after the one before: a stream takes the frames of one source in order",
+                "frame {} at {:.3} s is not later than the previous one: a stream takes the frames of one source in order",
                 frame.index,
                 frame.pts_ns as f64 / 1e9
             )));
@@ -260,6 +260,6 @@ impl Stream {
 fn nanoseconds(seconds: f64) -> PyResult<u64> {
     match (0.0..1e9).contains(&seconds) {
         true => Ok((seconds * 1e9).round() as u64),
-        false => Err(PyValueError::new_err(format!("{seconds} seconds make no sense: give 0 or more"))),
+        false => Err(PyValueError::new_err(format!("{seconds} seconds is invalid: give 0 or more"))),
     }
 }

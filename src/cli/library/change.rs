@@ -43,7 +43,7 @@ impl NameArgs {
                 (name_in_shared(&library, self.number, &name)?, "the shared gallery".to_owned())
             }
             None => {
-                let reason = "no gallery was used so far: say where to enrol with --gallery DIR";
+                let reason = "no gallery was used so far: give one with --gallery DIR";
                 return Err(UsageError(reason.into()).into());
             }
         };

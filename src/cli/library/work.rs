@@ -232,7 +232,7 @@ fn work(
                 });
                 bar.suspend(|| outln!("{line}"));
             } else if attempt.lost {
-                say(format!("{path}: another worker has taken it meanwhile, the result is dropped"));
+                say(format!("{path}: another worker took it in the meantime, the result is dropped"));
             } else if let Some(error) = &attempt.error {
                 let again = if attempt.again { "; it will be tried again" } else { "" };
                 say(format!("{path}: {error}{again}"));
@@ -381,7 +381,7 @@ fn tell_status(library: &Library, status: &Status, all: bool) {
     }
     outln!("  {}, {} with a name", counted(status.tracks, "track"), status.named);
     if status.missing > 0 {
-        outln!("  no longer at any place: {}; what was seen is kept", counted(status.missing, "file"));
+        outln!("  no longer at any path: {}; their results are kept", counted(status.missing, "file"));
     }
     match (status.due(), status.left_s()) {
         (0, _) => {}
@@ -502,7 +502,7 @@ impl PlanArgs {
         };
         match plan.left_s() {
             Some(left_s) => tell("all of it", left_s),
-            None => outln!("how long it takes is not known: nothing of the sample could be measured"),
+            None => outln!("the time is unknown: no file of the sample could be measured"),
         }
         if let (Some(number), Some(seconds)) = (self.hours, self.hours.and_then(hours)) {
             tell(&format!("{number} h of such video"), seconds);

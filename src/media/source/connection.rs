@@ -202,7 +202,7 @@ fn decoder(pipeline: &gst::Pipeline, input: &Input, streams: &Arc<Streams>) -> R
             parsed
                 .map_err(|error| MediaError::BadInput {
                     input: input.to_string(),
-                    reason: format!("GStreamer does not take the pipeline: {}", error.message()),
+                    reason: format!("GStreamer does not accept the pipeline: {}", error.message()),
                 })?
                 .upcast()
         }

@@ -59,7 +59,7 @@ fn note(
     shared.update(generation, |state| {
         match hdr {
             Some(hdr) => state.lacks(format!("{} is written as standard range with 8 bits", hdr.name())),
-            None if bits > 8 => state.lacks(format!("its {bits} bits a sample are written as 8")),
+            None if bits > 8 => state.lacks(format!("its {bits} bits per sample are written as 8")),
             None => {}
         }
         if transparent || video.has_alpha() {

@@ -55,7 +55,7 @@ pub(in super::super) fn is_model(bytes: &[u8]) -> bool {
 pub(in super::super) fn read(bytes: &[u8]) -> Result<Graph, WeightsError> {
     let (header, body) = bytes.split_at_checked(HEADER).ok_or_else(|| corrupt("the file ends early"))?;
     if header[4..8] != [0; 4] {
-        return Err(unsupported("this ESP-DL file is encrypted: only plain ones are read"));
+        return Err(unsupported("this ESP-DL file is encrypted: only plain ones are supported"));
     }
     let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
     let body = body.get(..length).ok_or_else(|| corrupt("the file ends early"))?;
@@ -139,11 +139,13 @@ fn nodes(table: &Table<'_>, nodes: &mut Vec<Node>) -> Result<(), WeightsError> {
     }
     if activation != "Relu" {
         return Err(unsupported(format!(
-            "operator {}: the activation {activation} is not computed here",
+            "operator {}: the activation {activation} is not supported",
             node.operator
         )));
     }
-    let [output] = node.outputs.as_slice() else { return Err(corrupt("a node has not one output")) };
+    let [output] = node.outputs.as_slice() else {
+        return Err(corrupt("a node does not have exactly one output"));
+    };
     let before = format!("{output} before {activation}");
     let relu = Node {
         operator: activation,
@@ -242,11 +244,8 @@ impl File<'_> {
     }
 
     fn spend(&self, bytes: usize) -> Result<(), WeightsError> {
-        let left = self
-            .left
-            .get()
-            .checked_sub(bytes.max(1))
-            .ok_or_else(|| corrupt("its tables go round in circles"))?;
+        let left =
+            self.left.get().checked_sub(bytes.max(1)).ok_or_else(|| corrupt("its tables form a cycle"))?;
         self.left.set(left);
         Ok(())
     }

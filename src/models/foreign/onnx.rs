@@ -110,7 +110,7 @@ fn graph(bytes: &[u8], beside: &Beside<'_>) -> Result<Graph, WeightsError> {
             12 => graph.outputs.push(input(bytes)?.name),
             15 => {
                 return Err(WeightsError::Unsupported(
-                    "its weights are sparse, which is not read here".into(),
+                    "its weights are sparse, which is not supported".into(),
                 ));
             }
             _ => {}
@@ -191,7 +191,7 @@ fn push_wholes(value: Value<'_>, list: &mut Vec<i64>) -> Result<(), WeightsError
                 list.push(varint(FORMAT, &mut packed)? as i64);
             }
         }
-        _ => return Err(corrupt("a list of whole numbers holds something else")),
+        _ => return Err(corrupt("a list of integers has values of another type")),
     }
     Ok(())
 }
@@ -200,7 +200,7 @@ fn push_floats(value: Value<'_>, list: &mut Vec<f32>) -> Result<(), WeightsError
     match value {
         Value::Fixed32(value) => list.push(f32::from_le_bytes(value)),
         Value::Bytes(packed) => list.extend(numbers(packed, f32::from_le_bytes)?),
-        _ => return Err(corrupt("a list of numbers holds something else")),
+        _ => return Err(corrupt("a list of numbers has values of another type")),
     }
     Ok(())
 }

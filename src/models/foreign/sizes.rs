@@ -37,7 +37,7 @@ pub(super) fn reshaped(constant: Constant, sizes: &[i64]) -> Result<Constant, St
 /// A transposed matrix.
 pub(super) fn transposed(matrix: Tensor) -> Result<Tensor, String> {
     let &[rows, columns] = matrix.shape.as_slice() else {
-        return Err("of constants only matrices are transposed".to_owned());
+        return Err("among constants, only matrices can be transposed".to_owned());
     };
     let data = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column));
     let data = data.map(|at| matrix.data[at]).collect();
@@ -53,7 +53,7 @@ impl Translator<'_> {
                 shape.iter().map(|&size| size as i64).collect()
             }
             Value::Norm(_) | Value::Spread(..) => {
-                return Err("the sizes of what is repeated are not computed".to_owned());
+                return Err("the sizes of a repetition are not supported".to_owned());
             }
         };
         // Newer versions of ONNX can select a range of sizes.
@@ -75,7 +75,7 @@ impl Translator<'_> {
                 {
                     return self.unsqueezed(node, tensor);
                 }
-                _ => return Err("it is computed of sizes only".to_owned()),
+                _ => return Err("it is supported for sizes only".to_owned()),
             }
         }
         let values = match (node.operator.as_str(), lists.as_slice()) {
@@ -87,7 +87,7 @@ impl Translator<'_> {
                     usize::try_from(index).ok().and_then(|index| values.get(index).copied())
                 };
                 let picked: Option<Vec<_>> = picked.iter().map(pick).collect();
-                picked.ok_or_else(|| "it picks a size that is not there".to_owned())?
+                picked.ok_or_else(|| "it selects a size that does not exist".to_owned())?
             }
             ("Slice", [values, starts, ends, rest @ ..])
                 if starts.len() == 1 && ends.len() == 1 && rest.get(1).is_none_or(|steps| steps == &[1]) =>
@@ -98,7 +98,7 @@ impl Translator<'_> {
                 };
                 values.get(place(starts[0])..place(ends[0])).unwrap_or_default().to_vec()
             }
-            _ => return Err("it is not computed of these sizes".to_owned()),
+            _ => return Err("it is not supported for these sizes".to_owned()),
         };
         Ok(Value::Constant(Constant::Wholes { shape: vec![values.len()], values }))
     }

@@ -96,7 +96,7 @@ fn picture(graph: &Graph) -> Result<(&str, [usize; 2], [usize; 3]), String> {
         _ => {
             let size = |size: &Option<usize>| size.map_or("?".to_owned(), |size| size.to_string());
             let sizes: Vec<_> = sizes.iter().map(size).collect();
-            Err(format!("its input '{name}' of {} is no picture of three colours", sizes.join("x")))
+            Err(format!("its input '{name}' of {} is not a picture of three colours", sizes.join("x")))
         }
     }
 }
@@ -194,7 +194,7 @@ impl<'g> Translator<'g> {
                 Ok(Some(Value::Map(Map { sole, ..*map })))
             }
             Some(value) => Ok(Some(value.clone())),
-            None => Err(format!("nothing before it makes its input '{name}'")),
+            None => Err(format!("no earlier operator produces its input '{name}'")),
         }
     }
 
@@ -206,7 +206,7 @@ impl<'g> Translator<'g> {
     pub(super) fn map(&self, node: &Node, index: usize) -> Result<Map, String> {
         match self.value(node, index)? {
             Value::Map(map) if map.unit => {
-                Err("something follows after the embedding was brought to unit length".to_owned())
+                Err("operators follow after the embedding was normalised to unit length".to_owned())
             }
             Value::Map(map) => Ok(map),
             _ => Err(format!("its input {index} does not depend on the picture")),
@@ -217,7 +217,7 @@ impl<'g> Translator<'g> {
     pub(super) fn floats(&self, node: &Node, index: usize) -> Result<Tensor, String> {
         match self.value(node, index)? {
             Value::Constant(Constant::Floats(tensor)) => Ok(tensor),
-            _ => Err(format!("its input {index} is no constant of numbers")),
+            _ => Err(format!("its input {index} is not a numeric constant")),
         }
     }
 
@@ -229,7 +229,7 @@ impl<'g> Translator<'g> {
         match self.optional(node, index)? {
             None => Ok(None),
             Some(Value::Constant(Constant::Wholes { values, .. })) => Ok(Some(values)),
-            Some(_) => Err(format!("its {name} are not known beforehand")),
+            Some(_) => Err(format!("its {name} are not constant")),
         }
     }
 
@@ -267,7 +267,7 @@ impl<'g> Translator<'g> {
         // Every step is checked immediately, because later steps rely on its shape.
         let shape = self.steps[number].shape(&self.shapes)?;
         if shape.channels > 65_536 || shape.rows > 4096 || shape.columns > 4096 {
-            return Err(format!("it gives a map of {shape}, far above any real network"));
+            return Err(format!("its output is a map of {shape}, far larger than in any real network"));
         }
         self.shapes.push(shape);
         Ok(Map::new(number + 1, self.natural()))
@@ -321,7 +321,7 @@ impl<'g> Translator<'g> {
     /// The same for the picture, before the network.
     fn affine_picture(&mut self, map: Map, scale: &[f64], shift: &[f64]) -> Result<Map, String> {
         if !map.sole {
-            return Err("it changes the picture, which something else takes too".to_owned());
+            return Err("it changes the picture, which another operator uses too".to_owned());
         }
         let [scales, shifts] = self.picture.get_or_insert_with(|| [vec![1.0; COLOURS], vec![0.0; COLOURS]]);
         for (((scales, shifts), scale), shift) in scales.iter_mut().zip(shifts).zip(scale).zip(shift) {
@@ -414,9 +414,8 @@ impl<'g> Translator<'g> {
         for (number, step) in self.steps.iter().enumerate().filter(|(_, step)| step.of.contains(&0)) {
             let name = tensor_name(number, "weight");
             let (Operation::Convolution { .. } | Operation::Linear { .. }) = step.operation else {
-                return Err(
-                    "it takes blue first, and something else than a convolution takes the picture".to_owned()
-                );
+                return Err("it takes blue first, and an operator other than a convolution uses the picture"
+                    .to_owned());
             };
             if let Some(weight) = self.tensors.get_mut(&name) {
                 let each = weight.shape[2..].iter().product::<usize>();

@@ -197,7 +197,7 @@ pub(super) async fn log_in(
     let Json(LogIn { token }) = token?;
     let token = token.trim();
     let Some(tokens) = &site.tokens else {
-        return Err(Problem::bad("this service asks for no token"));
+        return Err(Problem::bad("this service requires no token"));
     };
     let role = tokens.role(token).ok_or_else(|| {
         Problem::new(
@@ -247,7 +247,7 @@ fn text(site: &Site) -> String {
     let up = |state: &SourceState| Some(f64::from(u8::from(state.phase() == Phase::Running)));
     each("up", "gauge", "Whether frames come.", &up);
     each("frames_total", "counter", "Frames that were answered.", &count(0));
-    each("left_out_total", "counter", "Frames left out because newer ones came meanwhile.", &count(1));
+    each("left_out_total", "counter", "Frames dropped because newer ones came in the meantime.", &count(1));
     each("events_total", "counter", "Events that were recorded.", &count(2));
     each("faces", "gauge", "Faces in the last frame.", &|state| Some(state.faces_len() as f64));
     each("frames_per_second", "gauge", "Frames answered per second.", &|state| Some(state.pace().0));
@@ -259,8 +259,8 @@ fn text(site: &Site) -> String {
     let counts = &site.counts;
     for (name, help, value) in [
         ("requests_total", "Requests.", &counts.requests),
-        ("requests_refused_total", "Requests of those who may not.", &counts.refused),
-        ("requests_busy_total", "Requests that were told to come again.", &counts.busy),
+        ("requests_refused_total", "Requests without permission.", &counts.refused),
+        ("requests_busy_total", "Requests that were asked to retry later.", &counts.busy),
     ] {
         let value = value.load(Ordering::Relaxed);
         let _ = writeln!(

@@ -285,7 +285,7 @@ impl Measured {
             }
         }
         Chart {
-            title: "What the threshold does here".into(),
+            title: "Effect of the threshold".into(),
             x: Axis {
                 label: "angle to the nearest person, degrees".into(),
                 scale: Scale::Linear(0.0, AXIS_DEG),
@@ -365,7 +365,7 @@ async fn change_threshold(
         site.set_threshold(degrees)?;
         let what = match degrees {
             Some(degrees) => format!("set the threshold to {degrees} degrees"),
-            None => "set the threshold back to that of the configuration".to_owned(),
+            None => "restored the configured threshold".to_owned(),
         };
         site.store.note(caller.name(), &what, None)?;
         Ok(Json(Measured::new(site, None)?.answer(site)))

@@ -94,7 +94,7 @@ fn time_ms(name: &str, text: &str) -> Result<i64, Problem> {
     parsed.map(|time| time.timestamp_millis()).map_err(|_| {
         let shown = text.escape_debug();
         Problem::bad(format!(
-            "{name}={shown} is no time: write 2026-11-29T12:00:00Z, or milliseconds since 1970"
+            "{name}={shown} is not a time: write 2026-11-29T12:00:00Z, or milliseconds since 1970"
         ))
     })
 }
@@ -184,7 +184,7 @@ pub(super) async fn stream(
     responses(
         (status = 101, description = "Messages follow"),
         (status = 200, description = "The content of a message", body = Event),
-        (status = 403, description = "The page is another site's", body = Problem),
+        (status = 403, description = "The request comes from a page of another site", body = Problem),
         (status = 503, body = Problem)
     )
 )]

@@ -156,9 +156,9 @@ pub(super) async fn show(
     responses(
         (status = 200, body = JobAnswer),
         (status = 403, description = "The configuration does not allow that file", body = Problem),
-        (status = 413, description = "The video is larger than the service takes", body = Problem),
-        (status = 422, description = "It is no video", body = Problem),
-        (status = 503, description = "There are as many jobs as there may be", body = Problem)
+        (status = 413, description = "The video is larger than the service accepts", body = Problem),
+        (status = 422, description = "It is not a video", body = Problem),
+        (status = 503, description = "The limit of jobs is reached", body = Problem)
     )
 )]
 pub(super) async fn add(
@@ -236,12 +236,12 @@ fn room(site: &Site) -> Result<(), Problem> {
     let most = site.settings().config.jobs.most;
     match site.store.jobs()?.len() < most {
         true => Ok(()),
-        false => Err(Problem::busy(&format!("there are {most} jobs already: delete one that is over first"))),
+        false => Err(Problem::busy(&format!("there are {most} jobs already: delete a finished one first"))),
     }
 }
 
 fn too_large(most_bytes: u64) -> Problem {
-    let detail = format!("the video is larger than {} MiB, which is all that is taken", most_bytes >> 20);
+    let detail = format!("videos larger than {} MiB are not accepted", most_bytes >> 20);
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
 }
 
@@ -252,11 +252,11 @@ async fn receive(body: Body, file: &std::path::Path, most_bytes: u64) -> Result<
     let (mut parts, mut bytes, mut beginning) = (body.into_data_stream(), 0u64, Vec::new());
     let no_video = || {
         let detail =
-            "this is not a video that is read: send an mp4, mov, mkv, webm, avi, ogv, flv, wmv or mpg file";
+            "this is not a supported video: send an mp4, mov, mkv, webm, avi, ogv, flv, wmv or mpg file";
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     };
     loop {
-        let late = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the video stopped coming for 30 s");
+        let late = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "no part of the video arrived for 30 s");
         let part: Option<Result<Bytes, axum::Error>> =
             tokio::time::timeout(PART_LIMIT, parts.next()).await.map_err(late)?;
         let Some(part) = part else { break };
@@ -296,7 +296,10 @@ pub(super) async fn cancel(
     site.wait_for(move |site| {
         let job = site.store.job(id)?.ok_or_else(|| none(id))?;
         if job.state.is_over() {
-            return Err(Problem::new(StatusCode::CONFLICT, format!("job {id} is over: it is {}", job.state)));
+            return Err(Problem::new(
+                StatusCode::CONFLICT,
+                format!("job {id} has ended: it is {}", job.state),
+            ));
         }
         site.jobs.cancel(&site.store, id)?;
         site.store.note(caller.name(), "cancelled a job", None)?;

@@ -201,14 +201,14 @@ impl Wanted {
                 _ => {
                     let known = "person, stranger, together, after, before, kind, limit and skip";
                     return Err(Problem::bad(format!(
-                        "there is no parameter {}: there are {known}",
+                        "there is no parameter {}: use {known}",
                         key.escape_debug()
                     )));
                 }
             }
         }
         match wanted.asked.with.len() {
-            0 => Err(Problem::bad("say whom to find: give person or stranger")),
+            0 => Err(Problem::bad("give person or stranger")),
             1..=MOST_PEOPLE => Ok(wanted),
             _ => Err(Problem::bad(format!("give at most {MOST_PEOPLE} people"))),
         }

@@ -149,7 +149,7 @@ pub(super) async fn show(
     )),
     responses(
         (status = 200, body = EnrolledAnswer),
-        (status = 409, description = "The face is already another person's", body = Problem),
+        (status = 409, description = "The face is already enrolled as another person", body = Problem),
         (status = 422, description = "A picture shows no face", body = Problem)
     )
 )]

@@ -238,7 +238,7 @@ pub(super) async fn compare(
     let request = threshold_deg.map(angle).transpose()?.unwrap_or(ThresholdRequest::Default);
     if uploads.pictures.len() != 2 {
         let count = uploads.pictures.len();
-        return Err(Problem::bad(format!("two pictures are compared, and the request has {count}")));
+        return Err(Problem::bad(format!("a comparison needs two pictures, but the request has {count}")));
     }
     site.compute(move |site| compare_two(site, &uploads, request)).await.map(Json)
 }

@@ -58,7 +58,7 @@ impl FromRequest<App> for Uploads {
         let permit = site.may_work()?;
         let most = site.settings().config.limits.pictures;
         let late =
-            |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the pictures took longer than 30 s to come");
+            |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the pictures took longer than 30 s to arrive");
         let pictures = tokio::time::timeout(BODY_LIMIT, read(request, site, most)).await.map_err(late)??;
         match pictures.len() {
             0 => Err(Problem::bad("there is no picture in the request")),
@@ -122,7 +122,7 @@ fn decode_base64((at, picture): (usize, JsonPicture)) -> Result<Upload, Problem>
     };
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(text.trim())
-        .map_err(|error| Problem::bad(format!("{} is no base64: {error}", name.escape_debug())))?;
+        .map_err(|error| Problem::bad(format!("{} is not base64: {error}", name.escape_debug())))?;
     Ok(Upload { name, bytes })
 }
 

@@ -208,7 +208,7 @@ impl MqttConfig {
             value(
                 "mqtt.url".into(),
                 "(as given)",
-                "write mqtt:// or mqtts://, a host, and a port if it is another".into(),
+                "write mqtt:// or mqtts://, a host, and a port if it is not the default".into(),
             )
         };
         let (scheme, rest) = self.url.split_once("://").ok_or_else(refused)?;
@@ -243,7 +243,7 @@ impl MqttConfig {
             }
         }
         if let (false, Some(ca)) = (secure, &self.ca) {
-            let reason = "only mqtts:// has certificates".to_owned();
+            let reason = "only mqtts:// uses certificates".to_owned();
             return Err(value("mqtt.ca".into(), ca.display(), reason));
         }
         let tls = secure.then(|| self.tls()).transpose()?;

@@ -330,7 +330,7 @@ impl Teller {
     async fn tell_one(&mut self, event: &Event) {
         let (id, age_ms) = (event.id, now_ms() - event.time_ms);
         if age_ms > self.give_up_after_ms {
-            tracing::warn!("event {id} could not be told to the MQTT broker for too long and is dropped");
+            tracing::warn!("event {id} could not be sent to the MQTT broker for too long and is dropped");
             self.acknowledged.push(id);
             return self.settle().await;
         }

@@ -54,7 +54,7 @@ impl FromStr for Kind {
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
         found.ok_or_else(|| {
-            format!("`{text}` is no kind of event: write appeared, recognised, corrected or left")
+            format!("`{text}` is not a kind of event: write appeared, recognised, corrected or left")
         })
     }
 }

@@ -58,8 +58,8 @@ fn bad_input_is_refused_in_one_sentence_and_soon() {
         assert!(began.elapsed() < Duration::from_secs(30), "{name} took {:?}", began.elapsed());
     }
     for (input, cause) in [
-        ("gst:nosuchelement", "does not take the pipeline"),
-        ("gst:videotestsrc ! fakesink", "does not take the pipeline"),
+        ("gst:nosuchelement", "does not accept the pipeline"),
+        ("gst:videotestsrc ! fakesink", "does not accept the pipeline"),
         ("rtsp://127.0.0.1:9/none", "cannot be decoded: connection refused by 127.0.0.1:9"),
         ("http://127.0.0.1:9/none.mp4", "cannot be decoded: connection refused by 127.0.0.1:9"),
         ("http://nowhere.invalid/none.mp4", "cannot be decoded: the host nowhere.invalid is not known"),

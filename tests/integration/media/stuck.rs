@@ -128,7 +128,7 @@ fn an_input_that_falls_silent_ends_with_a_complete_output_and_a_sentence() {
         drop(done);
         writer.join().unwrap();
         let reason = reason.unwrap();
-        assert!(reason.contains("nothing came for 2 s"), "{name}: {reason}");
+        assert!(reason.contains("no data came for 2 s"), "{name}: {reason}");
         assert!((30..100).contains(&frames), "{name}: {frames} frames");
         assert_eq!(frame_times(&output).len(), frames, "{name}");
     }

@@ -80,7 +80,7 @@ fn what_is_no_picture_is_refused_with_a_sentence_that_names_it() {
     assert!(recognise(&[]).refused(400).contains("no picture"));
     assert!(service.post("/api/v1/recognise", &json!({"pictures": []})).refused(400).contains("no picture"));
     let wrong = json!({"pictures": [{"name": "x", "base64": "***"}]});
-    assert!(service.post("/api/v1/recognise", &wrong).refused(400).starts_with("x is no base64"));
+    assert!(service.post("/api/v1/recognise", &wrong).refused(400).starts_with("x is not base64"));
     assert!(service.post("/api/v1/recognise", &json!({"picture": 1})).refused(400).contains("unknown field"));
     let all: Vec<(&str, &[u8])> = vec![("a", &ada); 17];
     assert!(recognise(&all).refused(400).contains("more than 16 pictures"));
@@ -244,7 +244,7 @@ fn a_configuration_is_written_once_and_nonsense_ends_the_program_with_a_sentence
     assert!(code == 1 && taken.contains("cannot be listened on"), "{taken}");
     for (arguments, reason) in [
         (vec!["missing.toml"], "missing.toml cannot be read"),
-        (vec!["--source", "a=ftp://x"], "the schemes read are"),
+        (vec!["--source", "a=ftp://x"], "the supported schemes are"),
         (vec!["--source", "a b=x.mp4"], "letters, digits"),
         (vec!["--source", "x.mp4"], "is not a source"),
         (vec!["--listen", "nowhere"], "invalid"),

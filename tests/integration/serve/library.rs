@@ -84,7 +84,7 @@ fn who_is_in_which_file_is_told_by_the_api_and_found_by_clicks() {
     assert_eq!(ask("person=Ada&before=1990-01-01").ok()["count"], 0);
     assert_eq!(list(&ask("person=Ada&limit=1&skip=1").ok(), "files").len(), 1);
     assert!(ask("person=Nobody").refused(404).contains("nobody in the library is named Nobody"));
-    assert!(ask("").refused(400).contains("whom to find"));
+    assert!(ask("").refused(400).contains("give person or stranger"));
     assert!(ask("person=Ada&after=today").refused(400).contains("2019-07-14"));
     service.get("/api/v1/library/pictures/nothing/1").refused(404);
     service.get("/api/v1/library/pictures/..%2f..%2fcatalogue.sqlite/1").refused(404);
@@ -99,7 +99,10 @@ fn who_is_in_which_file_is_told_by_the_api_and_found_by_clicks() {
     std::fs::write(place.path().join("serve.toml"), "[library]\npath = \"nothing\"\n").unwrap();
     let service_without = Service::start(place.path(), &["serve.toml", "--data", "other"]);
     let sentence = service_without.get("/api/v1/library/people").refused(404);
-    assert!(sentence.contains("there is no library") && !sentence.contains("nothing"), "{sentence}");
+    assert!(
+        sentence.contains("the configured library does not exist") && !sentence.contains("nothing"),
+        "{sentence}"
+    );
 }
 
 fn clicks(service: &Service) {

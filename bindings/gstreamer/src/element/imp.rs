@@ -75,8 +75,8 @@ impl ElementImpl for SphereFace {
             gst::subclass::ElementMetadata::new(
                 "Face recognition",
                 "Filter/Effect/Analyzer/Video",
-                "Says who is in a video: finds, follows and names the people of a gallery, draws their names, and tells \
-                 of them by GstVideoRegionOfInterestMeta (type face, parameter structure sphereface: name, known, \
+                "Identifies people in a video: finds, follows and names the people of a gallery, draws their names, and \
+                 reports them by GstVideoRegionOfInterestMeta (type face, parameter structure sphereface: name, known, \
                  angle, track, score, landmarks) and by element messages (sphereface-event, sphereface-frame)",
                 "The sphereface authors",
             )
@@ -120,7 +120,7 @@ impl BaseTransformImpl for SphereFace {
 
     fn set_caps(&self, incaps: &gst::Caps, _outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
         let info = gst_video::VideoInfo::from_caps(incaps)
-            .map_err(|_| gst::loggable_error!(CAT, "{incaps} are no caps of raw video"))?;
+            .map_err(|_| gst::loggable_error!(CAT, "{incaps} are not caps of raw video"))?;
         let mut state = lock(&self.state);
         if state.info.is_some()
             && let Some(recognition) = &mut state.recognition

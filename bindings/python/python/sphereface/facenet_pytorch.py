@@ -84,7 +84,7 @@ class MTCNN:
         self.device = device
         if min_face_size < _LEAST_PX:
             warnings.warn(
-                f"faces below {_LEAST_PX} pixels are not looked for, and min_face_size is {min_face_size}",
+                f"faces below {_LEAST_PX} pixels cannot be detected, and min_face_size is {min_face_size}",
                 RuntimeWarning,
                 stacklevel=2,
             )
