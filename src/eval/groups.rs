@@ -28,7 +28,7 @@ pub struct Labels {
 impl Labels {
     /// Reads a CSV file with a header line. The first field of a line names an image (its path below the
     /// folder of the images, or its file name, with or without the extension) or a person (the folder's
-    /// name). The others are labels; an empty field is no label.
+    /// name). The others are labels; an empty field is not a label.
     ///
     /// # Errors
     /// When the file cannot be read, has no labels, or has lines of different lengths.

@@ -73,7 +73,7 @@ pub(super) fn rename_folder(from: &Path, to: &Path) -> Result<(), GalleryError> 
         .map_err(|error| write_error(to, error))
 }
 
-/// Deletes a folder with its content. A missing folder is no error.
+/// Deletes a folder with its content. A missing folder is not an error.
 pub(super) fn remove_folder(path: &Path) -> Result<(), GalleryError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(write_error(path, error)),

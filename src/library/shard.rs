@@ -53,7 +53,7 @@ impl Shard {
     /// in its own folder. Files that already have an analysis are skipped. `each` is called after every file.
     ///
     /// # Errors
-    /// When `to` cannot be created. A file that cannot be read is no error.
+    /// When `to` cannot be created. A file that cannot be read is not an error.
     pub fn analyse(
         self,
         engine: &Engine,

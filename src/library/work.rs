@@ -232,7 +232,8 @@ impl<'a> Worker<'a> {
     /// queue.
     ///
     /// # Errors
-    /// When the database fails, or is unavailable for ten minutes. A file that cannot be read is no error.
+    /// When the database fails, or is unavailable for ten minutes. A file that cannot be read is not an
+    /// error.
     pub fn work(
         &mut self,
         control: &Control,

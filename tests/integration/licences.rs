@@ -14,7 +14,7 @@ struct Expression<'a> {
 }
 
 impl Expression<'_> {
-    /// Whether one of its alternatives is allowed; `None` when it is no expression.
+    /// Whether one of its alternatives is allowed; `None` when it is not an expression.
     fn any(&mut self) -> Option<bool> {
         let mut any = self.all()?;
         while self.words.last() == Some(&"OR") {
