@@ -149,7 +149,7 @@ impl fmt::Debug for Kernels {
     }
 }
 
-/// Memory (and threads, where more than one is asked for) of one worker.
+/// Memory (and threads, if more than one is requested) of one worker.
 #[derive(Debug)]
 pub struct Scratch {
     /// For the kernels.

@@ -1,10 +1,10 @@
-//! NVIDIA's libraries, opened when a GPU is asked for and not when the program starts, so that one
-//! program runs on machines with and without them.
+//! NVIDIA's libraries, opened when a GPU is requested and not when the program starts, so that one program
+//! runs on machines with and without them.
 //!
 //! The tensor library is linked against them. The functions that it may call are defined here, each as a jump
 //! to its address in the opened library. So the linker needs none of the libraries, and it drops the
 //! functions that nothing calls. That affects the whole program, which is why it is a feature of its own,
-//! `cuda-loader`: a program that links the libraries itself leaves it out.
+//! `cuda-loader`: a program that links the libraries itself omits it.
 
 use std::arch::naked_asm;
 use std::error::Error as _;

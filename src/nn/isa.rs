@@ -18,7 +18,7 @@ pub enum Isa {
 /// Environment variable that forces a lower instruction set.
 pub const ISA_VARIABLE: &str = "SPHEREFACE_ISA";
 
-/// Why an instruction set asked for by name cannot be used.
+/// Why an instruction set requested by name cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IsaError {
     /// Not one of the names.

@@ -138,7 +138,7 @@ pub(crate) trait RawKernel {
     unsafe fn run<S: Simd>(self);
 }
 
-/// A [`RawKernel`] whose fields its maker has promised to be valid.
+/// A [`RawKernel`] whose creator guarantees that its fields are valid.
 pub(crate) struct Vouched<K>(K);
 
 impl<K: RawKernel> Vouched<K> {

@@ -83,7 +83,7 @@ impl Weight for f16 {
     }
 }
 
-/// A weight in units of its panel's column: a whole number of three bytes, the lowest first. See
+/// A weight in units of its panel's column: an integer of three bytes, the lowest first. See
 /// [`Simd::load_packed`].
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -113,7 +113,7 @@ impl Weight for Pair {
     }
 }
 
-/// The epilogue of a tile: what is done with its sums.
+/// The epilogue of a tile, which is applied to its sums.
 pub(super) trait Finish {
     /// Takes vector `vector` of row `row`.
     ///

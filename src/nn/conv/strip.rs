@@ -29,7 +29,7 @@ const PAIR: usize = 2;
 /// Most numbers in a vector.
 const MOST_LANES: usize = 16;
 
-/// Numbers of a tile that is transformed back downwards, for a vector of outputs.
+/// Numbers of a tile after the output transform along its columns, for a vector of outputs.
 const HALF: usize = STRIP * UNDER * MOST_LANES;
 
 /// The row and column of a point that goes into all outputs of a tile alike, as a bias does.
@@ -176,7 +176,7 @@ impl StripConv {
     }
 }
 
-/// A strip on its way through a layer, its sizes checked.
+/// A strip of a layer that is computed, with checked sizes.
 struct Strip<'a> {
     layer: &'a StripConv,
     rows: [&'a [f32]; UNDER],

@@ -323,7 +323,7 @@ pub(super) fn point<W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
     sum as f32
 }
 
-/// A block of tiles on its way through a layer.
+/// A block of tiles of a layer that is computed.
 struct Step<'a> {
     layer: &'a Winograd,
     input: &'a [f32],

@@ -24,7 +24,7 @@ impl Size {
     }
 }
 
-/// Maps of some sizes, place by place in rows.
+/// Maps of some sizes, one row per position.
 #[derive(Debug, Clone)]
 pub(crate) struct Maps {
     /// [places, channels]

@@ -41,8 +41,8 @@ pub(super) struct Filters<'a> {
     pub(super) runs: &'a [usize],
 }
 
-/// Outputs whose kernels are transformed and packed together, so that they stay in a cache meanwhile; divides
-/// the number of outputs.
+/// Outputs whose kernels are transformed and packed together, so that they stay in a cache. Divides the
+/// number of outputs.
 pub(super) const KERNELS: usize = 8;
 
 /// Widest panel of any instruction set.
