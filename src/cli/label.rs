@@ -628,7 +628,7 @@ fn listed(people: &[Appearance], all: bool) -> (Vec<&Appearance>, Vec<&Appearanc
     (people.iter().filter(kept).collect(), rest)
 }
 
-/// Strangers in the summary, unless all are asked for.
+/// Strangers in the summary, unless all are requested.
 const STRANGERS: usize = 10;
 
 /// Why a request makes no sense, in terms of the flags that made it.

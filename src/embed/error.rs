@@ -36,7 +36,7 @@ pub enum EmbedError {
     MissingTensor {
         /// Name of the tensor.
         name: String,
-        /// Network asked for.
+        /// Network requested.
         architecture: String,
     },
     /// A tensor has another shape than the network gives it.
@@ -50,7 +50,7 @@ pub enum EmbedError {
         found: Vec<usize>,
         /// Its shape in the network.
         expected: Vec<usize>,
-        /// Network asked for.
+        /// Network requested.
         architecture: String,
     },
     /// A tensor holds a number that is not finite.
@@ -62,7 +62,7 @@ pub enum EmbedError {
     /// A thread count outside 1..=256.
     #[error("{0} threads cannot share one face: use 1 to 256")]
     Threads(usize),
-    /// The instruction set asked for does not exist here.
+    /// The instruction set requested does not exist here.
     #[error(transparent)]
     Isa(#[from] IsaError),
     /// The feature of a crop is zero or not finite.

@@ -19,7 +19,7 @@ pub enum ExportFormat {
 }
 
 impl ExportFormat {
-    /// The format that a file name asks for.
+    /// The format for the extension of a file name.
     pub fn of_path(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "jsonl" | "ndjson" => Some(Self::JsonLines),

@@ -82,7 +82,7 @@ pub struct FoundFile {
     pub taken_s: i64,
     /// Duration of a video in nanoseconds.
     pub duration_ns: u64,
-    /// The people asked for, in the order of the query.
+    /// The people requested, in the order of the query.
     pub people: Vec<Found>,
     /// The time spans of all of them. If they must be in one picture, the spans in which they are.
     pub spans: Vec<Span>,
@@ -123,7 +123,7 @@ struct File {
 }
 
 impl Library {
-    /// The files with all people asked for, in the order in which they were taken.
+    /// The files with all people requested, in the order in which they were taken.
     ///
     /// # Errors
     /// [`LibraryError::NoPerson`] and [`LibraryError::NoStranger`] for a person who is in no file; when the
@@ -315,7 +315,7 @@ pub fn playlist(files: &[FoundFile]) -> String {
     text
 }
 
-/// The people asked for, without repeats.
+/// The people requested, without repeats.
 pub(super) fn subjects(files: &[FoundFile]) -> Vec<Subject> {
     let all: BTreeSet<&Subject> =
         files.iter().flat_map(|file| file.people.iter().map(|one| &one.who)).collect();

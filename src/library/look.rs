@@ -62,7 +62,7 @@ impl LookOptions {
 }
 
 /// The interval between searches of whole frames if only some frames of a video are analysed. Unless one was
-/// asked for, every frame is searched if they are so far apart that people come and go between them.
+/// requested, every frame is searched if they are so far apart that people come and go between them.
 pub(super) fn interval(asked_for: DetectEvery, selection: Selection, path: &Path) -> DetectEvery {
     let far_apart = selection.fps.is_some_and(|fps| fps <= FAR_APART_FPS)
         || selection.key_frames && media::marks_key_frames(path);

@@ -237,7 +237,7 @@ pub enum Container {
 }
 
 impl Container {
-    /// The container an output name asks for by its extension.
+    /// The container for the extension of an output name.
     ///
     /// # Errors
     /// [`MediaError::UnknownContainer`] when the extension is not mp4, mkv or webm.

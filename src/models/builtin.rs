@@ -89,7 +89,7 @@ impl BuiltIn {
 }
 
 impl Weights {
-    /// The weights a user asked for: the name of a [`BuiltIn`] model, else a safetensors file.
+    /// The weights that a user requested: the name of a [`BuiltIn`] model, else a safetensors file.
     ///
     /// # Errors
     /// When it is neither, or the file cannot be used.
@@ -105,7 +105,7 @@ impl Weights {
 }
 
 impl Stored<'static> {
-    /// The safetensors file that a user asked for, where the name of a [`BuiltIn`] model would also be
+    /// The safetensors file that a user requested, where the name of a [`BuiltIn`] model would also be
     /// accepted.
     ///
     /// # Errors

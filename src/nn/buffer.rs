@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use half::f16;
 use memmap2::MmapMut;
 
-/// Zeroed `f32` memory on a cache line boundary. Large buffers ask for huge pages, which save thousands of
+/// Zeroed `f32` memory on a cache line boundary. Large buffers request huge pages, which save thousands of
 /// page walks per pass over the weights.
 pub(crate) struct Buffer {
     data: NonNull<f32>,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::{Arithmetic, ArithmeticError, Device, Isa, simd};
 
-/// The arithmetic that a user asks for.
+/// The arithmetic that a user requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ArithmeticChoice {
     /// The fastest on this CPU that keeps the accuracy of f32. It depends on the CPU, the device and the kind
@@ -29,7 +29,7 @@ pub struct ChosenArithmetic {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ArithmeticReason {
-    /// The user asked for it.
+    /// The user requested it.
     Asked,
     /// bf16 was measured to be faster on CPUs of this family.
     Faster,
@@ -48,7 +48,7 @@ impl ArithmeticChoice {
     /// ones are computed in f32 only.
     ///
     /// # Errors
-    /// When `device` cannot compute in the arithmetic that was asked for; never for
+    /// When `device` cannot compute in the arithmetic that was requested; never for
     /// [`ArithmeticChoice::Auto`].
     pub fn resolve(self, device: &Device, sphereface: bool) -> Result<ChosenArithmetic, ArithmeticError> {
         match self {
@@ -68,7 +68,7 @@ impl ArithmeticChoice {
 }
 
 impl ChosenArithmetic {
-    /// An arithmetic that was asked for.
+    /// An arithmetic that was requested.
     pub fn asked(arithmetic: Arithmetic) -> Self {
         Self { arithmetic, reason: ArithmeticReason::Asked }
     }
@@ -179,7 +179,7 @@ impl fmt::Display for ChosenArithmetic {
 impl fmt::Display for ArithmeticReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Asked => f.write_str("asked for"),
+            Self::Asked => f.write_str("requested"),
             Self::Faster => f.write_str("faster than f32 on this CPU"),
             Self::NotMeasured => f.write_str("bf16 was not measured to be faster on this CPU"),
             Self::NoInstruction(isa) => write!(f, "{isa} code has no instruction for bf16 here"),

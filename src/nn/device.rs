@@ -42,7 +42,7 @@ pub enum DeviceError {
         "CUDA device {number} cannot be used: {cause}; see whether nvidia-smi lists it, or choose --device cpu"
     )]
     Cuda {
-        /// The number asked for.
+        /// The number requested.
         number: usize,
         /// The cause.
         cause: String,
@@ -76,10 +76,10 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl Device {
-    /// Opens the device that was asked for. `isa` is the instruction set of the code that runs on the CPU.
+    /// Opens the device that was requested. `isa` is the instruction set of the code that runs on the CPU.
     ///
     /// # Errors
-    /// When a GPU was asked for by name and cannot be used; never for [`DeviceChoice::Auto`].
+    /// When a GPU was requested by name and cannot be used; never for [`DeviceChoice::Auto`].
     pub fn open(choice: DeviceChoice, isa: Isa) -> Result<Self, DeviceError> {
         let cpu = |why| {
             Ok(Self {
@@ -95,7 +95,7 @@ impl Device {
         };
         #[cfg(feature = "cuda")]
         match choice {
-            DeviceChoice::Cpu => cpu("asked for".into()),
+            DeviceChoice::Cpu => cpu("requested".into()),
             DeviceChoice::Cuda(number) => gpu(cuda(number)?, number),
             DeviceChoice::Auto => match cuda(0) {
                 Ok(found) => gpu(found, 0),
@@ -105,7 +105,7 @@ impl Device {
         }
         #[cfg(not(feature = "cuda"))]
         match choice {
-            DeviceChoice::Cpu => cpu("asked for".into()),
+            DeviceChoice::Cpu => cpu("requested".into()),
             DeviceChoice::Cuda(_) => Err(DeviceError::NotBuilt),
             DeviceChoice::Auto => cpu("built without CUDA".into()),
         }

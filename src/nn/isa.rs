@@ -66,7 +66,7 @@ impl Isa {
         Self::available().pop().unwrap_or(Isa::Portable)
     }
 
-    /// The instruction set that [`ISA_VARIABLE`] asks for, else the best of this machine.
+    /// The instruction set that [`ISA_VARIABLE`] names, else the best of this machine.
     ///
     /// # Errors
     /// When the variable holds no known name, or one that this machine cannot run.

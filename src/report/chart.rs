@@ -121,7 +121,7 @@ impl Chart {
         is_png(path).map(drop)
     }
 
-    /// The bytes of the picture in the format that the name asks for.
+    /// The bytes of the picture in the format of the extension of its name.
     ///
     /// # Errors
     /// [`ChartError::Format`] for another ending than `.svg` and `.png`.

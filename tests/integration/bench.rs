@@ -225,7 +225,7 @@ fn the_first_line_tells_the_arithmetic_and_why() {
         let expected = format!("networks run on {device}; embeddings are computed in {chosen}");
         assert_eq!(first(isa, &["--device", "cpu"]), expected);
         let asked = first(isa, &["--device", "cpu", "--precision", "f32"]);
-        assert!(asked.ends_with("embeddings are computed in f32 (asked for)"), "{asked}");
+        assert!(asked.ends_with("embeddings are computed in f32 (requested)"), "{asked}");
     }
     let output = label(&still, Isa::best(), &["--precision", "f16"]);
     assert_eq!(output.status.code(), Some(2));

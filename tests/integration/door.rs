@@ -263,7 +263,7 @@ fn an_engine_tells_its_arithmetic_and_an_analysis_records_it() {
     let chosen = ArithmeticChoice::Auto.resolve(&device, true).unwrap();
     assert_eq!(on_cpu().build().unwrap().arithmetic(), chosen, "auto is the default");
     let in_f32 = on_cpu().precision(Arithmetic::F32).build().unwrap();
-    assert_eq!(in_f32.arithmetic().to_string(), "f32 (asked for)");
+    assert_eq!(in_f32.arithmetic().to_string(), "f32 (requested)");
     let folder = tempfile::tempdir().unwrap();
     for engine in [Some(in_f32), in_bf16(1)].into_iter().flatten() {
         let path = folder.path().join("clip.parquet");

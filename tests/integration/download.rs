@@ -34,7 +34,7 @@ enum Answer {
 /// A server of one file that answers requests in order; the last answer is repeated.
 struct Server {
     address: String,
-    /// First byte asked for, by request.
+    /// First byte requested, by request.
     asked: Arc<Mutex<Vec<usize>>>,
 }
 

@@ -332,7 +332,7 @@ pub(super) async fn remove(
 
 /// Show a result of a job
 ///
-/// `page.html`, `named.mp4` or `faces.jsonl`. Parts of the video can be asked for (`Range`).
+/// `page.html`, `named.mp4` or `faces.jsonl`. Parts of the video can be requested (`Range`).
 #[utoipa::path(
     get, path = "/api/v1/jobs/{id}/results/{file}", tag = "jobs",
     params(("id" = i64, Path), ("file" = String, Path)),

@@ -113,10 +113,10 @@ pub(super) struct FileAnswer {
     taken: String,
     /// Duration of a video, in seconds.
     duration_s: f64,
-    /// The people asked for.
+    /// The people requested.
     people: Vec<PresentAnswer>,
     /// Starts and ends in seconds of the spans with any of them, or with all of them in one picture if that
-    /// was asked for. Empty in a photo.
+    /// was requested. Empty in a photo.
     spans_s: Vec<[f64; 2]>,
 }
 

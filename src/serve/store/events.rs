@@ -220,7 +220,7 @@ impl Store {
         Ok(recorded)
     }
 
-    /// Events, the newest first unless asked for otherwise.
+    /// Events, the newest first unless requested otherwise.
     ///
     /// # Errors
     /// When SQLite fails.
