@@ -34,8 +34,8 @@ pub struct Still {
     pub damage: Option<String>,
 }
 
-/// Reads an image file as 8-bit RGB, upright (its EXIF orientation is applied). The format is
-/// recognised by content; of an animation the first picture is taken; transparency is laid on black.
+/// Reads an image file as 8-bit RGB, upright (its EXIF orientation is applied). The format is recognised by
+/// content; of an animation the first picture is taken; transparent parts become black.
 ///
 /// # Errors
 /// When the file is missing, empty, a folder, unreadable, or not a jpg, png, webp, bmp, tiff, gif,

@@ -13,8 +13,8 @@ use super::{element, error_text, start_gstreamer};
 /// How long a window may take to open.
 const OPEN_LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(5);
 
-/// A window that shows frames as they come. It never makes the caller wait: a frame that could
-/// not be shown before the next one came is left out.
+/// A window that shows frames as they come. It never makes the caller wait: a frame that could not be shown
+/// before the next one came is dropped.
 pub struct View {
     pipeline: gst::Pipeline,
     video: gst_app::AppSrc,
