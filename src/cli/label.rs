@@ -631,7 +631,7 @@ fn listed(people: &[Appearance], all: bool) -> (Vec<&Appearance>, Vec<&Appearanc
 /// Strangers in the summary, unless all are requested.
 const STRANGERS: usize = 10;
 
-/// Why a request makes no sense, in terms of the flags that made it.
+/// Why a request is invalid, in terms of its flags.
 fn with_flags(error: &RequestError, input: &Input) -> String {
     match error {
         RequestError::AnalysisName(analysis) => {

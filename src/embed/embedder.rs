@@ -162,7 +162,7 @@ impl Embedder {
     /// `[embedding]`, if there is one, is subtracted from every feature before normalisation.
     ///
     /// # Errors
-    /// When metadata or a tensor is missing or wrong, or the options make no sense.
+    /// When metadata or a tensor is missing or wrong, or the options are invalid.
     pub fn new(weights: Weights, options: EmbedOptions) -> Result<Self, EmbedError> {
         let head = Head { model: weights.id(), mean: weights.tensors.get(MEAN).cloned() };
         Self::with(head, weights.metadata.clone(), options.threads, |family| {
@@ -188,7 +188,7 @@ impl Embedder {
     /// comes this costs nothing.
     ///
     /// # Errors
-    /// When the model is not an embedding network, or the options make no sense.
+    /// When the model is not an embedding network, or the options are invalid.
     pub fn built_in(model: BuiltIn, options: EmbedOptions) -> Result<Self, EmbedError> {
         Self::identified(model.stored()?, model.id, options)
     }

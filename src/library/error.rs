@@ -97,7 +97,7 @@ pub enum LibraryError {
     /// The shared gallery has changed since the folder was copied from it.
     #[error("the shared gallery has changed since {} was copied from it, or it is not a copy of it", .0.display())]
     GalleryChanged(PathBuf),
-    /// A request that makes no sense.
+    /// An invalid request.
     #[error("{0}")]
     Request(String),
     /// An analysis cannot be read or written.
