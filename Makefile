@@ -1,6 +1,5 @@
-# The only two commands a newcomer needs: `make demo` and `make test`.
-# `make install` installs the program with its manual pages and completions; PREFIX and DESTDIR
-# say where.
+# To begin with: `make demo` and `make test`.
+# `make install` installs the program with its manual pages and completions under PREFIX, and under DESTDIR if it is set.
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 SPHEREFACE := target/release/sphereface
@@ -12,7 +11,7 @@ MATURIN := $(PYTHON_ENV)/bin/maturin
 
 .PHONY: demo serve test install uninstall lint cuda clean
 
-# Installs what is missing, builds, enrols the three people of the bundled sample and
+# Installs missing packages, builds, enrols the three people of the bundled sample and
 # writes the sample with their names on it.
 demo: build
 	$(SPHEREFACE) enroll --dir samples/people --gallery gallery
@@ -35,7 +34,7 @@ test:
 	@tools/setup.sh test
 	@tools/check.sh
 
-# Builds where nothing was built yet; `make build` first brings the program up to date without root.
+# Builds only if there is no program yet, because `make install` runs as root: run `make build` first without root.
 $(SPHEREFACE):
 	$(MAKE) build
 
@@ -83,12 +82,12 @@ uninstall:
 lint:
 	@tools/check.sh lint
 
-# The program with NVIDIA GPUs in it, on a machine with or without one.
+# The program with support for NVIDIA GPUs. The machine that builds it needs no GPU.
 cuda:
 	@tools/setup.sh run
 	tools/cuda.sh
 
-# The wheel for Python, target/wheels/sphereface-*.whl, and its tests. maturin is fetched into a folder of its own.
+# The wheel for Python, target/wheels/sphereface-*.whl, and its tests. maturin is installed in a folder of its own.
 .PHONY: wheel test-wheel python-tools plugin test-plugin
 wheel: python-tools
 	@tools/setup.sh run
@@ -98,7 +97,7 @@ test-wheel:
 	@tools/setup.sh test
 	@tools/check.sh python
 
-# What builds and tests the wheel, from the registry of Python packages.
+# Tools that build and test the wheel, from the registry of Python packages.
 python-tools: $(PYTHON_ENV)/made
 $(PYTHON_ENV)/made: bindings/python/tests/requirements.txt
 	python3 -m venv $(PYTHON_ENV)
@@ -121,7 +120,7 @@ editing-parsers:
 	target/editing/bin/pip install -q "opentimelineio>=0.18,<0.19" "otio-cmx3600-adapter>=1,<2" "otio-fcp-adapter>=1,<2" \
 	    "otio-fcpx-xml-adapter>=1,<2" "pympi-ling>=1.71,<2"
 
-# The API of the service, tried by a client that only reads its description; SECONDS bounds it.
+# Tests the API of the service with a client that knows only the OpenAPI document, for SECONDS.
 .PHONY: api-client
 SECONDS ?= 120
 api-client: target/schemathesis/bin/schemathesis
@@ -132,7 +131,7 @@ target/schemathesis/bin/schemathesis:
 	python3 -m venv target/schemathesis
 	target/schemathesis/bin/pip install -q "schemathesis>=4,<5"
 
-# Checks of what reads foreign bytes, and of memory and threads: docs/fuzzing.md. SECONDS bounds each target of the fuzzer.
+# Checks of the parsers of untrusted input, of memory and of threads (docs/fuzzing.md). Each fuzz target runs for SECONDS.
 .PHONY: fuzz address memcheck thread miri deny
 fuzz:
 	tools/fuzz.sh $(SECONDS) $(TARGETS)
@@ -140,7 +139,7 @@ fuzz:
 address memcheck thread miri:
 	tools/memory.sh $@
 
-# Licences, sources and known faults of dependencies, by deny.toml.
+# Checks licences, sources and known vulnerabilities of dependencies against deny.toml.
 deny:
 	cargo deny check
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A client that only reads the OpenAPI document tries every request of the API (schemathesis).
+"""Tries every request of the API with a client that knows only the OpenAPI document (schemathesis).
 
     make api-client                       # installs schemathesis in target/schemathesis and runs this
     benches/api.py [--seconds 120]
 
-A service with two enrolled people, a camera and an empty library runs in a temporary folder. Failures are answers that the
-document does not describe: statuses, content types, bodies, server errors, nonsense that is accepted. Whether sensible
-data is accepted is not judged: that a picture shows a face, or a name is free, no schema says.
+A service with two enrolled people, a camera and an empty library runs in a temporary folder. Failures are answers that
+the document does not describe (statuses, content types, bodies), server errors, and invalid data that is accepted.
+Valid data may be refused, because no schema can state that a picture shows a face or that a name is free.
 """
 import argparse
 import pathlib
@@ -15,7 +15,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# Streams do not end, and a service that is told to forget what the next request needs says so rightly.
+# Streams do not end, so they are not tried.
 STREAMS = ["/api/v1/events/stream", "/api/v1/events/ws", "/api/v1/wall", "/api/v1/sources/{name}/video"]
 
 

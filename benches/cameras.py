@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Real RTSP cameras, made of videos, and a service that watches them.
+"""Measures a service on real RTSP cameras, which are made of videos.
 
     benches/cameras.py --gallery GALLERY VIDEO... [--sources 16] [--stream-fps 5] [--seconds 60]
 
 Each video is encoded once (640x360, H.264, a key frame per second) and served in a loop by examples/rtsp_loop.rs, which
-only packs it. `sphereface bench cameras` is the service and measures itself: who was named by how many sources, the
-delay from the arrival of a frame to the end of its events, frames per second, and memory per source.
+does not encode it again. `sphereface bench cameras` is the service and measures itself: the number of sources that
+named each person, the delay from the arrival of a frame to the end of its events, frames per second, and memory per
+source.
 
 Needs ffmpeg, and `cargo build --release --example rtsp_loop` beside the program.
 """
@@ -63,7 +64,7 @@ def main():
     parser.add_argument("videos", nargs="+")
     parser.add_argument("--gallery", required=True)
     parser.add_argument("--sources", type=int, default=16)
-    parser.add_argument("--fps", type=float, default=5, help="frames looked at per second")
+    parser.add_argument("--fps", type=float, default=5, help="frames analysed per second")
     parser.add_argument("--stream-fps", type=float, default=5, help="frames per second that a camera sends")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--port", type=int, default=18600)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Many clients at once ask a service who is in a picture.
+"""Lets many clients ask a service at once who is in a picture.
 
     benches/clients.py http://127.0.0.1:8470 STILL [--clients 200] [--requests 5]
 
-Prints how often each status was answered, how many refusals said when to come again, the times, and the rate of
+Prints how often each status was answered, how many refusals had a Retry-After header, the times, and the rate of
 every source before and after.
 """
 import argparse

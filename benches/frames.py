@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Measures what a library saves and loses by looking at a part of the frames.
+"""Measures what a library saves and loses if it analyses only some of the frames.
 
     benches/frames.py SPHEREFACE DATA SAMPLE [--folder DIR]
 
 DATA holds `video/hamilton` and `video/friends`, SAMPLE is the folder of the bundled sample; each has a folder of stills per
 person. All clips are encoded again with a key frame at the beginning and every two seconds, as cameras and streams have
-them. Prints a line per setting: CPU time relative to all frames, the
-people found per clip, those that only this setting finds, and the seconds with a name.
+them. Prints a line per setting: CPU time relative to all frames, the people found per clip, those that only this
+setting finds, and the seconds with a name.
 """
 import argparse
 import glob

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Labels of images for `sphereface eval ... --labels`, from what the program measures in them.
+"""Writes labels of images for `sphereface eval ... --labels` from measurements of the program.
 
     benches/labels.py SPHEREFACE FOLDER >labels.csv
 
-Of the largest face in each image: the angle of the head (yaw), the size of the face and its sharpness, in classes.
+The labels are classes of the yaw angle of the head, of the size of the face and of its sharpness, for the largest face
+in each image.
 """
 import csv
 import json

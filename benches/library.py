@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures a library of 1,000 files: workers against one process that does the same files one after the other.
+"""Compares workers with one process that analyses the same files one after the other, on a library of 1,000 files.
 
     benches/library.py SPHEREFACE CLIP... [--videos 300] [--photos 700] [--folder DIR]
 

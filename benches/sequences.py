@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""People who follow one another in one place: is anybody given another's name?
+"""Measures wrong names where people follow one another in one place.
 
     python3 benches/sequences.py                 # the table
-    python3 benches/sequences.py --keep FOLDER   # keeps the videos and what was said about them
+    python3 benches/sequences.py --keep FOLDER   # keeps the videos and the program's answers
 
 Each video shows many people one after the other, each for 2 to 60 frames, at the same place and of the same
 size, as slides, a speaker view or a kiosk camera do. Half of the people are enrolled with one picture from
@@ -48,7 +48,7 @@ def backdrop(kind, rng):
 
 
 def mask(side):
-    """1 inside an ellipse, falling to 0 at the border of the crop."""
+    """A mask: 1 inside an ellipse, falling to 0 at the border of the crop."""
     line = np.linspace(-1, 1, side)
     radius = np.hypot(line[None] * 1.02, line[:, None] * 0.98)
     return np.clip((1.0 - radius) / 0.15, 0, 1)[..., None].astype(np.float32)
@@ -96,7 +96,7 @@ def video(path, cast, kind, side, empty, rng):
 
 
 def score(lines, truth, enrolled):
-    """Views that are right, wrong, and left unknown of the enrolled; strangers' views named; tracks for each appearance."""
+    """Views of the enrolled that are right, wrong and unnamed; views of strangers that are named; tracks per appearance."""
     counts = dict.fromkeys(("right", "wrong", "unknown", "stranger named", "stranger unknown", "tracks", "mixed"), 0)
     by_frame = {}
     for line in lines:
@@ -140,7 +140,7 @@ def main():
             Image.fromarray(np.clip(still, 0, 255).astype(np.uint8)).save(stills / name / "1.png")
         gallery = folder / "gallery"
         if not gallery.exists():
-            # Whose still cannot be used is a stranger like the others.
+            # People whose still cannot be used are strangers like the others.
             subprocess.run([PROGRAM, "enroll", "--dir", stills, "--gallery", gallery], stdout=subprocess.DEVNULL)
         enrolled &= {folder.name for folder in gallery.iterdir()}
         total = {}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A service with cameras that are cut, slowed and restarted at random, for as long as asked.
+"""Runs a service with cameras that are cut, slowed and restarted at random, for a given time.
 
     benches/soak.py --gallery GALLERY VIDEO... [--sources 16] [--minutes 60] [--seed 1]
 
@@ -10,9 +10,9 @@ Each source is an RTSP server of its own (examples/rtsp_loop.rs). Every few seco
 - slowed: stopped and continued ten times per second, for some seconds
 - frozen: stopped for some seconds, with its connections open
 
-and must show pictures again within 30 s of being whole. Also checked: threads and descriptors at the end are no more than
-at the beginning, and memory stays within 5 % of what it was after the first sixth of the time. Prints a line per minute
-and a verdict, and its exit code is 1 if something is not as it should be.
+and must show pictures again within 30 s of the end of the disturbance. The end of the run must not have more threads
+and descriptors than the beginning, and memory must stay within 5 % of its size after the first sixth of the time.
+Prints a line per minute and a verdict, and its exit code is 1 if something is not as it should be.
 """
 import argparse
 import json
@@ -46,7 +46,7 @@ def resources(process):
 
 
 def settled(process):
-    """The least of a few looks: threads come and go."""
+    """The smallest of a few measurements: threads start and end."""
     looks = []
     for _ in range(20):
         looks.append(resources(process))
@@ -56,7 +56,7 @@ def settled(process):
 
 
 def trouble(cameras, number, chance):
-    """Something happens to a camera; says what, once it is over."""
+    """Disturbs a camera; returns the kind of disturbance once it is over."""
     what = chance.choice(["cut", "restarted", "slowed", "frozen"])
     s = chance.uniform(*PAUSE_S)
     if what in ("cut", "restarted"):
@@ -79,7 +79,7 @@ def main():
     parser.add_argument("--gallery", required=True)
     parser.add_argument("--sources", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--fps", type=float, default=5, help="frames looked at per second")
+    parser.add_argument("--fps", type=float, default=5, help="frames analysed per second")
     parser.add_argument("--stream-fps", type=float, default=5, help="frames per second that a camera sends")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--port", type=int, default=18700)
@@ -156,7 +156,7 @@ def run(options, cameras, service, chance, wrong):
     while time.time() < end:
         time.sleep(1)
         free = [number for number in range(options.sources) if number not in busy]
-        # About one in ten sources is in trouble at a time.
+        # About one source in ten is disturbed at any time.
         if free and len(busy) < max(1, options.sources // 4) and chance.random() < options.sources / 30:
             number = chance.choice(free)
             busy.add(number)

@@ -102,7 +102,7 @@ def modes(folder):
             "identified, difficult": lambda t: share(t["difficult", "identified"], t["difficult", "known"]),
             "wrong names": lambda t: both(t, "misnamed"),
             "strangers named": lambda t: share(both(t, "strangers_named"), both(t, "strangers_detected")),
-            "names on what is no face of the truth": lambda t: t["named_elsewhere"],
+            "names on boxes without a labelled face": lambda t: t["named_elsewhere"],
             "track switches": lambda t: both(t, "switches"),
             "interruptions, easy / difficult": lambda t: f"{t['easy', 'interruptions']} / {t['difficult', 'interruptions']}",
             "changes of name, and per minute": lambda t: f"{both(t, 'renamings')}, {both(t, 'renamings') * 60e9 / t['ns']:.1f}" if t["ns"] else "-",
@@ -112,7 +112,7 @@ def modes(folder):
 
 
 def strangers(folder):
-    """Every one of the six enrolled alone: the other five, of one age and one light with them, are strangers."""
+    """Each of six people enrolled alone; the other five, of the same age and in the same light, are strangers."""
     analyses = {}
     for clip in friends_clips():
         analyses[clip] = folder / f"{clip}.parquet"
@@ -138,7 +138,7 @@ def strangers(folder):
 def numbers(folder):
     """Strangers' numbers in a video, and people found over all clips with nobody enrolled."""
     analysis, faces = folder / "numbers.parquet", folder / "faces.jsonl"
-    print("| faces with a stranger's number: of somebody else / split | online | two passes |\n|---|---|---|")
+    print("| faces with a stranger's number: of another person / split | online | two passes |\n|---|---|---|")
     of = {gallery: clips for _, gallery, clips in sets()}
     rows = [
         ("interview (hamilton)", "hamilton", of["hamilton"]),
@@ -152,7 +152,7 @@ def numbers(folder):
             total = {"numbered": 0, "shared": 0, "split": 0}
             for clip, truth, more in clips:
                 known = ["--gallery", folder / f"gallery-{gallery}"] if gallery else []
-                # Without a gallery nothing but an analysis makes it embed.
+                # Without a gallery, faces are embedded only for an analysis.
                 run("label", clip, "--no-video", *known, "--analysis", analysis, "--jsonl", faces, *MODES[mode])
                 judged = json.loads(run("eval", "video", truth, faces, "--json", *more)[0])[1]["numbers"]
                 total = {key: total[key] + judged[key] for key in total}
@@ -191,8 +191,7 @@ def iou(a, b):
 
 
 def losses(every, default):
-    """For each track of `every`, whether the default found it, frame after frame; and how many faces
-    only the default found."""
+    """Whether the default found each track of `every`, frame by frame; and the number of faces that only the default found."""
     frames = lambda path: [json.loads(line) for line in path.read_text().splitlines()]
     free, tracks = {}, {}
     for face in frames(default):

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""People enrolled from one side or from many: who is named on pictures of a surveillance camera?
+"""Compares people enrolled from one side and from several on pictures of a surveillance camera.
 
     python3 benches/views.py
 
 Half of the people of `mugshots` in the shared data (SPHEREFACE_DATA, or ../shared/data) are enrolled in turn: from
-the front, from three sides, from five, and with all 28 stills. `label` then looks at five surveillance frames of
-each person. SPHEREFACE is the program (default: target/release/sphereface), MODEL its embedding model (default: the built-in one). No picture is shown or kept.
+the front, from three sides, from five, and with all 28 stills. `label` then analyses five surveillance frames of each
+person. SPHEREFACE is the program (default: target/release/sphereface), MODEL its embedding model (default: the
+built-in one). No picture is shown or kept.
 """
 import json
 import os
@@ -33,7 +34,7 @@ def enrol(folder, people, views):
         for view in views:
             shutil.copy(MUGSHOTS / person / "mugshots" / f"img_{view}.jpg", folder / "people" / person)
     gallery = folder / "gallery"
-    # Backs of heads are refused, which is no failure here.
+    # Backs of heads are refused, which is not a failure here.
     subprocess.run([PROGRAM, "enroll", "--dir", folder / "people", "--gallery", gallery], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checked = subprocess.run([PROGRAM, "gallery", "check", "--gallery", gallery, "--json", *MODEL], check=True, capture_output=True)
     return gallery, json.loads(checked.stdout)["expected_false_positive_identification_rate"]

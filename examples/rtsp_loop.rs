@@ -1,10 +1,10 @@
-//! Serves H.264 videos in a loop over RTSP, as cameras would: to try `sphereface serve`, and to measure it
+//! Serves H.264 videos in a loop over RTSP, like cameras: for trying `sphereface serve` and measuring it
 //! (`benches/cameras.py`).
 //!
 //!     cargo run --release --example rtsp_loop -- 8600 front.mp4 yard.mp4
 //!
-//! serves rtsp://127.0.0.1:8600/1 and /2. The pictures are packed and nothing else, so this costs next to nothing. Videos
-//! without B-frames play best: `ffmpeg -i ANY -an -c:v libx264 -bf 0 -g 10 front.mp4`.
+//! serves rtsp://127.0.0.1:8600/1 and /2. The pictures are only packetised, so this takes almost no CPU time.
+//! Videos without B-frames play best: `ffmpeg -i ANY -an -c:v libx264 -bf 0 -g 10 front.mp4`.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use gstreamer_app::{AppSink, AppSrc};
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::*;
 
-/// How long a picture is shown whose file does not say.
+/// Duration of a picture whose file does not state one.
 const USUAL: Duration = Duration::from_millis(40);
 
-/// A video, packed.
+/// A video as encoded pictures.
 struct Video {
     caps: gst::Caps,
     units: Vec<(gst::Buffer, Duration)>,
 }
 
 impl Video {
-    /// Takes the pictures out of a file as they are.
+    /// Reads the encoded pictures of a file.
     fn read(path: &str) -> Result<Self, Box<dyn Error>> {
         let pipeline = "filesrc name=file ! qtdemux ! h264parse config-interval=-1 ! \
                         video/x-h264,stream-format=byte-stream,alignment=au ! appsink name=units sync=false";
@@ -50,7 +50,7 @@ impl Video {
         Ok(Self { caps, units })
     }
 
-    /// Pushes the pictures at their pace, again and again, until nobody takes them.
+    /// Pushes the pictures in real time, repeatedly, until there is no receiver.
     fn play(&self, source: &AppSrc) {
         let mut next = Instant::now();
         for (buffer, shown) in self.units.iter().cycle() {
@@ -63,7 +63,7 @@ impl Video {
     }
 }
 
-/// What makes the stream of a video when somebody wants it.
+/// The factory of a video's stream, which runs when a client connects.
 fn factory(video: Arc<Video>) -> rtsp::RTSPMediaFactory {
     let factory = rtsp::RTSPMediaFactory::new();
     factory.set_launch(

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-r"""Makes packs for distill.py: from collections of pictures to aligned crops and what the teacher says of each.
+r"""Makes packs for distill.py from collections of pictures: aligned crops and the teacher's embedding of each.
 
     collect.py PACKS NAME=SOURCE... --teacher mbf.onnx [--leave-out people.npy] [--keep 'faces/*'] [--part 0/3]
 
 SOURCE is a folder of pictures, a bare git directory whose pictures are read from its newest commit, or a folder
 with train.rec and train.idx, whose crops are aligned already. PACKS gets NAME.npz (the crops as JPEG, 112x112) and
 NAME.teacher.npy (n x 512 f16, unit rows, crop and mirror image together), and a line in sources.jsonl with the
-counts. A pack that is there already is left as it is, and NAME.work keeps the crops and the teacher's rows of one that is
-not whole yet, so that a run that was stopped goes on with the same command.
+counts. An existing pack is not changed. NAME.work keeps the crops and the teacher's rows of an unfinished pack, so that
+the same command resumes a run that was stopped.
 
-Left out are pictures without a face, whoever is near to a row of people.npy (one row for each person that is kept
-for measuring), and all but one of pictures that are nearly the same. `--part 0/3` takes every third
-picture, beginning with the first. Pictures are a tight crop of a face if they are small: they get a frame.
+Excluded are pictures without a face, faces near to a row of people.npy (one row per person that is reserved
+for evaluation), and all but one of several pictures that are nearly the same. `--part 0/3` takes every third
+picture, beginning with the first. Small pictures are taken for tight crops of a face and get a frame.
 
 Needs numpy, pillow, torch, `sphereface` built, and what distill.py needs for the teacher.
 """
@@ -33,17 +33,17 @@ from distill import teacher
 from records import read_images
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-# Cosines: above the first two crops may show one person, above the second one picture.
+# Cosines: above the first, two crops may show one person; above the second, they come from one picture.
 SAME_PERSON, SAME_PICTURE = 0.42, 0.985
-# Faces that the teacher is asked about before its rows are kept.
+# Faces that the teacher embeds before its rows are saved.
 PART = 2048
-# Pixels along the longer side: up to the first a picture is a tight crop, above the second it is read smaller.
+# Pixels along the longer side: up to the first, a picture is a tight crop; above the second, it is reduced on reading.
 TIGHT_PX, MOST_PX = 260, 900
 FRAMED_PX, FRAME_PX = 200, 80
 
 
 def from_git(source, chosen):
-    """The files of a bare git directory that `chosen` names out of all paths, one after another."""
+    """The files of a bare git directory that `chosen` selects from all paths, one after another."""
     git = ["git", "-C", source]
     listed = subprocess.run([*git, "ls-tree", "-r", "-z", "HEAD"], capture_output=True, check=True).stdout
     objects = {}
@@ -58,7 +58,7 @@ def from_git(source, chosen):
             ask.stdin.write(names[path] + b"\n")
             ask.stdin.flush()
             head = ask.stdout.readline().split()
-            # What is missing in the copy is answered without content.
+            # git answers without content for an object that the copy lacks.
             if len(head) == 3:
                 content = ask.stdout.read(int(head[2]))
                 ask.stdout.read(1)
@@ -72,7 +72,7 @@ def from_folder(source, chosen):
 
 
 def prepared(content):
-    """A picture as the detector is to see it, as a JPEG file."""
+    """A picture prepared for the detector, as a JPEG file."""
     picture = Image.open(io.BytesIO(content))
     if picture.format == "JPEG" and picture.mode == "RGB" and TIGHT_PX < max(picture.size) <= MOST_PX:
         return content
@@ -99,7 +99,7 @@ def jpeg(picture, quality):
 
 
 def aligned(source, chosen, options, work):
-    """Crops as JPEG files, and how many pictures there were."""
+    """Crops as JPEG files, and the number of pictures."""
     raw, count = work / "raw", 0
     for content in (from_git if Path(source, "HEAD").exists() else from_folder)(source, chosen):
         place = raw / f"{count // 1000:04d}"
@@ -120,7 +120,7 @@ def aligned(source, chosen, options, work):
 
 
 def write_pack(path, images, **more):
-    """The crops as one file of bytes and where each begins. Whole or not there."""
+    """Writes the crops as one array of bytes with the offset of each. The file is complete or absent."""
     part = path.with_suffix(".part.npz")
     np.savez(part, jpeg=np.frombuffer(b"".join(images), np.uint8),
              offsets=np.cumsum([0, *map(len, images)]).astype(np.int64), **more)
@@ -128,7 +128,7 @@ def write_pack(path, images, **more):
 
 
 def crops_of(place, chosen, options, work):
-    """The crops of a source as JPEG files, and how many pictures there were; kept in `work`."""
+    """The crops of a source as JPEG files, and the number of pictures; saved in `work`."""
     kept = work / "crops.npz"
     if not kept.exists():
         if Path(place, "train.rec").exists():
@@ -144,7 +144,7 @@ def crops_of(place, chosen, options, work):
 
 
 def rows_of(images, ask, work, name):
-    """The teacher's unit rows of the crops; kept in `work` part by part."""
+    """The teacher's unit rows of the crops; saved in `work` part by part."""
     rows = [torch.zeros(0, 512)]
     for first in range(0, len(images), PART):
         kept = work / f"rows{first}.npy"
@@ -162,7 +162,7 @@ def rows_of(images, ask, work, name):
 
 
 def first_of_each(rows):
-    """Which rows are not nearly the same as one before them that is kept."""
+    """The rows that are not nearly equal to an earlier row that is kept."""
     fresh = torch.ones(len(rows), dtype=torch.bool)
     for start in range(0, len(rows), 512):
         near = rows[start:start + 512] @ rows.T > SAME_PICTURE
@@ -172,7 +172,7 @@ def first_of_each(rows):
 
 
 def collect(name, place, chosen, ask, people, options):
-    """Makes one pack, and what is to be said of it."""
+    """Makes one pack; returns its line of sources.jsonl."""
     work = options.packs / f"{name}.work"
     work.mkdir(exist_ok=True)
     images, pictures = crops_of(place, chosen, options, work)
@@ -182,7 +182,7 @@ def collect(name, place, chosen, ask, people, options):
     fresh = first_of_each(rows[kept])
     kept = kept[fresh].tolist()
     write_pack(options.packs / f"{name}.npz", [images[i] for i in kept])
-    # The rows come last: a pack is there when they are.
+    # The rows are written last: a pack exists when they do.
     np.save(work / "part.npy", rows[kept].half().numpy())
     os.replace(work / "part.npy", options.packs / f"{name}.teacher.npy")
     shutil.rmtree(work)
@@ -195,9 +195,9 @@ def main():
     parser.add_argument("packs", type=Path)
     parser.add_argument("sources", nargs="+", metavar="NAME=SOURCE")
     parser.add_argument("--teacher", required=True)
-    parser.add_argument("--leave-out", help="rows of people who are kept for measuring")
+    parser.add_argument("--leave-out", help="rows of people who are reserved for evaluation")
     parser.add_argument("--keep", action="append", help="only paths that match this")
-    parser.add_argument("--part", default="0/1", help="every how manieth picture, and the first")
+    parser.add_argument("--part", default="0/1", help="FIRST/N: every Nth picture from number FIRST, counted from 0")
     parser.add_argument("--sphereface", default="sphereface")
     parser.add_argument("--min-face", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)

@@ -6,19 +6,21 @@ r"""Trains towards the teacher of 512 values, on faces as they are, mixed, and t
 
 A pack is NAME.npz (`jpeg`, the bytes of aligned 112x112 crops one after another, and `offsets`, where each begins and
 the last ends) with NAME.teacher.npy beside it, the teacher's unit row of each crop (crop and mirror image).
-No label takes part. A network whose embedding has another size than the teacher's gets a last layer solved
-by ridge regression first, which is worth more than the first 100,000 faces of training.
+No labels are used. If the embedding of the network has another size than the teacher's, its last layer is first
+solved by ridge regression, which is worth more than the first 100,000 faces of training.
 
-Then faces come by rounds: a pool of some as they are, some mixed of two as endless.py mixes them and some turned by
-profiles.py; the teacher is asked about all that are new, the pool is gone through `--passes` times, changed anew
-each time. What comes when depends on the seed and the iteration alone, so a run that was stopped goes on as if it never had
-been: the same command goes on from DIR/checkpoint.pt. A face that was turned is to be embedded half as the teacher embeds it and half as
-it embeds the face from the front. (The teacher's rows of 256 people turned by 75 degrees have a cosine of 0.20 to each other on average and of
-0.51 for one pair in a thousand, and 0.26 to their own view from the front; with that half they have 0.35 for one in a thousand and 0.79.)
+Training then runs in rounds. The pool of a round has unchanged faces, mixtures of two faces as endless.py makes them,
+and faces turned by profiles.py. The teacher embeds all new faces, and the student is trained on the pool `--passes`
+times, with new random changes each time. The order depends on the seed and the iteration alone, so a run that was
+stopped resumes exactly: the same command continues from DIR/checkpoint.pt. The target of a turned face is half the
+teacher's embedding of it and half the teacher's embedding of the face from the front. (The teacher's rows of 256 people
+turned by 75 degrees have a cosine of 0.20 to each other on average and of 0.51 for one pair in a thousand, and 0.26 to
+their own view from the front; with that half they have 0.35 for one in a thousand and 0.79.)
 
-DIR gets checkpoint.pt every eight minutes, whole at any time, model.safetensors with it (the weights averaged over the last
-thousand iterations or so) and log.jsonl. With `--minutes` the rate falls to nothing over that time, as suits a borrowed machine;
-without, it stays, and the run ends when it is stopped (SIGTERM or Ctrl-C: a checkpoint is written first).
+DIR gets checkpoint.pt every eight minutes, which is complete at any time, model.safetensors with it (the weights
+averaged over about the last thousand iterations) and log.jsonl. With `--minutes`, the rate falls to zero over that
+time, for a machine that is available for a limited time. Without it, the rate is constant, and the run ends when it is
+stopped (SIGTERM or Ctrl-C: a checkpoint is written first).
 
 Needs torch, numpy, pillow and safetensors; on a CPU OpenVINO, where it is installed, runs the teacher.
 """
@@ -40,15 +42,16 @@ from endless import Faces, student, write
 from profiles import Profiles
 
 KINDS = ("real", "mixed", "turned")
-# Of the features that the last layer is solved from; and what is added to their mean square.
+# Shares of the kinds of faces from which the last layer is solved, and the ridge added relative to their mean square.
 RIDGE_SHARES, RIDGE = (0.7, 0.1, 0.2), 0.02
-# The length of the embedding is free. Weights of this size make a step of AdamW as small for the last layer as for others.
+# The length of the embedding is free. With weights of this size, a step of AdamW is as small for the last layer as for
+# the others.
 LAST_LAYER_SIZE = 0.05
 AVERAGED = 0.999
 
 
 class Packs:
-    """Crops of packs by number, decoded when they are asked for (CPU) or all at once (GPU)."""
+    """Crops of packs by number, decoded on demand (CPU) or all at once (GPU)."""
 
     def __init__(self, paths, device):
         self.device, self.jpeg, rows, self.starts = device, [], [], [0]
@@ -86,7 +89,7 @@ class Packs:
 
 
 def varint(content, at):
-    """A whole number of protobuf at a place, and the place after it."""
+    """A protobuf integer (varint) at an offset, and the offset after it."""
     value = shift = 0
     while True:
         value |= (content[at] & 127) << shift
@@ -96,7 +99,7 @@ def varint(content, at):
 
 
 def fields(message):
-    """The fields of a protobuf message: for each number what stands there, whole numbers or bytes."""
+    """The fields of a protobuf message: for each field number its values, integers or bytes."""
     found, at = {}, 0
     while at < len(message):
         key, at = varint(message, at)
@@ -112,7 +115,7 @@ def fields(message):
 
 
 def integers(values):
-    """The whole numbers of a repeated field, packed or not."""
+    """The integers of a repeated field, packed or not."""
     numbers = []
     for value in values:
         at = 0
@@ -135,7 +138,7 @@ class Onnx(torch.nn.Module):
 
         def keep(name, content):
             tensor = fields(content)
-            # Numbers are floats, in one piece of bytes or as a list of them.
+            # Numbers are floats, as raw bytes or as a repeated field.
             values = np.frombuffer(b"".join(tensor.get(9) or tensor[4]), "<f4").copy()
             self.places[name] = len(self.values)
             values = torch.from_numpy(values).reshape(integers(tensor.get(1, [])))
@@ -198,7 +201,7 @@ def teacher(path, device):
         network = lambda faces: half(faces.half().to(memory_format=torch.channels_last)).float()
 
     def ask(faces):
-        # One size of batch: an engine that plans for each size would plan again and again.
+        # One batch size: an engine that plans for each size would plan again for every batch.
         size = 32 if device.type == "cpu" else len(faces)
         rows = []
         for part in faces.split(size):
@@ -209,19 +212,19 @@ def teacher(path, device):
 
 
 class Lessons:
-    """Faces and what the teacher says of each, by rounds."""
+    """Faces and the teacher's row of each, in rounds."""
 
     def __init__(self, packs, ask, device, seed, shares):
         self.packs, self.ask, self.device, self.seed, self.shares = packs, ask, device, seed, shares
         self.faces, self.profiles = Faces(packs, device, 0.0, 0.7, seed), Profiles(device)
 
     def begin(self, *numbers):
-        """From here on chance depends on these numbers alone."""
+        """Seeds the random numbers from these numbers alone."""
         state = np.random.SeedSequence((self.seed, *numbers)).generate_state(1, np.uint64)[0]
         self.faces.random.manual_seed(int(state >> 1))
 
     def order(self, first, count):
-        """Numbers of `count` crops, so that all have come once before any comes again."""
+        """Numbers of `count` crops; every crop is taken once before any is taken again."""
         chosen = []
         while count:
             epoch, place = divmod(first, len(self.packs))
@@ -254,8 +257,8 @@ class Lessons:
 
 
 def solved(network, lessons, count, size, autocast, kept, minutes):
-    """A last layer that answers as the teacher does, from the features before it, by ridge regression. What was summed up
-    is written to the file `kept` now and then, so that this too goes on where it was stopped."""
+    """A last layer that reproduces the teacher from the features before it, by ridge regression. The sums are saved
+    to the file `kept` from time to time, so that this step can be resumed too."""
     features, wanted, device = network.fc5.in_features, lessons.packs.rows.shape[1], lessons.device
     last, network.fc5 = network.fc5, torch.nn.Identity()
     shapes = {"gram": (features, features), "product": (features, wanted), "sums": features, "targets": wanted,
@@ -274,7 +277,7 @@ def solved(network, lessons, count, size, autocast, kept, minutes):
                 with autocast():
                     x.append(network(lessons.faces.seen(part.float()).to(memory_format=torch.channels_last)).float())
             x = torch.cat(x)
-            # The mean of the first round serves as the middle of all: sums of squares stay small.
+            # The mean of the first round is subtracted from all features, which keeps the sums of squares small.
             if state["rounds"] == 0:
                 state["middle"] = x.mean(0)
             x -= state["middle"]
@@ -305,22 +308,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packs", nargs="+")
     parser.add_argument("--teacher", required=True)
-    parser.add_argument("--init", required=True, help="weights to go on from, where DIR has no checkpoint")
-    parser.add_argument("--depth", type=int, help="depth to grow them to")
+    parser.add_argument("--init", required=True, help="initial weights if DIR has no checkpoint")
+    parser.add_argument("--depth", type=int, help="depth to extend them to")
     parser.add_argument("-o", "--output", required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--minutes", type=float, help="the rate falls to 0 over this time, then the run ends")
-    parser.add_argument("--iterations", type=int, help="stop when so many are done")
+    parser.add_argument("--iterations", type=int, help="stop after this number")
     parser.add_argument("--rate", type=float, help="highest learning rate [1.5e-4, on a GPU 1e-3]")
-    parser.add_argument("--warmup", type=int, default=300, help="iterations in which it is reached")
-    parser.add_argument("--decay", type=float, default=0.02, help="of the weights, a unit of rate")
+    parser.add_argument("--warmup", type=int, default=300, help="iterations until it is reached")
+    parser.add_argument("--decay", type=float, default=0.02, help="weight decay per unit of the rate")
     parser.add_argument("--batch", type=int, help="[64, on a GPU 1024]")
-    parser.add_argument("--pool", type=int, help="faces a round [4096, on a GPU the batch]")
-    parser.add_argument("--passes", type=int, help="times a pool is gone through [3, on a GPU 1]")
+    parser.add_argument("--pool", type=int, help="faces per round [4096, on a GPU the batch]")
+    parser.add_argument("--passes", type=int, help="passes over each pool [3, on a GPU 1]")
     parser.add_argument("--mixed", type=float, default=0.35, help="share of mixed faces")
     parser.add_argument("--turned", type=float, default=0.25, help="share of turned faces")
-    parser.add_argument("--ramp", type=float, default=500_000, help="faces after which they are changed in full, from 0.4")
+    parser.add_argument("--ramp", type=float, default=500_000, help="faces until random changes reach full strength, from 0.4")
     parser.add_argument("--ridge", type=int, default=60_000, help="faces that a new last layer is solved from")
     parser.add_argument("--solve-only", action="store_true", help="write DIR/model.safetensors with that layer, and end")
     parser.add_argument("--checkpoint-minutes", type=float, default=8)
@@ -395,7 +398,7 @@ def main():
     while not stopped and iteration != options.iterations:
         passed = 0.0
         if options.minutes:
-            # The first iteration, which finds out the fastest algorithms, is not on the clock.
+            # The first iteration, which selects the fastest algorithms, is not timed.
             passed = (time.monotonic() - begun) / (60 * options.minutes)
             if passed >= 1:
                 break

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-r"""Trains on a GPU towards the teacher, on faces that are mixed while it trains: none is seen twice.
+r"""Trains on a GPU towards the teacher, on faces that are mixed during training, so that none is used twice.
 
     endless.py FACES TEACHER --init WEIGHTS --depth 36 --minutes 20 -o DIR
     mean.py FACES DIR/model0.safetensors -o student.safetensors
 
-What mix.py and `sphereface train` with distill.toml do one after the other, for a machine that is fast
-enough to mix faces and to ask the teacher about each as they are needed: 9,700 faces a second for two
-networks on an H200. FACES and TEACHER are the folders that mix.py takes. Each of WEIGHTS (one or several
-`--init`, each with its `--depth`) goes on being trained, on the same faces; a `--depth` beyond its own adds
-residual units that begin as the identity. DIR gets a file of weights for each, again every minute, and a log.
-The rate falls with the time that is left rather than with iterations: on a borrowed machine it is minutes
-that are known. What was stopped goes on with its weights as `--init` and fewer minutes.
+Combines mix.py and `sphereface train` with distill.toml, for a machine that is fast enough to mix faces and
+to run the teacher during training: 9,700 faces per second for two networks on an H200. FACES and TEACHER are
+the folders that mix.py takes. Each of WEIGHTS (one or several `--init`, each with its `--depth`) is trained
+further, on the same faces. A `--depth` above its own adds residual units that begin as the identity. DIR gets
+a file of weights for each, rewritten every minute, and a log. The rate falls with the remaining time rather
+than with iterations, because the time on a shared machine is what is known. To resume a run that was stopped,
+give its weights as `--init` and fewer minutes.
 
 Needs torch, numpy, pillow and safetensors.
 """
@@ -41,7 +41,7 @@ RESOLUTIONS = 64
 
 
 class Teacher(torch.nn.Module):
-    """A network in ncnn's files, its normalisations made part of the convolutions before them."""
+    """A network in ncnn's files, with normalisations folded into the convolutions before them."""
 
     def __init__(self, folder):
         super().__init__()
@@ -95,7 +95,7 @@ class Teacher(torch.nn.Module):
             self.values.append(self.read(count))
             self.steps.append(["prelu", bottoms, tops[0], len(self.values) - 1, None])
         elif kind == "BinaryOp" and numbers.get(1):
-            # The scaling of the pixels: forward() takes them as they are.
+            # Scales the pixels: forward() takes them unscaled.
             self.steps.append([{1: "minus", 2: "times"}[count], bottoms, tops[0], numbers[2], None])
         elif kind == "BinaryOp" and count == 0:
             self.steps.append(["plus", bottoms, tops[0], None, None])
@@ -164,7 +164,7 @@ class Student(torch.nn.Module):
 
 
 def student(path, depth=None):
-    """The network of a file of ours, grown to `depth`; and what the file says about itself."""
+    """The network of a file of ours, extended to `depth`, and the metadata of the file."""
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     values = {name: value.float() for name, value in load_file(path).items() if name != "mean"}
@@ -177,7 +177,7 @@ def student(path, depth=None):
             if name in values:
                 parameter.copy_(values[name].reshape(parameter.shape))
             else:
-                # A unit that is new adds nothing at first: its second convolution is zero.
+                # A new unit adds nothing at first: its second convolution is zero.
                 second = int(name.split("_")[1].split(".")[0]) % 2 == 1
                 if name.startswith("relu"):
                     parameter.fill_(0.25)
@@ -185,14 +185,14 @@ def student(path, depth=None):
                     parameter.zero_()
                 else:
                     torch.nn.init.kaiming_normal_(parameter, 0.25)
-    # What else the file says is true of the old weights alone.
+    # The rest of the metadata describes the old weights only.
     kept = ("format", "channels", "embedding_size", "input", "channel_order")
     return network, {**{key: metadata[key] for key in kept}, "architecture": f"sphereface{depth}"}
 
 
 def resolutions(size):
-    """[RESOLUTIONS + 1, size, size]: what turns a line of pixels into itself at a lower resolution, by
-    factors of 1.5 to 5; the last leaves it as it is."""
+    """Matrices [RESOLUTIONS + 1, size, size] that reduce the resolution of a line of pixels by factors of
+    1.5 to 5; the last is the identity."""
     def triangle(to, of):
         scale = max(of / to, 1.0)
         centres = (np.arange(to) + 0.5) * of / to
@@ -207,11 +207,11 @@ def resolutions(size):
 
 
 class Faces:
-    """Batches of faces, some as they are and most mixed, and what a student sees of them."""
+    """Batches of faces, some unchanged and most mixed, and the crops of them that a student sees."""
 
     def __init__(self, images, device, real, warped, seed):
         self.images, self.device, self.real, self.warped = images, device, real, warped
-        # How much what a student sees is changed; 1 is as in distill.toml.
+        # Strength of the random changes of the student's crops; 1 is as in distill.toml.
         self.strength = 1.0
         self.random = torch.Generator(device).manual_seed(seed)
         self.down = torch.from_numpy(resolutions(SIZE)).to(device)
@@ -226,7 +226,7 @@ class Faces:
         return torch.randn(*shape, generator=self.random, device=self.device)
 
     def sampled(self, faces, x, y):
-        """The faces at places in pixels from the middle [n, rows, columns], beyond the border the border."""
+        """The faces sampled at places in pixels from the middle [n, rows, columns]; the border is repeated outside."""
         grid = torch.stack([x, y], 3) / ((SIZE - 1) / 2)
         return F.grid_sample(faces, grid, padding_mode="border", align_corners=True)
 
@@ -246,7 +246,7 @@ class Faces:
         alone = self.uniform(count) < self.real
         weight = torch.where(view(alone), 1.0, weight)[:, None]
         faces = one * weight + other * (1 - weight)
-        # Other proportions: longer or wider, and bent a little everywhere, nearly the same on both sides.
+        # Other proportions: longer or wider, and bent a little everywhere, almost symmetrically.
         bent = view(((self.uniform(count) < self.warped) & ~alone).float())
         longer = view((0.06 * self.normal(count)).exp())
         places = []
@@ -290,7 +290,7 @@ class Faces:
 
 
 def write(path, network, metadata):
-    """Weights as a file of ours, which is whole at any time."""
+    """Writes weights as a file of ours, which is complete at any time."""
     values = {name: value.detach().contiguous().cpu() for name, value in network.named_parameters()}
     save_file(values, path + ".part", metadata)
     os.replace(path + ".part", path)
@@ -300,14 +300,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faces")
     parser.add_argument("teacher")
-    parser.add_argument("--init", action="append", required=True, help="weights to go on from")
-    parser.add_argument("--depth", type=int, action="append", choices=UNITS, help="depth to grow them to")
+    parser.add_argument("--init", action="append", required=True, help="initial weights")
+    parser.add_argument("--depth", type=int, action="append", choices=UNITS, help="depth to extend them to")
     parser.add_argument("-o", "--output", required=True)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
-    parser.add_argument("--warmup", type=int, default=300, help="iterations in which it is reached")
+    parser.add_argument("--warmup", type=int, default=300, help="iterations until it is reached")
     parser.add_argument("--batch", type=int, default=1024)
-    parser.add_argument("--decay", type=float, default=0.02, help="of the weights, a unit of rate")
+    parser.add_argument("--decay", type=float, default=0.02, help="weight decay per unit of the rate")
     parser.add_argument("--real", type=float, default=0.25, help="share of faces that are not mixed")
     parser.add_argument("--warped", type=float, default=0.7, help="share of the mixed with other proportions")
     parser.add_argument("--seed", type=int, default=1)
@@ -337,7 +337,7 @@ def main():
 
     log = open(os.path.join(options.output, "log.jsonl"), "a")
     iteration, seconds = 0, 60 * options.minutes
-    # The first iteration finds out which algorithms are the fastest; it is not on the clock.
+    # The first iteration selects the fastest algorithms; it is not timed.
     start = shown = written = None
     sums, since = torch.zeros(len(students), device=device), 0
     while start is None or time.monotonic() - start < seconds:

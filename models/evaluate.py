@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-r"""Measures networks on faces of people that none was trained on: how near to the teacher, how many misses.
+r"""Measures networks on faces of people that none was trained on: distance to the teacher, and misses.
 
     evaluate.py DATA WEIGHTS.safetensors... [--teacher mbf.onnx] [--mugshots ALIGNED] [--bf16] [--json OUT.jsonl]
 
@@ -7,12 +7,13 @@ DATA has lfw-dev/train-crops and tracks (folders of a person's aligned 112x112 c
 ALIGNED is what `sphereface align --size 112x112` made of the stills of mugshots, PERSON/img_XY.png, X from 0 to 6 for
 -135 to 135 degrees: those at -90 and 90 count. For each network, and for the teacher itself:
 
-- DevTrain: the mean cosine to the teacher, and the misses (FNMR) at false matches (FMR) of 1e-3 and 1e-5 over all pairs of
-  crops, with the angles; of single views, and of crop and mirror image together;
-- tracks: the misses of single frames, all pairs of different videos; and of the means of each video's frames;
-- mugshots: the share of pairs of two people from the side that the angle of FMR 1e-3 of DevTrain takes for one.
+- DevTrain: the mean cosine to the teacher, and the misses (FNMR) at false matches (FMR) of 1e-3 and 1e-5 over all pairs
+  of crops, with the angles; for single views, and for crop and mirror image together;
+- tracks: the misses of single frames over all pairs of different videos, and of the mean of each video's frames;
+- mugshots: the share of pairs of two people from the side that are taken for one person at DevTrain's angle for FMR
+  1e-3.
 
-Needs torch, numpy, pillow and safetensors; with --teacher what distill.py needs for it.
+Needs torch, numpy, pillow and safetensors; with --teacher also the teacher's requirements of distill.py.
 """
 import argparse
 import glob
@@ -51,7 +52,7 @@ def asked(ask, paths):
 
 
 def scores(rows, people, videos=None):
-    """Cosines of all pairs of one person (of different videos) and of two."""
+    """Cosines of all pairs of one person (from different videos), and of all pairs of two people."""
     first, second = np.triu_indices(len(rows), 1)
     every = (rows @ rows.T).numpy()[first, second]
     same = people[first] == people[second]
@@ -60,7 +61,7 @@ def scores(rows, people, videos=None):
 
 
 def threshold(impostors, rate):
-    """The least cosine that at most this share of impostors reaches."""
+    """The lowest cosine that at most this share of impostors reaches."""
     allowed = int(rate * len(impostors))
     return np.partition(impostors, len(impostors) - 1 - allowed)[len(impostors) - 1 - allowed]
 
@@ -74,7 +75,7 @@ def misses(genuine, impostors, rates):
 
 
 def listed(pattern, depth):
-    """Paths in order, and of each the folder that names the person and the one that names the video."""
+    """Paths in order, and for each the folders that name the person and the video."""
     paths = sorted(glob.glob(pattern))
     parts = [path.split(os.sep) for path in paths]
     return paths, np.array([part[-1 - depth] for part in parts]), np.array(["/".join(part[-1 - depth:-1]) for part in parts])
@@ -92,7 +93,7 @@ def main():
     parser.add_argument("data")
     parser.add_argument("weights", nargs="*")
     parser.add_argument("--teacher")
-    parser.add_argument("--rows", help="where the teacher's rows are kept, to be asked for once")
+    parser.add_argument("--rows", help="file that keeps the teacher's rows, so that they are computed only once")
     parser.add_argument("--mugshots")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--threads", type=int, default=1)

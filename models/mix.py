@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-r"""Makes more people than there are: mixed faces, and the teacher's word on who each of them is.
+r"""Makes faces of more people by mixing faces, and the teacher's embedding of each.
 
     mix.py FACES TEACHER --count 60000 -o MIXED
 
 FACES is a folder with train.rec and train.idx (aligned 112x112 crops, RecordIO) and teacher.npy, the
 teacher's unit embedding of each; TEACHER a folder with the teacher itself (mobilefacenet.param and .bin,
-ncnn). MIXED becomes such a folder too, of the faces as they are and COUNT mixed ones: morphs of two,
+ncnn). MIXED becomes such a folder too, of the unchanged faces and COUNT mixed ones: morphs of two,
 and parts of two along a soft seam, most of them with other proportions. A small network that learns
-to answer as the teacher does needs many different people more than it needs many pictures of each:
+to reproduce the teacher needs many different people more than it needs many pictures of each:
 
     sphereface train MIXED --config models/distill.toml --teacher MIXED/teacher.npy \
         --init models/sphereface.safetensors -o DIR
@@ -53,7 +53,7 @@ def warped(face, rng):
     longer = np.exp(np.float32(rng.normal(0, 0.06)))
     place[0] *= longer
     place[1] /= longer
-    # Shifts at a few knots, between which they change smoothly; nearly the same on both sides, as faces are.
+    # Shifts at a few knots, which change smoothly between them; almost symmetric, as faces are.
     for axis, side in enumerate([1, -1]):
         one = rng.normal(0, BENT_PX, (KNOTS, KNOTS))
         knots = 0.65 * (one + side * one[:, ::-1]) + rng.normal(0, 0.3 * BENT_PX, (KNOTS, KNOTS))
@@ -83,7 +83,7 @@ def embedding(face):
     """The teacher's unit embedding of a face [112, 112, 3], pixels 0 to 255."""
     total = 0
     for view in (face, face[:, ::-1]):
-        # ncnn takes the memory of the array as it is: the array has to be there until it is copied.
+        # ncnn uses the memory of the array directly: the array has to live until it is copied.
         planes = np.ascontiguousarray(view.transpose(2, 0, 1))
         extractor = shared["net"].create_extractor()
         extractor.input("data", ncnn.Mat(planes).clone())
@@ -93,7 +93,7 @@ def embedding(face):
 
 
 def make(seed):
-    """A mixed face as a JPEG file, and who it is."""
+    """A mixed face as a JPEG file, and the teacher's embedding of it."""
     images, rng = shared["images"], np.random.default_rng(seed)
     one, other = (pixels(images[i]) for i in rng.integers(len(images), size=2))
     if rng.random() < 0.5:
@@ -136,7 +136,7 @@ def main():
             index.write(f"{number}\t{records.tell()}\n")
             records.write(struct.pack("<II", MAGIC, len(body)) + body + bytes(-len(body) % 4))
 
-        # No two records are said to be of one person: there is a teacher to say who they are.
+        # Each record has a label of its own: training towards a teacher uses no labels.
         record(0, 0, b"", (total + 1, total + 1))
         for number, image in enumerate(images):
             record(number + 1, number, image)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Views from the side of faces that are seen from the front: turned with a plain shape of a head.
+"""Makes views from the side of faces that are seen from the front, with a simple shape of a head.
 
     profiles.py FACES -o SHEET.png [--count 12] [--seed 1]
 
 Training crops hold few faces that look to the side. Here an aligned 112x112 crop is laid over a smooth
 relief of a head (an ellipsoid with brow, eyes, nose, lips and chin, sizes drawn anew for every face), the
-head is turned, and each ray of the new view takes the colour of the first place of the relief it meets: what
-hides behind the nose or the cheek is hidden. Then the five landmarks, which were turned too, are
-brought to their places again, as for any other crop. What a crop cannot know (ears, the hair behind them) is
-drawn out of its borders. FACES is a folder with train.rec and train.idx; SHEET shows some of it.
+head is turned, and each ray of the new view takes the colour of the first point of the relief that it meets, so
+that the nose or the cheek hides what lies behind. Then the five landmarks, which were turned too, are
+aligned again, as for any other crop. The parts that a crop does not show (ears, the hair behind them) are
+extrapolated from its borders. FACES is a folder with train.rec and train.idx; SHEET shows some of the results.
 
 Runs on any device of PyTorch; the same generator gives the same views. Needs torch, numpy and pillow.
 """
@@ -27,15 +27,16 @@ SIZE = 112
 LANDMARKS = ((38.29, 51.70), (73.53, 51.50), (56.03, 71.74), (41.55, 92.37), (70.73, 92.20))
 # The axis of the neck, about which a head turns: across, down, and behind the eyes. A pixel is 1.8 mm.
 MIDDLE = (56.0, 72.0, -30.0)
-# Of the relief, in pixels before the eyes' plane: down the middle without the nose, and half the width of the head.
+# The relief at the heights DOWN: pixels before the plane of the eyes along the middle, without the nose, and half the
+# width of the head.
 DOWN = (-20, 0, 14, 28, 42, 50, 60, 72, 82, 92, 101, 110, 120, 132)
 RIDGE = (-16, -3, 3, 7, 9, 6, 5, 8, 9, 9.5, 7.5, 9, 7, -4)
 HALF_WIDTH = (35, 38, 40, 40.5, 40, 39.5, 39, 38, 36, 33, 29, 24, 17, 12)
-# How far behind the middle the sides of the head are, and how steeply all beside it falls away.
+# Pixels from the middle back to the sides of the head, and the slope of the surface beside it.
 SIDE, WALL = 50.0, 2.2
-# A ray is followed from here to there, in pixels before the axis, by steps of this length.
+# A ray is followed from NEAR to FAR, in pixels before the axis, in steps of STEP.
 NEAR, FAR, STEP = 66.0, -48.0, 1.5
-FINE = 2  # places of the relief a pixel
+FINE = 2  # points of the relief per pixel
 NUMBERS = 9  # sizes drawn for a head
 
 
@@ -49,7 +50,7 @@ def line(knots, values, at):
 
 
 class Profiles:
-    """Turns faces [n, 3, 112, 112]; `random` draws angles, sizes of heads, light and what is behind."""
+    """Turns faces [n, 3, 112, 112]; `random` draws angles, sizes of heads, light and the background."""
 
     def __init__(self, device="cpu"):
         self.device = torch.device(device)
@@ -69,7 +70,7 @@ class Profiles:
         bump = lambda x, y, wide, high: torch.exp(-(((self.across.abs() - x) / wide) ** 2) - ((self.down - y) / high) ** 2)
         width = self.half_width * size(0, 0.05)
         share = (self.across / width).abs()
-        # An ellipse across, and past the side of the head a wall.
+        # An ellipse across, and a wall beyond the side of the head.
         inside = torch.sqrt((1 - share.clamp(max=0.985) ** 2))
         beside = (share - 0.985).clamp(min=0) * width * WALL
         side = SIDE * size(1, 0.10)
@@ -107,7 +108,7 @@ class Profiles:
                             torch.cat([-cp * sy, sp, cp * cy], 1)], 1)
         middle = torch.tensor(MIDDLE, device=self.device)
 
-        # The landmarks in the new view, and the similarity that brings them home.
+        # The landmarks in the new view, and the similarity that aligns them again.
         x, y = (self.landmarks[None, :, i].expand(count, 5) for i in (0, 1))
         points = torch.stack([x, y, self.at(relief, x, y)], 2) - middle
         seen = torch.einsum("nij,nkj->nki", axes, points)[:, :, :2] + moved
@@ -118,7 +119,7 @@ class Profiles:
         place = torch.complex(self.x, self.y)[None]
         place = (place - home_mean[:, :, None]) / scale + seen_mean[:, :, None]
 
-        # Along each ray from the camera to the first place under the relief.
+        # Along each ray from the camera to the first point below the relief.
         across, down, near = (axes[:, i, :, None, None] for i in range(3))
         start = (across * place.real[:, None] + down * place.imag[:, None]) + middle[:, None, None]
         flat, fine = relief.flatten(1), SIZE * FINE
@@ -140,7 +141,7 @@ class Profiles:
         grid = torch.stack([x, y], 3) * 2 / (SIZE - 1) - 1
         turned = F.grid_sample(faces, grid, padding_mode="border", align_corners=True)
 
-        # Light from one side: by the slope of the relief, as much brighter as in front it would be darker.
+        # Light from one side, by the slope of the relief; surfaces that face the camera keep their brightness.
         slope_x, slope_y = self.at(relief, x + 1, y) - self.at(relief, x - 1, y), self.at(relief, x, y + 1) - self.at(relief, x, y - 1)
         normal = F.normalize(torch.stack([-slope_x / 2, -slope_y / 2, torch.ones_like(x)], 1), dim=1)
         shade = 1 + (normal * light[:, :, None, None]).sum(1) - light[:, 2, None, None]
@@ -160,10 +161,10 @@ class Profiles:
         yaw = sign * uniform(count, low=math.radians(least_deg), high=math.radians(most_deg))
         pitch = (0.2 * normal(count)).clamp(-0.5, 0.5)
         sizes = normal(count, NUMBERS).clamp(-2, 2)
-        # Detectors are less sure of landmarks the less they see of them.
+        # The less a detector sees of a landmark, the less accurate it is.
         moved = normal(count, 5, 2) * (0.7 + 1.3 * (1 - yaw.cos()))[:, None, None]
         light = F.normalize(normal(count, 3), dim=1) * uniform(count, 1, high=0.45)
-        # Behind: the border of a picture (its own or another's), drawn out and blurred, or plain.
+        # The background: the border of a picture (its own or another's), stretched and blurred, or one colour.
         other = torch.where((uniform(count) < 0.5)[:, None, None, None], faces, faces.roll(1, 0))
         left, right = other[:, :, :, :10].mean(3, keepdim=True), other[:, :, :, -10:].mean(3, keepdim=True)
         along = torch.linspace(0, 1, SIZE, device=self.device)

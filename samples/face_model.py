@@ -74,7 +74,7 @@ def basis(x, k, seed=0):
 
 
 def flatten_light(g):
-    """Grey image with local mean and contrast evened out, as optical flow likes it."""
+    """Grey image with local mean and contrast evened out, for optical flow."""
     g = g.astype(np.float32)
     d = g - cv2.GaussianBlur(g, (0, 0), 9)
     s = np.sqrt(cv2.GaussianBlur(d * d, (0, 0), 14)) + 6
@@ -144,14 +144,14 @@ class FaceModel:
         many = count[inv] >= 12
         resid = (c - means[inv])[many]
         within = resid.T @ resid / (many.sum() - (count >= 12).sum())
-        w = 1 / np.sqrt(count[inv])  # a person with many photographs must not count like a crowd
+        w = 1 / np.sqrt(count[inv])  # a person with many photographs must not dominate
         centre = (c * w[:, None]).sum(0) / w.sum()
         total = ((c - centre) * w[:, None]).T @ (c - centre) / w.sum()
         e, u = np.linalg.eigh(total - within)
         e = e.clip(0)
         between = (u * np.sqrt(e))[:, ::-1]
-        # Pose and expression move the shape: the leading shape directions, each with the change of texture
-        # that goes with it (regression). What changes most over all, whatever the shape does, is the light.
+        # Pose and expression move the shape: the leading shape directions, each with its change of texture
+        # (by regression). The largest remaining change, independent of the shape, is the light.
         def leading(cov):
             e, u = np.linalg.eigh(cov)
             e, u = e[::-1].clip(1e-9), u[:, ::-1]

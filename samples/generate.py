@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws the sample video, its truth file and the stills to enrol from. Nobody in it exists.
+"""Draws the sample video, its truth file and the stills to enrol from. No person in it exists.
 
     generate.py --crops CROPS.npy --labels labels.csv --model MODEL.npz [--only stills|frames:0,50,99]
 
@@ -93,7 +93,7 @@ def hair_layers(p):
 
 
 def body_layer(p, skin):
-    """Neck, shoulders and chest at one pixel a unit: RGBA over x -104..216, y 60..760."""
+    """Neck, shoulders and chest at one pixel per unit: RGBA over x -104..216, y 60..760."""
     y, x = np.mgrid[60:760, -104:216].astype(np.float32)
     dx = np.abs(x - 56)
     broad = 1.24 if p.style in ("short", "crop") else 1.04
@@ -140,14 +140,14 @@ def over(dst, rgb, a):
 
 
 def turn(x, yaw_deg, radius=50.0):
-    """Where a point x units from the axis of a cylinder goes when that is turned; outside it stays."""
+    """The new position of a point x units from the axis of a cylinder that is turned; points outside stay."""
     u = (x / radius).clip(-1, 1)
     angle = (np.arcsin(u) + np.deg2rad(yaw_deg)).clip(-np.pi / 2, np.pi / 2)
     return x + (radius * np.sin(angle) - u * radius) * (1 - u**4)
 
 
 class Look:
-    """What of a person stays the same from frame to frame."""
+    """The properties of a person that are the same in all frames."""
 
     def __init__(self, model, p):
         self.model, self.p = model, p
@@ -157,7 +157,7 @@ class Look:
         self.head = cover(d, 1.8)
         self.near = np.exp(-np.maximum(np.abs(XX - 55.5) - 56, np.abs(YY - 55.5) - 56).clip(0, None) / 25)
         self.edge = d
-        self.low = cover(YY - 4, 36)  # the crown does not show that the head turns
+        self.low = cover(YY - 4, 36)  # turning the head is not visible at the crown
         self.grain = 1 + 0.012 * noise(XX.shape, 1.2, 3) + 0.010 * noise(XX.shape, 3, 4)
         self.face = cover(np.maximum(ellipse(56, 67, 35, 36), ellipse(56, 70, 31.5, 41)), 9)
         self.ears = cover(np.maximum(ellipse(13.5, 62, 6, 13), ellipse(98.5, 62, 6, 13)), 1.5) * (p.style in ("short", "crop"))
@@ -190,7 +190,7 @@ class Look:
         skin_shaded = skin * (1 - 0.34 * np.exp(-(edge / 7.0).clip(0, None)))[..., None]
         out = over(np.zeros_like(img), skin_shaded * 0.84, ears)
         out = over(out, skin_shaded, head)
-        # Glare on what is left of the forehead gives way to the skin around.
+        # Glare on the visible part of the forehead is replaced by the skin around it.
         glare = np.clip(crisp.mean(2) / skin.mean(2).clip(1, None) * 5 - 4.9, 0, 1) * cover(44 - YY, 14)
         crisp = over(crisp, skin, cv2.GaussianBlur(glare, (0, 0), 3))
         out = over(out, crisp * self.grain[..., None], face)
@@ -241,7 +241,7 @@ def paste(frame, layer, m):
 
 
 def draw_person(frame, look, c, x, y, scale, tilt_deg=0.0, yaw_deg=0.0, blur=0.0, tint=(1, 1, 1)):
-    """Draws the person with the face's centre (56, 60) at (x, y), `scale` px a unit. Returns the outline of the
+    """Draws the person with the face's centre (56, 60) at (x, y), `scale` px per unit. Returns the outline of the
     face [48, 2] and the alpha of all that was drawn."""
     head, back, ring = look.head_layer(c, yaw_deg)
     a = np.deg2rad(tilt_deg)

@@ -1,13 +1,13 @@
-//! Every reader of foreign bytes, by name: what the fuzzer and the tests with mutations feed.
+//! All readers of untrusted bytes, by name, for the fuzzer and the tests with mutations.
 //!
-//! A target takes any bytes. It may refuse them, but it must not panic, run without end or take memory out of
-//! proportion. The readers are private to their rooms: each room has a module of this name that calls them.
-//! `docs/fuzzing.md` says how the targets are run.
+//! A target takes any bytes. It may refuse them, but it must not panic, run without end or take a
+//! disproportionate amount of memory. The readers are private to their modules: each module has a submodule
+//! of this name that calls them. `docs/fuzzing.md` describes how to run the targets.
 
 /// A reader of any bytes.
 pub type Target = fn(&[u8]);
 
-/// The targets by name. A corpus lies in the folder `fuzz/corpus/NAME`.
+/// The targets by name. The corpus of a target is the folder `fuzz/corpus/NAME`.
 pub const TARGETS: &[(&str, Target)] = &[
     #[cfg(feature = "label")]
     ("analysis", crate::analysis::fuzzing::analysis),
@@ -58,7 +58,7 @@ pub fn target(name: &str) -> Option<Target> {
     TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
 }
 
-/// A file of these bytes without a name, for readers that take files.
+/// An unnamed file of these bytes, for readers that take files.
 ///
 /// # Panics
 /// When the system has no room for it.

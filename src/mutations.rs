@@ -1,4 +1,4 @@
-//! Mutations of bytes, the same every time: what every reader of foreign bytes has to survive.
+//! Reproducible mutations of bytes, which every reader of untrusted bytes must survive.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -10,18 +10,18 @@ use rand::{RngExt, SeedableRng};
 
 use crate::fuzzing;
 
-/// Memory that reading a small file may take at most, in bytes.
+/// The most memory that reading a small file may take, in bytes.
 const MOST_MEMORY: isize = 400 << 20;
-/// Time that it may take at most, on a machine full of other work and without optimisation.
+/// The most time that it may take, on a busy machine and without optimisation.
 const MOST_TIME: Duration = Duration::from_secs(20);
-/// How much of either end of a file is mutated more often than the rest: headers and indexes.
+/// Bytes at both ends of a file that are mutated more often than the rest: headers and indexes.
 const END: usize = 600;
 
 /// Set to write the files of the corpora that tests make.
 const WRITE: &str = "SPHEREFACE_WRITE_CORPORA";
 
-/// Hands `count` mutations of a file to `read`, which may refuse them but must not panic, go on for
-/// ever or take memory without bounds.
+/// Calls `read` with `count` mutations of a file. It may refuse them but must not panic, run for ever or take
+/// unlimited memory.
 pub(crate) fn survived(whole: &[u8], count: usize, mut read: impl FnMut(&[u8])) {
     let mut rng = StdRng::seed_from_u64(whole.len() as u64);
     for number in 0..count {
@@ -48,7 +48,7 @@ fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
 }
 
-/// Reads bytes within the bounds of memory and time; `name` is what they are called in a failure.
+/// Reads bytes within the limits of memory and time; `name` is their name in a failure.
 fn bounded(name: &str, bytes: &[u8], mut read: impl FnMut(&[u8])) {
     let told = Told { name, length: bytes.len() };
     let began = Instant::now();
@@ -58,7 +58,7 @@ fn bounded(name: &str, bytes: &[u8], mut read: impl FnMut(&[u8])) {
     drop(told);
 }
 
-/// Says which bytes it was that a reader panicked at.
+/// Reports the bytes at which a reader panicked.
 struct Told<'a> {
     name: &'a str,
     length: usize,
@@ -80,7 +80,7 @@ fn mutated(whole: &[u8], rng: &mut StdRng) -> Vec<u8> {
     bytes
 }
 
-/// A place in `length` bytes, or behind them.
+/// A position in `length` bytes, or at their end.
 fn place(length: usize, rng: &mut StdRng) -> usize {
     let end = END.min(length);
     match rng.random_range(0..4) {
@@ -97,7 +97,7 @@ fn mutate(bytes: &mut Vec<u8>, rng: &mut StdRng) {
     match rng.random_range(0..8) {
         0 => bytes.truncate(at),
         1 => drop(bytes.drain(at..to)),
-        // A piece of the file in another place of it, beside or instead of what is there.
+        // A piece of the file copied to another position, inserted or overwriting.
         2 => {
             let piece = bytes[at..to].to_vec();
             let new = place(length, rng);
@@ -108,7 +108,7 @@ fn mutate(bytes: &mut Vec<u8>, rng: &mut StdRng) {
             let piece = bytes[at..to].iter().copied().take(length - new).collect::<Vec<_>>();
             bytes[new..][..piece.len()].copy_from_slice(&piece);
         }
-        // A number that is the smallest or the largest, or nearly, of some width and byte order.
+        // A number at or near the smallest or largest of some width and byte order.
         4 | 5 => {
             let number: u64 = match rng.random_range(0..5) {
                 0 => 0,
@@ -128,11 +128,11 @@ fn mutate(bytes: &mut Vec<u8>, rng: &mut StdRng) {
 }
 
 thread_local! {
-    /// Bytes that this thread holds, and the most that it ever held.
+    /// Bytes that this thread holds, and their maximum so far.
     static HELD: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
 }
 
-/// The most memory that this thread takes while it does something.
+/// The most memory that this thread takes while it calls `what`.
 fn memory_of(what: impl FnOnce()) -> isize {
     let (before, _) = HELD.get();
     HELD.set((before, before));
@@ -140,21 +140,21 @@ fn memory_of(what: impl FnOnce()) -> isize {
     HELD.get().1 - before
 }
 
-/// The allocator of the tests: the system's, with an account for each thread.
+/// The allocator of the tests: the system's, with a count per thread.
 struct Counted;
 
 #[global_allocator]
 static ALLOCATOR: Counted = Counted;
 
 fn count(bytes: isize) {
-    // A thread that is ending has no account any more.
+    // A thread that is ending has no count any more.
     let _ = HELD.try_with(|held| {
         let (now, most) = held.get();
         held.set((now + bytes, most.max(now + bytes)));
     });
 }
 
-// SAFETY: everything is left to the system's allocator; the account neither allocates nor unwinds.
+// SAFETY: all calls go to the system's allocator; counting neither allocates nor unwinds.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);

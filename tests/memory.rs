@@ -1,4 +1,4 @@
-//! Memory of this process: a binary of its own, because tests beside it would take memory too.
+//! Memory of this process: in its own binary, because tests in the same process would take memory too.
 #![cfg(feature = "video")]
 
 use std::fs;

@@ -2,8 +2,8 @@
 # Builds sphereface for 64-bit ARM on an x86-64 Debian or Ubuntu and runs it, or tests, under emulation:
 #   sudo tools/arm.sh test [TEST...]      tests of the library by (parts of) their names
 #   sudo tools/arm.sh run [ARGUMENTS...]  the program, as 'sphereface ARGUMENTS' from the project's folder
-# Compiler, GStreamer and emulator lie in a Debian system of their own under target/arm (3 GB;
-# SPHEREFACE_ARM_ROOT chooses another folder): only mmdebstrap and qemu-user-static are installed here.
+# Compiler and GStreamer are in a separate Debian system under target/arm (3 GB;
+# SPHEREFACE_ARM_ROOT chooses another folder). Only mmdebstrap and qemu-user-static are installed on this machine.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -26,7 +26,7 @@ if [ ! -e "$root/complete" ]; then
         apt-get -qq -y install mmdebstrap qemu-user-static >/dev/null
     fi
     mkdir -p "$(dirname "$root")"
-    # Testing: the compiler of the stable one may be too old. Lists of a mirror may be late.
+    # Debian testing, because the compiler of stable may be too old. The lists of a mirror may be out of date.
     mmdebstrap --quiet --aptopt='Acquire::Check-Valid-Until "false"' --variant=apt --architectures=amd64,arm64 \
         --include=rustc,cargo,libstd-rust-dev:arm64,gcc,gcc-aarch64-linux-gnu,pkg-config,ca-certificates \
         --include=libgstreamer1.0-dev:arm64,libgstreamer-plugins-base1.0-dev:arm64,libgstrtspserver-1.0-dev:arm64 \
@@ -37,7 +37,7 @@ if [ ! -e "$root/complete" ]; then
     touch "$root/complete"
 fi
 
-# Packages that compute are optimised, the others are not worth the time.
+# Only packages that compute are optimised; it is not worth the time for the others.
 flags='--config profile.dev.package."*".opt-level=0'
 for package in candle-core gemm gemm-common gemm-f16 gemm-f32 gemm-f64 image zune-jpeg blake3; do
     flags="$flags --config profile.dev.package.$package.opt-level=3"

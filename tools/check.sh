@@ -1,16 +1,14 @@
 #!/bin/sh
-# Everything that `make test` checks, the cheap things first:
+# Runs all checks of `make test`, the fast ones first:
 #   tools/check.sh [lint|test|python]     one part of it; all without an argument
-# After the tests come the ten slowest, and those that were skipped for lack of data or tools.
-#
-# The bindings are checked with everything else, by the same commands: alone they would have
-# dependencies with other features, which would be built a second time.
+# Afterwards lists the ten slowest tests, and the tests that were skipped because data or tools were missing.
+# The bindings are checked by the same commands as the rest: alone, their dependencies would have
+# other features and would be built a second time.
 set -eu
 cd "$(dirname "$0")/.."
 
-# Every combination of features that is kept working beside the default, one per line; those that a
-# feature turns on come with it. Not among them is cuda, which takes NVIDIA's compiler: see
-# tools/cuda.sh.
+# Every supported combination of features beside the default, one per line, without the features that
+# they turn on. cuda is not listed because it needs NVIDIA's compiler: see tools/cuda.sh.
 combinations='--no-default-features
 --no-default-features --features=bundled-models
 --no-default-features --features=candle
@@ -38,18 +36,18 @@ lint() {
     done <<END
 $combinations
 END
-    # Its rule about licences is checked by tests/integration/licences.rs, too: it is not built for this.
+    # cargo-deny is not installed only for this: tests/integration/licences.rs checks its rule about licences, too.
     if cargo deny --version >/dev/null 2>&1; then
         say "cargo deny check licenses bans sources"
         cargo deny check licenses bans sources
     fi
     say "cargo doc --no-deps"
-    # Who reads the code follows links to what is private.
+    # Links to private items are allowed: they help readers of the code.
     RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps
 }
 
-# Shows what the test runner says but what passing tests print. Of that, and of the times, it
-# keeps a line per test: seconds or the reason for skipping, a tab, the name.
+# Shows the output of the test runner without the output of passing tests. Of both it
+# keeps one line per test: the seconds or the reason for skipping, a tab, the name.
 watch_tests() {
     awk -v times="$notes/times" -v skipped="$notes/skipped" '
         /^ +Running / { binary = $2 == "unittests" ? $3 : $2 }
@@ -77,8 +75,8 @@ tell() {
     echo
 }
 
-# The Python package, as an editable installation in target/python: the development build of what
-# was built for the other tests.
+# The Python package, as an editable installation in target/python. It uses the development build
+# of the other tests.
 python() {
     say "pytest"
     make -s python-tools &&
@@ -89,18 +87,18 @@ python() {
 
 run_tests() {
     say "cargo test"
-    # Examples too, which a test runs.
+    # The examples, too: a test runs them.
     cargo build --workspace --examples
     cargo test --workspace --tests --no-run
-    # With DuckDB, which reads analyses as the documentation says.
+    # With DuckDB: a test reads analyses with it as the documentation describes.
     make -s python-tools
     export SPHEREFACE_PYTHON="$PWD/target/python/bin/python"
     notes=$(mktemp -d)
     trap 'rm -rf "$notes"' EXIT
     : >"$notes/times"
     : >"$notes/skipped"
-    # The test runner counts its times as unstable: the tests are run, not compiled, with the leave
-    # to ask for them.
+    # The times of the test runner are an unstable option. RUSTC_BOOTSTRAP is set only for running the tests,
+    # not for compiling them.
     host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
     {
         env "CARGO_TARGET_${host}_RUNNER=env RUSTC_BOOTSTRAP=1" \
@@ -109,7 +107,7 @@ run_tests() {
     } | watch_tests
     tell
     python || touch "$notes/failed"
-    # With the features of the workspace too, or the library would be built once more.
+    # With the features of the workspace; otherwise the library would be built again.
     cargo test --workspace --doc || touch "$notes/failed"
     [ ! -e "$notes/failed" ]
 }

@@ -14,26 +14,26 @@ say() { printf '%s\n' "cuda: $*"; }
 die() { printf '%s\n' "cuda: $*" >&2; exit 1; }
 
 if [ ! -e "$root/complete" ]; then
-    # What was left half done here is ours to remove, a folder that somebody named is not.
+    # An unfinished default folder may be removed; a folder that the user chose may not.
     [ "$root" = "$own" ] || [ ! -e "$root" ] ||
         die "$root has no complete compiler: remove it, or choose another with SPHEREFACE_CUDA_ROOT"
-    say "loading the CUDA 13.0 compiler into $root"
+    say "downloading the CUDA 13.0 compiler into $root"
     rm -rf "$root" && mkdir -p "$root/wheels"
     python3 -m pip download -q --no-deps -d "$root/wheels" nvidia-cuda-nvcc==13.0.88 \
         nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 \
-        nvidia-cuda-cccl==13.0.85 || die "the compiler could not be loaded: install python3 with pip and try again"
+        nvidia-cuda-cccl==13.0.85 || die "the compiler could not be downloaded: install python3 with pip and try again"
     for wheel in "$root"/wheels/*.whl; do
         python3 -m zipfile -e "$wheel" "$root"
     done
     rm -r "$root/wheels"
     chmod +x "$toolkit"/bin/* "$toolkit"/nvvm/bin/*
     ln -s lib "$toolkit/lib64"
-    # The linker wants to see the libraries; the program opens the real ones when it runs.
+    # The linker needs the libraries to exist; the program opens the real ones at run time.
     for library in cuda cudart cublas cublasLt curand nvrtc; do
         cc -shared -o "$toolkit/lib/lib$library.so" -x c /dev/null
     done
-    # Most of an hour would go into kernels of quantised networks, which nothing here calls: they
-    # are left empty (would something call them, the linker would name them). The kernels that
+    # The kernels of quantised networks would take most of an hour to compile, and nothing here calls them:
+    # they are left empty (if something called them, the linker would report them). The kernels that
     # run are compiled to PTX, not with -c.
     mkdir "$toolkit/quick"
     cat >"$toolkit/quick/nvcc" <<EOF

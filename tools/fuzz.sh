@@ -1,9 +1,9 @@
 #!/bin/sh
-# Feeds the readers of foreign bytes with inputs that a fuzzer makes up:
-#   tools/fuzz.sh [SECONDS] [TARGET...]     all targets without names, each for so many seconds (60)
-# Takes cargo-fuzz (cargo install cargo-fuzz) and, with the stable compiler, its leave to use what is unstable. What the
-# fuzzer learns stays in fuzz/target/corpus, what it finds in fuzz/artifacts. A find that is mended goes into fuzz/corpus
-# under a name that says what it is: tests read that folder.
+# Tests the parsers of untrusted input with a fuzzer:
+#   tools/fuzz.sh [SECONDS] [TARGET...]     each target for SECONDS (default 60); default: all targets
+# Needs cargo-fuzz (cargo install cargo-fuzz). With the stable compiler it sets RUSTC_BOOTSTRAP for unstable options.
+# The fuzzer's corpus is in fuzz/target/corpus, its findings in fuzz/artifacts. A fixed finding is added to fuzz/corpus
+# under a descriptive name: tests read that folder.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,7 @@ seconds=${1:-60}
 [ $# -eq 0 ] || shift
 [ $# -gt 0 ] || set -- $(sed -n 's/^name = "\(.*\)"$/\1/p' fuzz/Cargo.toml | grep -v '^sphereface-fuzz$')
 export RUSTC_BOOTSTRAP=1
-# Freed memory is kept for a while to find uses of it, and counts against the limit.
+# The sanitizer keeps freed memory for a while to find uses of it, and that memory counts against the limit.
 export ASAN_OPTIONS="quarantine_size_mb=16:${ASAN_OPTIONS:-}"
 
 failed=

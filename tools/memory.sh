@@ -1,13 +1,13 @@
 #!/bin/sh
 # Runs the tests of the code with `unsafe` blocks and threads under a tool that watches memory or threads:
 #   tools/memory.sh address|memcheck|thread|miri [FILTER...]
-# A filter is a part of the names of tests. docs/fuzzing.md says what was run and what came of it.
+# A filter is a part of the names of tests. docs/fuzzing.md has the runs and their results.
 #
 # address   address sanitizer over the library without features
 # memcheck  Valgrind's memcheck over kernels, threads and the pipeline graph
 # thread    thread sanitizer over the team of threads and, with the sources of the standard library (rustup component add
 #           rust-src), the pipeline graph
-# miri      Miri with tree borrows over the same; takes a nightly compiler with it (rustup component add miri)
+# miri      Miri with tree borrows over the same; needs a nightly compiler with Miri (rustup component add miri)
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -22,8 +22,8 @@ program() {
         sed -n 's/.*"name":"sphereface".*"executable":"\([^"]*\)".*/\1/p' | tail -1
 }
 
-# A crate of the team of threads and the pipeline graph alone, with next to no dependencies, in the folder target/threads.
-# Both tools take only what is compiled for them, and would be given far more than these two by the whole library.
+# A crate of the team of threads and the pipeline graph alone, almost without dependencies, in the folder target/threads.
+# Both tools need all code to be compiled for them, and the whole library would be far more than these two parts.
 alone() {
     mkdir -p target/threads/src/pipeline
     cp src/nn/team.rs target/threads/src/
@@ -57,7 +57,7 @@ END
 case $tool in
 address)
     [ $# -gt 0 ] || set -- nn:: align:: detect:: embed:: gallery:: identify:: track::
-    # Bytes that cannot be freed at the end are those of threads that still run.
+    # Memory that is not freed at the end belongs to threads that still run.
     export ASAN_OPTIONS="detect_leaks=0:${ASAN_OPTIONS:-}"
     RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/address \
         cargo test --lib --no-default-features --target "$host" -- "$@"
@@ -65,12 +65,12 @@ address)
 memcheck)
     [ $# -gt 0 ] || set -- nn::team pipeline::graph nn::buffer nn::conv nn::gemm nn::layers nn::simd
     tests=$(program)
-    # Valgrind knows no AVX-512. It runs one thread at a time.
+    # Valgrind does not support AVX-512. It runs one thread at a time.
     SPHEREFACE_ISA=${SPHEREFACE_ISA:-avx2} valgrind --error-exitcode=1 --quiet --fair-sched=yes "$tests" --test-threads=1 "$@"
     ;;
 thread)
-    # Without its sources, the standard library is not compiled for it. Then its locks and channels are not understood, and only
-    # the team, which has none, can be checked.
+    # Without its sources, the standard library is not instrumented. The tool then does not see its locks and
+    # channels, and only the team, which uses none, can be checked.
     std=-Zbuild-std
     if [ ! -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library" ]; then
         std=
@@ -87,7 +87,7 @@ miri)
     MIRIFLAGS="-Zmiri-tree-borrows -Zmiri-disable-isolation" cargo +nightly miri test --lib -- "$@"
     ;;
 *)
-    echo "memory: say address, memcheck, thread or miri" >&2
+    echo "memory: choose address, memcheck, thread or miri" >&2
     exit 2
     ;;
 esac

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Installs what is missing to build, run and test sphereface on Debian or Ubuntu:
+# Installs the missing packages to build, run and test sphereface on Debian or Ubuntu:
 #   tools/setup.sh [run|test]
-# Says what it installs, asks for nothing, and does nothing when everything is there.
+# Prints each installation, asks no questions, and does nothing if all packages are installed.
 set -eu
 
 say() { printf '%s\n' "setup: $*"; }
 die() { printf '%s\n' "setup: $*" >&2; exit 1; }
 
-# What Cargo.toml asks for: sqlx is the one that needs the newest.
+# As in Cargo.toml: of all dependencies, sqlx needs the newest compiler.
 rust_minor=94
 
 run_packages="
@@ -15,9 +15,10 @@ build-essential pkg-config ca-certificates curl
 libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
 gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x"
-# ffmpeg makes the test clips, djpeg decodes photos as the reference did, Xvfb stands in for a screen, the RTSP server for a
-# camera, PostgreSQL serves a library of many workers, mosquitto is the broker and chromium the browser that the tests of
-# the service talk to, exiftool names faces in photos, gst-launch runs the element. The Python package is tested in a virtual environment.
+# ffmpeg makes the test clips, djpeg decodes photos as the reference did, Xvfb replaces a screen, and the RTSP server a
+# camera. PostgreSQL stores a library of many workers, mosquitto is the broker and chromium the browser for the tests of
+# the service, exiftool names faces in photos, and gst-launch runs the element. The Python package is tested in a virtual
+# environment.
 test_packages="ffmpeg libjpeg-turbo-progs xvfb libgstrtspserver-1.0-dev mosquitto chromium postgresql
 libimage-exiftool-perl gstreamer1.0-tools python3 python3-venv"
 
@@ -34,7 +35,7 @@ if command -v dpkg-query >/dev/null; then
             missing="$missing $package"
     done
 else
-    die "this is no Debian or Ubuntu: install GStreamer 1.20 or newer with its base, good, bad, ugly and libav plugins and their development files, and Rust 1.$rust_minor or newer, then run 'cargo build --release'"
+    die "this is not Debian or Ubuntu: install GStreamer 1.20 or newer with its base, good, bad, ugly and libav plugins and their development files, and Rust 1.$rust_minor or newer, then run 'cargo build --release'"
 fi
 
 as_root=
@@ -75,9 +76,9 @@ if ! new_enough; then
     new_enough || die "cargo is still older than 1.$rust_minor: put the new toolchain first on PATH"
 fi
 
-# The checks before the tests take two more parts of the toolchain.
+# The checks before the tests need two more components of the toolchain.
 if [ "${1:-run}" = test ] && ! { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1; then
-    hint="install rustfmt and clippy of the toolchain that $(command -v cargo) is of (Debian: rustfmt and rust-clippy), or run 'cargo test' for the tests alone"
+    hint="install rustfmt and clippy of the toolchain of $(command -v cargo) (Debian: rustfmt and rust-clippy), or run 'cargo test' for the tests alone"
     command -v rustup >/dev/null || die "cargo fmt or cargo clippy is missing and there is no rustup to install them with: $hint"
     say "installing rustfmt and clippy with rustup"
     rustup -q component add rustfmt clippy || die "rustup could not install rustfmt and clippy: $hint"

@@ -1,7 +1,7 @@
-"""The face detector against facenet-pytorch's MTCNN, and its P-Net stage against OpenVINO: same
-frames, same threads, in turns; medians of milliseconds per frame and of the ratios of each turn.
-OpenVINO's first figure is of the networks alone, the second includes resizing by OpenCV; ours
-includes resizing and what follows the network (boxes and their suppression)."""
+"""Compares the face detector with facenet-pytorch's MTCNN, and its P-Net stage with OpenVINO: same
+frames, same number of threads, in turns. Prints medians of the milliseconds per frame and of the ratios of each
+turn. OpenVINO's first figure is for the networks alone, the second includes resizing by OpenCV. Ours
+includes resizing and the steps after the network (boxes and their suppression)."""
 
 import argparse
 import os
@@ -41,7 +41,7 @@ def pyramid(width, height):
 
 
 def openvino_pnet(network, levels, image):
-    """Functions that run every level once: on random pixels, and on the image, resized for it."""
+    """Two functions that run every level once: on random pixels, and on the image resized to the level."""
     core = openvino.Core()
     requests = []
     for height, width in levels:

@@ -1,6 +1,6 @@
-"""SphereFace-20, or a network from an ONNX file, against PyTorch, ONNX Runtime and OpenVINO: same
-network, same weights, same input, same threads, in turns; medians of milliseconds per face and of the
-ratios of each turn."""
+"""Compares SphereFace-20, or a network from an ONNX file, with PyTorch, ONNX Runtime and OpenVINO: same
+network, same weights, same input, same number of threads, in turns. Prints medians of the milliseconds per face
+and of the ratios of each turn."""
 
 import argparse
 import os
@@ -34,20 +34,20 @@ import numpy as np  # noqa: E402
 import network  # noqa: E402
 from ours import Cores, Ours, timed  # noqa: E402
 
-# Threads of some libraries go on spinning for a while when their work is done, and would take a core
+# Threads of some libraries spin for a while after their work is done, and would take a core
 # from the next program.
 PAUSE_S = 0.1
 
 weights = network.random_weights()
 faces = network.pixels(network.random_crops(16))
 if options.network:
-    # The crops that we make have no sides: the first and the last pixel of a row go on.
+    # Our crops have no padding at the sides: the first and the last pixel of a row are repeated.
     square = np.pad(network.random_crops(16), ((0, 0), (0, 0), (8, 8), (0, 0)), mode="edge")
     faces = np.ascontiguousarray(square.transpose(0, 3, 1, 2), dtype=np.float32)
 
 
 def onnx_network(batch):
-    """What peers read: a file's name, or the bytes of one."""
+    """The model as the other programs read it: the name of a file, or its bytes."""
     return options.network or network.onnx_network(weights, batch)
 
 
@@ -110,13 +110,13 @@ for name, run in peers.items():
     cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
     print(f"{name}: 1 - cos = {1 - cosine:.1e}")
 
-# Medians are of the turns in which nobody took a core away, where there are enough.
+# Medians of the undisturbed turns, if there are enough of them.
 ENOUGH = 3
 cores = Cores(ours, options.threads)
 print(f"{options.network or 'SphereFace-20'}, {options.precision}, {options.threads} threads, {options.rounds} rounds: median ms a face, ratio to ours")
 for batch in map(int, options.batches.split(",")):
     turns = []
-    # The least of a few calls in a row: what ran before leaves cold caches behind.
+    # The shortest of a few calls in a row: the caches are cold after another program ran.
     repeat = max(2, 12 // batch)
     for round in range(options.rounds + 2):
         time.sleep(PAUSE_S)

@@ -1,9 +1,9 @@
-"""SphereFace-20 on a GPU against PyTorch: faces/s of embedding, and images/s of training with
-A-Softmax (loading left out), with the same weights, batches and classes.
+"""Compares SphereFace-20 on a GPU with PyTorch: faces/s of embedding, and images/s of training with
+A-Softmax (without loading), with the same weights, batches and classes.
 
     gpu.py PROGRAM [--threads N]
 
-PROGRAM is sphereface built by tools/cuda.sh. Each of the two has the GPU to itself in its turn.
+PROGRAM is sphereface built by tools/cuda.sh. The two take turns; each has the GPU to itself in its turn.
 """
 
 import argparse
@@ -23,7 +23,7 @@ PRECISIONS = ("f32", "tf32", "bf16")
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("program")
-parser.add_argument("--threads", type=int, default=16, help="of the CPU, where ours computes losses and updates")
+parser.add_argument("--threads", type=int, default=16, help="CPU threads, which compute our losses and updates")
 parser.add_argument("--batches", default="1,16,64,256", help="faces embedded together")
 parser.add_argument("--train-batches", default="256,512", help="images per step of training")
 parser.add_argument("--classes", type=int, default=10572)
@@ -67,7 +67,7 @@ def embedding(name, batch):
 
 
 def training(name, batch):
-    """Images/s of forwards, A-Softmax with m = 4, backwards and SGD with momentum."""
+    """Images/s of the forward pass, A-Softmax with m = 4, the backward pass and SGD with momentum."""
     w = {name: values.requires_grad_() for name, values in weights().items()}
     classes = (torch.randn(options.classes, network.EMBEDDING, device="cuda") * 0.05).requires_grad_()
     optimiser = torch.optim.SGD([*w.values(), classes], lr=1e-6, momentum=0.9, weight_decay=5e-4)

@@ -1,5 +1,5 @@
 """The loop of face_recognition's own example for video files: dlib's HOG detector on every frame,
-its ResNet for every face, OpenCV for the video. Prints JSON; the time leaves out imports and
+its ResNet for every face, OpenCV for the video. Prints JSON; the time excludes imports and
 enrolment."""
 
 import argparse

@@ -1,6 +1,6 @@
-"""What `sphereface label --per-frame` does, in Python: facenet-pytorch's MTCNN on every frame, the
+"""The work of `sphereface label --per-frame` in Python: facenet-pytorch's MTCNN on every frame, the
 same SphereFace-20 weights in PyTorch for every face, OpenCV for the video. Prints JSON; the time
-leaves out imports and loading of models."""
+excludes imports and loading of models."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""SphereFace-20 with random weights: as a file for us, in PyTorch, and as ONNX for the others."""
+"""SphereFace-20 with random weights: as a file of sphereface, in PyTorch, and as ONNX for the other programs."""
 
 import math
 
@@ -40,8 +40,7 @@ def load(path):
 
 
 def random_weights():
-    """Random weights that keep activations near 1 from layer to layer, of half precision, in which
-    the files of models keep them."""
+    """Random weights that keep activations near 1 from layer to layer, in half precision as in the files of models."""
     weights, drawn = {}, 0
 
     def draw(name, shape):

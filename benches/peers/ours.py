@@ -1,4 +1,4 @@
-"""The program under test, asked for one measurement at a time."""
+"""Asks the program under test for one measurement at a time."""
 
 import json
 import subprocess
@@ -30,10 +30,10 @@ def timed(function):
 
 
 class Cores:
-    """Whether the cores are ours alone. Those of a virtual machine may share a real one with
-    others, or with each other, for minutes: a loop of multiply-adds on all threads tells."""
+    """Whether this process has the cores to itself. Cores of a virtual machine may share a physical core
+    with other machines, or with each other, for minutes. A loop of multiply-adds on all threads shows it."""
 
-    # Of what one thread does, times their number.
+    # Share of the rate of one thread times the number of threads.
     QUIET = 0.95
 
     def __init__(self, ours, threads):
@@ -45,7 +45,7 @@ class Cores:
         return self.ours.ask(f"peak {threads}")["gflops"]
 
     def look(self):
-        """Measures, and says whether they are."""
+        """Measures once; true if the cores were undisturbed."""
         self.shares.append(self._gflops(self.threads) / self.threads / self.peak)
         return self.shares[-1] >= self.QUIET
 

@@ -1,6 +1,6 @@
-"""How many times as fast the embedding networks are in bf16 as in f32, on a CPU that computes in both:
-medians of the ratios of turns. `--precision auto` chooses bf16 on CPUs where this was measured to be
-more than 1 throughout (src/nn/choice.rs).
+"""Measures how many times as fast the embedding networks are in bf16 as in f32, on a CPU that computes in both.
+Prints medians of the ratios of turns. `--precision auto` chooses bf16 on CPUs where every measured ratio
+was above 1 (src/nn/choice.rs).
 
     precision.py [--threads 1,2] [--batches 1,4,16] [--rounds 9] [--models sphereface,sphereface20,wide]
 

@@ -3,9 +3,8 @@
 # tables of BENCHMARKS.md.
 #
 #     benches/peers/run.sh VIDEO STILLS [TRUTH.json]
-#
-# VIDEO shows the people of whom STILLS has a folder each. Python 3.11 or later; PEERS is the
-# folder of the environment (several GB, most of them PyTorch's), ROUNDS the turns of each part.
+# VIDEO shows the people in STILLS, which has one folder per person. Needs Python 3.11 or later. PEERS is the
+# folder of the environment (several GB, most of it PyTorch), ROUNDS the number of turns of each part.
 set -eu
 [ $# -ge 2 ] || { echo "usage: $0 VIDEO STILLS [TRUTH.json]" >&2; exit 2; }
 video=$(realpath "$1") stills=$(realpath "$2") truth=${3:+$(realpath "$3")}
@@ -14,7 +13,7 @@ peers=${PEERS:-$here/../../target/peers}
 if [ ! -e "$peers/complete" ]; then
     python3 -m venv "$peers"
     "$peers/bin/pip" install --quiet -r "$here/requirements.txt"
-    # These two ask for versions of the others that no longer install side by side.
+    # These two require versions of the others that cannot be installed together any more.
     "$peers/bin/pip" install --quiet --no-deps -r "$here/requirements-alone.txt"
     touch "$peers/complete"
 fi

@@ -1,5 +1,6 @@
-"""Training of SphereFace-20 with A-Softmax against PyTorch: same network, classes, batch and
-threads, in turns; one step is forwards, loss, backwards and SGD with momentum, loading left out."""
+"""Compares training of SphereFace-20 with A-Softmax with PyTorch: same network, classes, batch and
+number of threads, in turns. One step is the forward pass, the loss, the backward pass and SGD with momentum,
+without loading."""
 
 import argparse
 import json
@@ -14,12 +15,12 @@ parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--batch", type=int, default=64)
 parser.add_argument("--classes", type=int, default=10572)
 parser.add_argument("--rounds", type=int, default=3)
-parser.add_argument("--steps", type=int, default=2, help="steps a turn; one more is for warming up")
-parser.add_argument("--peers", help="f32, bf16 or both with a comma; both by default where the CPU computes in bf16")
+parser.add_argument("--steps", type=int, default=2, help="steps per turn, after one more for warming up")
+parser.add_argument("--peers", help="f32, bf16 or f32,bf16; default: both where the CPU computes in bf16")
 options = parser.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(options.threads)
 if options.peers is None:
-    # Elsewhere PyTorch converts number by number: a step takes minutes.
+    # On other CPUs PyTorch converts number by number, and a step takes minutes.
     with open("/proc/cpuinfo") as file:
         cpu = file.read()
     options.peers = "f32,bf16" if "avx512_bf16" in cpu or "amx_bf16" in cpu else "f32"
@@ -33,7 +34,7 @@ LAMBDA = 5.0
 
 
 class Peer:
-    """A step of training, as one writes it in PyTorch."""
+    """A step of training, as it is usually written in PyTorch."""
 
     def __init__(self, precision):
         self.bf16 = precision == "bf16"
@@ -47,7 +48,7 @@ class Peer:
         self.labels = torch.randint(options.classes, (options.batch,))
 
     def step(self):
-        """Seconds forwards, in the loss, backwards (through both), and of the update."""
+        """Seconds of the forward pass, the loss, the backward pass (through both), and the update."""
         times = [time.perf_counter()]
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             features = network.features(F, self.weights, self.pixels, self.present)

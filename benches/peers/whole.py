@@ -1,8 +1,8 @@
-"""The whole job: a video in, the same video with names out. `sphereface label`, every frame by
-itself and by default, against the same in Python (label_mtcnn.py), against face_recognition's
-example (label_dlib.py), and against decoding and encoding alone; in turns. Ours is timed as a whole
-process that finds people enrolled; the others from the first frame to the last, and as such a process
-too: what a user waits for includes imports and loading."""
+"""Compares the whole job, a video in and the same video with names out. `sphereface label`, every frame by
+itself and by default, takes turns with the same in Python (label_mtcnn.py), with face_recognition's
+example (label_dlib.py), and with decoding and encoding alone. Ours is timed as a whole process with a
+gallery that is enrolled already. The others are timed from the first frame to the last, and also as whole
+processes, because a user waits for imports and loading too."""
 
 import argparse
 import json

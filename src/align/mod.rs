@@ -1,12 +1,11 @@
 //! From five landmarks to the 112x96 crop that SphereFace takes, and the columns beside it that other
-//! networks see too.
+//! networks take too.
 //!
-//! The transform is the least-squares similarity (scale, rotation, translation; never a
-//! reflection) from the landmarks onto [`TEMPLATE`], the error measured in the crop. MATLAB's
-//! `cp2tform`, which the authors used, measures it in the photograph instead; the two differ
-//! in scale by the squared correlation of the point sets, a few percent for a turned face. The
-//! crop-side fit is what the common aligned data sets (CASIA-WebFace in 112x112) were made
-//! with, so training, enrolment and labelling all use it.
+//! The transform is the least-squares similarity (scale, rotation, translation; never a reflection) from the
+//! landmarks onto [`TEMPLATE`], with the error measured in the crop. MATLAB's `cp2tform`, which the authors
+//! used, measures the error in the photograph. The two differ in scale by the squared correlation of the
+//! point sets, a few percent for a turned face. The crop-side fit is what the common aligned data sets
+//! (CASIA-WebFace in 112x112) were made with, so training, enrolment and labelling all use it.
 
 use std::ops::Range;
 
@@ -19,12 +18,12 @@ pub const CROP_HEIGHT: usize = 112;
 /// Width of a SphereFace crop in pixels.
 pub const CROP_WIDTH: usize = 96;
 
-/// Where the landmarks lie in a crop, (x, y) in pixels. The authors' numbers, 1-based in
-/// MATLAB, are used as 0-based unchanged, as most ports and the common aligned sets do.
+/// Positions of the landmarks in a crop, (x, y) in pixels. The authors' numbers, 1-based in MATLAB, are used
+/// as 0-based unchanged, as most ports and the common aligned sets do.
 pub const TEMPLATE: Landmarks =
     [[30.2946, 51.6963], [65.5318, 51.5014], [48.0252, 71.7366], [33.5493, 92.3655], [62.7299, 92.2041]];
 
-/// Columns at each side by which the 112x112 crop of other models exceeds ours.
+/// Columns at each side that the 112x112 crop of other models has in addition to ours.
 const SQUARE_MARGIN: usize = 8;
 
 /// Side of that crop in pixels.
@@ -36,7 +35,7 @@ const SIDE_BYTES: usize = 3 * SQUARE_MARGIN;
 /// Bytes of a row of pixels of a crop.
 const ROW_BYTES: usize = 3 * CROP_WIDTH;
 
-/// Most samples a crop pixel averages along each axis: bounds the work for absurd landmarks.
+/// The most samples per crop pixel along each axis: bounds the work for absurd landmarks.
 const MAX_GRID: f64 = 64.0;
 
 /// A similarity transform of the plane: (x, y) -> (a x - b y + tx, b x + a y + ty).
@@ -58,7 +57,7 @@ impl Similarity {
         [self.a * x - self.b * y + self.tx, self.b * x + self.a * y + self.ty]
     }
 
-    /// Target pixels a source pixel becomes.
+    /// Target pixels per source pixel.
     pub fn scale(&self) -> f64 {
         self.a.hypot(self.b)
     }
@@ -96,7 +95,7 @@ pub fn estimate(landmarks: &Landmarks) -> Option<Similarity> {
         cross += px * qy - py * qx;
         square += px * px + py * py;
     }
-    // A spread below a thousandth of a pixel, or a factor that vanishes, has no direction.
+    // With a spread below a thousandth of a pixel, or a factor of zero, there is no direction.
     if square < 1e-6 {
         return None;
     }
@@ -115,12 +114,12 @@ fn centroid(points: &[[f64; 2]; 5]) -> [f64; 2] {
     [0, 1].map(|axis| points.iter().map(|p| p[axis]).sum::<f64>() / 5.0)
 }
 
-/// Cuts the aligned face out of `image`, sampling it once and directly.
+/// Cuts the aligned face out of `image` in a single resampling.
 ///
-/// Bilinear; outside the image is black. Where the face is larger than the crop each crop
-/// pixel is the mean of n x n samples spread evenly over its area, n = the source pixels per
-/// crop pixel rounded to the nearest (1 up to 1.5, at most 64), so that every source pixel
-/// counts and nothing aliases. `None` when the landmarks are degenerate ([`estimate`]).
+/// Sampling is bilinear; outside the image is black. Where the face is larger than the crop, each crop pixel
+/// is the mean of n x n samples spread evenly over its area, where n is the number of source pixels per crop
+/// pixel along an axis, rounded to the nearest (1 up to 1.5, at most 64). So every source pixel contributes,
+/// and nothing aliases. `None` when the landmarks are degenerate ([`estimate`]).
 pub fn align(image: &RgbImage, landmarks: &Landmarks) -> Option<Crop> {
     Crop::from_square(&sample(image, landmarks, SQUARE_MARGIN)?)
 }
@@ -171,7 +170,7 @@ fn sample(image: &RgbImage, landmarks: &Landmarks, margin: usize) -> Option<Vec<
     Some(rgb)
 }
 
-/// The image at (x, y), between its four neighbours; neighbours outside are black.
+/// The image at (x, y), interpolated between its four neighbours; neighbours outside are black.
 fn bilinear(image: &RgbImage, [x, y]: [f64; 2]) -> [f32; 3] {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let between = |p00: [f32; 3], p10: [f32; 3], p01: [f32; 3], p11: [f32; 3], fx: f32, fy: f32| {
@@ -181,7 +180,7 @@ fn bilinear(image: &RgbImage, [x, y]: [f64; 2]) -> [f32; 3] {
             upper + fy * (lower - upper)
         })
     };
-    // Nearly every sample has all four in the image.
+    // Fast path: nearly every sample has all four in the image.
     if x >= 0.0 && y >= 0.0 && x < width as f64 - 1.0 && y < height as f64 - 1.0 {
         let (left, top) = (x as usize, y as usize);
         let pair = |row: usize| image.as_raw().get((row * width + left) * 3..)?.first_chunk::<6>();
@@ -213,12 +212,12 @@ fn bilinear(image: &RgbImage, [x, y]: [f64; 2]) -> [f32; 3] {
     between(pixel(0, 0), pixel(1, 0), pixel(0, 1), pixel(1, 1), fx, fy)
 }
 
-/// Passes an already aligned picture through, pixel for pixel: aligning it once more would
-/// ruin it (the detector is unsure of landmarks in a crop without surroundings).
+/// Returns an already aligned picture unchanged. Aligning it once more would ruin it, because the detector is
+/// unsure of landmarks in a crop without surroundings.
 ///
-/// Such a picture measures exactly 96x112, or 112x112, and the landmarks found in it need next to no transform: scale within 12 %,
-/// rotation within 7 degrees, the middle of the crop moved by at most 6 pixels. `None` for any
-/// other picture.
+/// Such a picture measures exactly 96x112, or 112x112, and the landmarks found in it need almost no
+/// transform: scale within 12 %, rotation within 7 degrees, the middle of the crop moved by at most 6 pixels.
+/// `None` for any other picture.
 pub fn already_aligned(image: &RgbImage, landmarks: &Landmarks) -> Option<Crop> {
     let margin = match (image.width() as usize, image.height() as usize) {
         (CROP_WIDTH, CROP_HEIGHT) => 0,
@@ -237,17 +236,17 @@ pub fn already_aligned(image: &RgbImage, landmarks: &Landmarks) -> Option<Crop> 
     Crop::from_image(image.clone())
 }
 
-/// An aligned face: 112 rows of 96 RGB pixels, packed, with the eight pixels at each side of every row
-/// where they were seen.
+/// An aligned face: 112 rows of 96 RGB pixels, packed, with the eight pixels at each side of every row if
+/// they are known.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Crop {
     rgb: Vec<u8>,
-    /// What lies on the left and on the right of each row, side by side.
+    /// The pixels on the left and on the right of each row, concatenated.
     sides: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Crop {
-    /// Its size: nobody reads thirty thousand bytes.
+    /// The size only, since thirty thousand bytes would be unreadable.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Crop").field("has_sides", &self.has_sides()).finish_non_exhaustive()
     }
@@ -296,13 +295,13 @@ impl Crop {
         &self.rgb
     }
 
-    /// Whether the sides were seen.
+    /// Whether the sides are known.
     pub fn has_sides(&self) -> bool {
         self.sides.is_some()
     }
 
-    /// Packed RGB bytes of 112x112 pixels. Where the sides were not seen, the first and the last pixel of
-    /// a row go on.
+    /// Packed RGB bytes of 112x112 pixels. If the sides are not known, the first and the last pixel of a row
+    /// are repeated.
     pub fn to_square(&self) -> Vec<u8> {
         let mut square = Vec::with_capacity(3 * SQUARE * CROP_HEIGHT);
         for (y, row) in self.rgb.chunks_exact(ROW_BYTES).enumerate() {
@@ -329,7 +328,7 @@ impl Crop {
         })
     }
 
-    /// All that was seen as a picture: of 112x112 pixels, or of 96x112 without sides.
+    /// The whole crop as a picture: 112x112 pixels, or 96x112 without sides.
     pub fn to_whole_image(&self) -> RgbImage {
         let whole = self.has_sides().then(|| self.to_square());
         let whole = whole.and_then(|rgb| RgbImage::from_raw(SQUARE as u32, CROP_HEIGHT as u32, rgb));
@@ -338,7 +337,7 @@ impl Crop {
 
     /// The mirror image, left and right exchanged.
     pub fn mirrored(&self) -> Crop {
-        // The sides lie side by side, so that they are exchanged like the rest.
+        // The sides of a row are stored together, so mirroring exchanges them like the other pixels.
         let mirror = |rgb: &[u8], width: usize| -> Vec<u8> {
             rgb.chunks_exact(width)
                 .flat_map(|row| row.as_chunks::<3>().0.iter().rev().flatten().copied())
@@ -396,7 +395,7 @@ mod tests {
     }
 
     fn assert_close(found: &Similarity, expected: &Similarity, tolerance_px: f64) {
-        // What matters is where points of the crop come from and go to.
+        // Only the mapping of points of the crop matters.
         for corner in [[0.0, 0.0], [96.0, 0.0], [0.0, 112.0], [96.0, 112.0]] {
             let at = expected.inverse().apply(corner);
             let moved = found.apply(at);
@@ -428,8 +427,8 @@ mod tests {
 
     #[test]
     fn a_reflection_is_never_chosen() {
-        // Mirrored landmarks fit the template exactly after a reflection. The transform has no
-        // room for one (its determinant is a^2 + b^2), so what is left is the best rotation.
+        // Mirrored landmarks fit the template exactly after a reflection. The transform has no room for one
+        // (its determinant is a^2 + b^2), so the best rotation remains.
         let mirrored = TEMPLATE.map(|[x, y]| [95.0 - x, y]);
         let found = estimate(&mirrored).unwrap();
         assert_close(&found, &normal_equations(&mirrored), 1e-6);
@@ -464,9 +463,9 @@ mod tests {
 
     #[test]
     fn samples_a_ramp_where_the_f64_transform_says() {
-        // One level a pixel, red along x and green along y: bilinear interpolation is exact, so
-        // all that may remain is the rounding of the result, and a shift of a hundredth of a
-        // pixel would push some of the 10,752 values beyond it.
+        // One level per pixel, red along x and green along y: bilinear interpolation is exact, so the only
+        // difference may be the rounding of the result, and a shift of a hundredth of a pixel would push some
+        // of the 10,752 values beyond it.
         let ramp = RgbImage::from_fn(256, 256, |x, y| image::Rgb([x as u8, y as u8, 200]));
         for (scale, rotation) in [(1.0, 0.0), (1.7, 30.0), (0.9, -45.0), (0.55, 10.0), (0.45, 90.0)] {
             // The middle of the picture near the middle of the crop.
@@ -557,7 +556,7 @@ mod tests {
 
     #[test]
     fn a_large_face_does_not_alias() {
-        // Stripes of one pixel, seen from eight pixels a crop pixel: grey, not a moire.
+        // Stripes of one pixel, at eight pixels per crop pixel: grey, not a moire.
         let stripes = RgbImage::from_fn(800, 900, |x, _| image::Rgb([if x % 2 == 0 { 0 } else { 255 }; 3]));
         let crop = align(&stripes, &landmarks_under(&similarity(0.125, 0.0, 0.0, 0.0))).unwrap();
         let inner = &crop.as_rgb()[CROP_WIDTH * 3..];
@@ -591,7 +590,7 @@ mod tests {
         assert_eq!(already_aligned(&RgbImage::new(96, 112), &small), None);
         assert_eq!(already_aligned(&RgbImage::new(112, 96), &TEMPLATE), None);
         assert_eq!(already_aligned(&RgbImage::new(97, 112), &TEMPLATE), None);
-        // 112x112 with the face where the narrow template has it: eight pixels off.
+        // 112x112 with the face at the position of the narrow template: eight pixels off.
         assert_eq!(already_aligned(&RgbImage::new(112, 112), &TEMPLATE), None);
     }
 }

@@ -1,5 +1,4 @@
-//! A column of a Parquet file, looked at before the crate that decodes it believes what it says and
-//! panics.
+//! A column of a Parquet file, checked before decoding, because the crate panics on wrong sizes and offsets.
 
 use parquet::basic::Encoding;
 use parquet::column::page::{Page, PageMetadata, PageReader};
@@ -8,10 +7,10 @@ use parquet::data_type::DataType;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::RowGroupReader;
 
-/// A reader of a column of a row group, which must be of the type that is asked for.
+/// A reader of a column of a row group, which must be of the requested type.
 ///
 /// # Errors
-/// When the file says that it lies where nothing can lie.
+/// When the file states an impossible position.
 pub(super) fn column<T: DataType>(group: &dyn RowGroupReader, number: usize) -> Result<ColumnReaderImpl<T>> {
     let told = group.metadata().column(number);
     let places =
@@ -23,7 +22,7 @@ pub(super) fn column<T: DataType>(group: &dyn RowGroupReader, number: usize) -> 
     Ok(get_typed_column_reader(get_column_reader(told.column_descr_ptr(), Box::new(pages))))
 }
 
-/// Pages that refer to no dictionary unless there is one.
+/// Checks that pages refer to a dictionary only if there is one.
 struct Checked {
     pages: Box<dyn PageReader>,
     has_dictionary: bool,
@@ -59,7 +58,7 @@ impl PageReader for Checked {
     }
 }
 
-/// Whether values are numbers of entries of a dictionary.
+/// Whether values are indices into a dictionary.
 #[allow(deprecated, reason = "files may hold what writers no longer write")]
 fn refers(encoding: Encoding) -> bool {
     matches!(encoding, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY)

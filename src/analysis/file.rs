@@ -26,11 +26,11 @@ use crate::track::{Observation, TrackId};
 
 /// Key of the facts in the file's metadata.
 const KEY: &str = "sphereface";
-/// Raised when the columns or the facts change in a way that older programs misread.
+/// Incremented when the columns or the facts change in a way that older programs would misread.
 const VERSION: u32 = 1;
-/// Rows written, and read, at once.
+/// Rows written or read at once.
 const GROUP_ROWS: usize = 1 << 16;
-/// Bytes at either end of a video that tell it from others.
+/// Bytes at both ends of a video that identify it.
 const FINGERPRINT_BYTES: u64 = 1 << 20;
 
 const WHOLE: [&str; 3] = ["frame", "pts_ns", "duration_ns"];
@@ -57,14 +57,14 @@ const REAL: [&str; 20] = [
     "sharpness",
 ];
 
-/// What lies in the metadata.
+/// The content of the metadata.
 #[derive(Debug, Serialize, Deserialize)]
 struct Facts {
     version: u32,
     rows: u64,
     video: Video,
     model: Option<String>,
-    /// What the embeddings were computed in. Programs that computed in f32 only did not write it.
+    /// The arithmetic of the embeddings. Programs that computed only in f32 did not write it.
     #[serde(default = "f32_name")]
     precision: String,
     mirror: bool,
@@ -117,10 +117,10 @@ pub fn fingerprint(path: &Path) -> io::Result<String> {
 impl Analysis {
     /// Writes the file, under a temporary name until it is complete.
     ///
-    /// Columns: `frame`, `pts_ns`, `duration_ns` (whole numbers); `track`; the box `x1`, `y1`,
-    /// `x2`, `y2` in pixels; `score`; the landmarks `left_eye_x` ... `right_mouth_y` in pixels,
-    /// left and right as the viewer sees them; the quality `size_px`, `yaw_deg`, `pitch_deg`,
-    /// `roll_deg`, `sharpness`; and `embedding`, a list of numbers of unit length or null.
+    /// Columns: `frame`, `pts_ns`, `duration_ns` (integers); `track`; the box `x1`, `y1`, `x2`, `y2` in
+    /// pixels; `score`; the landmarks `left_eye_x` ... `right_mouth_y` in pixels, left and right as the
+    /// viewer sees them; the quality `size_px`, `yaw_deg`, `pitch_deg`, `roll_deg`, `sharpness`; and
+    /// `embedding`, a list of numbers of unit length or null.
     ///
     /// # Errors
     /// [`AnalysisError::Write`].
@@ -147,7 +147,7 @@ impl Analysis {
             serde_json::to_string(&facts).map_err(|error| ParquetError::General(error.to_string()))?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
-            // Real numbers hardly ever repeat.
+            // Floating-point values rarely repeat.
             .set_dictionary_enabled(false)
             .set_column_dictionary_enabled(ColumnPath::from("track"), true)
             .set_key_value_metadata(Some(vec![KeyValue::new(KEY.to_owned(), facts)]))
@@ -191,8 +191,8 @@ impl Analysis {
     /// Reads a file that [`Analysis::write`] wrote.
     ///
     /// # Errors
-    /// [`AnalysisError::Read`] when the system refuses; [`AnalysisError::Damaged`] when it is no
-    /// analysis, was cut short, or holds what no analysis holds.
+    /// [`AnalysisError::Read`] when the file cannot be read; [`AnalysisError::Damaged`] when it is not an
+    /// analysis, is truncated, or holds invalid values.
     pub fn read(path: &Path) -> Result<Self, AnalysisError> {
         let file =
             File::open(path).map_err(|source| AnalysisError::Read { path: path.to_owned(), source })?;
@@ -312,8 +312,8 @@ pub(super) fn decode(file: File) -> Result<Analysis, String> {
                 (true, _) => None,
                 (false, None) => return Err("it has embeddings but no model".into()),
                 (false, Some(model)) => {
-                    // They were normalised when they were made and are used unchanged, so that what
-                    // is read is what was written.
+                    // They were normalised when they were made and are used unchanged, so that reading
+                    // returns what was written.
                     Some(
                         Embedding::from_unit(model, vector)
                             .ok_or("an embedding in it is not a unit vector")?,

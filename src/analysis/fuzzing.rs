@@ -1,4 +1,4 @@
-//! The reader of this room for [`fuzzing`](crate::fuzzing).
+//! The reader of this module for [`fuzzing`](crate::fuzzing).
 
 /// An analysis in a Parquet file.
 pub(crate) fn analysis(bytes: &[u8]) {

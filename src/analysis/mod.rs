@@ -1,10 +1,10 @@
-//! The analysis of a video: everything that was seen in it, so that who it was can be decided
-//! again, with another gallery or threshold, without seeing a pixel.
+//! The analysis of a video: all faces with their tracks and embeddings, so that names can be decided again
+//! with another gallery or threshold without decoding the video.
 //!
 //! # The file
-//! Parquet, one row per face and frame, in the order of frames. DuckDB, pandas and polars read it
-//! as it is. See [`Analysis::write`] for the columns; the facts about the video and how it was
-//! looked at lie in the file's key-value metadata under `sphereface`, as JSON.
+//! Parquet, one row per face and frame, in the order of frames. DuckDB, pandas and polars read it as it is.
+//! See [`Analysis::write`] for the columns; the facts about the video and the settings of the analysis are in
+//! the file's key-value metadata under `sphereface`, as JSON.
 
 mod column;
 mod file;
@@ -22,7 +22,7 @@ use crate::models::ModelId;
 use crate::nn::Arithmetic;
 use crate::track::{self, Observation, Track};
 
-/// What is known of the video itself.
+/// Facts about the video itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Video {
     /// File name, without its folder.
@@ -31,43 +31,43 @@ pub struct Video {
     pub width: u32,
     /// Height in pixels, upright.
     pub height: u32,
-    /// Nominal frames per second as a fraction; `None` when the stream states none. The times of
-    /// the frames are what counts.
+    /// Nominal frames per second as a fraction; `None` when the stream states none. The times of the frames
+    /// are authoritative.
     pub fps: Option<(i32, i32)>,
     /// Frames that were decoded.
     pub frames: u64,
-    /// When the last frame goes away, in nanoseconds since the start.
+    /// End time of the last frame, in nanoseconds since the start.
     pub duration_ns: u64,
-    /// What tells this file from others, see [`fingerprint`]; empty when it was not a file.
+    /// The [`fingerprint`] of the file; empty if the input was not a file.
     pub fingerprint: String,
-    /// Most frames per second that were looked at; `None` for every frame. Frames are counted among those.
+    /// Maximum frames per second that were analysed; `None` for every frame. Frame indices count only those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampled_fps: Option<f64>,
-    /// Whether only key frames were looked at. Frames are counted among those.
+    /// Whether only key frames were analysed. Frame indices count only those.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub key_frames: bool,
 }
 
 impl Video {
-    /// Whether every frame was looked at.
+    /// Whether every frame was analysed.
     pub fn is_whole(&self) -> bool {
         self.sampled_fps.is_none() && !self.key_frames
     }
 }
 
-/// A video as it was seen.
+/// The analysis of a video.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Analysis {
     /// The video.
     pub video: Video,
     /// The model of the embeddings; `None` when there are none.
     pub model: Option<ModelId>,
-    /// What the embeddings were computed in. Embeddings of different arithmetics can be compared: their angles differ by
-    /// less than half a degree.
+    /// The arithmetic of the embeddings. Embeddings of different arithmetics can be compared: their angles
+    /// differ by less than half a degree.
     pub arithmetic: Arithmetic,
-    /// Whether embeddings are of the crop and its mirror image together.
+    /// Whether embeddings are averaged with those of the mirror images.
     pub mirror: bool,
-    /// How faces were looked for.
+    /// Settings of the detector.
     pub detector: DetectorConfig,
     /// Frames that begin a new shot, in order, without frame 0.
     pub cuts: Vec<u64>,
@@ -76,7 +76,7 @@ pub struct Analysis {
 }
 
 impl Analysis {
-    /// Whether a path is named as an analysis is.
+    /// Whether a path has the extension of an analysis.
     pub fn is_named(path: &Path) -> bool {
         path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"))
     }
@@ -98,8 +98,8 @@ impl Analysis {
         }
     }
 
-    /// The video that it was made of: `given`, or of that name in the folder `given`; else the one beside the analysis at
-    /// `path` or in the current folder.
+    /// The video that it was made from: `given`, or the video of its name in the folder `given`; else the one
+    /// beside the analysis at `path` or in the current folder.
     ///
     /// # Errors
     /// [`AnalysisError::NoVideo`] when there is none, and as for [`check_video`](Self::check_video).
@@ -122,7 +122,7 @@ impl Analysis {
         Ok(video.clone())
     }
 
-    /// Checks that it was made of the video at `video`; `path` names the analysis in the error.
+    /// Checks that it was made from the video at `video`; `path` names the analysis in the error.
     ///
     /// # Errors
     /// [`AnalysisError::OtherVideo`], and [`AnalysisError::Read`] when the video cannot be read.
@@ -145,7 +145,7 @@ pub enum AnalysisError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file cannot be written.
@@ -153,17 +153,17 @@ pub enum AnalysisError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The video that the analysis was made of is not there.
+    /// The video that the analysis was made from is missing.
     #[error("the video {name} is needed, from which {} was made, but {} is not a file", .path.display(), .place.display())]
     NoVideo {
         /// The analysis.
         path: PathBuf,
         /// Name of the video.
         name: String,
-        /// Where it was looked for first.
+        /// The first path that was tried.
         place: PathBuf,
     },
     /// The file is not an analysis, or not a whole one.
@@ -171,7 +171,7 @@ pub enum AnalysisError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         cause: String,
     },
     /// Its embeddings come from another model, or it has none.

@@ -31,14 +31,14 @@ pub trait Canvas {
     /// Width and height in pixels.
     fn size(&self) -> (usize, usize);
 
-    /// Mixes `colour` into the pixels of `region` (which must lie inside), as much as
-    /// `coverage(x, y)` says: 0 leaves the pixel alone, 1 replaces it.
+    /// Blends `colour` into the pixels of `region` (which must be inside) with the weight `coverage(x, y)`: 0
+    /// leaves the pixel unchanged, 1 replaces it.
     fn blend(&mut self, region: Region, colour: Rgb, coverage: impl Fn(usize, usize) -> f32);
 }
 
 fn mix(sample: &mut u8, value: f32, alpha: f32) {
     let old = f32::from(*sample);
-    // The cast rounds down and keeps to 0..=255.
+    // The cast rounds down and clamps to 0..=255.
     *sample = (old + alpha * (value - old) + 0.5) as u8;
 }
 
@@ -138,7 +138,7 @@ impl Rounded {
         (inside && region.x0 < region.x1 && region.y0 < region.y1).then_some(region)
     }
 
-    /// Fills it.
+    /// Fills the rectangle.
     pub fn fill(&self, canvas: &mut impl Canvas, colour: Rgb, opacity: f32) {
         if let Some(region) = self.region(canvas.size()) {
             canvas.blend(region, colour, |x, y| opacity * (0.5 - self.distance(x, y)).clamp(0.0, 1.0));
@@ -154,8 +154,8 @@ impl Rounded {
             let inner = (0.5 - distance - width).clamp(0.0, 1.0);
             opacity * (outer - inner)
         };
-        // The hole in the middle is not visited. Its edges are even, so that no chroma sample is
-        // blended from two sides.
+        // The hole in the middle is skipped. Its edges are even, so that no chroma sample is blended from two
+        // sides.
         let margin = width.max(self.radius) + 1.0;
         let even_up = |x: f32| (x.max(0.0).ceil() as usize).next_multiple_of(2);
         let even_down = |x: f32| x.max(0.0).floor() as usize & !1;

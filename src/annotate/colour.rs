@@ -9,10 +9,10 @@ pub type Rgb = [u8; 3];
 /// OKLCH hue steps; neighbours are 15 degrees apart.
 const HUES: u32 = 24;
 
-/// OKLCH lightness and chroma of the three shades a hue comes in.
+/// OKLCH lightness and chroma of the three shades of a hue.
 const SHADES: [(f32, f32); 3] = [(0.60, 0.17), (0.70, 0.16), (0.80, 0.14)];
 
-/// Strangers: a grey no name is given.
+/// The colour of strangers: a grey that no person has.
 pub const UNKNOWN: Rgb = [150, 150, 150];
 
 /// The colours of the people of a gallery by their colour numbers. A person without a number gets a
@@ -34,17 +34,17 @@ impl Colours {
         self.numbers.get(name).map_or_else(|| of_name(name), |&number| numbered(number))
     }
 
-    /// The same as CSS writes it, for example `#9a3fc0`.
+    /// The same in CSS notation, for example `#9a3fc0`.
     pub fn css(&self, name: Option<&str>) -> String {
         let [r, g, b] = self.of(name);
         format!("#{r:02x}{g:02x}{b:02x}")
     }
 }
 
-/// The colour with that number: each differs as far as possible from those before it and from
-/// the grey of strangers. After 72 they begin again.
+/// The colour with that number: each differs as far as possible from those before it and from the grey of
+/// strangers. After 72 the colours repeat.
 fn numbered(number: u32) -> Rgb {
-    /// Hue, shade and place in OKLAB of every colour, the farthest from those before it first.
+    /// Hue, shade and OKLAB coordinates of every colour, the farthest from those before it first.
     static COLOURS: LazyLock<Vec<Rgb>> = LazyLock::new(|| {
         let places = (0..HUES).flat_map(|hue| SHADES.map(|shade| (hue_deg(hue), shade)));
         let place = |(hue_deg, (lightness, chroma)): (f32, (f32, f32))| {

@@ -23,17 +23,17 @@ pub use redact::{CELLS, Cover, FaceBox, RedactError, Redactor, Whom, cover_gaps}
 pub use sheet::{SheetCell, SheetRow, contact_sheet};
 pub use style::{Field, Style, StyleError, Unknown};
 
-/// What to draw around one face.
+/// The label of one face.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Label {
-    /// Where the face is, in pixels of the picture. It may reach outside; a box that is empty
-    /// or not finite is not drawn.
+    /// The box of the face in pixels of the picture. It may reach outside; a box that is empty or not finite
+    /// is not drawn.
     pub bbox: BBox,
-    /// The landmarks, drawn where the style asks for them.
+    /// The landmarks, drawn if the style includes them.
     pub landmarks: Option<Landmarks>,
-    /// Who it is; `None` for a stranger.
+    /// The name; `None` for a stranger.
     pub name: Option<String>,
-    /// The number of a stranger who has one: "Unknown 3" is one person all through a video.
+    /// The number of a stranger, if there is one: "Unknown 3" is one person in the whole video.
     pub stranger: Option<u32>,
     /// Angle to the nearest template, in degrees.
     pub angle_deg: Option<f32>,
@@ -42,7 +42,7 @@ pub struct Label {
 }
 
 impl Label {
-    /// The label of a stranger of whom nothing but the place is known.
+    /// The label of a stranger with a box only.
     pub fn unknown(bbox: BBox) -> Self {
         Self { bbox, landmarks: None, name: None, stranger: None, angle_deg: None, score: None }
     }
@@ -109,7 +109,7 @@ impl Annotator {
         for (label, bbox) in &labels {
             self.draw_box(canvas, label, *bbox, &sizes);
         }
-        // Text goes on top of every box, each plate where it hides least.
+        // Text is drawn over all boxes, each plate where it hides the least.
         let boxes: Vec<BBox> = labels.iter().map(|(_, bbox)| *bbox).collect();
         let mut plates: Vec<BBox> = Vec::new();
         for (i, (label, bbox)) in labels.iter().enumerate() {
@@ -186,7 +186,7 @@ impl Annotator {
         if text.is_empty() {
             return None;
         }
-        // No name needs more characters than that, and shaping stays quick whatever comes in.
+        // No name needs more characters than that, and the limit keeps shaping fast.
         let mut kept: Vec<char> = name.chars().take(200).collect();
         let mut line = if kept.len() < name.chars().count() { None } else { Some(text) }
             .map(|text| self.typeface.shape(&text, em_px));
@@ -234,9 +234,9 @@ fn visible(bbox: BBox, width: usize, height: usize) -> Option<BBox> {
     (finite && touches && near.area() > 0.0).then_some(near)
 }
 
-/// Where the plate of a box goes, as the whole-pixel position of its top-left corner: above the
-/// box, else below, else beside, else inside at its top; the first place that hides no other
-/// face and no other plate, or the one that hides least.
+/// The position of a box's plate: its top-left corner in whole pixels. It is above the box, else below, else
+/// beside, else inside at its top: the first position that hides no other face and no other plate, or the one
+/// that hides the least.
 fn place(
     bbox: BBox,
     (width, height): (f32, f32),
@@ -266,7 +266,7 @@ fn place(
             continue;
         }
         let hidden: f32 = others.iter().map(|b| plate.overlap(b)).sum::<f32>()
-            // Its own face is no better to hide, and text over text cannot be read at all.
+            // Hiding its own face is not better, and text over text cannot be read at all.
             + plate.overlap(&bbox.grown(-1.0, -1.0))
             + 4.0 * plates.iter().map(|b| plate.overlap(b)).sum::<f32>();
         if hidden <= 0.02 * plate.area() {
@@ -279,7 +279,7 @@ fn place(
     best.1
 }
 
-/// Blends a mask whose origin lies at pixel (`left`, `top`), as far as it is inside.
+/// Blends a mask with its origin at pixel (`left`, `top`), as far as it is inside.
 fn stamp(canvas: &mut impl Canvas, mask: &Mask, left: i32, top: i32, colour: Rgb) {
     let (width, height) = canvas.size();
     let (left, top) = (i64::from(left) + i64::from(mask.left), i64::from(top) + i64::from(mask.top));

@@ -1,4 +1,4 @@
-//! Redaction: whose faces, by which method, and for how long around the frames that show them.
+//! Redaction: the people to cover, the method, and the frames before and after.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -9,17 +9,17 @@ use super::canvas::Region;
 use crate::detect::BBox;
 use crate::media::Picture;
 
-/// Whose faces are covered.
+/// The people whose faces are covered.
 ///
 /// Its text form is what `--redact` takes: `all`, `unknown`, `except:NAME,...` or
 /// `only:NAME,...`; a comma inside a name is written `\,`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whom {
-    /// Everybody.
+    /// Everyone.
     All,
-    /// Everybody without a name.
+    /// Everyone without a name.
     Unknown,
-    /// Everybody but these people; strangers too.
+    /// Everyone but these people, strangers included.
     Except(BTreeSet<String>),
     /// These people.
     Only(BTreeSet<String>),
@@ -72,7 +72,7 @@ impl FromStr for Whom {
     }
 }
 
-/// Names between commas that no backslash precedes, without space around them.
+/// Names separated by commas without a backslash, without surrounding space.
 fn split_names(text: &str) -> Vec<String> {
     let mut names = vec![String::new()];
     let mut characters = text.chars().peekable();
@@ -87,7 +87,7 @@ fn split_names(text: &str) -> Vec<String> {
     names.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
-/// How a face is covered.
+/// Methods of covering a face.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Cover {
     /// A smooth blur that keeps no more than [`CELLS`] means along the shorter side.
@@ -111,13 +111,13 @@ pub struct Redactor {
 }
 
 impl Redactor {
-    /// Default margin around a box: hair, ears and chin lie outside of it.
+    /// Default margin around a box, which does not include hair, ears and chin.
     pub const GROW: f32 = 0.3;
 
     /// Covers boxes that grow on every side by `grow` times their longer side.
     ///
     /// # Errors
-    /// [`RedactError`] unless `grow` lies between 0 and 3.
+    /// [`RedactError`] unless `grow` is between 0 and 3.
     pub fn new(cover: Cover, grow: f32) -> Result<Self, RedactError> {
         if !(0.0..=3.0).contains(&grow) {
             return Err(RedactError(format!(
@@ -133,8 +133,8 @@ impl Redactor {
         let black = picture.colorimetry().yuv([0.0; 3]).map(|x| x.round() as u8);
         let (width, (chroma_width, _)) = (picture.width(), picture.chroma_size());
         for area in &areas {
-            // Areas begin at even pixels and end there or at the edge, so that no chroma
-            // sample shows what lies under them.
+            // Areas begin at even pixels and end there or at the edge, so that no chroma sample shows covered
+            // pixels.
             let half =
                 Region { x0: area.x0 / 2, y0: area.y0 / 2, x1: area.x1.div_ceil(2), y1: area.y1.div_ceil(2) };
             let cells = cells(*area);
@@ -215,8 +215,8 @@ fn cells(area: Region) -> (usize, usize) {
     ((CELLS * width).div_ceil(shorter), (CELLS * height).div_ceil(shorter))
 }
 
-/// For every sample along a side: the two cells whose centres it lies between, and how much
-/// of the second, in 1/256.
+/// For every sample along a side: the two cells with the nearest centres, and the weight of the second in
+/// 1/256.
 fn blend(cells: usize, length: usize) -> Vec<(usize, usize, u32)> {
     let position = |i: usize| ((i as f32 + 0.5) * cells as f32 / length as f32 - 0.5).max(0.0);
     let one = |i: usize| {
@@ -227,7 +227,7 @@ fn blend(cells: usize, length: usize) -> Vec<(usize, usize, u32)> {
     (0..length).map(one).collect()
 }
 
-/// One colour component of a picture: sample (x, y) lies at `y * stride + x * step + first`.
+/// One colour component of a picture: sample (x, y) is at `y * stride + x * step + first`.
 struct Samples<'a> {
     plane: &'a mut [u8],
     stride: usize,
@@ -240,7 +240,7 @@ impl Samples<'_> {
         y * self.stride + x * self.step + self.first
     }
 
-    /// Sets every sample of `area` to a function of its place in it.
+    /// Sets every sample of `area` to a function of its position in it.
     fn set(&mut self, area: Region, value: impl Fn(usize, usize) -> u8) {
         for y in area.y0..area.y1 {
             for x in area.x0..area.x1 {
@@ -265,7 +265,7 @@ impl Samples<'_> {
     }
 }
 
-/// Where one person was seen.
+/// A face of one person in one frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FaceBox {
     /// Index of the frame.
@@ -274,11 +274,10 @@ pub struct FaceBox {
     pub bbox: BBox,
 }
 
-/// Where one person is covered, given the frames in which they were `seen` (in order): there;
-/// in every frame between two of them, the smallest box around both boxes, since the face was
-/// somewhere on the way; and for `hold` frames before the first and after the last, at that
-/// place, since detectors lose a face late and find it early. `frames` is how many the video
-/// has.
+/// The boxes to cover of one person, given the frames in which they were `seen` (in order). These are the
+/// boxes seen; in every frame between two of them, the smallest box around both, since the face was in
+/// between; and the first and the last box for `hold` frames before and after, since detectors find a face
+/// late and lose it early. `frames` is the number of frames of the video.
 pub fn cover_gaps(seen: &[FaceBox], hold: u64, frames: u64) -> Vec<FaceBox> {
     let (Some(first), Some(last)) = (seen.first(), seen.last()) else { return Vec::new() };
     let held = |range: std::ops::Range<u64>, bbox| {
@@ -388,7 +387,7 @@ mod tests {
 
     #[test]
     fn no_more_than_the_means_of_the_cells_is_left() {
-        // Two pictures with the same means of cells cannot be told apart afterwards.
+        // Two pictures with the same means of cells are equal afterwards.
         let area = bbox(20.0, 20.0, 59.0, 59.0);
         let checkered = |phase: u32| {
             RgbImage::from_fn(80, 80, |x, y| {

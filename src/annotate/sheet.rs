@@ -1,4 +1,4 @@
-//! Contact sheets: rows of small pictures with words.
+//! Contact sheets: rows of small pictures with text.
 
 use image::RgbImage;
 use image::imageops::{self, FilterType};
@@ -9,7 +9,7 @@ use super::{AnnotateError, stamp};
 /// A row of a contact sheet.
 #[derive(Debug, Clone)]
 pub struct SheetRow {
-    /// What the pictures have in common, above them, on up to three lines.
+    /// The title above the pictures, on up to three lines.
     pub title: String,
     /// The pictures.
     pub cells: Vec<SheetCell>,
@@ -18,9 +18,9 @@ pub struct SheetRow {
 /// A picture of a contact sheet.
 #[derive(Debug, Clone)]
 pub struct SheetCell {
-    /// The picture, of any size; shown whole.
+    /// The picture, of any size; scaled to fit.
     pub picture: RgbImage,
-    /// Words below it, on up to two lines; what does not fit is cut off.
+    /// The text below it, on up to two lines; longer text is cut off.
     pub caption: String,
 }
 
@@ -28,16 +28,16 @@ const CELL_PX: u32 = 128;
 const GAP_PX: u32 = 10;
 const TITLE_PX: f32 = 17.0;
 const CAPTION_PX: f32 = 12.0;
-/// Most lines of a title and of a caption.
+/// The most lines of a title and of a caption.
 const TITLE_LINES: usize = 3;
 const CAPTION_LINES: usize = 2;
-/// Most and fewest pictures beside each other.
+/// The most and the fewest pictures per line.
 const COLUMNS: u32 = 8;
 const MIN_COLUMNS: u32 = 5;
 const PAPER: [u8; 3] = [255; 3];
 const INK: [u8; 3] = [25; 3];
 
-/// Draws rows one below the other, at most eight pictures beside each other.
+/// Draws rows from top to bottom, with at most eight pictures per line.
 ///
 /// # Errors
 /// [`AnnotateError::Font`] when the font in the program is damaged.
@@ -89,7 +89,7 @@ pub fn contact_sheet(rows: &[SheetRow]) -> Result<RgbImage, AnnotateError> {
     Ok(sheet)
 }
 
-/// A row with its words broken into lines.
+/// A row with its text broken into lines.
 struct Shaped<'a> {
     row: &'a SheetRow,
     title: Vec<Line>,
@@ -97,7 +97,7 @@ struct Shaped<'a> {
 }
 
 impl Shaped<'_> {
-    /// Pictures that are beside each other, with their captions.
+    /// The lines of pictures, with their captions.
     fn lines(&self) -> impl Iterator<Item = (&[SheetCell], &[Vec<Line>])> {
         self.row.cells.chunks(COLUMNS as usize).zip(self.captions.chunks(COLUMNS as usize))
     }
@@ -108,13 +108,13 @@ impl Shaped<'_> {
     }
 }
 
-/// The height of pictures beside each other, with the longest of their captions.
+/// The height of a line of pictures, with the longest of their captions.
 fn line_of_cells_px(captions: &[Vec<Line>], caption_px: u32) -> u32 {
     let lines = captions.iter().map(Vec::len).max().unwrap_or(0) as u32;
     CELL_PX + lines * caption_px + GAP_PX
 }
 
-/// The picture at the size of a cell, in its own proportions.
+/// The picture scaled to a cell, with its aspect ratio kept.
 fn fitted(picture: &RgbImage) -> RgbImage {
     let (width, height) = picture.dimensions();
     if width == 0 || height == 0 {

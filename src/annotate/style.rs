@@ -1,16 +1,16 @@
-//! How labels look, and the text form of it that `--style` takes.
+//! The style of labels, and its text form for `--style`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// How labels look.
+/// The style of labels.
 ///
-/// Its text form is a list of settings separated by commas; what is not set keeps its default:
+/// Its text form is a list of settings separated by commas. Other settings keep their defaults:
 ///
 /// | setting | meaning | default |
 /// |---|---|---|
 /// | `width=PX` | width of a box in pixels of the picture, 0 (no box) to 100; `auto` grows with the picture: 0.4 % of its height, at least 2 | `auto` |
-/// | `text=name+angle+score` | what is written, in that order: the name, the angle to the nearest template in degrees, the detector's score; `none` for nothing | `name+angle` |
+/// | `text=name+angle+score` | the parts of the text, in that order: the name, the angle to the nearest template in degrees, the detector's score; `none` for no text | `name+angle` |
 /// | `font-scale=X` | size of the text, 0.5 to 8, as a multiple of 3 % of the picture's height (at least 12 pixels) | `1` |
 /// | `landmarks` | draw the five landmarks | not drawn |
 /// | `unknown=text`, `box` or `hide` | strangers get a box with text, a box alone, or nothing | `text` |
@@ -18,13 +18,13 @@ use std::str::FromStr;
 pub struct Style {
     /// Width of a box in pixels; `None` grows with the picture.
     pub width_px: Option<f32>,
-    /// What is written, in order; empty for nothing.
+    /// The parts of the text, in order; empty for none.
     pub text: Vec<Field>,
-    /// Multiple of the usual text size.
+    /// Multiple of the default text size.
     pub font_scale: f32,
     /// Whether landmarks are drawn.
     pub landmarks: bool,
-    /// What a stranger gets.
+    /// The label of a stranger.
     pub unknown: Unknown,
 }
 
@@ -39,7 +39,7 @@ pub enum Field {
     Score,
 }
 
-/// What is drawn around a face without a name.
+/// Labels of a face without a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unknown {
     /// A grey box and text.
@@ -122,7 +122,7 @@ fn field(text: &str) -> Result<Field, StyleError> {
 }
 
 impl fmt::Display for Style {
-    /// The text form, complete: parsing it gives the same style.
+    /// The complete text form: parsing it gives the same style.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.width_px {
             Some(width) => write!(f, "width={width}")?,

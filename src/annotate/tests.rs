@@ -32,7 +32,7 @@ fn close(a: image::Rgb<u8>, b: Rgb, tolerance: u8) -> bool {
     a.0.iter().zip(b).all(|(a, b)| a.abs_diff(b) <= tolerance)
 }
 
-/// Pixels that are not background.
+/// The number of pixels that are not background.
 fn ink(image: &RgbImage) -> usize {
     image.pixels().filter(|p| p.0 != BACKGROUND).count()
 }

@@ -10,11 +10,11 @@ use unicode_bidi::{BidiInfo, Level};
 /// DejaVu Sans 2.37 (`assets/DejaVuSans-LICENSE.txt`).
 const FONT: &[u8] = include_bytes!("../../assets/DejaVuSans.ttf");
 
-/// Rasters kept before the cache starts afresh: a label has tens of glyphs, each in up to four
-/// places between two pixels.
+/// Rasters kept before the cache is cleared: a label has tens of glyphs, each at up to four subpixel
+/// positions.
 const CACHED_RASTERS: usize = 4096;
 
-/// Positions between two pixels at which a glyph is drawn.
+/// Number of subpixel positions at which a glyph is drawn.
 const SUBPIXELS: f32 = 4.0;
 
 /// The font, and the glyphs drawn with it so far.
@@ -30,7 +30,7 @@ struct RasterKey {
     glyph: u16,
     /// Size of the em in 1/64 pixel.
     em: u32,
-    /// Place between two pixels, in 1/[`SUBPIXELS`].
+    /// Subpixel position, in 1/[`SUBPIXELS`].
     x: u8,
     y: u8,
 }
@@ -50,7 +50,7 @@ pub struct Mask {
 pub struct Line {
     glyphs: Vec<(u16, f32, f32)>,
     em_px: f32,
-    /// How far the line advances, in pixels.
+    /// The advance of the line in pixels.
     pub width_px: f32,
 }
 
@@ -72,8 +72,8 @@ impl Typeface {
         (self.outlines.ascent_unscaled() * scale, -self.outlines.descent_unscaled() * scale)
     }
 
-    /// Puts one line of text in visual order and places its glyphs. Characters the font lacks
-    /// become its box; control characters become spaces.
+    /// Puts one line of text in visual order and positions its glyphs. Characters that the font lacks become
+    /// its replacement box; control characters become spaces.
     pub fn shape(&self, text: &str, em_px: f32) -> Line {
         let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let scale = em_px / self.units_per_em;
@@ -103,12 +103,12 @@ impl Typeface {
         line
     }
 
-    /// Breaks text between words into at most `most` (at least 1) lines no wider than `room_px`;
-    /// what does not fit is cut off with an ellipsis. No text has no lines.
+    /// Breaks text between words into at most `most` (at least 1) lines no wider than `room_px`; the rest is
+    /// cut off with an ellipsis. Empty text has no lines.
     pub fn wrap(&self, text: &str, em_px: f32, room_px: u32, most: usize) -> Vec<Line> {
         let fits = |text: &str| Some(self.shape(text, em_px)).filter(|line| line.width_px <= room_px as f32);
         let mut lines = Vec::new();
-        // Shaping stays quick whatever comes in.
+        // The limit keeps shaping fast.
         let mut words: Vec<&str> = text.split_whitespace().take(200).collect();
         while !words.is_empty() {
             let last = lines.len() + 1 >= most;
@@ -119,7 +119,7 @@ impl Typeface {
                     words.drain(..n);
                 }
                 _ => {
-                    // A word wider than a line takes the line; the last line takes what is left.
+                    // A word wider than a line fills the line; the last line takes the rest.
                     let taken = if last { words.len() } else { 1 };
                     let mut kept: Vec<char> =
                         words.drain(..taken).collect::<Vec<_>>().join(" ").chars().collect();
@@ -257,7 +257,7 @@ mod tests {
         let lines = wrap(text, 150, 9);
         assert!(lines.len() > 2 && lines.iter().all(|line| line.width_px <= 150.0));
         let glyphs: usize = lines.iter().map(|line| line.glyphs.len()).sum();
-        // Spaces at the breaks are gone, and nothing else.
+        // Only the spaces at the breaks are removed.
         assert_eq!(glyphs, text.len() - (lines.len() - 1));
         for (text, most) in [(text, 2), ("Ada-Augusta-Byron-King-Countess-of-Lovelace", 2)] {
             let lines = wrap(text, 150, most);

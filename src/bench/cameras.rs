@@ -8,48 +8,49 @@ use serde::Serialize;
 use super::BenchError;
 use crate::serve::{Config, Service, ServiceOptions, SourceConfig};
 
-/// How long sources may take until they run, before the measurement begins.
+/// Time for the sources to start, before the measurement begins.
 const WARM_UP: Duration = Duration::from_secs(10);
 
 /// A service with many sources.
 #[derive(Debug, Clone)]
 pub struct CamerasBench {
-    /// What the sources open, in turns; a file begins again at its end.
+    /// Inputs of the sources, in turns; a file is repeated.
     pub inputs: Vec<String>,
     /// Sources.
     pub sources: usize,
-    /// Frames that each is looked at per second.
+    /// Frames analysed per second and source.
     pub fps: f64,
     /// Folder of the people to name.
     pub gallery: std::path::PathBuf,
-    /// How long it is measured.
+    /// Duration of the measurement.
     pub time: Duration,
 }
 
-/// What was measured.
+/// The measurements.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CamerasReport {
     /// Sources.
     pub sources: usize,
     /// Of these, those that ran at the end.
     pub running: usize,
-    /// Frames answered per second, over all sources.
+    /// Frames analysed per second, over all sources.
     pub frames_per_s: f64,
     /// The same of the slowest source.
     pub slowest_per_s: f64,
-    /// Frames left out because newer ones came meanwhile, as a share of all.
+    /// Frames dropped because newer ones came in the meantime, as a share of all.
     pub left_out: f64,
-    /// Milliseconds from the arrival of a frame to the end of its events: the median of the medians of the sources.
+    /// Milliseconds from the arrival of a frame to the end of its events: the median of the medians of the
+    /// sources.
     pub delay_ms: f64,
     /// The same of the slowest source.
     pub slowest_delay_ms: f64,
-    /// The time that 95 % stay below, of the slowest source.
+    /// 95th percentile of that time, of the slowest source.
     pub slowest_delay_95_ms: f64,
-    /// Memory per source in MiB; `None` where the system does not tell.
+    /// Memory per source in MiB; `None` if the system does not report it.
     pub mib_per_source: Option<f64>,
     /// Memory of the process in MiB.
     pub mib: Option<f64>,
-    /// Sources that named each person.
+    /// Number of sources that named each person.
     pub named: BTreeMap<String, usize>,
     /// Events per second.
     pub events_per_s: f64,
@@ -126,7 +127,7 @@ impl CamerasBench {
     }
 }
 
-/// Memory of this process in MiB, where the system tells.
+/// Memory of this process in MiB, if the system reports it.
 fn memory_mib() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -15,8 +15,8 @@ use crate::nn::{Device, peak};
 pub struct MachineBench {
     /// Device of the networks.
     pub device: Device,
-    /// Instruction set, most threads (on the CPU, one thread is measured as well), and what the
-    /// embedder computes in there.
+    /// Instruction set, maximum number of threads (on the CPU, one thread is measured as well), and
+    /// arithmetic of the embedder.
     pub embed: EmbedOptions,
     /// Crops that are embedded together.
     pub batches: Vec<usize>,
@@ -28,14 +28,14 @@ pub struct MachineBench {
     pub detection: DetectorConfig,
     /// Weights of the detector.
     pub detector: Weights,
-    /// The model to embed with; the networks of the paper are measured beside it.
+    /// The model to embed with; the networks of the paper are measured too.
     pub model: Weights,
     /// A video for whole jobs; `None` for none.
     pub video: Option<PathBuf>,
 }
 
 impl MachineBench {
-    /// One thread, and the most; on a GPU the most alone, which prepare what the networks take.
+    /// One thread, and the maximum; on a GPU only the maximum, which prepare the networks' input.
     pub(super) fn threads(&self) -> Vec<usize> {
         match self.device.is_cpu() && self.embed.threads > 1 {
             true => vec![1, self.embed.threads],

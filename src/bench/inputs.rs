@@ -1,4 +1,4 @@
-//! Weights, crops and pictures made from nothing: time does not depend on their values.
+//! Synthetic weights, crops and pictures: time does not depend on their values.
 
 use image::RgbImage;
 
@@ -6,8 +6,8 @@ use crate::align::Crop;
 use crate::embed::Architecture;
 use crate::models::{Tensor, Weights};
 
-/// The `i`-th number of the generator splitmix64 (Steele, Lea and Flood, OOPSLA 2014) in
-/// [-1, 1), exact in f32, so that other programs can make the same.
+/// The `i`-th number of the generator splitmix64 (Steele, Lea and Flood, OOPSLA 2014) in [-1, 1), exact in
+/// f32, so that other programs can generate the same.
 fn number(i: u64) -> f32 {
     let mut z = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -51,7 +51,7 @@ pub fn numbers(count: usize) -> Vec<f32> {
     (0..count as u64).map(number).collect()
 }
 
-/// A picture of soft blobs with some noise on it, and no face.
+/// A picture of soft blobs with noise and without faces.
 pub fn picture(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let wave =

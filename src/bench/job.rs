@@ -1,4 +1,4 @@
-//! A whole job: what `sphereface label` does to a video.
+//! A whole job: labelling a video as `sphereface label` does.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,11 +11,11 @@ use crate::engine::Engine;
 use crate::media::{Input, Sink, SinkOptions, Source, SourceOptions};
 use crate::pipeline::{Control, LabelJob, Mode};
 
-/// Times each job is done; the median counts.
+/// Number of runs per job; the median counts.
 const RUNS: usize = 3;
 
-/// Decodes a video and encodes it again with its sound, and nothing else: what no job on it can
-/// be faster than. Returns the frames and the time.
+/// Only decodes a video and encodes it again with its sound: a lower bound for the time of any job on it.
+/// Returns the frames and the time.
 pub fn copy(video: &Path, to: &Path) -> Result<(u64, Duration), BenchError> {
     let input = Input::File(video.to_owned());
     let options = SinkOptions::default();

@@ -17,7 +17,7 @@ const TRACKS: usize = 20;
 const APPEARANCES: usize = 500;
 /// Appearances per file.
 const PER_FILE: usize = 100;
-/// People asked for.
+/// Number of queries.
 const QUESTIONS: usize = 50;
 
 /// What to measure.
@@ -33,12 +33,12 @@ pub struct LibraryBench {
     pub threads: usize,
 }
 
-/// What was measured.
+/// The measurements.
 #[derive(Debug, Clone, Serialize)]
 pub struct LibraryReport {
     /// Tracks grouped.
     pub tracks: usize,
-    /// People there are among them.
+    /// People among them.
     pub people: usize,
     /// Groups found.
     pub groups: usize,
@@ -52,7 +52,7 @@ pub struct LibraryReport {
     pub added: usize,
     /// Seconds for grouping the catalogue again after that.
     pub again_s: f64,
-    /// Most memory that this process held until then, in bytes.
+    /// Peak memory of this process until then, in bytes.
     pub memory_bytes: Option<u64>,
     /// Appearances in the catalogue.
     pub appearances: usize,
@@ -66,7 +66,7 @@ impl LibraryBench {
     /// Measures; `progress` is called with the current step.
     ///
     /// # Errors
-    /// When there is no room for the catalogue.
+    /// When the catalogue cannot be created.
     pub fn run(&self, progress: &dyn Fn(&str)) -> Result<LibraryReport, BenchError> {
         progress("making tracks");
         let people = self.tracks.div_ceil(TRACKS);
@@ -131,7 +131,8 @@ impl LibraryBench {
     }
 }
 
-/// Shares of pairs: of those in one group, how many are of one person; of those of one person, how many are in one group.
+/// Shares of pairs: the share of the pairs in one group that are of one person, and the share of the pairs of
+/// one person that are in one group.
 fn pairs(found: &[usize], people: usize) -> (f64, f64) {
     use std::collections::HashMap;
     let pairs_of = |count: usize| (count * count.saturating_sub(1) / 2) as f64;

@@ -14,7 +14,7 @@ use crate::pipeline::peak_memory_bytes;
 /// Squares for R-Net and O-Net.
 const SQUARES: usize = 64;
 
-/// Measures. `on_part` is told what comes next.
+/// Measures. `on_part` is called with the name of the next part.
 ///
 /// # Errors
 /// When weights or settings cannot be used, or a job fails.

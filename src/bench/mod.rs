@@ -30,7 +30,7 @@ pub enum BenchError {
     /// An answer cannot be written.
     #[error("cannot write an answer ({0}): is the other program still running?")]
     Answer(std::io::Error),
-    /// There is no room for what a measurement makes.
+    /// There is no room for the temporary files of a measurement.
     #[error("cannot make a temporary folder ({0}): set TMPDIR to a folder with free space")]
     Folder(std::io::Error),
     /// The peak of the device cannot be measured.
@@ -48,7 +48,7 @@ pub enum BenchError {
     /// The job failed.
     #[error(transparent)]
     Label(#[from] crate::pipeline::LabelError),
-    /// The catalogue of a library cannot be made or asked.
+    /// The catalogue of a library cannot be created or queried.
     #[cfg(feature = "library")]
     #[error(transparent)]
     Library(#[from] crate::library::LibraryError),

@@ -18,7 +18,7 @@ pub struct Peak {
 /// One measurement: medians over several runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
-    /// What ran.
+    /// The name of the measurement.
     pub what: String,
     /// Threads.
     pub threads: usize,
@@ -28,23 +28,23 @@ pub struct Row {
     pub ms: f64,
     /// Items per second.
     pub per_s: f64,
-    /// Operations per second in 1e9, counted as direct convolution: Winograd convolution needs fewer,
-    /// so that this can exceed the peak. `None` for what is not a network alone.
+    /// Operations per second in 1e9, counted as direct convolution: Winograd convolution needs fewer, so that
+    /// this can exceed the peak. `None` for other measurements than a network alone.
     pub gflops: Option<f64>,
     /// The same as a share of the peak of the same number of threads.
     pub share_of_peak: Option<f64>,
 }
 
-/// All that was measured.
+/// All measurements.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// Instruction set of the kernels.
     pub isa: String,
     /// Device of the networks.
     pub device: String,
-    /// What embeddings are computed in.
+    /// The arithmetic of embeddings.
     pub precision: String,
-    /// What the machine can do.
+    /// The peak of the machine.
     pub peak: Vec<Peak>,
     /// Embedding networks, per face.
     pub embedding: Vec<Row>,
@@ -54,7 +54,7 @@ pub struct Report {
     pub detection: Vec<Row>,
     /// Whole jobs, per frame.
     pub job: Vec<Row>,
-    /// Most memory the process held, in bytes, where the system says.
+    /// Peak memory of the process in bytes, if the system reports it.
     pub peak_memory_bytes: Option<u64>,
 }
 

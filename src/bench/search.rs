@@ -1,11 +1,11 @@
-//! Benchmark of searching a very large gallery: comparing every template, and a pass over a smaller copy; and
-//! how often both find the same.
+//! Benchmark of searching a very large gallery: comparing every template, and a pass over a smaller copy,
+//! with the recall of the latter.
 //!
-//! The templates are made up, after the angles that real faces have: people are drawn from a
-//! distribution of 128 axes or so whose variances fall off exponentially, so that strangers are
-//! 90 degrees apart with a standard deviation of 7.4 (as the default model's calibration has it:
-//! 67 degrees at a false match rate of 1e-3, 80.5 at 1e-1), and views of one person deviate from
-//! that person such that two views are about 50 degrees apart.
+//! The templates are synthetic, with angles like those of real faces. People are drawn from a distribution of
+//! 128 axes or so whose variances fall off exponentially, so that strangers are 90 degrees apart with a
+//! standard deviation of 7.4 (as in the default model's calibration: 67 degrees at a false match rate of
+//! 1e-3, 80.5 at 1e-1). Views of one person deviate from that person such that two views are about 50 degrees
+//! apart.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::gallery::{PersonTemplates, Template, Templates, Viewpoint};
 use crate::models::ModelId;
 use crate::nn::Isa;
 
-/// Templates of a person.
+/// Templates per person.
 const VIEWS: usize = 5;
 /// Axes over which the variance falls to 1/e: 60 axes in effect.
 const FALL_OFF: f32 = 30.0;
@@ -33,7 +33,7 @@ const TIMES: usize = 9;
 pub struct SearchBench {
     /// Number of templates, rounded up to a multiple of 5: five per person.
     pub templates: usize,
-    /// Values of a template, at least 2.
+    /// Values per template, at least 2.
     pub values: usize,
     /// Probes, at least 1: half of them views of people of the gallery, half of strangers.
     pub probes: usize,
@@ -43,7 +43,7 @@ pub struct SearchBench {
     pub isa: Isa,
 }
 
-/// How fast one kind of search is, in milliseconds per probe.
+/// The speed of one kind of search, in milliseconds per probe.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Speed {
     /// Median.
@@ -52,7 +52,7 @@ pub struct Speed {
     pub p99_ms: f64,
 }
 
-/// How fast several probes are searched for together.
+/// The speed of searching for several probes together.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Together {
     /// Probes at a time.
@@ -61,7 +61,7 @@ pub struct Together {
     pub per_s: f64,
 }
 
-/// What was measured.
+/// The measurements.
 #[derive(Debug, Clone, Serialize)]
 pub struct SearchReport {
     /// Templates in the gallery.
@@ -74,16 +74,16 @@ pub struct SearchReport {
     pub lay_out_s: f64,
     /// Every template compared, on one thread.
     pub exact: Speed,
-    /// As galleries of this size are searched, on one thread.
+    /// The search for galleries of this size, on one thread.
     pub one_thread: Speed,
     /// The same, a probe shared by all threads.
     pub all_threads: Speed,
-    /// Probes per second when so many are searched for together, on all threads.
+    /// Probes per second when several are searched for together, on all threads.
     pub together: Vec<Together>,
-    /// Whether the gallery is so small that this compares every template too.
+    /// Whether the gallery is so small that the search compares every template too.
     pub small: bool,
-    /// Share of the views of enrolled people for which both find the very template that the exact
-    /// search finds.
+    /// Share of the views of enrolled people for which the search finds the same template as the exact
+    /// search.
     pub recall_known: f64,
     /// The same of the views of strangers.
     pub recall_strangers: f64,
@@ -139,7 +139,7 @@ impl SearchBench {
         }
     }
 
-    /// A gallery of so many people.
+    /// A gallery of `people` people.
     fn templates_of(&self, people: usize) -> Templates {
         let model = ModelId([0; 8]);
         let person = |person: usize| {
@@ -173,7 +173,7 @@ impl SearchBench {
 
     /// A unit vector from the distribution of people.
     fn draw(&self, random: &mut SmallRng) -> Vec<f32> {
-        // The sum of four uniform numbers is normal enough.
+        // The sum of four uniform numbers is close enough to a normal distribution.
         let normal = |random: &mut SmallRng| (0..4).map(|_| random.random_range(-1.0..1.0f32)).sum::<f32>();
         let axis =
             |axis: usize, random: &mut SmallRng| (-0.5 * axis as f32 / FALL_OFF).exp() * normal(random);
@@ -181,7 +181,7 @@ impl SearchBench {
     }
 }
 
-/// How fast `search` answers, and the nearest template of each probe.
+/// The speed of `search`, and the nearest template of each probe.
 fn speed(probes: &[&Vec<f32>], search: impl Fn(&[f32]) -> Vec<Hit>) -> (Speed, Vec<Option<(usize, usize)>>) {
     let mut times: Vec<Duration> = Vec::with_capacity(probes.len());
     let mut answers = Vec::with_capacity(probes.len());
@@ -196,7 +196,8 @@ fn speed(probes: &[&Vec<f32>], search: impl Fn(&[f32]) -> Vec<Hit>) -> (Speed, V
     (Speed { median_ms: at(50), p99_ms: at(99) }, answers)
 }
 
-/// Probes per second when `count` are searched for at a time, the median of several times; they repeat if there are fewer.
+/// Probes per second when `count` are searched for at a time, the median of several times; they repeat if
+/// there are fewer.
 fn together_per_s(search: &Search, probes: &[&Vec<f32>], count: usize) -> f64 {
     let mut next = probes.iter().cycle().map(|probe| probe.as_slice());
     let mut times: Vec<f64> = (0..TIMES)
@@ -212,7 +213,7 @@ fn together_per_s(search: &Search, probes: &[&Vec<f32>], count: usize) -> f64 {
 }
 
 fn best(hits: &[Hit]) -> Option<Hit> {
-    // Of equals the first, as everywhere.
+    // Of equal ones, the first, as everywhere.
     hits.iter().copied().reduce(|best, hit| if hit.cosine > best.cosine { hit } else { best })
 }
 

@@ -1,5 +1,5 @@
-//! Answers requests for single measurements, so that another program can measure us and
-//! others in turns.
+//! Answers requests for single measurements, so that another program can measure this one and others in
+//! turns.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
@@ -45,11 +45,12 @@ const PEAK: Duration = Duration::from_millis(20);
 /// - `feature`: the feature of the first of them
 /// - `detect FILE`: finds the faces of a still
 /// - `propose FILE`: runs P-Net over the pyramid of a still
-/// - `peak N`: multiplies and adds on N threads, 1 to 256, for a moment: whether the cores are ours alone
+/// - `peak N`: multiplies and adds on N threads, 1 to 256, for a moment: shows whether other programs use the
+///   cores
 /// - `copy FILE TO`: decodes a video and encodes it again (paths without spaces)
 ///
 /// # Errors
-/// When an answer cannot be written. What a request gets wrong is its answer.
+/// When an answer cannot be written. The answer to an invalid request is its error.
 pub fn serve(
     embedder: &Embedder,
     detector: &Detector,

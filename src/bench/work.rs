@@ -1,5 +1,5 @@
-//! Operations of the networks: two for each multiply-add of the convolutions and fully connected
-//! layers as they are written down, whatever way they are computed.
+//! Operations of the networks: two per multiply-add of the convolutions and fully connected layers in direct
+//! form, however they are computed.
 
 use crate::detect::{DetectorConfig, Refiner};
 use crate::embed::{Architecture, Family};
@@ -55,7 +55,7 @@ mod tests {
     fn operations_are_those_the_literature_counts() {
         let sphere20 = Architecture::of_depth(20).unwrap();
         assert_eq!((embedding(&sphere20) / 1e8).round(), 35.0);
-        // Multiply-adds over 9 levels, counted apart.
+        // Multiply-adds over 9 levels, counted separately.
         let config = DetectorConfig::default();
         assert_eq!(config.pyramid(1280, 720).len(), 9);
         assert_eq!((proposal(&config, (1280, 720)) / 2e6).round(), 281.0);

@@ -202,7 +202,7 @@ impl WaitingStills {
 /// What was skipped; everything else is enrolled.
 #[derive(Default)]
 struct Refused {
-    /// Whether somebody was enrolled.
+    /// Whether anyone was enrolled.
     others: bool,
     /// Stills without a usable face, or that cannot be read.
     unusable: usize,

@@ -201,7 +201,7 @@ fn group_table(title: &str, rates: &[GroupRate]) -> Result<String, std::fmt::Err
     Ok(out)
 }
 
-/// Which model, and with how many threads.
+/// The model and the number of threads.
 #[derive(Debug, Args)]
 struct ModelChoice {
     #[command(flatten)]
@@ -237,7 +237,7 @@ impl ModelChoice {
         Ok(())
     }
 
-    /// Opens the device and the model, and prints what they are.
+    /// Opens the device and the model, and prints them.
     fn open(&self) -> Result<(Device, Embedder)> {
         match self.record {
             true => self.open_for_figures_of_the_model(),

@@ -39,13 +39,13 @@ pub struct GalleryArgs {
 
 #[derive(Debug, Subcommand)]
 enum GalleryCommand {
-    /// List everybody with the number of their stills
+    /// List all people with the number of their stills
     List(GalleryPlace),
     /// Show one person and their stills
     Show(Named),
     /// Remove a person and their stills
     Remove(Named),
-    /// Add a counter-example: raises the bar for this name near that face
+    /// Add a counter-example: lowers the threshold for this name near that face
     Reject(Box<RejectArgs>),
     /// Find mislabelled and poor stills, duplicate people, and people who look too alike
     Check(CheckArgs),
@@ -78,7 +78,7 @@ struct RejectArgs {
     /// Stills of people who were mistaken for this person
     #[arg(required_unless_present = "from")]
     stills: Vec<PathBuf>,
-    /// Tracks of an analysis that show somebody else
+    /// Tracks of an analysis that show someone else
     #[arg(long, value_name = "ANALYSIS#TRACK,...", value_parser = Tracks::parser())]
     from: Vec<Tracks>,
     /// Video of --from, or its folder, if it is not beside the analysis
@@ -230,7 +230,7 @@ impl CheckArgs {
         let Known { templates, threshold, open_templates: count, .. } =
             options::known(&self.threshold, &self.place.gallery, &embedder)?;
         let mut findings = check(&people, &templates, threshold.angle_deg());
-        // Strays come from the folder, not from the people.
+        // Strays are found in the folder, not among the people.
         let strays = gallery.strays()?;
         let all: usize = templates.people.iter().map(|person| person.templates.len()).sum();
         let calibration = Calibration::from_metadata(embedder.metadata()).ok();
@@ -354,7 +354,7 @@ impl CalibrateArgs {
         let mut members = discover::members(&analyses, usize::from(self.min_views), self.min_score)?;
         members.retain(|member| !known.contains(&(member.file, member.track)));
         let Some(same_deg) = identify::same_person_deg(embedder.metadata()) else {
-            bail!("the model {} is not calibrated, so strangers cannot be told apart", self.model.model);
+            bail!("the model {} is not calibrated, so strangers cannot be distinguished", self.model.model);
         };
         // The angle to the nearest person does not depend on the threshold, so any will do.
         let identifier = Identifier::new(&templates, Threshold::from_angle(same_deg)?)?;
@@ -391,7 +391,7 @@ impl CalibrateArgs {
         }
         outln!("a face is named below {footage}");
         outln!(
-            "the strangers nearest to somebody in the gallery; if one of them is that person, exclude the track with --known:"
+            "the strangers nearest to a person in the gallery; if one of them is that person, exclude the track with --known:"
         );
         for (angle, member, name) in strangers.iter().take(SHOWN) {
             let analysis = self.analyses[member.file].display();

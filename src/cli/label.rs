@@ -1,4 +1,4 @@
-//! `sphereface label`: a video or a still with names on it.
+//! `sphereface label`: names people in a video or a still.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -34,8 +34,8 @@ use crate::report::{Appearance, ReportError};
 
 /// Label everyone you enrolled in a video or a still
 ///
-/// Everybody else stays unknown. The sound is kept. Files are processed in two passes so that names
-/// are correct from the first frame. Live inputs are labelled as they arrive.
+/// Everyone else stays unknown. The sound is kept. Files are processed in two passes so that names are
+/// correct from the first frame. Live inputs are labelled as they arrive.
 ///
 /// Ctrl-C finishes the outputs and stops. A second Ctrl-C stops at once and leaves no output. If
 /// interrupted during the second pass, the video is cut short, but reports and analysis are complete.
@@ -110,8 +110,8 @@ pub struct LabelArgs {
     /// Appearance of boxes and names, for example width=3,text=name,unknown=hide
     #[arg(long, value_name = "SETTINGS", default_value_t = Style::default(), help_heading = "Results")]
     style: Style,
-    /// End the outputs when nothing has arrived for this many seconds. The first picture may take 20
-    /// at least. A lost RTSP stream is reconnected instead [default: 30]
+    /// End the outputs when nothing has arrived for this many seconds. The first picture may take at least 20
+    /// s. A lost RTSP stream is reconnected instead [default: 30]
     #[arg(
         long,
         value_name = "SECONDS",
@@ -141,7 +141,7 @@ pub struct LabelArgs {
     quiet: bool,
 }
 
-/// How the video is encoded.
+/// The encoding of the video.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Encoding")]
 struct EncodingArgs {
@@ -198,7 +198,7 @@ impl EncodingArgs {
     }
 }
 
-/// The input could not be followed to its end; the outputs are complete up to there: exit code 3.
+/// The input could not be read to its end; the outputs are complete up to there: exit code 3.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}; the outputs are complete up to there")]
 pub struct CutOff(String);
@@ -297,7 +297,7 @@ impl LabelArgs {
         Ok(result)
     }
 
-    /// Loads the detector and the embedding model. Where they run and what is computed in is also printed with --stats.
+    /// Loads the detector and the embedding model. Their device and arithmetic are also printed with --stats.
     fn engine(&self) -> Result<Engine> {
         let device = self.device.open()?;
         let engine = self.builder(&device)?.precision(self.precision.precision);
@@ -335,7 +335,7 @@ impl LabelArgs {
         label::open(input, output, self.mode(), live, &self.encoding.options(), control).map(Some)
     }
 
-    /// Refuses a window where there is no display, before any work is done.
+    /// Refuses a window if there is no display, before any work is done.
     #[cfg(feature = "video")]
     fn check_view(&self) -> Result<(), MediaError> {
         if self.view { crate::media::View::check() } else { Ok(()) }
@@ -614,8 +614,8 @@ impl LabelArgs {
     }
 }
 
-/// Splits the people of a summary into those to list, everybody with a name and the strangers seen
-/// longest, and the rest.
+/// Splits the people of a summary into those to list (all with a name, and the strangers seen longest) and
+/// the rest.
 fn listed(people: &[Appearance], all: bool) -> (Vec<&Appearance>, Vec<&Appearance>) {
     let is_stranger = |person: &&Appearance| person.who.name().is_none();
     let mut strangers: Vec<&Appearance> = people.iter().filter(is_stranger).collect();
@@ -628,10 +628,10 @@ fn listed(people: &[Appearance], all: bool) -> (Vec<&Appearance>, Vec<&Appearanc
     (people.iter().filter(kept).collect(), rest)
 }
 
-/// Strangers in the summary, unless all are asked for.
+/// Strangers in the summary, unless all are requested.
 const STRANGERS: usize = 10;
 
-/// Why a request makes no sense, in terms of the flags that made it.
+/// Why a request is invalid, in terms of its flags.
 fn with_flags(error: &RequestError, input: &Input) -> String {
     match error {
         RequestError::AnalysisName(analysis) => {

@@ -1,4 +1,4 @@
-//! `sphereface library`: everybody in many videos and photos.
+//! `sphereface library`: the people in many videos and photos.
 
 mod ask;
 mod change;
@@ -25,11 +25,11 @@ const NAMING: &str = "naming";
 /// Setting: the state of the gallery when names were last decided.
 const GALLERY_STATE: &str = "gallery";
 
-/// Know who is in all your videos and photos
+/// Index the people in many videos and photos
 ///
-/// Add folders, let workers look at the files, then ask who is where. Files are known by their
-/// content: one that is moved, renamed or there twice is looked at once. Names follow the gallery
-/// without decoding anything again. With --database, any number of machines work on one library.
+/// Add folders, let workers analyse the files, then search for people. Files are identified by their content:
+/// one that is moved, renamed or copied is analysed once. Names follow the gallery without decoding anything
+/// again. With --database, any number of machines can work on one library.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface library add ~/Videos ~/Photos\n  \
@@ -46,7 +46,7 @@ pub struct LibraryArgs {
     command: LibraryCommand,
 }
 
-/// Where the library is.
+/// The location of the library.
 #[derive(Debug, Args)]
 struct LibraryPlace {
     /// Folder of the library: the catalogue and the analyses
@@ -57,9 +57,9 @@ struct LibraryPlace {
     /// see it
     #[arg(long, value_name = "ADDRESS", env = "SPHEREFACE_DATABASE", hide_env_values = true, global = true)]
     database: Option<String>,
-    /// Bucket for the analyses, s3://BUCKET/FOLDER, instead of the folder: given once, before any file is looked at, and
-    /// remembered by the library. Region, endpoint and credentials are taken from the environment: AWS_REGION,
-    /// AWS_ENDPOINT, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
+    /// Bucket for the analyses, s3://BUCKET/FOLDER, instead of the folder: given once, before any file is
+    /// analysed, and stored in the library. Region, endpoint and credentials are taken from the environment:
+    /// AWS_REGION, AWS_ENDPOINT, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
     #[arg(long, value_name = "ADDRESS", global = true)]
     analyses: Option<String>,
 }
@@ -119,7 +119,7 @@ impl LibraryPlace {
         self.with_bucket(opened)
     }
 
-    /// Opens the library, or makes an empty one.
+    /// Opens the library, or creates an empty one.
     fn create(&self) -> Result<Library> {
         let opened = match &self.database {
             Some(address) => Library::connect(address, &self.library),
@@ -141,7 +141,7 @@ impl LibraryPlace {
 fn refused(error: LibraryError) -> anyhow::Error {
     match error {
         LibraryError::NoLibrary(_) => anyhow::anyhow!(
-            "{error}: make one with `sphereface library add FOLDER`, or say where it is with --library DIR"
+            "{error}: make one with `sphereface library add FOLDER`, or give its folder with --library DIR"
         ),
         LibraryError::Address(_) | LibraryError::Request(_) => UsageError(error.to_string()).into(),
         LibraryError::OtherModel { .. } => anyhow::anyhow!("{error} (--model)"),
@@ -153,7 +153,7 @@ fn refused(error: LibraryError) -> anyhow::Error {
     }
 }
 
-/// How names are decided; kept in the library, so that every command decides in the same way.
+/// How names are decided; stored in the library, so that every command decides in the same way.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Naming {
     gallery: Option<PathBuf>,
@@ -163,11 +163,11 @@ struct Naming {
     margin_deg: f64,
 }
 
-/// How files are looked at and people are named.
+/// How files are analysed and people are named.
 #[derive(Debug, Args)]
 struct EngineArgs {
-    /// Gallery of the people to name, remembered for later commands [default: the one given last, else the
-    /// shared gallery of the library (`library gallery`)]
+    /// Gallery of the people to name, stored for later commands [default: the one given last, else the shared
+    /// gallery of the library (`library gallery`)]
     #[arg(long, value_name = "DIR", help_heading = "Recognition")]
     gallery: Option<PathBuf>,
     #[command(flatten)]
@@ -192,7 +192,7 @@ impl EngineArgs {
         work::engine(&self.model, self.precision, &self.detection, self.device, &self.threads)
     }
 
-    /// The people to name; how they are named is remembered.
+    /// The people to name; the settings are stored.
     fn people(&self, library: &Library, engine: &Engine) -> Result<People> {
         let before = naming(library)?;
         let gallery = match &self.gallery {
@@ -214,17 +214,17 @@ impl EngineArgs {
     }
 }
 
-/// How names were decided last.
+/// The settings of the last decision.
 fn naming(library: &Library) -> Result<Naming> {
     let stored = library.setting(NAMING).map_err(refused)?;
     Ok(stored.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
 }
 
-/// The people to name, and the copy of the shared gallery that they come from, if there is no other.
+/// The people to name, and the copy of the shared gallery from which they come, if no other gallery is set.
 struct People {
     naming: Naming,
     names: Names,
-    /// What tells this state of the gallery from others.
+    /// A digest of this state of the gallery.
     state: String,
     copy: Option<tempfile::TempDir>,
 }
@@ -246,7 +246,7 @@ impl People {
         Ok(Self { naming, names, state, copy })
     }
 
-    /// The people now, if the shared gallery has changed.
+    /// The new people, if the shared gallery has changed.
     fn changed(&mut self, library: &Library, engine: &Engine) -> Result<Option<Names>, LibraryError> {
         let Some(copy) = &self.copy else { return Ok(None) };
         let before = std::fs::read_to_string(copy.path().join(".shared")).unwrap_or_default();
@@ -259,7 +259,7 @@ impl People {
         Ok(Some(self.names.clone()))
     }
 
-    /// Decides names again where they are out of date.
+    /// Decides names again that are out of date.
     fn rename(&self, library: &Library) -> Result<()> {
         rename(library, &self.names)?;
         library.set_setting(GALLERY_STATE, &self.state).map_err(refused)
@@ -279,7 +279,8 @@ fn names(engine: &Engine, naming: &Naming, folder: Option<&Path>) -> Result<Name
     Names::of_gallery(engine, folder, &gallery_options(naming)).map_err(options::refused)
 }
 
-/// The engine with which the names of a library are decided. Only the gallery is embedded, which is done in f32.
+/// The engine with which the names of a library are decided. Only the gallery is embedded, which is done in
+/// f32.
 fn engine_of(naming: &Naming) -> Result<Engine> {
     let builder = Engine::builder()
         .device(crate::nn::DeviceChoice::Cpu)
@@ -289,7 +290,8 @@ fn engine_of(naming: &Naming) -> Result<Engine> {
     builder.model(model).build().map_err(options::refused)
 }
 
-/// Brings the names up to date if the gallery has changed since they were decided. The engine is made only if it has.
+/// Brings the names up to date if the gallery has changed since they were decided. The engine is made only if
+/// it has.
 fn refresh(library: &Library) -> Result<()> {
     let naming = naming(library)?;
     if library.setting(GALLERY_STATE).map_err(refused)? == Some(state(library, &naming)?) {
@@ -299,7 +301,7 @@ fn refresh(library: &Library) -> Result<()> {
     People::load(library, &engine, naming)?.rename(library)
 }
 
-/// Decides names again where they are out of date, and says so.
+/// Decides names again that are out of date, and prints that.
 fn rename(library: &Library, names: &Names) -> Result<()> {
     let bar = super::terminal::bar("{msg} {bar:30} {pos}/{len} files  {eta} left");
     bar.set_message("naming");
@@ -319,8 +321,8 @@ fn rename(library: &Library, names: &Names) -> Result<()> {
     Ok(())
 }
 
-/// What tells whether the folder of a gallery changed: the names, lengths and times of its files. Cheap, so that a question
-/// is answered without loading a network.
+/// A digest of the state of a gallery folder: the names, lengths and times of its files. It is cheap, so that
+/// a query needs no network.
 fn state(library: &Library, naming: &Naming) -> Result<String> {
     let mut hash = blake3::Hasher::new();
     hash.update(serde_json::to_string(naming).unwrap_or_default().as_bytes());

@@ -58,8 +58,8 @@ impl fmt::Display for Different {
 
 impl std::error::Error for Different {}
 
-/// Face recognition in videos and stills: label everyone you enrolled, frame by frame, and leave
-/// everybody else unknown.
+/// Face recognition in videos and stills: label everyone you enrolled, frame by frame, and leave everyone
+/// else unknown.
 #[derive(Debug, Parser)]
 #[command(name = "sphereface", version, about, propagate_version = true)]
 pub struct Cli {
@@ -121,7 +121,7 @@ impl Cli {
     }
 }
 
-/// An error with its causes, without repeating what it says itself.
+/// An error with its causes, without repeated texts.
 fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {

@@ -1,4 +1,4 @@
-//! `sphereface models`: lists, describes, takes, imports and exports models.
+//! `sphereface models`: lists, describes, downloads, imports and exports models.
 
 mod get;
 
@@ -32,7 +32,7 @@ pub struct Models {
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
-    /// List the built-in models, and those that `models get` takes from their publishers
+    /// List the built-in models, and those that `models get` downloads from their publishers
     List {
         /// Print JSON
         #[arg(long)]
@@ -225,7 +225,7 @@ fn show(model: &str, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// What pictures the network takes.
+/// The input of the network.
 fn picture(description: &Value) -> String {
     let size = format!("{} {}", text(description, "input"), text(description, "channel_order"));
     let normalisation = text(description, "normalisation");
@@ -336,7 +336,7 @@ impl Import {
                 "--normalise and --output apply to ONNX models and ESP-DL files only".to_owned()
             ));
         }
-        // The weights of an imported network were brought to one order.
+        // The weights of an imported network were converted to one order.
         if let Some(order) = self.channel_order.filter(|_| !imported) {
             let order = match order {
                 ChannelOrder::Rgb => "RGB",

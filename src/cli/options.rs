@@ -1,4 +1,4 @@
-//! Flags shared by several commands, and what is built from them.
+//! Flags shared by several commands, and the objects built from them.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -59,12 +59,12 @@ pub fn tell(device: &Device) {
     errln!("networks run on {device}");
 }
 
-/// Prints the device of the networks and what embeddings are computed in.
+/// Prints the device of the networks and the arithmetic of embeddings.
 pub fn tell_with(device: &Device, arithmetic: impl fmt::Display) {
     errln!("networks run on {device}; embeddings are computed in {arithmetic}");
 }
 
-/// Prints the device of the networks and what the embeddings of an analysis were computed in.
+/// Prints the device of the networks and the arithmetic of an analysis's embeddings.
 pub fn tell_of(device: &Device, analysis: &Analysis) {
     let arithmetic = analysis.arithmetic;
     errln!("networks run on {device}; the embeddings of the analysis were computed in {arithmetic}");
@@ -150,7 +150,7 @@ impl ModelArgs {
     /// Loads the model to embed in the arithmetic chosen, with `threads` threads per batch.
     ///
     /// # Errors
-    /// As for [`embedder`](Self::embedder), and when the device does not compute in that arithmetic.
+    /// As for [`embedder`](Self::embedder), and when the device cannot compute in that arithmetic.
     pub fn embedder_in(
         &self,
         choice: ArithmeticChoice,
@@ -261,7 +261,7 @@ pub fn refused(error: EngineError) -> anyhow::Error {
         EngineError::NobodyEnrolled(root) => {
             let root = root.display();
             anyhow::anyhow!(
-                "{error}: enrol somebody first (sphereface enroll NAME STILL --gallery {root}), or omit --gallery to find faces without naming them"
+                "{error}: enrol a person first (sphereface enroll NAME STILL --gallery {root}), or omit --gallery to find faces without naming them"
             )
         }
         _ => error.into(),

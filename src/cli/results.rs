@@ -57,7 +57,7 @@ impl Lists {
     }
 }
 
-/// A path that may be empty, which stands for the usual place.
+/// A path that may be empty, which stands for the default.
 fn any_path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
@@ -95,12 +95,12 @@ pub struct ResultArgs {
     #[arg(long, value_name = "RATE", requires = "timeline")]
     frame_rate: Option<Rate>,
     /// Write the names into the photo's XMP sidecar, as regions that Lightroom, digiKam and others read: the
-    /// sidecar it has, otherwise photo.jpg.xmp beside photo.jpg, or --xmp=FILE. What else is in it stays, and
-    /// so do names given by hand
+    /// sidecar it has, otherwise photo.jpg.xmp beside photo.jpg, or --xmp=FILE. Other content of the sidecar
+    /// is kept, and so are names given by hand
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = any_path())]
     xmp: Option<PathBuf>,
-    /// Write the names into the photo itself, a JPEG file. Everything else in it stays as it is, and it is replaced
-    /// when the new file is complete
+    /// Write the names into the photo itself, a JPEG file. Everything else in it is unchanged, and it is
+    /// replaced when the new file is complete
     #[arg(long, conflicts_with = "xmp")]
     xmp_embed: bool,
     /// Self-contained HTML page with timelines and pictures; click to seek
@@ -146,7 +146,7 @@ impl ResultArgs {
     /// The sidecar of `photo`, or the photo itself, if its names are requested.
     ///
     /// # Errors
-    /// When the photo or its sidecar cannot be read, or what is requested could not be written.
+    /// When the photo or its sidecar cannot be read, or the sidecar could not be written.
     pub fn sidecar(&self, photo: &Path) -> Result<Option<Sidecar>, LabelError> {
         if self.xmp_embed {
             return Sidecar::inside(photo).map(Some);
@@ -200,8 +200,8 @@ impl ResultArgs {
         !self.timeline.is_empty()
     }
 
-    /// Opens all reports. This happens before the work, so that a missing folder is reported early. `media` is
-    /// the video that timelines refer to.
+    /// Opens all reports. This happens before the work, so that a missing folder is reported early. `media`
+    /// is the video that timelines refer to.
     pub fn results(&self, lists: &Lists, media: Option<&Path>) -> Result<Results> {
         let open = |path: &Option<PathBuf>| path.as_deref().map(|path| lists.open(path)).transpose();
         let subtitles = open(&self.subtitles)?.zip(self.subtitles.as_deref().and_then(subtitle_format));
@@ -250,8 +250,8 @@ impl ResultArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Redaction")]
 pub struct RedactArgs {
-    /// Faces to cover: unknown (everybody without a name), all, except:NAME,... or only:NAME,....
-    /// Write \, for a comma inside a name
+    /// Faces to cover: unknown (everyone without a name), all, except:NAME,... or only:NAME,.... Write \, for
+    /// a comma inside a name
     #[arg(long, value_name = "WHOM")]
     pub redact: Option<Whom>,
     /// Redaction method. A blurred or pixelated face can sometimes still be recognised; solid leaves

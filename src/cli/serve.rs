@@ -14,7 +14,7 @@ use crate::serve::{
     Config, ConfigError, NewTokens, ServeError, Service, ServiceOptions, Settings, SourceConfig, TEMPLATE,
 };
 
-/// Where `--init` writes without a name.
+/// Default file of `--init`.
 const DEFAULT_FILE: &str = "serve.toml";
 
 /// Run the service: cameras, web pages, HTTP API and events
@@ -68,12 +68,12 @@ pub struct ServeArgs {
     threads: ThreadArgs,
 }
 
-/// How remarks are written.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
     /// Lines for people.
     Text,
-    /// An object per line, for machines.
+    /// One object per line, for machines.
     Json,
 }
 
@@ -126,7 +126,7 @@ impl ServeArgs {
         Ok(())
     }
 
-    /// The file and the flags over it.
+    /// The settings of the file, overridden by flags.
     fn settings(&self) -> Result<Settings> {
         let mut config = match &self.config {
             Some(path) => Config::read(path).map_err(|error| match error {
@@ -168,7 +168,7 @@ impl ServeArgs {
         }
     }
 
-    /// Goes on with the file as it is now, or as before where that makes no sense.
+    /// Applies the current file, or keeps the old settings if it is invalid.
     fn reload(&self, service: &Service) {
         let reloaded = self.settings().and_then(|settings| service.reload(settings).map_err(refused));
         match reloaded {
@@ -201,7 +201,7 @@ fn init(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Shows tokens, once.
+/// Prints new tokens.
 fn tell(made: &NewTokens) {
     for (role, token) in made.all() {
         outln!("{} token: {token}", role.name());
@@ -209,7 +209,7 @@ fn tell(made: &NewTokens) {
     errln!("these tokens are shown once and only their hashes are stored: save them now");
 }
 
-/// Tells the service manager how the service is, where one asked to be told (systemd's `Type=notify`).
+/// Notifies the service manager of the service's state, if there is one (systemd's `Type=notify`).
 fn tell_manager(state: &str) {
     #[cfg(target_os = "linux")]
     if let Some(path) = std::env::var_os("NOTIFY_SOCKET") {
@@ -223,14 +223,14 @@ fn tell_manager(state: &str) {
         let told =
             address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
         if let Err(error) = told {
-            errln!("warning: the service manager cannot be told {state}: {error}");
+            errln!("warning: the service manager cannot be notified of {state}: {error}");
         }
     }
     #[cfg(not(target_os = "linux"))]
     let _ = state;
 }
 
-/// What a signal asks for.
+/// The meaning of a signal.
 #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has a signal for it"))]
 enum Signal {
     End,
@@ -251,7 +251,7 @@ impl Signals {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let ending = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // The second one ends the program where the first has not yet.
+            // The second one kills the program if it is still running.
             signal_hook::flag::register_conditional_shutdown(signal, 1, std::sync::Arc::clone(&ending))?;
             signal_hook::flag::register(signal, std::sync::Arc::clone(&ending))?;
         }
@@ -259,7 +259,7 @@ impl Signals {
         Ok(Self { signals: signals.into() })
     }
 
-    /// Waits for the next.
+    /// Waits for the next signal.
     fn next(&self) -> Signal {
         match self.signals.borrow_mut().forever().next() {
             Some(signal_hook::consts::SIGHUP) => Signal::Reload,
@@ -276,7 +276,7 @@ impl Signals {
         Ok(Self { end })
     }
 
-    /// Waits for the next.
+    /// Waits for the next signal.
     fn next(&self) -> Signal {
         while !self.end.load(std::sync::atomic::Ordering::Acquire) {
             std::thread::sleep(std::time::Duration::from_millis(100));

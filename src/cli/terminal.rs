@@ -1,8 +1,8 @@
 //! Printing: results on standard output, remarks on standard error.
 //!
-//! A reader that closes the pipe (`sphereface gallery list | head -1`) ends the printing and nothing
-//! else: the work is done, and the exit code is that of the work. Everything is printed through this
-//! module, because the macros of the standard library panic on a closed pipe.
+//! If a reader closes the pipe (`sphereface gallery list | head -1`), only the printing ends: the work is
+//! finished, and the exit code is that of the work. Everything is printed through this module, because the
+//! macros of the standard library panic on a closed pipe.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -81,7 +81,7 @@ pub fn finish() -> Result<()> {
     }
 }
 
-/// Standard output for data. When the pipe is closed, a callback is called once and further data are
+/// Standard output for data. When the pipe is closed, a callback is called once, and further data is
 /// discarded.
 pub struct Data {
     on_closed: Option<Box<dyn FnOnce() + Send>>,
@@ -148,10 +148,10 @@ pub struct Signals {
 
 impl Signals {
     #[cfg(unix)]
-    /// Watches for them until it is closed.
+    /// Watches for signals until [`close`](Self::close) is called.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// When the system does not allow it.
     pub fn watch(control: &Control) -> Result<Self> {
         use signal_hook::consts::{SIGINT, SIGTERM};
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;

@@ -4,8 +4,8 @@
 //! floor(i m / n) .. ceil((i + 1) m / n) of m. Neighbouring windows share an input where the
 //! ratio is not an integer, and enlarging repeats inputs. Sums are whole numbers and exact.
 //!
-//! A region that is resized once adds up the rows of its windows. The levels of a pyramid share
-//! running sums over the rows, of which a window is the difference of two ([`Pyramid`]).
+//! A region that is resized once adds up the rows of its windows. The levels of a pyramid share running sums
+//! over the rows; the sum of a window is the difference of two of them ([`Pyramid`]).
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -63,30 +63,30 @@ pub struct Level {
 
 /// An image at several sizes; keeps its buffers for the next one.
 ///
-/// All levels are made in one pass over the image: for every row and every value in it, the sum
-/// over all rows above is kept as long as a window may begin there. Sums wrap around, which the
-/// difference of two does not notice as long as no window has more rows than the type can add up.
+/// All levels are made in one pass over the image: for every row and every value in it, the sum over all rows
+/// above is kept as long as a window may begin there. Sums wrap around. The difference of two is still exact
+/// as long as no window has more rows than the type can add up.
 #[derive(Debug, Default)]
 pub struct Pyramid {
     levels: Vec<Level>,
     /// Rows and columns of each level.
     windows: Vec<[Vec<Window>; 2]>,
-    /// One for each part of the image.
+    /// One per part of the image.
     narrow: Vec<Sums<u16>>,
-    /// In use instead where a window may have more than [`NARROW_ROWS`] rows.
+    /// Used instead if a window may have more than [`NARROW_ROWS`] rows.
     wide: Vec<Sums<u32>>,
 }
 
 /// Working memory of one part of a pyramid.
 #[derive(Debug, Default)]
 struct Sums<T> {
-    /// The latest rows of running sums, one after the other and round again.
+    /// Ring buffer of the latest rows of running sums.
     running: Vec<T>,
     window: Vec<T>,
     before: Vec<[u32; 4]>,
 }
 
-/// The rows of one level that come out of one part of an image.
+/// The rows of one level that are made from one part of an image.
 struct Strip<'a> {
     rows: &'a [Window],
     columns: &'a [Window],
@@ -105,8 +105,8 @@ impl Pyramid {
         std::mem::take(&mut self.levels)
     }
 
-    /// Resizes an image to all `sizes`, width and height, at least 1 each. What comes out does not
-    /// depend on the number of threads.
+    /// Resizes an image to all `sizes`, width and height, at least 1 each. The result does not depend on the
+    /// number of threads.
     pub fn build(&mut self, isa: Isa, image: &RgbImage, sizes: &[(usize, usize)], team: &mut Team) {
         let (width, height) = (image.width() as usize, image.height() as usize);
         self.levels.resize_with(sizes.len(), Level::default);
@@ -191,7 +191,7 @@ impl<T: Wrapping> Sums<T> {
     }
 }
 
-/// Two rows of many, which do not overlap; the second to be written.
+/// Two rows that do not overlap; the second is mutable.
 fn two_rows<T>(all: &mut [T], read: Range<usize>, write: Range<usize>) -> (&[T], &mut [T]) {
     if read.start < write.start {
         let (before, after) = all.split_at_mut(write.start);
@@ -222,8 +222,8 @@ impl AreaResize {
         windows(region.1, height, &mut self.rows);
     }
 
-    /// Row `y` of the region, whose size [`prepare`](Self::prepare) was told:
-    /// (mean - 127.5) / 128, [width, 3].
+    /// Row `y` of the region, whose size was given to [`prepare`](Self::prepare): (mean - 127.5) / 128,
+    /// [width, 3].
     pub fn row(&mut self, isa: Isa, image: &RgbImage, region: Region, y: usize, out: &mut [f32]) {
         let Some(&rows) = self.rows.get(y) else { return };
         let stride = image.width() as usize * 3;
@@ -259,7 +259,7 @@ fn clear<T: Copy + Default>(sums: &mut Vec<T>, length: usize) {
     sums.resize(length + 1, T::default());
 }
 
-/// Whole numbers whose sums and differences wrap around.
+/// Integers whose sums and differences wrap around.
 trait Wrapping: Copy + Default + From<u8> + Into<u32> {
     fn plus(self, other: Self) -> Self;
     fn minus(self, other: Self) -> Self;
@@ -341,9 +341,9 @@ impl<T: Wrapping> Kernel for Average<'_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self { sums, before, columns, rows, out } = self;
-        // Windows have few pixels each and not all the same number: sums over all pixels before
-        // each spare the loops over them. Four values per pixel (the fourth belongs to the next
-        // one) make one vector; like those over rows they may wrap around.
+        // Windows have few pixels each, and their numbers differ. Running sums over the pixels avoid loops
+        // over windows. Four values per pixel (the fourth belongs to the next pixel) make one vector. Like
+        // the sums over rows, they may wrap around.
         let mut sum = [0u32; 4];
         for (to, pixel) in before.iter_mut().zip(sums.windows(4).step_by(3)) {
             *to = sum;
@@ -405,7 +405,8 @@ mod tests {
         for isa in Isa::available() {
             for threads in [1, 2, 5, 64] {
                 let (mut team, mut pyramid) = (Team::new(threads), Pyramid::default());
-                // Again with the buffers of the one before; the last has more rows than a u16 can add up.
+                // Each image reuses the buffers of the previous one; the last has more rows than a u16 can
+                // add up.
                 for (image, sizes) in [
                     (&noise, &[(67, 41), (30, 29), (13, 12), (100, 90), (1, 1)][..]),
                     (&noise, &[(21, 40), (20, 3)]),

@@ -11,7 +11,8 @@ struct Convolution {
 }
 
 impl Convolution {
-    /// Number `number` of a network: `conv1.weight` [outputs, inputs, side, side], `conv1.bias`, `prelu1.weight`.
+    /// Number `number` of a network: `conv1.weight` [outputs, inputs, side, side], `conv1.bias`,
+    /// `prelu1.weight`.
     fn new(number: usize, [inputs, outputs]: [usize; 2], side: usize, vb: &VarBuilder<'_>) -> Result<Self> {
         let config = Conv2dConfig::default();
         Ok(Self {
@@ -62,8 +63,8 @@ impl PNet {
         })
     }
 
-    /// Regressions [n, 4, rows, columns] and probabilities of "not a face" and "a face" [n, 2, rows, columns] of
-    /// pictures [n, 3, height, width] of at least 12x12 pixels.
+    /// Regressions [n, 4, rows, columns] and probabilities of "not a face" and "a face" [n, 2, rows, columns]
+    /// of pictures [n, 3, height, width] of at least 12x12 pixels.
     ///
     /// # Errors
     /// When the device fails.
@@ -126,8 +127,8 @@ impl RefineNet {
         })
     }
 
-    /// Of squares [n, 3, side, side]: probabilities [n, 2], regressions [n, 4] and, of O-Net, landmarks [n, 10] (five x,
-    /// five y), one after the other in each row.
+    /// Of squares [n, 3, side, side]: probabilities [n, 2], regressions [n, 4] and, of O-Net, landmarks [n,
+    /// 10] (five x, five y), one after the other in each row.
     ///
     /// # Errors
     /// When the device fails.

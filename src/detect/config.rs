@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::models::WeightsError;
 use crate::nn::Isa;
 
-/// P-Net looks at cells of this many pixels; a smaller face would need an enlarged image.
+/// P-Net classifies cells of this many pixels; a smaller face would need an enlarged image.
 pub const SMALLEST_FACE_PX: f32 = 12.0;
 
 /// The smallest face to look for (the side of the square P-Net starts from).
@@ -71,9 +71,9 @@ impl MinFace {
 /// Settings of the detector.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DetectorConfig {
-    /// The smallest face to look for. Default 40 px: below that an embedding says little
-    /// about who it is (the recognition crop is 112 px high), and the time grows with the
-    /// inverse square of this number. The authors' and the PyTorch port's default is 20 px.
+    /// The smallest face to look for. Default 40 px: below that an embedding identifies a person poorly (the
+    /// recognition crop is 112 px high), and the time grows with the inverse square of this number. The
+    /// authors' and the PyTorch port's default is 20 px.
     pub min_face: MinFace,
     /// Ratio of one pyramid level to the next, default 0.709 (half the area).
     pub factor: f32,
@@ -87,7 +87,7 @@ impl Default for DetectorConfig {
     }
 }
 
-/// Pyramid ratios outside this range either skip most sizes of faces or never end.
+/// Pyramid ratios outside this range either skip most sizes of faces or give a nearly endless pyramid.
 const FACTORS: std::ops::RangeInclusive<f32> = 0.1..=0.95;
 
 impl DetectorConfig {
@@ -118,12 +118,12 @@ impl DetectorConfig {
         scales.map(|scale| (side(width, scale), side(height, scale))).collect()
     }
 
-    /// The same in parts of the full size.
+    /// The same as fractions of the full size.
     pub(super) fn scales(&self, width: u32, height: u32) -> Vec<f64> {
         let largest = 12.0 / f64::from(self.min_face.px(height));
         let shorter = f64::from(width.min(height));
-        // The shorter side is carried along rather than multiplied out, to stop where the
-        // PyTorch port stops.
+        // The shorter side is multiplied step by step, as in the PyTorch port, so that both stop at the same
+        // level.
         std::iter::successors(Some((largest, shorter * largest)), |(scale, side)| {
             let factor = decimal(self.factor);
             Some((scale * factor, side * factor))
@@ -134,7 +134,7 @@ impl DetectorConfig {
     }
 }
 
-/// The value a person wrote: 0.709 rather than the nearest f32 to it.
+/// The decimal value that the user wrote: 0.709, not the f32 nearest to it.
 fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }

@@ -17,7 +17,7 @@ use crate::nn::conv::STRIP;
 use crate::nn::team::Team;
 use crate::nn::{Device, Isa};
 
-/// Finds faces. Shared by any number of threads, each with a [`Scratch`] of its own.
+/// Finds faces. Shared by any number of threads, each with its own [`Scratch`].
 #[derive(Debug)]
 pub struct Detector {
     config: DetectorConfig,
@@ -25,7 +25,7 @@ pub struct Detector {
     networks: Networks,
 }
 
-/// The three networks. Images are resized and boxes sorted out on the CPU in either case.
+/// The three networks. Images are resized and boxes filtered on the CPU in both cases.
 #[derive(Debug)]
 enum Networks {
     /// On our kernels.
@@ -35,7 +35,7 @@ enum Networks {
     Tensors(Box<(tensors::ProposalNet, tensors::RefineNet, tensors::RefineNet)>),
 }
 
-/// The networks that look at single squares.
+/// The networks that classify single squares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refiner {
     /// R-Net, 24x24.
@@ -53,7 +53,7 @@ impl Refiner {
         }
     }
 
-    /// Values a crop comes out as: two of the softmax, four sides, ten of landmarks or none.
+    /// Output values per crop: two of the softmax, four sides, and ten of landmarks or none.
     fn outputs(self) -> usize {
         match self {
             Refiner::R => 6,
@@ -70,13 +70,13 @@ impl Refiner {
     }
 }
 
-/// Working memory of one user of the detector, and the threads that share its work; grows to
-/// what the largest image needed and is then reused.
+/// Working memory of one user of the detector, and the threads that share its work. It grows to the needs of
+/// the largest image and is then reused.
 #[derive(Debug)]
 pub struct Scratch {
     team: Team,
     pyramid: Pyramid,
-    /// One for each thread; locked by nobody else.
+    /// One per thread, locked only by that thread.
     workers: Vec<Mutex<DetectorWorker>>,
 }
 
@@ -90,19 +90,19 @@ struct DetectorWorker {
     crops: Vec<f32>,
 }
 
-/// Looks at, or cuts out, a batch of candidates with the memory of a thread.
+/// Classifies, or cuts out, a batch of candidates with the memory of a thread.
 type OneBatch<'a> = dyn Fn(&mut DetectorWorker, &[Candidate], &mut Vec<f32>) + Sync + 'a;
 
 #[cfg(feature = "candle")]
-/// Crops that one thread cuts out before another may take over, where a device looks at them.
+/// Crops that one thread cuts out per item of work when a device runs the networks.
 const CROPS_CUT: usize = 16;
 
-/// Fewest rows of cells worth a visit by a thread of their own: a band looks at a strip more.
+/// The fewest rows of cells per band: each band computes one more strip than its rows need.
 const BAND_ROWS: usize = 16;
 
 impl Scratch {
-    /// Memory, and `threads` threads (the calling one included) that share the work on an
-    /// image. What is found does not depend on their number.
+    /// Memory, and `threads` threads (the calling one included) that share the work on an image. The result
+    /// does not depend on their number.
     pub fn new(threads: usize) -> Self {
         let team = Team::new(threads);
         let workers = (0..team.threads()).map(|_| Mutex::default()).collect();
@@ -117,12 +117,13 @@ impl Default for Scratch {
     }
 }
 
-/// A lock whose holder leaves nothing half done that the next one would read.
+/// Locks a mutex. Poisoning is ignored, because the next holder reads nothing that a panic could leave half
+/// done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A box on its way through the cascade.
+/// A box in the cascade.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     bbox: BBox,
@@ -130,7 +131,7 @@ struct Candidate {
     regression: [f32; 4],
 }
 
-/// What two boxes' intersection is compared with.
+/// The area that the intersection of two boxes is compared with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Overlap {
     /// Their union; sides are x2 - x1.
@@ -139,8 +140,8 @@ enum Overlap {
     Smaller,
 }
 
-/// Squares looked at around an expected face: shift to the right and down in parts of its side,
-/// and size. R-Net was trained on squares that overlap a face by 0.65 and more.
+/// Squares classified around an expected face: shift to the right and down as fractions of its side, and
+/// size. R-Net was trained on squares that overlap a face by 0.65 and more.
 const NEAR: [[f32; 3]; 7] = [
     [0.0, 0.0, 1.0],
     [0.0, 0.0, 1.25],
@@ -151,7 +152,7 @@ const NEAR: [[f32; 3]; 7] = [
     [0.0, -0.15, 1.0],
 ];
 
-/// Overlap of two squares around an expected face that show O-Net the same.
+/// Overlap above which two squares around an expected face look the same to O-Net.
 const SAME_SQUARE: f32 = 0.8;
 
 impl Detector {
@@ -166,9 +167,9 @@ impl Detector {
         Self::with(Networks::Kernels(Box::new(networks)), config, isa)
     }
 
-    /// The same networks through the tensor library on `device`, their weights copied there;
-    /// `isa` is for what stays on the CPU. Several threads that detect at a time share batches,
-    /// so that sums may be rounded differently from one run to the next where the device does so.
+    /// The same networks through the tensor library on `device`, their weights copied there; `isa` is for the
+    /// parts that stay on the CPU. Threads that detect at the same time share batches, so sums may be rounded
+    /// differently from one run to the next if the device does so.
     ///
     /// # Errors
     /// As for [`new`](Self::new), and when the device fails.
@@ -251,8 +252,8 @@ impl Detector {
     }
 
     /// The faces near places where faces are expected (boxes as [`detect`](Self::detect) gives
-    /// them, a little off): R-Net and O-Net on a few squares around each, without the pyramid
-    /// and P-Net. In the order of `detect`. Finds nobody elsewhere.
+    /// them, a little off): R-Net and O-Net on a few squares around each, without the pyramid and P-Net. In
+    /// the order of `detect`. Faces elsewhere are not found.
     ///
     /// # Errors
     /// As for [`detect`](Self::detect).
@@ -276,13 +277,14 @@ impl Detector {
         let finite = |place: &&BBox| place.area().is_finite() && place.area() > 0.0;
         let proposals = places.iter().filter(finite).flat_map(around).collect();
         let refined = self.refine(image, proposals, scratch)?;
-        // Squares that began apart and that R-Net moved to one place are one to O-Net.
+        // Squares that R-Net moved to the same place are given to O-Net only once. In a search of the whole
+        // frame this lost 2 of 784 clear faces (docs/experiments.md), so it is done only here.
         let refined = suppress(refined, SAME_SQUARE, Overlap::Union);
         self.output(image, refined, scratch)
     }
 
-    /// The squares P-Net proposes, the most likely first: the first stage of
-    /// [`detect`](Self::detect) on its own, to be measured or shown.
+    /// The squares that P-Net proposes, the most likely first: the first stage of [`detect`](Self::detect)
+    /// alone, for benchmarks and inspection.
     ///
     /// # Errors
     /// As for [`detect`](Self::detect).
@@ -291,8 +293,8 @@ impl Detector {
         Ok(proposals.into_iter().map(|candidate| candidate.bbox).collect())
     }
 
-    /// The probability of a face in every square by R-Net or O-Net alone: one of the later stages
-    /// of [`detect`](Self::detect) on its own. Squares that lie outside the image are left out.
+    /// The probability of a face in every square by R-Net or O-Net: one of the later stages of
+    /// [`detect`](Self::detect) alone. Squares that lie outside the image are left out.
     ///
     /// # Errors
     /// As for [`detect`](Self::detect).
@@ -359,7 +361,7 @@ impl Detector {
         by_level
     }
 
-    /// Stage 2: R-Net over what P-Net proposed.
+    /// Stage 2: R-Net on the proposals of P-Net.
     fn refine(
         &self,
         image: &RgbImage,
@@ -386,7 +388,7 @@ impl Detector {
         Ok(kept)
     }
 
-    /// Stage 3: O-Net over what R-Net left.
+    /// Stage 3: O-Net on the remaining candidates of R-Net.
     fn output(
         &self,
         image: &RgbImage,
@@ -419,8 +421,8 @@ impl Detector {
         Ok(faces)
     }
 
-    /// Cuts every candidate out of the image, drops those with nothing inside, and runs the
-    /// network over all of them. Returns what its heads say, [candidates, outputs].
+    /// Cuts every candidate out of the image, drops those outside it, and runs the network on the rest.
+    /// Returns the outputs of its heads, [candidates, outputs].
     fn look(
         &self,
         network: Refiner,
@@ -502,7 +504,7 @@ fn candidate(cell: &Cell, scale: f32) -> Candidate {
     }
 }
 
-/// The box moved by its regression, in parts of its sides; sides are x2 - x1 + `inclusive`.
+/// The box moved by its regression, which is in fractions of its sides; sides are x2 - x1 + `inclusive`.
 fn regress(candidate: &Candidate, inclusive: f32) -> BBox {
     let Candidate { bbox, regression: [x1, y1, x2, y2], .. } = *candidate;
     let (width, height) = (bbox.width() + inclusive, bbox.height() + inclusive);
@@ -579,7 +581,7 @@ fn suppress<T: Scored>(mut boxes: Vec<T>, threshold: f32, overlap: Overlap) -> V
     kept
 }
 
-/// The intersection in parts of what `overlap` names.
+/// The intersection as a fraction of the area that `overlap` names.
 fn share(a: &BBox, b: &BBox, overlap: Overlap) -> f32 {
     let extra = if overlap == Overlap::Smaller { 1.0 } else { 0.0 };
     let width = (a.x2.min(b.x2) - a.x1.max(b.x1) + extra).max(0.0);

@@ -1,4 +1,4 @@
-//! What the tests of this room share: recorded tensors, made-up pictures, comparison.
+//! Helpers of the tests of this module: recorded tensors, synthetic pictures, comparison.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 /// Name to shape and values.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// The inputs and outputs of the three networks recorded from the PyTorch port, if here.
+/// The inputs and outputs of the three networks recorded from the PyTorch port, if they are on this machine.
 pub fn tensors() -> Option<Tensors> {
     let folder = std::env::var_os("SPHEREFACE_DATA").map(PathBuf::from);
     let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"));

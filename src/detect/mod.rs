@@ -1,5 +1,5 @@
-//! Face detection: MTCNN (Zhang et al., "Joint Face Detection and Alignment Using Multitask
-//! Cascaded Convolutional Networks", SPL 2016) and the quality of what it found.
+//! Face detection: MTCNN (Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded
+//! Convolutional Networks", SPL 2016) and the quality of the faces found.
 //!
 //! P-Net slides over an image pyramid and proposes squares, R-Net rejects most of them, O-Net
 //! rejects more and gives the box and five landmarks. The weights are the authors' own, in
@@ -8,11 +8,10 @@
 //! flattened as [channels, rows, columns].
 //!
 //! # Where implementations of MTCNN differ, and what this one does
-//! The authors released MATLAB code; the networks are the same everywhere, the code around
-//! them is not. We follow the most used port (facenet-pytorch 2.6), so that results can be
-//! compared face by face:
-//! - The pyramid and the crops are resized by area averaging with the windows of PyTorch's `mode="area"`; the authors use
-//!   bilinear interpolation, which aliases and loses 1-2 % of the faces.
+//! The authors released MATLAB code. All implementations use the same networks, but the code around them
+//! differs. We follow the most used port (facenet-pytorch 2.6), so that results can be compared face by face:
+//! - The pyramid and the crops are resized by area averaging with the windows of PyTorch's `mode="area"`; the
+//!   authors use bilinear interpolation, which aliases and loses 1-2 % of the faces.
 //! - Level sizes are `floor(side * scale + 1)`; the authors round `side * scale` up.
 //! - Crops that reach out of the image are cut off and stretched; the authors pad with black.
 //! - Suppression by union counts sides as x2 - x1, only the last one as x2 - x1 + 1.
@@ -20,9 +19,8 @@
 //!   for twice the time of that stage.
 //!
 //! We differ from the port by choice in three things: the smallest face is 40 pixels by
-//! default, not 20 (see [`DetectorConfig::min_face`]); faces come in order of certainty, not
-//! of size; a candidate with no pixel inside the image is dropped, where the port gives its
-//! neighbour's answer to it.
+//! default, not 20 (see [`DetectorConfig::min_face`]); faces come in order of certainty, not of size; a
+//! candidate with no pixel inside the image is dropped, where the port uses its neighbour's result for it.
 
 mod area;
 mod bbox;
@@ -56,7 +54,7 @@ pub type Landmarks = [[f32; 2]; 5];
 /// One detected face.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Face {
-    /// Where it is.
+    /// Its box.
     pub bbox: BBox,
     /// O-Net's probability that it is a face, 0..=1.
     pub score: f32,

@@ -31,7 +31,7 @@ pub fn grow(buffer: &mut Vec<f32>, length: usize) {
     }
 }
 
-/// What P-Net says of one 12x12 cell.
+/// The output of P-Net for one 12x12 cell.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cell {
     /// Row and column among the cells, two pixels apart.
@@ -40,18 +40,19 @@ pub struct Cell {
     pub column: usize,
     /// Probability of a face.
     pub score: f32,
-    /// Regression of x1, y1, x2, y2 in parts of the cell's side.
+    /// Regression of x1, y1, x2, y2 as fractions of the cell's side.
     pub regression: [f32; 4],
 }
 
-/// P-Net: looks at every 12x12 cell of an image, two pixels apart.
+/// P-Net: classifies every 12x12 cell of an image, two pixels apart.
 #[derive(Debug)]
 pub struct ProposalNet {
     isa: Isa,
     conv1: StripConv,
     conv2: StripConv,
     conv3: Winograd,
-    /// Weights of "face" less those of "not a face": the softmax of two is a function of it.
+    /// Weights of "face" minus those of "not a face": the softmax of two values is a function of their
+    /// difference.
     face: [f32; FEATURES],
     face_bias: f32,
     /// [4][[`FEATURES`]]
@@ -109,9 +110,9 @@ impl ProposalNet {
     /// least `threshold` in a level of a pyramid, in row-major order. Nothing is found in fewer
     /// than 12 rows or columns.
     ///
-    /// The layers run behind one another, a strip of rows at a time, so that all of it stays in
-    /// the cache. Strips begin at multiples of their height, wherever the rows requested do, and
-    /// are computed whole, so that a cell does not depend on what else is requested.
+    /// The layers run one after another on each strip of rows, so that all maps stay in the cache. Strips
+    /// begin at multiples of their height, wherever the requested rows begin, and are computed whole, so a
+    /// cell does not depend on the rest of the request.
     pub fn run(
         &self,
         level: &Level,
@@ -128,14 +129,14 @@ impl ProposalNet {
         let (pooled_width, pooled_height) = (conv_width.div_ceil(2), conv_height.div_ceil(2));
         let (middle_width, middle_height) = (cells_x + 2, cells_y + 2);
         let pooled_row = self.conv1.row_length(pooled_width);
-        // A strip's border are pixels like others, beyond which there is nothing.
+        // The border of a strip consists of ordinary pixels. Nothing beyond it is read.
         let from = Map::new(STRIP, cells_x, MIDDLE, [STRIP; 2]);
         let to = Map::new(STRIP, cells_x, FEATURES, [STRIP; 2]);
         let middle_row = from.pitch();
         grow(pooled, UNDER * pooled_row);
         tiles.grow(std::iter::once(&self.conv3));
         let two_strips = 2 * STRIP * middle_row;
-        // Behind the last pixel stores may spill over.
+        // Stores may reach beyond the last pixel.
         middle.grow(two_strips + self.conv2.row_length(0));
         middle[..two_strips].fill(0.0);
         features.grow(to.len());
@@ -147,7 +148,7 @@ impl ProposalNet {
         // Two rows of the pool come out of one strip of the first convolution.
         let mut pairs = 2 * strips.start;
         for number in strips.start..=strips.end {
-            // Each layer sees two rows more than come out of it.
+            // Each layer reads two rows more than it gives.
             while pairs < 2 * number + 3 && 2 * pairs < pooled_height {
                 let mut rows = level.pixels.chunks_exact(3 * width).skip(STRIP * pairs);
                 let seen = std::array::from_fn(|_| rows.next().unwrap_or_default());
@@ -211,7 +212,7 @@ impl Kernel for Dots<'_> {
     unsafe fn run<S: Simd>(self) {
         for (out, pixel) in self.out.iter_mut().zip(self.features.as_chunks::<FEATURES>().0) {
             let mut lanes = [0.0; FEATURES];
-            // SAFETY: FEATURES is a multiple of every vector's length, and so long is each list.
+            // SAFETY: FEATURES is a multiple of every vector's length, and each list is that long.
             unsafe {
                 let mut sum = S::splat(0.0);
                 for i in (0..FEATURES).step_by(S::LANES) {
@@ -232,12 +233,12 @@ impl Kernel for Dots<'_> {
     }
 }
 
-/// Cells that P-Net sees along a side of so many pixels.
+/// Cells of P-Net along a side of that many pixels.
 pub fn cells(side: usize) -> Option<usize> {
     (side >= 12).then(|| (side - 2).div_ceil(2) - 4)
 }
 
-/// The rows `under` a strip of a map of which [`UNDER`] rows are kept; beyond its last one zeros.
+/// The rows `under` a strip of a map that keeps [`UNDER`] rows; zeros beyond its last row.
 fn ring(rows: &[f32], row_length: usize, under: Range<usize>) -> [&[f32]; UNDER] {
     std::array::from_fn(|row| match under.start + row {
         y if y < under.end => &rows[(y % UNDER) * row_length..][..row_length],
@@ -284,7 +285,7 @@ mod tests {
                     cells
                 };
                 let cells = look(0..usize::MAX);
-                // Rows looked at in bands come out the same.
+                // Rows computed in bands are the same.
                 assert_eq!(cells, [look(0..1), look(1..4), look(4..usize::MAX)].concat());
                 assert_eq!(cells.len(), probability[0].len() * columns_out, "{width}x{height}");
                 for (i, cell) in cells.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! How well a face can be recognised: size, pose and sharpness, from the face and its picture.
+//! How well a face can be recognised: size, pose and sharpness.
 
 use std::fmt;
 
@@ -10,19 +10,19 @@ use super::{BBox, Face};
 /// Measures of one face, computed once.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
-    /// Side of the square with the area of the box, as far as it lies in the picture, in pixels
-    /// of the picture.
+    /// Side of the square with the area of the part of the box that is in the picture, in pixels of the
+    /// picture.
     pub size_px: f32,
-    /// Turn to the side, 0 facing the camera, positive when the nose points to the right of
-    /// the picture. Good to about 10 degrees up to 45, only a sign of "far turned" beyond.
+    /// Turn to the side, 0 facing the camera, positive when the nose points to the right of the picture.
+    /// Accurate to about 10 degrees up to 45; beyond that it only indicates a far turn.
     pub yaw_deg: f32,
-    /// Nod, 0 facing the camera, positive when the nose points down. A long or a short face
-    /// reads as a few degrees.
+    /// Nod, 0 facing the camera, positive when the nose points down. A long or short face shifts it by a few
+    /// degrees.
     pub pitch_deg: f32,
     /// Tilt in the picture plane, positive clockwise.
     pub roll_deg: f32,
-    /// Standard deviation of the Laplacian of the grey face over that of its grey values, the
-    /// box sampled at no more than 64x64. Independent of brightness and contrast.
+    /// Standard deviation of the Laplacian of the grey face, divided by that of its grey values. The box is
+    /// sampled at no more than 64x64 points. Independent of brightness and contrast.
     pub sharpness: f32,
 }
 
@@ -35,7 +35,7 @@ pub enum QualityIssue {
         /// [`Quality::size_px`].
         size_px: f32,
     },
-    /// Out of focus, moved, or enlarged.
+    /// Out of focus, blurred by motion, or enlarged.
     Blurred {
         /// [`Quality::sharpness`].
         sharpness: f32,
@@ -49,8 +49,8 @@ pub enum QualityIssue {
     },
 }
 
-/// A [score](Face::score) that what is no face does not reach in a lasting way: of the tracks of the
-/// test clips, faces reached 0.99 and hands or curtains did not.
+/// A [score](Face::score) that false detections do not reach for long: of the tracks of the test clips, faces
+/// reached 0.99 and hands or curtains did not.
 pub const SURE_SCORE: f32 = 0.99;
 /// Smallest face to enrol, [`Quality::size_px`].
 pub const MIN_SIZE_PX: f32 = 50.0;
@@ -72,7 +72,7 @@ impl Quality {
         Self { size_px, yaw_deg, pitch_deg, roll_deg, sharpness: sharpness(face, image) }
     }
 
-    /// What speaks against enrolling this face; nothing when it is fit.
+    /// The reasons against enrolling this face; empty if there are none.
     pub fn verdict(&self) -> Vec<QualityIssue> {
         let Self { size_px, yaw_deg, pitch_deg, sharpness, .. } = *self;
         let mut issues = Vec::new();
@@ -116,13 +116,12 @@ const EYES: f32 = 35.2;
 const MOUTH: f32 = 29.2;
 const EYES_TO_MOUTH: f32 = 40.7;
 const EYES_TO_NOSE: f32 = 20.1;
-/// How far the nose tip stands out from the plane of the other four, about 28 mm where the
-/// eyes are 63 mm apart.
+/// Distance of the nose tip from the plane of the other four, about 28 mm where the eyes are 63 mm apart.
 const NOSE: f32 = 15.7;
 
-/// Yaw, pitch and roll in degrees: the five points are fitted as a parallel projection of a
-/// face of average proportions. Eyes and mouth give where the face's horizontal and vertical
-/// axes come to lie, what is left of the nose gives the axis towards the viewer.
+/// Yaw, pitch and roll in degrees: the five points are fitted as a parallel projection of a face of average
+/// proportions. Eyes and mouth give the projections of the face's horizontal and vertical axes. The remaining
+/// offset of the nose gives the axis towards the viewer.
 fn pose(face: &Face) -> [f32; 3] {
     let [left_eye, right_eye, nose, left_mouth, right_mouth] = face.landmarks;
     let each = |f: &dyn Fn(usize) -> f32| [f(0), f(1)];
@@ -148,7 +147,7 @@ fn pose(face: &Face) -> [f32; 3] {
 
 /// Samples along a side for [`Quality::sharpness`].
 const SAMPLES: usize = 64;
-/// Pixels along a side that are averaged into one sample where there are more.
+/// Pixels along a side that are averaged into one sample if there are more.
 const PIXELS: usize = 3;
 
 fn sharpness(face: &Face, image: &RgbImage) -> f32 {
@@ -160,7 +159,7 @@ fn sharpness(face: &Face, image: &RgbImage) -> f32 {
     if columns < 3 || rows < 3 {
         return 0.0;
     }
-    // The bytes of every pixel looked at: a few, evenly spread, for each sample.
+    // The bytes of every pixel that is read: a few per sample, evenly spread.
     let spread = |first: usize, length: usize, samples: usize| -> Vec<usize> {
         let pixels = PIXELS.min(length / samples);
         (0..samples * pixels).map(|i| first + (2 * i + 1) * length / (2 * samples * pixels)).collect()

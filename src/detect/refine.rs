@@ -1,4 +1,4 @@
-//! R-Net and O-Net as the kernels want them, and how they run.
+//! R-Net and O-Net on the kernels.
 
 use super::config::DetectError;
 use super::proposal::grow;
@@ -14,14 +14,14 @@ use crate::nn::{Buffer, Isa};
 #[derive(Debug)]
 struct Middle {
     conv: Winograd,
-    /// The convolution pads by nothing: what it takes for the border are pixels like others.
+    /// The convolution has no padding: the border of its input map consists of ordinary pixels.
     from: Map,
     to: Map,
     /// Max-pool of that size and stride 2, output size rounded up.
     pool: usize,
 }
 
-/// R-Net or O-Net: looks at square crops, many at a time.
+/// R-Net or O-Net: classifies square crops in batches.
 #[derive(Debug)]
 pub struct RefineNet {
     /// Side of the crops in pixels.
@@ -31,16 +31,16 @@ pub struct RefineNet {
     middle: Vec<Middle>,
     /// A 2x2 convolution.
     last: Dense,
-    /// What it sees; as for [`Middle`].
+    /// Its input; as for [`Middle`].
     last_from: Map,
     dense: Dense,
-    /// All heads side by side: two of the softmax, four sides, and for O-Net ten of landmarks.
+    /// All heads as one layer: two outputs of the softmax, four sides, and for O-Net ten of landmarks.
     heads: Dense,
     outputs: usize,
 }
 
-/// Working memory of [`RefineNet::run`], for one network: what its maps hold beside those of the layers
-/// is zero from the start.
+/// Working memory of [`RefineNet::run`], for one network: values of its maps that no layer writes are zero
+/// from the start.
 #[derive(Debug, Default)]
 pub struct RefineScratch {
     team: Team,
@@ -54,17 +54,17 @@ pub struct RefineScratch {
     last: Buffer,
     hidden: Buffer,
     heads: Buffer,
-    /// What the heads say, [crops, outputs of all heads].
+    /// The outputs of the heads, [crops, outputs of all heads].
     pub out: Vec<f32>,
 }
 
-/// Size of the max-pool behind the first convolution.
+/// Size of the max-pool after the first convolution.
 const FIRST_POOL: usize = 3;
 
 /// Most rows and columns of a max-pool.
 const LARGEST_POOL: usize = 3;
 
-/// Rows of the first convolution that are alive at a time: a strip, and one that pools reach back to.
+/// Rows of the first convolution that are kept: a strip, and the previous one, which pools still read.
 const RING: usize = 2 * STRIP;
 
 /// Side of the map before the last convolution, and after it.
@@ -78,13 +78,13 @@ fn pooled_side(side: usize, size: usize) -> usize {
     (side - size).div_ceil(2) + 1
 }
 
-/// Where a network's layers are in its weights, and their shapes.
+/// The names of a network's layers in its weights, and their shapes.
 struct Shape {
     network: &'static str,
     side: usize,
     /// Channels after each convolution.
     channels: &'static [usize],
-    /// Size of the pool behind each convolution but the last, and of its Winograd tiles.
+    /// Size of the pool after each convolution but the last, and of its Winograd tiles.
     pools: &'static [usize],
     tiles: &'static [usize],
     dense: &'static str,
@@ -133,7 +133,7 @@ impl RefineNet {
         };
 
         let (kernels, bias, slopes) = convolution(1, channels[0], 3, 3)?;
-        // Channels beyond the network's come out as zero, whatever their slope.
+        // Channels beyond those of the network are zero, whatever their slope.
         let extend = |values: &[f32], per_output: usize| {
             let mut all = values.to_vec();
             all.resize(Winograd::least_outputs(channels[0], isa) * per_output, 0.0);
@@ -193,14 +193,14 @@ impl RefineNet {
         self.side * self.side * 3
     }
 
-    /// Crops that are best looked at together: enough to fill the tiles of the matrix products,
-    /// few enough for their maps to stay in the cache.
+    /// The best batch size: enough crops to fill the tiles of the matrix products, few enough for their maps
+    /// to stay in the cache.
     pub fn batch(&self) -> usize {
         if self.side < 48 { 16 } else { 8 }
     }
 
-    /// Runs over `count` crops that lie one after the other; the answer is `scratch.out`, and
-    /// that of one crop does not depend on the others.
+    /// Runs on `count` consecutive crops. The result is in `scratch.out`; that of one crop does not depend on
+    /// the others.
     pub fn run(&self, crops: &[f32], count: usize, scratch: &mut RefineScratch) {
         scratch.out.clear();
         if count == 0 {
@@ -233,7 +233,7 @@ impl RefineNet {
         }
     }
 
-    /// The first convolution of a crop and its pool, strip by strip behind one another.
+    /// The first convolution of a crop and its pool, strip by strip.
     fn run_first(&self, crop: &[f32], strip: &mut StripScratch, ring: &mut [f32], to: &mut [f32]) {
         let pitch = self.middle[0].from.pitch();
         let (conv, side) = (&self.first, self.side - 2);
@@ -262,7 +262,7 @@ impl RefineNet {
 }
 
 impl Middle {
-    /// The pool over one map, to rows `pitch` numbers apart.
+    /// The pool of one map, written to rows that are `pitch` numbers apart.
     fn pool(&self, isa: Isa, map: &[f32], to: &mut [f32], pitch: usize) {
         let (side, channels) = (self.to.height, self.to.channels);
         let out_side = pooled_side(side, self.pool);

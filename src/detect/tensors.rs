@@ -15,7 +15,7 @@ use crate::nn::layers::{Convolution, Linear, Maps, Size, max_pool};
 const PIXELS_TOGETHER: usize = 2 << 20;
 /// Crops that go through R-Net or O-Net together.
 const CROPS_TOGETHER: usize = 512;
-/// What P-Net says of a cell: two of the softmax, four sides.
+/// Outputs of P-Net per cell: two of the softmax, four sides.
 const CELL: usize = 6;
 
 /// P-Net.
@@ -32,15 +32,15 @@ pub struct ProposalNet {
 pub struct RefineNet {
     device: Device,
     side: usize,
-    /// Each with the size of the pool behind it, 0 for none.
+    /// Each with the size of the pool after it, 0 for none.
     convolutions: Vec<(Convolution, usize)>,
     dense: Linear,
-    /// All heads side by side: two of the softmax, four sides, and for O-Net ten of landmarks.
+    /// All heads as one layer: two outputs of the softmax, four sides, and for O-Net ten of landmarks.
     heads: Linear,
     together: Coalescer<Vec<f32>, Vec<f32>>,
 }
 
-/// The tensors of some heads, side by side.
+/// The concatenated tensors of some heads.
 fn heads(
     weights: &Weights,
     network: &str,
@@ -56,7 +56,7 @@ fn heads(
     Ok((weight, bias))
 }
 
-/// Convolution `number` of a network, which pads by nothing, and its PReLU.
+/// Convolution `number` of a network, without padding, and its PReLU.
 fn convolution(
     weights: &Weights,
     network: &str,
@@ -87,7 +87,7 @@ impl ProposalNet {
         Ok(sizes.iter().zip(&maps).map(|(&size, map)| cells(size, map, threshold)).collect())
     }
 
-    /// What P-Net says of every level of every request, [cells, CELL].
+    /// The outputs of P-Net for every level of every request, [cells, CELL].
     fn maps(&self, requests: Vec<Vec<Level>>) -> candle_core::Result<Vec<Vec<Vec<f32>>>> {
         let mut answers: Vec<Vec<Vec<f32>>> =
             requests.iter().map(|one| vec![Vec::new(); one.len()]).collect();
@@ -95,7 +95,7 @@ impl ProposalNet {
         for (request, one) in requests.into_iter().enumerate() {
             levels.extend(one.into_iter().enumerate().map(|(number, level)| (request, number, level)));
         }
-        // Those of a size together: frames of one video have the same levels.
+        // Levels of one size are batched: frames of one video have the same levels.
         levels.sort_by_key(|(_, _, level)| level.size);
         let mut rest = &levels[..];
         while !rest.is_empty() {
@@ -138,7 +138,7 @@ impl ProposalNet {
     }
 }
 
-/// Reads the answers [cells, CELL] for an image of that size.
+/// Reads the outputs [cells, CELL] for an image of that size.
 fn cells((_, width): (usize, usize), map: &[f32], threshold: f32) -> Vec<Cell> {
     let Some(columns) = super::proposal::cells(width) else { return Vec::new() };
     let cell = |(i, &[not, face, x1, y1, x2, y2]): (usize, &[f32; CELL])| {
@@ -186,8 +186,8 @@ impl RefineNet {
         Ok(Self { device: device.clone(), side, convolutions, dense, heads, together: Coalescer::new() })
     }
 
-    /// What the heads say of `crops` [n, side, side, 3]: two of the softmax, four sides, and for
-    /// O-Net five x and five y of landmarks.
+    /// The outputs of the heads for `crops` [n, side, side, 3]: two of the softmax, four sides, and for O-Net
+    /// five x and five y of landmarks.
     pub fn run(&self, crops: Vec<f32>) -> Result<Vec<f32>, DetectError> {
         if crops.is_empty() {
             return Ok(Vec::new());

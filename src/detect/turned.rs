@@ -1,4 +1,4 @@
-//! Faces in pictures that are not upright, as cameras without a position sensor leave them.
+//! Faces in pictures that are not upright, such as those of cameras without a position sensor.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use image::{RgbImage, imageops};
 
 use super::{DetectError, Detector, Scratch};
 
-/// A hint is given for faces this certain only.
+/// The least score of a face for which a hint is given.
 const LEAST_SCORE: f32 = 0.95;
 
-/// How a picture is to be turned.
+/// The rotation that a picture needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turned {
     /// By 90 degrees clockwise.
@@ -32,7 +32,7 @@ impl Turned {
         }
     }
 
-    /// How a picture that shows no face as it is would show one, in any of the other three ways.
+    /// The rotation by which a picture without upright faces would show one, among the other three.
     ///
     /// # Errors
     /// When the detector's device fails.

@@ -43,7 +43,7 @@ pub enum DiscoverError {
         name: String,
         /// The track requested.
         track: TrackId,
-        /// Tracks there are.
+        /// Number of tracks.
         tracks: usize,
     },
 }
@@ -62,13 +62,13 @@ impl std::fmt::Display for Count {
 /// A track as a whole.
 #[derive(Debug, Clone)]
 pub struct Member {
-    /// Which of the analyses it belongs to.
+    /// Index of its analysis.
     pub file: usize,
     /// Its number there.
     pub track: TrackId,
-    /// When it begins, in nanoseconds since the start of its video.
+    /// Start in nanoseconds since the start of its video.
     pub start_ns: u64,
-    /// When it ends.
+    /// End, likewise.
     pub end_ns: u64,
     /// The embedding of all its views together.
     pub template: Embedding,
@@ -81,15 +81,14 @@ pub struct Member {
 }
 
 impl Member {
-    /// Whether both are in the picture at once: they are two people then.
+    /// Whether both are in the picture at once, which means that they are two people.
     fn meets(&self, other: &Member) -> bool {
         self.file == other.file && self.start_ns < other.end_ns && other.start_ns < self.end_ns
     }
 }
 
-/// The tracks of `analyses` that have at least `min_views` views with an embedding, and one whose
-/// score is at least `min_score`: whatever looks little like a face would be grouped with its
-/// like.
+/// The tracks of `analyses` with at least `min_views` embedded views, and a view with a score of at least
+/// `min_score`, because false detections would be grouped with each other.
 ///
 /// # Errors
 /// [`DiscoverError::OtherModel`] or [`DiscoverError::NoEmbeddings`].
@@ -134,9 +133,9 @@ pub fn members(
     Ok(members)
 }
 
-/// Groups tracks into people by [`track::cluster`]; two tracks that are in one picture are two
-/// people, and one that may not be `grouped` is somebody by itself. Groups come in the order of their
-/// first members, the members of a group in order.
+/// Groups tracks into people by [`track::cluster`]; two tracks that are in one picture are two people, and a
+/// track that is not to be `grouped` is its own group. Groups come in the order of their first members, the
+/// members of a group in order.
 pub fn people(members: &[Member], same_deg: f64, grouped: impl Fn(&Member) -> bool) -> Vec<Vec<usize>> {
     let template = |one: &Member| grouped(one).then(|| one.template.clone());
     let templates: Vec<Option<Embedding>> = members.iter().map(template).collect();

@@ -9,8 +9,8 @@ use crate::media::MediaError;
 #[cfg(feature = "video")]
 use crate::media::{Input, Selection, Source, SourceOptions};
 
-/// Decodes `video` up to the last of these times and hands out the frames that begin then, in order. Times are those of
-/// an analysis, in nanoseconds.
+/// Decodes `video` up to the last of these times and returns the frames that begin at these times, in order.
+/// Times are those of an analysis, in nanoseconds.
 ///
 /// # Errors
 /// When the video cannot be opened or read; [`MediaError::BadInput`] from a program without

@@ -1,4 +1,4 @@
-//! The best views of a track, and stills made of them.
+//! The best views of a track, and stills made from them.
 
 use image::RgbImage;
 
@@ -12,13 +12,13 @@ use crate::track::{Observation, TrackId};
 /// Maximum number of stills per track: more views of one shot add little.
 pub const MAX_STILLS: usize = 3;
 
-/// How much around a face belongs to its still, in parts of the longer side of the box on
-/// every side: enough to know the person and the place again.
+/// Margin around a face in its still, as a fraction of the longer side of the box on every side: enough to
+/// recognise the person and the place.
 const SURROUNDINGS: f32 = 0.6;
 
-/// The observations of a track to keep as stills, at most `most`: the best view first, then
-/// always the one whose weight times its angle to the nearest kept one is largest, so that
-/// they are good and unlike. Views that weigh less than a third of the best are left out.
+/// The observations of a track to keep as stills, at most `most`: the best view first, then always the one
+/// with the largest product of its weight and its angle to the nearest kept one, so that they are good and
+/// different. Views with less than a third of the best weight are skipped.
 ///
 /// # Errors
 /// [`DiscoverError::NoTrack`] when there is no such track.
@@ -40,7 +40,7 @@ pub fn best_views(
             let apart = kept.iter().map(|kept| unlikeness(one, kept));
             one.weight() * apart.fold(1.0, f32::min)
         };
-        // The first of equals.
+        // Of equal ones, the first.
         let (index, value) =
             left.iter().map(|one| worth(one)).enumerate().fold((0, f32::NEG_INFINITY), |held, (i, value)| {
                 if value > held.1 { (i, value) } else { held }
@@ -53,8 +53,7 @@ pub fn best_views(
     Ok(kept)
 }
 
-/// How far apart two views are, 0 (the same) to 1: by their embeddings where both have one,
-/// otherwise by the pose.
+/// The distance of two views, 0 (the same) to 1: by their embeddings if both have one, otherwise by the pose.
 fn unlikeness(a: &Observation, b: &Observation) -> f32 {
     let cosine = a.embedding.as_ref().zip(b.embedding.as_ref()).and_then(|(a, b)| a.cosine(b));
     match cosine {
@@ -63,9 +62,9 @@ fn unlikeness(a: &Observation, b: &Observation) -> f32 {
     }
 }
 
-/// A still of an observation: the face with its surroundings cut out of its frame, ready for
-/// the gallery under a name that says where it comes from. `None` when the landmarks make no
-/// face or nothing of it lies inside.
+/// A still of an observation: the face with its surroundings cut out of its frame, ready for the gallery
+/// under a name that states its source. `None` when the landmarks are degenerate or the face is outside the
+/// frame.
 pub fn still(video: &str, frame: &RgbImage, observation: &Observation) -> Option<NewStill> {
     let (image, face) = cut_out(frame, &observation.face)?;
     let crop = align::align(&image, &face.landmarks)?;
@@ -87,12 +86,12 @@ pub fn still(video: &str, frame: &RgbImage, observation: &Observation) -> Option
     })
 }
 
-/// The face of an observation with its surroundings; `None` when nothing of it lies inside.
+/// The face of an observation with its surroundings; `None` when it is outside the frame.
 pub fn portrait(frame: &RgbImage, observation: &Observation) -> Option<RgbImage> {
     cut_out(frame, &observation.face).map(|(image, _)| image)
 }
 
-/// A face with its surroundings, and where it lies in them.
+/// A face with its surroundings, and its position in them.
 pub(crate) fn cut_out(frame: &RgbImage, face: &Face) -> Option<(RgbImage, Face)> {
     let BBox { x1, y1, x2, y2 } = face.bbox;
     let by = SURROUNDINGS * face.bbox.width().max(face.bbox.height());

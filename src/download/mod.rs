@@ -1,8 +1,8 @@
-//! Takes a file of known content from a web server.
+//! Downloads a file of known content from a web server.
 //!
-//! The size and the SHA-256 of the content are known beforehand, so that neither the server nor the way to it has to
-//! be trusted. What arrives is kept in a partial file beside the target. An interrupted download goes on where
-//! it stopped, within one call and in a later one, if the server supports ranges.
+//! The size and the SHA-256 of the content are known in advance, so neither the server nor the connection has
+//! to be trusted. The data is kept in a partial file beside the target. An interrupted download continues
+//! where it stopped, within one call or in a later one, if the server supports ranges.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -18,7 +18,7 @@ const BLOCK: usize = 1 << 16;
 /// Redirections followed.
 const MOST_REDIRECTS: u32 = 5;
 
-/// A file to take.
+/// A file to download.
 #[derive(Debug, Clone, Copy)]
 pub struct Download<'a> {
     /// Its address, `https://...` or `http://...`.
@@ -36,9 +36,9 @@ pub struct Download<'a> {
 pub struct Patience {
     /// Longest silence of the server before the connection counts as broken.
     pub silence: Duration,
-    /// Further attempts after one that brought nothing. An attempt that brought some bytes does not count.
+    /// Retries after an attempt that brought nothing. An attempt that brought some bytes does not count.
     pub retries: u32,
-    /// Pause before the first further attempt; each later one is twice as long.
+    /// Pause before the first retry; each later one is twice as long.
     pub pause: Duration,
 }
 
@@ -48,32 +48,32 @@ impl Default for Patience {
     }
 }
 
-/// What happens during a download.
+/// Progress of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step<'a> {
     /// A connection delivers, from this byte on.
     From(u64),
-    /// So many bytes have arrived in all.
+    /// That many bytes have arrived in all.
     Arrived(u64),
     /// The connection broke and is tried again, for this reason.
     Again(&'a str),
 }
 
-/// Why a file could not be taken.
+/// Why a file could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DownloadError {
-    /// The server has no such file, or does not give it.
+    /// The server does not have the file, or does not return it.
     #[error("{address}: the server answers {status}{}", Reason(.reason))]
     Refused {
         /// The address.
         address: String,
         /// The status of HTTP.
         status: u16,
-        /// Its name, where it has one.
+        /// Its name, if it has one.
         reason: &'static str,
     },
-    /// The address is none, or leads nowhere that could be tried again.
+    /// The address is not valid, or it fails in a way that no retry can help.
     #[error("{address} cannot be used: {reason}")]
     Address {
         /// The address.
@@ -81,7 +81,7 @@ pub enum DownloadError {
         /// What is wrong.
         reason: String,
     },
-    /// The connection failed more often than it was worth trying.
+    /// The connection failed more often than the retries allow.
     #[error("{address}: {have} of {len} bytes arrived, then the connection failed ({reason}){}", Kept(.partial))]
     Broken {
         /// The address.
@@ -92,7 +92,7 @@ pub enum DownloadError {
         len: u64,
         /// Why the last attempt failed.
         reason: String,
-        /// Where the bytes are, if there are any.
+        /// The partial file, if there is one.
         partial: Option<PathBuf>,
     },
     /// The content is not the expected one.
@@ -115,7 +115,7 @@ pub enum DownloadError {
         /// Bytes expected.
         len: u64,
     },
-    /// Another process takes the same file to the same place.
+    /// Another process is downloading to the same path.
     #[error("{} is in use by another download: wait for it, or choose another file", .0.display())]
     InUse(PathBuf),
     /// The partial file cannot be written.
@@ -123,7 +123,7 @@ pub enum DownloadError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -137,34 +137,35 @@ impl std::fmt::Display for Reason<'_> {
     }
 }
 
-/// Where the beginning of a file is.
+/// The path of the partial file.
 struct Kept<'a>(&'a Option<PathBuf>);
 
 impl std::fmt::Display for Kept<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             Some(path) => {
-                write!(f, "; they are kept in {}, and the next attempt goes on there", path.display())
+                write!(f, "; they are kept in {}, and the next attempt continues there", path.display())
             }
             None => Ok(()),
         }
     }
 }
 
-/// How an attempt ended that was not the last.
+/// The outcome of an attempt that may be repeated.
 enum Attempt {
     /// The whole file is there.
     Complete,
-    /// It may be worth trying again.
+    /// A retry may succeed.
     Broken(String),
 }
 
 impl Download<'_> {
-    /// Takes the file to `partial`, where the beginning of it may lie already. When this returns, `partial` holds
-    /// the whole file, and its content was checked. It is the caller who gives it its name, or removes it.
+    /// Downloads the file to `partial`, which may already hold its beginning. On success, `partial` holds the
+    /// whole file, and its content was checked. The caller renames it, or removes it.
     ///
     /// # Errors
-    /// [`DownloadError`]. Except after [`DownloadError::Broken`], no partial file is left that this call made.
+    /// [`DownloadError`]. Except after [`DownloadError::Broken`], no partial file is left that this call
+    /// made.
     pub fn to(&self, partial: &Path, on_step: &mut dyn FnMut(Step<'_>)) -> Result<(), DownloadError> {
         let wrong = |source| DownloadError::Write { path: partial.to_owned(), source };
         let mut file = File::options()
@@ -201,10 +202,10 @@ impl Download<'_> {
             have = 0;
             file.set_len(0).map_err(wrong)?;
         }
-        // A partial file of an earlier call may be anything.
+        // A partial file of an earlier call may have any content.
         let mut is_ours = false;
         let (mut retries, mut pause) = (0, self.patience.pause);
-        // A server that makes us begin again brings nothing until it is further than before.
+        // If the server starts from the beginning, there is no progress until it is further than before.
         let mut furthest = have;
         loop {
             is_ours |= have == 0;
@@ -224,7 +225,7 @@ impl Download<'_> {
                     }
                     have = 0;
                     file.set_len(0).map_err(wrong)?;
-                    on_step(Step::Again("what was kept of an earlier download is of another file"));
+                    on_step(Step::Again("the part kept from an earlier download is of another file"));
                     continue;
                 }
                 Attempt::Broken(reason) => reason,
@@ -252,7 +253,7 @@ impl Download<'_> {
         let silence = Some(self.patience.silence);
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            // A file that is asked for safely is not taken otherwise after a redirection.
+            // A redirection must not lead from https to http.
             .https_only(self.address.starts_with("https:"))
             .max_redirects(MOST_REDIRECTS)
             .user_agent(concat!("sphereface/", env!("CARGO_PKG_VERSION")))
@@ -262,7 +263,7 @@ impl Download<'_> {
         config.build().into()
     }
 
-    /// One request for what is missing.
+    /// One request for the missing bytes.
     fn attempt(
         &self,
         agent: &Agent,
@@ -294,12 +295,12 @@ impl Download<'_> {
                     _ => {
                         *have = 0;
                         file.set_len(0).map_err(wrong)?;
-                        let reason = "the server sent another part than the one requested";
+                        let reason = "the server sent a different part than requested";
                         return Ok(Attempt::Broken(reason.to_owned()));
                     }
                 }
             }
-            // What is there cannot be continued: the file there is shorter.
+            // The partial file cannot be continued: the file on the server is shorter.
             416 if *have > 0 => {
                 *have = 0;
                 file.set_len(0).map_err(wrong)?;

@@ -14,15 +14,14 @@ use crate::models::{BuiltIn, ModelId, Published, Source, Stored, Tensor, Weights
 use crate::nn::coalescer::Coalescer;
 use crate::nn::{Arithmetic, Device, Isa};
 
-/// Crops that go through the network together on a device; its largest maps take about 8 MB
-/// a crop.
+/// Crops that go through the network together on a device; its largest maps take about 8 MB per crop.
 #[cfg(feature = "candle")]
 const CROPS_TOGETHER: usize = 64;
 
-/// The tensor [embedding] that is subtracted from every feature, where there is one.
+/// The tensor [embedding] that is subtracted from every feature, if there is one.
 const MEAN: &str = "mean";
 
-/// Whether the mirror image of a crop has a say in its embedding.
+/// Whether the mirror image of a crop contributes to its embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mirror {
     /// The crop alone.
@@ -39,7 +38,7 @@ pub struct EmbedOptions {
     pub isa: Isa,
     /// Threads that share the work of one call, 1 to 256. Results are the same for any number.
     pub threads: usize,
-    /// What products are computed in.
+    /// The number format of products.
     pub arithmetic: Arithmetic,
 }
 
@@ -49,7 +48,7 @@ impl Default for EmbedOptions {
     }
 }
 
-/// What is known of a model without its network.
+/// The properties of a model that are known without its network.
 struct Head {
     model: ModelId,
     mean: Option<Tensor>,
@@ -67,7 +66,7 @@ pub struct Embedder {
     threads: usize,
 }
 
-/// What the network runs on.
+/// The implementation of the network.
 #[derive(Debug)]
 enum Backend {
     /// Our kernels.
@@ -77,13 +76,13 @@ enum Backend {
     Tensors { network: Box<TensorNetwork>, together: Coalescer<Vec<f32>, Vec<Vec<f32>>> },
 }
 
-/// A network that is laid out when it is first asked for: who labels an analysis needs to know the
-/// model and never asks it.
+/// A network that is packed when it is first used: labelling from an analysis needs the model's identity but
+/// never the network.
 struct Kernels {
     family: Family,
     isa: Isa,
     arithmetic: Arithmetic,
-    /// Checked, and taken when the network is laid out.
+    /// Checked, and taken when the network is packed.
     weights: Mutex<Option<Box<dyn Source + Send>>>,
     network: OnceLock<LaidOut>,
 }
@@ -121,7 +120,7 @@ impl Kernels {
         Ok(Self { family: family.clone(), isa, arithmetic: options.arithmetic, weights, network })
     }
 
-    /// The network, laid out on so many `threads` if it is not yet.
+    /// The network, packed on `threads` threads if it is not yet.
     fn network(&self, threads: usize) -> &LaidOut {
         self.network.get_or_init(|| {
             let Some(weights) = self.weights.lock().unwrap_or_else(PoisonError::into_inner).take() else {
@@ -150,7 +149,7 @@ impl fmt::Debug for Kernels {
     }
 }
 
-/// Memory (and threads, where more than one is asked for) of one worker.
+/// Memory (and threads, if more than one is requested) of one worker.
 #[derive(Debug)]
 pub struct Scratch {
     /// For the kernels.
@@ -160,10 +159,10 @@ pub struct Scratch {
 
 impl Embedder {
     /// Prepares `weights`, whose metadata say which network they belong to. The tensor `mean`
-    /// `[embedding]`, where there is one, is subtracted from every feature before normalisation.
+    /// `[embedding]`, if there is one, is subtracted from every feature before normalisation.
     ///
     /// # Errors
-    /// When metadata or a tensor is missing or wrong, or the options make no sense.
+    /// When metadata or a tensor is missing or wrong, or the options are invalid.
     pub fn new(weights: Weights, options: EmbedOptions) -> Result<Self, EmbedError> {
         let head = Head { model: weights.id(), mean: weights.tensors.get(MEAN).cloned() };
         Self::with(head, weights.metadata.clone(), options.threads, |family| {
@@ -189,7 +188,7 @@ impl Embedder {
     /// comes this costs nothing.
     ///
     /// # Errors
-    /// When the model is none that embeds, or the options make no sense.
+    /// When the model is not an embedding network, or the options are invalid.
     pub fn built_in(model: BuiltIn, options: EmbedOptions) -> Result<Self, EmbedError> {
         Self::identified(model.stored()?, model.id, options)
     }
@@ -206,9 +205,9 @@ impl Embedder {
         })
     }
 
-    /// The same through the tensor library on `device`, the weights copied there. Workers that
-    /// embed at a time share batches, so that sums may be rounded differently from one run to the
-    /// next where the device does so.
+    /// The same through the tensor library on `device`, the weights copied there. Workers that embed at the
+    /// same time share batches, so sums may be rounded differently from one run to the next if the device
+    /// does so.
     ///
     /// # Errors
     /// As for [`new`](Self::new), and when the device fails.
@@ -224,8 +223,9 @@ impl Embedder {
         })
     }
 
-    /// The same on `device`: on the kernels of the CPU with that many `threads`, or on a GPU, where workers that embed
-    /// at a time share batches, so that sums may be rounded differently from one run to the next.
+    /// The same on `device`: on the kernels of the CPU with that many `threads`, or on a GPU, where workers
+    /// that embed at the same time share batches, so sums may be rounded differently from one run to the
+    /// next.
     ///
     /// # Errors
     /// As for [`new`](Self::new), and when the device fails.
@@ -262,7 +262,7 @@ impl Embedder {
         self.model
     }
 
-    /// What its products are computed in.
+    /// The arithmetic of its products.
     pub fn arithmetic(&self) -> Arithmetic {
         match &self.backend {
             Backend::Kernels(kernels) => kernels.arithmetic,
@@ -281,8 +281,8 @@ impl Embedder {
         &self.metadata
     }
 
-    /// Reads and lays out the network now, on so many `threads`: the first crop would wait for it
-    /// otherwise, and meanwhile there is little else to be done.
+    /// Reads and packs the network now, on `threads` threads. Otherwise the first crop would wait for it,
+    /// while the other cores have little to do.
     pub fn prepare(&self, threads: usize) {
         match &self.backend {
             Backend::Kernels(kernels) => drop(kernels.network(threads)),

@@ -10,7 +10,7 @@ pub enum EmbedError {
     /// The metadata describe no network.
     #[error(transparent)]
     Architecture(#[from] super::ArchitectureError),
-    /// The plan of an imported network is none.
+    /// The plan of an imported network is not valid.
     #[error(transparent)]
     Plan(#[from] crate::models::plan::PlanError),
     /// An imported network, on something that computes SphereFace networks only.
@@ -19,7 +19,7 @@ pub enum EmbedError {
     /// A metadata key that describes the network is not there.
     #[error("the weights carry no metadata key `{0}`: import or train them again with this program")]
     MissingMetadata(&'static str),
-    /// A metadata key holds something else than what it describes.
+    /// A metadata key holds a value that is not one of the expected ones.
     #[error("the weights say {key}=`{value}`, which is not {expected}: use weights made for this program")]
     Metadata {
         /// Metadata key.
@@ -36,7 +36,7 @@ pub enum EmbedError {
     MissingTensor {
         /// Name of the tensor.
         name: String,
-        /// Network asked for.
+        /// Network requested.
         architecture: String,
     },
     /// A tensor has another shape than the network gives it.
@@ -50,7 +50,7 @@ pub enum EmbedError {
         found: Vec<usize>,
         /// Its shape in the network.
         expected: Vec<usize>,
-        /// Network asked for.
+        /// Network requested.
         architecture: String,
     },
     /// A tensor holds a number that is not finite.
@@ -62,7 +62,7 @@ pub enum EmbedError {
     /// A thread count outside 1..=256.
     #[error("{0} threads cannot share one face: use 1 to 256")]
     Threads(usize),
-    /// The instruction set asked for does not exist here.
+    /// The instruction set requested does not exist here.
     #[error(transparent)]
     Isa(#[from] IsaError),
     /// The feature of a crop is zero or not finite.
@@ -71,7 +71,7 @@ pub enum EmbedError {
     )]
     NoDirection(usize),
     /// The tensor library cannot place or run the network.
-    #[error("the recognition network failed on its device: {0}; --device cpu does without it")]
+    #[error("the recognition network failed on its device: {0}; run it on the CPU with --device cpu")]
     Device(String),
 }
 

@@ -1,4 +1,4 @@
-//! What kind of network a model file holds.
+//! The kind of network that a model file holds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ impl Family {
     /// The network that the metadata of a model file describe.
     ///
     /// # Errors
-    /// When they describe none that is computed here.
+    /// When they describe none that this program can compute.
     pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Self, EmbedError> {
         match Plan::from_metadata(metadata) {
             Some(plan) => Ok(Self::Imported(plan?)),

@@ -1,4 +1,4 @@
-//! The channel order that a set of weights says it takes.
+//! The channel order that a set of weights expects.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,8 @@ impl ChannelOrder {
     /// The channel order in the metadata of weights.
     ///
     /// # Errors
-    /// When `channel_order` is missing or neither RGB nor BGR: guessing it wrong costs
-    /// accuracy without a sign of it.
+    /// When `channel_order` is missing or neither RGB nor BGR: a wrong guess would reduce accuracy without
+    /// any visible sign.
     pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Self, EmbedError> {
         match metadata.get("channel_order").map(String::as_str) {
             Some("RGB") => Ok(Self::Rgb),

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use crate::models::ModelId;
 
-/// Where a face lies on the unit hypersphere of one model.
+/// The position of a face on the unit hypersphere of one model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embedding {
     model: ModelId,
@@ -61,8 +61,8 @@ impl Embedding {
         &self.vector
     }
 
-    /// Cosine of the angle to another embedding; `None` when another model made it, since
-    /// the two spaces have nothing to do with each other.
+    /// Cosine of the angle to another embedding; `None` when another model made it, since the two spaces are
+    /// unrelated.
     pub fn cosine(&self, other: &Embedding) -> Option<f32> {
         (self.model == other.model)
             .then(|| self.vector.iter().zip(other.vector.iter()).map(|(a, b)| a * b).sum())

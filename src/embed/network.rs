@@ -97,13 +97,13 @@ enum Opening {
     Winograd(Box<Winograd>, Map),
 }
 
-/// A layer, once it is laid out.
+/// A layer, once it is packed.
 enum Layer {
     Dense(Dense),
     Winograd(Winograd),
 }
 
-/// Lays one out.
+/// Packs one.
 type Layout<'a> = Box<dyn Fn() -> Result<Layer, EmbedError> + Sync + 'a>;
 
 /// Memory of one worker, and the threads that share its work.
@@ -117,30 +117,30 @@ pub struct Workspace {
     tiles: Vec<Tiles>,
 }
 
-/// Most faces that go through the network together: enough to spread the weights' way
-/// through memory over many.
+/// The most faces that go through the network together: enough to share each load of the weights among many.
 const MOST_FACES: usize = 16;
 
 /// Faces that go through the first stage together; its maps are large and its weights small.
 const FIRST_STAGE_FACES: usize = 2;
 
-/// Rows and columns of the Winograd tiles of each stage, whose maps have 56 x 48, 28 x 24, 14 x 12 and
-/// 7 x 6 pixels. Tiles of 5 x 6 in the third stage would leave 11 % fewer products there, but take a
-/// third more weights, for which a face alone waits.
+/// Rows and columns of the Winograd tiles of each stage, whose maps have 56 x 48, 28 x 24, 14 x 12 and 7 x 6
+/// pixels. Tiles of 5 x 6 in the third stage would save 11 % of the products there, but need a third more
+/// weights, and reading the weights bounds a single face.
 const TILES: [[usize; 2]; 4] = [[4, 6], [4, 6], [5, 4], [4, 3]];
 
-/// How each stage keeps the weights of its convolutions by Winograd's way: those of the last two are what a face alone waits for.
+/// The storage format of the weights of each stage's Winograd convolutions. Reading those of the last two
+/// stages bounds a single face.
 const FORMS: [Form; 4] = [Form::Full, Form::Full, Form::Packed, Form::Packed];
 
-/// Which stages begin with a convolution by Winograd's way. The first has too few inputs for it.
+/// Which stages begin with a Winograd convolution. The first has too few inputs for it.
 const HALVING: [bool; 4] = [false, true, true, true];
 
 /// Every Winograd tile in bfloat16: larger ones need more than its 8 bits.
 const TILE_BF16: [usize; 2] = [2, 2];
 
 impl Network {
-    /// Checks `weights` and repacks them for `isa` and `arithmetic`, which works with every
-    /// instruction set (see [`Arithmetic::check`]), on so many `threads`.
+    /// Checks `weights` and repacks them for `isa` and `arithmetic`, which works with every instruction set
+    /// (see [`Arithmetic::check`]), on `threads` threads.
     ///
     /// # Errors
     /// Names the first tensor that is missing or wrong. Refuses an instruction set that this
@@ -211,7 +211,7 @@ impl Network {
                 }
             }))
         }));
-        // The last are the largest: a thread that begins with them ends together with the others.
+        // The last layers are the largest. Starting with them balances the threads.
         let last = layouts.len() - 1;
         let layers = Team::new(threads).map(layouts.len(), |item| layouts[last - item]());
         let mut layers = layers.into_iter().collect::<Result<Vec<Layer>, EmbedError>>()?;

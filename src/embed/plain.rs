@@ -1,9 +1,9 @@
-//! Steps of a plan that take little time, without kernels of their own: pools, products, limits.
+//! Steps of a plan that take little time and have no kernels of their own: pools, products, limits.
 
 use crate::models::plan::Window;
 use crate::nn::conv::Map;
 
-/// What is computed.
+/// The operation.
 #[derive(Debug)]
 pub(super) enum Plain {
     MaxPool(Window),
@@ -20,7 +20,7 @@ pub(super) enum Plain {
 }
 
 impl Plain {
-    /// Computes it of `count` faces. A step that uses one value twice finds it twice in `inputs`.
+    /// Computes the step for `count` faces. If it uses one value twice, `inputs` holds it twice.
     pub(super) fn apply(&self, count: usize, inputs: [(Map, &[f32]); 2], (to, output): (Map, &mut [f32])) {
         for face in 0..count {
             let [first, second] = inputs.map(|(map, input)| (map, &input[face * map.len()..][..map.len()]));
@@ -30,7 +30,7 @@ impl Plain {
                 Self::Mean => mean(first, &mut output[to.at(0, 0)..][..first.0.channels]),
                 Self::Multiply => multiply([first, second], (to, output)),
                 Self::Sigmoid { channels } => each(first, (to, output), |out, values| {
-                    // Channels beyond the last are no values.
+                    // Channels beyond the last are padding.
                     for (out, value) in out.iter_mut().zip(values).take(*channels) {
                         *out = 1.0 / (1.0 + (-value).exp());
                     }
@@ -55,7 +55,8 @@ fn each((from, input): (Map, &[f32]), (to, output): (Map, &mut [f32]), pixel: im
     }
 }
 
-/// The second is a map of the same size, or one of a single pixel for all of the first.
+/// The second is a map of the same size, or a map of a single pixel, with which all pixels of the first are
+/// multiplied.
 fn multiply([(from, input), (by, factors)]: [(Map, &[f32]); 2], (to, output): (Map, &mut [f32])) {
     let single = (by.height, by.width) == (1, 1);
     for y in 0..to.height {
@@ -68,7 +69,7 @@ fn multiply([(from, input), (by, factors)]: [(Map, &[f32]); 2], (to, output): (M
     }
 }
 
-/// The largest value of each window; what lies beyond the map does not count.
+/// The largest value of each window; pixels beyond the map are ignored.
 fn max_pool(window: &Window, (from, input): (Map, &[f32]), (to, output): (Map, &mut [f32])) {
     let range = |at: usize, axis: usize, size: usize| {
         let start = at * window.stride[axis];

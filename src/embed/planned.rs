@@ -1,8 +1,8 @@
 //! A network that is stored as a plan, on the CPU kernels.
 //!
-//! Every value of the plan gets a layout that all who take it can read, and a place in memory that it
-//! shares with values of the same layout that are done with. Faces go through the large maps of the first
-//! layers a few at a time, so that these stay in a cache, and through the weights of the last ones
+//! Every value of the plan gets a layout that all its consumers can read, and memory that it shares with
+//! values of the same layout that are no longer needed. The first layers, with large maps, process a few
+//! faces at a time, so that the maps stay in a cache. The last layers, with many weights, process all faces
 //! together.
 
 use std::borrow::Cow;
@@ -19,33 +19,33 @@ use crate::nn::{Buffer, Isa};
 /// Most faces that go through a layer together.
 const MOST_FACES: usize = 16;
 
-/// Numbers of the maps of a layer, before and after it, that faces together may have.
+/// The most values that the input and output maps of a layer may have, for all faces that are processed
+/// together.
 const NUMBERS_TOGETHER: usize = 1 << 18;
 
-/// Fewest input channels for which a 3x3 convolution goes by Winograd's way.
+/// The fewest input channels for which a 3x3 convolution is computed as a Winograd convolution.
 const LEAST_WINOGRAD: usize = 16;
 
-/// Tiles of 3x3 convolutions by Winograd's way. The one that covers a map with the fewest products is
-/// taken.
+/// Tiles of Winograd convolutions. The one that covers a map with the fewest products is chosen.
 const TILES: [[usize; 2]; 5] = [[4, 6], [5, 4], [4, 4], [4, 3], [3, 3]];
 
-/// A network laid out for the kernels of one instruction set.
+/// A network packed for the kernels of one instruction set.
 #[derive(Debug)]
 pub(super) struct PlannedNetwork {
     layers: Vec<Layer>,
-    /// How each value lies in memory.
+    /// The location of each value in memory.
     values: Vec<ValueLocation>,
-    /// Numbers of each part of memory, for one face, and how many faces.
+    /// For each part of memory, the numbers per face, and the number of faces.
     slots: Vec<[usize; 2]>,
-    /// How many faces go through the layers of each level together, the first levels first.
+    /// The number of faces that each level processes together, the first level first.
     levels: Vec<usize>,
-    /// What a value of each colour becomes.
+    /// The network's input for each value of each colour.
     pixels: Box<[[f32; 256]; COLOURS]>,
     columns: usize,
     embedding: usize,
 }
 
-/// Where a value lies.
+/// The location of a value in memory.
 #[derive(Debug, Clone, Copy)]
 struct ValueLocation {
     map: Map,
@@ -61,11 +61,11 @@ struct Layer {
     of: Vec<usize>,
     to: usize,
     level: usize,
-    /// Whether what is there before is added.
+    /// Whether the previous contents of the output are added.
     residual: bool,
 }
 
-/// What computes it.
+/// The layer that computes it.
 #[derive(Debug)]
 enum Work {
     Dense(Dense),
@@ -126,16 +126,16 @@ fn values<'w>(weights: &'w dyn Source, name: &str) -> Result<Cow<'w, [f32]>, Emb
     }
 }
 
-/// What is decided about the steps before any weight is looked at.
+/// The decisions about the steps that need no weights.
 struct Layout<'p> {
     plan: &'p Plan,
     isa: Isa,
     shapes: Vec<Shape>,
-    /// The last step that takes each value; the output's is behind all of them.
+    /// The last step that takes each value; for the output, a number after all steps.
     last_use: Vec<usize>,
-    /// For a step that is added onto a value: that value. Its sum is then a step that is left out.
+    /// For a step whose result is added to a value: that value. The step of the sum is then left out.
     onto: Vec<Option<usize>>,
-    /// For each value the one whose memory it is in.
+    /// For each value, the one whose memory it uses.
     root: Vec<usize>,
     winograd: Vec<Option<[usize; 2]>>,
 }
@@ -156,8 +156,8 @@ impl<'p> Layout<'p> {
         Ok(layout)
     }
 
-    /// Convolutions of 3 x 3 pixels with enough channels go by Winograd's way, unless somebody else wants
-    /// more of a border than it can have.
+    /// 3x3 convolutions with enough channels become Winograd convolutions, unless another consumer of the
+    /// input needs a wider border than they support.
     fn choose_winograd(&mut self, number: usize) {
         let step = &self.plan.steps[number];
         let Operation::Convolution { window, .. } = step.operation else { return };
@@ -181,8 +181,8 @@ impl<'p> Layout<'p> {
         };
     }
 
-    /// Whether a sum can be computed by the convolution before it, added onto the other summand: where
-    /// nobody needs that one, or the outcome of the convolution, afterwards.
+    /// Whether a sum can be computed by the convolution before it, which adds its result to the other
+    /// summand. That requires that no later step needs the other summand or the result of the convolution.
     fn choose_onto(&mut self, number: usize) {
         let step = &self.plan.steps[number];
         if step.operation != Operation::Add || step.prelu || step.of[0] == step.of[1] {
@@ -213,11 +213,11 @@ impl<'p> Layout<'p> {
             })
     }
 
-    /// The layout of every value: with the border, and the rows and columns, that its takers want.
+    /// The layout of every value, with the border, rows and columns that its consumers need.
     fn maps(&mut self) -> Vec<Map> {
         let count = self.shapes.len();
         let mut borders = vec![0; count];
-        // The picture has three channels only for who takes them as they are.
+        // The input has three channels only for steps that take unpadded channels.
         let mut whole = vec![true; count];
         whole[0] = false;
         for step in &self.plan.steps {
@@ -257,7 +257,8 @@ impl<'p> Layout<'p> {
         (0..count).map(map).collect()
     }
 
-    /// How many faces go through each step together: as many as fit, and no fewer than before it.
+    /// The number of faces that each step processes together: as many as fit, and no fewer than the step
+    /// before.
     fn together(&self, maps: &[Map]) -> Vec<usize> {
         let fit = |(number, step): (usize, &Step)| {
             let numbers = maps[step.of[0]].len() + maps[number + 1].len();
@@ -276,7 +277,7 @@ impl<'p> Layout<'p> {
         together
     }
 
-    /// A place for every value, and the parts of memory.
+    /// The location of every value, and the parts of memory.
     fn places(
         &self,
         maps: &[Map],
@@ -284,7 +285,7 @@ impl<'p> Layout<'p> {
         levels: &[usize],
     ) -> (Vec<ValueLocation>, Vec<[usize; 2]>) {
         let (count, top) = (maps.len(), levels.len() - 1);
-        // The levels that take a value or make it, and the last step that does.
+        // The levels that make or take a value, and the last step that does.
         let mut ends = vec![[usize::MAX, 0, 0]; count];
         let touch = |ends: &mut Vec<[usize; 3]>, value: usize, number: usize, level: usize| {
             let [low, high, last] = &mut ends[self.root[value]];
@@ -313,7 +314,7 @@ impl<'p> Layout<'p> {
             };
             let [_, level, _] = ends[self.root[value]];
             places.push(ValueLocation { map: maps[value], slot, level });
-            // Whatever the step that makes this value took last is free for the next one.
+            // Memory whose last use was the step that makes this value is free for the next one.
             for done in 0..=value {
                 let [low, high, last] = ends[done];
                 if self.root[done] == done && low == high && value > 0 && last == value - 1 {
@@ -326,7 +327,7 @@ impl<'p> Layout<'p> {
 }
 
 impl PlannedNetwork {
-    /// Checks `weights` and repacks them for `isa`, on so many `threads`.
+    /// Checks `weights` and repacks them for `isa`, on `threads` threads.
     ///
     /// # Errors
     /// Names the first tensor that is missing or wrong.
@@ -396,8 +397,8 @@ impl PlannedNetwork {
         features
     }
 
-    /// Everything up to a level for `faces` (the first, and how many), of which `starts` says where those
-    /// that each level is at begin.
+    /// Computes all levels up to `level` for `faces` (the first, and their number). `starts` holds the first
+    /// face of each level's current group.
     fn run(
         &self,
         level: usize,
@@ -450,7 +451,7 @@ impl PlannedNetwork {
     ) {
         let PlannedWorkspace { team, slots, tiles } = workspace;
         let to = self.values[layer.to];
-        // Nobody else looks at what is being written.
+        // No other step reads the buffer that is being written.
         let mut buffer = std::mem::take(&mut slots[to.slot]);
         let inputs: Vec<(Map, &[f32])> = layer
             .of
@@ -482,7 +483,7 @@ impl PlannedNetwork {
 }
 
 impl Layout<'_> {
-    /// A step, laid out.
+    /// A step, packed.
     fn work(&self, number: usize, maps: &[Map], weights: &dyn Source) -> Result<Work, EmbedError> {
         let (step, isa) = (&self.plan.steps[number], self.isa);
         let tensor = |what: &str| values(weights, &tensor_name(number, what));

@@ -94,7 +94,7 @@ fn options(isa: Isa, threads: usize) -> EmbedOptions {
     EmbedOptions { isa, threads, arithmetic: Arithmetic::F32 }
 }
 
-/// What an arithmetic may be off by; see [`assert_within`].
+/// The tolerance for an arithmetic; see [`assert_within`].
 fn bounds(arithmetic: Arithmetic) -> [f64; 3] {
     match arithmetic {
         Arithmetic::F32 => [1e-9, 1e-4, 1e-5],
@@ -263,7 +263,7 @@ fn a_model_of_the_program_embeds_the_same_whenever_its_weights_are_read() {
     let crops = random_crops(2, 3);
     let embed = |one: &Embedder| one.embed(&crops, Mirror::No, &mut one.scratch()).unwrap();
     assert_eq!(embed(&late), embed(&early));
-    // The detector embeds nobody.
+    // The detector is not an embedding network.
     assert!(Embedder::built_in(MTCNN, EmbedOptions::default()).is_err());
 }
 

@@ -15,8 +15,8 @@ const BATCH_FACES: usize = 16;
 
 /// Coalesces concurrent embedding requests, and limits the number of threads that embed at a time.
 ///
-/// A thread that arrives while all places are taken queues its faces. The next thread that gets a place serves all queued
-/// requests, up to [`BATCH_FACES`] faces, in one batch.
+/// A thread that arrives while all places are taken queues its faces. The next thread that gets a place
+/// serves all queued requests, up to [`BATCH_FACES`] faces, in one batch.
 pub(super) struct Batcher {
     mirror: Mirror,
     waiting: Mutex<VecDeque<Request>>,
@@ -113,7 +113,7 @@ impl Batcher {
             batch.iter().map(|one| (one.crops.len(), one.reply.clone())).unzip();
         let crops: Vec<Crop> = batch.into_iter().flat_map(|one| one.crops).collect();
         let made = embedder.embed(&crops, self.mirror, scratch);
-        // A thread that is gone needs no reply.
+        // A thread that has ended needs no reply.
         match made {
             Ok(made) => {
                 let mut made = made.into_iter();

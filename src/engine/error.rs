@@ -45,7 +45,7 @@ pub enum EngineError {
     /// The device cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The device does not compute in that precision.
+    /// The device cannot compute in that precision.
     #[error(transparent)]
     Precision(#[from] ArithmeticError),
     /// The settings of the detector are invalid.

@@ -10,15 +10,15 @@ use crate::track::TrackId;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Event {
-    /// What.
+    /// The kind of event.
     pub kind: EventKind,
-    /// The track concerned. For somebody who left, the last track that showed them.
+    /// The track concerned. For a person who left, the last track that showed them.
     pub track: TrackId,
     /// The person, as known at that time.
     pub who: Who,
-    /// When, in nanoseconds since the start of the source.
+    /// Time in nanoseconds since the start of the source.
     pub pts_ns: u64,
-    /// The frame in which it happened. For somebody who left, the last frame that showed them.
+    /// The frame in which it happened. For a person who left, the last frame that showed them.
     pub frame: u64,
     /// The angle to the nearest person of the gallery in degrees, named or not.
     pub angle_deg: Option<f32>,
@@ -41,7 +41,7 @@ pub enum EventKind {
 
 /// Derives events from labelled frames.
 ///
-/// A person has left when they are out of sight for `gap_ns`. A person who comes back sooner never left, even
+/// A person has left after being out of sight for `gap_ns`. A person who comes back sooner has not left, even
 /// across a cut or on another track.
 #[derive(Debug, Clone)]
 pub struct Presence {
@@ -97,7 +97,7 @@ impl Presence {
         let end_ns = frame.pts_ns.saturating_add(frame.duration_ns);
         let seen = LastSeen { track, frame: frame.index, end_ns, angle_deg };
         let before = self.tracks.insert(track, who.clone()).filter(|before| *before != who);
-        // The person this track was named before is no longer in sight by this track.
+        // The person that this track showed before is no longer in sight on this track.
         if let Some(before) = &before
             && self.here.get(before).is_some_and(|seen| seen.track == track)
         {
@@ -112,8 +112,8 @@ impl Presence {
         Some(Event { kind, track, who, pts_ns: frame.pts_ns, frame: frame.index, angle_deg })
     }
 
-    /// Adds the events of people who have been out of sight for too long at `now_ns`, in the order in which they were last
-    /// seen.
+    /// Adds the events of people who have been out of sight for too long at `now_ns`, in the order in which
+    /// they were last seen.
     fn leave(&mut self, now_ns: u64, events: &mut Vec<Event>) {
         let gap_ns = self.gap_ns;
         let gone = |seen: &LastSeen| now_ns == u64::MAX || now_ns.saturating_sub(seen.end_ns) > gap_ns;

@@ -35,7 +35,7 @@ pub(crate) struct TrackedFace {
 }
 
 impl TrackedFace {
-    /// What tracking needs of it.
+    /// Its properties that tracking needs.
     pub fn seen(&self) -> FollowedFace<'_> {
         FollowedFace {
             chain: self.step.chain,
@@ -60,8 +60,8 @@ pub struct IdentifiedFace {
     pub identification: Identification,
     /// The track it belongs to; `None` on a still.
     pub track: Option<TrackId>,
-    /// The number of a stranger, as in "Unknown 3". `None` for people of the gallery, and if strangers are not
-    /// numbered.
+    /// The number of a stranger, as in "Unknown 3". `None` for people of the gallery, and if strangers are
+    /// not numbered.
     pub stranger: Option<u32>,
     /// A short track without a good view: redacted like others, but not reported.
     pub transient: bool,

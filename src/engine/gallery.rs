@@ -45,8 +45,8 @@ impl GalleryOptions {
 
 /// The people to name: a snapshot, packed for search.
 ///
-/// Cloning is cheap, and clones share the snapshot. People enrolled later are in the next snapshot, which can replace this
-/// one in a running stream ([`Stream::set_gallery`](super::Stream::set_gallery)).
+/// Cloning is cheap, and clones share the snapshot. People enrolled later are in the next snapshot, which can
+/// replace this one in a running stream ([`Stream::set_gallery`](super::Stream::set_gallery)).
 #[derive(Debug, Clone)]
 pub struct Gallery(Arc<Snapshot>);
 
@@ -82,8 +82,8 @@ impl Gallery {
         Ok(known.gallery(options.margin_deg, engine.threads())?)
     }
 
-    /// A gallery of given templates with a threshold. `views` adapts the threshold to the views of faces, if it comes from
-    /// the model's calibration.
+    /// A gallery of given templates with a threshold. `views` adapts the threshold to the views of faces, if
+    /// it comes from the model's calibration.
     ///
     /// # Errors
     /// When the templates are of different models.
@@ -123,7 +123,7 @@ impl Gallery {
         self.0.identifier.templates_len()
     }
 
-    /// Number of templates that can match: the others show a face from a view that carries no information.
+    /// Number of templates that can match. The others show a face from a view that carries no information.
     pub fn open_templates(&self) -> usize {
         self.0.open_templates
     }
@@ -133,7 +133,7 @@ impl Gallery {
         self.0.identifier.threshold()
     }
 
-    /// The people with a colour of their own, and its number.
+    /// The people with their own colour, and its number.
     pub fn colour_numbers(&self) -> &[(String, u32)] {
         &self.0.colour_numbers
     }
@@ -170,12 +170,12 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// The templates of a folder and the threshold for their number: as requested, else as calibrated on the user's
-    /// strangers, else as calibrated with the model.
+    /// The templates of a folder and the threshold for their number: as requested, else as calibrated on the
+    /// user's strangers, else as calibrated with the model.
     ///
     /// # Errors
-    /// When there is no such folder or its calibration is damaged; when the request is invalid for the
-    /// model, which is found out before anything is embedded; as for [`templates`].
+    /// When there is no such folder or its calibration is damaged; when the request is invalid for the model,
+    /// which is checked before anything is embedded; as for [`templates`].
     pub fn load(request: ThresholdRequest, folder: &Path, embedder: &Embedder) -> Result<Self, EngineError> {
         let calibration = GalleryFolder::open(folder)?.threshold_calibration(embedder.model())?;
         let before =

@@ -81,13 +81,13 @@ use crate::models::{BuiltIn, MTCNN, ModelId, SPHEREFACE, Stored, Weights};
 use crate::nn::{Arithmetic, ArithmeticChoice, ChosenArithmetic, Device, DeviceChoice, Isa};
 use batcher::Batcher;
 
-/// Most threads that an engine works on.
+/// The most threads of an engine.
 const MOST_THREADS: usize = 256;
 
 /// A detector and an embedding network on a device.
 ///
-/// Cloning is cheap, and clones share the engine. Any number of threads may use it at a time; faces from several threads
-/// are embedded in common batches. Results do not depend on the sharing.
+/// Cloning is cheap, and clones share the engine. Any number of threads may use it at a time; faces from
+/// several threads are embedded in common batches. Results do not depend on the sharing.
 #[derive(Debug, Clone)]
 pub struct Engine {
     detector: Arc<Detector>,
@@ -101,7 +101,7 @@ struct Parts {
     threads: usize,
     batcher: Batcher,
     arithmetic: ChosenArithmetic,
-    /// How to make the network again in f32, where it is computed in less.
+    /// How to make the network again in f32, if it is computed in a shorter format.
     exact: Option<EngineBuilder>,
 }
 
@@ -127,8 +127,8 @@ impl Engine {
         Self { detector: Arc::new(detector), parts: Arc::new(parts) }
     }
 
-    /// The same engine with another detector: a source that looks for larger or smaller faces than others still shares
-    /// their batches.
+    /// The same engine with another detector: a source that looks for larger or smaller faces than others
+    /// still shares their batches.
     pub fn with_detector(&self, detector: Detector) -> Self {
         Self { detector: Arc::new(detector), parts: Arc::clone(&self.parts) }
     }
@@ -148,8 +148,8 @@ impl Engine {
         self.parts.embedder.model()
     }
 
-    /// What the embeddings of faces are computed in, and why. The embeddings of a gallery are computed in f32 by every
-    /// engine.
+    /// The arithmetic of the embeddings of faces, and the reason for it. Every engine computes the embeddings
+    /// of a gallery in f32.
     pub fn arithmetic(&self) -> ChosenArithmetic {
         self.parts.arithmetic
     }
@@ -186,7 +186,8 @@ impl Engine {
         self.parts.batcher.embed(&self.parts.embedder, crops)
     }
 
-    /// The network in f32, with which a gallery is embedded: what is kept there is for engines of any arithmetic.
+    /// The network in f32, with which a gallery is embedded, because engines of any arithmetic share the
+    /// stored embeddings.
     pub(crate) fn gallery_embedder(&self) -> Result<Option<Embedder>, EngineError> {
         self.parts.exact.as_ref().map(EngineBuilder::embedder).transpose()
     }
@@ -228,7 +229,8 @@ impl Default for EngineBuilder {
 }
 
 impl EngineBuilder {
-    /// The embedding network: the name of a built-in one or the path of a safetensors file. Default: `sphereface`.
+    /// The embedding network: the name of a built-in one or the path of a safetensors file. Default:
+    /// `sphereface`.
     pub fn model(mut self, name_or_file: impl Into<String>) -> Self {
         self.model = name_or_file.into();
         self
@@ -319,7 +321,8 @@ impl EngineBuilder {
     }
 }
 
-/// The embedding network of that name or file on a device, on `threads` of its own per call, and what it is computed in.
+/// The embedding network of that name or file on a device, with its own `threads` threads per call, and its
+/// arithmetic.
 pub(crate) fn open_embedder(
     model: &str,
     device: &Device,
@@ -350,7 +353,7 @@ pub(crate) fn open_embedder(
     Ok((embedder, chosen))
 }
 
-/// One thread for each CPU that this process may use.
+/// One thread per CPU that this process may use.
 fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }

@@ -1,9 +1,9 @@
 //! The steps from decoded frames to faces that are followed, embedded and tracked, as plain functions.
 //!
-//! Frames are processed in chunks. The first frame of a chunk gets a full detection pass. The others are mostly searched
-//! near known faces: those of the first frame, and those of the first frame of the next chunk, which are followed back.
-//! So the result does not depend on which worker processes which chunk. A live source has chunks of one frame and a
-//! single worker that remembers the previous one.
+//! Frames are processed in chunks. The first frame of a chunk gets a full detection pass. The others are
+//! mostly searched near known faces: those of the first frame, and those of the first frame of the next
+//! chunk, which are followed back. So the result does not depend on which worker processes which chunk. A
+//! live source has chunks of one frame and a single worker that remembers the previous one.
 
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ impl DecodedFrame {
     }
 }
 
-/// Consecutive frames, with what is known before they are searched.
+/// Consecutive frames, with the faces that are known before they are searched.
 #[derive(Default)]
 pub(crate) struct Chunk {
     pub frames: Vec<DecodedFrame>,
@@ -99,7 +99,7 @@ impl Chunk {
         Ok(Self { frames, first, next: Vec::new() })
     }
 
-    /// Tells the chunk what is found at the beginning of the `next` one.
+    /// Gives the chunk the faces at the beginning of the `next` one.
     pub fn precedes(&mut self, next: &Chunk) {
         if let (Some(frame), Some((_, found))) = (next.frames.first(), &next.first)
             && !frame.cut
@@ -123,8 +123,8 @@ pub(crate) fn chunk_frames(every: Option<DetectEvery>, live: bool, (width, heigh
     every.chunk_frames().min(room)
 }
 
-/// The faces of every frame of a chunk, cropped if `crops` are requested. A face that a full pass finds is followed
-/// `back` to where it appeared.
+/// The faces of every frame of a chunk, cropped if `crops` are requested. A face that a full pass finds is
+/// followed `back` to where it appeared.
 pub(crate) fn search(
     schedule: &mut DetectionSchedule,
     chunk: Chunk,

@@ -1,12 +1,12 @@
-//! Parts of the picture that count.
+//! The parts of the picture in which faces count.
 
 use crate::detect::BBox;
 
-/// An area of a picture, in shares of its width and height.
+/// An area of a picture, in fractions of its width and height.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Polygon(Vec<[f32; 2]>);
 
-/// Why corners make no area.
+/// Why corners do not make an area.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadPolygon {

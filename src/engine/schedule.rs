@@ -19,11 +19,10 @@ const SHORTEST: u32 = 3;
 const MOST: u32 = 32;
 /// Minimum overlap of a face with its place in the previous frame.
 const SAME_IOU: f32 = 0.3;
-/// Surroundings of a known face, as a share of its sides on each side, in which a change is attributed to that
-/// face.
+/// Margin around a known face, as a fraction of its sides, within which a change is attributed to that face.
 const SURROUNDINGS: f32 = 0.5;
-/// Region around the expected place of a lost face that is searched by the whole cascade, as a share of its sides on
-/// each side.
+/// Margin around the expected place of a lost face that is searched by the whole cascade, as a fraction of
+/// its sides.
 const AROUND: f32 = 1.0;
 /// Share of a frame up to which changed regions are searched separately; beyond it, a full pass is no more
 /// work.
@@ -32,8 +31,8 @@ const MOST_IN_PARTS: f32 = 0.6;
 /// Interval between full detection passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DetectEvery {
-    /// Full passes at every cut, when a face is lost, and every `LONGEST` frames. From `SHORTEST` frames after a pass,
-    /// also changed regions at least as large as a face, away from known faces.
+    /// Full passes at every cut, when a face is lost, and every `LONGEST` frames. From `SHORTEST` frames
+    /// after a pass, also changed regions at least as large as a face, away from known faces.
     Auto,
     /// At every cut, when a face is lost, and at this interval of 1 to 32 frames.
     Frames(u32),
@@ -66,8 +65,8 @@ impl fmt::Display for DetectEvery {
 }
 
 impl DetectEvery {
-    /// Frames that one worker searches in sequence. The first always gets a full pass, so that workers are independent
-    /// of each other.
+    /// Frames that one worker searches in sequence. The first always gets a full pass, so that workers are
+    /// independent of each other.
     pub(crate) fn chunk_frames(self) -> usize {
         match self {
             Self::Auto => LONGEST as usize,
@@ -167,7 +166,7 @@ impl DetectionSchedule {
         }
         self.near_or_around(picture, &expected, &mut faces)?;
         if due != Due::Everywhere && !missed(&expected, &faces).is_empty() {
-            // A face is lost: it left, or moved to where was not searched.
+            // A face is lost: it left, or moved to a place that was not searched.
             due = Due::Everywhere;
             self.everywhere(picture, thumbnail, &mut faces)?;
         }
@@ -177,8 +176,8 @@ impl DetectionSchedule {
         Ok(Found { faces, whole: due == Due::Everywhere })
     }
 
-    /// Adds the faces of the next frame to those found in this one: searches near and around their places and, if that
-    /// fails, once in the whole frame. Returns which are new.
+    /// Adds the faces of the next frame to those found in this one: searches near and around their places
+    /// and, if that fails, once in the whole frame. Returns the new ones.
     ///
     /// # Errors
     /// As for [`look`](Self::look).
@@ -200,7 +199,8 @@ impl DetectionSchedule {
         Ok(new)
     }
 
-    /// Full pass: its faces, and those of `faces` that are not among them. The picture becomes the reference for changes.
+    /// Full pass: its faces, and those of `faces` that are not among them. The picture becomes the reference
+    /// for changes.
     fn everywhere(
         &mut self,
         picture: &RgbImage,
@@ -226,8 +226,8 @@ impl DetectionSchedule {
         Ok(())
     }
 
-    /// Adds faces at `places` that are not among `faces`. R-Net and O-Net find some faces near their expected place that
-    /// the pyramid misses, and vice versa.
+    /// Adds faces at `places` that are not among `faces`. R-Net and O-Net find some faces near their expected
+    /// place that the pyramid misses, and vice versa.
     fn near_or_around(
         &mut self,
         picture: &RgbImage,

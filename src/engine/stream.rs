@@ -20,8 +20,8 @@ use crate::track::{Follower, Moment, Thumbnail, TrackId, Tracker, Views};
 pub struct StreamOptions {
     /// Interval between full detection passes.
     pub detect_every: DetectEvery,
-    /// Whether every frame is labelled before the next one arrives, as for a camera. Otherwise up to eight frames are
-    /// held back, so that new faces can be followed back to where they appeared, as for a file.
+    /// Whether every frame is labelled before the next one arrives, as for a camera. Otherwise up to eight
+    /// frames are held back, so that new faces can be followed back to where they appeared, as for a file.
     pub live: bool,
     /// Nanoseconds out of sight after which a person has left.
     pub left_after_ns: u64,
@@ -81,14 +81,15 @@ impl StreamOptions {
 pub enum Output {
     /// A frame with its faces, in the order in which frames were pushed.
     Frame(LabelledFrame),
-    /// Something that happened in the frame before.
+    /// An event of the frame before.
     Event(Event),
 }
 
-/// One source's state: frames in by [`push`](Self::push), labelled frames and events out by [`pull`](Self::pull).
+/// One source's state: frames in by [`push`](Self::push), labelled frames and events out by
+/// [`pull`](Self::pull).
 ///
-/// A stream works on the thread that pushes. Several streams on one engine may run on separate threads; their faces share
-/// batches. The output depends on the frames alone, not on other streams.
+/// A stream works on the thread that pushes. Several streams on one engine may run on separate threads; their
+/// faces share batches. The output depends on the frames alone, not on other streams.
 ///
 /// ```no_run
 /// # use sphereface::{Engine, Gallery, Output, Stream, StreamOptions};
@@ -115,12 +116,12 @@ pub struct Stream {
     options: StreamOptions,
     /// Searches the frames of a chunk, one after the other; of a live source, all frames.
     schedule: DetectionSchedule,
-    /// Searches the first frame of the next chunk while the one before it still waits.
+    /// Searches the first frame of the next chunk while the previous one still waits.
     begins: DetectionSchedule,
     before: Option<Thumbnail>,
     /// Frames of the chunk that is not full yet.
     frames: Vec<DecodedFrame>,
-    /// The chunk before, whose next is not known yet.
+    /// The chunk before, which waits for the one after it.
     waiting: Option<Chunk>,
     follower: Follower,
     decider: Decider,
@@ -132,7 +133,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A source that has shown nothing yet. Without a gallery everybody is a numbered stranger.
+    /// The state of a source before its first frame. Without a gallery, every person is a numbered stranger.
     pub fn new(engine: &Engine, gallery: Option<&Gallery>, options: StreamOptions) -> Self {
         let schedule = || DetectionSchedule::new(engine, options.detect_every);
         Self {
@@ -153,7 +154,7 @@ impl Stream {
         }
     }
 
-    /// Decides by another gallery from the next frame on; people in sight are judged anew.
+    /// Uses another gallery from the next frame on, and decides again about people in sight.
     ///
     /// # Errors
     /// When the gallery is of another model than the engine.
@@ -183,7 +184,7 @@ impl Stream {
         self.complete(length > 1)
     }
 
-    /// The source has ended: what was held back comes out, and everybody leaves.
+    /// The source has ended: labels the frames that were held back. Everybody in sight leaves.
     ///
     /// # Errors
     /// As for [`push`](Self::push).
@@ -198,17 +199,17 @@ impl Stream {
         Ok(())
     }
 
-    /// What has come out, frames and events in order; `None` until more frames are pushed.
+    /// The next frame or event, in order; `None` until more frames are pushed.
     pub fn pull(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// What it took so far.
+    /// The work done so far.
     pub fn work(&self) -> Work {
         self.work
     }
 
-    /// The chunk is full: what comes after the one before it is known now.
+    /// The chunk is full, so the previous one can be searched: its next frames are known now.
     fn complete(&mut self, back: bool) -> Result<(), RecogniseError> {
         let frames = std::mem::take(&mut self.frames);
         if !back {
@@ -251,7 +252,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Embeds the faces that are to be, of all frames together.
+    /// Embeds the selected faces of all frames together.
     fn embed(&mut self, frames: &mut [ObservedFrame]) -> Result<(), RecogniseError> {
         frames.iter_mut().for_each(ObservedFrame::cut);
         let faces = frames.iter_mut().flat_map(|frame| &mut frame.faces);
@@ -263,12 +264,12 @@ impl Stream {
     }
 }
 
-/// How far apart two views of one person are at most, in degrees, where that is known.
+/// Largest angle between two views of one person in degrees, if it is known.
 pub(crate) fn same_deg(engine: &Engine, gallery: Option<&Gallery>) -> Option<f64> {
     engine.same_person_deg().or_else(|| gallery.map(|gallery| gallery.threshold().angle_deg()))
 }
 
-/// Decides about frames as they come: tracks, and who they are with what was seen so far.
+/// Decides about frames in order: their tracks, and the identities by the frames so far.
 pub(crate) struct Decider {
     tracker: Tracker,
     online: Online,
@@ -277,12 +278,12 @@ pub(crate) struct Decider {
 }
 
 impl Decider {
-    /// Knows no track yet.
+    /// Starts without tracks.
     pub fn new(same_deg: Option<f64>, per_frame: bool) -> Self {
         Self { tracker: Tracker::new(same_deg), online: Online::new(same_deg), per_frame }
     }
 
-    /// The faces of the next frame and who they are.
+    /// The identified faces of the next frame.
     pub fn decide(
         &mut self,
         frame: ObservedFrame,
@@ -301,7 +302,7 @@ impl Decider {
         Ok(LabelledFrame { index, pts_ns, duration_ns, cut, faces, elsewhere: Vec::new(), picture })
     }
 
-    /// Decides about the tracks with what was seen of them so far.
+    /// Decides about the tracks by the frames so far.
     fn together(
         &mut self,
         frame: &ObservedFrame,
@@ -326,7 +327,7 @@ impl Decider {
     }
 }
 
-/// Decides about each face by itself, as if there were no time.
+/// Decides about each face by itself, without tracks.
 fn alone(
     frame: &ObservedFrame,
     tracks: &[TrackId],

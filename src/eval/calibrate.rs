@@ -12,13 +12,13 @@ use crate::embed::Embedding;
 /// False match rates that are measured.
 pub const RATES: [f64; 5] = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5];
 
-/// Minimum number of false matches for an angle: with ten, the true rate lies within a factor of about two.
+/// Minimum number of false matches for an angle: with ten, the true rate is within a factor of about two.
 pub const LEAST_FALSE_MATCHES: u64 = 10;
 
 /// One image for the calibration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Whose image it is.
+    /// The person in the image.
     pub person: usize,
     /// Its embedding with the mirror image averaged in.
     pub template: Embedding,
@@ -26,25 +26,24 @@ pub struct Sample {
     pub probe: Embedding,
 }
 
-/// An angle and how often different people come closer.
+/// An angle and its false match rate.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Point {
     /// False match rate requested.
     pub fmr: f64,
-    /// Comparisons of different people with an angle below this one, in degrees, are at most
-    /// that share.
+    /// The angle in degrees below which at most that share of the comparisons of different people are.
     pub angle_deg: f64,
-    /// How many those were.
+    /// The number of these comparisons.
     pub false_matches: u64,
     /// Share of the comparisons of one person's images that are not below the angle; `None`
     /// when nobody has two images.
     pub fnmr: Option<f64>,
 }
 
-/// The calibration of a model, as its metadata key `calibration` holds it.
+/// The calibration of a model, as stored under its metadata key `calibration`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Calibration {
-    /// What it was measured on.
+    /// Name of the data set.
     pub set: String,
     /// Comparisons of different people.
     pub impostor_pairs: u64,
@@ -54,8 +53,7 @@ pub struct Calibration {
     pub points: Vec<Point>,
 }
 
-/// Measures the angles of [`RATES`] that rest on enough false matches. `set` says what the
-/// samples are.
+/// Measures the angles of [`RATES`] for which there are enough false matches. `set` names the data set.
 ///
 /// # Errors
 /// When no rate is supported by the number of samples.
@@ -87,7 +85,7 @@ pub fn calibrate(samples: &[Sample], set: &str) -> Result<Calibration, EvalError
             fnmr: (!genuine.is_empty()).then(|| 1.0 - closer(&genuine) as f64 / genuine.len() as f64),
         });
     }
-    // Of several rates that ties bring to one angle, only the highest is meaningful.
+    // If ties give several rates the same angle, only the highest rate is meaningful.
     points.reverse();
     points.dedup_by(|lower, higher| lower.angle_deg >= higher.angle_deg);
     points.reverse();

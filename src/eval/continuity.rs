@@ -1,21 +1,21 @@
-//! Whether a face that continues is one track with one name, after the CLEAR MOT measures
-//! (Bernardin and Stiefelhagen, 2008).
+//! Whether a continuous face is one track with one name, after the CLEAR MOT measures (Bernardin and
+//! Stiefelhagen, 2008).
 
 use std::collections::BTreeMap;
 
 use super::predicted::PredictedFace;
 use super::truth::{TruthFace, same_name};
 
-/// What happened to a continuous face between the frame in which it was last found and the next.
+/// Changes of a continuous face between the frame in which it was last found and the next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Step {
-    /// It was found under the number of another track than before.
+    /// It was found with another track number than before.
     pub switched: bool,
-    /// It was missed in between, in a frame where it is not difficult.
+    /// It was missed in between, in a frame in which it is not difficult.
     pub interrupted: bool,
-    /// It was missed in between, only in frames where it is difficult.
+    /// It was missed in between, only in frames in which it is difficult.
     pub interrupted_where_difficult: bool,
-    /// It has another name than before; unknown counts as one.
+    /// It has another name than before; unknown counts as a name.
     pub renamed: bool,
 }
 
@@ -23,19 +23,19 @@ pub(super) struct Step {
 #[derive(Debug)]
 struct Last<'a> {
     found: &'a PredictedFace,
-    /// Since then it was missed: where it is not difficult, where it is.
+    /// Whether it was missed since then: in frames where it is not difficult, and where it is.
     missed: [bool; 2],
 }
 
-/// Continuous faces of a truth, read in the order of frames.
+/// Continuous faces of a truth, in the order of frames.
 #[derive(Debug, Default)]
 pub(super) struct Continuity<'a> {
     faces: BTreeMap<&'a str, Last<'a>>,
 }
 
 impl<'a> Continuity<'a> {
-    /// The next frame of a continuous face and what was found there. Nothing happens to a face
-    /// that the truth does not follow.
+    /// Adds the next frame of a continuous face with its detection. A face that the truth does not follow has
+    /// no changes.
     pub(super) fn see(&mut self, face: &'a TruthFace, found: Option<&'a PredictedFace>) -> Step {
         let Some(id) = face.id.as_deref() else { return Step::default() };
         let Some(found) = found else {

@@ -1,7 +1,8 @@
-//! Error rates by group: by age, sex, region, pose, size, or whatever else a file of labels tells of the images.
+//! Error rates by group: by age, sex, region, pose, size, or any other label of the images in a file.
 //!
-//! A rate over everybody hides whom a system fails. Each group's rate at one threshold stands beside that of all, with a
-//! 95 % interval by bootstrap over people, as in [`openset`](super::openset).
+//! A rate over all people hides the groups for which a system fails. Each group's rate at one threshold is
+//! reported beside that of all, with a 95 % interval by bootstrap over people, as in
+//! [`openset`](super::openset).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,21 +14,21 @@ use serde::Serialize;
 use super::openset::{Estimate, estimate};
 use super::{EvalError, read};
 
-/// A group whose rate of false matches is more than this many times that of all is pointed out.
+/// A group whose rate of false matches is more than this many times that of all is highlighted.
 pub const HIGH: f64 = 2.0;
 
 /// Labels of images or people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
-    /// What the labels are about, as the heading says.
+    /// The names of the labels, from the header line.
     pub columns: Vec<String>,
     rows: BTreeMap<String, Vec<String>>,
 }
 
 impl Labels {
-    /// Reads a CSV file with a heading. The first field of a line names an image (its path below the folder of the images, or
-    /// its file name, with or without the ending) or a person (the folder's name), the others are labels; an empty
-    /// one says nothing.
+    /// Reads a CSV file with a header line. The first field of a line names an image (its path below the
+    /// folder of the images, or its file name, with or without the extension) or a person (the folder's
+    /// name). The others are labels; an empty field is not a label.
     ///
     /// # Errors
     /// When the file cannot be read, has no labels, or has lines of different lengths.
@@ -57,7 +58,8 @@ impl Labels {
         Ok(Self { columns, rows })
     }
 
-    /// The labels of an image: those of its path, else of its file name, else of its person. Empty where nothing is said.
+    /// The labels of an image: those of its path, else of its file name, else of its person. Empty if there
+    /// are none.
     pub fn of(&self, image: &str, person: &str) -> Vec<String> {
         let stem = |path: &str| Path::new(path).with_extension("").to_string_lossy().into_owned();
         let name = image.rsplit('/').next().unwrap_or(image);
@@ -67,14 +69,14 @@ impl Labels {
     }
 }
 
-/// One decision that was right or wrong.
+/// One decision, right or wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trial {
-    /// Whose image was tried: the same number for all trials of a person.
+    /// The person in the image: the same number for all trials of a person.
     pub person: usize,
     /// Whether the decision was wrong.
     pub wrong: bool,
-    /// The labels, one per column; empty where nothing is said.
+    /// The labels, one per column; empty if there is none.
     pub labels: Vec<String>,
 }
 
@@ -135,8 +137,8 @@ fn rate(column: &str, label: &str, trials: &[&Trial], replicates: usize, seed: u
         .collect();
     let wrong = trials.iter().filter(|trial| trial.wrong).count();
     let mut rate = estimate(share(&mut people.iter().copied()), found);
-    // Where no trial or every trial is wrong, all replicates are alike. There it is the exact bound (Clopper and Pearson,
-    // 1934) for as many independent trials as there are people.
+    // If no trial or every trial is wrong, all replicates are equal. The interval is then the exact bound
+    // (Clopper and Pearson, 1934) for as many independent trials as there are people.
     let exact = 1.0 - 0.025_f64.powf(1.0 / count.max(1) as f64);
     if wrong == 0 {
         rate.upper = exact;
@@ -202,7 +204,7 @@ mod tests {
         assert!(old.high && !young.high && !all.high);
         assert!((all.rate.rate - 8.0 / 101.0).abs() < 1e-12);
         assert!(all.rate.lower < all.rate.rate && all.rate.rate < all.rate.upper);
-        // Each of the five has one error in four: drawing people changes nothing.
+        // Each of the five has one error in four, so the bootstrap over people changes nothing.
         assert_eq!((old.rate.lower, old.rate.upper), (0.25, 0.25));
         assert_eq!(rates(&trials, &["age".to_owned()], 500, 1), found, "the same seed, the same intervals");
     }

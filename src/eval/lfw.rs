@@ -18,9 +18,9 @@ pub const FOLDS_OF_AN_UNFOLDED_LIST: usize = 10;
 /// One image of a list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ImageName {
-    /// As LFW names it.
+    /// By name and number, as in LFW.
     Numbered {
-        /// The person, as the folder is called.
+        /// The person, which is the name of the folder.
         person: String,
         /// The number of the image, from 1.
         number: u32,
@@ -30,8 +30,8 @@ pub enum ImageName {
 }
 
 impl ImageName {
-    /// Where the image lies under `folder`: `NAME/NAME_0001` with the first ending there is of
-    /// jpg, png and webp, or its path.
+    /// The path of the image in `folder`: `NAME/NAME_0001` with the first existing extension of jpg, png and
+    /// webp, or its path.
     pub fn find(&self, folder: &Path) -> Option<PathBuf> {
         let Self::Numbered { person, .. } = self else {
             return Some(folder.join(self.to_string())).filter(|path| path.is_file());
@@ -76,16 +76,17 @@ pub struct Pairs {
 
 impl Pairs {
     /// Reads a list in one of the two forms of LFW. The first line of view 2 is
-    /// `folds<TAB>count`, then each fold has `count` pairs of the same person and `count` of
-    /// different people; that of view 1 is `count`, and there is one such block: it is cut into
-    /// 10 folds, the first pair of each kind to the first fold, the second to the second, ...
-    /// Between the fields there are tabs as in LFW's own files, or commas, or spaces.
+    /// `folds<TAB>count`, then each fold has `count` pairs of the same person and `count` of different
+    /// people; that of view 1 is `count`, and there is one such block. It is split into 10 folds: the first
+    /// pair of each kind goes to the first fold, the second to the second, ... Fields are separated by tabs
+    /// as in LFW's own files, or commas, or spaces.
     ///
-    /// Or any list of pairs: each line has two paths, whether they show the same person (1, true, same; 0, false,
-    /// different), and perhaps the number of the fold. The truth may also come first. A heading is passed over.
+    /// Or any list of pairs: each line has two paths, whether they show the same person (1, true, same; 0,
+    /// false, different), and optionally the number of the fold. The truth may also come first. A header line
+    /// is skipped.
     ///
     /// # Errors
-    /// When the file cannot be read or a line is not what it should be; with its number.
+    /// When the file cannot be read or a line is invalid; with its number.
     pub fn read(path: &Path) -> Result<Self, EvalError> {
         Self::parse(&read(path)?, path)
     }
@@ -170,7 +171,7 @@ impl Pairs {
             };
             pairs.push(Pair { first: number(first), second: number(second), same, fold });
         }
-        // Folds may be counted from 1, or be what is left of more.
+        // Folds may be counted from 1, or be a subset of more.
         let folds: BTreeSet<usize> = pairs.iter().map(|pair| pair.fold).collect();
         let folds: BTreeMap<usize, usize> = folds.into_iter().zip(0..).collect();
         pairs.iter_mut().for_each(|pair| pair.fold = folds[&pair.fold]);
@@ -180,7 +181,7 @@ impl Pairs {
         Ok(Self { images, pairs, folded: folded == Some(true) })
     }
 
-    /// The list without the images for which `has` is false, and how many pairs went with them.
+    /// The list without the images for which `has` is false, and the number of pairs removed.
     pub fn only(&self, has: &[bool]) -> (Self, usize) {
         let mut places = Vec::with_capacity(self.images.len());
         let mut images = Vec::new();
@@ -202,7 +203,7 @@ impl Pairs {
     }
 }
 
-/// The fields of a line: names may hold spaces where there are tabs or commas between them.
+/// The fields of a line: names may contain spaces if the fields are separated by tabs or commas.
 fn fields(line: &str) -> Vec<&str> {
     let separator = ['\t', ',', ';'].into_iter().find(|separator| line.contains(*separator));
     let is_between = |c: char| separator.map_or(c.is_whitespace(), |separator| c == separator);
@@ -228,7 +229,7 @@ fn free_pair<'a>(fields: &[&'a str]) -> Option<(&'a str, &'a str, bool, Option<u
 
 fn pair(line: &str, same: bool) -> Option<(ImageName, ImageName)> {
     let image = |person: &str, number: &str| {
-        // A name is one folder: it must not lead elsewhere.
+        // A name is one folder: it must not contain a path.
         let plain = !person.is_empty() && !person.contains(['/', '\\']) && person != "." && person != "..";
         Some(ImageName::Numbered { person: plain.then(|| person.into())?, number: number.parse().ok()? })
     };
@@ -254,11 +255,11 @@ pub fn read_crop(path: &Path) -> Result<Crop, EvalError> {
 pub struct Portrait {
     /// The crop of the face nearest to the centre.
     pub crop: Crop,
-    /// How that face is seen.
+    /// The view of that face.
     pub view: Viewpoint,
-    /// How many faces were found.
+    /// The number of faces found.
     pub faces: usize,
-    /// The photo was already an aligned crop and was used unchanged.
+    /// Whether the photo was already an aligned crop and was used unchanged.
     pub already_aligned: bool,
 }
 

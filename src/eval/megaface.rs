@@ -1,15 +1,17 @@
 //! The MegaFace challenge: a few probes among up to a million distractors.
 //!
-//! - Identification: of a person's images, each in turn is put among the distractors, and each other image of that
-//!   person is a probe. The probe is found when its mate is nearer than every distractor; a tie is a miss. The rank-1
-//!   rate is the share of these (probe, mate) pairs that are found, with the first 10, 100, 1,000, ... distractors.
-//! - Verification: pairs of images of one person are genuine, pairs of a probe and a distractor are impostors. The true
-//!   accept rate is told at a false accept rate, 1e-6 in the challenge.
+//! - Identification: each of a person's images in turn is added to the distractors, and each other image of
+//!   that person is a probe. The probe is found when its mate is nearer than every distractor; a tie is a
+//!   miss. The rank-1 rate is the share of these (probe, mate) pairs that are found, with the first 10, 100,
+//!   1,000, ... distractors.
+//! - Verification: pairs of images of one person are genuine, pairs of a probe and a distractor are
+//!   impostors. The true accept rate is reported at a false accept rate, 1e-6 in the challenge.
 //!
-//! Distractors are seen one after the other and none is kept: memory grows with the probes and with the impostors that
-//! the false accept rate allows.
+//! Distractors are processed one after the other and not kept: memory grows with the probes and with the
+//! impostors that the false accept rate allows.
 //!
-//! Kemelmacher-Shlizerman et al., "The MegaFace Benchmark: 1 Million Faces for Recognition at Scale", CVPR 2016.
+//! Kemelmacher-Shlizerman et al., "The MegaFace Benchmark: 1 Million Faces for Recognition at Scale", CVPR
+//! 2016.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,7 +21,7 @@ use serde::Serialize;
 use super::EvalError;
 use crate::embed::Embedding;
 
-/// An image of a person who is looked for.
+/// An image of a probe person.
 #[derive(Debug, Clone)]
 pub struct Probe {
     /// Number of the person.
@@ -57,11 +59,11 @@ pub struct Accepted {
 pub struct Report {
     /// With 10, 100, ... distractors, and with all.
     pub rank_one: Vec<RankOne>,
-    /// `None` where there are too few impostor pairs for the rate.
+    /// `None` if there are too few impostor pairs for the rate.
     pub verification: Option<Accepted>,
 }
 
-/// The challenge, while distractors come.
+/// The challenge in progress.
 #[derive(Debug)]
 pub struct MegaFace {
     probes: Vec<Embedding>,
@@ -70,7 +72,7 @@ pub struct MegaFace {
     /// For each probe, the largest cosine to a distractor.
     nearest: Vec<f32>,
     far: f64,
-    /// The largest impostor cosines, one more than the rate lets pass.
+    /// The largest impostor cosines, one more than the rate accepts.
     impostors: BinaryHeap<Reverse<Ordered>>,
     kept: usize,
     expected: u64,
@@ -78,7 +80,7 @@ pub struct MegaFace {
     rank_one: Vec<RankOne>,
 }
 
-/// A finite number in its order.
+/// A finite number with a total order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Ordered(f32);
 
@@ -100,7 +102,7 @@ impl MegaFace {
     /// The challenge with a number of distractors and a false accept rate of more than 0 and less than 1.
     ///
     /// # Errors
-    /// When nobody has two images, the embeddings are of several models, or the rate is none.
+    /// When nobody has two images, the embeddings are of several models, or the rate is out of range.
     pub fn new(probes: Vec<Probe>, distractors: u64, far: f64) -> Result<Self, EvalError> {
         if !(far > 0.0 && far < 1.0) {
             return Err(EvalError::TooLittle(format!("a false accept rate of {far} is not between 0 and 1")));
@@ -115,7 +117,7 @@ impl MegaFace {
         }
         if mates.iter().all(Vec::is_empty) {
             return Err(EvalError::TooLittle(
-                "nobody among the probes has two images: the challenge looks for a person's other image"
+                "nobody among the probes has two images: the challenge searches for another image of each person"
                     .into(),
             ));
         }
@@ -181,7 +183,7 @@ impl MegaFace {
     fn accepted(&self) -> Option<Accepted> {
         let impostors = self.probes.len() as u64 * self.seen;
         let allowed = (self.far * impostors as f64 + 1e-9).floor() as usize;
-        // The next impostor after those that may pass is the first that must not.
+        // The next impostor after those that may be accepted is the first that must not be.
         let mut all: Vec<f32> = self.impostors.iter().map(|Reverse(one)| one.0).collect();
         all.sort_unstable_by(|a, b| b.total_cmp(a));
         let threshold = *all.get(allowed).filter(|_| allowed > 0)?;

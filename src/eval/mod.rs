@@ -27,13 +27,13 @@ pub enum EvalError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The detector's device fails.
     #[error(transparent)]
     Detect(#[from] crate::detect::DetectError),
-    /// A truth file is not in a form known here.
+    /// A truth file is not in a supported form.
     #[error(
         "{path} is not a ground truth for a video ({cause}): it must be an object with `frames` (a list of frames with faces) or `clips`",
         path = path.display()
@@ -67,7 +67,7 @@ pub enum EvalError {
         /// What is wrong.
         cause: String,
     },
-    /// A pairs file is not in LFW's form.
+    /// A pairs file is not in LFW's format.
     #[error(
         "line {line} of {path} is not part of a list of pairs ({cause}): the list must start with `folds count` or `count`, followed by lines `name i j` and `name i name j` with tabs, commas or spaces",
         path = path.display()
@@ -80,7 +80,7 @@ pub enum EvalError {
         /// What is wrong.
         cause: String,
     },
-    /// A list of a protocol is not in its form.
+    /// A list of a protocol is not in its format.
     #[error("line {line} of {path} is not valid in this list: {cause}", path = path.display())]
     List {
         /// The file.
@@ -90,7 +90,7 @@ pub enum EvalError {
         /// What is wrong.
         cause: String,
     },
-    /// There is not enough to measure anything on.
+    /// There is too little data for a measurement.
     #[error("{0}")]
     TooLittle(String),
     /// An image cannot be read.

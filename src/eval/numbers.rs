@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Somebody as far as a truth can tell.
+/// A person as far as the truth identifies them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Somebody {
     /// A person with that name, in any shot.
     Named(String),
-    /// A person without a name, by the id of a continuous face: in another shot another one.
+    /// A person without a name, by the id of a continuous face: in each shot a different one.
     Unnamed(String),
-    /// What is not a face, by its track.
+    /// A false detection, by its track.
     Nothing(u32),
 }
 
 /// Counts of faces with a stranger's number, as in "Unknown 3".
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct NumberCounts {
-    /// Faces of people that the truth tells apart, and, where it lists every face, what is none.
+    /// Faces of people that the truth distinguishes, and false detections if the truth lists every face.
     pub numbered: u64,
     /// Of those, faces with a number that more faces of another person have.
     pub shared: u64,
@@ -75,7 +75,7 @@ mod tests {
         for (who, number, times) in faces {
             (0..times).for_each(|_| numbers.see(who.clone(), number));
         }
-        // Two of the other under Ann's 1, three of Ann under the 2 of what is not a face.
+        // Two of the other under Ann's 1, three of Ann under the 2 of a false detection.
         assert_eq!(numbers.count(), NumberCounts { numbered: 15, shared: 5, split: 3 });
         assert_eq!(Numbers::default().count(), NumberCounts::default());
     }

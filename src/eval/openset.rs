@@ -9,13 +9,13 @@
 //! - DIR(t), the detection and identification rate: the share of the enrolled people's probes
 //!   whose best score is above t and belongs to the right person. 1 - DIR is the FNIR.
 //!
-//! Without a threshold and without strangers (closed set) what remains is the share of probes
-//! whose own person is among the best k, the identification rate at rank k.
+//! Without a threshold and without strangers (closed set), the measure is the share of probes whose own
+//! person is among the best k, the identification rate at rank k.
 //!
-//! Intervals are percentiles of a bootstrap over people: in every replicate the enrolled people
-//! and the strangers are drawn anew, with replacement, each with all of their probes, and the
-//! threshold is chosen anew. Probes of one person are alike, so drawing probes would make the
-//! intervals too narrow. Whom the gallery holds stays the same.
+//! Intervals are percentiles of a bootstrap over people: in every replicate the enrolled people and the
+//! strangers are drawn again with replacement, each with all of their probes, and the threshold is chosen
+//! again. Probes of one person are alike, so drawing probes would make the intervals too narrow. The gallery
+//! is not resampled.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -32,23 +32,23 @@ pub const RATES: [f64; 3] = [1e-1, 1e-2, 1e-3];
 /// Ranks that are reported for the closed set.
 pub const RANKS: [usize; 3] = [1, 5, 10];
 
-/// Share of the bootstrap's replicates that an interval holds.
+/// Share of the bootstrap's replicates inside an interval.
 pub const CONFIDENCE: f64 = 0.95;
 
 /// One probe that was searched for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Search {
-    /// Whose probe it is: the same number for all probes of a person.
+    /// The person: the same number for all probes of a person.
     pub person: usize,
-    /// The largest score of anybody enrolled.
+    /// The largest score over all enrolled people.
     pub best: f64,
     /// The rank of the right person, from 1; `None` for a stranger's probe.
     pub rank: Option<usize>,
 }
 
 impl Search {
-    /// The search of a probe of an enrolled person: `scores` of everybody, `own` the index of the
-    /// right one. Who has the same score as the right person stands before it.
+    /// The search of a probe of an enrolled person: `scores` of all people, `own` the index of the right one.
+    /// People with the same score as the right person are ranked before them.
     pub fn mated(person: usize, scores: &[f64], own: usize) -> Option<Self> {
         let right = *scores.get(own)?;
         let rank = scores.iter().filter(|&&score| score >= right).count();
@@ -176,9 +176,9 @@ pub struct OpenSet {
     pub replicates: usize,
     /// The closed set, by rank.
     pub closed: Vec<AtRank>,
-    /// The open set, by rate; rates that the strangers' probes cannot show are left out.
+    /// The open set, by rate; rates for which there are too few strangers' probes are omitted.
     pub open: Vec<AtFpir>,
-    /// The whole curve: (FPIR, DIR), from nobody named on.
+    /// The whole curve: (FPIR, DIR), beginning with nobody named.
     #[serde(skip)]
     pub curve: Vec<(f64, f64)>,
 }
@@ -200,7 +200,7 @@ impl Probes {
         Self { people: people.len(), list: list.into_iter().map(|s| (index(&s), s)).collect() }
     }
 
-    /// How often each person is drawn.
+    /// The number of times each person is drawn.
     fn draw(&self, random: &mut StdRng) -> Vec<u32> {
         let mut times = vec![0; self.people];
         (0..self.people).for_each(|_| times[random.random_range(0..self.people)] += 1);
@@ -216,8 +216,8 @@ impl Probes {
             .sum()
     }
 
-    /// The lowest threshold above which at most a share of `rate` of a replicate's probes lies,
-    /// and how many those may be.
+    /// The lowest threshold above which at most a share of `rate` of a replicate's probes are, and their
+    /// maximum number.
     fn threshold(&self, times: &[u32], rate: f64) -> (f64, u64) {
         let all = self.count(times, |_| true);
         // 0.001 x 1000 must be 1 in spite of rounding.
@@ -233,7 +233,7 @@ impl Probes {
     }
 }
 
-/// Measures what the searches show. The same `seed` gives the same intervals.
+/// Computes the results of the searches. The same `seed` gives the same intervals.
 ///
 /// # Errors
 /// When there are no searches of one kind or a score is not a number.
@@ -263,7 +263,7 @@ pub fn evaluate(searches: &[Search], replicates: usize, seed: u64) -> Result<Ope
     let rates: Vec<f64> =
         RATES.into_iter().filter(|&rate| strangers.threshold(&strangers_once, rate).1 > 0).collect();
 
-    // What each replicate says, by rank and by rate.
+    // The results of each replicate, by rank and by rate.
     let mut random = StdRng::seed_from_u64(seed);
     let mut by_rank = vec![Vec::with_capacity(replicates); RANKS.len()];
     let mut by_rate = vec![Vec::with_capacity(replicates); rates.len()];
@@ -308,7 +308,7 @@ pub fn evaluate(searches: &[Search], replicates: usize, seed: u64) -> Result<Ope
     })
 }
 
-/// DIR by FPIR, with a point wherever a stranger's probe comes to be named.
+/// DIR by FPIR, with a point at each threshold at which another stranger's probe is named.
 fn curve(mated: &Probes, strangers: &Probes) -> Vec<(f64, f64)> {
     let mut points = Vec::with_capacity(strangers.list.len() + 1);
     let (mut named, mut right) = (0, 0);
@@ -367,7 +367,7 @@ impl OpenSet {
 pub struct SplitOptions {
     /// Images of an enrolled person that go to the gallery, at least 1.
     pub gallery_images: usize,
-    /// Share of the people with enough images that are strangers all the same, 0..1.
+    /// Share of the people with enough images that are used as strangers, 0..1.
     pub strangers: f64,
     /// Seed of the split.
     pub seed: u64,
@@ -377,23 +377,23 @@ pub struct SplitOptions {
 /// people and their images.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Split {
-    /// Who is enrolled, in the order of the people.
+    /// The enrolled people, in order.
     pub enrolled: Vec<usize>,
     /// Images to enrol, by person.
     pub gallery: Vec<(usize, usize)>,
     /// The other images of those people.
     pub probes: Vec<(usize, usize)>,
-    /// The images of everybody else.
+    /// The images of all other people.
     pub strangers: Vec<(usize, usize)>,
 }
 
-/// Cuts a test set. People with more images than the gallery takes are enrolled, but for a
-/// share of them; all others are strangers. Who and which images is decided by the hash of the
-/// seed and the names alone, so that it does not change with the order of files, nor for those
-/// who stay when others come or go (as far as the share allows).
+/// Splits a test set. People with more images than the gallery takes are enrolled, except a share of them;
+/// all others are strangers. The selection of people and images depends only on the hash of the seed and the
+/// names. So it does not change with the order of files, nor for the other people when some are added or
+/// removed (as far as the share allows).
 ///
 /// # Errors
-/// When nobody is left to be enrolled, or no stranger.
+/// When there is nobody to enrol, or no stranger.
 pub fn split(people: &[Person], options: &SplitOptions) -> Result<Split, EvalError> {
     let key = |parts: &[&str]| {
         let mut hash = blake3::Hasher::new();

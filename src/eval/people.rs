@@ -48,8 +48,7 @@ fn is_image(path: &Path) -> bool {
     ["jpg", "jpeg", "png", "webp"].contains(&ending.as_str())
 }
 
-/// The people of a folder with one folder of images each, sorted by name; folders without
-/// images are left out.
+/// The people of a folder with one folder of images each, sorted by name; folders without images are omitted.
 ///
 /// # Errors
 /// When a folder cannot be read or fewer than two people are in it.

@@ -14,8 +14,8 @@ pub struct PredictedFace {
     pub name: Option<String>,
     /// The number of a stranger; `None` for people with a name and if strangers are not numbered.
     pub stranger: Option<u32>,
-    /// Its track; `None` where nothing was tracked.
+    /// Its track; `None` without tracking.
     pub track: Option<u32>,
-    /// When the frame is shown, in nanoseconds; `None` where that is not known.
+    /// Presentation time of the frame in nanoseconds; `None` if unknown.
     pub pts_ns: Option<u64>,
 }

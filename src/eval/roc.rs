@@ -42,8 +42,8 @@ impl Roc {
         OperatingPoint { far: above(&self.different), tar: above(&self.same), threshold }
     }
 
-    /// The most permissive threshold whose false accept rate is at most `far`. `None` when
-    /// there are too few pairs of different people for that rate to be one of them.
+    /// The most permissive threshold whose false accept rate is at most `far`. `None` when there are too few
+    /// pairs of different people for that rate.
     pub fn at_far(&self, far: f64) -> Option<OperatingPoint> {
         let accepted = (far * self.different.len() as f64 + 1e-9).floor() as usize;
         let index = self.different.len().checked_sub(accepted + 1)?;
@@ -51,8 +51,8 @@ impl Roc {
         Some(self.at(*self.different.get(index)?))
     }
 
-    /// The error rate at which false rejects and false accepts are equally frequent: the mean of the two
-    /// where they come closest.
+    /// The error rate at which false rejects and false accepts are equally frequent: the mean of the two at
+    /// the threshold at which they are closest.
     pub fn equal_error_rate(&self) -> f64 {
         let error = |p: OperatingPoint| (p.far - (1.0 - p.tar), p.far + (1.0 - p.tar));
         let errors = self.points().into_iter().map(error);
@@ -69,8 +69,8 @@ impl Roc {
         thresholds.into_iter().map(|t| self.at(t)).collect()
     }
 
-    /// The curve: true accept rate over the logarithm of the false accept rate, from the
-    /// smallest rate that the pairs can show. The upright axis starts at the tenth below it.
+    /// The curve: true accept rate over the logarithm of the false accept rate, from the smallest rate that
+    /// the number of pairs allows. The vertical axis starts at the tenth below it.
     pub fn chart(&self, title: &str) -> Chart {
         let decades = (self.different.len().max(10) as f64).log10().floor() as i32;
         let points: Vec<(f64, f64)> = self.points().into_iter().map(|p| (p.far, p.tar)).collect();

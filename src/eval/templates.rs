@@ -1,12 +1,12 @@
-//! Templates of several images and video frames, as IJB-B, IJB-C and YouTube Faces compare them.
+//! Templates of several images and video frames, as in IJB-B, IJB-C and YouTube Faces.
 //!
-//! - A template's embedding is the mean over its media of the mean over the images of each medium, normalised: a video
-//!   of a hundred frames counts as much as a still.
+//! - A template's embedding is the mean over its media of the mean over the images of each medium,
+//!   normalised: a video of a hundred frames counts as much as a still.
 //! - 1:1 verification: true accept rates at false accept rates over a list of pairs of templates.
-//! - 1:N identification: probe templates are searched in a gallery of one template per person. A probe whose person is
-//!   in the gallery is found when that person comes first, above the threshold; a probe whose person is not must find
-//!   nobody above it. TPIR is the share of mated probes that are found, at the threshold at which a share FPIR of the
-//!   others is named.
+//! - 1:N identification: probe templates are searched in a gallery of one template per person. A probe whose
+//!   person is in the gallery is found when that person comes first, above the threshold; a probe whose
+//!   person is not in the gallery must have no match above it. TPIR is the share of mated probes that are
+//!   found, at the threshold at which a share FPIR of the others is named.
 //!
 //! Whitelam et al., "IARPA Janus Benchmark-B Face Dataset", CVPR workshops 2017; Maze et al., "IARPA Janus
 //! Benchmark-C: Face Dataset and Protocol", ICB 2018.
@@ -23,7 +23,7 @@ use crate::embed::Embedding;
 /// An image of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Medium {
-    /// The image, as the list calls it.
+    /// The name of the image in the list.
     pub image: String,
     /// Number of the template.
     pub template: u64,
@@ -42,11 +42,11 @@ pub struct TemplatePair {
     pub same: bool,
 }
 
-/// Reads a list of images, one per line: image, number of the template, number of the medium, as
-/// `ijbc_face_tid_mid.txt` has them.
+/// Reads a list of images, one per line: image, number of the template, number of the medium, the format of
+/// `ijbc_face_tid_mid.txt`.
 ///
 /// # Errors
-/// When the file cannot be read or a line is not what it should be; with its number.
+/// When the file cannot be read or a line is invalid; with its number.
 pub fn read_media(path: &Path) -> Result<Vec<Medium>, EvalError> {
     rows(path, "image template medium", |fields| match fields {
         [image, template, medium] => Some(Medium {
@@ -58,8 +58,8 @@ pub fn read_media(path: &Path) -> Result<Vec<Medium>, EvalError> {
     })
 }
 
-/// Reads a list of pairs, one per line: two numbers of templates, and 1 for the same person or 0, as
-/// `ijbc_template_pair_label.txt` has them.
+/// Reads a list of pairs, one per line: two numbers of templates, and 1 for the same person or 0, the format
+/// of `ijbc_template_pair_label.txt`.
 ///
 /// # Errors
 /// As for [`read_media`].
@@ -74,8 +74,8 @@ pub fn read_pairs(path: &Path) -> Result<Vec<TemplatePair>, EvalError> {
     })
 }
 
-/// Reads which template is whose: lines of a template and a person, of which more columns are ignored, as the gallery
-/// and probe lists of IJB have them. A line of headings is passed over.
+/// Reads the person of each template: lines of a template and a person, the format of the gallery and probe
+/// lists of IJB. More columns and a header line are ignored.
 ///
 /// # Errors
 /// As for [`read_media`].
@@ -114,7 +114,7 @@ fn rows<T>(path: &Path, form: &str, row: impl Fn(&[&str]) -> Option<T>) -> Resul
         .collect()
 }
 
-/// The embedding of every template that has an image with one.
+/// The embedding of every template with at least one embedded image.
 ///
 /// # Errors
 /// When embeddings are of different models, or a template has no direction.
@@ -148,7 +148,7 @@ fn mean_of_media(template: u64, media: &BTreeMap<u64, Vec<&Embedding>>) -> Resul
         .ok_or_else(|| fail("its images cancel each other"))
 }
 
-/// The scored pairs, and how many were left out because a template has no image.
+/// The scored pairs, and the number of pairs omitted because a template has no image.
 ///
 /// # Errors
 /// When no pair of a kind is left.
@@ -177,7 +177,7 @@ pub fn verify(
 pub struct Identified {
     /// The false positive identification rate requested.
     pub fpir: f64,
-    /// The cosine above which somebody is named.
+    /// The cosine above which a probe is named.
     pub threshold: f64,
     /// Share of mated probes that are found.
     pub tpir: f64,
@@ -192,11 +192,11 @@ pub struct Identification {
     pub non_mated: usize,
     /// Share of mated probes whose person comes first, whatever the threshold.
     pub rank_one: f64,
-    /// At each rate that there are probes enough for.
+    /// The results at each rate for which there are enough probes.
     pub rates: Vec<Identified>,
 }
 
-/// Searches every probe in the gallery; both say whose a template is. Templates without an image are left out.
+/// Searches every probe in the gallery; both map templates to people. Templates without an image are omitted.
 ///
 /// # Errors
 /// When a person is in the gallery twice, or there are no mated probes.
@@ -214,7 +214,7 @@ pub fn identify(
             "a person is in the gallery twice: give one template per person".into(),
         ));
     }
-    // For mated probes the cosine to their person where that comes first.
+    // For mated probes, the cosine to their person if that is the largest.
     let (mut mated, mut strangers) = (Vec::new(), Vec::new());
     for (template, person) in probes {
         let Some(probe) = templates.get(template) else { continue };

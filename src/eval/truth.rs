@@ -5,8 +5,8 @@
 //! - Frames: `{"frames": [{"frame": 0, "faces": [{"name": "...", "box": [x1, y1, x2, y2],
 //!   "id": "...", "difficult": false, "partial": false}], "ignore": [[x1, y1, x2, y2]]}]}`. The
 //!   name of a stranger is `unknown`. Every face of a listed frame is there. An `id` is shared by
-//!   the frames of one continuous face: one person in one shot. With `width` and `height` beside
-//!   `frames`, detections are cut off at the edge of the picture, as the boxes of the truth are.
+//!   the frames of one continuous face: one person in one shot. With `width` and `height` beside `frames`,
+//!   detections are clipped to the picture, like the boxes of the truth.
 //! - Tracks: `{"clips": {"a.mp4": {"faces": [{"name": "..." or null, "easy": true,
 //!   "frames": [[0, [x1, y1, x2, y2]]]}]}}}`. `null` stands for someone undecided: neither hit
 //!   nor miss. Other faces may be in the video, so detections without a truth are not errors.
@@ -21,31 +21,31 @@ use serde::Deserialize;
 use super::{EvalError, read};
 use crate::detect::BBox;
 
-/// Who a face of the truth is.
+/// The identity of a face of the truth.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Who {
-    /// Somebody who should be named.
+    /// A person who should be named.
     Known(String),
-    /// Somebody who should not.
+    /// A person who should not be named.
     Stranger,
-    /// Nobody knows: does not count.
+    /// Undecided: does not count.
     Undecided,
 }
 
 /// A face of the truth.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TruthFace {
-    /// Where.
+    /// The box.
     pub bbox: BBox,
-    /// Who.
+    /// The identity.
     pub who: Who,
-    /// The name of the person, to be named or not; `None` where the truth does not say.
+    /// The name of the person, to be named or not; `None` if the truth does not state it.
     pub person: Option<String>,
-    /// Which continuous face it is a frame of; `None` where the truth does not say.
+    /// The continuous face that it belongs to; `None` if the truth does not state it.
     pub id: Option<String>,
-    /// A detector is not blamed for missing it.
+    /// Whether missing it is counted separately.
     pub difficult: bool,
-    /// Mostly outside the frame: does not count.
+    /// Whether it is mostly outside the frame and does not count.
     pub partial: bool,
 }
 
@@ -63,9 +63,9 @@ pub struct TruthFrame {
 pub struct Truth {
     /// Frames by index. Detections in other frames do not count.
     pub frames: BTreeMap<u64, TruthFrame>,
-    /// Whether every face of those frames is there.
+    /// Whether every face of those frames is listed.
     pub complete: bool,
-    /// Width and height of the frames in pixels, where the truth says so.
+    /// Width and height of the frames in pixels, if the truth states them.
     pub size_px: Option<[f32; 2]>,
 }
 
@@ -124,7 +124,7 @@ impl Truth {
     /// Reads a truth file; `clip` chooses from a file of several clips.
     ///
     /// # Errors
-    /// When the file cannot be read, has neither form, or not that clip.
+    /// When the file cannot be read, has neither form, or lacks that clip.
     pub fn read(path: &Path, clip: Option<&str>) -> Result<Self, EvalError> {
         let text = read(path)?;
         let error =
@@ -188,7 +188,7 @@ impl Truth {
         truth
     }
 
-    /// A detection, cut off at the edge of the picture.
+    /// A detection, clipped to the picture.
     pub(super) fn inside(&self, BBox { x1, y1, x2, y2 }: BBox) -> BBox {
         let Some([width, height]) = self.size_px else { return BBox { x1, y1, x2, y2 } };
         let (x, y) = (|x: f32| x.clamp(0.0, width), |y: f32| y.clamp(0.0, height));
@@ -208,7 +208,7 @@ impl Truth {
     }
 }
 
-/// Whether two names are the same but for case, `-`, `_` and space.
+/// Whether two names are the same except for case, `-`, `_` and space.
 pub(super) fn same_name(a: &str, b: &str) -> bool {
     canonical(a) == canonical(b)
 }

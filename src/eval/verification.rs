@@ -1,13 +1,12 @@
-//! Verification: do two images show the same person? The protocol of LFW as the authors of
-//! SphereFace ran it.
+//! Verification: do two images show the same person? The protocol of LFW in the form of the authors of
+//! SphereFace.
 //!
-//! - The feature of an image is that of its crop and that of the crop's mirror image, one
-//!   after the other.
-//! - For each fold, the mean feature of the other folds' images (each as often as a pair uses
-//!   it) is subtracted from every feature; the score of a pair is the cosine of what is left.
-//! - The threshold is the one of the 20,001 values -1, -0.9999, ..., 1 that is right most often
-//!   on the other folds; where several are, their mean. Comparisons are strict: a score equal to
-//!   the threshold is wrong either way.
+//! - The feature of an image is that of its crop concatenated with that of the crop's mirror image.
+//! - For each fold, the mean feature of the other folds' images (each as often as a pair uses it) is
+//!   subtracted from every feature; the score of a pair is the cosine of the remaining vectors.
+//! - The threshold is the one of the 20,001 values -1, -0.9999, ..., 1 that is right most often on the other
+//!   folds, or the mean of several such values. Comparisons are strict: a score equal to the threshold is
+//!   wrong in either case.
 //! - The accuracy is the mean of that of the folds.
 //!
 //! The curve (ROC), its operating points and the equal error rate are taken over the pairs of
@@ -41,7 +40,7 @@ pub struct Fold {
     pub pairs: usize,
     /// The threshold chosen on the other folds, a cosine.
     pub threshold: f64,
-    /// Share of its pairs that were right.
+    /// Share of its pairs that were decided correctly.
     pub accuracy: f64,
 }
 
@@ -58,8 +57,8 @@ pub struct Verification {
     pub standard_error: f64,
     /// Each fold.
     pub folds: Vec<Fold>,
-    /// The threshold that is best on all pairs, each scored in its fold, and its accuracy
-    /// there: judged on the pairs it was chosen on, so a little too good.
+    /// The threshold that is best on all pairs, each scored in its fold, and its accuracy there: measured on
+    /// the pairs it was chosen on, so slightly too good.
     pub best: Fold,
     /// Every pair, scored in its fold.
     #[serde(skip)]
@@ -69,8 +68,8 @@ pub struct Verification {
 /// Runs the protocol on features (one per image, all of one size).
 ///
 /// # Errors
-/// When there are fewer than two folds, a fold without pairs, no pairs of a kind, a pair that
-/// names no image, or a feature that has no direction once the mean is gone.
+/// When there are fewer than two folds, a fold without pairs, no pairs of a kind, a pair that names no image,
+/// or a feature that has no direction after the mean is subtracted.
 pub fn verify(features: &[Vec<f32>], pairs: &[Pair]) -> Result<Verification, EvalError> {
     let size = features.first().map_or(0, Vec::len);
     if let Some(index) = features.iter().position(|f| f.len() != size) {
@@ -109,8 +108,8 @@ pub fn verify(features: &[Vec<f32>], pairs: &[Pair]) -> Result<Verification, Eva
     })
 }
 
-/// The protocol on scores: `scores(fold)` gives those of all pairs, in order, as seen from a
-/// fold (they differ by the mean that was subtracted).
+/// The protocol on scores: `scores(fold)` returns those of all pairs, in order, for a fold (they differ by
+/// the subtracted mean).
 ///
 /// # Errors
 /// As [`verify`].
@@ -187,7 +186,7 @@ impl Scored {
     }
 
     fn best_threshold(&self) -> f64 {
-        // Whole steps are summed, so that the mean is as exact as a number can be.
+        // Integer steps are summed, so that the mean is exact.
         let (mut best, mut sum, mut count) = (0, 0, 0);
         for step in -THRESHOLD_STEPS..=THRESHOLD_STEPS {
             let right = self.right(f64::from(step) / f64::from(THRESHOLD_STEPS));
@@ -212,7 +211,7 @@ impl Scored {
 mod tests {
     use super::*;
 
-    /// A generator whose numbers do not change with a library.
+    /// A generator whose numbers do not depend on the version of a library.
     struct Lcg(u64);
 
     impl Lcg {

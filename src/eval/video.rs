@@ -1,4 +1,4 @@
-//! What a labelled video got right, against a [truth](super::truth).
+//! Scoring of a labelled video against a [truth](super::truth).
 //!
 //! # Rules
 //! - Detections and truth faces are matched one to one within a frame, the best overlap first.
@@ -7,13 +7,12 @@
 //! - A detection without a truth face whose centre lies in an ignored region is not a false
 //!   detection; giving it a name is a false identification.
 //! - Names are compared without regard to case, and `-`, `_` and space are the same.
-//! - A continuous face should be one track with one name. It is *switched* where it is found
-//!   under the number of another track than before, *interrupted* where it is missed and found
-//!   again (frames in which it is partial are passed over), and *renamed* where its name changes;
-//!   unknown counts as a name.
+//! - A continuous face should be one track with one name. It is *switched* if it is found with another track
+//!   number than before, *interrupted* if it is missed and found again (frames in which it is partial are
+//!   skipped), and *renamed* if its name changes; unknown counts as a name.
 //! - The number of a stranger should stand for one person, and a person should have one: see
-//!   [`NumberCounts`]. A stranger for whom the truth gives nothing but an `id` is another one under
-//!   another `id`. Partial faces and undecided ones do not count.
+//!   [`NumberCounts`]. Strangers for whom the truth gives only an `id` are different if their `id` differs.
+//!   Partial faces and undecided ones do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -28,7 +27,7 @@ use super::truth::{Truth, TruthFace, Who, bbox, canonical, same_name};
 use super::{EvalError, read};
 use crate::detect::BBox;
 
-/// When a detection can be the face of the truth.
+/// The rules by which a detection matches a face of the truth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
@@ -88,12 +87,12 @@ pub struct Counts {
     pub strangers_detected: u64,
     /// Of those detected, faces given a name.
     pub strangers_named: u64,
-    /// Times that a continuous face came under the number of another track.
+    /// Times that a continuous face got another track number.
     pub switches: u64,
-    /// Times that a continuous face was missed and found again. Among the faces that are not
-    /// difficult, only where it was missed in a frame in which it is not.
+    /// Times that a continuous face was missed and found again. For faces that are not difficult, only frames
+    /// in which the face is not difficult count.
     pub interruptions: u64,
-    /// Times that a continuous face changed its name, unknown being one.
+    /// Times that a continuous face changed its name; unknown counts as a name.
     pub renamings: u64,
 }
 
@@ -130,14 +129,14 @@ impl Counts {
     }
 }
 
-/// What a labelled video got right.
+/// The scores of a labelled video.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Score {
     /// How detections were matched.
     pub rule: Rule,
     /// Frames of the truth.
     pub frames: u64,
-    /// How long a frame is shown on average, in nanoseconds; `None` where times are missing.
+    /// Mean duration of a frame in nanoseconds; `None` if times are missing.
     pub frame_ns: Option<u64>,
     /// Faces that are not difficult.
     pub easy: Counts,
@@ -149,14 +148,13 @@ pub struct Score {
     pub numbers: NumberCounts,
     /// Names given to detections in ignored regions.
     pub named_in_ignored: u64,
-    /// Detections without a truth face outside ignored regions; `None` where the truth does
-    /// not list every face.
+    /// Detections without a truth face outside ignored regions; `None` if the truth does not list every face.
     pub false_detections: Option<u64>,
     /// Of those, detections given a name; `None` likewise.
     pub named_false_detections: Option<u64>,
     /// Faces detected in frames that the truth does not cover.
     pub outside_truth: u64,
-    /// Names that were given and that no face of the truth has.
+    /// Names given that no face of the truth has.
     pub names_not_in_truth: BTreeSet<String>,
 }
 
@@ -230,7 +228,7 @@ pub fn score(truth: &Truth, observations: &[PredictedFace], rule: Rule) -> Score
     score
 }
 
-/// Whom a face of the truth belongs to, as far as it says.
+/// The person of a face of the truth, as far as it states it.
 fn somebody(face: &TruthFace) -> Option<Somebody> {
     match (&face.person, &face.id) {
         (Some(name), _) => Some(Somebody::Named(canonical(name))),
@@ -240,7 +238,7 @@ fn somebody(face: &TruthFace) -> Option<Somebody> {
 }
 
 impl Score {
-    /// Counts what happened to a continuous face.
+    /// Counts the changes of a continuous face.
     fn follow(&mut self, face: &TruthFace, step: Step) {
         let count = |counts: &mut Counts, interrupted: bool| {
             counts.switches += u64::from(step.switched);
@@ -296,8 +294,8 @@ fn frame_ns(observations: &[PredictedFace]) -> Option<u64> {
     to.saturating_sub(from).checked_div(last - first)
 }
 
-/// For each face of the truth the detection that is it: pairs the rule allows are taken one
-/// by one, the greatest overlap first.
+/// The matching detection of each face of the truth: pairs that the rule allows are taken one by one, the
+/// greatest overlap first.
 fn match_frame(faces: &[TruthFace], detections: &[BBox], rule: Rule) -> Vec<Option<usize>> {
     let mut pairs: Vec<(f32, usize, usize)> = Vec::new();
     for (t, face) in faces.iter().enumerate() {

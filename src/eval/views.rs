@@ -1,4 +1,4 @@
-//! What strangers look like by the views of template and probe.
+//! Impostor scores by the views of template and probe.
 
 use super::EvalError;
 use crate::detect::SURE_SCORE;
@@ -6,30 +6,30 @@ use crate::embed::Embedding;
 use crate::gallery::Viewpoint;
 use crate::identify::{Spread, ViewCalibration, ViewCell};
 
-/// Turns to the side in degrees that cells stand for. What landmarks say of a profile is 60 to 70.
+/// Yaw angles of the cells in degrees. By landmarks, a profile has 60 to 70.
 pub const YAW_DEG: [f64; 4] = [0.0, 25.0, 45.0, 65.0];
 
-/// Share of impostor comparisons that are nearer than what a genuine one is held to.
+/// Share of impostor comparisons below the angle at which genuine ones are counted.
 const RATE: f64 = 1e-3;
 
 /// A face with its view.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewSample {
-    /// Whose face it is.
+    /// The person.
     pub person: usize,
-    /// How it is seen.
+    /// Its view.
     pub view: Viewpoint,
     /// Its embedding.
     pub embedding: Embedding,
 }
 
-/// Measures what `samples` of `people` people look like by pairs of views, relative to how the same
-/// collection looks from the front: its impostors there are given the mean and the deviation of `reference`,
-/// since people of one collection share camera and light, which is not a matter of views. Faces of which the
-/// detector is not sure are left out.
+/// Measures `samples` of `people` people by pairs of views, relative to the frontal faces of the same
+/// collection. The impostor scores of those are mapped to the mean and the deviation of `reference`, since
+/// people of one collection share camera and light, which has nothing to do with views. Faces with a low
+/// detector score are omitted.
 ///
 /// # Errors
-/// [`EvalError::TooLittle`] when two faces seen from the front of different people are not among them.
+/// [`EvalError::TooLittle`] when there are no two frontal faces of different people.
 pub fn measure(
     samples: &[ViewSample],
     people: usize,
@@ -45,7 +45,7 @@ pub fn measure(
             let Some(cosine) = first.embedding.cosine(&second.embedding) else { continue };
             let (a, b) = (nearest_node(first.view), nearest_node(second.view));
             let cells = if first.person == second.person { &mut genuine } else { &mut impostors };
-            // Either of the two may be the template.
+            // Both directions count: either of the two may be the template.
             cells[a][b].push(f64::from(cosine));
             if a != b {
                 cells[b][a].push(f64::from(cosine));

@@ -1,8 +1,8 @@
 //! YouTube Faces: pairs of videos, ten splits.
 //!
-//! A video's embedding is the mean of its frames', normalised; the score of a pair is the cosine. The threshold of each
-//! split is chosen on the others, as for LFW. Wolf, Hassner, Maoz, "Face Recognition in Unconstrained Videos with
-//! Matched Background Similarity", CVPR 2011.
+//! A video's embedding is the mean of its frames', normalised; the score of a pair is the cosine. The
+//! threshold of each split is chosen on the others, as for LFW. Wolf, Hassner, Maoz, "Face Recognition in
+//! Unconstrained Videos with Matched Background Similarity", CVPR 2011.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,11 +21,11 @@ pub struct VideoPairs {
 }
 
 impl VideoPairs {
-    /// Reads the list as it is distributed: `split number, first name, second name, is same person`, with a line of
-    /// headings or without. More columns between the names and the last one are ignored.
+    /// Reads the list in its published format: `split number, first name, second name, is same person`, with
+    /// or without a header line. More columns between the names and the last one are ignored.
     ///
     /// # Errors
-    /// When the file cannot be read or a line is not what it should be; with its number.
+    /// When the file cannot be read or a line is invalid; with its number.
     pub fn read(path: &Path) -> Result<Self, EvalError> {
         let text = read(path)?;
         let (mut indices, mut pairs) = (BTreeMap::new(), Vec::new());
@@ -59,8 +59,8 @@ impl VideoPairs {
         Ok(Self { videos: videos.into_iter().map(|(name, _)| name).collect(), pairs })
     }
 
-    /// Runs the protocol; `videos` has the embedding of each video, `None` without a face. Pairs of such a video are
-    /// left out; the answer says how many.
+    /// Runs the protocol; `videos` has the embedding of each video, `None` without a face. Pairs with such a
+    /// video are omitted; the result has their number.
     ///
     /// # Errors
     /// As for [`cross_validate`].
@@ -76,7 +76,7 @@ impl VideoPairs {
     }
 }
 
-/// The mean of the frames of a video, normalised; `None` without frames, or where they cancel each other.
+/// The mean of the frames of a video, normalised; `None` without frames, or if they cancel each other.
 pub fn mean(frames: &[Embedding]) -> Option<Embedding> {
     let first = frames.first()?;
     let mut sum = vec![0.0f64; first.as_slice().len()];

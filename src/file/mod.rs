@@ -1,10 +1,10 @@
-//! Every file that is written: whole or not at all. And text files, whatever wrote them.
+//! Atomic writing of files, and reading of text files in any encoding.
 //!
-//! A plain file is written under a temporary name in its own folder and renamed when it is
-//! complete, so that a failure leaves what was there. Symbolic links are followed and stay. A
-//! file that is replaced keeps its permissions (and its owner, where the system allows that), a
-//! new one gets those that the umask leaves. Devices, FIFOs and the program's own descriptors
-//! (`/dev/stdout`, `/dev/fd/3`) are written through and never replaced.
+//! A plain file is written under a temporary name in its own folder and renamed when it is complete, so that
+//! a failure leaves an earlier file untouched. Symbolic links are followed and kept. A file that is replaced
+//! keeps its permissions (and its owner, where the system allows that); a new one gets those that the umask
+//! leaves. Devices, FIFOs and the program's own descriptors (`/dev/stdout`, `/dev/fd/3`) are written through
+//! and never replaced.
 //!
 //! Other hard links to a replaced file keep the old content.
 
@@ -20,30 +20,30 @@ use std::path::{Path, PathBuf};
 use place::Place;
 use tempfile::NamedTempFile;
 
-/// A file under construction. Dropped before [`PendingFile::publish`], it leaves a plain file as
-/// it was.
+/// A file under construction. If it is dropped before [`PendingFile::publish`], an earlier plain file is
+/// unchanged.
 #[derive(Debug)]
 pub struct PendingFile {
     under: Under,
 }
 
-/// What is written into until the file is published.
+/// The file that is written until it is published.
 #[derive(Debug)]
 enum Under {
     /// A temporary file beside the plain file it becomes.
     Beside { file: NamedTempFile, target: PathBuf },
-    /// What is not a plain file, as it is.
+    /// A file that is not plain, written directly.
     Through(File),
-    /// A temporary file elsewhere, whose content goes to what is not a plain file at the end.
+    /// A temporary file elsewhere, whose content is copied at the end to a file that is not plain.
     Apart { file: NamedTempFile, target: Place },
 }
 
 impl PendingFile {
-    /// Begins the file at `path`. What is not a plain file is opened and written as the bytes come;
-    /// a FIFO is waited for until somebody reads it.
+    /// Begins the file at `path`. A file that is not plain is opened and written directly. For a FIFO, this
+    /// waits until it has a reader.
     ///
     /// # Errors
-    /// When `path` is a folder or cannot be written, or its folder takes no new file.
+    /// When `path` is a folder or cannot be written, or no file can be created in its folder.
     pub fn create(path: &Path) -> io::Result<Self> {
         let under = match Place::of(path)? {
             Place::Plain(target) => beside(target)?,
@@ -52,8 +52,8 @@ impl PendingFile {
         Ok(Self { under })
     }
 
-    /// The same for a writer that goes back and forth in the file: what goes to something that
-    /// is not a plain file waits in the system's folder for temporary files until it is complete.
+    /// The same for a writer that seeks in the file: the content of a file that is not plain is kept in the
+    /// system's folder for temporary files until it is complete.
     ///
     /// # Errors
     /// As for [`create`](Self::create).
@@ -73,7 +73,7 @@ impl PendingFile {
         }
     }
 
-    /// Where a seekable file lies until it is published; `None` for what is written through.
+    /// The path of a seekable file until it is published; `None` for one that is written directly.
     pub fn temporary_path(&self) -> Option<&Path> {
         match &self.under {
             Under::Beside { file, .. } | Under::Apart { file, .. } => Some(file.path()),
@@ -123,17 +123,17 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, |file| file.write_all(bytes))
 }
 
-/// Writes whatever `content` writes as the whole content of a file.
+/// Writes the bytes that `content` writes as the whole content of a file.
 ///
 /// # Errors
-/// What `content` fails with; otherwise as for [`write()`].
+/// Errors of `content`; otherwise as for [`write()`].
 pub fn write_with(path: &Path, content: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let mut pending = PendingFile::create(path)?;
     content(pending.file())?;
     pending.publish()
 }
 
-/// Whether a file can be written at `path`, as far as that can be seen without writing it.
+/// Whether a file can be written at `path`, as far as that can be checked without writing it.
 ///
 /// # Errors
 /// As for [`PendingFile::create`].
@@ -144,8 +144,8 @@ pub fn check(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether two paths lead to the same place. Files that do not exist yet are looked up in their folders. The null
-/// device is never the same place.
+/// Whether two paths lead to the same file. Files that do not exist yet are compared by their folders. The
+/// null device is never the same file.
 pub fn is_same(a: &Path, b: &Path) -> bool {
     match (Place::of(a), Place::of(b)) {
         (Ok(a), Ok(b)) => a.is_same(&b),
@@ -158,20 +158,20 @@ pub fn is_standard_output(path: &Path) -> bool {
     matches!(Place::of(path), Ok(Place::Descriptor(1)))
 }
 
-/// Whether a path leads to something that is there and is not a plain file, like a FIFO.
+/// Whether a path leads to an existing file that is not plain, like a FIFO.
 pub fn is_special(path: &Path) -> bool {
     matches!(Place::of(path), Ok(Place::Descriptor(_) | Place::Special(_)))
 }
 
-/// Whether a file's name is that of a file under construction: what a killed program leaves.
+/// Whether a file's name is that of a file under construction, as a killed program leaves.
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(SUFFIX)
 }
 
-/// What the name of a file under construction ends in.
+/// Extension of a file under construction.
 const SUFFIX: &str = ".part";
 
-/// Longest part of a file's name that its temporary name repeats, in bytes: file systems take 255 in all.
+/// Longest part of a file's name that its temporary name repeats, in bytes: file systems allow 255 in all.
 const MOST_OF_NAME: usize = 120;
 
 /// A temporary file in the folder of the plain file that it becomes.
@@ -183,8 +183,8 @@ fn beside(target: PathBuf) -> io::Result<Under> {
     let mut builder = tempfile::Builder::new();
     let prefix = format!(".{name}.");
     builder.prefix(&prefix).suffix(SUFFIX);
-    // Temporary files are for their owner alone, outputs as their folder's other files. What is
-    // to replace a file is never open to more than that was.
+    // Temporary files are private to their owner, outputs have the permissions of new files. The replacement
+    // of a file is never accessible to more users than the file was.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -201,15 +201,15 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// What is known about the file that is to be replaced, if there is one.
+/// The metadata of the file that is to be replaced, if there is one.
 ///
 /// # Errors
-/// When it may not be written: a protected file is protected on purpose.
+/// When it must not be written: a protected file is protected on purpose.
 fn existing(target: &Path) -> io::Result<Option<std::fs::Metadata>> {
     match File::options().write(true).open(target) {
         Ok(file) => file.metadata().map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        // A program that runs cannot be written into, but replaced.
+        // A running program cannot be written to, but it can be replaced.
         Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => target.metadata().map(Some),
         Err(error) => Err(error),
     }
@@ -227,7 +227,7 @@ fn keep_permissions(file: &File, target: &Path) -> io::Result<()> {
             let _ = fchown(file, Some(metadata.uid()), Some(metadata.gid()));
         }
     }
-    // Some file systems know no permissions and refuse to set any; then there is nothing to keep.
+    // Some file systems have no permissions and refuse to set any; then there is nothing to keep.
     match file.set_permissions(metadata.permissions()) {
         Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(error),
         _ => Ok(()),

@@ -1,32 +1,32 @@
-//! What a path leads to, as far as that matters to a writer.
+//! The target of a path, as far as that matters to a writer.
 
 use std::fs::File;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// Links followed before a path counts as a circle, as in Linux.
+/// The number of links followed before a path counts as a loop, as in Linux.
 const MOST_LINKS: usize = 40;
 
-/// Where written bytes go.
+/// The target of written bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A plain file, or none yet; the path is that at the end of all links.
+    /// A plain file, which may not exist yet, by its path after all links.
     Plain(PathBuf),
     /// An open descriptor of this process.
     Descriptor(u32),
-    /// Anything else that is there: a device, a FIFO.
+    /// Any other existing file: a device, a FIFO.
     Special(PathBuf),
 }
 
 impl Place {
-    /// Follows `path` to its end.
+    /// Resolves `path`.
     ///
     /// # Errors
-    /// When it is a folder, links go in a circle, or something on the way cannot be seen.
+    /// When it is a folder, links form a loop, or a part of the path is not accessible.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let mut path = path.to_owned();
         for _ in 0..MOST_LINKS {
-            // Before the link is read: what it says about a descriptor is not a path.
+            // Before the link is read, because the link of a descriptor is not a path.
             if let Some(number) = descriptor(&path) {
                 return Ok(Self::Descriptor(number));
             }
@@ -50,21 +50,21 @@ impl Place {
         }
     }
 
-    /// Opens what is not a plain file for writing.
+    /// Opens a file that is not plain for writing.
     pub(super) fn open(&self) -> io::Result<File> {
         match self {
             #[cfg(unix)]
             Self::Descriptor(1) => duplicate(io::stdout()),
             #[cfg(unix)]
             Self::Descriptor(2) => duplicate(io::stderr()),
-            // Where it is a file, it continues at its end.
+            // If it is a file, writing continues at its end.
             Self::Descriptor(number) => File::options().append(true).open(format!("/dev/fd/{number}")),
             Self::Special(path) => File::options().write(true).open(path),
             Self::Plain(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
-    /// Whether what is written to both comes to the same place.
+    /// Whether both are the same file.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Descriptor(a), Self::Descriptor(b)) => a == b,
@@ -77,8 +77,8 @@ impl Place {
     }
 }
 
-/// A descriptor of the program, opened once more where it stands: neither its content nor its
-/// place in a file is lost, and a socket works as well.
+/// A duplicate of a descriptor of the program: neither its content nor its position in a file is lost, and a
+/// socket works as well.
 #[cfg(unix)]
 fn duplicate(descriptor: impl std::os::fd::AsFd) -> io::Result<File> {
     Ok(descriptor.as_fd().try_clone_to_owned()?.into())
@@ -91,7 +91,7 @@ fn whole(path: &Path) -> Option<PathBuf> {
         .or_else(|| Some(super::folder_of(path).canonicalize().ok()?.join(path.file_name()?)))
 }
 
-/// The number of the descriptor of this process that a path names.
+/// The number of the process's descriptor that a path names.
 fn descriptor(path: &Path) -> Option<u32> {
     let parts: Option<Vec<&str>> = path
         .components()

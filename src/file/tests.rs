@@ -75,7 +75,7 @@ mod unix {
         path.metadata().unwrap().permissions().mode() & 0o7777
     }
 
-    /// Whether a tool has made something special.
+    /// Whether a tool could make a special file.
     fn made(tool: &str, path: &Path, arguments: &[&str]) -> bool {
         let made = std::process::Command::new(tool).arg(path).args(arguments).status();
         let made = made.is_ok_and(|status| status.success());
@@ -85,7 +85,7 @@ mod unix {
         made
     }
 
-    /// The system's device of that name, or for root, whose mistake could do away with it, one of our own.
+    /// The system's device of that name, or for root, who could delete it by mistake, a device of our own.
     fn device(folder: &Path, name: &str, minor: &str) -> Option<PathBuf> {
         if folder.metadata().unwrap().uid() != 0 {
             return Some(Path::new("/dev").join(name)).filter(|device| device.exists());
@@ -194,7 +194,7 @@ mod unix {
         let path = folder.path().join("out");
         fs::write(&path, "old").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
-        // The administrator may write whatever they like.
+        // The administrator can write any file.
         if File::options().write(true).open(&path).is_err() {
             assert!(write(&path, b"new").is_err());
             assert_eq!(fs::read_to_string(&path).unwrap(), "old");

@@ -1,4 +1,5 @@
-//! Text files that people write by hand or save from a spreadsheet, and text in files and messages of ours.
+//! Reading of text files that were written by hand or saved from a spreadsheet, and formatting of text in our
+//! files and messages.
 
 use std::fmt::{self, Write};
 use std::io;
@@ -45,7 +46,7 @@ pub fn escaped(text: &str) -> String {
     to
 }
 
-/// A number and what it counts, a regular noun or `person`: `1 file`, `2 files`, `3 people`.
+/// A number and its noun, a regular one or `person`: `1 file`, `2 files`, `3 people`.
 pub fn counted(count: impl fmt::Display, noun: &str) -> String {
     match (count.to_string().as_str(), noun) {
         ("1", noun) => format!("1 {noun}"),

@@ -58,16 +58,16 @@ pub struct ThresholdCalibration {
     pub fpir: f64,
     /// Angle in degrees below which the nearest person is named.
     pub angle_deg: f64,
-    /// 95 % interval of that angle (order statistics, without any assumption about the
-    /// distribution); `None` where so few strangers set no bound.
+    /// Lower end of the 95 % interval of that angle (order statistics, without any assumption about the
+    /// distribution); `None` if there are too few strangers for a bound.
     pub angle_low_deg: Option<f64>,
-    /// Its other end.
+    /// Its upper end, likewise.
     pub angle_high_deg: Option<f64>,
     /// Strangers who are given a name at that angle.
     pub named: usize,
     /// Strangers measured: groups of tracks, each counted once with its worst track.
     pub strangers: usize,
-    /// 95 % interval of the rate at that angle (Clopper and Pearson, 1934).
+    /// Lower end of the 95 % interval of the rate at that angle (Clopper and Pearson, 1934).
     pub fpir_low: f64,
     /// Its upper end.
     pub fpir_high: f64,
@@ -98,8 +98,8 @@ impl ThresholdCalibration {
     /// stranger's tracks.
     ///
     /// # Errors
-    /// [`CalibrationError`]: the rate is out of range, or strangers are fewer than
-    /// [`MIN_STRANGERS`] or than one in `1 / fpir`, so that the rate cannot be seen.
+    /// [`CalibrationError`]: the rate is out of range, or there are fewer strangers than [`MIN_STRANGERS`] or
+    /// `1 / fpir`, too few to measure the rate.
     pub fn measure(
         angles_deg: &[f32],
         fpir: f64,
@@ -109,7 +109,7 @@ impl ThresholdCalibration {
             return Err(CalibrationError::Rate(fpir));
         }
         let strangers = angles_deg.len();
-        // Slightly less, so that 1e-3 needs 1000 regardless of rounding.
+        // The small term makes 1e-3 need exactly 1000 in spite of rounding.
         let needed = ((1.0 / fpir - 1e-6).ceil() as usize).max(MIN_STRANGERS);
         if strangers < needed {
             return Err(CalibrationError::TooFew { strangers, fpir, needed });

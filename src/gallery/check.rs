@@ -5,34 +5,34 @@ use super::{Person, PersonTemplates, Templates};
 use crate::detect::QualityIssue;
 use crate::embed::Embedding;
 
-/// A problem that the user should look into.
+/// A problem that the user should examine.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Finding {
-    /// A still that is unlike the person's other stills and like somebody else's.
+    /// A still that is unlike the person's other stills and like another person's.
     Mislabelled {
-        /// Whose it is said to be.
+        /// The person it is enrolled as.
         person: String,
         /// The still.
         still: String,
         /// Angle in degrees to the nearest of the person's other stills.
         own_deg: f32,
-        /// Who it looks like.
+        /// The person it looks like.
         like: String,
-        /// The still of theirs it is nearest to.
+        /// That person's nearest still.
         like_still: String,
         /// Angle to it in degrees.
         like_deg: f32,
     },
-    /// A still that is unlike all of the person's other stills, and nobody else's.
+    /// A still that is unlike the person's other stills and unlike everyone else's.
     Stranger {
-        /// Whose it is said to be.
+        /// The person it is enrolled as.
         person: String,
         /// The still.
         still: String,
         /// Angle in degrees to the nearest of the person's other stills.
         own_deg: f32,
     },
-    /// Two names for what looks like one person: most of their stills match each other.
+    /// Two names that are probably one person: most of their stills match each other.
     SamePerson {
         /// Both names.
         people: [String; 2],
@@ -40,7 +40,7 @@ pub enum Finding {
         stills: [String; 2],
         /// Angle between those in degrees.
         angle_deg: f32,
-        /// Pairs of stills that match, in parts of all.
+        /// Share of the pairs of stills that match.
         share: f32,
     },
     /// Two people some of whose stills match: they may be confused.
@@ -51,34 +51,34 @@ pub enum Finding {
         stills: [String; 2],
         /// Angle between those in degrees.
         angle_deg: f32,
-        /// Pairs of stills that match, in parts of all.
+        /// Share of the pairs of stills that match.
         share: f32,
     },
     /// A still of poor quality.
     Poor {
-        /// Whose it is.
+        /// The person.
         person: String,
         /// The still.
         still: String,
-        /// What is wrong with it.
+        /// Its problems.
         issues: Vec<QualityIssue>,
     },
     /// The index mentions a missing still.
     Gone {
-        /// Whose it was.
+        /// The person.
         person: String,
         /// The still.
         still: String,
     },
     /// A person without a usable still, who will never be named.
     Empty {
-        /// Who.
+        /// The person.
         person: String,
     },
 }
 
 impl Finding {
-    /// The stills to look at, as (person, still).
+    /// The stills to examine, as (person, still).
     pub fn stills(&self) -> Vec<(&str, &str)> {
         match self {
             Self::Mislabelled { person, still, like, like_still, .. } => {
@@ -104,7 +104,7 @@ impl std::fmt::Display for Finding {
             ),
             Self::Stranger { person, still, own_deg } => write!(
                 f,
-                "{person}: {still} is unlike {person}'s other stills ({own_deg:.0} degrees at best): check whether it shows somebody else, or the wrong face of the picture was enrolled"
+                "{person}: {still} is unlike {person}'s other stills ({own_deg:.0} degrees at best): check whether it shows another person, or the wrong face of the picture was enrolled"
             ),
             Self::SamePerson { people: [a, b], stills: [x, y], angle_deg, share } => write!(
                 f,
@@ -133,8 +133,8 @@ impl std::fmt::Display for Finding {
 /// Share of matching pairs of stills above which two names are one person.
 const SAME_PERSON_SHARE: f32 = 0.5;
 
-/// Checks a gallery. `people` and `templates` come from the same gallery; two stills match if the angle between
-/// them is below `threshold_deg`.
+/// Checks a gallery. `people` and `templates` come from the same gallery; two stills match if the angle
+/// between them is below `threshold_deg`.
 pub fn check(people: &[Person], templates: &Templates, threshold_deg: f64) -> Vec<Finding> {
     let mut findings = Vec::new();
     let stills: Vec<Vec<(&str, &Embedding)>> =
@@ -242,9 +242,8 @@ fn compare(
     })
 }
 
-/// Share of strangers expected to be given some name, when one comparison matches at a rate of
-/// `fmr`: 1 - (1 - fmr)^templates. An upper bound, since the templates of one person resemble
-/// each other.
+/// Expected share of strangers who are given some name, if one comparison matches at a rate of `fmr`: 1 - (1
+/// - fmr)^templates. An upper bound, since the templates of one person resemble each other.
 pub fn expected_false_matches(fmr: f64, templates: usize) -> f64 {
     // Exact for small rates, where the plain formula loses digits.
     -(templates as f64 * (-fmr).ln_1p()).exp_m1()

@@ -50,7 +50,7 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), GalleryError> {
     replace(path, |file| file.write_all(bytes)).map_err(|error| write_error(path, error))
 }
 
-/// The same with whatever `content` writes.
+/// The same with the bytes that `content` writes.
 pub(super) fn replace(path: &Path, content: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     file::write_with(path, content)?;
     sync_folder(path.parent().unwrap_or(Path::new(".")))
@@ -73,7 +73,7 @@ pub(super) fn rename_folder(from: &Path, to: &Path) -> Result<(), GalleryError> 
         .map_err(|error| write_error(to, error))
 }
 
-/// Deletes a folder with all it holds; nothing to delete is fine.
+/// Deletes a folder with its content. A missing folder is not an error.
 pub(super) fn remove_folder(path: &Path) -> Result<(), GalleryError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(write_error(path, error)),

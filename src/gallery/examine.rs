@@ -113,13 +113,13 @@ impl Examined {
 /// Chooses a face of a still and assesses it. `faces` are all faces in `image`, in any order.
 ///
 /// # Errors
-/// [`Refusal`] when there is not a face to take. Problems with the quality of the face are no
-/// errors: [`Examined::problems`] tells them and the caller decides.
+/// [`Refusal`] when there is no face to choose. Problems with the quality of the face are no errors:
+/// [`Examined::problems`] lists them, and the caller decides.
 pub fn examine(image: &RgbImage, mut faces: Vec<Face>, choice: Choice) -> Result<Examined, Refusal> {
     faces.sort_by(|a, b| a.bbox.centre()[0].total_cmp(&b.bbox.centre()[0]));
     let chosen = match choice {
         Choice::Largest => {
-            // The first of equals, counted from the left.
+            // Of equal faces, the first from the left.
             let largest = |best: usize, (i, face): (usize, &Face)| {
                 if face.bbox.area() > faces[best].bbox.area() { i } else { best }
             };

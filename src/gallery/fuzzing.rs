@@ -1,13 +1,13 @@
-//! The readers of this room for [`fuzzing`](crate::fuzzing).
+//! The readers of this module for [`fuzzing`](crate::fuzzing).
 
 use super::pack::Pack;
 use super::{DERIVED, GalleryFolder, INDEX, calibration as calibrations, read_person, templates};
 use crate::models::ModelId;
 
-/// The model of what is read.
+/// The model of all embeddings.
 pub(super) const MODEL: ModelId = ModelId([1; 8]);
 
-/// A folder in which the bytes lie under a name.
+/// A folder with a file of these bytes.
 #[allow(clippy::unwrap_used)]
 fn folder(name: &str, bytes: &[u8]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();

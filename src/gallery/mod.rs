@@ -14,16 +14,18 @@
 //! ```
 //!
 //! `person.json` is authoritative: a file it does not mention is ignored. A new person is built in a hidden
-//! folder and renamed in place. Stills are written before the index that mentions them is replaced. A removed
-//! person is renamed away before anything is deleted. So the gallery is consistent at every moment, and a crash
-//! leaves the old state. Writers wait for each other (`.lock`); readers need no lock and no write permission.
+//! folder, which is then renamed. Stills are written before the index that mentions them is replaced. A
+//! removed person is renamed away before anything is deleted. So the gallery is consistent at every moment,
+//! and a crash leaves the old state. Writers wait for each other (`.lock`); readers need no lock and no write
+//! permission.
 //!
-//! The commands and engines of this program make the embeddings of a gallery in f32, whatever the faces of a video are
-//! embedded in: the files are the same on every CPU, and so they do not name an arithmetic.
+//! The commands and engines of this program always compute the embeddings of a gallery in f32, whatever the
+//! arithmetic for the faces of a video is. So the files are the same on every CPU and do not name an
+//! arithmetic.
 //!
-//! A person's *templates* are one embedding per still (the normalised mean of those of the crop and its mirror
-//! image) and, from two stills on, the normalised mean of those. All are searched: the mean is more robust, but a
-//! single still may be the only one in the pose of the probe.
+//! A person's *templates* are one embedding per still (the normalised mean of those of the crop and its
+//! mirror image) and, from two stills on, the normalised mean of those. All are searched: the mean is more
+//! robust, but a single still may be the only one in the pose of the probe.
 
 mod calibration;
 mod check;
@@ -77,7 +79,7 @@ const ALIGNMENT: u32 = 1;
 /// Errors of a gallery.
 #[derive(Debug, thiserror::Error)]
 pub enum GalleryError {
-    /// Not a name.
+    /// The text is not a valid name.
     #[error("`{name}` cannot be a person's name: {reason}")]
     Name {
         /// As given, control characters escaped.
@@ -86,14 +88,14 @@ pub enum GalleryError {
         reason: &'static str,
     },
     /// No such folder.
-    #[error("there is no gallery at {}: enrol somebody first (sphereface enroll NAME STILL --gallery {})", .0.display(), .0.display())]
+    #[error("there is no gallery at {}: enrol a person first (sphereface enroll NAME STILL --gallery {})", .0.display(), .0.display())]
     Missing(PathBuf),
     /// Something could not be read.
     #[error("{} cannot be read: {source}", .path.display())]
     Read {
         /// File or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// Something could not be written.
@@ -101,7 +103,7 @@ pub enum GalleryError {
     Write {
         /// File or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// An index that is not one of ours.
@@ -120,7 +122,7 @@ pub enum GalleryError {
         /// Both folders.
         folders: [PathBuf; 2],
     },
-    /// Nobody of that name.
+    /// No person of that name is enrolled.
     #[error("nobody named {0} is enrolled: see `sphereface gallery list`")]
     Unknown(String),
     /// A person has no still, or counter-example, of that file name.
@@ -139,17 +141,17 @@ pub enum GalleryError {
         /// The file name.
         file: String,
     },
-    /// Somebody else has that name.
+    /// Another person has that name.
     #[error("{0} is enrolled already: choose another name, or remove one of the two")]
     NameTaken(String),
-    /// The same face of the same picture under two names, or as a counter-example of its own.
+    /// The same face of the same picture under two names, or as both a still and a counter-example.
     #[error("{file} shows a face that is already enrolled as {person}: remove it there first")]
     EnrolledAs {
         /// Index of the still in the given list.
         still: usize,
         /// Its file name.
         file: String,
-        /// Whose the face is.
+        /// The person whose face it is.
         person: String,
     },
     /// A still and its index disagree.
@@ -168,7 +170,7 @@ pub enum GalleryError {
     Embed {
         /// The model.
         model: crate::models::ModelId,
-        /// What it says.
+        /// The cause.
         reason: String,
     },
 }
@@ -192,8 +194,7 @@ pub struct Still {
 }
 
 impl Still {
-    /// Identifies the crop: 16 hexadecimal digits from the still, the landmarks and the way
-    /// of aligning.
+    /// Identifies the crop: 16 hexadecimal digits from the still, the landmarks and the version of alignment.
     fn key(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.blake3.as_bytes());
@@ -217,7 +218,7 @@ impl Still {
     }
 }
 
-/// What `person.json` holds.
+/// The content of `person.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Index {
     /// Version of this layout.
@@ -232,8 +233,8 @@ struct Index {
     rejected: Vec<Still>,
 }
 
-/// Layout written by this program; without counter-examples it is version 1, which programs
-/// that know of none can read.
+/// Version of the layout that this program writes. Without counter-examples it writes version 1, which older
+/// programs can read.
 const VERSION: u32 = 2;
 
 impl Index {
@@ -306,7 +307,7 @@ impl GalleryFolder {
         }
     }
 
-    /// A gallery to enrol into; the folder is made when it does not exist.
+    /// A gallery to enrol into; the folder is created if it does not exist.
     ///
     /// # Errors
     /// [`GalleryError::Write`] when it cannot be made.
@@ -357,11 +358,11 @@ impl GalleryFolder {
         found.ok_or_else(|| GalleryError::Unknown(name.to_string()))
     }
 
-    /// Adds stills to a new or existing person: all of them or, if it fails or the program dies, none.
+    /// Adds stills to a new or existing person: all of them or, if it fails or the program is killed, none.
     ///
     /// # Errors
-    /// [`GalleryError::EnrolledAs`] when a face is somebody else's already; otherwise what
-    /// reading and writing can meet.
+    /// [`GalleryError::EnrolledAs`] when a face is already another person's; otherwise errors of reading and
+    /// writing.
     pub fn enroll(&self, name: &PersonName, stills: Vec<NewStill>) -> Result<Enrolled, GalleryError> {
         let _lock = disk::WriteLock::take(&self.root)?;
         let people = self.people()?;
@@ -419,20 +420,19 @@ impl GalleryFolder {
     /// Removes a person with their stills and everything derived from them.
     ///
     /// # Errors
-    /// [`GalleryError::Unknown`] when nobody has that name; otherwise what reading and writing
-    /// can meet.
+    /// [`GalleryError::Unknown`] when nobody has that name; otherwise errors of reading and writing.
     pub fn remove(&self, name: &PersonName) -> Result<Person, GalleryError> {
         let _lock = disk::WriteLock::take(&self.root)?;
         let person = self.person(name)?;
         let leaving = self.root.join(disk::REMOVED);
         disk::rename_folder(&person.folder, &leaving)?;
         disk::remove_folder(&leaving)?;
-        // They are in there too, until it is made anew.
+        // The pack holds the person too, until it is written again.
         pack::remove(&self.root)?;
         Ok(person)
     }
 
-    /// The crop of a still of a person: as stored, else made again.
+    /// The crop of a still of a person: as stored, else cut again.
     ///
     /// # Errors
     /// [`GalleryError`] of a still that can no longer be used.
@@ -461,7 +461,7 @@ fn read_person(folder: &Path) -> Result<Option<Person>, GalleryError> {
     }
     let name = PersonName::new(&index.name).map_err(|error| damaged(error.to_string()))?;
     for still in index.stills.iter().chain(&index.rejected) {
-        // Never follow an index out of its folder.
+        // An index must not refer to files outside its folder.
         if name::file_name(&still.file) != still.file {
             return Err(damaged(format!("`{}` is not a plain file name", still.file.escape_debug())));
         }
@@ -476,8 +476,8 @@ fn read_person(folder: &Path) -> Result<Option<Person>, GalleryError> {
     Ok(Some(Person { name, folder: folder.to_owned(), colour, stills, rejected, missing }))
 }
 
-/// Enters a still into a list: over the one with the same picture, or as a new one under a
-/// free file name. Returns the entry and whether it is new.
+/// Enters a still into a list. It replaces the entry with the same picture, or gets a free file name. Returns
+/// the entry and whether it is new.
 fn enter(stills: &mut Vec<Still>, digest: &str, still: &NewStill) -> (Still, bool) {
     let examined = &still.examined;
     let mut entry = Still {
@@ -528,8 +528,8 @@ fn write_crop(folder: &Path, still: &Still, crop: &Crop) -> Result<(), GalleryEr
     disk::write(&path, &png.into_inner())
 }
 
-/// Deletes stills and crops that the index does not mention, the leftovers of a crash or a new choice of face.
-/// Only our own files: hidden ones and those in our folders.
+/// Deletes stills and crops that the index does not mention, the leftovers of a crash or a new choice of
+/// face. Only our own files: hidden ones and those in our folders.
 fn remove_unmentioned(folder: &Path, index: &Index) -> Result<(), GalleryError> {
     let remove = |place: &Path, keep: &dyn Fn(&str) -> bool| -> Result<(), GalleryError> {
         for name in disk::names(place)?.iter().filter(|name| !keep(name)) {
@@ -546,8 +546,7 @@ fn remove_unmentioned(folder: &Path, index: &Index) -> Result<(), GalleryError> 
     })
 }
 
-/// The crop of a still in a person's sub-folder `place`: as stored or, where it is not, cut
-/// anew.
+/// The crop of a still in a person's sub-folder `place`: as stored or, if it is missing, cut again.
 fn read_crop(folder: &Path, place: &str, still: &Still) -> Result<Crop, GalleryError> {
     let stored = disk::read(&folder.join(DERIVED).join(CROPS).join(still.crop_file()))?;
     let stored = stored.and_then(|png| image::load_from_memory(&png).ok());

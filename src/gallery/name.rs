@@ -49,9 +49,9 @@ impl fmt::Display for PersonName {
     }
 }
 
-/// A name every file system takes for a folder or file, close to `text`: letters, digits,
-/// spaces, `-`, `_` and inner dots are kept, everything else becomes `_`. Never empty, never
-/// hidden, never a path, never a device name of Windows.
+/// A name close to `text` that every file system accepts for a folder or file: letters, digits, spaces, `-`,
+/// `_` and inner dots are kept, everything else becomes `_`. Never empty, never hidden, never a path, never a
+/// device name of Windows.
 pub(super) fn file_name(text: &str) -> String {
     let kept = |c: char| if c.is_alphanumeric() || " -_.".contains(c) { c } else { '_' };
     let mut name = String::new();

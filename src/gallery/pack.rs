@@ -1,14 +1,13 @@
 //! The templates of a large gallery in one file, so that opening it does not mean reading a
 //! hundred thousand small ones.
 //!
-//! The file is derived like everything else in `derived`, and may be deleted. It is mapped into
-//! memory, and a person is taken from it as long as their folder is what it was; only people
-//! who changed are read anew, and the file is replaced as a whole when there were any. A
-//! file that somebody else cuts short while it is mapped ends the program (SIGBUS).
+//! The file is derived like everything else in `derived`, and may be deleted. It is mapped into memory. A
+//! person is taken from it as long as their folder is unchanged. Only people who changed are read again, and
+//! then the whole file is replaced. If another program truncates the file while it is mapped, this program
+//! ends (SIGBUS).
 //!
-//! Layout: [`MAGIC`], the length of the header (u64), the header (JSON), zeros up to a multiple
-//! of 4, then the unit vectors (f32) of everybody, templates before counter-examples. Numbers are
-//! little-endian.
+//! Layout: [`MAGIC`], the length of the header (u64), the header (JSON), zeros up to a multiple of 4, then
+//! the unit vectors (f32) of all people, templates before counter-examples. Numbers are little-endian.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -25,24 +24,24 @@ const MAGIC: &[u8; 8] = b"SFPACK\x02\n";
 
 const PREFIX: &str = ".templates-";
 
-/// Templates from which a gallery is packed: reading fewer takes no time.
+/// The number of templates from which a gallery is packed: fewer are read fast enough.
 pub(super) const PACKED_FROM: usize = 10_000;
 
-/// What a person's folder looked like: it changes with anything in it that counts.
+/// A fingerprint of a person's folder, which changes with every relevant file in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stamp([[u64; 3]; 3]);
 
 impl Stamp {
-    /// Of the folder as it is now; `None` when it has no index.
+    /// The stamp of the folder as it is now; `None` when it has no index.
     pub(super) fn of(folder: &Path) -> Option<Self> {
         let index = mark(&folder.join(INDEX))?;
-        // Stills that are deleted by hand change their folder, and no longer count.
+        // A still that is deleted by hand changes its folder, and is no longer used.
         let places = [STILLS, REJECTED].map(|place| mark(&folder.join(place)).unwrap_or_default());
         Some(Self([index, places[0], places[1]]))
     }
 }
 
-/// Which file it is, when it was changed, and how long it is.
+/// The identity of a file, the time of its last change, and its length.
 fn mark(path: &Path) -> Option<[u64; 3]> {
     let facts = fs::metadata(path).ok()?;
     let changed = facts.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
@@ -53,7 +52,7 @@ fn mark(path: &Path) -> Option<[u64; 3]> {
     Some([number, u64::try_from(changed.as_nanos()).ok()?, facts.len()])
 }
 
-/// Somebody of the gallery and where they were read.
+/// A person of the gallery and the folder it was read from.
 #[derive(Debug, Clone)]
 pub(super) struct Packed {
     pub(super) folder: String,
@@ -64,12 +63,12 @@ pub(super) struct Packed {
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     model: String,
-    /// Values of a vector.
+    /// Values per vector.
     length: usize,
     people: Vec<Entry>,
 }
 
-/// What the header says of a person.
+/// The entry of a person in the header.
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
     folder: String,
@@ -104,18 +103,17 @@ pub(super) fn remove(root: &Path) -> Result<(), GalleryError> {
     Ok(())
 }
 
-/// A file that is open.
+/// An open file.
 pub(super) struct Pack {
     map: Mmap,
     model: ModelId,
     length: usize,
-    /// By folder, each with the place of the first vector in bytes.
+    /// By folder, each with the offset of the first vector in bytes.
     people: Vec<(Entry, usize)>,
 }
 
 impl Pack {
-    /// The file as far as it can be used: one that is missing, damaged or of another model is
-    /// none.
+    /// Opens the file; `None` if it is missing, damaged or of another model.
     pub(super) fn open(path: &Path, model: ModelId) -> Option<Self> {
         let file = File::open(path).ok()?;
         // SAFETY: nobody writes into the file: it is replaced by renaming another one over it.
@@ -162,17 +160,17 @@ impl Pack {
         Some(PersonTemplates { name: entry.name.clone(), colour: entry.colour, templates, rejected })
     }
 
-    /// Everybody as far as they can be read, whether their folders have changed or not.
+    /// All people that can be read, whether their folders have changed or not.
     #[cfg(any(fuzzing, test))]
     pub(super) fn everybody(&self) -> Vec<PersonTemplates> {
         self.people.iter().filter_map(|(entry, _)| self.person(&entry.folder, entry.stamp)).collect()
     }
 }
 
-/// Replaces the file by one of these people, who come in the order of folders.
+/// Replaces the file by one with these people, who come in the order of folders.
 ///
 /// # Errors
-/// What writing can meet; it is only a matter of speed.
+/// Errors of writing. They affect speed only.
 pub(super) fn write(path: &Path, model: ModelId, people: &[Packed]) -> std::io::Result<()> {
     let vectors = |one: &Packed| -> Vec<Embedding> {
         let all = one.person.templates.iter().chain(&one.person.rejected);

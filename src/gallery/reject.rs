@@ -3,7 +3,7 @@
 use super::{GalleryError, GalleryFolder, Index, NewStill, Person, PersonName, REJECTED, disk, enter};
 use super::{remove_unmentioned, write_index, write_still};
 
-/// What [`GalleryFolder::reject`] did.
+/// Result of [`GalleryFolder::reject`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rejected {
     /// The person as they are now.
@@ -15,14 +15,13 @@ pub struct Rejected {
 }
 
 impl GalleryFolder {
-    /// Stores faces of others that were taken for a person. A face that is nearer to one of
-    /// them than to the person is no longer given that name; see
-    /// [`crate::identify::Identifier::identify`]. All of them or, when it fails or the program
-    /// dies, none.
+    /// Stores faces of others that were mistaken for a person. A face that is nearer to one of them than to
+    /// the person is no longer given that name; see [`crate::identify::Identifier::identify`]. It stores all
+    /// of them or, if it fails or the program is killed, none.
     ///
     /// # Errors
-    /// [`GalleryError::Unknown`] when nobody has that name, [`GalleryError::EnrolledAs`] when a
-    /// face is one of the person's own stills; otherwise what reading and writing can meet.
+    /// [`GalleryError::Unknown`] when nobody has that name, [`GalleryError::EnrolledAs`] when a face is one
+    /// of the person's own stills; otherwise errors of reading and writing.
     pub fn reject(&self, name: &PersonName, stills: Vec<NewStill>) -> Result<Rejected, GalleryError> {
         let _lock = disk::WriteLock::take(&self.root)?;
         let person = self.person(name)?;

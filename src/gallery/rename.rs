@@ -1,13 +1,14 @@
-//! Another name for somebody.
+//! Renaming a person.
 
 use super::{GalleryError, GalleryFolder, Index, Person, PersonName, disk, name, pack, write_index};
 
 impl GalleryFolder {
-    /// Gives a person another name. The index is replaced first: whenever the program dies, they have one of both.
+    /// Gives a person another name. The index is replaced first: if the program is killed at any moment, the
+    /// person has either the old or the new name.
     ///
     /// # Errors
-    /// [`GalleryError::Unknown`] when nobody has the old name, [`GalleryError::NameTaken`] when somebody has the new
-    /// one; otherwise what reading and writing can meet.
+    /// [`GalleryError::Unknown`] when nobody has the old name, [`GalleryError::NameTaken`] when another
+    /// person has the new one; otherwise errors of reading and writing.
     pub fn rename(&self, from: &PersonName, to: &PersonName) -> Result<Person, GalleryError> {
         let _lock = disk::WriteLock::take(&self.root)?;
         let people = self.people()?;
@@ -24,7 +25,7 @@ impl GalleryFolder {
         let taken = |folder: &str| existing.iter().any(|other| name::same_file(other, folder));
         let folder = self.root.join(name::free_name(&name::file_name(to.as_str()), taken));
         disk::rename_folder(&person.folder, &folder)?;
-        // They are in there under the old name, until it is made anew.
+        // The pack holds the person under the old name, until it is written again.
         pack::remove(&self.root)?;
         Ok(Person { name: to.clone(), folder, ..person })
     }

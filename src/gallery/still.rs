@@ -26,10 +26,10 @@ pub enum StillError {
     /// Part of it is missing.
     #[error("{0}: copy it again, or use another still")]
     Damaged(String),
-    /// There is not a face to take.
+    /// There is no face to choose.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// There is one when it is turned.
+    /// There is a face if the picture is turned.
     #[error("no face found, but there is one if it is rotated by {0}: rotate the picture")]
     Turned(Turned),
     /// The detector's device fails.
@@ -37,10 +37,10 @@ pub enum StillError {
     Detect(#[from] DetectError),
 }
 
-/// The faces of an image that may be an aligned crop. One of the size of a crop is looked at with
-/// a black frame around it: a face that fills its image has landmarks too uncertain to tell
-/// whether it is aligned (of 3,443 aligned crops of LFW 14 % in 112x112 and 38 % in 96x112 were
-/// not recognised as such, with the frame fewer than 1 %).
+/// The faces of an image that may be an aligned crop. An image of the size of a crop is searched with a black
+/// frame around it: the landmarks of a face that fills its image are too uncertain to decide whether it is
+/// aligned. Of 3,443 aligned crops of LFW, 14 % in 112x112 and 38 % in 96x112 were not recognised as such;
+/// with the frame, fewer than 1 %.
 ///
 /// # Errors
 /// When the detector's device fails.
@@ -66,7 +66,7 @@ pub fn find_faces(
     Ok(faces)
 }
 
-/// The face of a still that is meant.
+/// The chosen face of a still.
 ///
 /// # Errors
 /// When the file is not a whole picture, or shows no such face.

@@ -9,8 +9,8 @@ use crate::detect::Detector;
 use crate::media::{self, Still, StillMetadata};
 use crate::xmp::{self, Area, Frame, Region, XmpError};
 
-/// Least intersection over union of a region and a face in it. Photo software draws regions up to twice as wide as
-/// the box of a face.
+/// Least intersection over union of a region and a face in it. Photo software draws regions up to twice as
+/// wide as the box of a face.
 const LEAST_OVERLAP: f64 = 0.15;
 
 /// Intersection over union of two regions with one name that are one region in two schemes.
@@ -23,10 +23,10 @@ pub enum TaggedError {
     /// Its regions cannot be read.
     #[error(transparent)]
     Xmp(#[from] XmpError),
-    /// It is no picture, or cannot be searched.
+    /// It is not a picture, or cannot be searched for faces.
     #[error(transparent)]
     Still(#[from] StillError),
-    /// Its regions are of a picture of another shape.
+    /// Its regions were drawn on a picture of another shape.
     #[error(
         "its regions apply to a picture of {}x{}, but it has {}x{}: it was cropped afterwards; let your photo software write them again",
         .applied_to[0], .applied_to[1], .stored[0], .stored[1]
@@ -44,7 +44,7 @@ pub enum TaggedError {
 pub struct Tagged {
     /// Names, each with the face in its region.
     pub faces: Vec<(String, NewStill)>,
-    /// Names in whose region no face was found, or one that another region fits better.
+    /// Names whose region has no face, or only a face that another region fits better.
     pub without_face: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ impl Tagged {
             return Err(StillError::Damaged(damage).into());
         }
         let upright = [picture.width(), picture.height()];
-        // Of a format whose orientation is not known, the picture as shown is all there is.
+        // For a format without a known orientation, only the picture as shown is available.
         let (stored, orientation) =
             metadata.map_or((upright, 1), |metadata| (metadata.stored, metadata.orientation));
         let frames = regions.frames(stored, orientation);
@@ -81,7 +81,8 @@ impl Tagged {
                 named.iter().map(|region| frame.upright(&region.area, orientation)).collect();
             matches(&places, &areas)
         };
-        // The faces say which frame is meant. The first of equals is the likelier one.
+        // The faces decide which frame of reference the regions have. Of equal ones, the first is more
+        // likely.
         let found = |pairs: &Vec<Option<usize>>| pairs.iter().flatten().count();
         let pairs = frames
             .iter()

@@ -16,7 +16,7 @@ use crate::detect::{MAX_YAW_DEG, SURE_SCORE};
 use crate::embed::Embedding;
 use crate::models::ModelId;
 
-/// Most crops handed to the network at once.
+/// The most crops per call of the network.
 const BATCH: usize = 32;
 
 /// Name of the template that is the mean of all stills.
@@ -29,19 +29,19 @@ pub struct Template {
     pub source: String,
     /// The embedding.
     pub embedding: Embedding,
-    /// How the face is seen in it.
+    /// The view of the face.
     pub view: Viewpoint,
 }
 
-/// Everything a person is recognised by.
+/// All templates of a person.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PersonTemplates {
     /// Display name.
     pub name: String,
     /// See [`Person::colour`].
     pub colour: Option<u32>,
-    /// One for each still, in the order of enrolment; then the mean of those that face the camera, where
-    /// there are two at least.
+    /// One per still, in the order of enrolment; then the mean of those that face the camera, if there are at
+    /// least two.
     pub templates: Vec<Template>,
     /// One per counter-example: faces of others that were taken for this person.
     pub rejected: Vec<Template>,
@@ -60,16 +60,16 @@ impl PersonTemplates {
 pub struct Templates {
     /// The model.
     pub model: ModelId,
-    /// By name. A person none of whose stills is left has no templates.
+    /// By name. A person without any usable still has no templates.
     pub people: Vec<PersonTemplates>,
     /// Stills that had no embedding by this model and were embedded now.
     pub re_embedded: usize,
-    /// Why new embeddings could not be stored (a gallery that may only be read, say): they will
-    /// be made again next time.
+    /// Why new embeddings could not be stored, for example in a read-only gallery. They will be made again
+    /// next time.
     pub not_saved: Option<GalleryError>,
 }
 
-/// What `embeddings-MODEL.json` holds.
+/// The content of `embeddings-MODEL.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
     model: String,
@@ -77,18 +77,18 @@ struct Stored {
     embeddings: BTreeMap<String, Vec<f32>>,
 }
 
-/// Crop and mirror image to one embedding each, in order.
+/// Embeds the crop and the mirror image of each face, one embedding per face, in order.
 type Embed<'a, E> = dyn FnMut(&[Crop]) -> Result<Vec<Embedding>, E> + 'a;
 
 impl GalleryFolder {
-    /// The templates of everybody by `model`: stored embeddings where they exist, and `embed`
-    /// (crop and mirror image -> one embedding each, in order) for the rest, which are stored
-    /// for the next time. Embeddings of other models are never looked at.
+    /// The templates of all people by `model`. Stored embeddings are used where they exist. `embed` (crop and
+    /// mirror image -> one embedding each, in order) makes the rest, which are stored for the next time.
+    /// Embeddings of other models are ignored.
     ///
     /// # Errors
-    /// As [`GalleryFolder::people`]; [`GalleryError::Embed`] when `embed` fails or answers with the
-    /// wrong number of embeddings or another model's; what [`GalleryError`] says about a still
-    /// whose crop must be cut anew and cannot.
+    /// As [`GalleryFolder::people`]; [`GalleryError::Embed`] when `embed` fails or returns the wrong number
+    /// of embeddings or those of another model; other [`GalleryError`]s when the crop of a still cannot be
+    /// cut again.
     pub fn templates<E: Into<Box<dyn Error + Send + Sync>>>(
         &self,
         model: ModelId,
@@ -97,7 +97,7 @@ impl GalleryFolder {
         self.templates_packed(model, pack::PACKED_FROM, &mut embed)
     }
 
-    /// The same; from so many templates on they are kept in one file too.
+    /// The same; from `packed_from` templates on, they are also stored in one file.
     pub(super) fn templates_packed<E: Into<Box<dyn Error + Send + Sync>>>(
         &self,
         model: ModelId,
@@ -110,7 +110,7 @@ impl GalleryFolder {
         let (mut people, mut read) = (Vec::new(), 0);
         for folder in self.folders()? {
             let place = self.root.join(&folder);
-            // Taken before anything is read: what changes meanwhile is read again next time.
+            // Taken before anything is read, so that later changes are read again next time.
             let Some(stamp) = Stamp::of(&place) else { continue };
             let person = match pack.as_ref().and_then(|pack| pack.person(&folder, stamp)) {
                 Some(person) => person,
@@ -125,7 +125,7 @@ impl GalleryFolder {
         let rows = people.iter().map(|one| one.person.templates.len() + one.person.rejected.len());
         let gone = pack.as_ref().map_or(0, Pack::len).saturating_sub(people.len() - read);
         if rows.sum::<usize>() >= packed_from && (read > 0 || gone > 0) {
-            // Without it the next time takes longer, and that is all.
+            // Without the file, only the next start takes longer.
             let _ = pack::write(&path, model, &people);
         }
         people.sort_by(|a, b| a.person.name.cmp(&b.person.name));
@@ -141,7 +141,7 @@ impl GalleryFolder {
 }
 
 impl Templates {
-    /// The templates of a person; what has no embedding yet is embedded.
+    /// The templates of a person; stills without an embedding are embedded.
     fn of_person<E: Into<Box<dyn Error + Send + Sync>>>(
         &mut self,
         person: &Person,
@@ -188,8 +188,8 @@ impl Templates {
     }
 }
 
-/// The direction of the sum of the templates that surely face the camera, where there are two at least; `None`
-/// too when they cancel out. What is seen from the side would draw it towards all other profiles.
+/// The direction of the sum of the templates that surely face the camera; `None` if there are fewer than two,
+/// or they cancel out. Views from the side would move it towards all other profiles.
 fn mean(model: ModelId, templates: &[Template]) -> Option<Template> {
     let is_facing = |one: &&Template| one.view.yaw_deg <= MAX_YAW_DEG && one.view.score >= SURE_SCORE;
     let facing: Vec<&Template> = templates.iter().filter(is_facing).collect();
@@ -209,7 +209,7 @@ fn embeddings_path(folder: &Path, model: ModelId) -> PathBuf {
     folder.join(DERIVED).join(format!("embeddings-{model}.json"))
 }
 
-/// Stored unit vectors by still. What is damaged or of another model counts as absent: it can
+/// Stored unit vectors by still. A file that is damaged or of another model counts as absent, because it can
 /// be made again.
 pub(super) fn read_vectors(
     folder: &Path,

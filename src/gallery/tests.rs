@@ -124,7 +124,7 @@ fn one_face_is_not_two_people() {
         "{error}"
     );
     assert_eq!(tree(gallery.root()), before);
-    // Another face of the same picture may well be somebody else.
+    // Another face of the same picture may be another person.
     let mut neighbour = still("b.png", 1);
     neighbour.examined.face.bbox = BBox { x1: 131.0, y1: 20.0, x2: 158.0, y2: 60.0 };
     gallery.enroll(&name("Bo"), vec![neighbour]).unwrap();
@@ -164,7 +164,7 @@ fn removal_leaves_nothing_and_nobody_else_is_touched() {
 fn what_a_crash_leaves_does_not_count_and_is_cleared_away() {
     let (_folder, gallery) = empty();
     let ann = gallery.enroll(&name("Ann"), vec![still("a.png", 1)]).unwrap().person;
-    // Died while building a new person, while removing one, and while adding a still.
+    // Killed while building a new person, while removing one, and while adding a still.
     for leftover in [".new", ".removed"] {
         fs::create_dir_all(gallery.root().join(leftover).join("stills")).unwrap();
         fs::copy(ann.folder.join(INDEX), gallery.root().join(leftover).join(INDEX)).unwrap();
@@ -228,11 +228,11 @@ fn a_model_embeds_once_and_models_are_never_mixed() {
     // And back, without the network: both are kept.
     assert_eq!(gallery.templates(MODEL, refuse_to_embed).unwrap().people, first.people);
 
-    // Only what is new is embedded.
+    // Only new stills are embedded.
     gallery.enroll(&name("Ann"), vec![still("c.png", 3)]).unwrap();
     assert_eq!(gallery.templates(MODEL, embed_as(MODEL)).unwrap().re_embedded, 1);
 
-    // A file of another model under this one's name is not believed.
+    // A file of another model under this one's name is not used.
     let derived = gallery.root().join("Ann/derived");
     fs::rename(
         derived.join(format!("embeddings-{OTHER}.json")),
@@ -376,7 +376,7 @@ fn a_large_gallery_is_packed_and_follows_every_change() {
     assert_eq!(fs::read(&path).unwrap(), file, "nothing changed");
     assert!(gallery.templates_packed(OTHER, 1, &mut refuse_to_embed).is_err(), "of one model only");
 
-    // Somebody comes, gets another still, loses one by hand, and goes.
+    // A person is enrolled, gets another still, loses one by hand, and is removed.
     gallery.enroll(&name("Cy"), vec![still("c.png", 5)]).unwrap();
     assert_eq!(packed(), plain());
     gallery.enroll(&name("Ann"), vec![still("d.png", 6)]).unwrap();
@@ -389,7 +389,7 @@ fn a_large_gallery_is_packed_and_follows_every_change() {
     assert_eq!(packed(), plain());
     assert_eq!(packed().len(), 2);
 
-    // A file that is cut short, or was never one, is made anew.
+    // A truncated file, or one of another kind, is written again.
     let whole = fs::read(&path).unwrap();
     assert_ne!(whole, file);
     for damaged in
@@ -411,7 +411,7 @@ fn galleries_of_any_bytes_are_survived() {
     assert_eq!(pack::Pack::open(&pack, MODEL).unwrap().everybody(), expected);
     mutations::survived_by("gallery_pack", "ann", &fs::read(&pack).unwrap(), 500);
     fs::remove_file(&pack).unwrap();
-    // Whatever is derived is made anew where it is damaged, and never believed.
+    // Damaged derived files are made again and never used.
     let derived = ann.folder.join(DERIVED).join(format!("embeddings-{MODEL}.json"));
     let kept = fs::read(&derived).unwrap();
     mutations::survived_by("gallery_embeddings", "ann.json", &kept, 60);

@@ -1,10 +1,10 @@
-//! How the face of a template is seen.
+//! The view of a face: its turn, and how surely it is one.
 
 use serde::{Deserialize, Serialize};
 
 use crate::detect::{Face, Quality};
 
-/// How a face is seen, as far as the decision about it asks.
+/// The view of a face, as far as decisions need it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Viewpoint {
     /// Turn to the side in degrees, either way, 0 or more.

@@ -7,8 +7,9 @@ impl GalleryFolder {
     /// Removes a still of a person with everything derived from it.
     ///
     /// # Errors
-    /// [`GalleryError::Unknown`] when nobody has that name, [`GalleryError::NoSuchStill`] when they have no such still,
-    /// [`GalleryError::OnlyStill`] when they have no other; otherwise what reading and writing can meet.
+    /// [`GalleryError::Unknown`] when nobody has that name, [`GalleryError::NoSuchStill`] when they have no
+    /// such still, [`GalleryError::OnlyStill`] when they have no other; otherwise errors of reading and
+    /// writing.
     pub fn remove_still(&self, name: &PersonName, file: &str) -> Result<Person, GalleryError> {
         self.withdraw(name, file, |index| {
             if let [only] = index.stills.as_slice()
@@ -23,8 +24,8 @@ impl GalleryFolder {
     /// Removes a counter-example of a person ([`GalleryFolder::reject`]).
     ///
     /// # Errors
-    /// [`GalleryError::Unknown`] when nobody has that name, [`GalleryError::NoSuchStill`] when they have no such
-    /// counter-example; otherwise what reading and writing can meet.
+    /// [`GalleryError::Unknown`] when nobody has that name, [`GalleryError::NoSuchStill`] when they have no
+    /// such counter-example; otherwise errors of reading and writing.
     pub fn unreject(&self, name: &PersonName, file: &str) -> Result<Person, GalleryError> {
         self.withdraw(name, file, |index| Ok(&mut index.rejected))
     }
@@ -46,7 +47,7 @@ impl GalleryFolder {
         }
         write_index(&person.folder, &index)?;
         remove_unmentioned(&person.folder, &index)?;
-        // It is in there too, until it is made anew.
+        // The pack holds it too, until it is written again.
         pack::remove(&self.root)?;
         let Index { stills, rejected, .. } = index;
         Ok(Person { stills, rejected, ..person })

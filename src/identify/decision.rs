@@ -14,10 +14,10 @@ use crate::track::{self, Observation, Track, TrackId, cluster};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Who {
-    /// Somebody of the gallery, by display name.
+    /// A person of the gallery, by display name.
     Named(String),
-    /// A stranger. The number, from 1 in the order of appearance, is the same for the same person through the
-    /// whole video: "Unknown 3".
+    /// A stranger, as in "Unknown 3". The number, from 1 in the order of appearance, is the same for the same
+    /// person in the whole video.
     Stranger(u32),
     /// A short track without a confident view or a name.
     Transient,
@@ -44,7 +44,7 @@ impl std::fmt::Display for Who {
     }
 }
 
-/// Votes: how the single views of a track would have been decided, counted by weight.
+/// Votes: the decisions that the single views of a track would have got on their own, counted by weight.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Votes {
     /// Views with an embedding.
@@ -64,9 +64,8 @@ pub struct Decision {
     pub track: TrackId,
     /// Who it is.
     pub who: Who,
-    /// The nearest person of the gallery, named or not: the angle between the track as a whole
-    /// and the nearest template, and which still that is. `None` without a gallery or without an
-    /// embedding.
+    /// The nearest person of the gallery, named or not: the nearest template, and the angle between it and
+    /// the track as a whole. `None` without a gallery or without an embedding.
     pub nearest: Option<Candidate>,
     /// The nearest other person.
     pub runner_up: Option<Candidate>,
@@ -75,14 +74,15 @@ pub struct Decision {
     /// The track from which this one takes its name, if `nearest` alone is not below the threshold.
     #[serde(rename = "through")]
     pub via_track: Option<ViaTrack>,
-    /// The threshold in degrees, which the [judged](Candidate::judged_deg) angle of `nearest` was held to;
-    /// `None` without a gallery.
+    /// The threshold in degrees for the [judged](Candidate::judged_deg) angle of `nearest`; `None` without a
+    /// gallery.
     pub threshold_deg: Option<f64>,
-    /// Whether `nearest` is below the threshold but not by the margin ahead of the runner-up, and no name was propagated.
+    /// Whether `nearest` is below the threshold but does not beat the runner-up by the margin, and no name
+    /// was propagated.
     pub ambiguous: bool,
     /// The votes of the single views.
     pub votes: Votes,
-    /// The frame with the best view of the track, which is the one to show.
+    /// The frame with the best view of the track, used to show it.
     pub best_frame: u64,
 }
 
@@ -109,15 +109,14 @@ impl Decision {
 ///
 /// - The views of a track are added up by their weight, and the direction of the sum is compared
 ///   with the gallery.
-/// - Two tracks that share a frame are two people: the farther one of two with the same name
-///   goes without.
-/// - A track that misses the threshold by less than five degrees, or that is as near to somebody
-///   else, gets the name of its nearest person when a track named so far as them is nearer to it than the threshold less ten
-///   degrees, and it shares no frame with any track of theirs.
+/// - Two tracks that share a frame are two people: of two with the same name, the farther one loses it.
+/// - A track that misses the threshold by less than five degrees, or the margin, gets the name of its nearest
+///   person on two conditions: a track already named so is nearer to it than the threshold minus ten degrees,
+///   and it shares no frame with any track of that name.
 /// - A [transient track](track::Track::is_transient) without a name gets no number.
-/// - Other tracks without a name that are less than `same_deg` degrees apart on average and share no
-///   frame are the same stranger, as long as each [shows enough](track::is_distinct) to tell; one that
-///   does not has a number of its own.
+/// - Other tracks without a name that are less than `same_deg` degrees apart on average and share no frame
+///   are the same stranger, if each [shows enough](track::is_distinct) of the person. A track that does not
+///   gets its own number.
 ///
 /// # Errors
 /// [`IdentifyError`] when the embeddings cannot be compared with the gallery's.
@@ -200,7 +199,7 @@ pub fn decide(
     Ok(decisions.collect())
 }
 
-/// What is known about a track.
+/// The decision about a track so far.
 struct Found {
     identification: Identification,
     votes: Votes,

@@ -31,8 +31,7 @@ struct Vote {
 }
 
 impl Evidence {
-    /// The track was seen in that frame with a view of that weight, embedded or not, of which the
-    /// detector was that sure.
+    /// Records a view of the track, embedded or not, with its weight and its detector score.
     pub fn see(&mut self, frame: u64, weight: f32, score: f32) {
         self.score = self.score.max(score);
         if self.best.is_none_or(|(most, _)| weight > most) {
@@ -43,7 +42,7 @@ impl Evidence {
     /// Adds an embedding of the track, of a face seen as `view`.
     ///
     /// # Errors
-    /// [`IdentifyError::OtherModel`] when it is of another model than the gallery.
+    /// [`IdentifyError::OtherModel`] when it comes from another model than the gallery.
     pub fn add(
         &mut self,
         embedding: &Embedding,
@@ -76,8 +75,8 @@ impl Evidence {
         Ok(())
     }
 
-    /// How the track is seen on the whole: its turn is the mean of the views', each with its weight, and it
-    /// is as surely a face as its surest view.
+    /// The viewpoint of the track as a whole: its turn is the weighted mean of the views' turns, and its
+    /// score is that of the surest view.
     pub fn view(&self) -> Viewpoint {
         let yaw_deg = if self.weight > 0.0 { (self.turn / self.weight) as f32 } else { 0.0 };
         Viewpoint { yaw_deg, score: self.score }

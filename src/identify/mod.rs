@@ -1,8 +1,8 @@
 //! The open-set decision: a person of the gallery, or unknown.
 //!
-//! A probe is compared with every template of every person; the person whose nearest template
-//! lies at the smallest angle is the candidate, and is named only when that angle is below the
-//! threshold, lowered near that person's counter-examples, and nobody else is as near.
+//! A probe is compared with every template of every person. The person with the nearest template is the
+//! candidate, who is named only if the angle is below the threshold and the runner-up is farther by the
+//! margin. Near a person's counter-examples, the threshold is lower.
 
 mod decision;
 mod evidence;
@@ -80,7 +80,8 @@ impl Candidate {
 /// The decision about one probe with its evidence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Identification {
-    /// The name; `None` is unknown: the nearest person is not below the threshold, or does not beat the runner-up.
+    /// The name; `None` is unknown: the nearest person is not below the threshold, or does not beat the
+    /// runner-up.
     pub name: Option<String>,
     /// Whether the nearest person is below the threshold but does not beat the runner-up by the margin.
     pub ambiguous: bool,
@@ -121,7 +122,7 @@ pub struct Identifier {
     views: Option<ViewCalibration>,
 }
 
-/// A person, with where each template and counter-example comes from.
+/// A person, with the source of each template and counter-example.
 #[derive(Debug)]
 struct Known {
     name: String,
@@ -155,7 +156,8 @@ impl Identifier {
         })
     }
 
-    /// Adapts the threshold to the views of template and probe. Without this, all views have the same threshold.
+    /// Adapts the threshold to the views of template and probe. Without this, all views have the same
+    /// threshold.
     pub fn with_views(mut self, views: Option<ViewCalibration>) -> Self {
         self.views = views;
         self
@@ -450,9 +452,9 @@ mod tests {
         }
         assert_eq!(name(1.0, 24.4), (Some("Ann".into()), false));
         assert_eq!(name(1.0, 25.6), (Some("Bo".into()), false));
-        // A face that is near to nobody is not ambiguous.
+        // A face that is near no one is not ambiguous.
         assert_eq!(name(40.0, -70.0), (None, false));
-        // Nor is who has a counter-example between them and the other.
+        // Nor is one with a counter-example between the two people.
         let templates = with_rejected(&[("Ann", &[0.0]), ("Bo", &[50.0])], &[("Bo", 30.0)]);
         let identifier = Identifier::new(&templates, below(60.0)).unwrap().with_margin_deg(1.0);
         assert_eq!(identifier.identify(&at(MODEL, 24.9), Viewpoint::FRONTAL).unwrap().name.unwrap(), "Ann");

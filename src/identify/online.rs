@@ -58,8 +58,8 @@ impl Online {
         Self { same_deg, tracks: BTreeMap::new(), strangers: BTreeMap::new(), next: 1 }
     }
 
-    /// The decisions about the faces of the next frame, in their order. Of two with the same
-    /// name the farther goes without.
+    /// The decisions about the faces of the next frame, in their order. Of two with the same name, the
+    /// farther one loses it.
     ///
     /// # Errors
     /// [`IdentifyError`] when an embedding cannot be compared with the gallery's.
@@ -107,7 +107,7 @@ impl Online {
         Ok(decisions)
     }
 
-    /// Decides anew about the current tracks with another gallery; no track keeps a name from the old one.
+    /// Decides again about the current tracks with another gallery; no track keeps a name from the old one.
     ///
     /// # Errors
     /// [`IdentifyError`] when their embeddings cannot be compared with that gallery's.
@@ -157,9 +157,9 @@ impl Online {
         nearest.map_or(f32::INFINITY, Candidate::judged_deg)
     }
 
-    /// The number of a stranger. A track begins with a new one. Once it shows enough to recognise
-    /// somebody it takes that of the nearest stranger seen before who is not in the frame, if
-    /// there is one, and keeps it from then on.
+    /// The number of a stranger. A track begins with a new one. Once it shows enough of the person, it takes
+    /// the number of the nearest earlier stranger who is not in the frame, if there is one, and keeps it from
+    /// then on.
     fn stranger(&mut self, track: TrackId, views: &[View<'_>]) -> u32 {
         let here: BTreeSet<u32> = (views.iter().filter(|view| view.track != track))
             .filter_map(|view| self.tracks.get(&view.track)?.stranger)

@@ -1,8 +1,8 @@
 //! Name propagation: a track slightly beyond the threshold takes the name of a matching track in the
 //! same video.
 //!
-//! Two views from one video are far more alike than a view and a still: camera, light, hair and age are
-//! the same. So a track that just misses the threshold can be identified by them.
+//! Two views from one video are far more alike than a view and a still: camera, light, hair and age are the
+//! same. So a track that just misses the threshold can be identified by another track.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ pub struct ViaTrack {
     pub angle_deg: f32,
 }
 
-/// What is known of one track.
+/// One track and its decision so far.
 pub(super) struct IdentifiedTrack<'a> {
     pub(super) track: TrackId,
     pub(super) identification: &'a Identification,
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn who_misses_the_threshold_by_little_is_named_by_a_near_track() {
         assert_eq!(through(&[20.0, 64.0], &[]), [(1, 1)]);
-        // The nearest of two; beyond 65 degrees nothing helps.
+        // The nearest of two; beyond 65 degrees no name is propagated.
         assert_eq!(through(&[15.0, 30.0, 64.0, 66.0], &[]), [(2, 2)]);
         // Near to the gallery, but far from the track.
         assert_eq!(through(&[20.0, -40.0, -64.0], &[]), [(2, 2)]);
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn nobody_is_in_two_places_at_a_time() {
         assert_eq!(through(&[20.0, 64.0], &[(0, 1)]), []);
-        // Of two that share a frame the one nearer to the named track.
+        // Of two that share a frame, the one nearer to the named track.
         assert_eq!(through(&[20.0, 64.0, 63.0], &[(1, 2)]), [(2, 1)]);
     }
 

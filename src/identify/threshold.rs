@@ -47,7 +47,7 @@ pub enum ThresholdError {
         "the calibration stored with the model cannot be read ({0}): give an angle, for example --threshold 68deg"
     )]
     BadCalibration(String),
-    /// Outside of what was measured.
+    /// The rate is outside of the measured range.
     #[error(
         "a false match rate of {asked:e} was not measured: {impostor_pairs} impostor pairs of {set} support rates from {least:e} to {most:e}; give a rate in that range or an angle (--threshold)"
     )]
@@ -77,12 +77,12 @@ pub struct CalibrationPoint {
 /// False match rate against angle, measured on pairs of different people and stored with the
 /// model under the metadata key `calibration`.
 ///
-/// The rate is that of *one comparison*. With N templates in the gallery, a stranger gets up to N chances: the
-/// false positive identification rate is about N times the rate (for small values, and less if templates of one
-/// person resemble each other).
+/// The rate is that of *one comparison*. With N templates in the gallery, a stranger gets up to N chances:
+/// the false positive identification rate is about N times the rate (for small values, and less if templates
+/// of one person resemble each other).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
-    /// What it was measured on.
+    /// Name of the data set.
     pub set: String,
     /// Pairs of different people compared.
     pub impostor_pairs: u64,
@@ -160,9 +160,8 @@ impl Calibration {
 /// A requested threshold, before the model is known.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum ThresholdRequest {
-    /// Nothing: [`DEFAULT_FMR`] by the model's calibration, or less before many templates
-    /// ([`DEFAULT_FPIR`]); the measured rate nearest to that where the calibration does not reach
-    /// there.
+    /// No request: [`DEFAULT_FMR`] by the model's calibration, or less with many templates
+    /// ([`DEFAULT_FPIR`]). If the calibration does not reach that rate, the nearest measured one.
     #[default]
     Default,
     /// An angle in degrees.
@@ -232,7 +231,7 @@ impl Threshold {
         Ok(Self { angle_deg, source })
     }
 
-    /// The default for a number of templates.
+    /// The default threshold for a number of templates.
     fn default_before(templates: usize, metadata: &BTreeMap<String, String>) -> Result<Self, ThresholdError> {
         let calibration = Calibration::from_metadata(metadata)?;
         let rates = calibration.points.iter().map(|point| point.fmr);
@@ -264,8 +263,9 @@ impl Threshold {
         }
     }
 
-    /// The threshold for a request and a gallery with a number of templates. A calibration of the gallery on the
-    /// user's videos ([`crate::gallery::GalleryFolder::threshold_calibration`]) is the default if there is one.
+    /// The threshold for a request and a gallery with a number of templates. A calibration of the gallery on
+    /// the user's videos ([`crate::gallery::GalleryFolder::threshold_calibration`]) is the default if there
+    /// is one.
     ///
     /// # Errors
     /// As [`Threshold::resolve`].
@@ -429,7 +429,7 @@ mod tests {
             before(200).to_string(),
             "66.00 degrees: false match rate 1.0e-4 per comparison, because there are 200 templates, measured on 1000000 impostor pairs of LFW"
         );
-        // As strict as was measured and no stricter.
+        // The strictest measured angle, and no stricter.
         assert_eq!(before(1_000_000).angle_deg(), 60.0);
         let asked = Threshold::for_gallery(ThresholdRequest::Fmr(1e-2), &measured(), None, 200).unwrap();
         assert_eq!(asked.angle_deg(), 78.0);

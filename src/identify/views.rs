@@ -1,7 +1,7 @@
 //! Impostor scores by pair of views, and how much stricter the threshold is for such a pair.
 //!
 //! A network that learned few side views finds any two of them alike. One threshold for all pairs would
-//! therefore name strangers wherever somebody was enrolled from the side. The decision here is
+//! therefore name strangers wherever a person was enrolled from the side. The decision here is
 //! location and scale normalisation of the score by the pair of views, as Z-norm and T-norm do it by speaker
 //! (Auckenthaler et al., "Score normalization for text-independent speaker verification systems", 2000): for
 //! impostors with the mean m and the standard deviation s of cosines in a cell of views, and m0 and s0 among
@@ -23,8 +23,9 @@ use serde::{Deserialize, Serialize};
 use crate::detect::SURE_SCORE;
 use crate::gallery::Viewpoint;
 
-/// The turn that counts. A face that the detector is not sure of counts as turned away: backs of heads and
-/// half faces have landmarks of any pose.
+/// The turn for the cells. A face with a low detector score counts as turned away: backs of heads and half
+/// faces have landmarks of any pose. With them, galleries of many stills named three times as many strangers
+/// (docs/experiments.md).
 fn turn_deg(view: Viewpoint) -> f64 {
     if view.score >= SURE_SCORE { f64::from(view.yaw_deg) } else { f64::INFINITY }
 }
@@ -40,7 +41,7 @@ pub struct Spread {
     pub deviation: f64,
 }
 
-/// What was measured for two views.
+/// The measurements of one pair of views.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct ViewCell {
     /// Comparisons of different people, with the mean and the scale of the reference's frontal faces.
@@ -51,33 +52,33 @@ pub struct ViewCell {
     pub genuine_share: f64,
 }
 
-/// What strangers look like by the views of template and probe, measured and stored with the model under
-/// the metadata key `views`.
+/// Impostor scores by the views of template and probe, measured and stored with the model under the metadata
+/// key `views`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ViewCalibration {
-    /// What it was measured on.
+    /// Name of the data set.
     pub set: String,
     /// People in it.
     pub people: usize,
-    /// Impostors among the faces that the model's [calibration](super::Calibration) rests on.
+    /// Impostors of the data set of the model's [calibration](super::Calibration).
     pub reference: Spread,
     /// Turns to the side in degrees that the cells stand for, rising from 0.
     pub yaw_deg: Vec<f64>,
-    /// A row for each turn of the template, in each a cell for each turn of the probe.
+    /// One row per turn of the template, with one cell per turn of the probe.
     pub cells: Vec<Vec<ViewCell>>,
 }
 
-/// Comparisons of different people that a cell must rest on; one of fewer is as strict as its strictest
+/// The fewest comparisons of different people for a cell. A cell with fewer is as strict as its strictest
 /// neighbour.
 pub const LEAST_PAIRS: u64 = 500;
 
 /// Least share of genuine pairs for which a pair of views is compared at all.
 const LEAST_SHARE: f64 = 0.02;
 
-/// Degrees that a pair of views which carries no information takes off the threshold: all of them.
+/// The handicap of a pair of views that carries no information: the whole range of angles.
 const CLOSED_DEG: f64 = 180.0;
 
-/// What is known about a pair of views between the cells.
+/// The interpolated values for a pair of views.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Pair {
     mean: f64,
@@ -86,7 +87,7 @@ struct Pair {
 }
 
 impl ViewCalibration {
-    /// Reads the metadata key `views` of a model; `None` where it has none that can be used.
+    /// Reads the metadata key `views` of a model; `None` if it is missing or unusable.
     pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Option<Self> {
         let calibration: Self = serde_json::from_str(metadata.get("views")?).ok()?;
         calibration.is_plausible().then(|| calibration.with_thin_cells_closed())
@@ -111,7 +112,7 @@ impl ViewCalibration {
                 .all(|cell| finite(&cell.impostors) && cell.genuine_share.is_finite())
     }
 
-    /// The same where a cell of little evidence is as strict as the strictest of its neighbours.
+    /// The same with every cell of too few comparisons made as strict as its strictest neighbour.
     fn with_thin_cells_closed(mut self) -> Self {
         let before = self.cells.clone();
         let near = |at: usize| at.saturating_sub(1)..(at + 2).min(before.len());
@@ -180,7 +181,8 @@ impl ViewCalibration {
 pub(crate) mod tests {
     use super::*;
 
-    /// Frontal faces as in the reference; half turned ones wider spread; profiles all alike.
+    /// Frontal faces as in the reference, half-turned faces with a wider spread, and profiles that all look
+    /// alike.
     pub(crate) fn calibration() -> ViewCalibration {
         let cell = |mean, deviation, genuine_share| ViewCell {
             impostors: Spread { pairs: 1000, mean, deviation },

@@ -1,4 +1,4 @@
-//! Where the analyses lie: in the folder of the library, or as objects in a bucket (S3 and what speaks its language).
+//! Storage of the analyses: in the folder of the library, or as objects in a bucket (S3 or compatible).
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -16,19 +16,19 @@ const FOLDER: &str = "analyses";
 /// The analyses of a library by name.
 #[derive(Debug)]
 pub(super) struct Analyses {
-    /// Where they are, or where they are made before they are sent.
+    /// Their folder, or the folder in which they are made before they are uploaded.
     folder: PathBuf,
     #[cfg(feature = "s3")]
     bucket: Option<bucket::Bucket>,
 }
 
 impl Analyses {
-    /// Those in the folder of a library, which is made if it is not there.
+    /// The analyses in the folder of a library, which is created if it is missing.
     pub fn in_library(library: &Path) -> Result<Self, LibraryError> {
         Self::in_folder(library.join(FOLDER))
     }
 
-    /// Those in a folder, which is made if it is not there.
+    /// The analyses in a folder, which is created if it is missing.
     pub fn in_folder(folder: PathBuf) -> Result<Self, LibraryError> {
         fs::create_dir_all(&folder).map_err(|source| LibraryError::Write { path: folder.clone(), source })?;
         Ok(Self {
@@ -38,7 +38,8 @@ impl Analyses {
         })
     }
 
-    /// Those in the bucket at an address, `s3://BUCKET/FOLDER`. They are made in the folder of a library, one at a time.
+    /// The analyses in the bucket at an address, `s3://BUCKET/FOLDER`. They are made in the folder of a
+    /// library, one at a time.
     pub fn at(library: &Path, address: &str, runtime: &Handle) -> Result<Self, LibraryError> {
         #[cfg(feature = "s3")]
         {
@@ -59,14 +60,14 @@ impl Analyses {
         self.folder.join(name)
     }
 
-    /// Keeps what was written at its [path](Self::path).
+    /// Keeps the analysis that was written at its [path](Self::path).
     pub fn keep(&self, name: &str) -> Result<(), LibraryError> {
         #[cfg(feature = "s3")]
         if let Some(bucket) = &self.bucket {
             let path = self.path(name);
             let read = |source| LibraryError::Read { path: path.clone(), source };
             bucket.put(name, fs::read(&path).map_err(read)?)?;
-            // It is made anew where it is needed.
+            // The file is made again when it is needed.
             let _ = fs::remove_file(&path);
         }
         let _ = name;
@@ -96,7 +97,7 @@ impl Analyses {
         }
     }
 
-    /// Removes an analysis, if it is there.
+    /// Removes an analysis, if it exists.
     pub fn remove(&self, name: &str) -> Result<(), LibraryError> {
         #[cfg(feature = "s3")]
         if let Some(bucket) = &self.bucket {
@@ -109,7 +110,8 @@ impl Analyses {
         }
     }
 
-    /// Names of analyses that were begun and not finished, or that wait for others of the same file, in the folder.
+    /// Names of analyses in the folder that were begun and not finished, or that wait for others of the same
+    /// file.
     pub fn unfinished(&self) -> impl Iterator<Item = (String, fs::Metadata)> {
         let entries: Option<io::Result<Vec<fs::DirEntry>>> =
             fs::read_dir(&self.folder).ok().map(Iterator::collect);
@@ -146,8 +148,9 @@ mod bucket {
     }
 
     impl Bucket {
-        /// Opens `s3://BUCKET/FOLDER`. Region, credentials and endpoint are those of the environment (`AWS_REGION`,
-        /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP`, ...).
+        /// Opens `s3://BUCKET/FOLDER`. Region, credentials and endpoint are those of the environment
+        /// (`AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP`,
+        /// ...).
         pub fn open(address: &str, runtime: Handle) -> Result<Self, LibraryError> {
             let request = || {
                 LibraryError::Request(format!(
@@ -160,7 +163,7 @@ mod bucket {
                 return Err(request());
             }
             let folder = Path::parse(folder).map_err(|_| request())?;
-            // Another part of the program may have chosen before.
+            // Fails if another part of the program has already chosen one.
             let _ = crypto::ring::default_provider().install_default();
             let failed = |source| LibraryError::Bucket { address: address.to_owned(), source };
             let store = AmazonS3Builder::from_env().with_bucket_name(name).build().map_err(failed)?;
@@ -189,7 +192,7 @@ mod bucket {
             }
         }
 
-        /// Removes an object, if it is there.
+        /// Removes an object, if it exists.
         pub fn remove(&self, name: &str) -> Result<(), LibraryError> {
             let path = self.folder.clone().join(name);
             match self.runtime.block_on(self.store.delete(&path)) {

@@ -1,4 +1,4 @@
-//! The files of a library: where they lie, what is in them, and what became of them.
+//! The files of a library: their paths, their contents, and the state of their analysis.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ impl Kind {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Adding<'a> {
-    /// So many videos and photos were found in the folders.
+    /// That many videos and photos were found in the folders.
     Found(usize),
     /// The content of a file was read.
     Read(&'a Path),
@@ -54,11 +54,11 @@ pub struct Added {
     pub new: usize,
     /// Files that were there before, unchanged.
     pub known: usize,
-    /// Files whose content is known from another place: copies, and those that were moved or renamed.
+    /// Files whose content is known from another path: copies, and files that were moved or renamed.
     pub elsewhere: usize,
-    /// Places in the folders where a known file is no longer.
+    /// Paths in the folders at which a known file no longer exists.
     pub gone: usize,
-    /// What could not be read, and why.
+    /// Paths that could not be read, with the reason.
     pub unreadable: Vec<(PathBuf, String)>,
 }
 
@@ -66,31 +66,31 @@ pub struct Added {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KindStatus {
-    /// Files that were looked at.
+    /// Files that were analysed.
     pub done: i64,
-    /// Files that are yet to be looked at.
+    /// Files that are not analysed yet.
     pub due: i64,
-    /// Files that cannot be looked at.
+    /// Files that cannot be analysed.
     pub failed: i64,
-    /// Frames seen.
+    /// Frames analysed.
     pub frames: i64,
-    /// Duration of the videos seen, in nanoseconds.
+    /// Duration of the analysed videos, in nanoseconds.
     pub duration_ns: i64,
-    /// Time spent looking, in milliseconds.
+    /// Time spent on analysis, in milliseconds.
     pub work_ms: i64,
-    /// Bytes of the files seen.
+    /// Bytes of the analysed files.
     pub done_bytes: i64,
     /// Bytes of the files that are due.
     pub due_bytes: i64,
 }
 
-/// A file that cannot be looked at.
+/// A file that cannot be analysed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FailedFile {
-    /// Where it is.
+    /// Its path.
     pub path: String,
-    /// Why.
+    /// The reason.
     pub error: String,
 }
 
@@ -102,11 +102,11 @@ pub struct Status {
     pub videos: KindStatus,
     /// The photos.
     pub photos: KindStatus,
-    /// Files of the catalogue that are nowhere any more. What was seen in them is kept.
+    /// Files of the catalogue that no longer exist anywhere. Their analyses are kept.
     pub missing: i64,
     /// Tracks of faces.
     pub tracks: i64,
-    /// Those that have a name.
+    /// Tracks with a name.
     pub named: i64,
     /// Workers that gave a sign of life in the last minute.
     pub workers: i64,
@@ -120,8 +120,8 @@ impl Status {
         self.videos.due + self.photos.due
     }
 
-    /// Seconds until everything due is done, at the rate so far and by the workers there are (one at least). `None` if
-    /// nothing like it was done yet.
+    /// Estimated seconds until everything due is done, at the rate so far and with the present workers (at
+    /// least one). `None` if no file of that kind is done yet.
     pub fn left_s(&self) -> Option<f64> {
         let one = |kind: &KindStatus| match (kind.due, kind.done_bytes) {
             (0, _) => Some(0.0),
@@ -132,7 +132,7 @@ impl Status {
     }
 }
 
-/// A place and what was there.
+/// A path and the file that was there.
 struct Known {
     content: String,
     bytes: i64,
@@ -141,11 +141,12 @@ struct Known {
 }
 
 impl Library {
-    /// Enters the videos and photos in `paths` and the folders below into the catalogue. Those with new content are due; of
-    /// files that are no longer there, only the place is forgotten. Hidden files and the library's own folder are left out.
+    /// Enters the videos and photos in `paths` and the folders below into the catalogue. Those with new
+    /// content are due. Of files that no longer exist, only the path is forgotten. Hidden files and the
+    /// library's own folder are skipped.
     ///
     /// # Errors
-    /// When one of `paths` cannot be read, or the database refuses.
+    /// When one of `paths` cannot be read, or the database fails.
     pub fn add(
         &self,
         paths: &[PathBuf],
@@ -156,7 +157,7 @@ impl Library {
         self.add_scan(scan, priority, progress)
     }
 
-    /// The same, but a file that was changed less than `age` ago is left for another time: it may still grow.
+    /// The same, but files that were changed less than `age` ago are skipped: they may still grow.
     ///
     /// # Errors
     /// As for [`add`](Self::add).
@@ -237,7 +238,7 @@ impl Library {
     /// The folders and files that were added.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn roots(&self) -> Result<Vec<PathBuf>, LibraryError> {
         let text = self.setting(ROOTS)?.unwrap_or_default();
         Ok(text.lines().map(PathBuf::from).collect())
@@ -258,7 +259,7 @@ impl Library {
         })
     }
 
-    /// Every place known.
+    /// Every known path.
     fn places(&self) -> Result<BTreeMap<String, Known>, LibraryError> {
         let rows: Vec<(String, String, i64, i64, i64)> = self.wait(async {
             on_pool!(&self.database, pool => {
@@ -300,10 +301,10 @@ impl Library {
         entered.map_err(|error| self.queue_failed(error))
     }
 
-    /// The state of everything.
+    /// The state of the library.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn status(&self) -> Result<Status, LibraryError> {
         type Row = (String, String, i64, i64, i64, i64, i64);
         let (rows, missing, tracks, failures, workers) = self.wait(async {
@@ -355,7 +356,7 @@ impl Library {
     /// Makes files due again: those that failed, or with `all` every one. Returns how many.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn retry(&self, all: bool) -> Result<usize, LibraryError> {
         let due = self.runtime.block_on(async {
             let mut transaction = self.database.begin().await?;
@@ -381,7 +382,7 @@ impl Library {
     }
 }
 
-/// Enters the content of a file; whether it is new.
+/// Enters the content of a file. Returns whether it is new.
 async fn enter_file(
     transaction: &mut Transaction,
     found: &Found,

@@ -1,7 +1,7 @@
 //! The database of a library: SQLite in its folder, or PostgreSQL for many machines.
 //!
-//! Every statement is written once and runs on both. `$1` is a parameter in both. A `BYTEA` column of
-//! SQLite holds what is put in, and sums are cast, because PostgreSQL adds integers to a decimal number.
+//! Every statement is written once and runs on both. `$1` is a parameter in both. SQLite stores any value in
+//! a `BYTEA` column. Sums are cast, because PostgreSQL's sums of integers are decimal numbers.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -19,7 +19,7 @@ const VERSION: i64 = 2;
 const BUSY: Duration = Duration::from_secs(60);
 /// How long a connection to PostgreSQL may take.
 const CONNECT: Duration = Duration::from_secs(20);
-/// Connections: one for the work, one for the heartbeat, and one to spare.
+/// Connections: for the work, for the heartbeat, and spare ones.
 const CONNECTIONS: u32 = 4;
 /// Name of the SQLite file in the folder of a library.
 pub(super) const FILE: &str = "catalogue.sqlite";
@@ -71,14 +71,14 @@ const TABLES: [&str; 18] = [
         number BIGINT NOT NULL, time_s BIGINT NOT NULL, what TEXT NOT NULL)",
 ];
 
-/// A pool of connections to either.
+/// A pool of connections to either database.
 #[derive(Debug, Clone)]
 pub(super) enum Database {
     Sqlite(SqlitePool),
     Postgres(PgPool),
 }
 
-/// A transaction of either. It is undone when it is dropped.
+/// A transaction of either database. It is rolled back when it is dropped.
 #[derive(Debug)]
 pub(super) enum Transaction {
     Sqlite(sqlx::Transaction<'static, Sqlite>),
@@ -120,7 +120,8 @@ impl Database {
             .filename(folder.join(FILE))
             .create_if_missing(create)
             .journal_mode(SqliteJournalMode::Wal)
-            // What was committed survives the end of the process; a power failure may lose the last second.
+            // Committed transactions survive the end of the process; a power failure may lose the last
+            // second.
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY);
         let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await?;
@@ -138,20 +139,20 @@ impl Database {
         Ok(Self::Postgres(pool))
     }
 
-    /// Makes the tables that are missing; returns the version of those that are there.
+    /// Creates missing tables; returns the version of the tables.
     ///
     /// # Errors
-    /// When the database refuses, or its tables are newer than this program.
+    /// When the database fails, or its tables are newer than this program.
     pub async fn prepare(&self, place: &str) -> Result<(), LibraryError> {
         let failed = |source: sqlx::Error| LibraryError::Database { place: place.to_owned(), source };
-        // Making tables that are there would still lock them against those who write.
+        // Creating tables that exist would still lock them against writers.
         if self.version().await != Some(VERSION) {
             self.make_tables(place).await?;
         }
         self.prepare_queue().await.map_err(failed)
     }
 
-    /// The version of the tables; `None` where there are none.
+    /// The version of the tables; `None` if there are none.
     async fn version(&self) -> Option<i64> {
         let stored: Result<(String,), _> = on_pool!(self, pool => {
             sqlx::query_as("SELECT value FROM setting WHERE key = 'version'").fetch_one(pool).await
@@ -162,7 +163,7 @@ impl Database {
     async fn make_tables(&self, place: &str) -> Result<(), LibraryError> {
         let failed = |source: sqlx::Error| LibraryError::Database { place: place.to_owned(), source };
         let mut transaction = self.begin().await.map_err(failed)?;
-        // Two processes that begin at once would make the same tables.
+        // Two processes that start at once would create the same tables.
         if let Transaction::Postgres(transaction) = &mut transaction {
             let lock = sqlx::query("SELECT pg_advisory_xact_lock(7373)");
             lock.execute(&mut **transaction).await.map_err(failed)?;
@@ -193,7 +194,7 @@ impl Database {
     /// The tables of the queue.
     async fn prepare_queue(&self) -> Result<(), sqlx::Error> {
         match self {
-            // Not its `setup`, which would also turn synchronous writes off.
+            // Not the crate's `setup`, which would also turn off synchronous writes.
             Self::Sqlite(pool) => apalis_sqlite::SqliteStorage::<()>::migrations().run(pool).await?,
             Self::Postgres(pool) => apalis_postgres::PostgresStorage::<()>::migrations().run(pool).await?,
         }

@@ -1,4 +1,4 @@
-//! What can go wrong in a library.
+//! Errors of a library.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::engine::EngineError;
 use crate::gallery::GalleryError;
 use crate::identify::IdentifyError;
 
-/// Why a library cannot be opened, changed or asked.
+/// Why a library cannot be opened, changed or queried.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LibraryError {
@@ -25,29 +25,29 @@ pub enum LibraryError {
         /// The version of this program.
         known: i64,
     },
-    /// The database refuses.
+    /// The database fails.
     #[error("the catalogue {place} cannot be used: {source}")]
     Database {
         /// The folder or database.
         place: String,
-        /// What the database says.
+        /// The database's error.
         source: sqlx::Error,
     },
-    /// The queue refuses.
+    /// The queue fails.
     #[error("the queue in {place} cannot be used: {cause}")]
     Queue {
         /// The folder or database.
         place: String,
-        /// What is wrong.
+        /// The cause.
         cause: String,
     },
-    /// A bucket refuses.
+    /// A bucket fails.
     #[cfg(feature = "s3")]
     #[error("{address} cannot be used: {source}")]
     Bucket {
         /// Its address.
         address: String,
-        /// What is wrong.
+        /// The cause.
         source: object_store::Error,
     },
     /// The address of a database cannot be read.
@@ -58,7 +58,7 @@ pub enum LibraryError {
     Read {
         /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A file or folder cannot be written.
@@ -66,18 +66,18 @@ pub enum LibraryError {
     Write {
         /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The path of a file is not text, so that it cannot be kept in the catalogue.
+    /// The path of a file is not valid UTF-8, so it cannot be stored in the catalogue.
     #[error("the path {} is not valid UTF-8: rename the file", .0.display())]
     Path(PathBuf),
-    /// No thread for the database.
+    /// The threads for the database cannot be started.
     #[error("the threads of the library cannot be started: {0}")]
     Threads(std::io::Error),
     /// The library holds results of another model.
     #[error(
-        "the library was made with model {own}, and this is {asked}: use that model, or do everything again with `retry --all`"
+        "the library was made with model {own}, and this is {asked}: use that model, or analyse everything again with `retry --all`"
     )]
     OtherModel {
         /// The model of the library.
@@ -91,34 +91,34 @@ pub enum LibraryError {
     /// No such group of strangers.
     #[error("the library has no stranger {0}")]
     NoStranger(i64),
-    /// Nobody of that name.
+    /// No person of that name.
     #[error("nobody in the library is named {0}")]
     NoPerson(String),
-    /// The shared gallery is not the one that a folder is a copy of.
-    #[error("the shared gallery has changed since {} was copied from it, or it is no copy of it", .0.display())]
+    /// The shared gallery has changed since the folder was copied from it.
+    #[error("the shared gallery has changed since {} was copied from it, or it is not a copy of it", .0.display())]
     GalleryChanged(PathBuf),
-    /// A request that makes no sense.
+    /// An invalid request.
     #[error("{0}")]
     Request(String),
-    /// An analysis.
+    /// An analysis cannot be read or written.
     #[error(transparent)]
     Analysis(#[from] AnalysisError),
-    /// The gallery.
+    /// The gallery cannot be used.
     #[error(transparent)]
     Gallery(#[from] GalleryError),
-    /// The engine.
+    /// The engine cannot be used.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// Embeddings cannot be compared.
     #[error(transparent)]
     Identify(#[from] IdentifyError),
-    /// Tracks cannot be used.
+    /// Tracks cannot be compared.
     #[error(transparent)]
     Discover(#[from] DiscoverError),
 }
 
 impl LibraryError {
-    /// Whether the database is away for now, rather than refusing.
+    /// Whether the database is temporarily unavailable.
     pub(super) fn is_away(&self) -> bool {
         let Self::Database { source, .. } = self else { return false };
         match source {
@@ -127,7 +127,8 @@ impl LibraryError {
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_) => true,
             sqlx::Error::Database(error) => {
-                // PostgreSQL: connection exceptions, shutdown, start, and transactions to try again. SQLite: busy, locked.
+                // PostgreSQL: connection exceptions, shutdown, startup, and transactions to retry. SQLite:
+                // busy, locked.
                 let code = error.code().unwrap_or_default().into_owned();
                 code.starts_with("08")
                     || ["57P01", "57P02", "57P03", "40001", "40P01", "5", "6", "261", "517"]

@@ -1,4 +1,4 @@
-//! The whole catalogue for other programs: who is in which file, and when.
+//! Export of the whole catalogue for other programs: who is in which file, and when.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ pub enum ExportFormat {
 }
 
 impl ExportFormat {
-    /// The format that a file name asks for.
+    /// The format for the extension of a file name.
     pub fn of_path(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "jsonl" | "ndjson" => Some(Self::JsonLines),
@@ -79,10 +79,11 @@ pub(crate) fn date(seconds: i64) -> String {
 }
 
 impl Library {
-    /// Writes every track with its file, in the order of paths. A file that lies at several places is listed at the first.
+    /// Writes every track with its file, in the order of paths. A file with several paths is listed under the
+    /// first.
     ///
     /// # Errors
-    /// When the database or the writer refuses.
+    /// When the database or the writer fails.
     pub fn export(&self, format: ExportFormat, to: &mut dyn Write) -> Result<usize, LibraryError> {
         let rows = self.rows()?;
         let written = match format {
@@ -94,10 +95,11 @@ impl Library {
         Ok(rows.len())
     }
 
-    /// Writes a file beside each video and photo that lists who is in it: `clip.mp4.faces.json`. Returns how many.
+    /// Writes a file beside each video and photo that lists who is in it: `clip.mp4.faces.json`. Returns how
+    /// many.
     ///
     /// # Errors
-    /// When one cannot be written, or the database refuses.
+    /// When one cannot be written, or the database fails.
     pub fn export_sidecars(&self) -> Result<usize, LibraryError> {
         let rows = self.rows()?;
         let mut count = 0;

@@ -1,4 +1,4 @@
-//! Who is where, and when.
+//! Search: who is in which file, and when.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{self, Write};
@@ -8,10 +8,10 @@ use super::database::on_pool;
 use super::{Library, LibraryError};
 use crate::report::Span;
 
-/// Somebody who is out of the picture for at most that long counts as having stayed, as in the reports of a video.
+/// An absence of at most that long does not end an appearance, as in the reports of a video.
 const GAP_NS: u64 = 1_000_000_000;
 
-/// Somebody to find.
+/// A person to find.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// A person with a name.
@@ -29,13 +29,13 @@ impl fmt::Display for Subject {
     }
 }
 
-/// What to find.
+/// A search request.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Query {
-    /// Everybody who must be in a file.
+    /// The people who must all be in a file.
     pub with: Vec<Subject>,
-    /// Whether they must be in one picture: the times given are those when all of them are seen.
+    /// Whether they must be in one picture. The time spans are then those in which all of them are visible.
     pub together: bool,
     /// Files taken at this time or later, in seconds since 1970.
     pub from_s: Option<i64>,
@@ -56,15 +56,15 @@ impl Query {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Found {
-    /// Who.
+    /// The person.
     pub who: Subject,
-    /// When; empty in a photo.
+    /// The time spans; empty in a photo.
     pub spans: Vec<Span>,
-    /// The angle to the nearest template in degrees, at best; 0 for a stranger.
+    /// The smallest angle to a template in degrees; 0 for a stranger.
     pub angle_deg: f64,
-    /// Frames that show the person, by all tracks.
+    /// Frames that show the person, over all tracks.
     pub frames: i64,
-    /// The track with most frames.
+    /// The track with the most frames.
     pub track: i64,
 }
 
@@ -74,17 +74,17 @@ pub struct Found {
 pub struct FoundFile {
     /// Digest of its content.
     pub content: String,
-    /// Where it is; empty if it is nowhere any more.
+    /// Its paths; empty if it no longer exists anywhere.
     pub paths: Vec<String>,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// When it was taken, in seconds since 1970.
+    /// The time at which it was taken, in seconds since 1970.
     pub taken_s: i64,
     /// Duration of a video in nanoseconds.
     pub duration_ns: u64,
-    /// Everybody asked for, in the order of the question.
+    /// The people requested, in the order of the query.
     pub people: Vec<Found>,
-    /// When all of them are in it; if they must be in one picture, the times when they are.
+    /// The time spans of all of them. If they must be in one picture, the spans in which they are.
     pub spans: Vec<Span>,
 }
 
@@ -100,13 +100,13 @@ pub struct PersonSummary {
     pub photos: i64,
     /// Time in videos, in nanoseconds.
     pub screen_ns: i64,
-    /// When the first file with this person was taken, in seconds since 1970.
+    /// The time at which the first file with this person was taken, in seconds since 1970.
     pub first_s: i64,
-    /// When the last one was taken.
+    /// The time at which the last one was taken.
     pub last_s: i64,
 }
 
-/// A track of somebody.
+/// A track of a person.
 struct Row {
     track: i64,
     span: Span,
@@ -114,7 +114,7 @@ struct Row {
     angle_deg: f64,
 }
 
-/// A file and its places.
+/// A file and its paths.
 struct File {
     paths: Vec<String>,
     kind: Kind,
@@ -123,10 +123,11 @@ struct File {
 }
 
 impl Library {
-    /// The files with everybody asked for, in the order in which they were taken.
+    /// The files with all people requested, in the order in which they were taken.
     ///
     /// # Errors
-    /// [`LibraryError::NoPerson`] and [`LibraryError::NoStranger`] for somebody who is in no file; when the database refuses.
+    /// [`LibraryError::NoPerson`] and [`LibraryError::NoStranger`] for a person who is in no file; when the
+    /// database fails.
     pub fn find(&self, query: &Query) -> Result<Vec<FoundFile>, LibraryError> {
         let Some(first) = query.with.first() else { return Ok(Vec::new()) };
         let files = self.files_with(first, query)?;
@@ -151,7 +152,7 @@ impl Library {
                 false => Some(union(in_it.iter().flat_map(|one| one.spans.iter().copied()).collect())),
             };
             let spans = spans.unwrap_or_default();
-            // In a photo, everybody is in one picture.
+            // In a photo, all people are in one picture.
             if query.together && spans.is_empty() && file.kind == Kind::Video {
                 continue;
             }
@@ -162,7 +163,7 @@ impl Library {
         Ok(found)
     }
 
-    /// The files with somebody that the query allows.
+    /// The files with a person that match the other conditions of the query.
     fn files_with(&self, who: &Subject, query: &Query) -> Result<BTreeMap<String, File>, LibraryError> {
         type Row = (String, String, i64, i64, String, i64);
         let (column, name, number) = column(who);
@@ -192,7 +193,7 @@ impl Library {
         Ok(files)
     }
 
-    /// The tracks of somebody by file.
+    /// The tracks of a person by file.
     fn tracks_with(&self, who: &Subject) -> Result<HashMap<String, Vec<Row>>, LibraryError> {
         type Columns = (String, i64, i64, i64, i64, f64);
         let (column, name, number) = column(who);
@@ -213,10 +214,10 @@ impl Library {
         Ok(tracks)
     }
 
-    /// Everybody with a name, those in most files first.
+    /// The people with a name, those in most files first.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn people(&self) -> Result<Vec<PersonSummary>, LibraryError> {
         type Row = (String, i64, i64, i64, i64, i64);
         let rows: Vec<Row> = self.wait(async {
@@ -243,7 +244,7 @@ impl Library {
     }
 }
 
-/// The condition on a track, and what is bound to $1 and $2.
+/// The condition on a track, and the values bound to $1 and $2.
 fn column(who: &Subject) -> (&'static str, &str, i64) {
     match who {
         Subject::Named(name) => ("name = $1", name, 0),
@@ -293,8 +294,8 @@ fn overlap(a: &[Span], b: &[Span]) -> Vec<Span> {
     both.collect()
 }
 
-/// A playlist of what was found, in the extended M3U format. Every time span is an entry; players that know VLC's options
-/// play just that.
+/// A playlist of the files found, in the extended M3U format. Every time span is an entry; players that know
+/// VLC's options play just that.
 pub fn playlist(files: &[FoundFile]) -> String {
     let mut text = String::from("#EXTM3U\n");
     for file in files {
@@ -314,7 +315,7 @@ pub fn playlist(files: &[FoundFile]) -> String {
     text
 }
 
-/// Everybody asked for, without repeats.
+/// The people requested, without repeats.
 pub(super) fn subjects(files: &[FoundFile]) -> Vec<Subject> {
     let all: BTreeSet<&Subject> =
         files.iter().flat_map(|file| file.people.iter().map(|one| &one.who)).collect();

@@ -12,18 +12,19 @@ use super::{Library, LibraryError, analysis_name, note, told, tracks_changed};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Forgotten {
-    /// Files in which somebody was.
+    /// Files with the person.
     pub files: usize,
     /// Tracks removed, with their embeddings and pictures.
     pub tracks: usize,
 }
 
 impl Library {
-    /// Removes everything that is known of somebody: tracks, embeddings and pictures, in the catalogue and in the
-    /// analyses. Looking at the same files again does not bring it back. Stills in a gallery are not touched.
+    /// Removes all data about a person: tracks, embeddings and pictures, in the catalogue and in the
+    /// analyses. Analysing the same files again does not restore them. Stills in a gallery are not touched.
     ///
     /// # Errors
-    /// When there is nobody of that name or number, or something cannot be written. Then it can be repeated.
+    /// When there is no person of that name or number, or something cannot be written. The call can then be
+    /// repeated.
     pub fn forget(&self, who: &Subject) -> Result<Forgotten, LibraryError> {
         let (statement, name, number) = match who {
             Subject::Named(name) => (
@@ -52,7 +53,7 @@ impl Library {
         }
         let mut forgotten = Forgotten::default();
         for (content, tracks) in &files {
-            // The analysis first: if it fails here, the catalogue still says what is to be forgotten.
+            // The analysis first: if this fails, the catalogue still has the tracks to be forgotten.
             let name = analysis_name(content);
             if let Some(mut analysis) = self.analyses.read(&name)? {
                 analysis.observations.retain(|one| !tracks.contains(&i64::from(one.track.0)));
@@ -82,7 +83,7 @@ impl Library {
         }
         self.wait(async {
             let mut transaction = self.database.begin().await?;
-            // The name is what was to be forgotten: it is not noted.
+            // The name itself must be forgotten, so it is not recorded.
             let what = match who {
                 Subject::Named(_) => "a person was forgotten".to_owned(),
                 Subject::Stranger(number) => format!("stranger {number} was forgotten"),
@@ -93,8 +94,8 @@ impl Library {
         Ok(forgotten)
     }
 
-    /// Removes a file, or every file below a folder, from the library with everything seen in it. The file itself is not
-    /// touched, and is new when it is added again. A copy elsewhere keeps what was seen.
+    /// Removes a file, or every file below a folder, from the library with all its results. The file itself
+    /// is not touched, and is new if it is added again. If there is a copy elsewhere, the results are kept.
     ///
     /// # Errors
     /// [`LibraryError::NoFile`] if there is none at `path`; when something cannot be written.

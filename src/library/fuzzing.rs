@@ -1,4 +1,4 @@
-//! The reader of this room for [`fuzzing`](crate::fuzzing).
+//! The reader of this module for [`fuzzing`](crate::fuzzing).
 
 /// The time in the EXIF data of a photo.
 pub(crate) fn exif(bytes: &[u8]) {

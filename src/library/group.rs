@@ -1,11 +1,12 @@
 //! Grouping many tracks into people: average linkage, exact and independent of the order of the files.
 //!
-//! Two groups belong together if the mean of the cosines over all pairs of their members is at least that of the calibrated
-//! angle; the nearest two are joined first. This is the rule of [`track::cluster`](crate::track::cluster) with
-//! cosines in place of angles, which a group's sum of vectors gives in one product. For average linkage, joining any two
-//! groups that are each other's nearest leads to the same result (Bruynooghe 1978; Murtagh 1983), so that no matrix of
-//! all pairs is needed. Two groups can only be joined if some pair of their members is within the angle: those
-//! pairs, found by blocks of matrix products, are all that is searched.
+//! Two groups belong together if the mean of the cosines over all pairs of their members is at least that of
+//! the calibrated angle; the nearest two are joined first. This is the rule of
+//! [`track::cluster`](crate::track::cluster) with cosines in place of angles, because the sum of a group's
+//! vectors gives the mean cosine in one product. For average linkage, joining any two groups that are each
+//! other's nearest leads to the same result (Bruynooghe 1978; Murtagh 1983), so no matrix of all pairs is
+//! needed. Two groups can only be joined if some pair of their members is within the angle. So only those
+//! pairs, found by blocks of matrix products, are searched.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,24 +14,24 @@ use crate::nn::gemm::{Matrix, multiply};
 
 /// Rows and columns of a block of products.
 const BLOCK: usize = 1024;
-/// Rounding of a product of unit vectors, with room: the exact mean decides.
+/// Bound on the rounding error of a product of unit vectors. The exact mean decides.
 const ROUNDING: f32 = 1e-5;
 
-/// What is to be grouped: unit vectors, with pairs that are known.
+/// The tracks to be grouped: unit vectors, with known pairs.
 #[derive(Debug)]
 pub(super) struct Tracks<'a> {
-    /// `count` unit vectors, one after the other.
+    /// `count` consecutive unit vectors.
     pub vectors: &'a [f32],
-    /// Values of a vector.
+    /// Values per vector.
     pub length: usize,
-    /// Tracks of two people: seen together, or told.
+    /// Pairs of tracks of two people: seen together, or stated by the user.
     pub apart: &'a [(usize, usize)],
-    /// Tracks of one person: told.
+    /// Pairs of tracks of one person, as stated by the user.
     pub same: &'a [(usize, usize)],
 }
 
-/// A number for each track, from 0 in the order of the first members: those with the same number are one person. `cosine` is
-/// that of the largest mean angle. What is told to be the same is so in any case.
+/// One number per track, from 0 in the order of the first members: tracks with the same number are one
+/// person. `cosine` is that of the largest mean angle. Pairs in `same` are always joined.
 #[cfg(any(test, feature = "train"))]
 pub(super) fn group(tracks: &Tracks<'_>, cosine: f64, threads: usize) -> Vec<usize> {
     let before = vec![None; tracks.count()];
@@ -44,14 +45,14 @@ pub(super) struct Component {
     pub members: Vec<usize>,
     /// The group of each, from 0 in the order of the first members.
     pub groups: Vec<usize>,
-    /// Whether it is as it was before.
+    /// Whether it is unchanged.
     pub kept: bool,
 }
 
-/// The groups of all tracks, found in less time where most of them were grouped before. `cosine` is that of the largest mean
-/// angle. What is told to be the same is so in any case. `before` has the component of each track then, `None` for one that
-/// is new. `unchanged` is given the members of a component without new ones; it returns their groups if the members and all
-/// that is told about them are what they were.
+/// The groups of all tracks, found faster if most of them were grouped before. `cosine` is that of the
+/// largest mean angle. Pairs in `same` are always joined. `before` has the previous component of each track,
+/// `None` for a new one. `unchanged` is called with the members of a component without new ones. It returns
+/// their groups if the members and all statements about them are unchanged.
 pub(super) fn regroup(
     tracks: &Tracks<'_>,
     before: &[Option<u32>],
@@ -82,7 +83,7 @@ pub(super) fn regroup(
         match known.then(|| unchanged(&members)).flatten() {
             Some(groups) => components.push(Component { members, groups, kept: true }),
             None => {
-                // Pairs of new tracks are known already.
+                // Pairs with new tracks are known already.
                 let old: Vec<usize> = members.iter().copied().filter(|&at| before[at].is_some()).collect();
                 tracks.pairs(&old, None, least, threads, &mut |a, b| pairs.push((a as u32, b as u32)));
                 open.extend(members);
@@ -144,7 +145,8 @@ pub(super) fn numbers(count: usize, components: &[Component]) -> Vec<usize> {
     place.into_iter().map(number).collect()
 }
 
-/// The group of each track, as the number of its first member. `near` has for each track those within the angle.
+/// The group of each track, as the number of its first member. `near` has for each track those within the
+/// angle.
 fn grouped(tracks: &Tracks<'_>, near: Vec<Vec<u32>>, cosine: f64) -> Vec<usize> {
     let count = tracks.count();
     let mut groups = Groups::new(tracks, near);
@@ -192,7 +194,7 @@ impl Sets {
         at
     }
 
-    /// The first member of a set stands for it.
+    /// The first member of a set is its representative.
     fn unite(&mut self, a: usize, b: usize) {
         let (a, b) = (self.find(a), self.find(b));
         self.parent[a.max(b)] = a.min(b);
@@ -210,17 +212,17 @@ impl Sets {
 
 /// Groups by their first members.
 struct Groups {
-    /// The tracks of each.
+    /// The tracks of each group.
     sets: Sets,
     length: usize,
     /// Sums of the vectors of the members.
     sums: Vec<f64>,
     sizes: Vec<f64>,
-    /// Groups with a member within the angle of one of this; may be out of date.
+    /// Groups with a member within the angle of one of this group; may be out of date.
     near: Vec<Vec<u32>>,
-    /// Groups that are known to be other people.
+    /// Groups that are known to be different people.
     apart: Vec<BTreeSet<u32>>,
-    /// In which search a group was met last.
+    /// The last search in which a group was met.
     met: Vec<u32>,
     search: u32,
 }
@@ -256,7 +258,7 @@ impl Groups {
     /// The mean cosine over all pairs.
     fn mean(&self, a: usize, b: usize) -> f64 {
         let (sizes, pairs) = (self.sizes[a] * self.sizes[b], self.sum(a).iter().zip(self.sum(b)));
-        // Four sums run side by side in the registers of the CPU.
+        // Four independent sums, which the CPU adds in parallel.
         let mut sums = [0.0; 4];
         for (at, (x, y)) in pairs.enumerate() {
             sums[at % 4] += x * y;
@@ -264,7 +266,7 @@ impl Groups {
         sums.iter().sum::<f64>() / sizes
     }
 
-    /// The nearest group within the angle; of equals `before`, else the first.
+    /// The nearest group within the angle; of equal ones `before`, else the first.
     fn nearest(&mut self, group: usize, before: Option<usize>, cosine: f64) -> Option<usize> {
         self.search += 1;
         let list = std::mem::take(&mut self.near[group]);
@@ -315,14 +317,14 @@ impl Tracks<'_> {
         self.vectors.len().checked_div(self.length).unwrap_or(0)
     }
 
-    /// The vectors of some of them.
+    /// The vectors of some tracks.
     fn some(&self, tracks: &[usize]) -> Vec<f32> {
         let vector = |&at: &usize| &self.vectors[at * self.length..][..self.length];
         tracks.iter().flat_map(vector).copied().collect()
     }
 
-    /// Calls `each` with every pair of a track of `rows` and one of `columns`, or two of `rows`, whose cosine is at least
-    /// `cosine`.
+    /// Calls `each` with every pair of a track of `rows` and one of `columns`, or two of `rows`, whose cosine
+    /// is at least `cosine`.
     fn pairs(
         &self,
         rows: &[usize],
@@ -449,8 +451,8 @@ mod tests {
         }
     }
 
-    /// Grouping again after tracks came, went or were told apart gives what grouping all of them gives, and leaves
-    /// alone what did not change.
+    /// Grouping again after tracks were added, removed or separated gives the same result as grouping all of
+    /// them, and keeps the components that did not change.
     #[test]
     fn grouping_again_is_grouping_all() {
         let (vectors, _) = crowd(30, 12, 16, 0.8);
@@ -462,7 +464,7 @@ mod tests {
         let tracks = Tracks { vectors: &some(&first), length: 16, apart: &[(3, 9)], same: &[] };
         let held = regroup(&tracks, &vec![None; first.len()], &mut |_| None, cosine, 1);
         assert!(held.len() > 10, "{} components", held.len());
-        // By the numbers in `vectors`: component, and members with their groups.
+        // By the index in `vectors`: component, and members with their groups.
         let component = |at: usize| {
             let own = first.iter().position(|&one| one == at)?;
             held.iter().position(|held| held.members.contains(&own))

@@ -1,4 +1,4 @@
-//! Looking at one file: its analysis.
+//! The analysis of one file.
 
 use std::fs;
 use std::path::Path;
@@ -12,21 +12,21 @@ use crate::media::{self, Input, Selection};
 use crate::pipeline::{Control, LabelError, LabelJob, Progress};
 use crate::track::{Observation, TrackId};
 
-/// A photo is shown for so long: two faces in it are two people, which takes a time in common.
+/// Duration of a photo. It is not 0, so that two faces in it overlap in time and are two people.
 const PHOTO_NS: u64 = 1;
 
-/// Frames per second up to which each is searched: a third of a second between two of them, as between two searches of a
-/// video of 25 frames per second.
+/// Frames per second up to which every frame is searched: a third of a second between two frames, as between
+/// two searches of a video of 25 frames per second.
 const FAR_APART_FPS: f64 = 3.0;
 
-/// Why a file was not looked at.
+/// Why a file was not analysed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
     /// It was stopped.
     Stopped,
-    /// The file is at fault: it will be the same next time.
+    /// The file is the cause, so another attempt would fail too.
     File(String),
-    /// Something else is.
+    /// There is another cause.
     Other(String),
 }
 
@@ -36,15 +36,15 @@ impl Failure {
     }
 }
 
-/// How videos are looked at.
+/// How videos are analysed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct LookOptions {
-    /// Interval between searches of whole frames. `Auto` searches each of them where few frames are looked at.
+    /// Interval between searches of whole frames. `Auto` searches every frame if few frames are analysed.
     pub detect_every: DetectEvery,
-    /// Most frames per second; `None` for every frame.
+    /// The most frames per second; `None` for every frame.
     pub fps: Option<f64>,
-    /// Key frames only, where the container marks them.
+    /// Key frames only, if the container marks them.
     pub key_frames: bool,
 }
 
@@ -55,46 +55,46 @@ impl Default for LookOptions {
 }
 
 impl LookOptions {
-    /// Which frames of a whole file are looked at.
+    /// The frames of a whole file to analyse.
     pub(super) fn selection(&self) -> Selection {
         Selection { fps: self.fps, key_frames: self.key_frames, ..Selection::default() }
     }
 }
 
-/// The interval between searches of whole frames where some frames of a video are looked at. Without one that was asked
-/// for, each is searched if they are so far apart that people come and go between them.
+/// The interval between searches of whole frames if only some frames of a video are analysed. Unless one was
+/// requested, every frame is searched if they are so far apart that people come and go between them.
 pub(super) fn interval(asked_for: DetectEvery, selection: Selection, path: &Path) -> DetectEvery {
     let far_apart = selection.fps.is_some_and(|fps| fps <= FAR_APART_FPS)
         || selection.key_frames && media::marks_key_frames(path);
     if asked_for == DetectEvery::Auto && far_apart { DetectEvery::Frames(1) } else { asked_for }
 }
 
-/// A file to look at.
+/// A file to analyse.
 pub(super) struct Look<'a> {
     pub engine: &'a Engine,
     pub detect_every: DetectEvery,
     pub path: &'a Path,
     pub kind: Kind,
-    /// Which frames of a video.
+    /// The frames of a video to analyse.
     pub selection: Selection,
-    /// Where analyses are kept.
+    /// The storage of analyses.
     pub analyses: &'a Analyses,
     /// The name of its analysis.
     pub name: &'a str,
-    /// Tells this process from others that look at the same file.
+    /// Distinguishes this process from others that analyse the same file.
     pub worker: &'a str,
 }
 
 impl Look<'_> {
-    /// The analysis that is there already, if it was made in the same way.
+    /// The existing analysis, if it was made in the same way.
     pub fn there(&self) -> Option<Analysis> {
         let analysis = self.analyses.read(self.name).ok()??;
         let video = &analysis.video;
         let made = (video.sampled_fps, video.key_frames);
         let Selection { fps, key_frames, .. } = self.selection;
         let same_frames = self.kind == Kind::Photo || made == (fps, key_frames);
-        // The arithmetic may be another, for example of a worker with another CPU: angles differ by less than half a
-        // degree, which does not pay for looking again.
+        // The arithmetic may differ, for example that of a worker with another CPU: angles differ by less
+        // than half a degree, which does not justify another analysis.
         let same = analysis.model == Some(self.engine.model())
             && analysis.mirror == (self.engine.mirror() == Mirror::Average)
             && analysis.detector == *self.engine.detector().config()
@@ -102,14 +102,14 @@ impl Look<'_> {
         same.then_some(analysis)
     }
 
-    /// The analysis, which lies under its final name then, and why the file ends early, if it does. `progress` is called with
-    /// the frames done and those expected.
+    /// The analysis, which is then stored under its final name, and why the file ends early, if it does.
+    /// `progress` is called with the frames done and those expected.
     pub fn run(
         &self,
         control: &Control,
         progress: &mut dyn FnMut(u64, Option<u64>),
     ) -> Result<(Analysis, String), Failure> {
-        // Of an earlier attempt that could not store its results, or made elsewhere.
+        // It is from an earlier attempt that could not store its results, or was made elsewhere.
         if let Some(analysis) = self.there() {
             return Ok((analysis, String::new()));
         }
@@ -128,7 +128,7 @@ impl Look<'_> {
         control: &Control,
         progress: &mut dyn FnMut(u64, Option<u64>),
     ) -> Result<(Analysis, String), Failure> {
-        // Under another name until it is known to be whole.
+        // Under a temporary name until it is complete.
         let last = self.analyses.path(self.name);
         let part = last.with_extension(format!("{}.parquet", self.worker));
         let (mut done, mut all) = (0, None);

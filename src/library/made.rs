@@ -1,4 +1,4 @@
-//! Made-up libraries, for benchmarks.
+//! Synthetic libraries, for benchmarks.
 
 use std::ops::Range;
 
@@ -16,8 +16,8 @@ pub(crate) fn group_vectors(vectors: &[f32], length: usize, cosine: f64, threads
 }
 
 impl Library {
-    /// Enters videos of `per_file` appearances each. `one` gives the name of an appearance, and the template of one without a
-    /// name.
+    /// Enters videos of `per_file` appearances each. `one` returns the name of an appearance, or the template
+    /// of one without a name.
     pub(crate) fn fill(
         &self,
         files: Range<usize>,

@@ -1,14 +1,15 @@
-//! Everybody in many videos and photos: a catalogue, a queue of files to look at, and the answers.
+//! The people in many videos and photos: a catalogue, a queue of files to analyse, and queries.
 //!
-//! A [`Library`] lies in a folder: an SQLite catalogue and one Parquet [analysis](crate::analysis) per file. With a
-//! PostgreSQL database the catalogue and the queue are there, and any number of machines work on it. A file is known by
-//! its content: one that is moved, renamed or there twice is looked at once.
+//! A [`Library`] is a folder with an SQLite catalogue and one Parquet [analysis](crate::analysis) per file.
+//! With a PostgreSQL database, the catalogue and the queue are in the database, and any number of machines
+//! can work on it. A file is identified by its content: one that is moved, renamed or copied is analysed
+//! once.
 //!
-//! Files are [added](Library::add) and looked at by [workers](Worker). What was seen in a file is kept, so that names follow
-//! the gallery without decoding anything again ([`Library::name_all`]). [`Library::find`] answers who is where and when,
-//! and [`Library::strangers`] who is not named yet.
+//! Files are [added](Library::add) and analysed by [workers](Worker). The analyses are kept, so that names
+//! follow the gallery without decoding anything again ([`Library::name_all`]). [`Library::find`] returns who
+//! is in which file and when, and [`Library::strangers`] the people without a name.
 //!
-//! The functions here wait for the database: they are for a thread of their own, outside of an asynchronous runtime.
+//! The functions here block on the database. Call them from a thread outside of an asynchronous runtime.
 
 mod analyses;
 mod catalogue;
@@ -68,9 +69,9 @@ pub use work::{Attempt, WorkEvent, WorkOptions, WorkSummary, Worker};
 
 /// Setting: the address of the bucket of the analyses.
 const ANALYSES_AT: &str = "analyses_at";
-/// Name of the file that is locked while tables are made.
+/// Name of the file that is locked while tables are created.
 const LOCK: &str = "lock";
-/// Pauses between attempts to reach a database that is away.
+/// Pauses between attempts to reach an unavailable database.
 const PAUSES_S: [u64; 6] = [1, 2, 4, 8, 15, 30];
 
 /// A library of videos and photos.
@@ -84,7 +85,7 @@ pub struct Library {
 }
 
 impl Library {
-    /// Opens the library in a folder, or makes an empty one there.
+    /// Opens the library in a folder, or creates an empty one there.
     ///
     /// # Errors
     /// When the folder or its database cannot be used.
@@ -105,12 +106,12 @@ impl Library {
         }
     }
 
-    /// Opens the library in a PostgreSQL database, or makes an empty one there. Analyses are kept in `folder`, which all
-    /// workers must be able to write to.
+    /// Opens the library in a PostgreSQL database, or creates an empty one there. Analyses are kept in
+    /// `folder`, which all workers must be able to write to.
     ///
     /// # Errors
-    /// When the address is not one of a PostgreSQL database, the database is not there, or it or the folder cannot be
-    /// used.
+    /// When the address is not one of a PostgreSQL database, the database does not exist, or it or the folder
+    /// cannot be used.
     pub fn connect(address: &str, folder: &Path) -> Result<Self, LibraryError> {
         if !address.starts_with("postgres://") && !address.starts_with("postgresql://") {
             return Err(LibraryError::Address(address.to_owned()));
@@ -127,7 +128,7 @@ impl Library {
     fn in_folder(folder: &Path, create: bool) -> Result<Self, LibraryError> {
         let place = folder.display().to_string();
         let runtime = runtime()?;
-        // Two processes that begin at once would make the same tables.
+        // Two processes that start at once would create the same tables.
         let path = folder.join(LOCK);
         let write = |source| LibraryError::Write { path: path.clone(), source };
         let lock = fs::File::create(&path).map_err(write)?;
@@ -144,7 +145,7 @@ impl Library {
         &self.folder
     }
 
-    /// The folder or database, as it may be shown.
+    /// The folder or database, for messages.
     pub fn place(&self) -> &str {
         &self.place
     }
@@ -157,13 +158,13 @@ impl Library {
         Ok(self)
     }
 
-    /// Keeps the analyses in a bucket, `s3://BUCKET/FOLDER`, from now on: of a library in which no file was looked at yet.
-    /// All that open the library use it then. Its region, endpoint and credentials are those of the environment
-    /// (`AWS_REGION`, `AWS_ENDPOINT`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`).
+    /// Keeps the analyses of a library without analysed files in a bucket, `s3://BUCKET/FOLDER`, from now on.
+    /// All programs that open the library then use it. Its region, endpoint and credentials are those of the
+    /// environment (`AWS_REGION`, `AWS_ENDPOINT`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`).
     ///
     /// # Errors
-    /// [`LibraryError::Request`] for another address than the one in use, for a library that has analyses already, and for
-    /// a program without the feature `s3`; when the database refuses.
+    /// [`LibraryError::Request`] for another address than the one in use, for a library that has analyses
+    /// already, and for a program without the feature `s3`; when the database fails.
     pub fn keep_analyses_at(&mut self, address: &str) -> Result<(), LibraryError> {
         let address = address.trim_end_matches('/');
         match self.setting(ANALYSES_AT)? {
@@ -217,10 +218,10 @@ impl Library {
         }
     }
 
-    /// A remembered setting.
+    /// A stored setting.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn setting(&self, key: &str) -> Result<Option<String>, LibraryError> {
         let row: Option<(String,)> = self.wait(async {
             on_pool!(&self.database, pool => {
@@ -230,10 +231,10 @@ impl Library {
         Ok(row.map(|(value,)| value))
     }
 
-    /// Remembers a setting.
+    /// Stores a setting.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn set_setting(&self, key: &str, value: &str) -> Result<(), LibraryError> {
         self.wait(async {
             let mut transaction = self.database.begin().await?;
@@ -244,7 +245,7 @@ impl Library {
 }
 
 impl Drop for Library {
-    /// Closes the connections in order: SQLite then takes its journal into the catalogue.
+    /// Closes the connections in order: SQLite then writes its journal into the catalogue.
     fn drop(&mut self) {
         self.runtime.block_on(async { on_pool!(&self.database, pool => pool.close().await) });
     }
@@ -258,7 +259,7 @@ async fn put_setting(transaction: &mut Transaction, key: &str, value: &str) -> R
     })
 }
 
-/// Adds 1 to the number that tells whether the tracks have changed since they were grouped.
+/// Increments the number that shows whether the tracks have changed since they were grouped.
 async fn tracks_changed(transaction: &mut Transaction) -> Result<(), sqlx::Error> {
     on_connection!(transaction, c => {
         let statement = "INSERT INTO setting (key, value) VALUES ('tracks', '1') ON CONFLICT (key) \
@@ -286,7 +287,7 @@ fn now_s() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// An address as it may be shown.
+/// An address for messages, without its password.
 fn without_password(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
     let rest = rest.rsplit_once('@').map_or(rest.to_owned(), |(user, host)| {

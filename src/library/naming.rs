@@ -10,7 +10,7 @@ use crate::engine::{Engine, EngineError, Gallery, GalleryOptions, Known};
 use crate::gallery::Templates;
 use crate::identify::{Decision, Threshold, decide};
 
-/// The people to name in a library: a snapshot of a gallery, and a digest that tells it from others.
+/// The people to name in a library: a snapshot of a gallery, and its digest.
 #[derive(Debug, Clone)]
 pub struct Names {
     gallery: Option<Gallery>,
@@ -29,7 +29,8 @@ pub struct Renamed {
 }
 
 impl Names {
-    /// The people of the gallery in a folder; without one, or with nobody in it, everybody is a stranger.
+    /// The people of the gallery in a folder. Without a gallery, or with an empty one, every person is a
+    /// stranger.
     ///
     /// # Errors
     /// When the gallery cannot be read, or the threshold is invalid for the model.
@@ -66,14 +67,14 @@ impl Names {
         &self.digest
     }
 
-    /// Who the tracks of an analysis are, as `label` decides it.
+    /// The identities of the tracks of an analysis, as `label` decides them.
     pub(super) fn decide(&self, analysis: &Analysis) -> Result<Vec<Decision>, LibraryError> {
         let identifier = self.gallery.as_ref().map(Gallery::identifier);
         Ok(decide(&analysis.observations, identifier, self.same_deg)?)
     }
 }
 
-/// A digest of everything that names rest on.
+/// A digest of everything that names depend on.
 fn digest(engine: &Engine, known: Option<(&Templates, &Threshold)>, options: &GalleryOptions) -> String {
     let mut hash = blake3::Hasher::new();
     hash.update(engine.model().to_string().as_bytes());
@@ -96,8 +97,8 @@ fn digest(engine: &Engine, known: Option<(&Templates, &Threshold)>, options: &Ga
 }
 
 impl Library {
-    /// Decides again who is who in every file whose names rest on another state of the gallery. No video is decoded.
-    /// `progress` is called with the files done and those in all.
+    /// Decides again about every file whose names were decided with another state of the gallery. No video is
+    /// decoded. `progress` is called with the files done and those in all.
     ///
     /// # Errors
     /// When an analysis or the database cannot be read or written.
@@ -140,7 +141,7 @@ impl Library {
     }
 }
 
-/// The analysis at a path is not there.
+/// The error of a missing analysis.
 fn missing(path: &Path) -> LibraryError {
     let source = io::Error::from(ErrorKind::NotFound);
     AnalysisError::Read { path: path.to_owned(), source }.into()
@@ -162,7 +163,8 @@ pub(super) fn name_of(decision: &Decision) -> (&str, f64) {
     (decision.who.name().unwrap_or_default(), angle)
 }
 
-/// Stores the names of the tracks of a file; those that somebody told are kept. Returns how many changed.
+/// Stores the names of the tracks of a file. Names that the user stated are kept. Returns the number of
+/// changed tracks.
 async fn put_names(
     transaction: &mut Transaction,
     content: &str,

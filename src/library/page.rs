@@ -1,4 +1,4 @@
-//! What was found as one page that opens without a network.
+//! Search results as one page that opens without a network.
 
 use std::fmt::Write;
 
@@ -12,16 +12,16 @@ use super::strangers::Stranger;
 use super::{Library, LibraryError};
 use crate::file::{counted, escaped, percent_encoded};
 
-/// Pictures of a stranger.
+/// Pictures per stranger.
 const PICTURES: usize = 6;
 
 /// The frame of the page; `TITLE` and `BODY` are replaced.
 const PAGE: &str = include_str!("page.html");
 
-/// A page of what was found, with the best picture of everybody in every file. `title` says what was asked for.
+/// A page of search results, with the best picture of each person in every file. `title` names the query.
 ///
 /// # Errors
-/// When the database refuses.
+/// When the database fails.
 pub fn page(library: &Library, title: &str, files: &[FoundFile]) -> Result<String, LibraryError> {
     let mut body = String::new();
     let _ = writeln!(body, "<h1>{}</h1>", escaped(title));
@@ -77,7 +77,7 @@ pub fn page(library: &Library, title: &str, files: &[FoundFile]) -> Result<Strin
 /// A page of strangers with their best pictures, and the commands that name them.
 ///
 /// # Errors
-/// When the database refuses.
+/// When the database fails.
 pub fn strangers_page(library: &Library, strangers: &[Stranger]) -> Result<String, LibraryError> {
     let mut body = String::from("<h1>Who is this?</h1>\n");
     for one in strangers {

@@ -1,8 +1,9 @@
-//! Long videos in parts that several workers take.
+//! Long videos in parts for several workers.
 //!
-//! A part begins at a key frame and ends with the one at which the next part begins. Both look at that frame, so that the
-//! faces in it tell which tracks go on. What each part saw is an analysis of its own until the last part is done; then they
-//! become the analysis of the file, in which tracks are [joined](track::join) as in a file that was looked at as a whole.
+//! A part begins at a key frame and ends with the key frame at which the next part begins. Both parts analyse
+//! that frame, so that its faces show which tracks continue. Each part has its own analysis until the last
+//! part is done. Then they become the analysis of the file, in which tracks are [joined](track::join) as in a
+//! file that was analysed as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,24 +16,24 @@ use crate::media::{Input, Selection, Source, SourceOptions, marks_key_frames};
 use crate::nn::Arithmetic;
 use crate::track::{self, Observation, TrackId};
 
-/// A video is cut if it lasts this many times the length of a part.
+/// A video is cut if it is at least this many times as long as a part.
 const LEAST_PARTS: f64 = 1.5;
-/// Overlap from which two boxes of one frame are one face.
+/// Minimum overlap of two boxes of one frame that are one face.
 const SAME_FACE: f32 = 0.5;
 
-/// What a worker is to do.
+/// A task of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task<'a> {
-    /// Look at a file, or cut it.
+    /// Analyse a file, or cut it into parts.
     File(&'a str),
-    /// Look at the part of that number.
+    /// Analyse the part of that number.
     Part(&'a str, i64),
     /// Join the parts.
     Join(&'a str),
 }
 
 impl<'a> Task<'a> {
-    /// The task that the queue knows by this text.
+    /// The task with this text in the queue.
     pub fn of(text: &'a str) -> Self {
         match text.split_once('#') {
             None => Self::File(text),
@@ -41,7 +42,7 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// The text by which the queue knows it.
+    /// Its text in the queue.
     fn text(self) -> String {
         match self {
             Self::File(content) => content.to_owned(),
@@ -61,9 +62,9 @@ impl<'a> Task<'a> {
 /// A part of a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
-    /// From 0.
+    /// Its number, from 0.
     pub number: i64,
-    /// Parts of the video.
+    /// Number of parts of the video.
     pub of: i64,
     /// Time before which it does not begin, in nanoseconds.
     pub from_ns: u64,
@@ -72,7 +73,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// The frames to look at, of those that are chosen in the whole file.
+    /// The frames to analyse, of those that are selected in the whole file.
     pub fn selection(&self, whole: Selection) -> Selection {
         Selection { from_ns: self.from_ns, until_ns: self.until_ns, ..whole }
     }
@@ -82,7 +83,7 @@ impl Part {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PartRow {
     pub part: Part,
-    /// Whether it was looked at.
+    /// Whether it was analysed.
     pub done: bool,
     /// Why it ends early, if it does.
     pub remark: String,
@@ -90,8 +91,9 @@ pub(super) struct PartRow {
     pub work_ms: i64,
 }
 
-/// The parts of a video, of about `length` each; `None` if it is looked at as a whole: a short one, one whose container
-/// does not mark key frames, or one that cannot be opened, of which the worker will say why.
+/// The parts of a video, of about `length` each; `None` if it is analysed as a whole: a short video, one
+/// whose container does not mark key frames, or one that cannot be opened, for which the worker will report
+/// the reason.
 pub(super) fn cut(path: &Path, length: Duration) -> Option<Vec<Part>> {
     if length.is_zero() || !marks_key_frames(path) {
         return None;
@@ -116,7 +118,7 @@ fn equal_parts(duration_ns: u64, length: Duration) -> Option<Vec<Part>> {
     Some((0..of).map(part).collect())
 }
 
-/// The analyses of the parts of a video, as one.
+/// The joined analyses of the parts of a video.
 pub(super) struct Joined {
     pub analysis: Analysis,
     /// For each observation, the part in which it was made and its track there.
@@ -125,17 +127,18 @@ pub(super) struct Joined {
     pub offsets: Vec<u64>,
 }
 
-/// Joins the analyses of all parts of a video, in order. `same_deg` is the largest angle between two views of a person, in
-/// degrees. `None` if there is no part.
+/// Joins the analyses of all parts of a video, in order. `same_deg` is the largest angle between two views of
+/// a person, in degrees. `None` if there is no part.
 pub(super) fn join(parts: &[Analysis], same_deg: Option<f64>) -> Option<Joined> {
     let mut analysis = Analysis { observations: Vec::new(), cuts: Vec::new(), ..parts.first()?.clone() };
     analysis.video.frames = 0;
-    // Workers with different CPUs may have looked at the parts. The whole is not more precise than its least precise part.
+    // Workers with different CPUs may have analysed the parts. The whole is only as precise as its least
+    // precise part.
     if parts.iter().any(|part| part.arithmetic == Arithmetic::Bf16) {
         analysis.arithmetic = Arithmetic::Bf16;
     }
     let (mut origins, mut offsets) = (Vec::new(), Vec::new());
-    // Global numbers of the tracks of the current part, and of those that go on in its last frame.
+    // Global numbers of the tracks of the current part, and of those that continue in its last frame.
     let mut numbers: BTreeMap<TrackId, TrackId>;
     let mut going_on: Vec<(Observation, TrackId)> = Vec::new();
     let mut next = 1;
@@ -162,7 +165,7 @@ pub(super) fn join(parts: &[Analysis], same_deg: Option<f64>) -> Option<Joined> 
                 last.push((seen.clone(), id));
             }
         }
-        // No track goes on over a cut.
+        // No track continues across a cut.
         let cut = goes_on && part.cuts.contains(&own);
         going_on = if cut { Vec::new() } else { last };
         analysis.cuts.extend(
@@ -175,8 +178,8 @@ pub(super) fn join(parts: &[Analysis], same_deg: Option<f64>) -> Option<Joined> 
     Some(Joined { analysis, origins, offsets })
 }
 
-/// Which tracks of a part go on with which of the parts before: those whose faces are in the same place in the frame that
-/// both have, unless they look like two people.
+/// The tracks of a part that continue tracks of the earlier parts: those whose faces are at the same position
+/// in the common frame, unless they look like two people.
 fn continued(
     going_on: &[(Observation, TrackId)],
     part: &Analysis,
@@ -204,7 +207,7 @@ fn continued(
     numbers
 }
 
-/// Whether the views of two tracks show two people.
+/// Whether two tracks show two people.
 fn differ(a: TrackId, of_a: &[Observation], b: TrackId, of_b: &[Observation], same_deg: Option<f64>) -> bool {
     let template =
         |track, all: &[Observation]| track::template(all.iter().filter(|seen| seen.track == track));
@@ -249,7 +252,7 @@ impl Library {
 
 /// The name of the analysis of a part.
 pub(super) fn name(content: &str, part: Part) -> String {
-    // Another number of parts are other parts.
+    // With another number of parts, the parts are different.
     format!("{content}.part-{}-of-{}.parquet", part.number, part.of)
 }
 
@@ -274,7 +277,7 @@ pub(super) async fn enter(
     queue::push(transaction, &tasks, priority).await
 }
 
-/// Notes that a part is done; after the last one the parts are to be joined.
+/// Records that a part is done. After the last one, enters the task to join them.
 pub(super) async fn done(
     transaction: &mut Transaction,
     content: &str,
@@ -282,7 +285,7 @@ pub(super) async fn done(
     remark: &str,
     milliseconds: i64,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    // Of two workers that end at the same time, the second waits here, and so sees what the first did.
+    // If two workers finish at the same time, the second waits here and sees the changes of the first.
     on_connection!(&mut *transaction, c => {
         sqlx::query("UPDATE file SET error = '' WHERE content = $1").bind(content).execute(c).await.map(drop)
     })?;
@@ -418,7 +421,7 @@ mod tests {
 
     #[test]
     fn who_is_there_in_the_frame_that_two_parts_share_goes_on() {
-        // Ten frames and the first of the next part.
+        // Ten frames, and the first frame of the next part.
         let first =
             part(11, &[4], vec![seen(9, 0.0, 1, 0.0), seen(10, 2.0, 1, 0.0), seen(10, 300.0, 2, 90.0)]);
         let second = part(5, &[3], vec![seen(0, 301.0, 1, 90.0), seen(0, 1.0, 2, 0.0), seen(1, 1.0, 2, 0.0)]);

@@ -1,4 +1,4 @@
-//! Pictures of faces that are kept: the best one of each track.
+//! Stored pictures of faces: the best one per track.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
@@ -15,7 +15,8 @@ use crate::discover;
 use crate::media::{self, Selection};
 use crate::track::{Observation, Track};
 
-/// Largest side of the box of a face in a stored picture, in pixels: the crop for the network is 112 pixels high.
+/// Largest side of the box of a face in a stored picture, in pixels: the crop for the network is 112 pixels
+/// high.
 const FACE_PX: f32 = 160.0;
 /// Quality of stored pictures.
 const JPEG_QUALITY: u8 = 90;
@@ -28,7 +29,7 @@ pub(super) struct PictureFace {
     pub frame: u64,
 }
 
-/// Where a face lies in a stored picture as JSON, and the picture as JPEG.
+/// The position of a face in a stored picture as JSON, and the picture as JPEG.
 pub(super) type Picture = (String, Vec<u8>);
 
 /// The observation that shows a track best.
@@ -70,7 +71,7 @@ pub(super) fn pictures(
     found
 }
 
-/// A face with its surroundings as JPEG, and where it lies in it.
+/// A face with its surroundings as JPEG, and its position there.
 fn picture_of(frame: &RgbImage, view: &Observation) -> Option<Picture> {
     let (image, face) = discover::cut_out(frame, &view.face)?;
     let side = face.bbox.width().max(face.bbox.height());

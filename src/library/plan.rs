@@ -1,4 +1,4 @@
-//! How long all of it will take: measured on a sample of the files.
+//! An estimate of the total time, measured on a sample of the files.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::engine::{Engine, LabelledFrame};
 use crate::media::{self, Input, Source, SourceOptions};
 use crate::pipeline::{Control, LabelError, LabelJob, Progress, Subscriber};
 
-/// What is measured on a sample of the files that are due, and what follows for all of them.
+/// Measurements on a sample of the files that are due, and the estimate for all of them.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Plan {
@@ -22,11 +22,11 @@ pub struct Plan {
     pub photos: usize,
     /// Files of the sample that could not be read.
     pub unreadable: usize,
-    /// Seconds of video that one second of work looks at, on this machine.
+    /// Seconds of video analysed per second on this machine.
     pub speed: Option<f64>,
-    /// Frames that one second of work looks at.
+    /// Frames analysed per second.
     pub frames_per_s: Option<f64>,
-    /// Photos that one second of work looks at.
+    /// Photos analysed per second.
     pub photos_per_s: Option<f64>,
     /// Videos that are due.
     pub due_videos: i64,
@@ -37,7 +37,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Seconds for everything that is due, on one machine like this; `None` if nothing of a kind could be measured.
+    /// Seconds for everything that is due, on one machine like this; `None` if a kind of file could not be
+    /// measured.
     pub fn left_s(&self) -> Option<f64> {
         let part = |amount: f64, rate: Option<f64>| {
             if amount > 0.0 { rate.map(|rate| amount / rate) } else { Some(0.0) }
@@ -47,11 +48,12 @@ impl Plan {
 }
 
 impl Library {
-    /// Looks at up to `sample` videos, `seconds` of work each, and as many photos, and estimates how long everything due
-    /// will take. Nothing is stored. The sample is chosen by the digests of the contents: at random, but always the same.
+    /// Analyses up to `sample` videos, for `seconds` each, and as many photos, and estimates the time for
+    /// everything due. Nothing is stored. The sample is chosen by the digests of the contents, which is
+    /// random but always the same.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn plan(
         &self,
         engine: &Engine,
@@ -117,7 +119,7 @@ impl Library {
     }
 }
 
-/// What was measured on one video.
+/// The measurements on one video.
 struct Measured {
     seen_s: f64,
     work_s: f64,
@@ -129,7 +131,7 @@ fn duration_ns(path: &Path) -> Option<u64> {
     Source::open(&Input::File(path.to_owned()), &SourceOptions::default()).ok()?.info().duration_ns
 }
 
-/// Keeps the time at which the last frame goes away.
+/// Records the end time of the last frame.
 struct SeenUntil<'a>(&'a Cell<u64>);
 
 impl Subscriber for SeenUntil<'_> {
@@ -139,7 +141,7 @@ impl Subscriber for SeenUntil<'_> {
     }
 }
 
-/// Looks at the beginning of a video for some seconds of work.
+/// Analyses the beginning of a video for some seconds.
 fn measure(engine: &Engine, options: LookOptions, path: &Path, seconds: f64) -> Option<Measured> {
     let control = Control::new();
     let seen_ns = Cell::new(0);
@@ -158,7 +160,7 @@ fn measure(engine: &Engine, options: LookOptions, path: &Path, seconds: f64) -> 
         }
     });
     let summary = summary.ok()?;
-    // What loading takes is paid once, not per file.
+    // Loading happens once, not per file.
     let work_s = first.unwrap_or(start).elapsed().as_secs_f64();
     let seen_s = seen_ns.get() as f64 / 1e9;
     (work_s > 0.0 && summary.frames > 0).then_some(Measured { seen_s, work_s, frames: summary.frames })

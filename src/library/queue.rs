@@ -1,12 +1,13 @@
-//! The queue of files to look at: that of the crate apalis, in the database of the library.
+//! The queue of files to analyse: that of the crate apalis, in the database of the library.
 //!
-//! A worker that takes a file tells every few seconds that it is alive; when it stops doing so, another worker takes the
-//! file. The statements of apalis run in transactions of the library, so that the results of a file and the
-//! acknowledgement of its task are there together or not at all. A worker that lost a task in the meantime acknowledges
-//! nothing, and its results are dropped.
+//! A worker that has taken a file sends a heartbeat every few seconds. When the heartbeat stops, another
+//! worker takes the file. The statements of apalis run in transactions of the library, so that the results of
+//! a file and the acknowledgement of its task are stored atomically. A worker that lost its task in the
+//! meantime acknowledges nothing, and its results are dropped.
 //!
-//! apalis was chosen because the same queue is kept in SQLite and in PostgreSQL; graphile_worker, the other one
-//! considered, knows PostgreSQL only and acknowledges outside of the transaction of the results.
+//! apalis was chosen because the same queue works in SQLite and in PostgreSQL. graphile_worker, the
+//! alternative considered, supports only PostgreSQL and acknowledges outside of the transaction of the
+//! results.
 
 use std::time::Duration;
 
@@ -21,14 +22,14 @@ use super::database::{Database, Transaction};
 
 /// Name of the queue.
 const QUEUE: &str = "sphereface";
-/// How often a file is tried.
+/// The most attempts per file.
 pub(super) const ATTEMPTS: usize = 3;
-/// Missed signs of life after which a worker counts as dead.
+/// Missed heartbeats after which a worker counts as dead.
 const MISSED: u32 = 3;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// A worker as the queue knows it.
+/// A worker of the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     context: WorkerContext,
@@ -39,13 +40,13 @@ pub(super) struct Member {
 #[derive(Debug, Clone)]
 pub(super) struct Claim {
     id: TaskId,
-    /// How often the file was tried before.
+    /// The number of earlier attempts.
     pub tried: usize,
     /// The digest of the file.
     pub content: String,
 }
 
-/// How the work on a file ended.
+/// The outcome of the work on a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
     Done,
@@ -53,7 +54,7 @@ pub(super) enum Outcome {
 }
 
 impl Member {
-    /// A worker of that name, which must be unique, with a sign of life every `heartbeat`.
+    /// A worker of that name, which must be unique, with one heartbeat per `heartbeat`.
     pub fn new(name: &str, heartbeat: Duration) -> Self {
         Self { context: WorkerContext::new(name), heartbeat }
     }
@@ -66,7 +67,7 @@ impl Member {
         self.heartbeat
     }
 
-    /// After that long without a sign of life, a worker is taken for dead.
+    /// The time without a heartbeat after which a worker counts as dead.
     fn dead_for_s(&self) -> u64 {
         (self.heartbeat * MISSED).as_secs().max(1)
     }
@@ -103,7 +104,7 @@ impl Member {
         Ok(transaction.commit().await?)
     }
 
-    /// A sign of life.
+    /// Sends a heartbeat.
     pub async fn keep_alive(&self, database: &Database) -> Result<(), Failure> {
         let mut transaction = database.begin().await?;
         self.keep_alive_in(&mut transaction).await?;
@@ -123,7 +124,7 @@ impl Member {
         Ok(())
     }
 
-    /// Takes the next task, if there is one. Tasks of workers that died are taken too.
+    /// Takes the next task, if there is one. That includes tasks of dead workers.
     pub async fn next(&self, database: &Database) -> Result<Option<Claim>, Failure> {
         let mut transaction = database.begin().await?;
         self.keep_alive_in(&mut transaction).await?;
@@ -152,8 +153,8 @@ impl Member {
         Ok(Some(Claim { id, tried: task.attempt(), content: serde_json::from_slice(&task.args)? }))
     }
 
-    /// Acknowledges a task in the transaction of its results. `false` if it is no longer this worker's: then the
-    /// transaction must be undone.
+    /// Acknowledges a task in the transaction of its results. `false` if it is no longer this worker's: then
+    /// the transaction must be rolled back.
     pub async fn finish(
         &self,
         transaction: &mut Transaction,
@@ -177,7 +178,7 @@ impl Member {
         Ok(changed == 1)
     }
 
-    /// Gives a task back, as if it had not been taken.
+    /// Returns a task to the queue, as if it had not been taken.
     pub async fn give_back(&self, database: &Database, claim: &Claim) -> Result<(), Failure> {
         let mut transaction = database.begin().await?;
         let (id, name) = (claim.id.to_string(), self.context.name());
@@ -225,7 +226,7 @@ pub(super) async fn push(
     Ok(())
 }
 
-/// Removes what is finished from the queue: the catalogue says what became of it.
+/// Removes finished tasks from the queue: the catalogue has their outcomes.
 pub(super) async fn tidy(transaction: &mut Transaction) -> Result<(), Failure> {
     match transaction {
         Transaction::Sqlite(transaction) => {
@@ -240,7 +241,7 @@ pub(super) async fn tidy(transaction: &mut Transaction) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Workers that gave a sign of life within a minute.
+/// Workers with a heartbeat within the last minute.
 pub(super) async fn workers(database: &Database) -> Result<i64, sqlx::Error> {
     let (count,): (i64,) = match database {
         Database::Sqlite(pool) => {
@@ -256,9 +257,10 @@ pub(super) async fn workers(database: &Database) -> Result<i64, sqlx::Error> {
 }
 
 impl Member {
-    /// Leaves the list of workers.
+    /// Removes the worker from the list of workers.
     pub async fn leave(&self, database: &Database) -> Result<(), Failure> {
-        // The row stays as long as tasks refer to it; a worker that left long ago counts as dead.
+        // The row remains as long as tasks refer to it. An old time of the last heartbeat makes the worker
+        // count as dead.
         let name = self.context.name();
         match database {
             Database::Sqlite(pool) => {

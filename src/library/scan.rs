@@ -1,4 +1,4 @@
-//! Finding the videos and photos in folders, and telling what is in a file from what it is called.
+//! Finding the videos and photos in folders, and identifying files by content instead of name.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata};
@@ -22,25 +22,25 @@ pub(super) struct Found {
     pub photo: bool,
     /// Its length in bytes.
     pub bytes: i64,
-    /// When it was last changed, in nanoseconds since 1970.
+    /// Time of the last change, in nanoseconds since 1970.
     pub modified_ns: i64,
 }
 
-/// What was met in folders.
+/// The result of a scan.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    /// Videos and photos, by path. A file with several links to it is there once.
+    /// Videos and photos, by path. A file with several links is listed once.
     pub found: Vec<Found>,
-    /// Those that are left for another time.
+    /// Files that were skipped because they may still grow.
     pub growing: Vec<Found>,
-    /// The folders and files that were looked at, absolute.
+    /// The absolute paths of the scanned folders and files.
     pub roots: Vec<String>,
-    /// What could not be read, and why.
+    /// Paths that could not be read, with the reason.
     pub unreadable: Vec<(PathBuf, String)>,
 }
 
-/// The videos and photos in `paths` and in all folders below, hidden ones aside. Symbolic links are followed, each folder is
-/// visited once. `except` and galleries are not entered.
+/// The videos and photos in `paths` and in all folders below, except hidden ones. Symbolic links are
+/// followed, and each folder is visited once. `except` and galleries are not entered.
 ///
 /// # Errors
 /// When one of `paths` itself cannot be read.
@@ -97,18 +97,18 @@ pub(super) fn scan(paths: &[PathBuf], except: Option<&Path>) -> Result<Scan, Lib
     Ok(scan)
 }
 
-/// Whether a folder is a person of a gallery: their stills are no photos to look at.
+/// Whether a folder is a person of a gallery: stills are not photos to analyse.
 fn is_person_of_gallery(folder: &Path) -> bool {
     folder.join("person.json").is_file() && folder.join("stills").is_dir()
 }
 
-/// What a file is, if it is a video or a photo.
+/// The file at a path, if it is a video or a photo.
 fn look(path: &Path) -> Result<Option<Found>, String> {
     let metadata = path.metadata().map_err(|error| error.to_string())?;
     if !metadata.is_file() {
         return Ok(None);
     }
-    // Whether it is one is told by its first bytes.
+    // Its first bytes show whether it is one.
     File::open(path).map_err(|error| error.to_string())?;
     let Some(input) = Input::in_folder(path) else { return Ok(None) };
     let photo = matches!(input, Input::Still(_));
@@ -129,12 +129,12 @@ fn modified_ns(metadata: &Metadata) -> i64 {
     since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
-/// Whether a file is still the one that was found there, by its length and the time of its last change.
+/// Whether a file is unchanged, by its length and the time of its last change.
 pub(super) fn is_unchanged(path: &Path, bytes: i64, modified: i64) -> bool {
     path.metadata().is_ok_and(|now| now.is_file() && length(&now) == bytes && modified_ns(&now) == modified)
 }
 
-/// A digest of everything in a file, in hexadecimal digits.
+/// A digest of the content of a file, in hexadecimal digits.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -151,8 +151,8 @@ pub(super) fn content(path: &Path) -> io::Result<String> {
     Ok(hash.finalize().to_hex().to_string())
 }
 
-/// When a video or photo was taken, in seconds since 1970 as a clock at its place showed them: by what it says itself, else
-/// the time of its last change.
+/// The time at which a video or photo was taken, in seconds since 1970 of the local clock there: as stated in
+/// the file, else the time of its last change.
 pub(super) fn taken_s(found: &Found) -> i64 {
     let path = Path::new(&found.path);
     let said = if found.photo { photo_taken_s(path) } else { media::recorded_s(path) };
@@ -245,7 +245,7 @@ mod tests {
         writer.write(&mut data, false).unwrap();
         mutations::survived_by("exif", "date.tif", data.get_ref(), 500);
         let folder = tempfile::tempdir().unwrap();
-        // The data themselves are a TIFF file.
+        // EXIF data are themselves a TIFF file.
         let path = folder.path().join("photo.tif");
         fs::write(&path, data.into_inner()).unwrap();
         let found = Found { path: path.to_str().unwrap().into(), photo: true, bytes: 1, modified_ns: 7 };

@@ -1,4 +1,5 @@
-//! Looking at a part of a list of files without any database: for Slurm, Kubernetes jobs, GNU parallel and the like.
+//! Analysing a part of a list of files without a database: for Slurm, Kubernetes jobs, GNU parallel and
+//! similar schedulers.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,9 @@ use crate::pipeline::Control;
 /// One of several equal parts of a list: every `of`th file, beginning with number `number`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
-    /// Which part, from 1.
+    /// The number of the part, from 1.
     pub number: usize,
-    /// How many there are.
+    /// The number of parts.
     pub of: usize,
 }
 
@@ -47,12 +48,12 @@ impl Shard {
     /// The whole list.
     pub const WHOLE: Self = Self { number: 1, of: 1 };
 
-    /// Looks at the files of this part of `paths`, one after the other, and writes an analysis of each into the folder `to`,
-    /// under the digest of its content. A [`Library`](super::Library) that has such analyses in its own folder uses them. Files
-    /// whose analysis is there already are skipped. `each` is called after every file.
+    /// Analyses the files of this part of `paths` in order, and writes each analysis into the folder `to`,
+    /// under the digest of the file's content. A [`Library`](super::Library) uses such analyses if they are
+    /// in its own folder. Files that already have an analysis are skipped. `each` is called after every file.
     ///
     /// # Errors
-    /// When `to` cannot be made. A file that cannot be read is no error.
+    /// When `to` cannot be created. A file that cannot be read is not an error.
     pub fn analyse(
         self,
         engine: &Engine,
@@ -108,22 +109,22 @@ impl Shard {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ShardItem {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// The digest of its content, if it could be read.
     pub content: Option<String>,
-    /// Where its analysis is.
+    /// The path of its analysis.
     pub analysis: Option<PathBuf>,
     /// Time it took, in seconds.
     pub seconds: f64,
-    /// What became of it.
+    /// The outcome.
     pub outcome: ShardOutcome,
 }
 
-/// What became of a file.
+/// The outcome for a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShardOutcome {
-    /// It was looked at.
+    /// It was analysed.
     Done {
         /// Frames seen.
         frames: u64,
@@ -132,9 +133,9 @@ pub enum ShardOutcome {
         /// Why it ends early, if it does.
         remark: Option<String>,
     },
-    /// Its analysis was there.
+    /// Its analysis existed already.
     Skipped,
-    /// It cannot be looked at.
+    /// It cannot be analysed.
     Failed(String),
 }
 

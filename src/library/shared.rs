@@ -1,8 +1,9 @@
-//! A gallery that all workers of a database share: the files of a gallery folder, kept in the database.
+//! A gallery shared by all workers of a database: the files of a gallery folder, stored in the database.
 //!
-//! The truth is in the database, with a number that every change raises. A worker holds a copy as a folder of its own, from
-//! which the gallery is searched as any other: exactly, in memory. Both ways nothing is lost, because what is kept are the
-//! files themselves: stills, crops, embeddings, counter-examples and the calibrated threshold.
+//! The database is authoritative and has a number that every change increments. A worker holds a copy in its
+//! own folder, from which the gallery is searched as any other: exactly, in memory. Nothing is lost in either
+//! direction, because the files themselves are stored: stills, crops, embeddings, counter-examples and the
+//! calibrated threshold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,11 +21,11 @@ use crate::file;
 
 /// Setting: the number of the last change.
 const CHANGE: &str = "gallery_change";
-/// The channel of PostgreSQL on which changes are told.
+/// The channel of PostgreSQL on which changes are announced.
 const CHANNEL: &str = "sphereface_gallery";
-/// How often SQLite, which tells nobody, is asked whether the gallery has changed.
+/// Polling interval for SQLite, which has no notifications.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// In a folder: the number of the change that it is a copy of.
+/// File in a folder with the number of the change that it is a copy of.
 const BASE: &str = ".shared";
 /// The file of a person that lists the others: written last and removed first.
 const INDEX: &str = "person.json";
@@ -35,17 +36,17 @@ impl Library {
     /// The number of the last change of the shared gallery; 0 if there is none.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn gallery_change(&self) -> Result<i64, LibraryError> {
         Ok(self.setting(CHANGE)?.and_then(|text| text.parse().ok()).unwrap_or(0))
     }
 
-    /// Makes the shared gallery equal to a folder. Returns the number of this change, or the present one if nothing
-    /// differs.
+    /// Makes the shared gallery equal to a folder. Returns the number of this change, or the current one if
+    /// nothing differs.
     ///
     /// # Errors
-    /// [`LibraryError::GalleryChanged`] if the shared gallery is not the one that the folder is a copy of, unless `replace`;
-    /// when the folder cannot be read or the database refuses.
+    /// [`LibraryError::GalleryChanged`] if the shared gallery is not the one that the folder is a copy of,
+    /// unless `replace`; when the folder cannot be read or the database fails.
     pub fn put_gallery(&self, folder: &Path, replace: bool) -> Result<i64, LibraryError> {
         let files = files(folder)?;
         let base = base(folder, &self.place);
@@ -53,7 +54,7 @@ impl Library {
         let change = self.wait(async {
             let mut transaction = self.database.begin().await?;
             if let Transaction::Postgres(transaction) = &mut transaction {
-                // One at a time: a second one sees the change of the first.
+                // One writer at a time: the second one sees the change of the first.
                 sqlx::query("SELECT pg_advisory_xact_lock(7374)").execute(&mut **transaction).await?;
             }
             let stored: Option<(String,)> = on_connection!(&mut transaction, c => {
@@ -125,12 +126,12 @@ impl Library {
         Ok(change)
     }
 
-    /// Brings a folder up to date with the shared gallery: a copy of an earlier state, or an empty or new folder. Returns the
-    /// number of the change that it is a copy of now.
+    /// Brings a folder up to date with the shared gallery: a copy of an earlier state, or an empty or new
+    /// folder. Returns the number of the change that it is a copy of now.
     ///
     /// # Errors
-    /// [`LibraryError::Request`] if there is no shared gallery, or the folder holds something else; when it cannot be
-    /// written or the database refuses.
+    /// [`LibraryError::Request`] if there is no shared gallery, or the folder holds something else; when it
+    /// cannot be written or the database fails.
     pub fn get_gallery(&self, folder: &Path) -> Result<i64, LibraryError> {
         let since = base(folder, &self.place);
         let there = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
@@ -139,9 +140,9 @@ impl Library {
                 format!("{} is not a copy of the shared gallery: use a new folder", folder.display());
             return Err(LibraryError::Request(reason));
         }
-        // A transaction that is dropped goes back to its pool, which takes the runtime.
+        // A dropped transaction returns to its pool, which needs the runtime.
         let _inside = self.runtime.enter();
-        // One transaction: what is read belongs together.
+        // One transaction, so that all reads are consistent.
         let (mut transaction, change, gone): (Transaction, i64, Vec<(String,)>) = self.wait(async {
             let mut transaction = self.database.begin().await?;
             if let Transaction::Postgres(transaction) = &mut transaction {
@@ -206,7 +207,7 @@ impl Library {
                 place.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
                 file::write(place, bytes).map_err(failed)
             };
-            // Each waits until its file is on the disk: together they wait once.
+            // Each thread waits until its file is on the disk; in parallel, the waits overlap.
             thread::scope(|scope| {
                 let writers: Vec<_> = files.iter().map(|file| scope.spawn(|| write(file))).collect();
                 let results = writers
@@ -221,7 +222,7 @@ impl Library {
     /// Files and bytes of the shared gallery.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn gallery_size(&self) -> Result<(i64, i64), LibraryError> {
         self.wait(async {
             on_pool!(&self.database, pool => {
@@ -232,16 +233,16 @@ impl Library {
     }
 }
 
-/// Tells of changes of the shared gallery as they come.
+/// Waits for changes of the shared gallery.
 pub struct GalleryListener<'a> {
     library: &'a Library,
     listener: Option<PgListener>,
-    /// The change that is known.
+    /// The number of the last known change.
     change: i64,
 }
 
 impl Drop for GalleryListener<'_> {
-    /// The connection goes back to its pool, which takes the runtime.
+    /// The connection returns to its pool, which needs the runtime.
     fn drop(&mut self) {
         let _inside = self.library.runtime.enter();
         drop(self.listener.take());
@@ -249,14 +250,14 @@ impl Drop for GalleryListener<'_> {
 }
 
 impl GalleryListener<'_> {
-    /// Waits until the shared gallery changes, `limit` at most. Returns whether it has.
+    /// Waits until the shared gallery changes, but at most `limit`. Returns whether it has changed.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn wait(&mut self, limit: Duration) -> Result<bool, LibraryError> {
         match &mut self.listener {
             Some(listener) => {
-                // A lost connection is made anew by the listener itself, which then tells of nothing.
+                // The listener itself reconnects a lost connection, but may have missed changes.
                 let heard = async { tokio::time::timeout(limit, listener.try_recv()).await };
                 if let Ok(heard) = self.library.runtime.block_on(heard) {
                     heard.map_err(|source| self.library.failed(source))?;
@@ -273,7 +274,7 @@ impl Library {
     /// Begins to listen to changes of the shared gallery.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn listen(&self) -> Result<GalleryListener<'_>, LibraryError> {
         let listener = self.wait(async {
             let Database::Postgres(pool) = &self.database else { return Ok(None) };
@@ -285,7 +286,8 @@ impl Library {
     }
 }
 
-/// The files of a gallery by the path in it. Those that begin with a dot are made anew when they are needed.
+/// The files of a gallery by their path in it. Files that begin with a dot are omitted, because they are made
+/// again when they are needed.
 fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>, LibraryError> {
     let mut files = BTreeMap::new();
     let mut waiting = vec![folder.to_owned()];
@@ -314,7 +316,7 @@ fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>, LibraryError> {
     Ok(files)
 }
 
-/// The place of a file of the database in a folder. What comes from outside leads nowhere else.
+/// The path of a database file in a folder. A path from the database must not lead out of the folder.
 fn inside(folder: &Path, path: &str) -> Result<PathBuf, LibraryError> {
     let relative = Path::new(path);
     let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));

@@ -1,4 +1,4 @@
-//! The people of a library who have no name: grouped over all files, and told by a person who is who.
+//! The people of a library without a name: grouped over all files, and named by the user.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -16,20 +16,20 @@ use crate::gallery::{Examined, GalleryFolder, NewStill, PersonName};
 const GROUPED: &str = "grouped";
 /// Setting: the next number of a stranger.
 const NEXT: &str = "next_stranger";
-/// Most stills enrolled for a person who is named.
+/// The most stills enrolled for a person who is named.
 const MOST_STILLS: usize = 5;
 
-/// Somebody without a name.
+/// A person without a name.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Stranger {
-    /// The number, which stays when files are added.
+    /// The number, which does not change when files are added.
     pub number: i64,
-    /// Files in which they are.
+    /// Files that show them.
     pub files: usize,
     /// Time in videos, in nanoseconds.
     pub screen_ns: i64,
-    /// Their tracks, those with most views first.
+    /// Their tracks, those with the most views first.
     pub tracks: Vec<StrangerTrack>,
 }
 
@@ -41,7 +41,7 @@ pub struct StrangerTrack {
     pub content: String,
     /// Number of the track in it.
     pub track: i64,
-    /// Where the file is.
+    /// Path of the file.
     pub path: String,
     /// Start in nanoseconds; 0 in a photo.
     pub start_ns: i64,
@@ -72,7 +72,7 @@ struct Loose {
 }
 
 impl Loose {
-    /// What tells whether the track is as it was when it was grouped.
+    /// A value that shows whether the track is unchanged since it was grouped.
     fn mark(&self, same_deg: f64) -> i64 {
         let mut hash = blake3::Hasher::new();
         hash.update(&same_deg.to_le_bytes());
@@ -82,7 +82,7 @@ impl Loose {
     }
 }
 
-/// How a track was grouped before.
+/// The previous group of a track.
 struct Grouped {
     mark: i64,
     /// Digest of its component.
@@ -91,7 +91,8 @@ struct Grouped {
     group: usize,
 }
 
-/// What is told of pairs of tracks: for each track, the others, and whether they are the same person.
+/// The user's statements about pairs of tracks: for each track, the others, and whether they are the same
+/// person.
 struct Pairs(Vec<Vec<(usize, bool)>>);
 
 impl Pairs {
@@ -109,7 +110,7 @@ impl Pairs {
     }
 }
 
-/// A digest of everything that the groups of a component rest on.
+/// A digest of everything that the groups of a component depend on.
 fn digest(members: &[usize], loose: &[Loose], marks: &[i64], told: &Pairs) -> String {
     let mut hash = blake3::Hasher::new();
     let mut place = HashMap::new();
@@ -130,15 +131,15 @@ fn digest(members: &[usize], loose: &[Loose], marks: &[i64], told: &Pairs) -> St
 }
 
 impl Library {
-    /// Groups the tracks without a name if anything changed, on `threads` threads: only those that new or changed tracks can
-    /// reach are compared with each other again. Returns whether it did.
+    /// Groups the tracks without a name if anything changed, on `threads` threads. Only tracks that new or
+    /// changed ones can reach are compared again. Returns whether it did.
     ///
     /// # Errors
-    /// When the database refuses; [`LibraryError::Request`] for a model without a calibrated angle.
+    /// When the database fails; [`LibraryError::Request`] for a model without a calibrated angle.
     pub fn group_strangers(&self, engine: &Engine, threads: usize) -> Result<bool, LibraryError> {
         let Some(same_deg) = engine.same_person_deg() else {
             return Err(LibraryError::Request(
-                "the model is not calibrated, so strangers cannot be told apart".into(),
+                "the model is not calibrated, so strangers cannot be distinguished".into(),
             ));
         };
         self.group_within(same_deg, threads)
@@ -201,7 +202,7 @@ impl Library {
         Ok(true)
     }
 
-    /// How tracks were grouped before.
+    /// The previous groups of tracks.
     fn grouped(&self) -> Result<HashMap<Key, Grouped>, LibraryError> {
         let rows: Vec<(String, i64, i64, String, i64)> = self.wait(async {
             on_pool!(&self.database, pool => {
@@ -214,7 +215,7 @@ impl Library {
         Ok(held.collect())
     }
 
-    /// Stores the components that were grouped anew, and forgets tracks that are not grouped any more.
+    /// Stores the components that were grouped again, and forgets tracks that are no longer grouped.
     fn keep_grouped(
         &self,
         loose: &[Loose],
@@ -246,7 +247,8 @@ impl Library {
         })
     }
 
-    /// The tracks without a name that show enough to be compared, in an order that does not depend on when files came.
+    /// The tracks without a name that show enough to be compared, in an order that does not depend on when
+    /// files were added.
     fn loose(&self) -> Result<Vec<Loose>, LibraryError> {
         type Row = (String, i64, i64, i64, i64, Vec<u8>);
         let rows: Vec<Row> = self.wait(async {
@@ -325,7 +327,7 @@ impl Library {
         self.wait(async {
             let mut transaction = self.database.begin().await?;
             on_connection!(&mut transaction, c => {
-                // A track with a name, or one that is no longer comparable, is no stranger.
+                // A track with a name, or one that is no longer comparable, does not belong to a stranger.
                 let statement = "UPDATE track SET stranger = 0 WHERE stranger <> 0 AND (name <> '' OR comparable = 0)";
                 sqlx::query(statement).execute(c).await.map(drop)
             })?;
@@ -346,7 +348,7 @@ impl Library {
     /// The strangers, those seen in most files and for the longest time first.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn strangers(&self) -> Result<Vec<Stranger>, LibraryError> {
         type Row = (i64, String, i64, i64, i64, i64, String, String);
         let rows: Vec<Row> = self.wait(async {
@@ -384,7 +386,7 @@ impl Library {
     /// The stored picture of a track as JPEG.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn picture(&self, content: &str, track: i64) -> Result<Option<Vec<u8>>, LibraryError> {
         let row: Option<(Vec<u8>,)> = self.wait(async {
             on_pool!(&self.database, pool => {
@@ -406,11 +408,12 @@ impl Library {
         if number <= 0 || rows.is_empty() { Err(LibraryError::NoStranger(number)) } else { Ok(rows) }
     }
 
-    /// Names a stranger: their best pictures are enrolled in the gallery, and all their tracks get the name. No video is
-    /// decoded.
+    /// Names a stranger: their best pictures are enrolled in the gallery, and all their tracks get the name.
+    /// No video is decoded.
     ///
     /// # Errors
-    /// As for [`stranger_stills`](Self::stranger_stills) and [`tell_name`](Self::tell_name), and when the gallery refuses.
+    /// As for [`stranger_stills`](Self::stranger_stills) and [`tell_name`](Self::tell_name), and when the
+    /// gallery fails.
     pub fn name_stranger(
         &self,
         number: i64,
@@ -422,10 +425,10 @@ impl Library {
         Ok(Told { tracks: self.tell_name(number, name)?, stills: enrolled.added })
     }
 
-    /// Gives all tracks of a stranger a name, whatever the gallery says. Returns how many there are.
+    /// Gives all tracks of a stranger a name, regardless of the gallery. Returns their number.
     ///
     /// # Errors
-    /// When there is no such stranger, or the database refuses.
+    /// When there is no such stranger, or the database fails.
     pub fn tell_name(&self, number: i64, name: &PersonName) -> Result<usize, LibraryError> {
         let keys = self.tracks_of(number)?;
         self.wait(async {
@@ -444,7 +447,7 @@ impl Library {
         Ok(keys.len())
     }
 
-    /// The best pictures of a stranger, up to five, those of different files first, as stills to enrol.
+    /// The best pictures of a stranger as stills to enrol: up to five, from different files first.
     ///
     /// # Errors
     /// When there is no such stranger, or no picture of them was stored.
@@ -453,7 +456,7 @@ impl Library {
         let stills = self.stills(number)?;
         if stills.is_empty() {
             return Err(LibraryError::Request(format!(
-                "no picture of stranger {number} was stored, so that they cannot be enrolled: look at their files again with pictures"
+                "no picture of stranger {number} was stored, so they cannot be enrolled: analyse their files again with pictures"
             )));
         }
         Ok(stills)
@@ -511,17 +514,17 @@ impl Library {
         Ok(stills.take(MOST_STILLS).collect())
     }
 
-    /// Tells that strangers are one person. The first keeps their number. Later groupings keep it so.
+    /// Merges strangers who are one person, under the number of the first. Later groupings keep this.
     ///
     /// # Errors
-    /// When one of them is not there.
+    /// When one of them does not exist.
     pub fn merge_strangers(&self, numbers: &[i64]) -> Result<(), LibraryError> {
         let [first, rest @ ..] = numbers else { return Ok(()) };
         let mut all = self.tracks_of(*first)?;
         for number in rest {
             all.extend(self.tracks_of(*number)?);
         }
-        // What was told before the other way, between tracks that are one person now, is taken back.
+        // Earlier statements that tracks of the merged person are different people are removed.
         let mut taken_back = Vec::new();
         for (number, sides) in self.told_apart()? {
             let both = sides.iter().all(|side| side.iter().any(|key| all.contains(key)));
@@ -544,17 +547,16 @@ impl Library {
         })
     }
 
-    /// Tells that some tracks of a stranger are another person. Returns the number of the new stranger. Later groupings keep
-    /// them apart.
+    /// Splits off tracks of a stranger that are another person. Returns the number of the new stranger. Later
+    /// groupings keep them separate.
     ///
     /// # Errors
-    /// When there is no such stranger, or the tracks are none or all of theirs.
+    /// When there is no such stranger, or `leaving` has none or all of their tracks.
     pub fn split_stranger(&self, number: i64, leaving: &[(String, i64)]) -> Result<i64, LibraryError> {
         let all = self.tracks_of(number)?;
         let (leave, stay): (Vec<Key>, Vec<Key>) = all.into_iter().partition(|key| leaving.contains(key));
         if leave.is_empty() || stay.is_empty() {
-            let reason =
-                format!("name some tracks of stranger {number}, not none and not all, for the other person");
+            let reason = format!("choose some but not all tracks of stranger {number} for the other person");
             return Err(LibraryError::Request(reason));
         }
         let next = self.setting(NEXT)?.and_then(|text| text.parse().ok()).unwrap_or(number + 1);
@@ -603,7 +605,7 @@ async fn set_stranger(
     })
 }
 
-/// Pairs of tracks that are in one picture: two people. The tracks of a file come together.
+/// Pairs of tracks that are in one picture, so two people. The tracks of a file are consecutive.
 fn together(loose: &[Loose]) -> Vec<(usize, usize)> {
     let mut pairs = Vec::new();
     let mut start = 0;

@@ -1,4 +1,4 @@
-//! A library of made-up tracks: what needs no network.
+//! Tests on synthetic tracks, which need no network.
 
 use std::path::{Path, PathBuf};
 
@@ -170,7 +170,7 @@ fn a_file_is_known_by_its_content_wherever_it_is() {
     assert_eq!(counts(&made.add()), [0, 2, 1, 0], "it came back");
     assert_eq!(made.library.status().unwrap().missing, 0);
     assert_eq!(made.library.roots().unwrap(), std::slice::from_ref(&made.files));
-    // The library reopened knows the same.
+    // The reopened library has the same state.
     let again = Library::open(made.library.folder()).unwrap();
     assert_eq!(again.status().unwrap().photos.due, 2);
 }
@@ -374,7 +374,7 @@ fn a_task_belongs_to_one_worker_and_comes_back_from_the_dead() {
     let claim = next(&one).unwrap();
     assert_eq!(claim.tried, 0);
     assert!(next(&other).is_none(), "it is taken");
-    // `one` gives no sign of life.
+    // `one` sends no heartbeat.
     made.run("UPDATE Workers SET last_seen = last_seen - 60 WHERE id = 'one'");
     let again = next(&other).unwrap();
     assert_eq!((&again.content, again.tried), (&claim.content, 1));
@@ -389,7 +389,7 @@ fn a_task_belongs_to_one_worker_and_comes_back_from_the_dead() {
     assert!(!finish(&one, &claim), "the task is no longer that of the first");
     assert!(finish(&other, &again));
     assert!(next(&one).is_none());
-    // A task that is given back is there for others, as if it had not been taken.
+    // A task that is returned can be taken by others, as if it had not been taken.
     made.photo("b.jpg");
     made.add();
     let claim = next(&one).unwrap();

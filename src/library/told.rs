@@ -1,7 +1,8 @@
-//! What people told about tracks: a name, that some are one person or two, that somebody is to be forgotten.
+//! The user's statements about tracks: a name, that some are one person or two, that a person is to be
+//! forgotten.
 //!
-//! The numbers of tracks change when a file is looked at with another network or other settings. So what is told is kept with
-//! a place, the face in its best view, by which the track is found again.
+//! The numbers of tracks change when a file is analysed with another network or other settings. So a
+//! statement is stored with a position, the face in its best view, by which the track is found again.
 
 use super::database::{Transaction, on_connection};
 use crate::analysis::Analysis;
@@ -13,7 +14,7 @@ const SAME_FACE: f32 = 0.3;
 /// A track: the content of its file and its number there.
 pub(super) type Key = (String, i64);
 
-/// What is told.
+/// The kind of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The name of the track.
@@ -22,7 +23,7 @@ pub(super) enum Kind {
     Same,
     /// Tracks with the same number are two people, by their side.
     Apart,
-    /// The track is to be left out.
+    /// The track is to be omitted.
     Forgotten,
 }
 
@@ -37,7 +38,8 @@ impl Kind {
     }
 }
 
-/// Tells something about a track that is in the catalogue. `number`, `side` and `name` are 0 or empty where they say nothing.
+/// Stores a statement about a track of the catalogue. `number`, `side` and `name` are 0 or empty if they do
+/// not apply.
 pub(super) async fn tell(
     transaction: &mut Transaction,
     (content, track): &Key,
@@ -55,7 +57,7 @@ pub(super) async fn tell(
     })
 }
 
-/// Takes back what was told about a track under a number.
+/// Removes a statement about a track under a number.
 pub(super) async fn take_back(
     transaction: &mut Transaction,
     (content, track): &Key,
@@ -68,7 +70,7 @@ pub(super) async fn take_back(
     })
 }
 
-/// A number that nothing of this kind has yet.
+/// A number that no statement of this kind has yet.
 pub(super) async fn next_number(transaction: &mut Transaction, kind: Kind) -> Result<i64, sqlx::Error> {
     let row: (i64,) = on_connection!(transaction, c => {
         let statement = "SELECT COALESCE(MAX(number), 0) + 1 FROM told WHERE kind = $1";
@@ -77,8 +79,8 @@ pub(super) async fn next_number(transaction: &mut Transaction, kind: Kind) -> Re
     Ok(row.0)
 }
 
-/// Finds the tracks of a file again in a new analysis. What is told about a face that is not there any more says nothing, but
-/// is kept: under a number below 0, which no track has.
+/// Finds the tracks of a file again in a new analysis. A statement about a face that is no longer found has
+/// no effect, but is kept: under a number below 0, which no track has.
 pub(super) async fn follow(
     transaction: &mut Transaction,
     content: &str,

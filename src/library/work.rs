@@ -1,4 +1,4 @@
-//! Looking at the files that are due.
+//! Analysing the files that are due.
 
 use std::cell::RefCell;
 use std::fs;
@@ -20,32 +20,32 @@ use crate::media::Selection;
 use crate::pipeline::Control;
 use crate::track::{self, Observation, TrackId};
 
-/// How long a worker waits when files are due that others work on.
+/// How long a worker waits while others work on the files that are due.
 const IDLE: Duration = Duration::from_millis(500);
-/// Age at which the beginning of an analysis is nobody's any more.
+/// Age at which an unfinished analysis counts as abandoned.
 const LEFTOVER: Duration = Duration::from_secs(24 * 3600);
-/// How long results wait for a database that is away, in pauses.
+/// How long results wait for an unavailable database, in pauses.
 const MOST_PAUSES: usize = 40;
 
 /// Default length of the parts of long videos.
 const PART: Duration = Duration::from_secs(600);
 
-/// How a worker works.
+/// Settings of a worker.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WorkOptions {
-    /// How videos are looked at.
+    /// How videos are analysed.
     pub look: LookOptions,
-    /// Whether the best picture of every track is stored: for pages, and to name strangers without decoding. The video is
-    /// then decoded a second time, up to the last picture.
+    /// Whether the best picture of every track is stored: for pages, and to name strangers without decoding.
+    /// The video is then decoded a second time, up to the last picture.
     pub pictures: bool,
     /// Length of the parts into which long videos are cut, so that several workers share one; zero cuts none.
     pub part: Duration,
-    /// How often a worker tells that it is alive. One that has not done so three times is taken for dead.
+    /// Interval of a worker's heartbeat. A worker that misses three counts as dead.
     pub heartbeat: Duration,
-    /// Whether to wait for files that other workers are looking at, in case these die.
+    /// Whether to wait for files that other workers are analysing, in case these die.
     pub wait_for_others: bool,
-    /// Most files to look at.
+    /// The most files to analyse.
     pub most: Option<usize>,
 }
 
@@ -62,10 +62,10 @@ impl Default for WorkOptions {
     }
 }
 
-/// What tells whether people are named by others now.
+/// Returns new names if the gallery has changed.
 type Fresh<'a> = Box<dyn FnMut() -> Result<Option<Names>, LibraryError> + 'a>;
 
-/// Looks at the files of a library, one after the other, on all threads of its engine.
+/// Analyses the files of a library in order, on all threads of its engine.
 pub struct Worker<'a> {
     library: &'a Library,
     engine: &'a Engine,
@@ -75,15 +75,15 @@ pub struct Worker<'a> {
     member: Member,
 }
 
-/// What a worker reports.
+/// A report of a worker.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum WorkEvent<'a> {
-    /// A file is begun.
+    /// Work on a file begins.
     Begun {
         /// Where it is.
         path: &'a Path,
-        /// Files that are due, this one among them.
+        /// Files that are due, this one included.
         due: i64,
     },
     /// Frames of it are done.
@@ -100,7 +100,7 @@ pub enum WorkEvent<'a> {
         /// Parts.
         parts: usize,
     },
-    /// A part of a long video was looked at.
+    /// A part of a long video was analysed.
     PartEnded {
         /// Where it is.
         path: &'a Path,
@@ -108,25 +108,25 @@ pub enum WorkEvent<'a> {
         part: i64,
         /// Parts of the video.
         parts: i64,
-        /// Frames looked at.
+        /// Frames analysed.
         frames: u64,
         /// Time it took, in seconds.
         seconds: f64,
     },
-    /// A file was looked at.
+    /// A file was analysed.
     Ended(&'a Attempt),
-    /// Files are due, but other workers look at them.
+    /// Files are due, but other workers are analysing them.
     Waiting,
-    /// The database is away, and will be asked again.
+    /// The database is unavailable, and will be tried again.
     Away {
-        /// What it says.
+        /// The error.
         cause: &'a str,
-        /// When it will be asked again, in seconds.
+        /// Seconds until the next attempt.
         pause_s: u64,
     },
 }
 
-/// What became of a file.
+/// The outcome of an attempt on a file.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -134,7 +134,7 @@ pub struct Attempt {
     pub path: PathBuf,
     /// Tracks of faces in it.
     pub tracks: usize,
-    /// Those with a name.
+    /// Tracks with a name.
     pub named: usize,
     /// Time it took, in seconds.
     pub seconds: f64,
@@ -142,7 +142,7 @@ pub struct Attempt {
     pub error: Option<String>,
     /// Whether it will be tried again after a failure.
     pub again: bool,
-    /// Whether another worker had taken it meanwhile, so that this result was dropped.
+    /// Whether another worker had taken it in the meantime, so that this result was dropped.
     pub lost: bool,
 }
 
@@ -150,7 +150,7 @@ pub struct Attempt {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkSummary {
-    /// Files looked at.
+    /// Files analysed.
     pub done: usize,
     /// Attempts that failed.
     pub failed: usize,
@@ -160,7 +160,7 @@ pub struct WorkSummary {
     pub stopped: bool,
 }
 
-/// What the catalogue holds of a track.
+/// The columns of a track in the catalogue.
 struct TrackRow {
     track: TrackId,
     start_ns: u64,
@@ -175,17 +175,17 @@ struct TrackRow {
     picture: Option<Picture>,
 }
 
-/// What came of a task.
+/// The result of a task.
 enum TaskResult {
-    /// A file that was looked at.
+    /// A file that was analysed.
     File(AnalysedFile),
-    /// A file that is to be looked at in parts.
+    /// A file that is to be analysed in parts.
     Cut(Vec<Part>),
-    /// A part that was looked at.
+    /// A part that was analysed.
     Part { part: Part, frames: u64, remark: String, pictures: Vec<(TrackId, Picture)> },
 }
 
-/// A file that was looked at.
+/// A file that was analysed.
 struct AnalysedFile {
     analysis: Analysis,
     tracks: Vec<TrackRow>,
@@ -201,14 +201,14 @@ impl<'a> Worker<'a> {
     /// A worker on `library` that names people by `names`.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn new(
         library: &'a Library,
         engine: &'a Engine,
         names: &Names,
         options: WorkOptions,
     ) -> Result<Self, LibraryError> {
-        /// Several workers of one process need names of their own.
+        /// Several workers of one process need different names.
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let unique = blake3::hash(format!("{:?}", std::time::SystemTime::now()).as_bytes()).to_hex();
@@ -222,17 +222,18 @@ impl<'a> Worker<'a> {
         Ok(Self { library, engine, names, fresh, options, member })
     }
 
-    /// Asks before the faces of a file are named whether other people are to be named from now on: for a gallery that
-    /// changes meanwhile.
+    /// Calls `fresh` before the faces of a file are named; it returns new names if the gallery has changed.
     pub fn follow(mut self, fresh: impl FnMut() -> Result<Option<Names>, LibraryError> + 'a) -> Self {
         self.fresh = RefCell::new(Some(Box::new(fresh)));
         self
     }
 
-    /// Looks at files until none is due, or `control` says stop: then the current file is given back.
+    /// Analyses files until none is due, or `control` is stopped: then the current file is returned to the
+    /// queue.
     ///
     /// # Errors
-    /// When the database refuses, or stays away for ten minutes. A file that cannot be read is no error.
+    /// When the database fails, or is unavailable for ten minutes. A file that cannot be read is not an
+    /// error.
     pub fn work(
         &mut self,
         control: &Control,
@@ -240,7 +241,7 @@ impl<'a> Worker<'a> {
     ) -> Result<WorkSummary, LibraryError> {
         let mut summary = WorkSummary::default();
         let result = self.work_on(control, each, &mut summary);
-        // Its tasks are free at once, not only when it counts as dead.
+        // Its tasks are free immediately, not only when it counts as dead.
         let _ = self.library.runtime.block_on(self.member.leave(&self.library.database));
         result.map(|()| summary)
     }
@@ -282,7 +283,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Looks at one file and stores what was seen, or why it could not be seen.
+    /// Analyses one file and stores the results, or the reason for a failure.
     fn work_on_file(
         &self,
         claim: &Claim,
@@ -294,14 +295,14 @@ impl<'a> Worker<'a> {
         let started = Instant::now();
         let task = Task::of(&claim.content);
         let entry = self.patiently(control, each, || library.entry(task.content()))?;
-        // A file that was done meanwhile, or forgotten.
+        // The file was finished or forgotten in the meantime.
         let Some((path, kind)) = entry else {
             return self.acknowledge(claim, control, each);
         };
         let parts = self.patiently(control, each, || library.parts(task.content()))?;
         let is_part_due = |number| parts.iter().any(|row| row.part.number == number && !row.done);
         let is_due = match task {
-            // A task of an earlier try, whose parts are on their way.
+            // A task of an earlier attempt, whose parts are being analysed.
             Task::File(_) => parts.is_empty(),
             Task::Part(_, number) => is_part_due(number),
             Task::Join(_) => !parts.is_empty() && parts.iter().all(|row| row.done),
@@ -313,7 +314,7 @@ impl<'a> Worker<'a> {
         each(WorkEvent::Begun { path: &path, due });
         let seen = match claim.tried < ATTEMPTS {
             true => self.see(&path, kind, task, &parts, control, each),
-            false => Err(Failure::File(format!("{ATTEMPTS} workers died while they looked at it"))),
+            false => Err(Failure::File(format!("{ATTEMPTS} workers died while they analysed it"))),
         };
         let (seen, again) = match seen {
             Ok(seen) => (Ok(seen), false),
@@ -349,7 +350,7 @@ impl<'a> Worker<'a> {
             (Err(_), true) => summary.failed += 1,
         }
         if kept && !again {
-            // Their results are in the catalogue now, or given up.
+            // Their results are in the catalogue now, or were discarded.
             parts.iter().for_each(|row| {
                 let _ = library.analyses.remove(&parts::name(task.content(), row.part));
             });
@@ -397,7 +398,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Does a task while another thread tells that this worker is alive. `parts` are those of the file, if it was cut.
+    /// Does a task while another thread sends heartbeats. `parts` are those of the file, if it was cut.
     fn see(
         &self,
         path: &Path,
@@ -411,7 +412,7 @@ impl<'a> Worker<'a> {
         let alive = self.library.runtime.spawn(async move {
             loop {
                 tokio::time::sleep(member.heartbeat()).await;
-                // A database that is away now is there later, or the task is lost.
+                // If the database is not available again in time, the task is lost.
                 let _ = member.keep_alive(&database).await;
             }
         });
@@ -435,7 +436,7 @@ impl<'a> Worker<'a> {
         Look { engine, detect_every, path, kind, selection, analyses, name, worker }
     }
 
-    /// Looks at a file, or cuts it.
+    /// Analyses a file, or cuts it into parts.
     fn see_file(
         &self,
         path: &Path,
@@ -471,7 +472,7 @@ impl<'a> Worker<'a> {
         Ok(TaskResult::File(AnalysedFile { analysis, tracks, names, remark, parts_ms: 0 }))
     }
 
-    /// Looks at a part of a file.
+    /// Analyses a part of a file.
     fn see_part(
         &self,
         path: &Path,
@@ -529,7 +530,7 @@ impl<'a> Worker<'a> {
         Ok(TaskResult::File(AnalysedFile { analysis, tracks, names, remark, parts_ms }))
     }
 
-    /// The people to name, as they are now.
+    /// The current people to name.
     fn names(&self) -> Result<Names, LibraryError> {
         if let Some(names) = self.fresh.borrow_mut().as_mut().map(|fresh| fresh()).transpose()?.flatten() {
             self.names.replace(names);
@@ -537,7 +538,7 @@ impl<'a> Worker<'a> {
         Ok(self.names.borrow().clone())
     }
 
-    /// What the catalogue holds of each track.
+    /// The row of each track in the catalogue.
     fn tracks(&self, analysis: &Analysis, names: &Names) -> Result<Vec<TrackRow>, LibraryError> {
         let decisions = names.decide(analysis)?;
         let mut rows = Vec::new();
@@ -569,8 +570,8 @@ impl<'a> Worker<'a> {
         Ok(rows)
     }
 
-    /// Stores what was seen, or why nothing was, with the acknowledgement of the task. `false` if the task is another
-    /// worker's by now; then nothing is stored.
+    /// Stores the results, or the reason for a failure, together with the acknowledgement of the task.
+    /// `false` if the task belongs to another worker by now; then nothing is stored.
     fn store(
         &self,
         claim: &Claim,
@@ -583,7 +584,7 @@ impl<'a> Worker<'a> {
         let content = task.content();
         let stored = library.runtime.block_on(async {
             let mut transaction = library.database.begin().await?;
-            // The queue tries again what failed; what will fail again is done with.
+            // The queue retries failed tasks, except those that would fail again.
             let outcome = match seen {
                 Err(error) if again => Outcome::Failed(error.clone()),
                 _ => Outcome::Done,
@@ -638,7 +639,7 @@ impl Library {
     /// Files that are due.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn due(&self) -> Result<i64, LibraryError> {
         let (count,): (i64,) = self.wait(async {
             on_pool!(&self.database, pool => {
@@ -648,8 +649,8 @@ impl Library {
         Ok(count)
     }
 
-    /// Where a file that is due lies, if it is due still. A path at which it no longer is the same is passed over unless
-    /// there is no other: opening it says why.
+    /// The path of a file, if it is still due. A path at which the file has changed is used only if there is
+    /// no other: opening it then gives the reason.
     fn entry(&self, content: &str) -> Result<Option<(PathBuf, Kind)>, LibraryError> {
         let rows: Vec<(String, i64, i64, String)> = self.wait(async {
             on_pool!(&self.database, pool => {
@@ -663,10 +664,10 @@ impl Library {
         Ok(entry.map(|(path, _, _, kind)| (PathBuf::from(path), Kind::of(kind))))
     }
 
-    /// Removes what workers that died left of analyses, after a day.
+    /// Removes unfinished analyses of dead workers after a day.
     fn sweep(&self) {
         for (name, metadata) in self.analyses.unfinished() {
-            // Those of parts wait for the others, however long that takes.
+            // Analyses of parts wait for the others for any time.
             let part = name.split_once(".part-").filter(|(_, rest)| rest.matches('.').count() == 1);
             let waits =
                 part.is_some_and(|(content, _)| self.parts(content).is_ok_and(|parts| !parts.is_empty()));
@@ -741,7 +742,7 @@ async fn put_tracks(
             })?;
         }
     }
-    // What somebody asked to forget is not found again.
+    // Tracks that the user asked to forget are not stored again.
     for statement in [
         "DELETE FROM template WHERE content = $1 AND track IN (SELECT track FROM told WHERE content = $1 AND kind = 'forgotten')",
         "DELETE FROM picture WHERE content = $1 AND track IN (SELECT track FROM told WHERE content = $1 AND kind = 'forgotten')",

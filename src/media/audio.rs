@@ -1,5 +1,5 @@
-//! Sound on its way from a source to a sink: compressed where the container takes it, and never
-//! in the way of the pictures.
+//! Sound between a source and a sink: compressed if the container accepts it, and never blocking the
+//! pictures.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,13 @@ use gstreamer_app as gst_app;
 use super::Container;
 use super::remake::Remake;
 
-/// Compressed sound that some container takes as it is.
+/// Compressed sound that a container accepts without re-encoding.
 pub(super) struct Copyable {
     /// Caps at which decoding stops.
     pub(super) caps: &'static str,
-    /// Element that frames it and completes its caps.
+    /// Element that parses it into frames and completes its caps.
     pub(super) parser: &'static str,
-    /// Caps the muxers want of it.
+    /// Caps that the muxers require.
     pub(super) framed: &'static str,
     containers: &'static [Container],
 }
@@ -80,14 +80,14 @@ const COPYABLE: [Copyable; 9] = [
 ];
 
 impl Copyable {
-    /// What `container` takes without re-encoding.
+    /// The sound that `container` accepts without re-encoding.
     pub(super) fn of(container: Container) -> impl Iterator<Item = &'static Copyable> {
         COPYABLE.iter().filter(move |kind| kind.containers.contains(&container))
     }
 }
 
-/// The sound of a source, to be handed to [`Sink::create`](super::Sink::create). Dropped
-/// instead, the sound is thrown away.
+/// The sound of a source, for [`Sink::create`](super::Sink::create). If this is dropped instead, the sound is
+/// discarded.
 pub struct Audio {
     pub(super) tracks: Vec<Arc<Track>>,
 }
@@ -119,14 +119,14 @@ impl Drop for Audio {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Open,
-    /// Everything was delivered.
+    /// The source delivered everything.
     Whole,
-    /// The source was stopped: what lies past the last picture is to be cut off.
+    /// The source was stopped: sound after the last picture must be cut off.
     Stopped,
 }
 
-/// One sound track. The source pushes, the sink opens the gate as far as pictures were written;
-/// neither ever waits for the other.
+/// One sound track. The source pushes packets, and the sink opens the gate up to the time of the pictures
+/// written. Neither ever waits for the other.
 pub(super) struct Track {
     /// Name of the stream it comes from.
     pub(super) stream: String,
@@ -134,10 +134,10 @@ pub(super) struct Track {
     state: Mutex<TrackState>,
 }
 
-/// What a track holds.
+/// The content of a track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Compressed sound, which goes through as it is.
+    /// Compressed sound, which is passed on unchanged.
     Packets,
     /// Samples, which may have to be encoded.
     Samples,
@@ -145,7 +145,7 @@ pub(super) enum Kind {
     Text,
 }
 
-/// What a track is called.
+/// The language and title of a track.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Description {
     /// ISO 639 code.
@@ -153,42 +153,42 @@ pub(super) struct Description {
     pub(super) title: Option<String>,
 }
 
-/// When a track begins, and how.
+/// The beginning of a track.
 #[derive(Debug, Clone)]
 pub(super) struct Start {
     /// The time of its first packet; negative before the start of the file.
     pub(super) first_ns: i64,
-    /// How much of its beginning is not to be heard.
+    /// Length of the priming: the beginning that must not be heard.
     pub(super) priming_ns: u64,
-    /// What it is at first.
+    /// Its caps at first.
     pub(super) caps: gst::Caps,
 }
 
 struct TrackState {
     description: Description,
-    /// The name of the codec that it came in, where that loses nothing.
+    /// The name of its original codec, if that is lossless.
     lossless: Option<&'static str>,
-    /// Added to the running time of what is pushed; `None` until the first picture of a live
-    /// connection tells where zero is.
+    /// Added to the running times of packets; `None` until the first picture of a live connection defines
+    /// time 0.
     offset_ns: Option<i64>,
-    /// Added to the times of this track alone. Where it is negative, sound before time 0 is priming.
+    /// Added to the times of this track alone. If it is negative, sound before time 0 is priming.
     shift_ns: i64,
-    /// Whether a first packet of Opus at 0 belongs before it, by what decoders leave out.
+    /// Whether a first Opus packet at time 0 belongs before 0, by the pre-skip of its header.
     counts_skip: bool,
     held: VecDeque<Held>,
     last_end_ns: u64,
     gate_ns: u64,
     out: Option<gst_app::AppSrc>,
-    /// How much later everything is written, and the earliest time that is.
+    /// Delay of everything written, and the earliest time at which it is written.
     later_ns: i64,
     floor_ns: i64,
-    /// What the sink was told that it gets.
+    /// The caps that the sink was given.
     caps: Option<gst::Caps>,
-    /// Makes that of what is something else now.
+    /// Converts to those caps if the sound has changed.
     remake: Option<Remake>,
-    /// What it cannot be made of: nothing is passed on while it comes.
+    /// Caps that cannot be converted: nothing is passed on while they are current.
     refused: Option<gst::Caps>,
-    /// When the last packet was passed on, and how much later than the one before.
+    /// Time of the last packet passed on, and its distance from the previous one.
     last_written_ns: Option<u64>,
     step_ns: Option<u64>,
     begun: bool,
@@ -234,12 +234,12 @@ impl Track {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From the source: the first packet of Opus has the time 0 where it should have one before.
+    /// From the source: the first Opus packet has the time 0 although it belongs before it.
     pub(super) fn count_skip(&self) {
         self.state().counts_skip = true;
     }
 
-    /// From the source: what the track is called, as far as it is known.
+    /// From the source: the language and title of the track, as far as known.
     pub(super) fn describe(&self, language: Option<&str>, title: Option<&str>) {
         let description = &mut self.state().description;
         let said = language.filter(|code| !matches!(*code, "" | "und"));
@@ -247,12 +247,12 @@ impl Track {
         description.title = title.map(str::to_owned).or_else(|| description.title.take());
     }
 
-    /// From the source: what the track was before it was decoded.
+    /// From the source: the caps of the track before it was decoded.
     pub(super) fn came_as(&self, coded: &gst::CapsRef) {
         self.state().lossless = coded.structure(0).and_then(lossless);
     }
 
-    /// From the source: one packet (or block of samples); says whether it was the first.
+    /// From the source: one packet (or block of samples). Returns whether it was the first.
     pub(super) fn push(&self, sample: gst::Sample) -> bool {
         let mut state = self.state();
         let first = !std::mem::replace(&mut state.begun, true);
@@ -279,31 +279,31 @@ impl Track {
         first
     }
 
-    /// From the source: nothing follows for now.
+    /// From the source: no packet follows for now.
     pub(super) fn run_dry(&self) {
         self.state().begun = true;
     }
 
-    /// Whether anything came, or nothing will.
+    /// Whether a packet has come, or none will.
     pub(super) fn has_begun(&self) -> bool {
         self.kind == Kind::Text || self.state().begun
     }
 
-    /// From the source: the connection was lost; times start anew.
+    /// From the source: the connection was lost, and times restart.
     pub(super) fn forget_time(&self) {
         let mut state = self.state();
         state.offset_ns = None;
         state.held.clear();
     }
 
-    /// From the source: what to add to running times.
+    /// From the source: the offset of running times.
     pub(super) fn set_offset(&self, offset_ns: i64) {
         let mut state = self.state();
         state.offset_ns = Some(offset_ns);
         state.flush();
     }
 
-    /// From the source: nothing follows.
+    /// From the source: the end of the track.
     pub(super) fn end(&self, stopped: bool) {
         let mut state = self.state();
         if state.end == End::Open {
@@ -311,7 +311,7 @@ impl Track {
         }
     }
 
-    /// From the source: what a person should know, since the last call.
+    /// For the source: warnings for the user since the last call.
     pub(super) fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut self.state().notes)
     }
@@ -323,22 +323,22 @@ impl Track {
         held.unwrap_or(0).max(state.last_end_ns)
     }
 
-    /// For the sink: what the track is called.
+    /// For the sink: the language and title of the track.
     pub(super) fn description(&self) -> Description {
         self.state().description.clone()
     }
 
-    /// For the sink: the name of the codec that the track came in, where that loses nothing.
+    /// For the sink: the name of the track's original codec, if that is lossless.
     pub(super) fn lossless(&self) -> Option<&'static str> {
         self.state().lossless
     }
 
-    /// From the sink: what a person should know.
+    /// From the sink: a warning for the user.
     pub(super) fn note(&self, what: String) {
         self.state().notes.push(what);
     }
 
-    /// For the sink: how the track begins, where that is known already.
+    /// For the sink: the beginning of the track, if it is known already.
     pub(super) fn start(&self) -> Option<Start> {
         let state = self.state();
         let zero_ns = state.zero_ns()?;
@@ -356,8 +356,8 @@ impl Track {
         })
     }
 
-    /// From the sink: where packets go, and how much later they are written; what would then lie
-    /// before 0 by up to `clamped_ns` is written at 0.
+    /// From the sink: the destination of packets, and their delay. Packets that would then be before 0 by up
+    /// to `clamped_ns` are written at 0.
     pub(super) fn connect(&self, out: gst_app::AppSrc, later_ns: u64, clamped_ns: u64) {
         let mut state = self.state();
         state.out = Some(out);
@@ -367,14 +367,15 @@ impl Track {
         state.flush();
     }
 
-    /// From the sink: pictures up to this time are on their way.
+    /// From the sink: pictures up to this time have been passed to the encoder.
     pub(super) fn open_gate(&self, until_ns: u64) {
         let mut state = self.state();
         state.gate_ns = state.gate_ns.max(until_ns);
         state.flush();
     }
 
-    /// From the sink: the last picture ends here; passes on what belongs to it, then the end.
+    /// From the sink: the last picture ends here. Passes on the remaining sound up to that time, then the
+    /// end.
     pub(super) fn finish(&self, video_end_ns: u64) {
         let mut state = self.state();
         state.gate_ns = if state.end == End::Whole { u64::MAX } else { video_end_ns };
@@ -390,7 +391,7 @@ impl Track {
         }
     }
 
-    /// Throws away what is here and what comes.
+    /// Discards all packets, present and future.
     pub(super) fn discard(&self) {
         let mut state = self.state();
         state.discarded = true;
@@ -409,14 +410,14 @@ impl Held {
         Some(u64::try_from(self.pts_ns(zero_ns)?).unwrap_or(0) + duration)
     }
 
-    /// Whether it is a header and no sound.
+    /// Whether it is a header without sound.
     fn is_header(&self) -> bool {
         self.sample.buffer().is_some_and(|buffer| buffer.flags().contains(gst::BufferFlags::HEADER))
     }
 }
 
 impl TrackState {
-    /// What to add to the running times of this track.
+    /// The offset of the running times of this track.
     fn zero_ns(&self) -> Option<i64> {
         Some(self.offset_ns?.saturating_add(self.shift_ns))
     }
@@ -426,7 +427,7 @@ impl TrackState {
         if self.shift_ns < 0 { heard_ns } else { i64::MIN }
     }
 
-    /// Passes on what the gate allows.
+    /// Passes on the packets that the gate allows.
     fn flush(&mut self) {
         let Some(zero_ns) = self.zero_ns() else { return };
         while self.out.is_some()
@@ -437,7 +438,7 @@ impl TrackState {
                 return;
             }
             let Some(held) = self.held.pop_front() else { return };
-            // What has no time follows what came before.
+            // A packet without a time follows the previous one.
             let after = self.last_written_ns.is_some() && !held.is_header();
             let pts_ns = pts_ns.or(after.then_some(self.last_end_ns as i64));
             let end_ns = held.end_ns(zero_ns).unwrap_or(self.last_end_ns);
@@ -451,7 +452,7 @@ impl TrackState {
         }
     }
 
-    /// A buffer and when it is written; `None` when nothing of it is to be.
+    /// A buffer and the time at which it is written; `None` if nothing of it is to be written.
     fn timed(
         &self,
         buffer: gst::Buffer,
@@ -463,12 +464,12 @@ impl TrackState {
         if early_ns <= 0 {
             return Some((buffer, Some(u64::try_from(pts_ns.saturating_add(self.later_ns)).unwrap_or(0))));
         }
-        // Samples from before what is to be heard, of which a block may have to be cut in two.
+        // Samples of the priming. A block may have to be cut in two.
         let rest = without_start(&buffer, caps, early_ns.unsigned_abs())?;
         Some((rest, Some(u64::try_from(self.floor_ns.saturating_add(self.later_ns)).unwrap_or(0))))
     }
 
-    /// Passes a buffer on to the sink, made anew where it is not what the sink gets.
+    /// Passes a buffer on to the sink, converted if it does not have the caps of the sink.
     fn pass(&mut self, mut buffer: gst::Buffer, caps: gst::Caps, written_ns: Option<u64>) {
         let Some(out) = self.out.clone() else { return };
         let fields = buffer.make_mut();
@@ -477,7 +478,7 @@ impl TrackState {
             self.step_ns = written_ns.checked_sub(last_ns).filter(|&ns| ns > 0).or(self.step_ns);
         }
         self.last_written_ns = written_ns.or(self.last_written_ns);
-        // matroskademux gives none, and mp4mux hides a last packet of no length.
+        // matroskademux gives no duration, and mp4mux hides a last packet without one.
         if fields.duration().is_none() {
             fields.set_duration(self.step_ns.map(gst::ClockTime::from_nseconds));
         }
@@ -487,7 +488,7 @@ impl TrackState {
             if let Some(remake) = self.remake.take() {
                 remake.finish();
             }
-            // Samples are converted by what follows, which has to know what they are.
+            // The next elements convert samples and need their caps.
             let sent = if is_samples(&caps) { &caps } else { &told };
             let sample = gst::Sample::builder().buffer(&buffer).caps(sent).build();
             // A refused packet means that the sink has failed, which its next write reports.
@@ -515,8 +516,8 @@ impl TrackState {
     }
 }
 
-/// Whether sound of these caps can follow in a track that was begun with others: every packet
-/// says what it is, or nothing has changed that a decoder has to know.
+/// Whether sound of these caps can follow in a track that began with other caps: either every packet
+/// describes itself, or nothing has changed that a decoder must know.
 fn goes_on(told: &gst::Caps, caps: &gst::Caps) -> bool {
     let (Some(told), Some(new)) = (told.structure(0), caps.structure(0)) else { return false };
     let same = |field: &str| match (told.value(field), new.value(field)) {
@@ -528,11 +529,11 @@ fn goes_on(told: &gst::Caps, caps: &gst::Caps) -> bool {
         return false;
     }
     match told.name().as_str() {
-        // Every packet of these says what it is.
+        // Every packet of these describes itself.
         "audio/x-ac3" | "audio/x-eac3" | "audio/x-dts" => true,
         "audio/mpeg" if told.get::<i32>("mpegversion") == Ok(1) => same("mpegversion") && same("layer"),
         "audio/x-opus" => same("channel-mapping-family") && (same("channels") || !maps_channels(told)),
-        // The chain that follows converts these.
+        // The next elements convert these.
         "audio/x-raw" => true,
         _ => ["rate", "channels", "mpegversion", "codec_data", "streamheader"].into_iter().all(same),
     }
@@ -542,7 +543,7 @@ fn is_samples(caps: &gst::CapsRef) -> bool {
     caps.structure(0).is_some_and(|format| format.name() == "audio/x-raw")
 }
 
-/// The name of a codec that loses nothing; `None` for any other.
+/// The name of a lossless codec; `None` for any other.
 fn lossless(format: &gst::StructureRef) -> Option<&'static str> {
     Some(match format.name().as_str() {
         "audio/x-raw" => "PCM",
@@ -562,12 +563,12 @@ fn maps_channels(format: &gst::StructureRef) -> bool {
     format.get::<i32>("channel-mapping-family").is_ok_and(|family| family > 0)
 }
 
-/// Subtitles with entities for some letters as they are written otherwise.
+/// Subtitles with their entities replaced by characters.
 fn plain_text(sample: gst::Sample) -> gst::Sample {
     plain(&sample).unwrap_or(sample)
 }
 
-/// The same without entities; `None` where there are none.
+/// The same without entities; `None` if there are none.
 fn plain(sample: &gst::Sample) -> Option<gst::Sample> {
     let format = sample.caps()?.structure(0)?;
     if format.get::<&str>("format") != Ok("pango-markup") {
@@ -587,8 +588,8 @@ fn plain(sample: &gst::Sample) -> Option<gst::Sample> {
     Some(gst::Sample::builder().buffer(&plain).caps(&caps).segment_if_some(sample.segment()).build())
 }
 
-/// Samples of more than two channels that are told without their places, in the usual ones for so
-/// many: without places they can be neither mixed down nor encoded. `None` for any others.
+/// Samples of more than two channels without a channel layout, given the usual layout for their number:
+/// without a layout they can be neither mixed down nor encoded. `None` for any others.
 fn placed(sample: &gst::Sample) -> Option<gst::Sample> {
     /// Front left and right, centre, bass, back left and right, back centre, side left and right.
     const PLACES: [(i32, u64); 6] = [(3, 0x7), (4, 0x33), (5, 0x37), (6, 0x3f), (7, 0x13f), (8, 0xc3f)];
@@ -604,7 +605,7 @@ fn placed(sample: &gst::Sample) -> Option<gst::Sample> {
     Some(gst::Sample::builder().buffer(&buffer).caps(&caps).segment_if_some(sample.segment()).build())
 }
 
-/// How much of the beginning of Opus sound its decoders leave out.
+/// The pre-skip of Opus sound, which its decoders discard.
 fn opus_skip_ns(caps: &gst::CapsRef) -> Option<u64> {
     let format = caps.structure(0).filter(|format| format.name() == "audio/x-opus")?;
     let header = match format.get::<gst::Array>("streamheader") {
@@ -616,8 +617,7 @@ fn opus_skip_ns(caps: &gst::CapsRef) -> Option<u64> {
     Some(u64::from(u16::from_le_bytes([skip[0], skip[1]])) * 1_000_000_000 / 48_000)
 }
 
-/// What is left of a block of samples without its first `early_ns`; `None` for nothing, and for
-/// what cannot be cut.
+/// A block of samples without its first `early_ns`; `None` if nothing is left, or the block cannot be cut.
 fn without_start(buffer: &gst::Buffer, caps: &gst::Caps, early_ns: u64) -> Option<gst::Buffer> {
     let format = caps.structure(0).filter(|format| format.name() == "audio/x-raw")?;
     if format.get::<&str>("layout") == Ok("non-interleaved") {

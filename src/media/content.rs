@@ -1,20 +1,21 @@
-//! What a file holds, by its first bytes. Names lie: browsers save JPEG as .jfif, chats as nothing.
+//! The content of a file by its first bytes. Names are unreliable: browsers save JPEG as .jfif, chat programs
+//! without an extension.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Bytes that are enough to tell.
+/// Bytes that are enough to recognise the content.
 const HEAD: u64 = 64;
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
     /// One picture, or the first of several.
     Still(Still),
     /// A container of video or sound.
     Video,
-    /// Something else, or nothing that could be read.
+    /// Something else, or unreadable.
     Unknown,
 }
 
@@ -24,18 +25,19 @@ pub(super) enum Still {
     Jpeg,
     /// png, webp, bmp, tiff or gif.
     Other,
-    /// HEIC or AVIF; which one, and whether it can be read, the boxes in it tell.
+    /// HEIC or AVIF. Its boxes show which one, and whether it can be read.
     Heif,
-    /// One that is not read, by its name.
+    /// A format that is not supported, by its name.
     Foreign(&'static str),
 }
 
 impl Content {
-    /// Of a file; of what is no plain file nothing is known, since reading may take from it.
+    /// The content of a file. Other than regular files are not examined, since reading may consume their
+    /// bytes.
     pub(super) fn of_file(path: &Path) -> Self {
         let head = || {
             let mut head = Vec::new();
-            // A FIFO that is opened and closed again is lost: its writer gives up.
+            // A FIFO must not be opened and closed again: its writer would end.
             path.metadata().ok().filter(|metadata| metadata.is_file())?;
             File::open(path).ok()?.take(HEAD).read_to_end(&mut head).ok()?;
             Some(head)
@@ -43,7 +45,7 @@ impl Content {
         head().map_or(Self::Unknown, |head| Self::of(&head))
     }
 
-    /// Of the first bytes of a file.
+    /// The content by the first bytes of a file.
     pub(super) fn of(head: &[u8]) -> Self {
         let at = |place: usize, wanted: &[u8]| head.get(place..place + wanted.len()) == Some(wanted);
         let begins = |wanted: &[u8]| at(0, wanted);
@@ -92,7 +94,7 @@ fn is_bmp(head: &[u8]) -> bool {
         && size.is_some_and(|size| matches!(size, 12 | 16 | 40 | 52 | 56 | 64 | 108 | 124))
 }
 
-/// Files of ISO base media are videos, unless they are meant for stills first.
+/// ISO base media files are videos, unless their major brand is one of stills.
 fn of_brands(head: &[u8]) -> Content {
     let brand = |at: usize| head.get(at..at + 4);
     let length =
@@ -101,7 +103,7 @@ fn of_brands(head: &[u8]) -> Content {
     match brand(8) {
         Some(major) if still(major) => Content::Still(Still::Heif),
         Some(b"crx ") => Content::Still(Still::Foreign("camera raw")),
-        // Sequences, which have a main picture as well.
+        // Image sequences, which also have a main picture.
         Some(b"hevc" | b"hevx" | b"msf1" | b"avis")
             if (16..length.min(head.len())).step_by(4).filter_map(brand).any(still) =>
         {
@@ -111,12 +113,12 @@ fn of_brands(head: &[u8]) -> Content {
     }
 }
 
-/// What is missing of a JPEG file that ends too early.
+/// The part that is missing in a truncated JPEG file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// Its rows come one after the other: the last ones are missing.
+    /// The last rows, because the file is stored row by row.
     Rows,
-    /// All of it is there, but coarse.
+    /// Detail: the whole picture is there, but coarse.
     Detail,
 }
 
@@ -132,7 +134,7 @@ pub(super) fn cut_jpeg(bytes: &[u8]) -> Option<Cut> {
         at += place + 1;
         match bytes.get(at) {
             Some(0xd9) => return None,
-            // Stuffed bytes and restarts belong to the picture, further ff to the marker.
+            // Stuffed bytes and restart markers belong to the picture, further 0xff bytes to the marker.
             Some(0x00 | 0x01 | 0xd0..=0xd8) => at += 1,
             Some(0xff) => {}
             Some(marker) => {

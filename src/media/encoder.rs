@@ -4,12 +4,12 @@ use gstreamer_video::{VideoColorMatrix, VideoColorRange, VideoColorimetry};
 
 use super::{Colorimetry, Container, Matrix, MediaError, element, error_text};
 
-/// How long three frames may take an encoder that works.
+/// Time limit of a working encoder for three frames.
 const TRIAL_LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(5);
-/// Most frames between two key frames.
+/// The most frames between two key frames.
 const KEY_FRAME_DISTANCE: u32 = 120;
 
-/// Which codec to write.
+/// The codec to write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Codec {
     /// H.264 in MP4 and Matroska, VP8 in WebM.
@@ -23,7 +23,7 @@ pub enum Codec {
     Vp9,
 }
 
-/// What encoding may cost: slower is smaller at the same quality.
+/// The encoding speed: slower gives smaller files of the same quality.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Speed {
     /// x264 superfast, libvpx cpu-used 8.
@@ -43,14 +43,14 @@ pub struct SinkOptions {
     /// Constant quantizer, lower is better: 0..=51 for H.264 (23 when `None`), 0..=63 for VP8
     /// and VP9 (20 when `None`).
     pub quantizer: Option<u8>,
-    /// The trade of time for size.
+    /// The encoding speed.
     pub speed: Speed,
     /// GStreamer encoders to try, in this order, each an element or several joined by `!`; empty
     /// tries hardware encoders, then x264, openh264 or libvpx.
     pub encoders: Vec<String>,
 }
 
-/// A codec as it goes into a container.
+/// A codec in a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum VideoCodec {
     H264,
@@ -59,7 +59,7 @@ pub(super) enum VideoCodec {
 }
 
 impl VideoCodec {
-    /// The codec that the options mean for `container`.
+    /// The codec that the options select for `container`.
     pub(super) fn choose(options: &SinkOptions, container: Container) -> Result<Self, MediaError> {
         let codec = match (options.codec, container) {
             (Codec::Auto, Container::WebM) | (Codec::Vp8, _) => Self::Vp8,
@@ -91,8 +91,8 @@ impl VideoCodec {
         }
     }
 
-    /// How samples must be told for the codec, of those that come: VP8 knows BT.601 in limited
-    /// range alone, and decoders take it for that whatever the container says.
+    /// The colorimetry for the codec, given that of the input: VP8 supports only BT.601 in limited range, and
+    /// decoders assume it whatever the container says.
     pub(super) fn colours(self, come: Colorimetry) -> Colorimetry {
         match self {
             Self::Vp8 => Colorimetry { matrix: Matrix::Bt601, full_range: false },
@@ -100,7 +100,7 @@ impl VideoCodec {
         }
     }
 
-    /// Caps with the colours that the codec knows.
+    /// Caps with the colorimetry that the codec supports.
     pub(super) fn coloured(self, mut caps: gst::Caps) -> gst::Caps {
         let told = gstreamer_video::VideoInfo::from_caps(&caps).map(|video| video.colorimetry());
         if let (Self::Vp8, Ok(told)) = (self, told) {
@@ -118,7 +118,7 @@ impl VideoCodec {
         self == Self::H264
     }
 
-    /// The quantizer the options ask for, or the default.
+    /// The quantizer of the options, or the default.
     pub(super) fn quantizer(self, options: &SinkOptions) -> Result<u8, MediaError> {
         let (default, most) = if self == Self::H264 { (23, 51) } else { (20, 63) };
         match options.quantizer {
@@ -148,12 +148,12 @@ impl VideoCodec {
     }
 }
 
-/// The name of an encoder that got through three frames of the real format.
+/// The name of an encoder that encoded three frames of the real format.
 #[derive(Debug, Clone)]
 pub struct WorkingEncoder(pub(super) String);
 
 impl WorkingEncoder {
-    /// The first that does.
+    /// The first encoder that does.
     pub(super) fn find(
         codec: VideoCodec,
         options: &SinkOptions,
@@ -173,7 +173,7 @@ impl WorkingEncoder {
     }
 }
 
-/// Runs three frames through an encoder: `Ok(Err(reason))` when it does not work.
+/// Encodes three frames; `Ok(Err(reason))` when the encoder does not work.
 fn try_encoder(
     name: &str,
     codec: VideoCodec,
@@ -239,9 +239,9 @@ pub(super) fn build(
             set("pass", "quant");
             set("quantizer", &q);
             set("speed-preset", options.speed.of("superfast", "faster", "medium"));
-            // The fast preset searches too little to gain by frames predicted from both sides:
-            // without them moving pictures come out as large or smaller, quiet ones and slow pans a
-            // fifth larger, all of real footage nearer to the original, and sooner.
+            // The fast preset searches too little to gain from B-frames. Without them, moving pictures take
+            // the same space or less, quiet ones and slow pans a fifth more. All real footage is closer to
+            // the original and encoded faster.
             if options.speed == Speed::Fast {
                 set("bframes", "0");
             }
@@ -267,12 +267,12 @@ pub(super) fn build(
             set("max-quantizer", &(quantizer + 20).min(63).to_string());
             set("target-bitrate", &bits_per_second(caps, 63, quantizer).to_string());
             set("keyframe-max-dist", &KEY_FRAME_DISTANCE.to_string());
-            // Frames of a variable frame rate may be closer than the nominal rate says.
+            // Frames of a variable frame rate may be closer together than the nominal rate says.
             set("timebase", "1/90000");
             set("threads", "1");
             set("row-mt", "true");
         }
-        // The VA and QSV encoders share these names; what one lacks is left alone.
+        // The VA and QSV encoders share these names. A property that an encoder lacks is skipped.
         _ => {
             set("rate-control", "cqp");
             for property in ["qpi", "qpp", "qp-i", "qp-p", "init-qp"] {
@@ -296,27 +296,26 @@ impl Speed {
     }
 }
 
-/// How sound is encoded.
+/// An encoding of sound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SoundEncoder {
-    /// Encoders, best first, each with the samples that it puts before the first; none for samples
-    /// that stay as they are.
+    /// Encoders, best first, each with its number of priming samples; empty for uncompressed samples.
     encoders: &'static [(&'static str, u64)],
     parser: Option<&'static str>,
 }
 
 impl SoundEncoder {
-    /// Advanced Audio Coding, which every MP4 player knows.
+    /// Advanced Audio Coding, which every MP4 player supports.
     pub(super) const AAC: Self = Self {
         encoders: &[("fdkaacenc", 2048), ("avenc_aac", 1024), ("voaacenc", 1600)],
         parser: Some("aacparse"),
     };
-    /// Opus. What it puts before the first sample is in its header.
+    /// Opus. Its header holds the number of priming samples.
     pub(super) const OPUS: Self = Self { encoders: &[("opusenc", 0)], parser: None };
-    /// Samples.
+    /// Uncompressed samples.
     pub(super) const NONE: Self = Self { encoders: &[], parser: None };
 
-    /// One that makes such sound, so that it can follow in a track.
+    /// The encoding that makes sound of this format, so that it can follow in a track.
     pub(super) fn of(format: &gst::StructureRef) -> Option<Self> {
         let version = format.get::<i32>("mpegversion").unwrap_or(0);
         Some(match format.name().as_str() {
@@ -336,12 +335,12 @@ impl SoundEncoder {
         })
     }
 
-    /// The first of its encoders that is here, with its delay.
+    /// The first of its encoders that is installed, with its delay.
     fn found(self) -> Option<(gst::Element, u64)> {
         self.encoders.iter().find_map(|(name, delay)| Some((element(name).ok()?, *delay)))
     }
 
-    /// How much it puts before the first sample, for sound of that rate.
+    /// Length of its priming, for sound of that rate.
     pub(super) fn delay_ns(self, format: &gst::StructureRef) -> u64 {
         let rate =
             format.get::<i32>("rate").ok().and_then(|rate| u64::try_from(rate).ok()).filter(|&rate| rate > 0);
@@ -349,19 +348,19 @@ impl SoundEncoder {
         rate.map_or(0, |rate| delay * 1_000_000_000 / rate)
     }
 
-    /// What the codec is called.
+    /// The name of the codec.
     pub(super) fn name(self) -> &'static str {
         if self == Self::OPUS { "Opus" } else { "AAC" }
     }
 
-    /// Whether it takes as many channels as there are.
+    /// Whether it supports the number of channels of `format`.
     pub(super) fn keeps_channels(self, format: &gst::StructureRef) -> bool {
         let kept = fixed(format, self.found().map(|(encoder, _)| encoder).as_ref(), false);
         !format.has_field("channels") || kept.structure(0).is_some_and(|kept| kept.has_field("channels"))
     }
 
-    /// The elements that make it of samples. What comes later with another rate or other channels
-    /// than `format` comes out with those of `format`; samples alike in every respect where `exactly`.
+    /// The elements that encode samples. Later input with another rate or other channels is converted to
+    /// those of `format`, and with `exactly` to all of its properties.
     pub(super) fn chain(
         self,
         format: &gst::StructureRef,
@@ -384,7 +383,7 @@ impl SoundEncoder {
     }
 }
 
-/// What samples are to keep of their format, as far as the encoder takes it.
+/// The properties of the format that samples keep, as far as the encoder supports them.
 fn fixed(format: &gst::StructureRef, encoder: Option<&gst::Element>, exactly: bool) -> gst::Caps {
     let all = &["format", "layout", "rate", "channels", "channel-mask"][..];
     let kept = if exactly { all } else { &["rate", "channels"] };
@@ -403,8 +402,8 @@ fn fixed(format: &gst::StructureRef, encoder: Option<&gst::Element>, exactly: bo
     caps
 }
 
-/// A ceiling for encoders that must be told a bit rate: 0.2 bits per pixel at the middle of the
-/// quantizer range, halved or doubled for each sixth of it.
+/// A ceiling for encoders that need a bit rate: 0.2 bits per pixel at the middle of the quantizer range,
+/// halved or doubled per sixth of the range.
 fn bits_per_second(caps: &gst::Caps, most: u8, quantizer: u8) -> u64 {
     let Ok(info) = gstreamer_video::VideoInfo::from_caps(caps) else { return 2_000_000 };
     let fps = f64::from(info.fps().numer().max(1)) / f64::from(info.fps().denom().max(1));
@@ -435,6 +434,6 @@ mod tests {
         assert_eq!(VideoCodec::H264.quantizer(&SinkOptions::default()).unwrap(), 23);
         assert_eq!(VideoCodec::Vp9.quantizer(&with(63)).unwrap(), 63);
         let message = VideoCodec::H264.quantizer(&with(52)).unwrap_err().to_string();
-        assert_eq!(message, "quantizer 52 makes no sense: H.264 takes 0 (best) to 51");
+        assert_eq!(message, "quantizer 52 is invalid: H.264 takes 0 (best) to 51");
     }
 }

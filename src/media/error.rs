@@ -5,10 +5,10 @@ use std::path::PathBuf;
 /// the input or output, the cause, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
-    /// The text is no input at all (empty, an unknown scheme, a bad device number).
+    /// The text is not an input (empty, an unknown scheme, a bad device number).
     #[error("{input:?} is not an input: {reason}")]
     BadInput {
-        /// What was given.
+        /// The text.
         input: String,
         /// What is wrong with it.
         reason: String,
@@ -81,13 +81,13 @@ pub enum MediaError {
     Timeout {
         /// The input, as given.
         input: String,
-        /// How long was waited.
+        /// Seconds waited.
         seconds: u64,
     },
     /// Stopped by its [`StopHandle`](super::StopHandle) before the first picture.
     #[error("{0} was stopped before its first picture")]
     Stopped(String),
-    /// The output name has no extension we write.
+    /// The output name has no extension of a video format we write.
     #[error("{0} has no extension that names a video container: use .mp4, .mkv or .webm")]
     UnknownContainer(PathBuf),
     /// The output name has no extension of an image format we write.
@@ -121,7 +121,7 @@ pub enum MediaError {
         container: &'static str,
     },
     /// A setting is out of its range.
-    #[error("{name} {value} makes no sense: {reason}")]
+    #[error("{name} {value} is invalid: {reason}")]
     BadSetting {
         /// Name of the setting.
         name: &'static str,
@@ -137,10 +137,10 @@ pub enum MediaError {
     NoEncoder {
         /// Name of the codec.
         codec: &'static str,
-        /// What was tried, with what happened.
+        /// The encoders tried, with their errors.
         tried: String,
     },
-    /// Encoding or writing failed part way.
+    /// Encoding or writing failed in the middle.
     #[error("writing {path} failed: {reason}")]
     NotWritten {
         /// The output.
@@ -149,7 +149,7 @@ pub enum MediaError {
         reason: String,
     },
     /// The preview window cannot be opened.
-    #[error("no window can be opened ({0}): is there a display? leave out the preview otherwise")]
+    #[error("no window can be opened ({0}): check that there is a display, or omit the preview")]
     NoWindow(String),
     /// A part of GStreamer is missing.
     #[error(

@@ -1,4 +1,4 @@
-//! The readers of this room for [`fuzzing`](crate::fuzzing).
+//! The readers of this module for [`fuzzing`](crate::fuzzing).
 
 use std::path::Path;
 
@@ -12,13 +12,13 @@ use crate::fuzzing::file;
 #[cfg(feature = "video")]
 pub(crate) use super::source::transport_stream;
 
-/// A picture and what it says of itself.
+/// A picture and its metadata.
 pub(crate) fn still(bytes: &[u8]) {
     cut_jpeg(bytes);
     StillMetadata::of_bytes(bytes);
     let path = Path::new("still");
     drop(still_size(path, bytes));
-    // The pixels of these are GStreamer's to decode.
+    // GStreamer decodes the pixels of these.
     if Content::of(bytes) != Content::Still(Still::Heif) {
         drop(still_of_bytes(path, bytes));
     }
@@ -47,7 +47,7 @@ pub(crate) fn mp4(bytes: &[u8]) {
     drop(mp4::repair(&mut file, &repairs));
 }
 
-/// The turn and the date of a Matroska file.
+/// The orientation and the date of a Matroska file.
 #[cfg(feature = "video")]
 pub(crate) fn matroska(bytes: &[u8]) {
     let mut file = file(bytes);

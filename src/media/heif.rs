@@ -1,7 +1,7 @@
 //! Stills in a HEIF file (ISO/IEC 23008-12): HEIC and AVIF, as phones write them.
 //!
-//! The boxes say which coded pictures belong together and how they are turned; GStreamer decodes
-//! them. The main picture is read, whole or of tiles; what else is in the file is not.
+//! The boxes say which coded pictures belong together and how they are turned; GStreamer decodes them. Only
+//! the main picture of the file is read, single or in tiles.
 
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage, imageops};
@@ -13,7 +13,7 @@ const MOST_PIXELS: u64 = 96 << 20;
 /// So are files with more tiles.
 const MOST_TILES: usize = 1024;
 
-/// How the pictures of a file are coded.
+/// The codec of the pictures of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
     /// HEVC, in HEIC files.
@@ -38,14 +38,14 @@ pub(super) struct Main {
     changes: Vec<Change>,
 }
 
-/// What is done to the picture to make it upright.
+/// An operation that makes the picture upright.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     /// Quarter turns counterclockwise.
     Turn(u8),
-    /// Top and bottom change places.
+    /// Top and bottom are swapped.
     Vertical,
-    /// Left and right do.
+    /// Left and right are swapped.
     Horizontal,
 }
 
@@ -53,14 +53,14 @@ enum Change {
 struct Grid {
     tiles: Vec<u32>,
     columns: usize,
-    /// Width and height, where they are told here.
+    /// Width and height, if stated here.
     size: Option<(u32, u32)>,
 }
 
 /// A property of an item: its kind and the whole box.
 type Property<'a> = ([u8; 4], &'a [u8]);
 
-/// What the meta box says of the items in the file.
+/// The items in the file, from the meta box.
 struct Items<'a> {
     file: &'a [u8],
     meta: Vec<([u8; 4], &'a [u8])>,
@@ -75,7 +75,7 @@ impl Main {
         let main = items.main().ok_or("it names no main picture")?;
         let kind = items.kind(main).ok_or("its main picture is not listed")?;
         let Grid { tiles, columns, size } = match &kind {
-            b"grid" => items.grid(main).ok_or("its tiles are not listed as they should be")?,
+            b"grid" => items.grid(main).ok_or("its list of tiles is invalid")?,
             _ => Grid { tiles: vec![main], columns: 1, size: None },
         };
         let first = *tiles.first().ok_or("it has no tiles")?;
@@ -83,12 +83,12 @@ impl Main {
         let coding = match items.kind(first).as_ref() {
             Some(b"hvc1" | b"hev1") => Coding::Hevc,
             Some(b"av01") => Coding::Av1,
-            Some(kind) => return Err(format!("pictures coded as {} are not read", kind.escape_ascii())),
+            Some(kind) => return Err(format!("pictures coded as {} are not supported", kind.escape_ascii())),
             None => return Err("its main picture is not listed".to_owned()),
         };
-        let (width, height) = size.or_else(|| extent(&properties)).ok_or("its size is not told")?;
+        let (width, height) = size.or_else(|| extent(&properties)).ok_or("it does not state its size")?;
         if width == 0 || height == 0 || u64::from(width) * u64::from(height) > MOST_PIXELS {
-            return Err(format!("{width}x{height} pixels are not read"));
+            return Err(format!("{width}x{height} pixels are not supported"));
         }
         let wanted = if coding == Coding::Hevc { b"hvcC" } else { b"av1C" };
         let configuration = |properties: &[Property<'_>]| {
@@ -120,7 +120,7 @@ impl Main {
         [self.width, self.height]
     }
 
-    /// A black picture of the size told.
+    /// A black picture of the stated size.
     pub(super) fn canvas(&self) -> RgbImage {
         RgbImage::new(self.width, self.height)
     }
@@ -132,7 +132,7 @@ impl Main {
         imageops::replace(canvas, tile, x, y);
     }
 
-    /// The picture as it is to be seen.
+    /// The picture, upright.
     pub(super) fn upright(&self, canvas: RgbImage) -> RgbImage {
         self.changes.iter().fold(canvas, |picture, change| match change {
             Change::Turn(1) => imageops::rotate270(&picture),
@@ -145,18 +145,18 @@ impl Main {
     }
 }
 
-/// What a file says of its main picture without decoding it.
+/// Properties of the main picture that need no decoding.
 pub(super) struct About {
     /// Width and height in pixels, before it is turned.
     pub(super) stored: [u32; 2],
-    /// The EXIF orientation, 1 to 8, that turns it as the file says.
+    /// The orientation of the file as an EXIF orientation, 1 to 8.
     pub(super) orientation: u8,
     /// The XMP packet.
     pub(super) xmp: Option<Vec<u8>>,
 }
 
 impl About {
-    /// Reads the boxes of a file; `None` when its picture cannot be read anyway.
+    /// Reads the boxes of a file; `None` when its picture could not be read either.
     pub(super) fn read(file: &[u8]) -> Option<Self> {
         let main = Main::read(file).ok()?;
         let (_, meta) = boxes(file).into_iter().find(|(kind, _)| kind == b"meta")?;
@@ -167,7 +167,7 @@ impl About {
 }
 
 impl Main {
-    /// The EXIF orientation that does to a picture what the file says.
+    /// The EXIF orientation that is equal to the operations of the file.
     fn orientation(&self) -> u8 {
         let mut probe = RgbImage::new(2, 2);
         probe.pixels_mut().zip(1..).for_each(|(pixel, number)| pixel.0 = [number; 3]);
@@ -194,7 +194,7 @@ impl<'a> Items<'a> {
                 3 => (number_at(entry, 12)?, 18),
                 _ => return None,
             };
-            // A name, the type of the content, and how that is packed, each ending in a zero.
+            // A name, the type of the content, and its encoding, each ending in a zero.
             let mut texts = entry.get(at..)?.strip_prefix(b"mime")?.split(|&byte| byte == 0).skip(1);
             let is_xmp = texts.next()? == b"application/rdf+xml";
             (is_xmp && texts.next().is_none_or(<[u8]>::is_empty)).then_some(number)
@@ -212,7 +212,7 @@ impl<'a> Items<'a> {
         if *part.get(8)? == 0 { short_at(part, 12) } else { number_at(part, 12) }
     }
 
-    /// How an item is coded.
+    /// The type of an item.
     fn kind(&self, item: u32) -> Option<[u8; 4]> {
         let part = self.part(b"iinf")?;
         let entries = boxes(part.get(if *part.get(8)? == 0 { 14 } else { 16 }..)?);
@@ -241,7 +241,7 @@ impl<'a> Items<'a> {
         })
     }
 
-    /// What a picture of tiles is made of.
+    /// The tiles of a picture.
     fn grid(&self, item: u32) -> Option<Grid> {
         let grid = self.data(item)?;
         let (rows, columns) = (usize::from(*grid.get(2)?) + 1, usize::from(*grid.get(3)?) + 1);
@@ -324,7 +324,7 @@ impl<'a> Items<'a> {
     }
 }
 
-/// Numbers of varying size, one after the other.
+/// Reads consecutive numbers of varying size.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -348,7 +348,7 @@ fn extent(properties: &[Property<'_>]) -> Option<(u32, u32)> {
     Some((number_at(whole, 12)?, number_at(whole, 16)?))
 }
 
-/// Range (1 for full), matrix, transfer and primaries, as ISO/IEC 23091-2 numbers them.
+/// Range (1 for full), matrix, transfer and primaries, with the numbers of ISO/IEC 23091-2.
 fn colour(properties: &[Property<'_>]) -> Option<[u16; 4]> {
     let (_, whole) =
         properties.iter().find(|(kind, whole)| kind == b"colr" && whole.get(8..12) == Some(b"nclx"))?;
@@ -381,7 +381,7 @@ mod tests {
         boxed(kind, &[&[0; 4], &content.concat()])
     }
 
-    /// A picture of two tiles beside each other; where the coded bytes of the tiles lie in it.
+    /// A picture of two adjacent tiles. `places` are the positions of the tiles' coded bytes in it.
     fn tiled(places: [(u32, u32); 2]) -> Vec<u8> {
         let entry = |item: u8, kind: &[u8; 4]| boxed(b"infe", &[&[2, 0, 0, 0, 0, item, 0, 0], kind, &[0]]);
         let known = boxed(
@@ -424,10 +424,10 @@ mod tests {
         assert_eq!((main.changes, main.colour), (vec![Change::Turn(1)], Some([1, 6, 13, 1])));
     }
 
-    /// The same with an XMP packet beside the picture, in the words of its type and packing.
+    /// The same with an XMP packet besides the picture, with the strings of its type and encoding.
     fn with_packet(kind: &[u8]) -> Vec<u8> {
         let plain = tiled([(0, 30), (30, 20)]);
-        // One more in the list of items, and where it lies: at the end of the file.
+        // One more item, whose data are at the end of the file.
         let entry = boxed(b"infe", &[&[2, 0, 0, 0, 0, 9, 0, 0], b"mime", b"XMP\0", kind, &[0]]);
         let end = (plain.len() + entry.len() + 16) as u32;
         let place = [&[0, 9, 0, 0, 0, 0, 0, 1][..], &end.to_be_bytes(), &5u32.to_be_bytes()];

@@ -64,7 +64,7 @@ impl Coding {
 pub(super) enum Failure {
     /// No decoder is installed.
     NoDecoder,
-    /// What the last decoder said.
+    /// The error of the last decoder.
     Refused(String),
 }
 
@@ -148,7 +148,7 @@ fn picture(sample: &gst::Sample) -> Option<RgbImage> {
     RgbImage::from_raw(width as u32, height as u32, pixels)
 }
 
-/// The file's word on colour counts, not the stream's.
+/// The colour description of the file takes precedence over that of the stream.
 fn colour_as_told(pad: &gst::Pad, [range, matrix, transfer, primaries]: [u16; 4]) {
     let range = if range == 1 { VideoColorRange::Range0_255 } else { VideoColorRange::Range16_235 };
     let told = VideoColorimetry::new(

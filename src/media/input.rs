@@ -5,20 +5,20 @@ use std::path::{Path, PathBuf};
 use super::MediaError;
 use super::content::{Content, Still};
 
-/// Extensions (lower case) that name one still image; of a gif the first picture.
+/// Extensions (lower case) of still images. Of a gif, the first picture is used.
 const STILL_EXTENSIONS: [&str; 13] =
     ["jpg", "jpeg", "jfif", "jpe", "png", "webp", "bmp", "tif", "tiff", "gif", "heic", "heif", "avif"];
-/// Extensions of videos whose first bytes do not tell what they are.
+/// Extensions of videos that cannot be recognised by their first bytes.
 const VIDEO_EXTENSIONS: [&str; 22] = [
     "mp4", "m4v", "mov", "qt", "3gp", "3g2", "mkv", "webm", "avi", "wmv", "asf", "flv", "f4v", "ts", "m2ts",
     "mts", "mpg", "mpeg", "vob", "ogv", "mxf", "dv",
 ];
-/// Extensions of files that hold sound in a container of videos.
+/// Extensions of sound files in a video container.
 const SOUND_EXTENSIONS: [&str; 7] = ["m4a", "m4b", "ogg", "oga", "opus", "spx", "mka"];
-/// Extensions of videos that are nothing but JPEG pictures.
+/// Extensions of videos that consist of JPEG pictures.
 const MOTION_JPEG_EXTENSIONS: [&str; 2] = ["mjpeg", "mjpg"];
 
-/// Where pictures come from.
+/// An input of pictures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// A video file.
@@ -34,12 +34,12 @@ pub enum Input {
     Pipeline(String),
 }
 
-/// What `-` means.
+/// The path that `-` stands for.
 const STANDARD_INPUT: &str = "/dev/stdin";
 
 impl Input {
-    /// Reads what a person types: `rtsp://…`, `http(s)://…`, `webcam`, `webcam:N`,
-    /// `/dev/videoN`, `gst:PIPELINE`, `file://…` (percent-decoded), `-` for standard input, else a path, as
+    /// Parses the argument of a user: `rtsp://…`, `http(s)://…`, `webcam`, `webcam:N`, `/dev/videoN`,
+    /// `gst:PIPELINE`, `file://…` (percent-decoded), `-` for standard input, else a path, as
     /// [`Input::of_path`] takes it. A missing file is found when it is opened.
     ///
     /// # Errors
@@ -74,16 +74,17 @@ impl Input {
                 "rtsp" | "rtsps" | "http" | "https" if rest.is_empty() => Err(bad("there is no host in it")),
                 "rtsp" | "rtsps" | "http" | "https" => Ok(Self::Url(format!("{scheme}://{rest}"))),
                 "file" => {
-                    let path = path_of_url(rest).ok_or_else(|| bad("it is no address of a local file"))?;
+                    let path =
+                        path_of_url(rest).ok_or_else(|| bad("it is not the address of a local file"))?;
                     Ok(Self::of_path(&path))
                 }
-                _ => Err(bad("the schemes read are rtsp, http, https and file")),
+                _ => Err(bad("the supported schemes are rtsp, http, https and file")),
             };
         }
         Ok(Self::of_path(Path::new(text)))
     }
 
-    /// As [`Input::parse`], of an argument in which a file name may hold any bytes.
+    /// As [`Input::parse`], for an argument in which a file name may hold any bytes.
     ///
     /// # Errors
     /// As [`Input::parse`].
@@ -94,9 +95,9 @@ impl Input {
         }
     }
 
-    /// The input a path names: [`Input::Still`] or [`Input::File`] by what the file holds; where
-    /// that does not tell, or there is no file, a still by its extension: jpg, jpeg, jfif, png, webp,
-    /// bmp, tif, tiff, gif, heic, heif or avif.
+    /// The input a path names: [`Input::Still`] or [`Input::File`] by the content of the file. If the content
+    /// is unknown, or there is no file, it is a still by its extension: jpg, jpeg, jfif, png, webp, bmp, tif,
+    /// tiff, gif, heic, heif or avif.
     pub fn of_path(path: &Path) -> Self {
         let still = match Content::of_file(path) {
             Content::Still(Still::Jpeg) => !has_extension(path, &MOTION_JPEG_EXTENSIONS),
@@ -107,8 +108,8 @@ impl Input {
         if still { Self::Still(path.to_owned()) } else { Self::File(path.to_owned()) }
     }
 
-    /// The video or still in a file of a folder that holds other files too: as [`Input::of_path`], or `None` for a file that
-    /// is neither by its content nor by its extension.
+    /// The video or still in a file of a folder that may hold other files too: as [`Input::of_path`], or
+    /// `None` for a file that is neither by its content nor by its extension.
     pub fn in_folder(path: &Path) -> Option<Self> {
         let known = match Content::of_file(path) {
             Content::Still(_) => true,
@@ -121,14 +122,14 @@ impl Input {
         known.then(|| Self::of_path(path))
     }
 
-    /// Whether the extension of a path is that of a still, whatever is there.
+    /// Whether the extension of a path is that of a still, whatever the file holds.
     pub fn names_still(path: &Path) -> bool {
         has_extension(path, &STILL_EXTENSIONS)
     }
 
-    /// Whether pictures come at their own pace (a camera or an RTSP stream), so that a slow
-    /// consumer must lose some. A [`Input::Pipeline`] is taken for live when its description says
-    /// `is-live=true`; once it is open, the source knows better (`SourceInfo::live`).
+    /// Whether pictures come at their own pace (a camera or an RTSP stream), so that a slow consumer must
+    /// lose some. An [`Input::Pipeline`] counts as live if its description has `is-live=true`; once it is
+    /// open, `SourceInfo::live` is exact.
     pub fn is_live(&self) -> bool {
         match self {
             Self::File(_) | Self::Still(_) => false,
@@ -140,13 +141,13 @@ impl Input {
         }
     }
 
-    /// Whether it is an RTSP address, which is connected to again when it is lost.
+    /// Whether it is an RTSP address, which is reconnected when the connection is lost.
     pub fn is_rtsp(&self) -> bool {
         matches!(self, Self::Url(url) if url.starts_with("rtsp"))
     }
 
-    /// Whether it can be read from its beginning again: a file on a disk, but no FIFO, no pipe and no
-    /// standard input that is one.
+    /// Whether it can be read again from its beginning: a file on a disk, but not a FIFO or a pipe, standard
+    /// input included.
     pub fn is_read_twice(&self) -> bool {
         matches!(self, Self::File(path) | Self::Still(path) if is_read_twice(path))
     }
@@ -179,10 +180,10 @@ impl fmt::Display for Input {
     }
 }
 
-/// The path in a file:// address, after the two slashes: of this machine, and percent-decoded.
+/// The percent-decoded path in a file:// address of this machine, given the part after the two slashes.
 fn path_of_url(rest: &str) -> Option<PathBuf> {
     let path = rest.strip_prefix("localhost").filter(|path| path.starts_with('/')).unwrap_or(rest);
-    // What follows a name in an address is no part of it.
+    // The query and the fragment are not part of the path.
     let mut bytes = path.split(['?', '#']).next()?.bytes();
     let mut decoded = Vec::new();
     while let Some(byte) = bytes.next() {
@@ -211,12 +212,12 @@ fn path_of_url(rest: &str) -> Option<PathBuf> {
     }
 }
 
-/// Whether a path names a file whose bytes stay, without opening it.
+/// Whether a path names a file that can be read again, without opening it.
 pub(super) fn is_read_twice(path: &Path) -> bool {
     path.metadata().is_ok_and(|file| file.is_file())
 }
 
-/// An address as it may be shown: `user:password@` is left out.
+/// An address for messages, without `user:password@`.
 fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
@@ -236,10 +237,10 @@ pub enum Container {
 }
 
 impl Container {
-    /// The container an output name asks for by its extension.
+    /// The container for the extension of an output name.
     ///
     /// # Errors
-    /// [`MediaError::UnknownContainer`] when the extension is none of mp4, mkv, webm.
+    /// [`MediaError::UnknownContainer`] when the extension is not mp4, mkv or webm.
     pub fn from_path(path: &Path) -> Result<Self, MediaError> {
         for (extension, container) in [("mp4", Self::Mp4), ("mkv", Self::Matroska), ("webm", Self::WebM)] {
             if has_extension(path, &[extension]) {

@@ -1,11 +1,12 @@
-//! What matroskademux does not tell of a Matroska file: which way up its pictures are, and when it was recorded.
+//! Properties of a Matroska file that matroskademux does not report: the orientation of its pictures, and the
+//! time of recording.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
-/// Elements that are looked at before the one that is wanted, at most.
+/// The most elements that are read before the wanted one.
 const MOST_ELEMENTS: usize = 4096;
-/// Larger parts are left alone.
+/// Larger elements are not read.
 const LARGEST_PART: u64 = 16 << 20;
 
 const HEADER: u64 = 0x1a45_dfa3;
@@ -23,17 +24,17 @@ const ROLL: u64 = 0x7675;
 /// Seconds from 1970 to 2001, when the time of Matroska begins.
 const YEAR_2001_S: i64 = 978_307_200;
 
-/// How stored pictures become upright.
+/// The operation that makes stored pictures upright.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Turn {
-    /// Left and right change places first.
+    /// Left and right are swapped first.
     mirrored: bool,
     /// Then quarter turns counterclockwise, 0 to 3.
     quarters: u8,
 }
 
 impl Turn {
-    /// The name of it among the directions of videoflip.
+    /// Its name among the directions of videoflip.
     pub(super) fn direction(self) -> &'static str {
         match (self.mirrored, self.quarters) {
             (false, 1) => "90l",
@@ -47,7 +48,7 @@ impl Turn {
         }
     }
 
-    /// Of a flat picture's pose in degrees; `None` when it is upright, or no flat picture's.
+    /// From a pose in degrees; `None` if the picture is upright, or the pose is not that of a flat picture.
     fn of_pose(pose: &Pose) -> Option<Self> {
         let near = |angle: f64, wanted: f64| (angle - wanted).abs() < 0.5;
         let mirrored = near(pose.yaw.abs(), 180.0);
@@ -70,8 +71,7 @@ struct Pose {
     roll: f64,
 }
 
-/// How the pictures of a file are to be turned; `None` when they are upright, and for what is no
-/// Matroska file.
+/// The turn of the pictures of a file; `None` if they are upright, or it is not a Matroska file.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -79,7 +79,7 @@ pub(super) fn turn(file: &mut File) -> io::Result<Option<Turn>> {
     Ok(part(file, TRACKS)?.and_then(|tracks| turn_of(&tracks)))
 }
 
-/// When a file says that it was recorded, in seconds since 1970.
+/// The recording time stated by a file, in seconds since 1970.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -94,7 +94,7 @@ fn recorded_of(info: &[u8]) -> Option<i64> {
     (ns / 1_000_000_000).checked_add(YEAR_2001_S)
 }
 
-/// The first part of a file of some kind.
+/// The first element of a file with that identifier.
 fn part(file: &mut File, wanted: u64) -> io::Result<Option<Vec<u8>>> {
     let length = file.metadata()?.len();
     let mut at = 0;
@@ -108,7 +108,7 @@ fn part(file: &mut File, wanted: u64) -> io::Result<Option<Vec<u8>>> {
         }
         at += head as u64;
         match (id, size) {
-            // What is inside comes next.
+            // Continues with the children.
             (SEGMENT, _) => {}
             (id, Some(size)) if id == wanted && size <= LARGEST_PART => {
                 let mut part = Vec::new();
@@ -142,7 +142,7 @@ fn turn_of(tracks: &[u8]) -> Option<Turn> {
     Turn::of_pose(&pose)
 }
 
-/// The elements in `bytes`, as far as they are whole.
+/// The complete elements in `bytes`.
 fn elements(bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
@@ -157,9 +157,9 @@ fn elements(bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
 /// Number and size of an element.
 struct Head {
     id: u64,
-    /// `None` when it is not known, as in a live recording.
+    /// `None` if it is unknown, as in a live recording.
     size: Option<u64>,
-    /// Bytes that both take.
+    /// Length of both in bytes.
     length: usize,
 }
 

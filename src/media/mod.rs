@@ -1,8 +1,8 @@
-//! Video and stills in and out. Knows pixels and time, nothing of faces.
+//! Reading and writing of video and stills. This module knows pixels and time, but not faces.
 //!
-//! A [`Source`] decodes anything GStreamer reads into [`Frame`]s and hands its sound to a
-//! [`Sink`], which encodes the frames and multiplexes both into `.mp4`, `.mkv` or `.webm`. Two
-//! separate pipelines: an end, an error or a tag of the one never leaks into the other.
+//! A [`Source`] decodes anything GStreamer reads into [`Frame`]s and hands its sound to a [`Sink`], which
+//! encodes the frames and multiplexes both into `.mp4`, `.mkv` or `.webm`. They are two separate pipelines:
+//! an end, an error or a tag of one never reaches the other.
 
 mod content;
 mod error;
@@ -78,7 +78,7 @@ pub struct Frame {
     pub picture: Arc<Picture>,
 }
 
-/// What a file says about itself as a whole.
+/// Metadata of a whole file.
 #[cfg(feature = "video")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct About {
@@ -95,7 +95,7 @@ struct Chapter {
     title: String,
 }
 
-/// Starts GStreamer (at most once a process).
+/// Starts GStreamer (at most once per process).
 #[cfg(feature = "video")]
 fn start_gstreamer() -> Result<(), MediaError> {
     gstreamer::init().map_err(|error| MediaError::MissingElement(format!("its own core ({error})")))
@@ -109,8 +109,8 @@ fn element(factory: &str) -> Result<gstreamer::Element, MediaError> {
         .map_err(|_| MediaError::MissingElement(format!("the element {factory}")))
 }
 
-/// The text of an error message from a pipeline: the sentence, then the element's own detail
-/// where the sentence is one of GStreamer's generic ones.
+/// The text of an error message from a pipeline: the sentence, followed by the element's own detail if the
+/// sentence is one of GStreamer's generic ones.
 #[cfg(feature = "video")]
 fn error_text(error: &gstreamer::message::Error) -> String {
     let sentence = error.error().to_string();

@@ -1,12 +1,12 @@
-//! The index of MP4 files: what qtdemux and mp4mux make of it is not all that it says.
+//! The index of MP4 files, as far as qtdemux and mp4mux do not handle it.
 //!
-//! Encoders of compressed sound put a packet or two of priming before the first sample that is
-//! to be heard, and the file hides it with an edit list (ISO/IEC 14496-12, 8.6.6). qtdemux cuts
-//! such packets off, and the end of the track with them; mp4mux cannot write them. So the edit
-//! lists of sound are hidden from qtdemux ([`Timeline`]) and written by us ([`repair`]). Those
-//! that mp4mux writes for pictures count in decoding order, and with reordered frames of a
-//! variable rate they hide the last ones; [`repair`] makes them long enough. And qtdemux leaves
-//! out pictures that are much shorter than the sound beside them, unless their header says otherwise.
+//! Encoders of compressed sound put a packet or two of priming before the first audible sample, and the file
+//! hides it with an edit list (ISO/IEC 14496-12, 8.6.6). qtdemux cuts off such packets and also the end of
+//! the track; mp4mux cannot write such edit lists. So the edit lists of sound are hidden from qtdemux
+//! ([`Timeline`]) and written by us ([`repair`]). The edit lists that mp4mux writes for pictures count in
+//! decoding order. With reordered frames of a variable rate they hide the last frames; [`repair`] makes them
+//! long enough. Finally, qtdemux omits pictures that are much shorter than the sound, unless their header
+//! says otherwise.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,30 +14,30 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use super::Chapter;
 
-/// Larger indexes are left alone: that of a day of video has some 10 MB.
+/// Larger indexes are not read: that of a day of video has some 10 MB.
 const LARGEST_INDEX: u64 = 256 << 20;
-/// The longest start of a track that counts as priming; more is a cut that somebody made.
+/// The longest hidden start of a track that counts as priming; a longer one is an intended cut.
 const LONGEST_PRIMING_S: f64 = 0.5;
-/// qtdemux leaves out pictures that last less than this share of the whole.
+/// qtdemux omits pictures that last less than this share of the whole.
 const PREVIEW_SHARE: f64 = 0.2;
-/// How much of the end of a track an edit list may leave out without being a cut.
+/// The longest end of a track that an edit list may hide without being a cut.
 const LONGEST_PADDING_S: f64 = 0.2;
 
-/// What the edit lists of the sound of a file say, and how to hide from qtdemux what it takes wrongly.
+/// The edit lists of the sound of a file, and the patches that hide from qtdemux what it misinterprets.
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
-    /// By track number: what to add to the times of the track, in nanoseconds.
+    /// Offset of the times of each track in nanoseconds, by track number.
     pub(super) shift_ns: HashMap<u32, i64>,
-    /// Whether the luma of the pictures spans all values, which qtdemux does not tell.
+    /// Whether the pictures have full range, which qtdemux does not report.
     pub(super) full_range: bool,
-    /// Chapters, as Nero's players and FFmpeg keep them.
+    /// Chapters in the format of Nero and FFmpeg.
     pub(super) chapters: Vec<Chapter>,
     /// Bytes to put over those of the file, by their offset in it.
     patches: Vec<(u64, Vec<u8>)>,
 }
 
 impl Timeline {
-    /// Reads the index of a file; nothing is found in what is no MP4 file.
+    /// Reads the index of a file; empty if it is not an MP4 file.
     pub(super) fn read(file: &mut File) -> io::Result<Self> {
         match find_index(file)? {
             Search::Found { at, index, .. } => Ok(Self::of_index(at, &index).unwrap_or_default()),
@@ -47,7 +47,7 @@ impl Timeline {
 
     fn of_index(at: u64, index: &[u8]) -> Option<Self> {
         let parts = boxes(index.get(8..)?);
-        // Fragments carry times of their own.
+        // Fragments carry their own times.
         if parts.iter().any(|(kind, _)| kind == b"mvex") {
             return None;
         }
@@ -88,7 +88,8 @@ impl Timeline {
         if longest > movie_duration && movie_duration > 0 {
             timeline.patches.push(new_duration(offset_of(movie), movie, longest)?);
         }
-        // What is much shorter than the whole qtdemux takes for a preview, even the only pictures.
+        // qtdemux takes pictures that are much shorter than the whole for a preview, even if they are the
+        // only ones.
         let pictures = parts.iter().filter(|(kind, track)| kind == b"trak" && is_of_kind(track, b"vide"));
         let headers = pictures.filter_map(|(_, track)| inside(track, &[b"mdia", b"mdhd"]));
         let lengths = headers.filter_map(|header| {
@@ -105,7 +106,7 @@ impl Timeline {
         Some(timeline)
     }
 
-    /// Whether `length` bytes at `offset` of the file are to be changed.
+    /// Whether a patch touches the `length` bytes at `offset` of the file.
     pub(super) fn touches(&self, offset: u64, length: usize) -> bool {
         let end = offset.saturating_add(length as u64);
         self.patches.iter().any(|(at, new)| *at < end && at + new.len() as u64 > offset)
@@ -124,20 +125,20 @@ impl Timeline {
     }
 }
 
-/// Whether a file is MP4 (or QuickTime) and lacks its index, as one whose recording was cut off.
+/// Whether a file is MP4 (or QuickTime) and lacks its index, as after an interrupted recording.
 pub(super) fn lacks_index(file: &mut File) -> io::Result<bool> {
     Ok(matches!(find_index(file)?, Search::Missing))
 }
 
-/// What a file lacks that mp4mux has finished.
+/// The repairs of a file that mp4mux has finished.
 #[derive(Debug, Default)]
 pub(super) struct Repairs<'a> {
-    /// How much of the pictures is shown.
+    /// Length of the pictures shown.
     pub(super) video_ns: u64,
-    /// How much of the beginning of each sound track is hidden.
+    /// Length of the hidden beginning of each sound track.
     pub(super) hidden_ns: &'a [u64],
     pub(super) chapters: &'a [Chapter],
-    /// How much later the chapters are.
+    /// Delay of the chapters.
     pub(super) chapters_later_ns: u64,
 }
 
@@ -150,7 +151,7 @@ pub(super) fn repair(file: &mut File, repairs: &Repairs<'_>) -> io::Result<()> {
     let Search::Found { at, index, at_end } = find_index(file)? else {
         return Err(io::Error::other("the finished file has no index"));
     };
-    // Behind the index there may be the tags once more, as XMP, which nobody needs.
+    // After the index there may be a copy of the tags as XMP, which is not needed.
     if !at_end && !is_of_kind_at(file, at + index.len() as u64, b"uuid")? {
         return Err(io::Error::other("the index of the finished file is not at its end"));
     }
@@ -170,14 +171,14 @@ fn is_of_kind_at(file: &mut File, at: u64, kind: &[u8; 4]) -> io::Result<bool> {
 }
 
 enum Search {
-    /// The index box (moov), where it lies, and whether the file ends with it.
+    /// The index box (moov), its position, and whether the file ends with it.
     Found {
         at: u64,
         index: Vec<u8>,
         at_end: bool,
     },
     Missing,
-    /// No MP4 file.
+    /// Not an MP4 file.
     Foreign,
 }
 
@@ -190,7 +191,7 @@ fn find_index(file: &mut File) -> io::Result<Search> {
         let mut head = [0; 16];
         let header = if length - at >= 16 { 16 } else { 8 };
         file.read_exact(&mut head[..header])?;
-        // A box that goes on past the end of the file is the last.
+        // A box that extends beyond the end of the file is the last one.
         let Some((kind, size)) = box_head(&head[..header], u64::MAX) else { break };
         let left = length - at;
         match &kind {
@@ -213,7 +214,7 @@ fn find_index(file: &mut File) -> io::Result<Search> {
     Ok(if media { Search::Missing } else { Search::Foreign })
 }
 
-/// Kind and whole size of the box that starts here, when it lies within `available` bytes.
+/// Type and total size of the box that starts here, if it is within `available` bytes.
 fn box_head(bytes: &[u8], available: u64) -> Option<([u8; 4], u64)> {
     let size = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?);
     let kind = bytes.get(4..8)?.try_into().ok()?;
@@ -254,7 +255,7 @@ fn long_at(bytes: &[u8], at: usize) -> Option<u64> {
 /// Seconds from 1904, when the time of QuickTime begins, to 1970.
 const YEAR_1970_S: i64 = 2_082_844_800;
 
-/// When a file says that it was recorded, in seconds since 1970. Most programs that do not know write 0.
+/// The recording time stated by a file, in seconds since 1970. Most programs that do not know it write 0.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -271,7 +272,7 @@ fn recorded_of(movie: &[u8]) -> Option<i64> {
     since_1904.checked_sub(YEAR_1970_S).filter(|seconds| *seconds > 0)
 }
 
-/// Ticks a second and duration in ticks of an mvhd or mdhd box.
+/// Ticks per second and duration in ticks of an mvhd or mdhd box.
 fn scale_and_duration(header: &[u8]) -> Option<(u32, u64)> {
     let (scale, duration) = match header.get(8)? {
         0 => (number_at(header, 20)?, u64::from(number_at(header, 24)?)),
@@ -280,8 +281,8 @@ fn scale_and_duration(header: &[u8]) -> Option<(u32, u64)> {
     (scale > 0).then_some((scale, duration))
 }
 
-/// The bytes, and their place in the file, that make an mvhd or mdhd box at `at` last `duration`
-/// ticks; `None` when it has no room for so many.
+/// The patch that sets the duration of an mvhd or mdhd box at `at` to `duration` ticks; `None` if its field
+/// is too small.
 fn new_duration(at: u64, header: &[u8], duration: u64) -> Option<(u64, Vec<u8>)> {
     Some(match header.get(8)? {
         0 => (at + 24, u32::try_from(duration).ok()?.to_be_bytes().to_vec()),
@@ -299,7 +300,7 @@ fn is_of_kind(track: &[u8], kind: &[u8; 4]) -> bool {
     inside(track, &[b"mdia", b"hdlr"]).and_then(|handler| handler.get(16..20)) == Some(kind)
 }
 
-/// Whether the colour description of a track's pictures (ISO/IEC 14496-12, 12.1.5) says so.
+/// Whether the colour description of a track's pictures (ISO/IEC 14496-12, 12.1.5) states full range.
 fn is_full_range(track: &[u8]) -> bool {
     /// Bytes of a visual sample entry before the boxes in it.
     const ENTRY: usize = 86;
@@ -311,7 +312,7 @@ fn is_full_range(track: &[u8]) -> bool {
     })
 }
 
-/// A plain edit list: nothing for a while, then the track from some place on.
+/// A simple edit list: an optional gap, then the track from one position on.
 struct Edit {
     /// In ticks of the movie.
     delay: u64,
@@ -348,7 +349,7 @@ fn edit(track: &[u8]) -> Option<Edit> {
     Some(Edit { delay, start, length })
 }
 
-/// The index again, with all pictures shown, leads hidden, and without empty tracks.
+/// The repaired index: all pictures are shown, leads are hidden, and empty tracks are removed.
 fn repaired(index: &[u8], repairs: &Repairs<'_>) -> Option<Vec<u8>> {
     let video_ns = repairs.video_ns;
     let parts = boxes(index.get(8..)?);
@@ -452,13 +453,13 @@ fn with_length(track: &[u8], length: u64) -> Vec<u8> {
     made
 }
 
-/// A track of Opus with the numbers of its header (dOps) the right way round: mp4mux of GStreamer
-/// 1.22 writes them with the lowest byte first. `None` for any other.
+/// An Opus track with the numbers of its header (dOps) in the right byte order: mp4mux of GStreamer 1.22
+/// writes them little-endian. `None` for any other track.
 fn with_opus_mended(track: &[u8]) -> Option<Vec<u8>> {
-    /// The longest beginning that a decoder leaves out, in samples, that is taken for real.
+    /// The longest plausible pre-skip in samples.
     const LONGEST_SKIP: u16 = 4_800;
     let table = inside(track, &[b"mdia", b"minf", b"stbl", b"stsd"])?;
-    // The first entry, behind version, flags and count, has a head of its own before its boxes.
+    // The first entry, after version, flags and count, has its own header before its boxes.
     let (_, entry) = boxes(table.get(16..)?).into_iter().find(|(kind, _)| kind == b"Opus")?;
     let (_, header) = boxes(entry.get(36..)?).into_iter().find(|(kind, _)| kind == b"dOps")?;
     let skip = header.get(10..12)?;
@@ -479,7 +480,7 @@ fn with_lead(track: &[u8], lead_ns: u64, movie_scale: u32) -> Option<Vec<u8>> {
     let lead = (lead_ns as f64 * f64::from(scale) / 1e9).round() as u64;
     let heard_s = duration.saturating_sub(lead) as f64 / f64::from(scale);
     let length = (heard_s * f64::from(movie_scale)).ceil() as u64;
-    // What mp4mux writes for a track that begins late is kept.
+    // The delay that mp4mux writes for a track that begins late is kept.
     let delay = edit(track).map_or(0, |edit| edit.delay);
     let count = if delay > 0 { 2 } else { 1 };
     // Version 1, one or two entries: 64-bit length and start, speed 1.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::MediaError;
 use crate::file::PendingFile;
 
-/// A file being written. Dropped before [`Pending::publish`], it is removed.
+/// A file being written. If it is dropped before [`Pending::publish`], it is removed.
 pub(super) struct Pending {
     file: PendingFile,
     path: PathBuf,
@@ -37,14 +37,14 @@ impl Pending {
         self.file.temporary_path().unwrap_or(&self.path)
     }
 
-    /// Flushes to disk and gives the file its name, replacing what had it.
+    /// Flushes to disk and gives the file its name, replacing a file of that name.
     pub(super) fn publish(self) -> Result<(), MediaError> {
         let Self { file, path } = self;
         file.publish().map_err(|source| MediaError::OutputNotWritable { path, source })
     }
 }
 
-/// Tells a folder in the place of the file, or none for it, from other failures.
+/// Distinguishes a folder of that name, or a missing parent folder, from other failures.
 fn refused<T>(path: &Path, begin: impl FnOnce(&Path) -> io::Result<T>) -> Result<T, MediaError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {

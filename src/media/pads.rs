@@ -3,7 +3,7 @@
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-/// Puts other caps into the place of those that go through a pad, where `change` gives some.
+/// Replaces the caps that pass a pad if `change` returns others.
 pub(super) fn on_caps(
     pad: &gst::Pad,
     change: impl Fn(&gst::CapsRef) -> Option<gst::Caps> + Send + Sync + 'static,

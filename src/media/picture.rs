@@ -1,4 +1,4 @@
-//! Planar 4:2:0 pictures, as decoders make them and encoders take them.
+//! Planar 4:2:0 pictures, the format of decoders and encoders.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use image::RgbImage;
 
 use super::rgb::{self, Coefficients};
 
-/// Which luma/chroma matrix turned RGB into YUV.
+/// The matrix that converted RGB to YUV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Matrix {
     /// ITU-R BT.601 (standard definition).
@@ -17,7 +17,7 @@ pub enum Matrix {
     Bt2020,
 }
 
-/// How the samples of a [`Picture`] are to be read as colour.
+/// The interpretation of the samples of a [`Picture`] as colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Colorimetry {
     /// The conversion matrix.
@@ -27,7 +27,7 @@ pub struct Colorimetry {
 }
 
 impl Default for Colorimetry {
-    /// BT.601, limited range: what a stream that says nothing is taken for.
+    /// BT.601, limited range: the default for a stream that states nothing.
     fn default() -> Self {
         Self { matrix: Matrix::Bt601, full_range: false }
     }
@@ -71,7 +71,7 @@ impl Picture {
         self.height
     }
 
-    /// How the samples are to be read.
+    /// The interpretation of the samples.
     pub fn colorimetry(&self) -> Colorimetry {
         self.colorimetry
     }
@@ -159,7 +159,7 @@ impl Picture {
 }
 
 impl Picture {
-    /// The same colours, told in another way.
+    /// The same colours in another colorimetry.
     pub fn recoloured(&self, to: Colorimetry) -> Self {
         let from = self.colorimetry;
         let mut picture = Self { colorimetry: to, ..self.clone() };
@@ -180,8 +180,8 @@ impl Picture {
     }
 }
 
-/// From one way to tell colours to another, in whole numbers of 16 bits behind the point. Grey stays
-/// grey, so luma depends on all three samples and chroma on itself alone.
+/// Conversion from one colorimetry to another, in fixed-point numbers with 16 fractional bits. Grey stays
+/// grey, so luma depends on all three samples, and chroma on chroma alone.
 struct Recolouring {
     y: i32,
     y_from_chroma: [i32; 2],
@@ -196,7 +196,7 @@ impl Recolouring {
         let black = |one: Colorimetry| if one.full_range { 0.0 } else { 16.0 };
         let ((y_from, c_from), (y_to, c_to)) = (scales(from), scales(to));
         let ((kr, kb), (to_kr, to_kb)) = (from.weights(), to.weights());
-        // Red and blue less luma, of chroma from -0.5 to 0.5, and green that makes up for them.
+        // Red and blue minus luma, for chroma from -0.5 to 0.5, and green, which compensates for them.
         let (r_v, b_u) = (2.0 * (1.0 - kr), 2.0 * (1.0 - kb));
         let (g_u, g_v) = (-kb * b_u / (1.0 - kr - kb), -kr * r_v / (1.0 - kr - kb));
         let to_kg = 1.0 - to_kr - to_kb;

@@ -1,11 +1,12 @@
-//! When a video was recorded, by what its container says.
+//! The recording time of a video, as stated by its container.
 
 use std::fs::File;
 use std::path::Path;
 
 use super::{matroska, mp4};
 
-/// When the video at `path` says that it was recorded, in seconds since 1970. MP4, QuickTime and Matroska files can say so.
+/// The recording time stated by the video at `path`, in seconds since 1970. MP4, QuickTime and Matroska files
+/// can state it.
 pub fn recorded_s(path: &Path) -> Option<i64> {
     let mut file = File::open(path).ok()?;
     match mp4::recorded_s(&mut file) {

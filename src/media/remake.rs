@@ -1,4 +1,4 @@
-//! Sound that turns into something else in the middle: decoded, and encoded anew as what it was.
+//! Sound whose format changes in the middle: decoded, and encoded again in its first format.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -10,10 +10,10 @@ use gstreamer_app as gst_app;
 use super::element;
 use super::encoder::SoundEncoder;
 
-/// How long the last of it may take.
+/// Time limit for the last packets.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
-/// Makes sound of one kind of sound of another.
+/// Converts sound of one format to another.
 pub(super) struct Remake {
     pipeline: gst::Pipeline,
     source: gst_app::AppSrc,
@@ -22,13 +22,13 @@ pub(super) struct Remake {
 }
 
 impl Remake {
-    /// Makes what `to` says of what `from` says, and hands it to `out`.
+    /// Converts from `from` to `to` and pushes the result to `out`.
     ///
     /// # Errors
-    /// Why that cannot be, for people.
+    /// Why that is impossible, for the user.
     pub(super) fn start(from: &gst::Caps, to: &gst::Caps, out: &gst_app::AppSrc) -> Result<Self, String> {
         let failed =
-            |error: &dyn std::fmt::Display| format!("it changes and cannot be encoded anew ({error})");
+            |error: &dyn std::fmt::Display| format!("it changes and cannot be encoded again ({error})");
         let format = to.structure(0).ok_or_else(|| failed(&"its format is unknown"))?;
         let encoder = SoundEncoder::of(format).ok_or_else(|| failed(&format.name()))?;
         let pipeline = gst::Pipeline::new();
@@ -45,7 +45,7 @@ impl Remake {
         let input = elements.first().and_then(|first| first.static_pad("sink"));
         let input = input.ok_or_else(|| failed(&"nothing takes it"))?;
         decoder.connect_pad_added(move |_, pad| {
-            // Only the first can be linked.
+            // Only the first pad can be linked.
             let _ = pad.link(&input);
         });
         let ended = hand_on(&sink, to, out, encoder.delay_ns(format));
@@ -56,7 +56,7 @@ impl Remake {
         Ok(Self { pipeline, source, from: from.clone(), ended })
     }
 
-    /// Whether it is for such sound.
+    /// Whether it converts from these caps.
     pub(super) fn takes(&self, caps: &gst::Caps) -> bool {
         self.from == *caps
     }
@@ -67,7 +67,7 @@ impl Remake {
         let _ = self.source.push_sample(&sample);
     }
 
-    /// Waits until all of it was handed on.
+    /// Waits until everything was passed on.
     pub(super) fn finish(self) {
         let _ = self.source.end_of_stream();
         let _ = self.ended.recv_timeout(DRAIN_LIMIT);
@@ -80,7 +80,7 @@ impl Drop for Remake {
     }
 }
 
-/// Hands what comes on to `out`, without what the encoder puts before it; tells the end.
+/// Passes the converted sound on to `out`, without the priming of the encoder, and then signals the end.
 fn hand_on(sink: &gst_app::AppSink, to: &gst::Caps, out: &gst_app::AppSrc, delay_ns: u64) -> Receiver<()> {
     let (tell, ended) = channel();
     let (to, out, mut left_ns) = (to.clone(), out.clone(), delay_ns);

@@ -1,10 +1,10 @@
-//! Rows of planar YUV to packed RGB: every frame goes through this, so it is written for the
-//! compiler to make vector code of. Whole numbers throughout: the same bytes on every machine.
+//! Rows of planar YUV to packed RGB. Every frame is converted, so the code is written for the compiler's
+//! auto-vectorisation. All arithmetic is in integers: the same bytes on every machine.
 
 /// Fixed-point (16 bit) YUV to RGB coefficients.
 #[derive(Debug, Clone, Copy)]
 pub struct Coefficients {
-    /// Of luma.
+    /// Factor of luma.
     pub y: i32,
     /// Luma of black.
     pub y_offset: i32,
@@ -21,8 +21,8 @@ pub struct Coefficients {
 /// Pixels converted together.
 const BLOCK: usize = 32;
 
-/// A row of luma, and of the two chroma planes with a value for every two pixels, as RGB of three
-/// bytes per pixel.
+/// Converts a row of luma, and of the two chroma planes with one value per two pixels, to RGB of three bytes
+/// per pixel.
 pub fn convert_row(k: &Coefficients, planes: [&[u8]; 3], out: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
@@ -40,7 +40,7 @@ pub fn convert_row(k: &Coefficients, planes: [&[u8]; 3], out: &mut [u8]) {
 fn convert(k: &Coefficients, [ys, us, vs]: [&[u8]; 3], out: &mut [u8]) {
     let chroma = us.chunks(BLOCK / 2).zip(vs.chunks(BLOCK / 2));
     for ((out, ys), (us, vs)) in out.chunks_mut(3 * BLOCK).zip(ys.chunks(BLOCK)).zip(chroma) {
-        // The rest of a row is done as a whole block, too.
+        // The rest of a row is converted as a whole block, too.
         let (mut y, mut u, mut v) = ([0; BLOCK], [0; BLOCK / 2], [0; BLOCK / 2]);
         y[..ys.len()].copy_from_slice(ys);
         u[..us.len()].copy_from_slice(us);

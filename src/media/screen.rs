@@ -1,5 +1,5 @@
-//! Where a window can be opened. GStreamer's own choice tries every sink there is, and some of them
-//! take the process down where there is no display: so only those are tried whose display is there.
+//! The display on which a window can be opened. GStreamer's own choice tries every sink, and some of them
+//! crash the process if there is no display. So only sinks whose display exists are tried.
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -35,7 +35,7 @@ impl Screen {
     }
 }
 
-/// A sink whose display answers.
+/// A sink whose display responds.
 pub(super) fn window(screen: Screen) -> Result<gst::Element, MediaError> {
     let mut refused = Vec::new();
     for name in screen.sinks() {

@@ -18,14 +18,14 @@ use super::{element, error_text, start_gstreamer};
 
 /// Frames waiting for the encoder.
 const AHEAD: u32 = 4;
-/// How long writing may stand still before it counts as failed.
+/// How long writing may stall before it counts as failed.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
 /// Waits are cut into slices this long.
 const SLICE: Duration = Duration::from_millis(50);
-/// Ticks a second of the video track in MP4, exact for the usual frame rates.
+/// Ticks per second of the video track in MP4, exact for the usual frame rates.
 const MP4_TIMESCALE: u32 = 90_000;
 
-/// What was written.
+/// A summary of the written file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SinkSummary {
     /// The file.
@@ -36,13 +36,13 @@ pub struct SinkSummary {
     pub bytes: u64,
     /// The encoder that made the video.
     pub encoder: String,
-    /// Sound tracks kept as they were.
+    /// Sound tracks copied without re-encoding.
     pub audio_copied: usize,
-    /// Sound tracks encoded anew, because the container does not take theirs.
+    /// Sound tracks encoded again, because the container does not accept their codec.
     pub audio_encoded: usize,
 }
 
-/// A video file being written, under a temporary name until [`Sink::finish`]. Dropped before,
+/// A video file being written, under a temporary name until [`Sink::finish`]. If it is dropped before,
 /// nothing remains.
 pub struct Sink {
     pipeline: gst::Pipeline,
@@ -52,14 +52,14 @@ pub struct Sink {
     path: PathBuf,
     container: Container,
     shared: Arc<SinkShared>,
-    /// Size of the frames that come, and of what the encoder gets.
+    /// Size of the frames pushed, and of those that the encoder gets.
     size: (usize, usize),
     coded: (usize, usize),
     codec: VideoCodec,
     meta: Layout,
-    /// How much later everything is written than it comes.
+    /// Delay of everything written.
     lead_ns: u64,
-    /// How much of the beginning of each sound track is not to be heard.
+    /// Length of the priming of each sound track.
     hidden_ns: Vec<u64>,
     chapters: Vec<Chapter>,
     title: Option<String>,
@@ -115,8 +115,8 @@ impl SinkShared {
 }
 
 impl Sink {
-    /// Whether `path` can become the output for `input`: its extension, its folder, the codec in
-    /// that container, the quantizer. Cheap, and before anything is opened.
+    /// Checks whether `path` can become the output for `input`: its extension, its folder, the codec in that
+    /// container, the quantizer. The check is cheap and opens nothing.
     ///
     /// # Errors
     /// With the reason when it cannot.
@@ -132,8 +132,8 @@ impl Sink {
         Ok(container)
     }
 
-    /// The encoder that [`create`](Self::create) takes for such frames: the first that gets three of
-    /// them through. To be known before there is anything to write.
+    /// The encoder that [`create`](Self::create) takes for such frames: the first that encodes three of them.
+    /// It can be found before there is anything to write.
     ///
     /// # Errors
     /// When none works, or a part of GStreamer is missing.
@@ -166,7 +166,7 @@ impl Sink {
         Self::create_with(path, info, audio, options, encoder)
     }
 
-    /// The same with an encoder that was found before, with the same options.
+    /// The same with an encoder that was already found with the same options.
     ///
     /// # Errors
     /// As for [`create`](Self::create).
@@ -219,7 +219,7 @@ impl Sink {
         }
         let encoded = sounds.iter().filter(|sound| sound.encoded).count();
         let copied = tracks.iter().filter(|track| track.kind != Kind::Text).count() - encoded;
-        // Everything comes later by what lies before the first picture and cannot be hidden.
+        // Everything is delayed by the sound before the first picture that cannot be hidden.
         let lead_ns = sounds.iter().map(|sound| sound.early_ns).max().unwrap_or(0);
         entitle(&muxer, info, lead_ns);
 
@@ -265,7 +265,7 @@ impl Sink {
         })
     }
 
-    /// The encoder at work, by its GStreamer name.
+    /// The GStreamer name of the encoder.
     pub fn encoder(&self) -> &str {
         &self.summary.encoder
     }
@@ -274,8 +274,8 @@ impl Sink {
     /// copied (unless a side has to be padded).
     ///
     /// # Errors
-    /// When the frame is of another size or not later than the last one, and when encoding or
-    /// writing has failed (a full disk, say).
+    /// When the frame is of another size or not later than the last one, and when encoding or writing has
+    /// failed (for example because the disk is full).
     pub fn write(&mut self, frame: Frame) -> Result<(), MediaError> {
         let size = (frame.picture.width(), frame.picture.height());
         if size != self.size {
@@ -310,9 +310,8 @@ impl Sink {
         Ok(())
     }
 
-    /// Ends the file, waits until it is complete, and gives it its name. Keep the source until
-    /// then: its sound goes on to the end of the last track, or of the last frame when the source
-    /// was stopped.
+    /// Ends the file, waits until it is complete, and gives it its name. Keep the source until then: its
+    /// sound continues to the end of the last track, or of the last frame if the source was stopped.
     ///
     /// # Errors
     /// When there was no frame, or encoding or writing has failed; nothing remains then.
@@ -320,7 +319,7 @@ impl Sink {
         self.finish_unless(|| false)
     }
 
-    /// As [`Sink::finish`], and gives up, leaving nothing, once `aborted` says so: completing a
+    /// As [`Sink::finish`], but gives up without leaving a file once `aborted` returns `true`: completing a
     /// file may take the encoder a while.
     ///
     /// # Errors
@@ -369,7 +368,7 @@ impl Drop for Sink {
     }
 }
 
-/// Pixels on their way to the encoder, shared with the stages that still read them.
+/// Pixels for the encoder, shared with the stages that still read them.
 pub(super) struct Pixels(pub(super) Arc<Picture>);
 
 impl AsRef<[u8]> for Pixels {
@@ -378,7 +377,7 @@ impl AsRef<[u8]> for Pixels {
     }
 }
 
-/// Where the planes of a tightly packed I420 picture lie; GStreamer's own layout pads rows.
+/// Offsets of the planes of a tightly packed I420 picture; GStreamer's own layout pads rows.
 pub(super) struct Layout {
     size: (usize, usize),
     offsets: [usize; 3],
@@ -427,20 +426,20 @@ fn padded(picture: &Picture, (width, height): (usize, usize)) -> Arc<Picture> {
     Arc::new(padded.expect("the planes were filled up to the even size"))
 }
 
-/// Width and height of what the encoder gets.
+/// Width and height of the encoder's input.
 fn coded_size(codec: VideoCodec, info: &SourceInfo) -> (usize, usize) {
     let even = |side: usize| if codec.needs_even_size() { side.next_multiple_of(2) } else { side };
     (even(info.width), even(info.height))
 }
 
-/// Caps of what the encoder gets: those of the source, with pixel aspect, colorimetry and
-/// interlacing, in the coded size.
+/// Caps of the encoder's input: those of the source, with pixel aspect, colorimetry and interlacing, in the
+/// coded size.
 fn coded_caps(info: &SourceInfo, (width, height): (usize, usize)) -> gst::Caps {
     let mut caps = info.caps.clone();
     if let Some(structure) = caps.make_mut().structure_mut(0) {
         structure.set("width", width as i32);
         structure.set("height", height as i32);
-        // Some encoders divide by it; the times of the frames are what counts.
+        // Some encoders divide by it. Only the times of the frames matter.
         let (n, d) = info.fps.unwrap_or((30, 1));
         structure.set("framerate", gst::Fraction::new(n, d));
     }
@@ -448,7 +447,7 @@ fn coded_caps(info: &SourceInfo, (width, height): (usize, usize)) -> gst::Caps {
 }
 
 fn unlimited_queue() -> Result<gst::Element, MediaError> {
-    // The muxer waits for the track that is behind; what the others hold meanwhile must fit.
+    // The muxer waits for the slowest track. The queue must hold the packets of the others meanwhile.
     let queue = element("queue")?;
     queue.set_property("max-size-buffers", 0u32);
     queue.set_property("max-size-bytes", 0u32);
@@ -456,16 +455,16 @@ fn unlimited_queue() -> Result<gst::Element, MediaError> {
     Ok(queue)
 }
 
-/// The way of one sound track into the file.
+/// One sound track of the file.
 struct Sound {
     out: gst_app::AppSrc,
     encoded: bool,
-    /// How much of it lies before the first picture and cannot be hidden.
+    /// Length of the sound before the first picture that cannot be hidden.
     early_ns: u64,
-    /// How much later it is written for what is hidden, and how much that is.
+    /// Delay for the hidden beginning, and its length.
     later_ns: u64,
     hidden_ns: u64,
-    /// How much before the beginning of the file packets may lie that are written at it.
+    /// Distance before the beginning of the file within which packets are written at the beginning.
     clamped_ns: u64,
 }
 
@@ -502,8 +501,7 @@ impl Sound {
         let first_ns = start.as_ref().map_or(0, |start| start.first_ns);
         let priming_ns = start.as_ref().map_or(0, |start| start.priming_ns);
         let is_opus = format.is_some_and(|format| format.name() == "audio/x-opus");
-        // MP4 hides a beginning by an edit list; matroskamux itself writes Opus later by what its
-        // codec delay hides.
+        // MP4 hides a beginning with an edit list; matroskamux itself delays Opus by its codec delay.
         let (later_ns, clamped_ns) = match container {
             Container::Mp4 => (priming_ns, 0),
             _ if is_opus => (0, priming_ns),
@@ -521,7 +519,7 @@ impl Sound {
     }
 }
 
-/// Says what is lost of sound that is encoded anew, beyond what every encoder of its kind loses.
+/// Warns of losses in sound that is encoded again, beyond those of every lossy encoder.
 fn tell_losses(track: &Track, encoder: SoundEncoder, format: &gst::StructureRef) {
     if encoder == SoundEncoder::NONE {
         return;
@@ -529,18 +527,18 @@ fn tell_losses(track: &Track, encoder: SoundEncoder, format: &gst::StructureRef)
     let codec = encoder.name();
     if let Some(name) = track.lossless() {
         track.note(format!(
-            "a sound track in {name} is encoded anew as {codec}, which is not lossless: .mkv loses nothing of it"
+            "a sound track in {name} is encoded again as {codec}, which is not lossless: .mkv keeps it unchanged"
         ));
     }
     if !encoder.keeps_channels(format) {
         let channels = format.get::<i32>("channels").unwrap_or_default();
         track.note(format!(
-            "a sound track with {channels} channels is mixed down to fewer, which is what {codec} takes here: .mkv keeps them"
+            "a sound track with {channels} channels is mixed down to fewer, because {codec} supports no more here: .mkv keeps them"
         ));
     }
 }
 
-/// Tells the muxer not to wait for a stream that has something only now and then.
+/// Tells the muxer not to wait for a stream with few packets.
 fn make_sparse(out: &gst_app::AppSrc) {
     let Some(pad) = out.static_pad("src") else { return };
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| {
@@ -558,7 +556,7 @@ fn make_sparse(out: &gst_app::AppSrc) {
     });
 }
 
-/// What tells the muxer how the whole is called, and its chapters, which come `later_ns`.
+/// Gives the muxer the title and the chapters, delayed by `later_ns`.
 fn entitle(muxer: &gst::Element, info: &SourceInfo, later_ns: u64) {
     if let (Some(title), Some(setter)) = (&info.about.title, muxer.dynamic_cast_ref::<gst::TagSetter>()) {
         setter.add_tag::<gst::tags::Title>(&title.as_str(), gst::TagMergeMode::Replace);
@@ -572,7 +570,7 @@ fn entitle(muxer: &gst::Element, info: &SourceInfo, later_ns: u64) {
         tags.make_mut().add::<gst::tags::Title>(&chapter.title.as_str(), gst::TagMergeMode::Replace);
         let made = entry.make_mut();
         let time = |ns: u64| ns.saturating_add(later_ns) as i64;
-        // Where no end is stated, the next one begins there.
+        // A chapter without a stated end ends where the next one begins.
         let next = info.about.chapters.get(number).map(|next| next.start_ns);
         let end_ns = chapter.end_ns.or(next).or(info.duration_ns).unwrap_or(chapter.start_ns);
         made.set_start_stop_times(time(chapter.start_ns), time(end_ns.max(chapter.start_ns)));
@@ -585,11 +583,10 @@ fn entitle(muxer: &gst::Element, info: &SourceInfo, later_ns: u64) {
     }
 }
 
-/// Puts the title itself where matroskamux of GStreamer 1.22 writes it as in a program, with
-/// backslashes before spaces; what is left of the room for it is filled with zeros, as Matroska
-/// allows.
+/// Corrects the title, which matroskamux of GStreamer 1.22 writes escaped, with backslashes before spaces.
+/// The rest of the field is filled with zeros, as Matroska allows.
 fn mend_title(file: &mut File, title: &str) -> io::Result<()> {
-    /// How far from the end the tags may lie.
+    /// The largest distance of the tags from the end of the file.
     const TAIL: u64 = 1 << 20;
     let Ok(written) = title.to_value().serialize() else { return Ok(()) };
     let (written, mut right) = (written.as_bytes(), title.as_bytes().to_vec());
@@ -608,7 +605,7 @@ fn mend_title(file: &mut File, title: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// What tells the muxer how a track is called.
+/// The tags with the language and title of a track.
 fn names(description: &Description) -> Result<Option<gst::Element>, MediaError> {
     let mut tags = gst::TagList::new();
     let list = tags.make_mut();

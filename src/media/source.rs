@@ -43,8 +43,7 @@ const OPEN_LIMIT: Duration = Duration::from_secs(20);
 /// How long an input may be silent before it counts as stuck, unless [`SourceOptions::patience`]
 /// says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long to wait for the beginning of all sound once there is a picture and all streams are
-/// known.
+/// How long to wait for the first packets of all sound once there is a picture and all streams are known.
 const SOUND_LIMIT: Duration = Duration::from_secs(2);
 /// How long an RTSP stream may be silent before it counts as lost.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
@@ -52,13 +51,13 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 const PADS_LIMIT: Duration = Duration::from_secs(3);
 /// Waits are cut into slices this long, to notice a stop.
 const SLICE: Duration = Duration::from_millis(20);
-/// How long a frame of a stream without a frame rate is taken to last.
+/// Assumed duration of a frame of a stream without a frame rate.
 const FALLBACK_FRAME_NS: u64 = 40_000_000;
 
-/// When and how often a lost RTSP stream is connected to again.
+/// When and how often a lost RTSP stream is reconnected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reconnect {
-    /// Attempts after each loss; `None` goes on for ever, 0 never connects again.
+    /// Attempts after each loss; `None` tries for ever, 0 never reconnects.
     pub attempts: Option<u32>,
     /// Pause before the first attempt; it doubles with each.
     pub first_pause: Duration,
@@ -67,7 +66,7 @@ pub struct Reconnect {
 }
 
 impl Default for Reconnect {
-    /// For ever, after 1, 2, 4, ... 30 s.
+    /// Tries for ever, after 1, 2, 4, ... 30 s.
     fn default() -> Self {
         Self { attempts: None, first_pause: Duration::from_secs(1), longest_pause: Duration::from_secs(30) }
     }
@@ -79,26 +78,26 @@ pub struct SourceOptions {
     /// `Some(true)` drops the oldest frames when the consumer is slow, `Some(false)` makes the
     /// source wait; `None` drops for cameras, RTSP and live pipelines.
     pub live: Option<bool>,
-    /// Where the sound will be written, which decides what is kept without re-encoding. `None`
-    /// reads no sound at all.
+    /// The container for the sound, which decides which codecs are copied without re-encoding. `None` reads
+    /// no sound at all.
     pub container: Option<Container>,
     /// What to do when an RTSP stream is lost.
     pub reconnect: Reconnect,
-    /// How long the input may give nothing at all before the source ends there, as
-    /// [`Source::cut_off`] then tells; `None` for 30 s. The first picture may take as long, and 20 s at
-    /// least. An RTSP stream that is lost is connected to again instead.
+    /// How long the input may give nothing before the source ends, which [`Source::cut_off`] then reports;
+    /// `None` for 30 s. The first picture may take as long, but at least 20 s. A lost RTSP stream is
+    /// reconnected instead.
     pub patience: Option<Duration>,
-    /// Which frames of a file are handed out. A stretch takes a container that marks its key frames, such as MP4 or
-    /// Matroska.
+    /// The frames of a file that are returned. A part of a file requires a container that marks its key
+    /// frames, such as MP4 or Matroska.
     pub selection: Selection,
     /// Ends the source from another thread.
     pub stop: StopHandle,
 }
 
-/// What is known of a source once its first picture is there.
+/// The properties of a source, known once its first picture has come.
 #[derive(Debug, Clone)]
 pub struct SourceInfo {
-    /// What was opened.
+    /// The input.
     pub input: Input,
     /// Width in pixels, upright.
     pub width: usize,
@@ -106,20 +105,20 @@ pub struct SourceInfo {
     pub height: usize,
     /// Width : height of one pixel.
     pub pixel_aspect: (u32, u32),
-    /// Nominal frames per second as a fraction; `None` when the stream states none. The times of
-    /// the frames are what counts.
+    /// Nominal frames per second as a fraction; `None` when the stream states none. The times of the frames
+    /// are authoritative.
     pub fps: Option<(i32, i32)>,
     /// Length as stated by the container.
     pub duration_ns: Option<u64>,
     /// Number of frames, estimated from length and frame rate.
     pub frames: Option<u64>,
-    /// How the samples of the pictures are to be read.
+    /// The interpretation of the samples of the pictures.
     pub colorimetry: Colorimetry,
     /// Whether frames are dropped when the consumer is slow.
     pub live: bool,
     /// Sound tracks that were found.
     pub audio_tracks: usize,
-    /// Which frames are handed out.
+    /// The frames that are returned.
     pub selection: Selection,
     /// Title and chapters.
     pub(super) about: About,
@@ -128,8 +127,8 @@ pub struct SourceInfo {
 }
 
 impl SourceInfo {
-    /// Frames of the file before the stretch that begins at a time, by the nominal rate; 0 for a whole file, and where only
-    /// some of its frames are handed out.
+    /// Frames of the file before a part that begins at that time, by the nominal rate; 0 for a whole file,
+    /// and if only some of its frames are returned.
     pub(crate) fn frames_before(&self, pts_ns: u64) -> u64 {
         let Selection { from_ns, fps, key_frames, .. } = self.selection;
         let rate = self.fps.filter(|_| from_ns > 0 && fps.is_none() && !key_frames);
@@ -137,11 +136,11 @@ impl SourceInfo {
     }
 }
 
-/// An opened input that hands out frames.
+/// An opened input that returns frames.
 ///
-/// Of a file, every frame is handed out, and decoding waits for the consumer. Of a live source
-/// the oldest waiting frame is dropped and counted. Times start at 0 and strictly increase, over
-/// the loss of an RTSP connection too.
+/// For a file, every frame is returned, and decoding waits for the consumer. For a live source, the oldest
+/// waiting frame is dropped and counted. Times start at 0 and strictly increase, even across the loss of an
+/// RTSP connection.
 pub struct Source {
     shared: Arc<SourceShared>,
     options: SourceOptions,
@@ -156,28 +155,28 @@ pub struct Source {
 struct SourceShared {
     state: Mutex<State>,
     changed: Condvar,
-    /// What the index of an MP4 file says of its sound.
+    /// The properties of an MP4 file's sound in its index.
     timeline: Timeline,
-    /// How the pictures become upright where no tag says so.
+    /// The turn that makes the pictures upright, if no tag states it.
     turn: Option<Turn>,
-    /// Packets that a transport stream lost before it came here.
+    /// Packets that were missing in a transport stream.
     lost_packets: AtomicU64,
-    /// What maps pictures of high dynamic range, once there is one.
+    /// The tone map for pictures of high dynamic range, once there is one.
     tone_map: OnceLock<ToneMap>,
-    /// Whether the input is a file that is read by ourselves, and only once.
+    /// Whether the input is a file that this program reads itself, and only once.
     fed: bool,
-    /// When this began, and how many milliseconds later something last came.
+    /// The time of opening, and the milliseconds from then to the last data.
     began: Instant,
     touched_ms: AtomicU64,
-    /// Where the stretch that is handed out begins and ends, unless it is the whole.
+    /// Begin and end of the part that is returned, unless it is the whole file.
     seams: Option<Seams>,
-    /// Where sound ends that nobody wanted, in nanoseconds.
+    /// End of the discarded sound in nanoseconds.
     sound_end_ns: AtomicU64,
 }
 
-/// What the streaming threads and the consumer share.
+/// State shared by the streaming threads and the consumer.
 struct State {
-    /// Number of the connection whose frames are taken; others are refused.
+    /// Number of the connection whose frames are accepted; others are refused.
     generation: u64,
     live: bool,
     ready: VecDeque<Frame>,
@@ -188,38 +187,38 @@ struct State {
     next_index: u64,
     last_pts_ns: Option<u64>,
     last_step_ns: Option<u64>,
-    /// When the first picture came.
+    /// Time of the first picture.
     started: Option<Instant>,
-    /// What to add to running times, once known for this connection.
+    /// Offset of running times, once known for this connection.
     offset_ns: Option<i64>,
-    /// How much later all running times are than they are in the file.
+    /// The amount by which all running times exceed those in the file.
     headroom_ns: i64,
-    /// Whether all tracks are known and handed out.
+    /// Whether all tracks are known and were returned.
     opened: bool,
     about: About,
     /// Warnings that do not name the input yet.
     notes: Vec<String>,
     dropped: u64,
-    /// When the last picture came.
+    /// Time of the last picture.
     heard: Instant,
     connection: ConnectionState,
     warnings: Vec<String>,
-    /// What an output will lack of what the pictures have.
+    /// Properties of the pictures that an output will lack.
     lacking: Vec<String>,
-    /// Frames that have no picture, as far as a nominal rate tells.
+    /// Missing frames, by the nominal rate.
     left_out: u64,
 }
 
-/// The part of the state that starts anew with each connection.
+/// The part of the state that is reset with each connection.
 #[derive(Default)]
 struct ConnectionState {
     video_found: bool,
     pads_done: bool,
     /// Streams that have not ended.
     running: usize,
-    /// Decoders that have not handed out anything yet.
+    /// Decoders that have not given anything yet.
     undecided: usize,
-    /// Why the input cannot be followed further.
+    /// Why the input cannot be read further.
     cut_off: Option<String>,
     audio_pads: usize,
     pictures: u64,
@@ -229,7 +228,7 @@ struct ConnectionState {
     missing: Option<String>,
 }
 
-/// What the first picture fixed.
+/// Properties that the first picture fixed.
 #[derive(Debug, Clone)]
 struct Format {
     width: usize,
@@ -241,7 +240,7 @@ struct Format {
 }
 
 impl State {
-    /// A stream of this connection has ended; the last ends the whole.
+    /// A stream of this connection has ended. The last one ends the connection.
     fn end_one(&mut self) {
         let now = &mut self.connection;
         now.running = now.running.saturating_sub(1);
@@ -254,13 +253,13 @@ impl SourceShared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that something came.
+    /// Records that data came.
     fn touch(&self) {
         let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.touched_ms.fetch_max(now_ms, Ordering::AcqRel);
     }
 
-    /// How long nothing came.
+    /// The time without data.
     fn silent_for(&self) -> Duration {
         let touched = Duration::from_millis(self.touched_ms.load(Ordering::Acquire));
         self.began.elapsed().saturating_sub(touched)
@@ -285,9 +284,9 @@ impl Source {
     /// Opens an input and waits for its first picture.
     ///
     /// # Errors
-    /// When the input is missing, empty, a folder, no media, without video, or gives no picture
-    /// in time; when a part of GStreamer is missing; when stopped meanwhile. An
-    /// [`Input::Still`] is refused: [`read_still`](super::read_still) reads those.
+    /// When the input is missing, empty, a folder, not a media file, without video, or gives no picture in
+    /// time; when a part of GStreamer is missing; when stopped in the meantime. An [`Input::Still`] is
+    /// refused: [`read_still`](super::read_still) reads those.
     pub fn open(input: &Input, options: &SourceOptions) -> Result<Self, MediaError> {
         let (mut timeline, mut turn, mut fed) = (Timeline::default(), None, false);
         match input {
@@ -370,7 +369,7 @@ impl Source {
             about: state.about.clone(),
             caps: format.caps,
         };
-        // Streams are exposed decoded ones first; their names sort as they lie in the file.
+        // Decoded streams come first. Their names sort in the order of the file.
         let mut tracks = state.tracks.clone();
         tracks.sort_by(|a, b| a.stream.cmp(&b.stream));
         let audio = Audio { tracks };
@@ -388,13 +387,13 @@ impl Source {
         })
     }
 
-    /// What is known of it.
+    /// Its properties.
     pub fn info(&self) -> &SourceInfo {
         &self.info
     }
 
-    /// Its sound, for [`Sink::create`](super::Sink::create); empty the second time. To be taken
-    /// before the first [`Source::next_frame`], which throws away sound that nobody took.
+    /// Its sound, for [`Sink::create`](super::Sink::create); empty the second time. Must be taken before the
+    /// first [`Source::next_frame`], which discards sound that was not taken.
     pub fn take_audio(&mut self) -> Audio {
         self.audio.take().unwrap_or_else(Audio::none)
     }
@@ -402,11 +401,11 @@ impl Source {
     /// The next frame, waiting for it; `None` at the end, and once stopped. A file ends only
     /// after all its sound was passed on.
     ///
-    /// A file that breaks off in the middle ends there, with a warning. A lost RTSP stream is
-    /// connected to again as [`Reconnect`] says; after the last attempt it ends with a warning.
+    /// A truncated file ends there, with a warning. A lost RTSP stream is reconnected as [`Reconnect`] says;
+    /// after the last attempt it ends with a warning.
     ///
     /// # Errors
-    /// When decoding failed before any frame was handed out.
+    /// When decoding failed before any frame was returned.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, MediaError> {
         self.audio = None;
         let asked = Instant::now();
@@ -438,7 +437,7 @@ impl Source {
                 (None, false) if silent => Some(format!("no picture for {} s", SILENCE_LIMIT.as_secs())),
                 (None, false) if self.is_stuck(asked) => {
                     let patience = self.patience().as_secs_f64();
-                    let waited = format!("nothing came for {patience} s while waiting for its next picture");
+                    let waited = format!("no data came for {patience} s while waiting for its next picture");
                     state.connection.cut_off.get_or_insert(waited);
                     state.connection.ended = true;
                     None
@@ -478,19 +477,19 @@ impl Source {
         self.options.patience.unwrap_or(PATIENCE)
     }
 
-    /// Whether nothing came for too long, of pictures or sound, although somebody waits.
+    /// Whether the consumer has waited too long without any pictures or sound.
     fn is_stuck(&self, asked: Instant) -> bool {
         !self.info.input.is_rtsp() && self.shared.silent_for().min(asked.elapsed()) > self.patience()
     }
 
-    /// Ends here what cannot be followed further.
+    /// Ends a source that cannot be read further.
     fn give_up(&mut self, reason: &str) {
         let end_s = self.end_ns() as f64 / 1e9;
-        self.cut_off = Some(format!("{} cannot be followed beyond {end_s:.2} s: {reason}", self.info.input));
+        self.cut_off = Some(format!("{} cannot be read beyond {end_s:.2} s: {reason}", self.info.input));
         self.end(false);
     }
 
-    /// Where pictures and sound end, as far as they came.
+    /// End of the pictures and sound received so far.
     fn end_ns(&self) -> u64 {
         let state = self.shared.state();
         let step_ns = state.last_step_ns.unwrap_or(FALLBACK_FRAME_NS);
@@ -504,7 +503,7 @@ impl Source {
         self.shared.state().dropped
     }
 
-    /// What a person should know: one sentence each, since the last call.
+    /// Warnings for the user since the last call, one sentence each.
     pub fn take_warnings(&mut self) -> Vec<String> {
         let mut state = self.shared.state();
         let notes = std::mem::take(&mut state.notes);
@@ -526,7 +525,7 @@ impl Source {
         self.connection = None;
     }
 
-    /// Warns when what was decoded is shorter than the container said.
+    /// Warns when the decoded video is shorter than the container states.
     fn warn_of_early_end(&self, failure: Option<String>) {
         let end_ns = self.end_ns();
         let mut state = self.shared.state();
@@ -546,7 +545,7 @@ impl Source {
         }
     }
 
-    /// Says how many pictures of a transport stream that lost packets are not there.
+    /// Warns of missing pictures in a transport stream that lost packets.
     fn warn_of_loss(&self) {
         let lost = self.shared.lost_packets.load(Ordering::Acquire);
         if lost > 0 {
@@ -558,14 +557,14 @@ impl Source {
         }
     }
 
-    /// Tries to get a lost stream back, with growing pauses; ends the source when that fails.
+    /// Tries to reconnect a lost stream, with growing pauses; ends the source when that fails.
     fn connect_again(&mut self, reason: &str) {
         let input = self.info.input.clone();
         self.connection = None;
         let mut pause = self.options.reconnect.first_pause;
         let mut attempt = 0u32;
         let mut reason = reason.to_owned();
-        self.shared.state().warnings.push(format!("{input} was lost ({reason}), connecting again"));
+        self.shared.state().warnings.push(format!("{input} was lost ({reason}), reconnecting"));
         while self.options.reconnect.attempts.is_none_or(|limit| attempt < limit) {
             attempt += 1;
             let until = Instant::now() + pause;
@@ -656,9 +655,9 @@ fn wait_for_picture(
     }
 }
 
-/// Looks at a file before GStreamer does, which says little of what is wrong with one. Also says how its
-/// pictures become upright where no tag does, and whether it is to be read by ourselves: what can be read
-/// only once, and transport streams.
+/// Examines a file before GStreamer does, because GStreamer's errors say little about what is wrong with it.
+/// Also returns the turn of its pictures if no tag states it, and whether this program reads the file itself:
+/// files that can be read only once, and transport streams.
 fn examine(path: &Path) -> Result<(Timeline, Option<Turn>, bool), MediaError> {
     let unreadable = |source| MediaError::Unreadable { path: path.to_owned(), source };
     if !input::is_read_twice(path) && path.exists() && !path.is_dir() {

@@ -14,28 +14,28 @@ use super::output::Pending;
 /// Quality of written JPEG files, of 100.
 const JPEG_QUALITY: u8 = 92;
 
-/// Larger files are no stills.
+/// Larger files are not read as stills.
 const LARGEST_FILE: u64 = 1 << 30;
 
-/// Bytes that the pixels of every still may take.
+/// Bytes that the pixels of any still may take.
 const FREE_BYTES: u64 = 96 << 20;
-/// Bytes that they may take beyond that for each byte of the file, so that a small file cannot take a lot of memory. Only
-/// pictures of a single colour compress better.
+/// Bytes that they may take beyond that per byte of the file, so that a small file cannot take a lot of
+/// memory. Only pictures of a single colour compress better.
 const BYTES_PER_BYTE: u64 = 256;
 /// Bytes that the pixels of no still may exceed.
 const MOST_BYTES: u64 = 2 << 30;
 
-/// A still as it was read.
+/// A still that was read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Still {
     /// Its pixels, upright.
     pub picture: RgbImage,
-    /// What is missing of it, in words, when its file ends too early.
+    /// A description of the missing part, if its file is truncated.
     pub damage: Option<String>,
 }
 
-/// Reads an image file as 8-bit RGB, upright (its EXIF orientation is applied). The format is
-/// recognised by content; of an animation the first picture is taken; transparency is laid on black.
+/// Reads an image file as 8-bit RGB, upright (its EXIF orientation is applied). The format is recognised by
+/// content; of an animation the first picture is taken; transparent parts become black.
 ///
 /// # Errors
 /// When the file is missing, empty, a folder, unreadable, or not a jpg, png, webp, bmp, tiff, gif,
@@ -44,7 +44,7 @@ pub fn read_still(path: &Path) -> Result<RgbImage, MediaError> {
     open_still(path).map(|still| still.picture)
 }
 
-/// As [`read_still`], and tells what is missing of a JPEG file that ends too early.
+/// As [`read_still`], with a description of the missing part of a truncated JPEG file.
 ///
 /// # Errors
 /// As [`read_still`].
@@ -55,10 +55,10 @@ pub fn open_still(path: &Path) -> Result<Still, MediaError> {
     still_of_bytes(path, &bytes)
 }
 
-/// As [`open_still`], of a file that is in memory; messages call it `path`.
+/// As [`open_still`], for a file in memory; messages call it `path`.
 ///
 /// # Errors
-/// As [`read_still`], when it is no image.
+/// As [`read_still`], when it is not an image.
 pub fn still_of_bytes(path: &Path, bytes: &[u8]) -> Result<Still, MediaError> {
     let bad = |reason: String| MediaError::BadImage { path: path.to_owned(), reason };
     let whole = |picture| Still { picture, damage: None };
@@ -73,11 +73,11 @@ pub fn still_of_bytes(path: &Path, bytes: &[u8]) -> Result<Still, MediaError> {
     }
 }
 
-/// Width and height in pixels, as stored, of an image file that is in memory, before its pixels are there; messages call
-/// it `path`.
+/// Width and height in pixels, as stored, of an image file in memory, without decoding it; messages call it
+/// `path`.
 ///
 /// # Errors
-/// As [`read_still`], when it is no image.
+/// As [`read_still`], when it is not an image.
 pub fn still_size(path: &Path, bytes: &[u8]) -> Result<[u32; 2], MediaError> {
     let bad = |reason: String| MediaError::BadImage { path: path.to_owned(), reason };
     let told = || ImageReader::new(Cursor::new(bytes)).with_guessed_format()?.into_decoder();
@@ -91,20 +91,20 @@ pub fn still_size(path: &Path, bytes: &[u8]) -> Result<[u32; 2], MediaError> {
     }
 }
 
-/// What a still says of itself.
+/// Metadata of a still.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StillMetadata {
     /// Width and height in pixels, as stored.
     pub stored: [u32; 2],
-    /// EXIF orientation, 1 to 8: how it becomes upright.
+    /// EXIF orientation, 1 to 8, which makes it upright.
     pub orientation: u8,
     /// Its XMP packet.
     pub xmp: Option<Vec<u8>>,
 }
 
 impl StillMetadata {
-    /// Of a jpg, png, webp, bmp, tiff, gif, HEIC or AVIF image in memory; `None` for anything else. The last two take the
-    /// feature `video`.
+    /// The metadata of a jpg, png, webp, bmp, tiff, gif, HEIC or AVIF image in memory; `None` for anything
+    /// else. The last two need the feature `video`.
     pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
         #[cfg(feature = "video")]
         if Content::of(bytes) == Content::Still(Format::Heif) {
@@ -126,7 +126,7 @@ impl StillMetadata {
     }
 }
 
-/// What is missing, in words; `empty` is the share of rows at the end of one colour.
+/// The missing part, in words; `empty` is the share of rows at the end that have a single colour.
 fn damage(cut: Option<Cut>, empty: f64) -> Option<String> {
     match cut? {
         Cut::Detail => Some("it is cut short, and coarser than it was".to_owned()),
@@ -158,12 +158,12 @@ fn read_heif(path: &Path, bytes: &[u8]) -> Result<RgbImage, MediaError> {
     #[cfg(not(feature = "video"))]
     {
         let _ = bytes;
-        let reason = "HEIC and AVIF take the feature `video` of this program".to_owned();
+        let reason = "HEIC and AVIF need the feature `video` of this program".to_owned();
         Err(MediaError::BadImage { path: path.to_owned(), reason })
     }
 }
 
-/// The picture, and which share of its rows, as they are stored, is of one colour at the end; or what is wrong with it.
+/// The picture, and the share of its stored rows at the end that have a single colour; or an error.
 fn decode(bytes: &[u8]) -> Result<(RgbImage, f64), String> {
     let most = (FREE_BYTES + BYTES_PER_BYTE * bytes.len() as u64).min(MOST_BYTES);
     let mut limits = Limits::default();
@@ -235,7 +235,7 @@ pub fn write_still(path: &Path, image: &RgbImage) -> Result<(), MediaError> {
     pending.publish()
 }
 
-/// Opens an input file, or says in one sentence why it cannot be one.
+/// Opens an input file, or returns in one sentence why it cannot be one.
 pub(super) fn open_input(path: &Path) -> Result<fs::File, MediaError> {
     let unreadable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => MediaError::NotFound(path.to_owned()),
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn exif_orientation_is_applied() {
-        // Orientation 6: the stored picture is to be turned 90 degrees clockwise.
+        // Orientation 6: the stored picture must be turned 90 degrees clockwise.
         const EXIF: &[u8] = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("turned.jpg");

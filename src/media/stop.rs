@@ -9,13 +9,13 @@ pub struct StopHandle {
 }
 
 impl StopHandle {
-    /// A handle nobody has stopped yet.
+    /// A handle that is not stopped yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Makes every source that was opened with this handle end: `next_frame` returns `None`
-    /// within some 20 ms, so that what was read so far can be finished.
+    /// Makes every source that was opened with this handle end: `next_frame` returns `None` within some 20
+    /// ms, so that the frames read so far can be finished.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
     }

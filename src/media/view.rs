@@ -13,8 +13,8 @@ use super::{element, error_text, start_gstreamer};
 /// How long a window may take to open.
 const OPEN_LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(5);
 
-/// A window that shows frames as they come. It never makes the caller wait: a frame that could
-/// not be shown before the next one came is left out.
+/// A window that shows frames as they come. It never makes the caller wait: a frame that could not be shown
+/// before the next one came is dropped.
 pub struct View {
     pipeline: gst::Pipeline,
     video: gst_app::AppSrc,
@@ -88,11 +88,11 @@ impl View {
         }
         let mut buffer = gst::Buffer::from_slice(Pixels(Arc::clone(&frame.picture)));
         self.layout.add_to(buffer.make_mut());
-        // Refused only once the window is gone, which the flag tells.
+        // Refused only once the window is closed, which the flag shows.
         let _ = self.video.push_buffer(buffer);
     }
 
-    /// Whether the window is still there; a person may have closed it.
+    /// Whether the window is still open; the user may have closed it.
     pub fn is_open(&self) -> bool {
         !self.closed.load(Ordering::Acquire)
     }

@@ -37,7 +37,7 @@ pub struct Architecture {
     pub embedding: usize,
 }
 
-/// Depth (number of convolutions, as in the paper) and residual units a stage. 62 is what the
+/// Depth (number of convolutions, as in the paper) and residual units per stage. 62 is the network that the
 /// authors released under the name of 64.
 pub const DEPTHS: [(usize, [usize; 4]); 6] = [
     (4, [0, 0, 0, 0]),
@@ -126,10 +126,10 @@ impl Architecture {
     }
 }
 
-/// Why metadata describes no network of ours.
+/// Why metadata does not describe one of our networks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArchitectureError {
-    /// A key is not there.
+    /// A key is missing.
     #[error(
         "the metadata has no '{0}': these are not SphereFace weights, or not written by 'sphereface models import'"
     )]
@@ -151,7 +151,7 @@ impl Architecture {
     /// `channels`, `embedding_size` and `input`.
     ///
     /// # Errors
-    /// When a key is missing or names something that is not computed here.
+    /// When a key is missing or names something that this program cannot compute.
     pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Self, ArchitectureError> {
         let get = |key| metadata.get(key).ok_or(ArchitectureError::Missing(key));
         let unsupported = |key: &'static str, value: &str, needed| ArchitectureError::Unsupported {
@@ -165,7 +165,7 @@ impl Architecture {
             .and_then(|depth| depth.parse().ok())
             .and_then(Self::of_depth)
             .ok_or_else(|| unsupported("architecture", name, "use sphereface4, 10, 20, 36, 62 or 64"))?;
-        // Bounds far above any real network keep the sizes computed from them from overflowing.
+        // Bounds far above any real network, so that the sizes computed from them cannot overflow.
         let size = |text: &str, most| text.trim().parse().ok().filter(|n| (1..=most).contains(n));
         let text = get("channels")?;
         let channels: Option<Vec<usize>> = text.split(',').map(|c| size(c, 8192)).collect();

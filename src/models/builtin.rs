@@ -19,14 +19,13 @@ macro_rules! bundled {
 /// A model that is part of the program.
 #[derive(Debug, Clone, Copy)]
 pub struct BuiltIn {
-    /// What `--model` calls it.
+    /// Its name for `--model`.
     pub name: &'static str,
-    /// Identifier of its weights, written down so that they need not be read for it.
+    /// Identifier of its weights, as a constant, so that they need not be read to compute it.
     pub id: ModelId,
     /// None in a program without trained weights.
     bytes: Option<&'static [u8]>,
-    /// What strangers look like to it by views, as `sphereface eval views --json` found out; of an embedding
-    /// model.
+    /// The impostor scores of an embedding model by views, as measured by `sphereface eval views --json`.
     views: Option<&'static str>,
 }
 
@@ -46,7 +45,7 @@ pub const SPHEREFACE: BuiltIn = BuiltIn {
     views: Some(include_str!("../../models/sphereface.views.json")),
 };
 
-/// An embedding model of half the work, which misses more.
+/// An embedding model that takes half the time and misses more faces.
 pub const SPHEREFACE_20: BuiltIn = BuiltIn {
     name: "sphereface20",
     id: ModelId([0x48, 0x6d, 0xfc, 0xea, 0x5c, 0x43, 0xe3, 0x3a]),
@@ -90,7 +89,7 @@ impl BuiltIn {
 }
 
 impl Weights {
-    /// The weights a user asked for: the name of a [`BuiltIn`] model, else a safetensors file.
+    /// The weights that a user requested: the name of a [`BuiltIn`] model, else a safetensors file.
     ///
     /// # Errors
     /// When it is neither, or the file cannot be used.
@@ -106,10 +105,11 @@ impl Weights {
 }
 
 impl Stored<'static> {
-    /// The safetensors file of a user who could have asked for a [`BuiltIn`] model too.
+    /// The safetensors file that a user requested, where the name of a [`BuiltIn`] model would also be
+    /// accepted.
     ///
     /// # Errors
-    /// When there is none, or it cannot be used.
+    /// When it does not exist or cannot be used.
     pub fn of_file(file: &str) -> Result<Self, WeightsError> {
         Self::load(Path::new(file)).map_err(|error| match error {
             WeightsError::Read { source, .. } if source.kind() == ErrorKind::NotFound => {

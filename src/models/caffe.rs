@@ -4,7 +4,7 @@
 use super::protobuf::{self, Field, Value, varint};
 use super::{Tensor, WeightsError};
 
-/// What these files are called in errors.
+/// Name of the format in errors.
 const FORMAT: &str = "Caffe";
 
 /// One layer with learned values.
@@ -38,7 +38,7 @@ fn corrupt(cause: impl Into<String>) -> WeightsError {
 /// The layers that have learned values, in the order of the file.
 ///
 /// # Errors
-/// When the bytes are no protocol buffer of that form.
+/// When the bytes are not a protocol buffer of that form.
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<Layer>, WeightsError> {
     let mut layers = Vec::new();
     for field in protobuf::fields(FORMAT, bytes) {
@@ -97,7 +97,7 @@ fn layer(bytes: &[u8], numbers: LayerFields) -> Result<Layer, WeightsError> {
     Ok(layer)
 }
 
-/// `BlobProto`: a shape, or the four sizes of before 2014 without their leading ones.
+/// `BlobProto`: a shape, or the four sizes that files from before 2014 have, without leading sizes of 1.
 fn blob(bytes: &[u8]) -> Result<Tensor, WeightsError> {
     let size = |value: u64| usize::try_from(value).map_err(|_| corrupt("a blob is larger than memory"));
     let mut shape: Option<Vec<usize>> = None;

@@ -41,7 +41,7 @@ pub(crate) fn espdl(bytes: &[u8]) {
     check(graph.and_then(|graph| foreign::translate(&graph, &PictureOptions::default())));
 }
 
-/// A safetensors file, and whatever else the first bytes say.
+/// A safetensors file, or any other format that the first bytes indicate.
 pub(crate) fn safetensors(bytes: &[u8]) {
     check(import_bytes(bytes, None, &PictureOptions::default()));
     drop(Stored::new(bytes).and_then(|stored| stored.id()));

@@ -1,7 +1,7 @@
 //! Weights of other frameworks -> our names and layout.
 //!
-//! - SphereFace from the authors' Caffe models, by counting layers and not by their names: the
-//!   "64" they released has 62 convolutions.
+//! - SphereFace from the authors' Caffe models, by the order of the layers and not by their names: the "64"
+//!   they released has 62 convolutions.
 //! - SphereFace from PyTorch checkpoints with the authors' layer names (`conv1_1.weight`,
 //!   `relu1_1.weight`, ..., `fc5.weight`); a classifier (`fc6`) is left out.
 //! - MTCNN from its authors' Caffe models and from the PyTorch port that flattens (W, H, C):
@@ -18,7 +18,7 @@ use super::{FORMAT, Stored, Tensor, Weights, WeightsError, torch};
 use crate::models::arch::{Architecture, DEPTHS};
 use crate::models::plan::{PLANNED, Plan};
 
-/// What a set of weights is for.
+/// The network that a set of weights belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Network {
     /// The three networks of the detector.
@@ -30,10 +30,10 @@ pub enum Network {
 }
 
 impl Network {
-    /// What the metadata of a model file says it is.
+    /// The network that the metadata of a model file names.
     ///
     /// # Errors
-    /// When it describes no network of ours.
+    /// When it does not describe one of our networks.
     pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Self, WeightsError> {
         if metadata.get("architecture").is_some_and(|name| name == "mtcnn") {
             return Ok(Self::Mtcnn);
@@ -50,7 +50,7 @@ impl Network {
         match self {
             Network::Mtcnn => "mtcnn".into(),
             Network::Imported(_) => PLANNED.into(),
-            // Channels have a key of their own.
+            // Channels have their own key.
             Network::SphereFace(network) => {
                 let name = network.to_string();
                 name.split('-').next().unwrap_or_default().to_owned()
@@ -79,10 +79,10 @@ pub fn import(sources: &[PathBuf]) -> Result<Weights, WeightsError> {
     import_as(sources, &PictureOptions::default())
 }
 
-/// The same, with what a file may leave open about the pictures that its network takes.
+/// The same, with properties of the network's input that the file may not state.
 ///
 /// # Errors
-/// As [`import`], and when what is said about pictures does not go with the network.
+/// As [`import`], and when those properties do not fit the network.
 pub fn import_as(sources: &[PathBuf], pictures: &PictureOptions) -> Result<Weights, WeightsError> {
     let mut weights = Weights::default();
     for path in sources {
@@ -109,7 +109,7 @@ pub fn import_as(sources: &[PathBuf], pictures: &PictureOptions) -> Result<Weigh
     Ok(weights)
 }
 
-/// Reads a file of any format; `folder` is where it lies.
+/// Reads a file of any format; `folder` is its folder.
 pub(super) fn import_bytes(
     bytes: &[u8],
     folder: Option<&Path>,
@@ -135,7 +135,7 @@ pub(super) fn import_bytes(
         return foreign::translate(&foreign::onnx::read(bytes, folder)?, pictures);
     }
     Err(WeightsError::Unsupported(
-        "this is no Caffe model, ONNX model, ESP-DL file, PyTorch checkpoint or safetensors file, or a damaged one: fetch it again"
+        "this is not a Caffe model, ONNX model, ESP-DL file, PyTorch checkpoint or safetensors file, or it is damaged: download it again"
             .into(),
     ))
 }
@@ -146,7 +146,7 @@ fn is_safetensors(bytes: &[u8]) -> bool {
     bytes.get(8) == Some(&b'{') && length.is_some_and(|length| length < bytes.len() as u64)
 }
 
-/// What a file that is not safetensors is, as far as it can be told from its first bytes.
+/// The format of a file that is not safetensors, if its first bytes show it.
 pub(super) fn foreign_format(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         _ if is_safetensors(bytes) => None,
@@ -177,7 +177,7 @@ fn sphereface(
 ) -> Result<Weights, WeightsError> {
     let description = network.to_metadata().ok_or_else(|| {
         WeightsError::Unsupported(format!(
-            "{:?} residual units a stage are no network of the paper",
+            "{:?} residual units per stage match no network of the paper",
             network.units
         ))
     })?;
@@ -341,7 +341,7 @@ fn mtcnn_from_names(net: &Net, tensors: BTreeMap<String, Tensor>) -> Result<Weig
 
 /// A tensor of the same shape whose value at (first index, flat rest) is taken from `source`.
 fn reorder(tensor: &Tensor, source: impl Fn(usize, usize) -> usize) -> Tensor {
-    // The product of the other sizes, which may be too large for a number where there are no values.
+    // The product of the other sizes, which may overflow if there are no values.
     let rest = tensor.data.len() / tensor.shape.first().copied().unwrap_or(1).max(1);
     let value = |at: usize| tensor.data.get(source(at / rest, at % rest)).copied().unwrap_or_default();
     Tensor { shape: tensor.shape.clone(), data: (0..tensor.data.len()).map(value).collect() }
@@ -367,8 +367,7 @@ pub(super) fn from_caffe(layers: Vec<Layer>) -> Result<Weights, WeightsError> {
     }
 }
 
-/// MTCNN was trained on pictures handed over column by column: kernels and the flattened map
-/// are transposed.
+/// MTCNN was trained on pictures in column-major order: kernels and the flattened map are transposed.
 fn mtcnn_from_caffe(net: &Net, layers: Vec<Layer>) -> Result<Weights, WeightsError> {
     let mut tensors = BTreeMap::new();
     for layer in layers {
@@ -485,7 +484,7 @@ mod tests {
     use super::*;
     use crate::{fuzzing, mutations};
 
-    /// A Caffe model of that network, its layers named by nothing but their place.
+    /// A Caffe model of that network, with layers named by their position only.
     fn layers(network: Architecture) -> Vec<Layer> {
         let mut layers: Vec<Layer> = Vec::new();
         for (place, (name, shape)) in network.tensors().into_iter().enumerate() {

@@ -1,6 +1,6 @@
-//! What a network is: its architecture or plan, and its weights.
+//! Networks as data: the architecture or plan, and the weights.
 //!
-//! Weights are named tensors in host memory, with the metadata that travels with them: loaded from and saved to
+//! Weights are named tensors in host memory with their metadata. They are loaded from and saved to
 //! safetensors, imported from other formats, and identified by the hash of their values.
 
 use std::collections::BTreeMap;
@@ -88,18 +88,18 @@ pub enum WeightsError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The bytes are not what the format promises.
-    #[error("not a readable {format} file ({cause}): it is truncated or damaged, fetch it again")]
+    /// The bytes do not follow the format.
+    #[error("not a readable {format} file ({cause}): it is truncated or damaged, download it again")]
     Corrupt {
         /// The format it was read as.
         format: &'static str,
         /// What is wrong.
         cause: String,
     },
-    /// A whole format, or a feature of one, that is not read here.
+    /// A format, or a feature of one, that is not supported.
     #[error("{0}")]
     Unsupported(String),
-    /// A tensor holds values of a type that weights do not come in.
+    /// A tensor holds values of a type that weights cannot have.
     #[error(
         "tensor {tensor} holds {found} values: weights are f32, f16, bf16 or f64, convert the file first"
     )]
@@ -109,7 +109,7 @@ pub enum WeightsError {
         /// The type found.
         found: String,
     },
-    /// A tensor that the network needs is not there.
+    /// A tensor that the network needs is missing.
     #[error("tensor {tensor} {expected:?} is missing: these are not weights of this network")]
     Missing {
         /// Its name.
@@ -127,7 +127,7 @@ pub enum WeightsError {
         /// The shape needed.
         expected: Vec<usize>,
     },
-    /// A tensor holds a value that is not a finite number, or is not one as f16.
+    /// A tensor holds a value that is not finite, or not finite as f16.
     #[error(
         "tensor {tensor} holds a value that is not a finite {precision} number: the training run diverged or the file is damaged"
     )]
@@ -148,7 +148,7 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
-    /// The same error, saying which file it is about. Says it once.
+    /// The same error with the name of its file. A name is added only once.
     pub fn in_file(self, origin: impl fmt::Display) -> Self {
         match self {
             Self::In { .. } | Self::Read { .. } | Self::Write { .. } => self,
@@ -157,12 +157,12 @@ impl WeightsError {
     }
 }
 
-/// How values are stored on disk.
+/// The format of values on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// 32-bit floats.
     F32,
-    /// 16-bit IEEE floats: half the size. Rounds, so the identifier changes once.
+    /// 16-bit IEEE floats, half the size. Values are rounded, so the identifier changes once.
     F16,
 }
 
@@ -197,8 +197,8 @@ impl Weights {
     /// Reads a safetensors file; f16, bf16 and f64 tensors become f32.
     ///
     /// # Errors
-    /// When the file cannot be read, is no safetensors file, or holds tensors of integers or
-    /// values that are not finite. The error names the file.
+    /// When the file cannot be read, is not a safetensors file, or holds tensors of integers or values that
+    /// are not finite. The error names the file.
     pub fn load(path: &Path) -> Result<Self, WeightsError> {
         Stored::load(path)?.weights().map_err(|error| error.in_file(path.display()))
     }
@@ -211,7 +211,7 @@ impl Weights {
         Stored::new(bytes).and_then(|stored| stored.weights()).map_err(|error| error.in_file(origin))
     }
 
-    /// The bytes of a safetensors file: the same for the same weights, always.
+    /// The bytes of a safetensors file, always the same for the same weights.
     ///
     /// # Errors
     /// When a value is not finite in that precision.
@@ -272,8 +272,7 @@ impl Weights {
         hash.finish()
     }
 
-    /// Checks that every tensor of `expected` is here with its shape, in that order. Further
-    /// tensors are allowed.
+    /// Checks in order that every tensor of `expected` is here with its shape. Further tensors are allowed.
     ///
     /// # Errors
     /// Names the first tensor that is missing or has another shape.
@@ -303,7 +302,7 @@ impl Weights {
         Ok(&tensor.data)
     }
 
-    /// How many values the tensors hold.
+    /// The number of values of all tensors.
     pub fn parameters(&self) -> usize {
         self.tensors.values().map(|tensor| tensor.data.len()).sum()
     }
@@ -320,7 +319,7 @@ impl Weights {
     }
 }
 
-/// Whether every value is a number. Looks at all of them, which is faster than to stop early.
+/// Whether every value is finite. Reads all of them, which is faster than stopping early.
 pub(crate) fn all_finite(values: &[f32]) -> bool {
     values.iter().fold(true, |all, x| all & x.is_finite())
 }
@@ -330,7 +329,7 @@ pub(crate) fn all_finite_halves(values: &[[u8; 2]]) -> bool {
     values.iter().fold(true, |all, x| all & f16::from_le_bytes(*x).is_finite())
 }
 
-/// The hash that [`ModelId`] is of, tensor after tensor by their names.
+/// The hash behind [`ModelId`], over the tensors in the order of their names.
 #[derive(Default)]
 struct Hash {
     hasher: blake3::Hasher,

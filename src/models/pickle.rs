@@ -1,6 +1,5 @@
 //! Just enough of Python's pickle format to find the tensors of a PyTorch checkpoint. Nothing
-//! is ever executed: a class or function that is not in the short list here becomes
-//! [`Node::Opaque`], whatever it was meant to do.
+//! is ever executed: a class or function that is not in the short list here becomes [`Node::Opaque`].
 //!
 //! Values live in one arena and refer to each other by index, so that no input, however deeply
 //! nested, can exhaust the stack, and memory stays proportional to the length of the input.
@@ -13,7 +12,7 @@ use super::WeightsError;
 /// times, and each use would copy it.
 const LONGEST_NAME: usize = 1000;
 const MOST_AXES: usize = 8;
-/// Checkpoints have some thousand values beside the storages; each takes memory here.
+/// Checkpoints have some thousand values in addition to the storages; each takes memory here.
 const MOST_VALUES: usize = 8_000_000;
 
 /// Index of a value in [`Pickle::nodes`].
@@ -41,7 +40,7 @@ pub(super) struct Storage {
     pub class: String,
     pub key: String,
     pub values: usize,
-    /// Where this view begins in the storage of that key.
+    /// Offset of this view in the storage of that key.
     pub offset: usize,
 }
 
@@ -71,7 +70,7 @@ impl Pickle {
 /// Reads one pickle from the beginning of `bytes`.
 ///
 /// # Errors
-/// When the bytes are no pickle, end early, or use an opcode that checkpoints never hold.
+/// When the bytes are not a pickle, end early, or use an opcode that checkpoints never hold.
 pub(super) fn read(bytes: &[u8]) -> Result<Pickle, WeightsError> {
     let mut machine = Machine {
         bytes,
@@ -98,7 +97,7 @@ struct Machine<'a> {
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
-    /// How many items constructors may still copy.
+    /// The number of items that constructors may still copy.
     budget: usize,
 }
 
@@ -403,12 +402,12 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The few constructors that a state dictionary is made with.
+    /// The few constructors that a state dictionary needs.
     fn construct(&mut self, callable: Id, arguments: Id) -> Result<Node, WeightsError> {
         let Some(Node::Global(name)) = self.nodes.get(callable) else { return Ok(Node::Opaque) };
         match name.as_str() {
             "collections.OrderedDict" => {
-                // Python 2 gave the items to the constructor: ([[key, value], ...],).
+                // Python 2 passed the items to the constructor: ([[key, value], ...],).
                 let items = self.sequence(arguments).first().map_or(&[][..], |&list| self.sequence(list));
                 let budget = self.budget.checked_sub(items.len());
                 let budget = budget.ok_or_else(|| corrupt("a list in the pickle is used too often"))?;

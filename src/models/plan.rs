@@ -1,9 +1,9 @@
-//! Embedding networks of other people, as data: a list of steps over feature maps.
+//! Imported embedding networks as data: a list of steps over feature maps.
 //!
 //! [`Architecture`](super::arch::Architecture) knows one family of networks by its name. A [`Plan`] is any
 //! chain or graph of convolutions, fully connected layers, sums and pools that takes an aligned face and
 //! ends in a vector. Value 0 is the picture, and step `i` makes value `i + 1`. A vector is a map of one
-//! pixel, so that there is only one kind of value.
+//! pixel, so there is only one kind of value.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,19 +19,19 @@ const KEY: &str = "plan";
 /// Channels of the picture.
 pub const COLOURS: usize = 3;
 
-/// The tensors of what is done to the picture first: every value of a channel times a scale, plus a shift.
+/// The tensors that normalise the picture: every value of a channel times a scale, plus a shift.
 pub const INPUT: [&str; 2] = ["input.scale", "input.shift"];
 
-/// Most steps of a plan, far above any real network.
+/// The most steps of a plan, far above any real network.
 const MOST_STEPS: usize = 4096;
 
-/// Most channels of a map.
+/// The most channels of a map.
 const MOST_CHANNELS: usize = 65_536;
 
-/// Most values of a map: a hundred times the largest of a real network.
+/// The most values of a map: a hundred times the largest map of a real network.
 const MOST_VALUES: usize = 1 << 26;
 
-/// Most parameters: four times those of the largest networks in use.
+/// The most parameters: four times those of the largest networks in use.
 const MOST_PARAMETERS: usize = 1 << 28;
 
 /// A network as a list of steps.
@@ -40,14 +40,14 @@ const MOST_PARAMETERS: usize = 1 << 28;
 pub struct Plan {
     /// Rows and columns of the picture.
     pub input: [usize; 2],
-    /// What is computed, in this order.
+    /// The steps in the order of evaluation.
     pub steps: Vec<Step>,
 }
 
 /// One step of a [`Plan`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// What it computes.
+    /// The operation.
     #[serde(flatten)]
     pub operation: Operation,
     /// The values that it takes: two for a sum or a product, one for everything else.
@@ -57,19 +57,19 @@ pub struct Step {
     pub prelu: bool,
 }
 
-// serde hands over a reference.
+// serde passes a reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// What a [`Step`] computes.
+/// The operation of a [`Step`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Operation {
     /// A convolution with bias, `weight` [channels, input channels, rows, columns].
     Convolution {
-        /// Channels that it gives.
+        /// Output channels.
         channels: usize,
         /// Where it looks.
         #[serde(flatten)]
@@ -84,18 +84,18 @@ pub enum Operation {
     /// A fully connected layer over all of a map, with bias, `weight` [channels, input channels, rows,
     /// columns].
     Linear {
-        /// Values that it gives.
+        /// Output values.
         channels: usize,
     },
     /// Every value of a channel times a `scale`, plus a `shift`.
     Scale,
     /// The sum of two maps of one shape.
     Add,
-    /// A map times another one of its shape, or each of its channels times the value of a vector.
+    /// A map times another map of its shape, or each of its channels times one value of a vector.
     Multiply,
     /// 1 / (1 + exp(-x)) of every value.
     Sigmoid,
-    /// Every value of a channel, brought to the nearest one from `least` to `most`.
+    /// Every value of a channel, limited to the range from `least` to `most`.
     Clamp,
     /// The largest value of each window.
     MaxPool {
@@ -108,7 +108,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Whether a PReLU can be worked into it.
+    /// Whether its kernel can apply a PReLU.
     pub(crate) fn carries_prelu(&self) -> bool {
         match self {
             Self::Convolution { .. }
@@ -121,21 +121,21 @@ impl Operation {
     }
 }
 
-/// Where a convolution or a pool looks.
+/// The window of a convolution or a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// Rows and columns of the window.
     pub kernel: [usize; 2],
     /// Pixels from one window to the next, down and across.
     pub stride: [usize; 2],
-    /// Pixels beyond the map at the top, on the left, at the bottom and on the right; they are zero for a
-    /// convolution and do not count for a pool.
+    /// Padding in pixels at the top, on the left, at the bottom and on the right. It is zero for a
+    /// convolution and ignored by a pool.
     pub padding: [usize; 4],
 }
 
 impl Window {
-    /// Rows and columns of what comes out for a map of `rows` and `columns`; `None` where no window fits, or
-    /// one could lie in the padding altogether.
+    /// Rows and columns of the output for a map of `rows` and `columns`; `None` if no window fits, or a
+    /// window could consist of padding only.
     pub fn output(&self, [rows, columns]: [usize; 2]) -> Option<[usize; 2]> {
         let Self { kernel, stride, padding } = self;
         let along = |size: usize, axis: usize| {
@@ -165,7 +165,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Values of a map.
+    /// The number of values.
     pub fn values(&self) -> usize {
         self.channels * self.rows * self.columns
     }
@@ -182,10 +182,10 @@ impl fmt::Display for Shape {
     }
 }
 
-/// Why a plan is no network.
+/// Why a plan is not a valid network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// The metadata has no plan, or none that can be read.
+    /// The metadata has no plan, or one that cannot be read.
     #[error("the plan of the network cannot be read ({0}): import the network again")]
     Unreadable(String),
     /// The picture has a size that no crop of a face has.
@@ -204,15 +204,15 @@ pub enum PlanError {
         /// What is wrong with it.
         reason: String,
     },
-    /// There is none that ends in a vector.
+    /// The last step does not give a vector.
     #[error("the network ends in {0} and not in a vector")]
     NoVector(String),
     /// A network larger than any in use.
     #[error("the network has more than {most} {what}")]
     TooLarge {
-        /// What there are too many of.
+        /// The name of the quantity.
         what: &'static str,
-        /// How many there may be.
+        /// Its maximum.
         most: usize,
     },
 }
@@ -221,7 +221,7 @@ impl Plan {
     /// The plan in the metadata of a model file; `None` when they describe another kind of network.
     ///
     /// # Errors
-    /// When it cannot be read, or is no network.
+    /// When it cannot be read, or is not a valid network.
     pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Option<Result<Self, PlanError>> {
         metadata.get("architecture").filter(|name| *name == PLANNED)?;
         let text = metadata.get(KEY).map(String::as_str).unwrap_or_default();
@@ -229,10 +229,11 @@ impl Plan {
         Some(plan.and_then(|plan: Self| plan.shapes().map(|_| plan)))
     }
 
-    /// The metadata that [`from_metadata`](Self::from_metadata) reads, with what else describes it.
+    /// The metadata that [`from_metadata`](Self::from_metadata) reads, and further entries that describe the
+    /// network.
     ///
     /// # Errors
-    /// When this is no network.
+    /// When this is not a valid network.
     pub fn to_metadata(&self) -> Result<[(String, String); 4], PlanError> {
         let shapes = self.shapes()?;
         let embedding = shapes.last().map_or(0, |shape| shape.channels);
@@ -251,7 +252,7 @@ impl Plan {
     ///
     /// # Errors
     /// Names the first step that cannot be computed. Sizes far above any real network are refused too, so
-    /// that whatever is computed from them does not overflow.
+    /// that computations with them cannot overflow.
     pub fn shapes(&self) -> Result<Vec<Shape>, PlanError> {
         let [rows, columns] = self.input;
         if rows != 112 || !matches!(columns, 96 | 112) {
@@ -283,7 +284,7 @@ impl Plan {
         }
     }
 
-    /// Every tensor of the network with its shape; of none when this is no network.
+    /// Every tensor of the network with its shape; empty when this is not a valid network.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let Ok(shapes) = self.shapes() else { return Vec::new() };
         let mut list: Vec<_> = INPUT.iter().map(|name| ((*name).to_owned(), vec![COLOURS])).collect();
@@ -293,7 +294,7 @@ impl Plan {
         list
     }
 
-    /// Size of the embedding; 0 when this is no network.
+    /// Size of the embedding; 0 when this is not a valid network.
     pub fn embedding(&self) -> usize {
         self.shapes().ok().and_then(|shapes| shapes.last().map(|shape| shape.channels)).unwrap_or(0)
     }
@@ -316,7 +317,7 @@ impl Plan {
 }
 
 impl Step {
-    /// The shape of what it makes of values of the shapes `before`, or why it cannot.
+    /// The shape of its output for inputs of the shapes `before`, or the reason why there is none.
     pub(crate) fn shape(&self, before: &[Shape]) -> Result<Shape, String> {
         let wanted = match self.operation {
             Operation::Add | Operation::Multiply => 2,
@@ -327,7 +328,7 @@ impl Step {
         }
         let Some(from) = self.of.iter().map(|&value| before.get(value).copied()).collect::<Option<Vec<_>>>()
         else {
-            return Err("it takes a value that no step before it makes".to_owned());
+            return Err("it uses a value that no earlier step computes".to_owned());
         };
         if self.prelu && !self.operation.carries_prelu() {
             return Err("no PReLU can follow in the same step".to_owned());
@@ -339,7 +340,7 @@ impl Step {
         };
         match &self.operation {
             Operation::Convolution { channels: 0, .. } | Operation::Linear { channels: 0 } => {
-                Err("it gives no channel".to_owned())
+                Err("it has no output channel".to_owned())
             }
             Operation::Convolution { channels, window } => through(window, *channels),
             Operation::Depthwise { window } | Operation::MaxPool { window } => {
@@ -405,7 +406,7 @@ pub fn tensor_name(step: usize, what: &str) -> String {
 }
 
 impl fmt::Display for Plan {
-    /// What it is made of, in a few words.
+    /// A short description of its layers.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count =
             |wanted: fn(&Operation) -> bool| self.steps.iter().filter(|s| wanted(&s.operation)).count();
@@ -474,7 +475,7 @@ mod tests {
             plan.shapes().unwrap_err().to_string()
         };
         assert!(refused(&|plan| plan.input = [160, 160]).contains("160x160"));
-        assert!(refused(&|plan| plan.steps[2].of[1] = 7).contains("no step before"));
+        assert!(refused(&|plan| plan.steps[2].of[1] = 7).contains("no earlier step"));
         assert!(refused(&|plan| plan.steps[2].of[1] = 0).contains("have no sum"));
         assert!(refused(&|plan| plan.steps[3].of = vec![]).contains("takes 0 values"));
         assert!(refused(&|plan| plan.steps[4].prelu = true).contains("no PReLU can follow"));
@@ -490,7 +491,7 @@ mod tests {
         for channels in [0, 70_000, usize::MAX] {
             let operation = Operation::Linear { channels };
             let error = refused(&|plan| plan.steps[5].operation = operation.clone());
-            assert!(error.contains("no channel") || error.contains("more than"), "{error}");
+            assert!(error.contains("no output channel") || error.contains("more than"), "{error}");
         }
         let mut metadata = BTreeMap::from(plan().to_metadata().unwrap());
         metadata

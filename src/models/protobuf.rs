@@ -12,7 +12,7 @@ pub(super) struct Field<'a> {
     pub(super) value: Value<'a>,
 }
 
-/// What it holds.
+/// Its value.
 pub(super) enum Value<'a> {
     Number(u64),
     Fixed64([u8; 8]),
@@ -20,7 +20,7 @@ pub(super) enum Value<'a> {
     Fixed32([u8; 4]),
 }
 
-/// The fields of a message of the format named, in the order of the bytes; nothing after the first error.
+/// The fields of a message in the order of the bytes; nothing after the first error. `format` is for errors.
 pub(super) fn fields<'a>(
     format: &'static str,
     mut rest: &'a [u8],

@@ -1,5 +1,5 @@
-//! Embedding networks of other publishers that this program knows: where they are, what their publishers state about
-//! them, and what was measured of them here. Their weights are not part of the program.
+//! Embedding networks of other publishers that this program knows: their addresses, the statements of their
+//! publishers, and our measurements. Their weights are not part of the program.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use super::ModelId;
 /// A network that its publisher offers.
 #[derive(Debug, Clone, Copy)]
 pub struct Published {
-    /// What `models get` calls it.
+    /// Its name for `models get`.
     pub name: &'static str,
-    /// What it is, in a few words.
+    /// A short description.
     pub title: &'static str,
-    /// Who publishes it.
+    /// The publisher.
     pub publisher: &'static str,
-    /// Address of the file, of one state of the publisher's repository.
+    /// Address of the file, at a fixed commit of the publisher's repository.
     pub address: &'static str,
     /// Length of the file in bytes.
     pub len: u64,
@@ -26,15 +26,15 @@ pub struct Published {
     pub copyright: &'static str,
     /// Address of the licence.
     pub licence_address: &'static str,
-    /// What is not known of it and may matter to a user.
+    /// A limitation or an unknown that may matter to a user.
     pub caveat: &'static str,
     /// Identifier of its weights after import.
     pub id: ModelId,
-    /// What was measured of it, by keys of the metadata.
+    /// Our measurements, by keys of the metadata.
     measured: [(&'static str, &'static str); 3],
 }
 
-/// The state of the publisher's repository from which the files are taken.
+/// The commit of the publisher's repository from which the files are taken.
 macro_rules! esp_dl {
     ($path:literal) => {
         concat!(
@@ -88,8 +88,7 @@ impl Published {
         [("licence".into(), licence), ("source".into(), format!("{publisher}: {address}"))]
     }
 
-    /// Adds to the metadata of the weights `id` what was measured of them here. What the metadata
-    /// hold already stays.
+    /// Adds our measurements to the metadata of the weights `id`. Existing entries are kept.
     pub fn add_measured(id: ModelId, metadata: &mut BTreeMap<String, String>) {
         for (key, value) in Self::of(id).iter().flat_map(|model| model.measured) {
             metadata.entry(key.to_owned()).or_insert_with(|| value.trim().to_owned());

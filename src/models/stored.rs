@@ -1,4 +1,4 @@
-//! Weights as they lie in a safetensors file.
+//! Weights in the form of a safetensors file, converted on demand.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::{Hash, ModelId, Precision, Tensor, Weights, WeightsError, all_finite, import};
 
-/// Where the tensors of a network come from.
+/// A source of tensors for a network.
 pub trait Source: Sync {
     /// The sizes of a tensor, outermost first.
     fn shape(&self, name: &str) -> Option<&[usize]>;
@@ -38,29 +38,29 @@ impl Source for Weights {
     }
 }
 
-/// A safetensors file in memory, whose tensors become f32 when they are asked for: that takes half the
-/// memory where they are of half precision, and none for those nobody asks for.
+/// A safetensors file in memory. Its tensors are converted to f32 on demand. That takes half the memory if
+/// they are of half precision, and none for tensors that are not used.
 pub struct Stored<'a> {
     bytes: Cow<'a, [u8]>,
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, TensorLocation>,
 }
 
-/// Where a tensor lies.
+/// The location of a tensor in the file.
 struct TensorLocation {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Range<usize>,
 }
 
-/// Values that are converted and looked at together.
+/// Values that are converted and checked together.
 const CHUNK: usize = 16 * 1024;
 
 impl<'a> Stored<'a> {
     /// Reads a file.
     ///
     /// # Errors
-    /// When it cannot be read, is no safetensors file, or holds tensors of integers. The error names it.
+    /// When it cannot be read, is not a safetensors file, or holds tensors of integers. The error names it.
     pub fn load(path: &Path) -> Result<Self, WeightsError> {
         let bytes = std::fs::read(path)
             .map_err(|source| WeightsError::Read { path: path.display().to_string(), source })?;
@@ -79,7 +79,7 @@ impl<'a> Stored<'a> {
                 "this is a {format}: convert it with 'sphereface models import' first"
             )));
         }
-        // Sees to it that all tensors lie within the file and are as long as their shapes say.
+        // Checks that all tensors are within the file and as long as their shapes say.
         SafeTensors::deserialize(&bytes).map_err(corrupt)?;
         let (header_len, header) = SafeTensors::read_metadata(&bytes).map_err(corrupt)?;
         let start = size_of::<u64>() + header_len;
@@ -96,7 +96,7 @@ impl<'a> Stored<'a> {
         Ok(Self { bytes, metadata, tensors })
     }
 
-    /// The same with one more entry of metadata, or another one under that key.
+    /// The same with an entry of metadata added, or replaced if the key exists.
     pub(super) fn with_metadata(mut self, key: &str, value: &str) -> Self {
         self.metadata.insert(key.to_owned(), value.to_owned());
         self
@@ -171,7 +171,7 @@ impl fmt::Debug for Stored<'_> {
     }
 }
 
-/// Little-endian values as f32. Those of a type that weights do not come in are left as they are.
+/// Little-endian values as f32. For a type that weights cannot have, `to` is unchanged.
 fn floats(dtype: Dtype, bytes: &[u8], to: &mut [f32]) {
     fn each<const N: usize>(bytes: &[u8], to: &mut [f32], value: impl Fn([u8; N]) -> f32) {
         to.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, chunk)| *to = value(*chunk));

@@ -13,7 +13,7 @@ use super::{Tensor, WeightsError};
 /// The first pickle of a stream: the number 0x1950a86a20f9469cfc6c, without its protocol byte.
 const MAGIC: [u8; 13] = [0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, b'.'];
 
-/// Keys under which training programs keep the state dictionary among other things.
+/// Keys under which training programs store the state dictionary in a larger dictionary.
 const STATE_KEYS: [&str; 6] = ["state_dict", "model", "model_state_dict", "net", "network", "backbone"];
 
 /// Whether these are the first bytes of a checkpoint.
@@ -33,7 +33,7 @@ fn corrupt(cause: impl Into<String>) -> WeightsError {
 /// without the prefix `module.` that data-parallel training adds.
 ///
 /// # Errors
-/// When the file is damaged, holds no state dictionary, or a `weight` or `bias` of integers.
+/// When the file is damaged, or holds no state dictionary, or holds a `weight` or `bias` of integers.
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, WeightsError> {
     if is_stream(bytes) {
         return read_stream(bytes);
@@ -68,7 +68,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, WeightsError> 
     })
 }
 
-/// The bytes of one member. They are never compressed, so that they cannot be more than the file.
+/// The bytes of one member. Members are never compressed, so they cannot be larger than the file.
 fn member(
     archive: &mut ZipArchive<Cursor<&[u8]>>,
     index: usize,
@@ -132,7 +132,7 @@ fn read_stream(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, WeightsError> {
     })
 }
 
-/// Bytes a value of a storage class. `None` for a class that no PyTorch has.
+/// Bytes per value of a storage class. `None` for a class that PyTorch does not have.
 fn value_size(class: &str) -> Option<usize> {
     Some(match class {
         "DoubleStorage" | "LongStorage" | "ComplexFloatStorage" => 8,
@@ -144,9 +144,9 @@ fn value_size(class: &str) -> Option<usize> {
     })
 }
 
-/// Finds the state dictionary and reads its tensors. `limit` bounds how many values they may
-/// hold together, since views may share a storage any number of times, and how many bytes their
-/// storages have, since members of an archive may overlap.
+/// Finds the state dictionary and reads its tensors. `limit` bounds the total number of values, since any
+/// number of views may share a storage, and the total bytes of their storages, since members of an archive
+/// may overlap.
 fn gather(
     pickle: &Pickle,
     limit: usize,
@@ -166,7 +166,7 @@ fn gather(
             "HalfStorage" => |x| f16::from_le_bytes(fixed(x)).to_f32(),
             "BFloat16Storage" => |x| bf16::from_le_bytes(fixed(x)).to_f32(),
             "DoubleStorage" => |x| f64::from_le_bytes(fixed(x)) as f32,
-            // Counters and the like are no weights.
+            // Counters and similar tensors are not weights.
             _ if !name.ends_with(".weight") && !name.ends_with(".bias") => continue,
             other => {
                 return Err(WeightsError::WrongType {
@@ -195,7 +195,7 @@ fn gather(
     Ok(tensors)
 }
 
-/// The first N bytes, zeros where there are fewer; callers hand over exactly N.
+/// The first N bytes, or zeros if there are fewer; callers pass exactly N.
 fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.first_chunk().copied().unwrap_or([0; N])
 }
@@ -204,7 +204,7 @@ fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
 /// values than it (an expanded tensor, which no checkpoint of weights has).
 fn contiguous(view: &View, bytes: &[u8], size: usize, decode: fn(&[u8]) -> f32) -> Option<Tensor> {
     let shape = &view.shape;
-    // The stride of an axis of size 1 means nothing and may be anything.
+    // The stride of an axis of size 1 has no meaning and may have any value.
     let strides: Vec<usize> =
         shape.iter().zip(&view.strides).map(|(&n, &s)| if n == 1 { 0 } else { s }).collect();
     let values = bytes.len() / size;

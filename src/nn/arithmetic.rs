@@ -1,18 +1,18 @@
-//! What the products of an embedding network are computed in.
+//! The number format of the products of an embedding network.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::{Device, Isa, simd};
 
-/// What the products of an embedding network are computed in, on the CPU. Sums are always f32.
+/// The number format in which the CPU computes the products of an embedding network. Sums are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Arithmetic {
     /// 24 bits of precision.
     #[default]
     F32,
-    /// bfloat16, 8 bits of precision and half the memory: faster on some of the CPUs with an instruction for it. Angles
-    /// between embeddings differ from those of f32 by less than half a degree.
+    /// bfloat16, 8 bits of precision and half the memory: faster on some of the CPUs with an instruction for
+    /// it. Angles between embeddings differ from those of f32 by less than half a degree.
     Bf16,
 }
 
@@ -20,18 +20,18 @@ pub enum Arithmetic {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArithmeticError {
     /// Not the name of an arithmetic.
-    #[error("`{0}` is no precision to compute in: write f32 or bf16")]
+    #[error("`{0}` is not a number format: write f32 or bf16")]
     Unknown(String),
-    /// Neither that nor `auto`.
-    #[error("`{0}` is no precision to compute in: write auto, f32 or bf16")]
+    /// Neither the name of an arithmetic nor `auto`.
+    #[error("`{0}` is not a number format: write auto, f32 or bf16")]
     UnknownChoice(String),
-    /// No instruction for it.
+    /// The CPU has no instruction for it.
     #[error(
-        "bf16 would be slower than f32 here: {0} code has no instruction for it (AVX-512 BF16 has); leave out --precision bf16"
+        "bf16 would be slower than f32 here: {0} code has no instruction for it (AVX-512 BF16 has one); omit --precision bf16"
     )]
     Slow(Isa),
-    /// A GPU computes as its library does.
-    #[error("--precision bf16 is for the CPU: leave it out, or choose --device cpu")]
+    /// On a GPU, the library chooses the arithmetic.
+    #[error("--precision bf16 is for the CPU: omit it, or choose --device cpu")]
     OnGpu,
 }
 
@@ -51,7 +51,7 @@ impl Arithmetic {
     /// Whether it is worth using with `isa` on this machine.
     ///
     /// # Errors
-    /// When there is no instruction for it: it works without one, but slowly.
+    /// When the CPU has no instruction for it. It works without one, but slowly.
     pub fn check(self, isa: Isa) -> Result<(), ArithmeticError> {
         match self {
             Self::F32 => Ok(()),

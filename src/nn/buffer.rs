@@ -8,12 +8,12 @@ use std::ptr::NonNull;
 use half::f16;
 use memmap2::MmapMut;
 
-/// Zeroed `f32` memory on a cache line boundary; large buffers ask for huge pages, which spare
-/// a pass over the weights thousands of page walks.
+/// Zeroed `f32` memory on a cache line boundary. Large buffers request huge pages, which save thousands of
+/// page walks per pass over the weights.
 pub(crate) struct Buffer {
     data: NonNull<f32>,
     len: usize,
-    /// Where large buffers lie; small ones are on the heap.
+    /// Memory of a large buffer; small ones are on the heap.
     map: Option<MmapMut>,
 }
 
@@ -48,20 +48,20 @@ impl Buffer {
         buffer
     }
 
-    /// Makes room for `len` numbers; what was there is lost when there was less.
+    /// Makes room for `len` numbers. If the buffer was smaller, its contents are lost.
     pub(crate) fn grow(&mut self, len: usize) {
         if self.len < len {
             *self = Self::new(len);
         }
     }
 
-    /// How many numbers there are. (Unlike the length of the slice, it makes no reference to
-    /// memory that threads may be writing through [`as_mut_ptr`](Self::as_mut_ptr).)
+    /// The number of values. (Unlike the length of the slice, it makes no reference to memory that threads
+    /// may be writing through [`as_mut_ptr`](Self::as_mut_ptr).)
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Where the numbers lie, for threads that share them.
+    /// Pointer to the numbers, for threads that share them.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut f32 {
         self.data.as_ptr()
     }
@@ -69,8 +69,8 @@ impl Buffer {
     /// The memory as numbers of half precision, two for each of its own.
     pub(crate) fn halves_mut(&mut self) -> &mut [f16] {
         let numbers = &mut self[..];
-        // SAFETY: the same memory, borrowed for as long; any bits are a number, and halves want
-        // less alignment.
+        // SAFETY: the same memory, borrowed for as long; any bits are a number, and halves need less
+        // alignment.
         unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), 2 * numbers.len()) }
     }
 
@@ -89,8 +89,8 @@ impl Buffer {
     }
 }
 
-/// Fresh memory that starts on a huge page, advised before its first use: pages that were
-/// touched before stay small. `None` for what is smaller than that, or where the system refuses.
+/// Fresh memory that starts on a huge page. The advice is given before the first use, because pages that were
+/// touched before stay small. `None` for less than a huge page, or where the system refuses.
 fn huge(bytes: usize) -> Option<(MmapMut, NonNull<f32>)> {
     if bytes < HUGE {
         return None;
@@ -105,7 +105,7 @@ fn huge(bytes: usize) -> Option<(MmapMut, NonNull<f32>)> {
 }
 
 impl Default for Buffer {
-    /// No number.
+    /// An empty buffer.
     fn default() -> Self {
         Self::new(0)
     }

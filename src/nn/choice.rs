@@ -1,27 +1,27 @@
-//! Which arithmetic the embedding network is computed in, and why.
+//! The arithmetic of the embedding network, and the reason for it.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::{Arithmetic, ArithmeticError, Device, Isa, simd};
 
-/// Which arithmetic a user wants an embedding network to be computed in.
+/// The arithmetic that a user requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ArithmeticChoice {
-    /// The fastest on this CPU that keeps the accuracy of f32. It depends on the CPU, the device and the kind of network
-    /// only: the same machine always makes the same choice.
+    /// The fastest on this CPU that keeps the accuracy of f32. It depends on the CPU, the device and the kind
+    /// of network only: the same machine always makes the same choice.
     #[default]
     Auto,
-    /// That one, or none.
+    /// That one, or an error.
     Fixed(Arithmetic),
 }
 
 /// The arithmetic of an embedding network, and why it was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChosenArithmetic {
-    /// What is computed in.
+    /// The arithmetic.
     pub arithmetic: Arithmetic,
-    /// Why.
+    /// The reason.
     pub reason: ArithmeticReason,
 }
 
@@ -29,26 +29,27 @@ pub struct ChosenArithmetic {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ArithmeticReason {
-    /// The user asked for it.
+    /// The user requested it.
     Asked,
     /// bf16 was measured to be faster on CPUs of this family.
     Faster,
     /// bf16 was not measured to be faster than f32 on CPUs of this family.
     NotMeasured,
-    /// The code for this instruction set has no instruction for bf16 here.
+    /// This CPU has no bf16 instruction within this instruction set.
     NoInstruction(Isa),
     /// Imported networks have f32 kernels only.
     Imported,
-    /// A GPU computes as its library does.
+    /// On a GPU, the library chooses the arithmetic.
     Gpu,
 }
 
 impl ArithmeticChoice {
-    /// The arithmetic on `device`. `sphereface` tells whether the network is a SphereFace network: imported ones are
-    /// computed in f32 only.
+    /// The arithmetic on `device`. `sphereface` tells whether the network is a SphereFace network: imported
+    /// ones are computed in f32 only.
     ///
     /// # Errors
-    /// When an arithmetic was asked for that `device` does not compute in; never for [`ArithmeticChoice::Auto`].
+    /// When `device` cannot compute in the arithmetic that was requested; never for
+    /// [`ArithmeticChoice::Auto`].
     pub fn resolve(self, device: &Device, sphereface: bool) -> Result<ChosenArithmetic, ArithmeticError> {
         match self {
             Self::Fixed(arithmetic) => {
@@ -67,7 +68,7 @@ impl ArithmeticChoice {
 }
 
 impl ChosenArithmetic {
-    /// An arithmetic that was asked for.
+    /// An arithmetic that was requested.
     pub fn asked(arithmetic: Arithmetic) -> Self {
         Self { arithmetic, reason: ArithmeticReason::Asked }
     }
@@ -80,18 +81,18 @@ struct CpuFamily {
     family: u32,
 }
 
-/// CPUs on which bf16 was measured to be faster than f32 with the built-in networks and SphereFace-20, in batches of 1, 4
-/// and 16, on one and two threads (BENCHMARKS.md, `benches/peers/precision.py`). The instruction alone says little: Intel's
-/// Sapphire Rapids has it too, and bf16 is slower than f32 there.
+/// CPUs on which bf16 was measured to be faster than f32 with the built-in networks and SphereFace-20, in
+/// batches of 1, 4 and 16, on one and two threads (BENCHMARKS.md, `benches/peers/precision.py`). The
+/// instruction alone says little: Intel's Sapphire Rapids has it too, and bf16 is slower than f32 there.
 const FASTER_IN_BF16: [CpuFamily; 2] = [
-    // Zen 4. Zen 3 is of the same family and lacks the instruction.
+    // Zen 4. Zen 3 belongs to the same family but lacks the instruction.
     CpuFamily { vendor: *b"AuthenticAMD", family: 0x19 },
     // Zen 5.
     CpuFamily { vendor: *b"AuthenticAMD", family: 0x1a },
 ];
 
 impl CpuFamily {
-    /// Of the CPU that this program runs on; `None` for one without CPUID.
+    /// The family of the CPU that this program runs on; `None` for one without CPUID.
     #[cfg(target_arch = "x86_64")]
     fn of_this_machine() -> Option<Self> {
         use std::arch::x86_64::__cpuid;
@@ -118,12 +119,12 @@ fn family(eax: u32) -> u32 {
     if base == 0xf { base + (eax >> 20 & 0xff) } else { base }
 }
 
-/// What [`ArithmeticChoice::Auto`] rests on.
+/// The facts that decide [`ArithmeticChoice::Auto`].
 #[derive(Debug, Clone, Copy)]
 struct Facts {
     on_cpu: bool,
     isa: Isa,
-    /// Whether the code for `isa` has an instruction for bf16 here.
+    /// Whether the CPU has a bf16 instruction within `isa`.
     multiplies_bf16: bool,
     sphereface: bool,
     cpu: Option<CpuFamily>,
@@ -169,7 +170,7 @@ impl fmt::Display for ArithmeticChoice {
 }
 
 impl fmt::Display for ChosenArithmetic {
-    /// Which it is and why.
+    /// The arithmetic and the reason for it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.arithmetic, self.reason)
     }
@@ -178,7 +179,7 @@ impl fmt::Display for ChosenArithmetic {
 impl fmt::Display for ArithmeticReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Asked => f.write_str("asked for"),
+            Self::Asked => f.write_str("requested"),
             Self::Faster => f.write_str("faster than f32 on this CPU"),
             Self::NotMeasured => f.write_str("bf16 was not measured to be faster on this CPU"),
             Self::NoInstruction(isa) => write!(f, "{isa} code has no instruction for bf16 here"),

@@ -6,13 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Gathers requests while the device is at work. The thread that gets the device next answers all that wait.
 ///
-/// A device likes large batches, and no worker has to know of another's faces or frames.
+/// A device is faster with large batches, and no worker has to know about the faces or frames of another.
 pub(crate) struct Coalescer<Q, A> {
     waiting: Mutex<Vec<Asked<Q, A>>>,
     turn: Mutex<()>,
 }
 
-/// A request, and where its answer goes.
+/// A request, and the channel for its answer.
 struct Asked<Q, A> {
     request: Q,
     reply: SyncSender<Result<A, String>>,
@@ -23,8 +23,8 @@ impl<Q, A> Coalescer<Q, A> {
         Self { waiting: Mutex::new(Vec::new()), turn: Mutex::new(()) }
     }
 
-    /// The answer to `request`. `answer` gives one to each request, in order; one call at a time
-    /// is running.
+    /// The answer to `request`. `answer` returns one answer per request, in order. Only one call runs at a
+    /// time.
     ///
     /// # Errors
     /// The error of `answer` in the thread that was at work.
@@ -45,9 +45,9 @@ impl<Q, A> Coalescer<Q, A> {
         let (requests, replies): (Vec<Q>, Vec<_>) =
             waiting.into_iter().map(|Asked { request, reply }| (request, reply)).unzip();
         match answer(requests) {
-            // A thread that is gone needs no answer.
+            // A thread that has ended needs no answer.
             Ok(answers) => {
-                // Where there are too few, the replies that are left are dropped, which is an answer too.
+                // If there are too few answers, the remaining replies are dropped, which is an answer too.
                 replies.into_iter().zip(answers).for_each(|(reply, answer)| drop(reply.send(Ok(answer))))
             }
             Err(error) => {
@@ -64,7 +64,7 @@ impl<Q, A> fmt::Debug for Coalescer<Q, A> {
     }
 }
 
-/// What the mutexes guard is whole after every call.
+/// Poisoning is ignored: the data behind the mutexes is consistent after every call.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,10 @@
-//! NVIDIA's libraries, opened when a GPU is asked for and not when the program starts, so that one
-//! program runs on machines with and without them.
+//! NVIDIA's libraries, opened when a GPU is requested and not when the program starts, so that one program
+//! runs on machines with and without them.
 //!
-//! The tensor library is linked against them. The functions that it may call are defined here, each
-//! as a jump to where the opened library has it; no library is left for the linker to need, and it
-//! drops those that nothing calls. That holds for the whole program, which is why the feature
-//! `cuda-loader` has to be chosen: a program that links the libraries itself leaves it out.
+//! The tensor library is linked against them. The functions that it may call are defined here, each as a jump
+//! to its address in the opened library. So the linker needs none of the libraries, and it drops the
+//! functions that nothing calls. That affects the whole program, which is why it is a feature of its own,
+//! `cuda-loader`: a program that links the libraries itself omits it.
 
 use std::arch::naked_asm;
 use std::error::Error as _;
@@ -22,8 +22,8 @@ pub(crate) struct LoadError {
     advice: &'static str,
 }
 
-/// Functions of a library, where they are once it is open, and what they answer until then or
-/// where the library lacks them: its own code for "not initialised".
+/// Functions of a library, and their addresses once it is open. Until then, or where the library lacks one,
+/// they return the library's own code for "not initialised".
 macro_rules! library {
     ($library:ident or $not_initialised:literal: $($function:ident)*) => {
         #[allow(non_snake_case, non_camel_case_types, clippy::enum_variant_names)]
@@ -130,7 +130,7 @@ fn open(
         // SAFETY: these are NVIDIA's libraries, whose initialisers may run on any thread.
         match unsafe { Library::new(file) } {
             Ok(library) => {
-                // Never closed: what was found in it is called until the program ends.
+                // Never closed: its functions are called until the program ends.
                 let library = Box::leak(Box::new(library));
                 for (function, place) in names.iter().zip(places) {
                     // SAFETY: only the address is taken here; callers know the signature.

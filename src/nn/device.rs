@@ -8,12 +8,12 @@ use super::Isa;
 /// Where a user wants the networks to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// On the first GPU, where this program can use it; on the CPU else.
+    /// On the first GPU if this program can use it, else on the CPU.
     #[default]
     Auto,
     /// On the CPU.
     Cpu,
-    /// On the GPU of that number, from 0, or not at all.
+    /// On the GPU of that number, counted from 0, or not at all.
     Cuda(usize),
 }
 
@@ -29,22 +29,22 @@ pub struct Device {
 /// Why a device cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// Text that is no device.
-    #[error("`{0}` is no device: write auto, cpu, cuda, or cuda:N for the GPU of that number from 0")]
+    /// Text that names no device.
+    #[error("`{0}` is not a device: write auto, cpu, cuda, or cuda:N for the GPU of that number from 0")]
     Unknown(String),
-    /// There is no code for a GPU in this program.
+    /// This program was built without code for a GPU.
     #[error(
         "this program was built without CUDA and cannot use a GPU: build it with tools/cuda.sh, or choose --device cpu"
     )]
     NotBuilt,
-    /// The GPU or what belongs to it fails.
+    /// The GPU, its driver or its libraries fail.
     #[error(
         "CUDA device {number} cannot be used: {cause}; see whether nvidia-smi lists it, or choose --device cpu"
     )]
     Cuda {
-        /// The number asked for.
+        /// The number requested.
         number: usize,
-        /// What went wrong.
+        /// The cause.
         cause: String,
     },
 }
@@ -76,10 +76,10 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl Device {
-    /// Opens what was asked for. `isa` is the instruction set of what runs on the CPU.
+    /// Opens the device that was requested. `isa` is the instruction set of the code that runs on the CPU.
     ///
     /// # Errors
-    /// When a GPU was asked for by name and cannot be used; never for [`DeviceChoice::Auto`].
+    /// When a GPU was requested by name and cannot be used; never for [`DeviceChoice::Auto`].
     pub fn open(choice: DeviceChoice, isa: Isa) -> Result<Self, DeviceError> {
         let cpu = |why| {
             Ok(Self {
@@ -95,7 +95,7 @@ impl Device {
         };
         #[cfg(feature = "cuda")]
         match choice {
-            DeviceChoice::Cpu => cpu("asked for".into()),
+            DeviceChoice::Cpu => cpu("requested".into()),
             DeviceChoice::Cuda(number) => gpu(cuda(number)?, number),
             DeviceChoice::Auto => match cuda(0) {
                 Ok(found) => gpu(found, 0),
@@ -105,7 +105,7 @@ impl Device {
         }
         #[cfg(not(feature = "cuda"))]
         match choice {
-            DeviceChoice::Cpu => cpu("asked for".into()),
+            DeviceChoice::Cpu => cpu("requested".into()),
             DeviceChoice::Cuda(_) => Err(DeviceError::NotBuilt),
             DeviceChoice::Auto => cpu("built without CUDA".into()),
         }
@@ -117,7 +117,7 @@ impl Device {
         Self { isa: Isa::best(), why: format!("{tensors:?}"), tensors: Some(tensors) }
     }
 
-    /// The instruction set of what runs on the CPU.
+    /// The instruction set of the code that runs on the CPU.
     pub fn isa(&self) -> Isa {
         self.isa
     }
@@ -138,7 +138,7 @@ impl Device {
 }
 
 impl fmt::Display for Device {
-    /// Which it is and why.
+    /// The device and the reason for it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.is_cpu() {
             false => f.write_str(&self.why),
@@ -147,18 +147,18 @@ impl fmt::Display for Device {
     }
 }
 
-/// Opens a GPU and sees whether it computes; with its name.
+/// Opens a GPU and tests whether it computes; with its name.
 #[cfg(feature = "cuda")]
 fn cuda(number: usize) -> Result<(candle_core::Device, String), DeviceError> {
     let failed = |cause: String| DeviceError::Cuda { number, cause };
     #[cfg(feature = "cuda-loader")]
     super::cuda::load().map_err(|error| failed(error.to_string()))?;
     let open = || -> candle_core::Result<_> {
-        // All threads share one stream, so that what one wrote is there for the next.
+        // All threads share one stream, so that the results of one are visible to the next.
         let device = candle_core::Device::new_cuda_with_stream(number)?;
-        // SAFETY: the events, which took longer than many a kernel, keep tensors in order that several
-        // streams use. Here a tensor is made, used and freed on the one stream of its device: the
-        // library lets no operation mix tensors of devices that were opened apart.
+        // SAFETY: events keep the order of tensors that several streams use, and took longer than many
+        // kernels. Here a tensor is made, used and freed on the one stream of its device: the library does
+        // not allow an operation to mix tensors of devices that were opened separately.
         unsafe { device.as_cuda_device()?.disable_event_tracking() };
         let two = candle_core::Tensor::ones(1, candle_core::DType::F32, &device)?.affine(1.0, 1.0)?;
         Ok((two.to_vec1::<f32>()?, device))

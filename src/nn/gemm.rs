@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use gemm::Parallelism;
 
-/// A matrix in row-major order, seen as it lies or transposed.
+/// A matrix in row-major order, seen as it is or transposed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Matrix<'a, T> {
     data: &'a [T],
@@ -35,7 +35,7 @@ impl<'a, T> Matrix<'a, T> {
         }
     }
 
-    /// Some of its rows and columns.
+    /// A block of its rows and columns.
     ///
     /// # Panics
     /// When it has no such rows or columns.

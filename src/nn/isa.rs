@@ -1,4 +1,4 @@
-//! Which instruction set the CPU kernels use.
+//! The instruction set of the CPU kernels.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub enum Isa {
 /// Environment variable that forces a lower instruction set.
 pub const ISA_VARIABLE: &str = "SPHEREFACE_ISA";
 
-/// Why an instruction set asked for by name cannot be used.
+/// Why an instruction set requested by name cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IsaError {
     /// Not one of the names.
@@ -66,7 +66,7 @@ impl Isa {
         Self::available().pop().unwrap_or(Isa::Portable)
     }
 
-    /// What [`ISA_VARIABLE`] asks for, else the best of this machine.
+    /// The instruction set that [`ISA_VARIABLE`] names, else the best of this machine.
     ///
     /// # Errors
     /// When the variable holds no known name, or one that this machine cannot run.

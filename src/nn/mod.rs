@@ -1,5 +1,5 @@
-//! What inference and training share: CPU kernels and their threads, layers on a GPU, the choice of the device. Nothing
-//! here knows of a particular network.
+//! Shared by inference and training: CPU kernels and their threads, layers on a GPU, the choice of the
+//! device. Nothing here depends on a particular network.
 
 mod arithmetic;
 mod buffer;

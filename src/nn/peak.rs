@@ -1,4 +1,4 @@
-//! The most this machine does: arithmetic and memory, to judge the networks by.
+//! Peak arithmetic and memory bandwidth of this machine, with which the speed of the networks is compared.
 
 use std::sync::Barrier;
 use std::thread;
@@ -11,11 +11,11 @@ use super::Isa;
 use super::buffer::Buffer;
 use super::simd::{self, Kernel, Simd};
 
-/// Independent sums: enough to hide the latency of a multiply-add, few enough to stay in the 16
-/// registers of AVX2 with what is multiplied and added.
+/// Independent sums: enough to hide the latency of a multiply-add, few enough to fit into the 16 registers of
+/// AVX2 together with the operands.
 const CHAINS: usize = 12;
 
-/// Bytes each thread reads in a round: far more than any cache holds of it.
+/// Bytes each thread reads per round: far more than any cache holds.
 const READ_BYTES: usize = 256 << 20;
 
 /// Multiply-adds in registers, in GFLOP/s (two operations each) over all `threads`.
@@ -44,20 +44,20 @@ pub fn memory_gb_per_s(isa: Isa, threads: usize, time: Duration) -> f64 {
     rate / 1e9
 }
 
-/// What a device of the tensor library does: matrix products of f32 in GFLOP/s, and copies with a
-/// sum, bytes read and written, in GB/s.
+/// Peak of a device of the tensor library: matrix products of f32 in GFLOP/s, and copies with a sum, bytes
+/// read and written, in GB/s.
 ///
 /// # Errors
-/// When the device fails, for want of memory for instance.
+/// When the device fails, for example because it has too little memory.
 #[cfg(feature = "candle")]
 #[cfg_attr(not(feature = "train"), allow(dead_code))]
 pub(crate) fn of_tensors(device: &Device, time: Duration) -> candle_core::Result<(f64, f64)> {
-    // Memory that is free when the device has nothing left to do goes back to the driver, and costs
-    // more to get again than a copy: several calls a time.
+    // Several calls per measurement: memory that is free when the device is idle goes back to the driver, and
+    // allocating it again takes longer than a copy.
     const TOGETHER: u32 = 8;
     // The CPU of the tensor library would take minutes for what keeps a GPU busy.
     let side = if device.is_cpu() { 256 } else { 8192 };
-    // Not zeros: on them some devices are faster.
+    // Not zeros: some devices are faster with zeros.
     let matrix = Tensor::arange(0u32, (side * side) as u32, device)?.to_dtype(DType::F32)?;
     let matrix = matrix.affine(1e-3, 0.1)?.sin()?.reshape((side, side))?;
     let repeat = |work: &dyn Fn() -> candle_core::Result<Tensor>| {
@@ -68,7 +68,7 @@ pub(crate) fn of_tensors(device: &Device, time: Duration) -> candle_core::Result
             for _ in 0..TOGETHER {
                 work()?;
             }
-            // The device is told what to do and does it later.
+            // Calls only enqueue work; the device does it later.
             device.synchronize()?;
             done += TOGETHER;
         }
@@ -80,7 +80,7 @@ pub(crate) fn of_tensors(device: &Device, time: Duration) -> candle_core::Result
     Ok((products * 2.0 * numbers * side as f64 / 1e9, copies * 8.0 * numbers / 1e9))
 }
 
-/// Sum of what `threads` threads reach at the same time.
+/// Sum of the rates that `threads` threads reach at the same time.
 fn together(threads: usize, rate: impl Fn() -> f64 + Sync) -> f64 {
     let start = Barrier::new(threads);
     let work = || {
@@ -94,8 +94,7 @@ fn together(threads: usize, rate: impl Fn() -> f64 + Sync) -> f64 {
     })
 }
 
-/// What `work` returns, added up for each second of at least `time`; the first call is for
-/// warming up.
+/// The sum of what `work` returns, per second, over at least `time`; the first call is for warming up.
 fn repeat(time: Duration, mut work: impl FnMut() -> usize) -> f64 {
     work();
     let start = Instant::now();
@@ -108,7 +107,7 @@ fn repeat(time: Duration, mut work: impl FnMut() -> usize) -> f64 {
 
 struct MultiplyAdd<'a> {
     rounds: usize,
-    /// Numbers in a vector, to be counted.
+    /// Receives the numbers in a vector.
     lanes: &'a mut usize,
 }
 

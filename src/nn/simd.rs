@@ -8,8 +8,8 @@ use super::Isa;
 /// Vectors of `f32` of one instruction set.
 ///
 /// # Safety
-/// Every method but the constants may be called only where the instruction set is available,
-/// and is meant to be inlined into a function that enables it ([`run`] does both).
+/// The methods may be called only where the instruction set is available. They are meant to be inlined into a
+/// function that enables it ([`run`] does both).
 pub(crate) trait Simd: Copy + 'static {
     /// A vector of [`Simd::LANES`] numbers.
     type V: Copy;
@@ -35,9 +35,8 @@ pub(crate) trait Simd: Copy + 'static {
         // SAFETY: there are at least as many.
         unsafe { Self::load(values.as_ptr()) }
     }
-    /// Loads whole numbers of three bytes, the lowest first, times 256 and with their lowest byte once
-    /// more below: no instruction is spent on clearing what is less than their last bit. What is read
-    /// may end up to [`SPILL`] bytes behind them.
+    /// Loads integers of three bytes, the lowest first, times 256, with their lowest byte repeated below:
+    /// that saves the instruction that would clear it. Reads up to [`SPILL`] bytes behind them.
     #[inline(always)]
     unsafe fn load_packed(from: *const [u8; 3]) -> Self::V {
         let mut values = [0.0; MOST_LANES];
@@ -62,7 +61,7 @@ pub(crate) trait Simd: Copy + 'static {
             }
         }
     }
-    /// `c` plus both products of the bfloat16 numbers of which every number of `a` and `b` holds two.
+    /// `c` plus both products of the bfloat16 numbers in `a` and `b`, each of whose numbers holds two.
     #[inline(always)]
     unsafe fn fma_pairs(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         // SAFETY: both parts of a pair are numbers of their own, in lanes like the others.
@@ -78,10 +77,9 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
-    /// Brings the cache line at `at`, which need not be valid memory, closer.
+    /// Prefetches the cache line at `at`, which need not be valid memory.
     unsafe fn prefetch(at: *const f32);
-    /// The sum of the products of two lists of one length, where no sum of some of them leaves
-    /// the range of `i32`.
+    /// The sum of the products of two lists of one length. No partial sum may leave the range of `i32`.
     #[inline(always)]
     unsafe fn dot(a: &[i16], b: &[i8]) -> i32 {
         a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
@@ -117,7 +115,7 @@ unsafe fn halves_of_pairs<S: Simd>(pairs: S::V) -> [S::V; 2] {
     }
 }
 
-/// A tile of a matrix product for any number of rows and vectors a row.
+/// A tile of a matrix product for any number of rows and vectors per row.
 pub(crate) trait Tile {
     /// # Safety
     /// As the implementation says.
@@ -131,8 +129,8 @@ pub(crate) trait Kernel {
     unsafe fn run<S: Simd>(self);
 }
 
-/// Like [`Kernel`], for code that trusts its fields: it follows pointers, or does not look again
-/// at sizes that were checked before. Nothing runs it but through [`Vouched`].
+/// Like [`Kernel`], for code that trusts its fields: it follows pointers, or does not check sizes again that
+/// were checked before. It can only be run through [`Vouched`].
 pub(crate) trait RawKernel {
     /// # Safety
     /// The instruction set of `S` must be available, and the fields must be as the
@@ -140,15 +138,15 @@ pub(crate) trait RawKernel {
     unsafe fn run<S: Simd>(self);
 }
 
-/// A [`RawKernel`] that somebody has answered for.
+/// A [`RawKernel`] whose creator guarantees that its fields are valid.
 pub(crate) struct Vouched<K>(K);
 
 impl<K: RawKernel> Vouched<K> {
     /// A kernel to run.
     ///
     /// # Safety
-    /// Its fields must be as its implementation of [`RawKernel`] says, for as long as it runs:
-    /// pointers valid for what it reads and writes, and no other thread at what it writes.
+    /// Its fields must be as its implementation of [`RawKernel`] says, for as long as it runs: pointers must
+    /// be valid for what it reads and writes, and no other thread may access what it writes.
     pub(crate) unsafe fn new(kernel: K) -> Self {
         Self(kernel)
     }
@@ -239,7 +237,8 @@ pub(crate) fn multiplies_pairs(isa: Isa) -> bool {
     }
 }
 
-/// [`run`], with the instruction for [`Simd::fma_pairs`] where there is one; elsewhere it takes many.
+/// [`run`], with the instruction for [`Simd::fma_pairs`] if there is one; elsewhere it takes many
+/// instructions.
 ///
 /// # Panics
 /// When this machine does not have `isa`.
@@ -270,7 +269,7 @@ pub(crate) fn unpacks(isa: Isa) -> bool {
     }
 }
 
-/// [`run`], with the instruction that [`Simd::load_packed`] wants where there is one.
+/// [`run`], with the instruction for [`Simd::load_packed`] if there is one.
 ///
 /// # Panics
 /// When this machine does not have `isa`.
@@ -313,7 +312,7 @@ macro_rules! tile_of_rows {
     };
 }
 
-/// Plain Rust that compilers turn into whatever vectors the target always has.
+/// Plain Rust, which compilers turn into the vectors that the target always has.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
@@ -324,7 +323,7 @@ impl Portable {
     }
 }
 
-// SAFETY of the methods: plain Rust but for the pointers, which the caller vouches for.
+// SAFETY of the methods: plain Rust except for the pointers, whose validity the caller promises.
 impl Simd for Portable {
     type V = [f32; 4];
     const LANES: usize = 4;
@@ -360,7 +359,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
-        // Two roundings: one would be a library call on machines without the instruction.
+        // Two roundings: a fused multiply-add would be a library call on machines without the instruction.
         Self::zip(Self::zip(a, b, |a, b| a * b), c, |ab, c| ab + c)
     }
     #[inline(always)]
@@ -459,7 +458,7 @@ mod x86 {
         tile_of_rows!(2 1: 1 2 3 4 5 6);
     }
 
-    /// [`Simd`] by 512-bit vectors, with more than AVX-512 F where more is said.
+    /// [`Simd`] with 512-bit vectors, with the given extensions beyond AVX-512 F.
     macro_rules! avx512 {
         ($(#[$doc:meta])+ $name:ident { $($more:tt)* }) => {
             $(#[$doc])+

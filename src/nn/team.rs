@@ -17,7 +17,7 @@ type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
 pub(crate) struct Team {
     shared: Arc<TeamState>,
     helpers: Vec<JoinHandle<()>>,
-    /// The process that has the helpers: one that is forked from it has them not.
+    /// The process that has the helpers: a process forked from it does not have them.
     process: u32,
 }
 
@@ -25,7 +25,7 @@ struct TeamState {
     /// The current loop; written only while no helper works.
     job: UnsafeCell<Option<*const Job<'static>>>,
     items: AtomicUsize,
-    /// The next item nobody has taken.
+    /// The next item that no thread has taken.
     next: AtomicUsize,
     /// Counts the loops; a change is the signal to start.
     epoch: AtomicUsize,
@@ -67,7 +67,8 @@ impl Team {
         Self { shared, helpers, process: std::process::id() }
     }
 
-    /// Whether the helpers were left behind in another process. Their memory is here, but nobody works.
+    /// Whether this process was forked from the one that has the helpers. It has their memory but not their
+    /// threads.
     fn is_forked(&self) -> bool {
         self.process != std::process::id()
     }
@@ -118,7 +119,7 @@ impl Team {
         self.run(parts.count(), &|thread, item| job(thread, item, unsafe { parts.get(item) }));
     }
 
-    /// What `make` makes of every number below `items`, in their order.
+    /// The results of `make` for every number below `items`, in order.
     pub(crate) fn map<T: Send>(&mut self, items: usize, make: impl Fn(usize) -> T + Sync) -> Vec<T> {
         let mut made: Vec<Option<T>> = (0..items).map(|_| None).collect();
         self.run_parts(&mut made, 1, |_, item, place| place.fill_with(|| Some(make(item))));
@@ -155,17 +156,17 @@ impl<'a, T> Parts<'a, T> {
     /// Part `number`.
     ///
     /// # Safety
-    /// Nobody else may hold it.
+    /// No other reference to it may exist.
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn get(&self, number: usize) -> &mut [T] {
         assert!(number < self.count());
         let start = number * self.part;
-        // SAFETY: the part lies in the memory, and the caller is alone with it.
+        // SAFETY: the part lies in the memory, and the caller has the only reference to it.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), self.part.min(self.len - start)) }
     }
 }
 
-/// Waits a moment; after a while lets other threads have the core.
+/// Waits a moment; after a while yields the core to other threads.
 fn spin(spins: &mut usize) {
     *spins += 1;
     match *spins % 64 {
@@ -232,7 +233,7 @@ impl Default for Team {
 impl Drop for Team {
     fn drop(&mut self) {
         if self.is_forked() {
-            // Nobody is there to be waited for.
+            // There are no threads to wait for.
             self.helpers.drain(..).for_each(std::mem::forget);
             return;
         }

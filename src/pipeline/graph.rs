@@ -4,11 +4,10 @@
 //! - Every channel is bounded, and so is the number of items between source and sink: memory
 //!   does not depend on the length of the input or on how uneven the work is.
 //! - With [`Overflow::Wait`] a slow stage slows the source down and nothing is lost; with
-//!   [`Overflow::DropOldest`] the source runs at its own pace and the oldest waiting items go.
-//! - The first error or panic ends the run: the other stages finish the item in their hands
-//!   and leave. All threads are scoped: none outlives [`run`].
-//! - Nothing polls: a stage that has nothing to do sleeps in its channel, and leaves when
-//!   its neighbours do.
+//!   [`Overflow::DropOldest`] the source runs at its own pace and the oldest waiting items are dropped.
+//! - The first error or panic ends the run: the other stages finish their current item and end. All threads
+//!   are scoped: none outlives [`run`].
+//! - Nothing polls: a stage that has nothing to do sleeps in its channel, and ends when its neighbours do.
 
 mod batch;
 
@@ -45,7 +44,7 @@ pub enum GraphError<E> {
     Panicked {
         /// Name of the stage.
         stage: &'static str,
-        /// What the panic said.
+        /// The message of the panic.
         message: String,
     },
     /// A stage that works on several items at once returned more or fewer than it was given.
@@ -65,7 +64,7 @@ pub enum GraphError<E> {
     Thread {
         /// Name of the stage.
         stage: &'static str,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// [`Control::abort`] was called.
@@ -104,14 +103,14 @@ impl Control {
         self.stop();
     }
 
-    /// Ends the run where its input gives nothing for so long, as
-    /// [`SourceOptions::patience`](crate::media::SourceOptions::patience) says. To be told before an
-    /// input is opened.
+    /// Ends the run if its input gives nothing for that long, see
+    /// [`SourceOptions::patience`](crate::media::SourceOptions::patience). Must be set before an input is
+    /// opened.
     pub fn set_patience(&self, patience: Option<Duration>) {
         *lock(&self.0.patience) = patience;
     }
 
-    /// What [`Control::set_patience`] was told.
+    /// The value given to [`Control::set_patience`].
     pub fn patience(&self) -> Option<Duration> {
         *lock(&self.0.patience)
     }
@@ -133,9 +132,9 @@ impl Control {
         }
     }
 
-    /// Calls `hook` when the run is asked to end, and when it fails: for a source that may
-    /// sleep in a read of its own. Called at once if that has happened already; may be called
-    /// several times, from any thread; must not call back into this control.
+    /// Calls `hook` when the run is asked to end, and when it fails: for a source that may sleep in a read of
+    /// its own. It is called at once if that has happened already. It may be called several times and from
+    /// any thread. It must not call back into this control.
     pub fn on_stop(&self, hook: impl Fn() + Send + 'static) {
         let mut hooks = lock(&self.0.hooks);
         if self.is_stopping() {
@@ -157,10 +156,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What a source does when the stages cannot keep up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overflow {
-    /// Waits: for files, which have time.
+    /// Waits. For files, which can wait.
     Wait,
-    /// Goes on, and drops the oldest item that waits once this many do (at least 1): for live
-    /// input, which has not.
+    /// Continues, and drops the oldest waiting item once this many wait (at least 1). For live input, which
+    /// cannot wait.
     DropOldest(usize),
 }
 
@@ -231,7 +230,7 @@ pub struct Graph<'scope, 'env, E> {
 /// on the calling thread.
 ///
 /// # Errors
-/// The first error or panic of any stage; [`GraphError::Aborted`] when `control` said so.
+/// The first error or panic of any stage; [`GraphError::Aborted`] when `control` was aborted.
 pub fn run<'env, E, F>(in_flight: usize, control: &Control, build: F) -> Result<Statistics, GraphError<E>>
 where
     E: Send + 'static,
@@ -360,8 +359,8 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
         Flow { receiver }
     }
 
-    /// A stage that makes one item of one item, on `workers` (at least 1) threads. Each worker
-    /// calls `make` once, for a closure with a state of its own.
+    /// A stage that makes one item of one item, on `workers` (at least 1) threads. Each worker calls `make`
+    /// once, for a closure with its own state.
     pub fn map<I, O, W, M>(&mut self, name: &'static str, workers: usize, input: Flow<I>, make: M) -> Flow<O>
     where
         I: Send + 'scope,
@@ -397,9 +396,9 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
         Flow { receiver }
     }
 
-    /// A stage that sees every item in the order of the source, on one thread, and makes one
-    /// item of each: for what depends on the items before. All that is in flight may wait behind
-    /// it, so that a slow stage of [`batched`](Self::batched) finds full batches.
+    /// A stage that receives every item in the order of the source, on one thread, and makes one item of
+    /// each. It is for work that depends on the items before. All items in flight may wait behind it, so that
+    /// a slow stage of [`batched`](Self::batched) finds full batches.
     pub fn in_order<I, O>(
         &mut self,
         name: &'static str,
@@ -436,8 +435,8 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
         Flow { receiver }
     }
 
-    /// The sink: sees every item in the order of the source, on the calling thread, and
-    /// returns when there are no more or the run has failed.
+    /// The sink: receives every item in the order of the source, on the calling thread, and returns when
+    /// there are no more or the run has failed.
     ///
     /// # Panics
     /// When the graph has a sink already.
@@ -455,8 +454,8 @@ impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
             let mut early = BTreeMap::new();
             loop {
                 meter.saw_queue(input.receiver.len() + early.len());
-                // A stage that failed keeps what it held: when that was all that was to come, nobody
-                // but the sink is left to notice.
+                // A stage that failed keeps its items. If those were the last ones, only the sink can notice
+                // the failure.
                 let Sequenced { sequence, item } = match input.receiver.recv_timeout(LOOK_AROUND) {
                     Ok(next) => next,
                     Err(RecvTimeoutError::Timeout) if shared.is_cancelled() => break,

@@ -60,7 +60,7 @@ pub enum RequestError {
     SelectionWritten,
     /// An analysis that leaves frames out cannot be drawn on its video.
     #[error(
-        "the analysis looked at {0} only, so it can be listed, but not written, shown or redacted: analyse all frames"
+        "the analysis covers {0} only, so it can be listed, but not written, shown or redacted: analyse all frames"
     )]
     SampledAnalysis(String),
     /// Frames per second out of range.
@@ -229,7 +229,8 @@ impl<'a> LabelJob<'a> {
         self
     }
 
-    /// Embeds faces even without a gallery, to number strangers by person. An analysis and a page do so in any case.
+    /// Embeds faces even without a gallery, to number strangers by person. An analysis and a page do so in
+    /// any case.
     pub fn tell_strangers_apart(mut self, tell: bool) -> Self {
         self.tell_strangers_apart = tell;
         self
@@ -280,7 +281,7 @@ impl<'a> LabelJob<'a> {
         self.subscriber(OnFrame { call, pictures: true })
     }
 
-    /// Calls back when somebody appears, leaves or gets another name.
+    /// Calls back when a person appears, leaves or gets another name.
     pub fn on_event(self, call: impl FnMut(&Event) + 'a) -> Self {
         self.subscriber(OnEvent(call))
     }
@@ -309,7 +310,8 @@ impl<'a> LabelJob<'a> {
         self
     }
 
-    /// Sets whether the input is live, so that frames are dropped rather than delayed. Default: a property of the input.
+    /// Sets whether the input is live, so that frames are dropped rather than delayed. Default: a property of
+    /// the input.
     pub fn live(mut self, live: bool) -> Self {
         self.live = Some(live);
         self
@@ -322,8 +324,8 @@ impl<'a> LabelJob<'a> {
         self
     }
 
-    /// Looks at some frames of a video file only. Such a job writes an analysis and tells its subscribers; it has no
-    /// output.
+    /// Analyses only some frames of a video file. Such a job writes an analysis and notifies its subscribers;
+    /// it has no output.
     #[cfg(feature = "video")]
     pub fn selection(mut self, selection: crate::media::Selection) -> Self {
         self.selection = selection;
@@ -343,7 +345,7 @@ impl<'a> LabelJob<'a> {
         self.gallery.is_some() || self.analysis.is_some() || self.page.is_some() || self.tell_strangers_apart
     }
 
-    /// Refuses a selection of frames with what needs them all.
+    /// Refuses a selection of frames together with options that need all frames.
     #[cfg(feature = "video")]
     pub(super) fn check_selection(&self) -> Result<(), RequestError> {
         if let Some(fps) = self.selection.fps.filter(|fps| !(*fps > 0.0 && *fps <= MOST_FPS)) {
@@ -358,7 +360,7 @@ impl<'a> LabelJob<'a> {
         }
     }
 
-    /// What of the job can be checked before anything is opened.
+    /// The part of the job that can be checked before anything is opened.
     pub fn request(&self) -> LabelRequest<'_> {
         LabelRequest {
             input: &self.input,
@@ -410,7 +412,7 @@ impl RelabelJob<'_> {
 }
 
 impl<'a> RelabelJob<'a> {
-    /// A job without a gallery or outputs: everybody is a stranger.
+    /// A job without a gallery or outputs: every person is a stranger.
     pub fn new(analysis: &'a Analysis) -> Self {
         Self {
             analysis,
@@ -429,8 +431,8 @@ impl<'a> RelabelJob<'a> {
         }
     }
 
-    /// Uses the engine's threads, and its calibration to tell strangers apart if the analysis was made with its
-    /// model.
+    /// Uses the engine's threads, and its calibration to tell strangers apart if the analysis was made with
+    /// its model.
     pub fn engine(mut self, engine: &Engine) -> Self {
         self.threads = engine.threads();
         if self.analysis.model == Some(engine.model()) {
@@ -518,7 +520,7 @@ pub enum Pass {
 pub enum Progress<'a> {
     /// The input is open.
     Opened {
-        /// Which pass begins.
+        /// The pass that begins.
         pass: Pass,
         /// Width and height in pixels.
         size: (usize, usize),
@@ -547,7 +549,7 @@ pub struct LabelSummary {
     pub named: u64,
     /// Frames of a live input that were dropped.
     pub dropped: u64,
-    /// Who was seen when.
+    /// The appearances of all people.
     pub people: Vec<Appearance>,
     /// The redacted faces, if redaction was requested.
     pub redacted: Option<AuditSummary>,

@@ -35,7 +35,7 @@ impl LabelJob<'_> {
     /// [`Control::abort`] there are none.
     ///
     /// # Errors
-    /// The first that any stage or subscriber meets; no output then appears under its name.
+    /// The first error of any stage or subscriber. No output then appears under its name.
     pub fn run(
         self,
         control: &Control,
@@ -63,7 +63,7 @@ impl RelabelJob<'_> {
     /// `control` and progress as in [`LabelJob::run`].
     ///
     /// # Errors
-    /// The first that any stage or subscriber meets; no output then appears under its name.
+    /// The first error of any stage or subscriber. No output then appears under its name.
     pub fn run(
         self,
         control: &Control,
@@ -202,10 +202,10 @@ fn frames(
 }
 
 /// Begins to open a video for the first pass over it, for a [`LabelJob`] of the same input,
-/// output, mode and encoding: models can be loaded meanwhile.
+/// output, mode and encoding: models can be loaded in the meantime.
 ///
 /// # Errors
-/// When the output cannot become one. Errors of the input are reported when the job runs.
+/// When the output cannot be written. Errors of the input are reported when the job runs.
 #[cfg(feature = "video")]
 pub fn open(
     input: &Input,
@@ -225,7 +225,7 @@ pub fn open(
     PendingSource::begin(input, purpose, live, control)
 }
 
-/// Whether a video is read in two passes: only a file on a disk is there twice.
+/// Whether a video is read in two passes: only a file on a disk can be read twice.
 #[cfg(feature = "video")]
 fn goes_twice(input: &Input, mode: Mode, live: Option<bool>) -> bool {
     mode == Mode::TwoPass && matches!(input, Input::File(_)) && input.is_read_twice() && live != Some(true)

@@ -1,9 +1,9 @@
 //! The stage graph: threads, channels, order, batching, statistics; and the jobs built on it.
 //!
-//! [`graph`] knows nothing of video or faces: it moves items through stages. A stage is a
-//! closure that knows its input and output and none of its neighbours. `stages` puts the steps of
-//! [`engine`](crate::engine) on the threads of a graph. A [`LabelJob`] goes through a file or a live source in one pass
-//! or in two, and a [`RelabelJob`] through an analysis; [`Subscriber`]s receive every frame and event.
+//! [`graph`] knows nothing of video or faces: it moves items through stages. A stage is a closure that knows
+//! its input and output and none of its neighbours. `stages` puts the steps of [`engine`](crate::engine) on
+//! the threads of a graph. A [`LabelJob`] goes through a file or a live source in one pass or in two, and a
+//! [`RelabelJob`] through an analysis; [`Subscriber`]s receive every frame and event.
 
 #[cfg(feature = "video")]
 mod analysis_builder;

@@ -7,8 +7,8 @@ use super::LabelError;
 use super::graph::{Control, GraphError};
 use crate::media::{self, Input, MediaError, WorkingEncoder};
 
-/// An input that is being opened on its own thread, because finding and loading the decoders of a file takes a
-/// while, and so does the answer of a stream.
+/// An input that is being opened on its own thread, because finding and loading the decoders of a file takes
+/// a while, and so does the answer of a stream.
 pub struct PendingSource {
     thread: Option<JoinHandle<Result<OpenedSource, MediaError>>>,
     stop: media::StopHandle,
@@ -19,7 +19,7 @@ pub(super) struct OpenedSource {
     pub(super) source: media::Source,
     /// The encoder of its frames, if an output is requested.
     pub(super) encoder: Option<WorkingEncoder>,
-    /// Ends it.
+    /// Ends the source.
     pub(super) stop: media::StopHandle,
 }
 

@@ -1,4 +1,4 @@
-//! Counts what was seen and notifies the subscribers.
+//! Counts frames, faces and people, and notifies the subscribers.
 
 use super::LabelError;
 use super::job::LabelSummary;
@@ -24,7 +24,7 @@ pub(super) fn labels(faces: &[IdentifiedFace]) -> Vec<Label> {
     faces.iter().filter(|face| !face.transient).map(one).collect()
 }
 
-/// Counts what was seen and notifies subscribers.
+/// Counts frames, faces and people, and notifies subscribers.
 pub(super) struct RunSummary<'a> {
     /// The work done.
     pub(super) work: Work,
@@ -70,8 +70,8 @@ impl<'a> RunSummary<'a> {
         self.subscribers.tell(frame)
     }
 
-    /// Completes the reports; `dropped` frames were lost before they entered the graph. `viewers` are subscribers that were
-    /// notified elsewhere.
+    /// Completes the reports; `dropped` frames were lost before they entered the graph. `viewers` are
+    /// subscribers that were notified elsewhere.
     pub(super) fn close(
         self,
         mut statistics: Statistics,

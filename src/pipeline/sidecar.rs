@@ -14,24 +14,24 @@ use crate::xmp::{self, Area, NewRegion, XmpError};
 #[derive(Debug)]
 pub struct Sidecar {
     path: PathBuf,
-    /// What the photo was at the beginning, if the names go into it.
+    /// The bytes of the photo at the beginning, if the names go into it.
     photo: Option<Vec<u8>>,
-    /// What the sidecar, or else the photo, holds.
+    /// The XMP of the sidecar, or else of the photo.
     text: Option<String>,
     metadata: StillMetadata,
     faces: Vec<NewRegion>,
 }
 
 impl Sidecar {
-    /// The sidecar of `photo` at `path`; without one, the sidecar that the photo has, else `photo.jpg.xmp` beside
-    /// `photo.jpg`. A new one begins with what the photo holds itself.
+    /// The sidecar of `photo` at `path`; without one, the sidecar that the photo has, else `photo.jpg.xmp`
+    /// beside `photo.jpg`. A new one begins with the XMP in the photo.
     ///
     /// # Errors
-    /// When the photo or what is there cannot be read, or the sidecar could not be written.
+    /// When the photo or its XMP cannot be read, or the sidecar could not be written.
     pub fn of(photo: &Path, path: Option<&Path>) -> Result<Self, LabelError> {
         let metadata = match StillMetadata::of_bytes(&bytes_of(photo)?) {
             Some(metadata) => metadata,
-            // Of other formats the picture as shown is all there is.
+            // For other formats, only the picture as shown is available.
             None => {
                 let picture = media::read_still(photo)?;
                 StillMetadata { stored: [picture.width(), picture.height()], orientation: 1, xmp: None }
@@ -55,8 +55,8 @@ impl Sidecar {
     /// The packet inside a JPEG file. The file is replaced when the new one is complete.
     ///
     /// # Errors
-    /// When the photo cannot be read or written, is no JPEG file, has a packet that cannot be changed, or has a sidecar
-    /// with regions, which would count before those inside.
+    /// When the photo cannot be read or written, is not a JPEG file, has a packet that cannot be changed, or
+    /// has a sidecar with regions, which would take precedence over those inside.
     pub fn inside(photo: &Path) -> Result<Self, LabelError> {
         let in_photo = |error: XmpError| error.in_file(photo);
         let bytes = bytes_of(photo)?;

@@ -48,8 +48,8 @@ impl<'a> Observe<'a> {
         }
     }
 
-    /// Maximum number of items inside [`stages`] for frames of that size: enough to keep every worker busy and,
-    /// if an item is a single frame of a file, enough faces for batches.
+    /// Maximum number of items inside [`stages`] for frames of that size: enough to keep every worker busy
+    /// and, if an item is a single frame of a file, enough faces for batches.
     pub fn in_flight(&self, live: bool, (width, height): (usize, usize)) -> usize {
         let batch = (CHUNK_PIXELS / (width * height).max(1)).min(BATCH_FACES);
         let threads = self.engine.threads();
@@ -61,8 +61,8 @@ impl<'a> Observe<'a> {
     }
 }
 
-/// Adds the stages to a graph, from `source` on. Warnings of the source go to `warn`; `at_end` is called when its
-/// last frame was read.
+/// Adds the stages to a graph, from `source` on. Warnings of the source go to `warn`; `at_end` is called when
+/// its last frame was read.
 pub(super) fn stages<'scope, 'env>(
     graph: &mut Graph<'scope, 'env, LabelError>,
     source: &'env mut Source,
@@ -80,8 +80,8 @@ pub(super) fn stages<'scope, 'env>(
     // A worker that remembers the previous frames must be the only one.
     let remembers = live && every.is_some();
     let searchers = if remembers { 1 } else { threads };
-    // If few faces are embedded, they are cropped once it is known which: that costs less than cropping all of
-    // them while the frame is available in RGB.
+    // If few faces are embedded, they are cropped after the selection. That takes less time than cropping all
+    // of them while the frame is available in RGB.
     let crops = views == Views::All;
     let schedule = move || DetectionSchedule::new(engine, every.unwrap_or(DetectEvery::Frames(1)));
     let begun = graph.map("begin", if back { threads } else { 1 }, frames, move || {
@@ -117,13 +117,13 @@ pub(super) fn stages<'scope, 'env>(
         return followed;
     }
     graph.batched("embed", threads, BATCH_FACES, followed, move || {
-        // Before the first batch is taken: a worker that waits for the network holds no faces.
+        // Before the first batch is taken, so that a worker that waits for the network holds no faces.
         engine.embedder().prepare(threads);
         Embed { engine, pictures, scratch: engine.embedder().scratch() }
     })
 }
 
-/// The stage that reads frames, so many per chunk; where faces are followed back, an empty chunk ends them.
+/// The stage that reads frames, `length` per chunk. If faces are followed back, an empty chunk marks the end.
 fn decode<'scope, 'env>(
     graph: &mut Graph<'scope, 'env, LabelError>,
     source: &'env mut Source,
@@ -146,13 +146,14 @@ fn decode<'scope, 'env>(
                 break;
             };
             if before.is_none() {
-                // A stretch has the chunks of the whole file, so that the same frames are searched in both.
+                // A part of a file has the chunks of the whole file, so that the same frames are searched in
+                // both.
                 room -= (source.info().frames_before(frame.pts_ns) % length as u64) as usize;
             }
             chunk.push(DecodedFrame::after(&mut before, frame));
         }
         source.take_warnings().into_iter().for_each(|text| drop(warn.send(text)));
-        // An empty one at the end takes the place of the next of the last.
+        // An empty chunk at the end is the successor of the last one.
         let last = back && chunk.is_empty() && !std::mem::replace(&mut ended, true);
         Ok((last || !chunk.is_empty()).then_some(chunk))
     })
@@ -166,7 +167,7 @@ struct Embed<'a> {
 }
 
 impl BatchWorker<Vec<ObservedFrame>, LabelError> for Embed<'_> {
-    /// A face, by the numbers of its frame and of its place there.
+    /// A face: its frame, its index in the frame, and its crop.
     type Part = (usize, usize, Crop);
     type Made = (usize, usize, embed::Embedding);
 

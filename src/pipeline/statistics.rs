@@ -39,24 +39,24 @@ impl Meter {
         self.finished(items);
     }
 
-    /// It took `busy` for that many parts of items at once.
+    /// The stage took `busy` for that many parts of items at once.
     pub(super) fn worked_on_parts(&self, parts: usize, busy: Duration) {
         self.parts.fetch_add(parts as u64, Relaxed);
         self.batches.fetch_add(1, Relaxed);
         self.prepared(busy);
     }
 
-    /// It took `busy` for what must be done before that.
+    /// The stage took `busy` for preparations before that.
     pub(super) fn prepared(&self, busy: Duration) {
         self.busy_ns.fetch_add(busy.as_nanos() as u64, Relaxed);
     }
 
-    /// It is done with that many items.
+    /// The stage has finished that many items.
     pub(super) fn finished(&self, items: usize) {
         self.items.fetch_add(items as u64, Relaxed);
     }
 
-    /// `depth` items lay in the input queue when a worker came for the next one.
+    /// `depth` items were in the input queue when a worker took the next one.
     pub(super) fn saw_queue(&self, depth: usize) {
         self.depth_sum.fetch_add(depth as u64, Relaxed);
         self.depth_samples.fetch_add(1, Relaxed);
@@ -90,9 +90,9 @@ pub struct StageStatistics {
     pub batch_mean: f64,
     /// Time inside the stage's own code, summed over its workers.
     pub busy: Duration,
-    /// Mean number of items waiting when a worker came for the next one; 0 for a source.
+    /// Mean number of items waiting when a worker took the next one; 0 for a source.
     pub queue_mean: f64,
-    /// Most items ever waiting.
+    /// The most items ever waiting.
     pub queue_max: u64,
 }
 
@@ -160,8 +160,8 @@ impl fmt::Display for Statistics {
     }
 }
 
-/// The most resident memory this process ever held, in bytes. `None` where the system does
-/// not say (anything but Linux).
+/// The most resident memory this process ever held, in bytes. `None` where the system does not report it (all
+/// but Linux).
 pub fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -7,8 +7,8 @@ use crate::report::{Appearance, FaceRecord, Results};
 
 /// Receives every labelled frame and every event of a job, in order, on the thread that runs it.
 ///
-/// In two passes over a video this happens after the first, when everything is decided: before the output is written, or
-/// during it if pictures are needed.
+/// In two passes over a video, this happens after the first pass, when everything is decided: before the
+/// output is written, or while it is written if pictures are needed.
 pub trait Subscriber {
     /// Whether the pictures of frames are needed. In two passes, the video is then decoded a second time.
     fn wants_pictures(&self) -> bool {
@@ -30,7 +30,7 @@ pub trait Subscriber {
     /// Any error ends the job.
     fn frame(&mut self, frame: &LabelledFrame) -> Result<(), LabelError>;
 
-    /// Something that happened in the frame before.
+    /// An event of the frame before.
     ///
     /// # Errors
     /// Any error ends the job.
@@ -49,13 +49,13 @@ pub trait Subscriber {
     }
 }
 
-/// What is known at the end of a job.
+/// The results at the end of a job.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Ending<'a> {
-    /// Who was seen when.
+    /// The appearances of all people.
     pub people: &'a [Appearance],
-    /// When the last frame went away, in nanoseconds since the start.
+    /// End time of the last frame, in nanoseconds since the start.
     pub end_ns: u64,
 }
 
@@ -109,7 +109,7 @@ impl Subscriber for Results {
     }
 }
 
-/// Tells everybody about the video.
+/// Notifies all subscribers about the video.
 #[cfg(feature = "video")]
 pub(super) fn tell_opened(
     list: &mut [Box<dyn Subscriber + '_>],
@@ -154,7 +154,7 @@ pub(super) struct Subscribers<'a> {
 }
 
 impl<'a> Subscribers<'a> {
-    /// Those who want pictures, or those who do not.
+    /// Takes out of `list` those that need pictures, or those that do not.
     pub fn pick(list: &mut Vec<Box<dyn Subscriber + 'a>>, pictures: bool, left_after_ns: u64) -> Self {
         let (picked, rest) = list.drain(..).partition(|one| one.wants_pictures() == pictures);
         *list = rest;

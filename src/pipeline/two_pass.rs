@@ -89,7 +89,7 @@ pub(super) fn run(
     Ok(summary)
 }
 
-/// What subscribers are told about an opened video.
+/// The facts about an opened video for subscribers.
 pub(super) fn facts_of(info: &SourceInfo) -> VideoFacts {
     let file = info.input.path().and_then(|path| path.file_name());
     VideoFacts {
@@ -271,7 +271,7 @@ struct Drawn {
     frame: Frame,
     /// The same without names, if a subscriber needs it.
     unnamed: Option<Arc<Picture>>,
-    /// What was covered.
+    /// The covered areas.
     areas: Vec<Region>,
 }
 

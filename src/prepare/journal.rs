@@ -1,4 +1,4 @@
-//! What became of every image, on disk, so that a run can continue where another ended.
+//! The journal of the outcome of every image, so that a run can continue where another ended.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Image, JOURNAL, Outcome, PrepareError, Record, Settings};
 use crate::file;
 
-/// Version of the form of the file.
+/// Version of the file format.
 const VERSION: u32 = 1;
 
 /// The first line.
@@ -30,7 +30,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of `folder`, which is made where it is not there.
+    /// Opens the journal of `folder`, which is created if it is missing.
     pub fn open(folder: &Path, settings: &Settings) -> Result<Self, PrepareError> {
         std::fs::create_dir_all(folder)
             .map_err(|source| PrepareError::Write { path: folder.into(), source })?;
@@ -50,8 +50,7 @@ impl Journal {
                         now: settings.to_string(),
                     });
                 }
-                // The last line of a run that was killed may be half a line: that image is done
-                // again.
+                // The last line of a run that was killed may be incomplete: that image is processed again.
                 let whole = lines.filter_map(|line| serde_json::from_str::<Record>(line).ok());
                 records.extend(whole.map(|record| (record.image.clone(), record)));
             }
@@ -66,8 +65,8 @@ impl Journal {
         Ok(Self { folder: folder.into(), header, records, file })
     }
 
-    /// Whether there is nothing left to do for an image: its outcome is known and its crop, if
-    /// it has one, is there. Images that could not be read are tried again.
+    /// Whether an image is finished: its outcome is known and its crop, if it has one, exists. Images that
+    /// could not be read are tried again.
     pub fn is_done(&self, image: &Image) -> bool {
         self.records.get(&image.name).is_some_and(|record| match &record.crop {
             Some(crop) => *crop == image.crop && self.folder.join(crop).is_file(),
@@ -80,12 +79,12 @@ impl Journal {
         self.records.get(image).is_some_and(|record| record.crop.is_some() && record.outcome != Outcome::Kept)
     }
 
-    /// What became of an image.
+    /// The record of an image.
     pub fn record(&self, image: &str) -> Option<&Record> {
         self.records.get(image)
     }
 
-    /// Adds a line, which is in the hands of the system when this returns.
+    /// Adds a line, which has been passed to the system when this returns.
     pub fn add(&mut self, record: Record) -> Result<(), PrepareError> {
         let line = serde_json::to_string(&record).map_err(io::Error::from);
         line.and_then(|line| self.file.write_all(format!("{line}\n").as_bytes()))
@@ -94,7 +93,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes the journal anew, in the order of names.
+    /// Writes the journal again, in the order of names.
     pub fn finish(&self) -> Result<(), PrepareError> {
         let path = self.folder.join(JOURNAL);
         let text = text(&self.header, &self.records)

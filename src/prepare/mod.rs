@@ -1,14 +1,13 @@
-//! A data set of photos becomes a data set of aligned crops.
+//! Turning a data set of photos into a data set of aligned crops.
 //!
-//! A room of its own: [`crate::align`] is geometry and knows no detector, and training reads
-//! crops and never looks for faces.
+//! It is a module of its own, because [`crate::align`] is geometry and knows no detector, and training reads
+//! crops and never detects faces.
 //!
 //! - The subject of a photo with several faces is the one nearest to the centre (the rule of
 //!   the authors of SphereFace).
-//! - An image that is an aligned crop already is passed through: aligning it once more would
-//!   ruin it.
-//! - What became of every image is kept in [`JOURNAL`] beside the crops. A run that finds a
-//!   journal continues where it ended.
+//! - An image that is already an aligned crop is copied unchanged: aligning it once more would ruin it.
+//! - The outcome for every image is stored in [`JOURNAL`] beside the crops. A run that finds a journal
+//!   continues where it ended.
 //! - The result does not depend on the number of threads.
 
 mod journal;
@@ -33,10 +32,10 @@ pub use source::{Image, Source};
 /// ([`Record`]), in the order of names once a run has ended.
 pub const JOURNAL: &str = "align.jsonl";
 
-/// Most images named in the text of a report; the journal names all.
+/// The most images named in the text of a report; the journal names all.
 const NAMED_IN_TEXT: usize = 10;
 
-/// What was done or not done, and why not.
+/// Why a data set cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     /// A file or folder cannot be read.
@@ -44,7 +43,7 @@ pub enum PrepareError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A file or folder cannot be written.
@@ -55,7 +54,7 @@ pub enum PrepareError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The detector's device fails.
@@ -64,13 +63,13 @@ pub enum PrepareError {
     /// A crop cannot be written.
     #[error("{0}; run the same command again to continue")]
     Crop(MediaError),
-    /// The source has nothing in it.
+    /// The source has no images.
     #[error(
         "{path} has no images in it: give a folder with one folder of images per person, or a list file with lines `path label`",
         path = .0.display()
     )]
     Nobody(PathBuf),
-    /// A line of a list is not what it should be.
+    /// A line of a list is invalid.
     #[error("line {line} of {path} is not `path label` ({cause}): correct it", path = path.display())]
     List {
         /// The list.
@@ -90,7 +89,7 @@ pub enum PrepareError {
         /// The crop.
         crop: String,
     },
-    /// The crops would lie among the photos.
+    /// The crops would be among the photos.
     #[error("{crops} is inside {photos}, so the next run would take the crops for photos: choose a folder outside", crops = crops.display(), photos = photos.display())]
     Inside {
         /// Folder of the crops.
@@ -111,7 +110,7 @@ pub enum PrepareError {
         /// Settings of this run.
         now: String,
     },
-    /// The journal's first line is not ours.
+    /// The first line of the journal is not that of a journal.
     #[error("{path} is not a journal of this program: move it away, or choose another folder", path = .0.display())]
     Journal(PathBuf),
 }
@@ -119,7 +118,7 @@ pub enum PrepareError {
 /// Size of the crops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum CropSize {
-    /// 96 wide and 112 high, what SphereFace takes.
+    /// 96 wide and 112 high, the input of SphereFace.
     #[default]
     #[serde(rename = "96x112")]
     SphereFace,
@@ -148,7 +147,7 @@ impl CropFormat {
     }
 }
 
-/// Settings of a run that decide what the crops look like.
+/// Settings of a run that affect the crops.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Size of the crops.
@@ -180,36 +179,36 @@ impl fmt::Display for Settings {
     }
 }
 
-/// How the authors of SphereFace detect faces in training and test images: smallest face 20
-/// pixels, pyramid factor 0.85, thresholds 0.6, 0.7 and 0.9.
+/// The detector settings of the authors of SphereFace for training and test images: smallest face 20 pixels,
+/// pyramid factor 0.85, thresholds 0.6, 0.7 and 0.9.
 pub const AUTHORS_DETECTION: DetectorConfig =
     DetectorConfig { min_face: MinFace::Px(20.0), factor: 0.85, thresholds: [0.6, 0.7, 0.9] };
 
-/// What became of an image.
+/// The outcome for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// A face was found and aligned.
     Aligned,
-    /// It was an aligned crop already and was passed through.
+    /// It was already an aligned crop and was copied unchanged.
     AlreadyAligned,
-    /// It was an aligned crop of 96x112 already, and 112x112 is requested: there is not a crop,
-    /// because the columns at the sides are not there.
+    /// It was already an aligned crop of 96x112, and 112x112 is requested: there is no crop, because the
+    /// columns at the sides are missing.
     TooNarrow,
-    /// No face was found; there is not a crop.
+    /// No face was found; there is no crop.
     NoFace,
-    /// It cannot be decoded; there is not a crop.
+    /// It cannot be decoded; there is no crop.
     Unreadable,
-    /// A file that no run wrote already has the name of the crop; it was left alone.
+    /// A file that no run wrote already has the name of the crop; it was not changed.
     Kept,
 }
 
-/// A line of the journal: what became of one image.
+/// A line of the journal: the outcome for one image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The image, relative to the folder of photos, or as the list has it.
+    /// The image, relative to the folder of photos, or as in the list.
     pub image: String,
-    /// What became of it.
+    /// Its outcome.
     pub outcome: Outcome,
     /// Its crop, relative to the folder of crops.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -217,7 +216,7 @@ pub struct Record {
     /// Faces that were found in it.
     #[serde(default)]
     pub faces: usize,
-    /// Where the face is that was taken.
+    /// The box of the face that was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bbox: Option<BBox>,
     /// Its landmarks.
@@ -233,43 +232,43 @@ pub struct Record {
 pub struct Unreadable {
     /// The image.
     pub image: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// What became of a data set.
+/// The outcome for a data set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Images in the source.
     pub images: usize,
     /// People in the source.
     pub identities: usize,
-    /// Files in the source that are not images by their names.
+    /// Files in the source whose names are not those of images.
     pub ignored: usize,
     /// Images whose outcome was known before this run.
     pub done_before: usize,
-    /// Images that are left because the run was stopped.
+    /// Images that remain because the run was stopped.
     pub not_done: usize,
     /// Images in which a face was found and aligned.
     pub aligned: usize,
-    /// Those of `aligned` with several faces: the one nearest to the centre was taken.
+    /// Those of `aligned` with several faces: the one nearest to the centre was used.
     pub several_faces: usize,
-    /// Images that were aligned crops already and were passed through.
+    /// Images that were already aligned crops and were copied unchanged.
     pub already_aligned: usize,
-    /// Crops that were there before and not written by a run; left alone.
+    /// Crops that existed and were not written by a run; they were not changed.
     pub kept: usize,
-    /// Images that were 96x112 crops already, where 112x112 is requested.
+    /// Images that were already 96x112 crops, if 112x112 is requested.
     pub too_narrow: Vec<String>,
     /// Images in which no face was found.
     pub no_face: Vec<String>,
     /// Images that cannot be decoded.
     pub unreadable: Vec<Unreadable>,
-    /// People of whom there is not a crop.
+    /// People without a crop.
     pub without_crops: Vec<String>,
 }
 
 impl Report {
-    /// Images of which there is a crop.
+    /// Images with a crop.
     pub fn crops(&self) -> usize {
         self.aligned + self.already_aligned + self.kept
     }
@@ -331,17 +330,17 @@ impl fmt::Display for Report {
     }
 }
 
-/// What a photo of a data set shows.
+/// The subject of a photo of a data set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Subject {
     /// The face nearest to the centre.
     pub face: Face,
-    /// How many faces were found.
+    /// The number of faces found.
     pub faces: usize,
 }
 
-/// The face that a photo is about: of several, the one whose centre is nearest to that of the
-/// image. `None` when the detector finds none whose landmarks make sense.
+/// The subject of a photo: of several faces, the one whose centre is nearest to that of the image. `None`
+/// when the detector finds none with valid landmarks.
 ///
 /// # Errors
 /// When the detector's device fails.
@@ -364,13 +363,12 @@ fn nearest_to_centre(faces: &[Face], (width, height): (u32, u32)) -> Option<&Fac
     faces.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))
 }
 
-/// Detects, aligns and writes every image of `source` into `folder`, whose journal says what is
-/// done already. `stop` ends the work after the images in hand; `progress` is called once for
-/// each image, from several threads.
+/// Detects, aligns and writes every image of `source` into `folder`, whose journal lists the finished images.
+/// `stop` ends the work after the current images; `progress` is called once per image, from several threads.
 ///
 /// # Errors
-/// When the folder cannot be written or belongs to other settings. What was done stays done:
-/// crops and journal are whole at any time.
+/// When the folder cannot be written or belongs to other settings. Finished images are kept: crops and
+/// journal are consistent at any time.
 pub fn prepare(
     source: &Source,
     folder: &Path,
@@ -428,7 +426,7 @@ pub fn prepare(
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // What the mutexes here guard is whole after every call: a panic elsewhere changes nothing.
+    // Poisoning is ignored: the data behind the mutexes here is consistent after every call.
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -453,8 +451,8 @@ impl AlignWorker<'_> {
             std::fs::create_dir_all(person)
                 .map_err(|source| PrepareError::Write { path: person.into(), source })?;
         }
-        // First the journal, then the crop: a run that is killed in between finds no crop and
-        // makes it again, and a crop that is not in the journal is never ours.
+        // First the journal, then the crop: after a run that was killed in between, the crop is missing and
+        // is made again, and a crop that is not in the journal was never written by a run.
         lock(journal).add(record)?;
         match crop {
             Some(Made::Pixels(pixels)) => write_still(&target, &pixels).map_err(PrepareError::Crop),
@@ -463,7 +461,7 @@ impl AlignWorker<'_> {
         }
     }
 
-    /// What an image is and the crop to be written.
+    /// The record of an image and the crop to be written.
     fn look(&mut self, image: &Image) -> Result<(Record, Option<Made>), PrepareError> {
         let mut record = Record {
             image: image.name.clone(),
@@ -517,7 +515,7 @@ impl AlignWorker<'_> {
         Ok((record, made))
     }
 
-    /// A crop that is to stay as it is: the very file where it has the right format.
+    /// A crop that must not change: a copy of the file if it has the right format.
     fn unchanged(&self, path: &Path, pixels: RgbImage) -> Made {
         let wanted = match self.settings.format {
             CropFormat::Png => image::ImageFormat::Png,

@@ -1,23 +1,23 @@
-//! Where the photos come from: a folder per person, or a list file.
+//! The source of photos: one folder per person, or a list file.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::PrepareError;
 
-/// Endings of files that are taken for images.
+/// Extensions of image files.
 const ENDINGS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"];
 
 /// One photo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
-    /// What it is called: its path in the folder, or as the list has it.
+    /// Its name: its path in the folder, or as in the list.
     pub name: String,
-    /// Whose it is.
+    /// The person.
     pub identity: String,
-    /// The crop to be made of it, relative to the folder of crops.
+    /// Its crop, relative to the folder of crops.
     pub crop: String,
 }
 
@@ -31,9 +31,9 @@ pub struct Source {
 }
 
 impl Source {
-    /// Lists a folder with one folder of images per person, or the images of a list file with
-    /// lines `path label` (a path with spaces is fine; relative paths start at the list's
-    /// folder). Hidden files do not count.
+    /// Lists a folder with one folder of images per person, or the images of a list file with lines `path
+    /// label` (paths may contain spaces; relative paths start at the list's folder). Hidden files are
+    /// ignored.
     ///
     /// # Errors
     /// When it cannot be read, a line is wrong, or there is no image.
@@ -51,28 +51,28 @@ impl Source {
         Ok(source)
     }
 
-    /// How many images there are.
+    /// The number of images.
     pub fn len(&self) -> usize {
         self.photos.len()
     }
 
-    /// Whether there are none; never true of a source that was read.
+    /// Whether there are none; never true for a source that was read.
     pub fn is_empty(&self) -> bool {
         self.photos.is_empty()
     }
 
-    /// Files that are not images by their names.
+    /// The number of files whose names are not those of images.
     pub(super) fn ignored(&self) -> usize {
         self.ignored
     }
 
-    /// Refuses a folder of crops that lies in the folder of photos.
+    /// Refuses a folder of crops inside the folder of photos.
     ///
     /// # Errors
     /// [`PrepareError::Inside`].
     pub fn keep_apart_from(&self, crops: &Path) -> Result<(), PrepareError> {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
-        // A folder that is not there yet lies where its nearest ancestor that is there lies.
+        // A folder that does not exist yet is located by its nearest existing ancestor.
         let resolved = absolute(crops);
         let there = resolved.ancestors().find_map(|a| Some((a, a.canonicalize().ok()?)));
         let crops_at = match &there {
@@ -118,7 +118,7 @@ impl Source {
             let (name, label) =
                 line.trim().rsplit_once(char::is_whitespace).ok_or_else(|| error("one word"))?;
             let name = name.trim_end();
-            // The label becomes a folder: it must not lead elsewhere, nor be hidden.
+            // The label becomes a folder: it must not contain a path, nor be hidden.
             if label.contains(['/', '\\']) || label.starts_with('.') {
                 return Err(error("the label cannot be the name of a folder"));
             }
@@ -130,8 +130,8 @@ impl Source {
         Ok(())
     }
 
-    /// The images with the names of their crops: `IDENTITY/STEM.ENDING`; where several would
-    /// share that, each has its whole path in its name.
+    /// The images with the names of their crops: `IDENTITY/STEM.EXTENSION`. If several would share a name,
+    /// each gets its whole path as its name.
     ///
     /// # Errors
     /// [`PrepareError::SameName`] when two images still share a name.
@@ -161,7 +161,7 @@ impl Source {
     }
 }
 
-/// A whole path as one name, without the person's folder at its start.
+/// A path as one file name, without the person's folder at its start.
 fn flattened(name: &str, identity: &str) -> String {
     let parts: Vec<_> = Path::new(name)
         .components()
@@ -178,7 +178,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// What lies in a folder, hidden files apart.
+/// The entries of a folder, except hidden files.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, PrepareError> {
     let read = || -> std::io::Result<Vec<PathBuf>> {
         std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()

@@ -24,11 +24,11 @@ impl Span {
 /// The appearances of one person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appearance {
-    /// Who.
+    /// The person.
     pub who: Who,
     /// Frames that show the person.
     pub frames: u64,
-    /// When, first to last; never empty.
+    /// Time spans, first to last; never empty.
     pub spans: Vec<Span>,
 }
 
@@ -47,8 +47,7 @@ pub struct Appearances {
 }
 
 impl Appearances {
-    /// An empty collection. A person who is out of the picture for at most `gap_ns` counts as having
-    /// stayed.
+    /// An empty collection. An absence of at most `gap_ns` does not end an appearance.
     pub fn new(gap_ns: u64) -> Self {
         Self { gap_ns, people: BTreeMap::new() }
     }

@@ -1,4 +1,4 @@
-//! The audit of a redaction: every frame with a face, and that the face is covered.
+//! The audit of a redaction, which checks in every frame that all faces are covered.
 
 use serde::Serialize;
 
@@ -9,13 +9,13 @@ use crate::detect::BBox;
 /// A face that was found in a frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AuditFace<'a> {
-    /// The track it belongs to; `None` where nothing is tracked.
+    /// The track it belongs to; `None` without tracking.
     pub track: Option<u32>,
-    /// Who it is; `None` when unknown.
+    /// The name; `None` when unknown.
     pub name: Option<&'a str>,
-    /// Where it was found.
+    /// Its box.
     pub bbox: BBox,
-    /// Whether it was to be covered.
+    /// Whether it must be covered.
     pub redact: bool,
 }
 
@@ -24,7 +24,7 @@ struct Line<'a> {
     frame: u64,
     pts_ns: u64,
     faces: Vec<Entry<'a>>,
-    /// What was covered in the frame: x0, y0, x1, y1 in whole pixels, the last exclusive.
+    /// The covered areas of the frame: x0, y0, x1, y1 in whole pixels, the last exclusive.
     covered: &'a [Region],
 }
 
@@ -34,9 +34,9 @@ struct Entry<'a> {
     name: Option<&'a str>,
     #[serde(rename = "box")]
     bbox: [f32; 4],
-    /// Whether it was to be covered.
+    /// Whether it must be covered.
     redact: bool,
-    /// Whether every pixel of it is covered, by whatever area.
+    /// Whether a single area covers every pixel of it.
     covered: bool,
 }
 
@@ -45,11 +45,11 @@ struct Entry<'a> {
 pub struct AuditSummary {
     /// Frames in which a face was found.
     pub frames_with_faces: u64,
-    /// Frames in which something was covered, faces found or not.
+    /// Frames with a covered area, with or without a face.
     pub frames_covered: u64,
-    /// Faces found that were to be covered, and are.
+    /// Faces found that must be covered, and are.
     pub faces_covered: u64,
-    /// Faces found that were to be left as they are.
+    /// Faces found that must not be covered.
     pub faces_left: u64,
 }
 
@@ -70,7 +70,7 @@ impl Audit {
     /// were covered.
     ///
     /// # Errors
-    /// [`ReportError::Uncovered`] when a face that was to be covered is not covered completely: the video must
+    /// [`ReportError::Uncovered`] when a face that must be covered is not covered completely: the video must
     /// not be published. Otherwise when the file cannot be written.
     pub fn enter(
         &mut self,
@@ -119,8 +119,8 @@ impl Audit {
     }
 }
 
-/// Whether one area holds every pixel of the picture that a box touches; a box outside of the
-/// picture has none.
+/// Whether one area contains every pixel of the picture that a box touches; a box outside of the picture
+/// touches none.
 fn is_covered(bbox: BBox, (width, height): (usize, usize), covered: &[Region]) -> bool {
     // A pixel reaches half a pixel to each side of its centre. `as usize` saturates.
     let (x0, y0) = ((bbox.x1 + 0.5).floor() as usize, (bbox.y1 + 0.5).floor() as usize);

@@ -25,10 +25,10 @@ const HEIGHT: f64 = 480.0;
 /// Height of each of several charts in one picture.
 const STACKED_HEIGHT: f64 = 220.0;
 
-/// Pixels of the PNG to one of the SVG.
+/// Pixels of the PNG per pixel of the SVG.
 const PNG_SCALE: f32 = 2.0;
 
-/// Colours of the curves, in order: told apart by the colour-blind too (Okabe and Ito).
+/// Colours of the curves, in order, which colour-blind readers can distinguish too (Okabe and Ito).
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 /// Why a chart cannot be drawn into a file.
@@ -42,13 +42,12 @@ pub enum ChartError {
     Draw(String),
 }
 
-/// How values lie along an axis.
+/// The scale of an axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scale {
-    /// Evenly, from the first to the second value.
+    /// Linear, from the first to the second value.
     Linear(f64, f64),
-    /// By their logarithm, from 10 to the first to 10 to the second power; values below lie at
-    /// the start.
+    /// Logarithmic, from 10 to the first to 10 to the second power; smaller values are at the start.
     Log10(i32, i32),
 }
 
@@ -78,7 +77,7 @@ impl Scale {
         if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) }
     }
 
-    /// Values with a mark, and what is written there.
+    /// Values with a mark, and their labels.
     fn marks(&self) -> Vec<(f64, String)> {
         match *self {
             Scale::Linear(from, to) => {
@@ -113,7 +112,7 @@ pub struct Axis {
 /// One curve.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Curve {
-    /// What it is, for the legend; empty for none.
+    /// Its label in the legend; empty for none.
     pub label: String,
     /// Points (x, y), joined in order.
     pub points: Vec<(f64, f64)>,
@@ -124,7 +123,7 @@ pub struct Curve {
 /// Curves over two axes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chart {
-    /// One line above it.
+    /// The title, one line.
     pub title: String,
     /// The axis along the bottom.
     pub x: Axis,
@@ -143,7 +142,7 @@ impl Chart {
         is_png(path).map(drop)
     }
 
-    /// The bytes of the picture in the format that the name asks for.
+    /// The bytes of the picture in the format of the extension of its name.
     ///
     /// # Errors
     /// [`ChartError::Format`] for another ending than `.svg` and `.png`.

@@ -10,7 +10,7 @@ use crate::track::{self, Observation};
 /// The decision about a track with its evidence; displayed as one line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
-    /// What was decided.
+    /// The decision.
     pub decision: Decision,
     /// Start and end of the track.
     pub shown: Span,
@@ -49,7 +49,7 @@ impl fmt::Display for Near<'_> {
     }
 }
 
-/// The angle below which a candidate is named, and why it is less than the threshold.
+/// The angle below which a candidate is named, and the handicap by which it is less than the threshold.
 struct Bar(f64, f32);
 
 impl fmt::Display for Bar {

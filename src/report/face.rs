@@ -15,8 +15,7 @@ pub struct FaceRecord<'a> {
     pub pts_ns: u64,
     /// The same in seconds, for reading.
     pub pts_s: f64,
-    /// The track it belongs to, the same number in every output about a video; `null` where
-    /// nothing is tracked.
+    /// The track it belongs to, the same number in every output about a video; `null` without tracking.
     pub track: Option<u32>,
     /// x1, y1, x2, y2 in pixels of the frame.
     #[serde(rename = "box")]
@@ -28,7 +27,7 @@ pub struct FaceRecord<'a> {
     pub score: f32,
     /// Size, pose and sharpness of the face.
     pub quality: Quality,
-    /// Who it is; `null` when unknown.
+    /// The name; `null` when unknown.
     pub name: Option<&'a str>,
     /// Number of the stranger ("Unknown 3"), one number per person through the whole video; `null` for people
     /// with a name and if strangers are not numbered.
@@ -53,10 +52,9 @@ pub struct FaceRecord<'a> {
     /// The other track from which it takes its name, if `angle_deg` alone is too large.
     #[serde(rename = "through")]
     pub via_track: Option<u32>,
-    /// How many views of the track were compared with the gallery; `null` where the decision
-    /// rests on this frame alone.
+    /// Number of views of the track that were compared with the gallery; `null` if only this frame was.
     pub views: Option<u32>,
-    /// How many of them were nearest to the person named here.
+    /// Number of these views that were nearest to the person named here.
     pub votes: Option<u32>,
 }
 

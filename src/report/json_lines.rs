@@ -17,7 +17,7 @@ impl JsonLines {
     /// A file at `path`, see [`Output::create`].
     ///
     /// # Errors
-    /// When no file can be made there.
+    /// When no file can be created there.
     pub fn create(path: &Path) -> Result<Self, ReportError> {
         Ok(Self { output: Output::create(path)? })
     }
@@ -52,7 +52,7 @@ impl JsonLines {
 
 /// A record as one line of JSON.
 pub(super) fn line(record: &impl Serialize) -> Vec<u8> {
-    // Records have string keys and finite numbers only: there is nothing JSON could refuse.
+    // Records have string keys and finite numbers only, so serialising does not fail.
     let mut line = serde_json::to_vec(record).expect("records are plain data");
     line.push(b'\n');
     line

@@ -1,23 +1,23 @@
 //! Reports for programs, players and people.
 //!
-//! | writer | what |
+//! | writer | output |
 //! |---|---|
 //! | [`JsonLines`] | one JSON object per face and frame |
 //! | [`FaceTable`] | the same as CSV |
 //! | [`write_appearances`] | CSV: who, from when, to when |
 //! | [`write_subtitles`] | WebVTT or SubRip: the names while they are in the picture |
-//! | [`write_chapters`] | WebVTT or FFmpeg metadata: chapters by who is there |
+//! | [`write_chapters`] | WebVTT or FFmpeg metadata: chapters by the people in the picture |
 //! | [`timeline`] | markers and ranges for editing programs |
-//! | [`Page`] | one HTML file, no network: timelines, thumbnails, click to seek |
-//! | [`Audit`] | JSON lines: what a redaction covered, frame by frame |
-//! | [`Results`] | all but the last two, as one |
+//! | [`Page`] | one self-contained HTML file: timelines, thumbnails, click to seek |
+//! | [`Audit`] | JSON lines: the covered areas of a redaction, frame by frame |
+//! | [`Results`] | all reports but the page and the audit |
 //! | [`chart`] | curves of an evaluation or a training run, as SVG or PNG |
 //!
 //! # The JSON lines
 //! No header line: every line is one face, so that `jq`, DuckDB or pandas read the file as it
 //! is. Lines come in the order of frames and, within a frame, in the order of the detector.
-//! A frame without faces has no line. See [`FaceRecord`] for the fields; all of them are
-//! always there, `null` where there is nothing to say, and every number is finite.
+//! A frame without faces has no line. See [`FaceRecord`] for the fields; all of them are always present,
+//! `null` if they do not apply, and every number is finite.
 //!
 //! Every file appears under its name only when it is complete.
 
@@ -49,10 +49,10 @@ use std::path::PathBuf;
 
 use timeline::TimecodeError;
 
-/// What can go wrong when results are written.
+/// Errors of writing results.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// The file cannot be made in its folder.
+    /// The file cannot be created in its folder.
     #[error("cannot write {path}: {source}; choose a folder that exists and that you may write to")]
     Create {
         /// The file.
@@ -76,7 +76,7 @@ pub enum ReportError {
         /// Why.
         source: std::io::Error,
     },
-    /// The timecode requested does not go with the video.
+    /// The requested timecode does not fit the video.
     #[error(transparent)]
     Timecode(#[from] TimecodeError),
     /// A number is infinite or not a number, which JSON cannot hold.
@@ -87,7 +87,7 @@ pub enum ReportError {
         /// Index of the frame.
         frame: u64,
     },
-    /// A face that was to be covered is not.
+    /// A face that must be covered is not covered.
     #[error(
         "a face in frame {frame} should have been covered but was not: this is a defect of sphereface, please report it; no video was written"
     )]

@@ -1,4 +1,4 @@
-//! Where results go: a file that appears under its name only when it is complete, or a stream.
+//! The output of results: a file that appears under its name only when it is complete, or a stream.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -18,19 +18,19 @@ enum Destination {
 }
 
 impl Output {
-    /// A file at `path`, which appears there with [`Output::finish`]; an earlier file of that
-    /// name stays until then. See [`crate::file`].
+    /// A file at `path`, which appears there with [`Output::finish`]; an earlier file of that name is kept
+    /// until then. See [`crate::file`].
     ///
     /// # Errors
-    /// When no file can be made there.
+    /// When no file can be created there.
     pub fn create(path: &Path) -> Result<Self, ReportError> {
         let file = PendingFile::create(path)
             .map_err(|source| ReportError::Create { path: path.to_owned(), source })?;
         Ok(Self { place: Destination::File(BufWriter::new(file)), target: path.display().to_string() })
     }
 
-    /// Any writer, for example standard output; `target` names it in errors. Nothing is held
-    /// back, so that a reader of a pipe can keep up with live input.
+    /// Any writer, for example standard output; `target` names it in errors. Nothing is buffered, so that a
+    /// reader of a pipe can keep up with live input.
     pub fn stream(writer: impl Write + Send + 'static, target: &str) -> Self {
         Self { place: Destination::Stream(Box::new(writer)), target: target.to_owned() }
     }

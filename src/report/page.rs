@@ -10,19 +10,19 @@ use serde::Serialize;
 use super::{Appearance, Output, ReportError};
 use crate::annotate::Colours;
 
-/// The page; data goes where [`DATA`] stands.
+/// The page, with [`DATA`] as a placeholder for the data.
 const TEMPLATE: &str = include_str!("page.html");
 const DATA: &str = "{{DATA}}";
 
 /// JPEG quality of thumbnails.
 const THUMBNAIL_QUALITY: u8 = 85;
 
-/// Where the page finds the video.
+/// The video of the page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PageVideo {
-    /// There is none to play; the reader of the page may still choose one.
+    /// None; the reader of the page may choose a file.
     None,
-    /// A file that stays where it is; the page refers to it relative to its own folder.
+    /// A file that the page refers to, relative to its own folder.
     Beside(PathBuf),
     /// A file that is embedded in the page.
     Embedded(PathBuf),
@@ -31,11 +31,11 @@ pub enum PageVideo {
 /// A person on the page.
 #[derive(Debug, Clone)]
 pub struct PagePerson {
-    /// Who, and when they appear.
+    /// The person and their appearances.
     pub appearance: Appearance,
     /// A picture of them.
     pub thumbnail: Option<RgbImage>,
-    /// When that picture was taken, in nanoseconds since the start.
+    /// Time of that picture, in nanoseconds since the start.
     pub best_ns: Option<u64>,
     /// A command that gives a stranger a name, shown to be copied.
     pub enroll: Option<String>,
@@ -46,9 +46,9 @@ pub struct PagePerson {
 pub struct Page {
     /// The name of the video, for the heading.
     pub title: String,
-    /// What to play.
+    /// The video to play.
     pub video: PageVideo,
-    /// When the video ends, in nanoseconds since its start.
+    /// Duration of the video in nanoseconds.
     pub duration_ns: u64,
     /// Everyone seen.
     pub people: Vec<PagePerson>,
@@ -84,8 +84,8 @@ struct Person<'a> {
 }
 
 impl Page {
-    /// Writes the page, which comes to lie at `path`: people with a name first, then strangers, each by the time on
-    /// screen, longest first.
+    /// Writes the page, which will be at `path`: people with a name first, then strangers, each by the time
+    /// on screen, longest first.
     ///
     /// # Errors
     /// When the file cannot be written, or a video to embed cannot be read.
@@ -103,7 +103,7 @@ impl Page {
         let people = people.into_iter().map(|one| person(one, &self.colours)).collect();
         let duration_s = seconds(self.duration_ns);
         let data = Data { title: &self.title, video, embedded, duration_s, people, facts: &self.facts };
-        // Records have string keys and finite numbers only: there is nothing JSON could refuse.
+        // Records have string keys and finite numbers only, so serialising does not fail.
         let json = serde_json::to_string(&data).expect("the page's data is plain");
         output.write(TEMPLATE.replacen(DATA, &harmless(&json), 1).as_bytes())?;
         output.finish()
@@ -129,13 +129,13 @@ fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
 
-/// JSON that holds nothing an HTML parser reacts to: `<`, `>` and `&` only occur inside of
-/// strings, where they may be escaped.
+/// JSON without characters that an HTML parser reacts to: `<`, `>` and `&` only occur inside of strings,
+/// where they may be escaped.
 fn harmless(json: &str) -> String {
     json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
-/// A picture as a `data:` URI; `None` for one that JPEG cannot hold.
+/// A picture as a `data:` URI; `None` for one that JPEG cannot encode.
 fn jpeg_uri(image: &RgbImage) -> Option<String> {
     let mut jpeg = Vec::new();
     let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, THUMBNAIL_QUALITY);

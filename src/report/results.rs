@@ -26,7 +26,7 @@ impl Results {
     /// Lists every face as CSV.
     ///
     /// # Errors
-    /// When the line of headings cannot be written.
+    /// When the header line cannot be written.
     pub fn face_table(mut self, output: Option<Output>) -> Result<Self, ReportError> {
         self.faces = output.map(FaceTable::new).transpose()?;
         Ok(self)
@@ -59,7 +59,7 @@ impl Results {
     /// Checks the request against the video, before the work.
     ///
     /// # Errors
-    /// When the timecode requested does not go with the video.
+    /// When the requested timecode does not fit the video.
     pub fn opened(&mut self, video: &VideoFacts) -> Result<(), ReportError> {
         self.timelines.as_mut().map_or(Ok(()), |timelines| timelines.opened(video))
     }
@@ -83,7 +83,7 @@ impl Results {
         }
     }
 
-    /// Writes the rest and completes every file. `end_ns` is when the video ends.
+    /// Writes the rest and completes every file. `end_ns` is the end time of the video.
     ///
     /// # Errors
     /// When the disk is full, or a file cannot take its name.

@@ -12,7 +12,7 @@ pub const MIN_CHAPTER_NS: u64 = 2_000_000_000;
 struct Scene {
     start_ns: u64,
     end_ns: u64,
-    /// Names, by when they first appear in the video; empty when nobody known is there.
+    /// Names, in the order of their first appearance in the video; empty when nobody known is there.
     names: Vec<String>,
 }
 
@@ -41,14 +41,14 @@ fn scenes(people: &[Appearance], end_ns: u64) -> Vec<Scene> {
     scenes
 }
 
-/// Scenes of at least [`MIN_CHAPTER_NS`] as far as there are any.
+/// Scenes merged to at least [`MIN_CHAPTER_NS`], if the video is that long.
 fn chapters(people: &[Appearance], end_ns: u64) -> Vec<Scene> {
     let mut chapters: Vec<Scene> = Vec::new();
     for scene in scenes(people, end_ns) {
         let short = |scene: &Scene| scene.end_ns - scene.start_ns < MIN_CHAPTER_NS;
         match chapters.last_mut() {
             Some(last) if last.names == scene.names || short(&scene) => last.end_ns = scene.end_ns,
-            // Only the first can be short here; the next one is the better title.
+            // Only the first can be short here; the title of the next one is better.
             Some(last) if short(last) => *last = Scene { start_ns: last.start_ns, ..scene },
             _ => chapters.push(scene),
         }
@@ -56,7 +56,7 @@ fn chapters(people: &[Appearance], end_ns: u64) -> Vec<Scene> {
     chapters
 }
 
-/// In which format subtitles are written.
+/// Formats of subtitles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubtitleFormat {
     /// WebVTT (.vtt), for browsers.
@@ -76,7 +76,7 @@ impl SubtitleFormat {
     }
 }
 
-/// Writes subtitles: while somebody with a name is in the picture, the names.
+/// Writes subtitles with the names of the people in the picture.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -94,7 +94,7 @@ pub fn write_subtitles(
     output.finish()
 }
 
-/// In which format chapters are written.
+/// Formats of chapters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChapterFormat {
     /// WebVTT, for a `track` element of the kind `chapters`.
@@ -105,7 +105,7 @@ pub enum ChapterFormat {
 }
 
 impl ChapterFormat {
-    /// WebVTT where the name ends in `.vtt`, otherwise FFmpeg's metadata.
+    /// WebVTT if the name ends in `.vtt`, otherwise FFmpeg's metadata.
     pub fn of_path(path: &Path) -> Self {
         let vtt = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("vtt"));
         if vtt { Self::WebVtt } else { Self::FfMetadata }
@@ -133,7 +133,7 @@ pub fn write_chapters(
 }
 
 impl Scene {
-    /// Start and end in milliseconds, which are all that subtitles hold; no cue may be empty.
+    /// Start and end in milliseconds, the resolution of subtitles; no cue may be empty.
     fn times_ms(&self) -> [u64; 2] {
         let start = self.start_ns / 1_000_000;
         [start, self.end_ns.div_ceil(1_000_000).max(start + 1)]
@@ -154,7 +154,7 @@ fn webvtt(scenes: impl Iterator<Item = Scene>) -> String {
     text
 }
 
-/// SubRip knows no escapes: names stand as they are.
+/// SubRip has no escapes: names are written unchanged.
 fn subrip(scenes: impl Iterator<Item = Scene>) -> String {
     let mut text = String::new();
     for (number, scene) in (1..).zip(scenes) {
@@ -165,7 +165,7 @@ fn subrip(scenes: impl Iterator<Item = Scene>) -> String {
     text
 }
 
-/// Milliseconds as WebVTT (with a point) and SubRip (with a comma) write them.
+/// Milliseconds in the format of WebVTT (with a point) or SubRip (with a comma).
 fn clock(ms: u64, point: char) -> String {
     let (hours, minutes) = (ms / 3_600_000, ms / 60_000 % 60);
     format!("{hours:02}:{minutes:02}:{:02}{point}{:03}", ms / 1000 % 60, ms % 1000)

@@ -47,9 +47,9 @@ const FACE_COLUMNS: [&str; 38] = [
     "label",
 ];
 
-/// Writes one row per face and frame: the fields of [`FaceRecord`], points and boxes in columns of
-/// their own, an empty field where there is nothing to say; `ambiguous` is true or false, and `known`
-/// (likewise) and `label` (the name, "Unknown 3" or "unknown") come last.
+/// Writes one row per face and frame: the fields of [`FaceRecord`], with one column per coordinate of points
+/// and boxes. A field that does not apply is empty. `ambiguous` is true or false, and `known` (likewise) and
+/// `label` (the name, "Unknown 3" or "unknown") come last.
 pub struct FaceTable {
     output: Output,
 }
@@ -58,15 +58,15 @@ impl FaceTable {
     /// A file at `path`, see [`Output::create`].
     ///
     /// # Errors
-    /// When no file can be made there.
+    /// When no file can be created there.
     pub fn create(path: &Path) -> Result<Self, ReportError> {
         Self::new(Output::create(path)?)
     }
 
-    /// A table that goes to `output`.
+    /// A table written to `output`.
     ///
     /// # Errors
-    /// When the line of headings cannot be written.
+    /// When the header line cannot be written.
     pub fn new(mut output: Output) -> Result<Self, ReportError> {
         output.write(&row(&FACE_COLUMNS.map(str::to_owned)))?;
         Ok(Self { output })

@@ -1,10 +1,10 @@
-//! Who may.
+//! Access control.
 //!
-//! - Without a token, only who names this machine as itself is answered: a page of somebody else's whose name leads here
-//!   (DNS rebinding) is not.
-//! - What changes anything comes from no page but our own (`Origin`), and no page of others' shows our pictures
-//!   (`Sec-Fetch-Site`).
-//! - A token comes in `Authorization: Bearer`, or in a cookie that no other site's page sends.
+//! - Without a token, only requests whose host names this machine are answered. That excludes pages of other
+//!   sites whose name resolves to this machine (DNS rebinding).
+//! - Requests that change anything are accepted only from our own pages (`Origin`), and pages of other sites
+//!   cannot show our pictures (`Sec-Fetch-Site`).
+//! - A token is sent in `Authorization: Bearer`, or in a cookie that pages of other sites do not send.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -26,14 +26,14 @@ pub(super) const COOKIE: &str = "sphereface";
 /// Requests with pictures that change nothing.
 const QUESTIONS: [&str; 4] = ["/api/v1/recognise", "/api/v1/detect", "/api/v1/embed", "/api/v1/compare"];
 
-/// What a request must be allowed; `None` for what is for everybody.
+/// The role that a request needs; `None` if it needs none.
 fn needed(method: &Method, path: &str) -> Option<Role> {
     let reads = *method == Method::GET || *method == Method::HEAD;
     match path {
         "/api/v1/health" | "/api/v1/ready" | "/api/v1/session" | "/api/openapi.json" => None,
         "/api/v1/changes" => Some(Role::Administrator),
         "/metrics" => Some(Role::Reader),
-        // The pages hold nothing but themselves.
+        // The pages are static files without data.
         _ if reads && !path.starts_with("/api/") => None,
         _ if reads => Some(Role::Reader),
         _ if *method == Method::POST && QUESTIONS.contains(&path) => Some(Role::Reader),
@@ -41,7 +41,7 @@ fn needed(method: &Method, path: &str) -> Option<Role> {
     }
 }
 
-/// Lets pass who may.
+/// Passes on requests that are allowed.
 pub(super) async fn guard(State(site): State<App>, mut request: Request, next: Next) -> Response {
     site.counts.requests.fetch_add(1, Ordering::Relaxed);
     let client = request.extensions().get::<Client>().map(|client| client.0);
@@ -66,12 +66,12 @@ pub(super) async fn guard(State(site): State<App>, mut request: Request, next: N
     response
 }
 
-/// Who asks: everybody, without tokens, is an administrator.
+/// The caller. Without tokens, every caller is an administrator.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Caller(pub Option<Role>);
 
 impl Caller {
-    /// What they are called in the record of changes.
+    /// Its name in the record of changes.
     pub fn name(self) -> &'static str {
         self.0.map_or("nobody", Role::name)
     }
@@ -80,7 +80,7 @@ impl Caller {
 fn check(site: &Site, request: &Request) -> Result<Option<Role>, Problem> {
     let (headers, method, path) = (request.headers(), request.method(), request.uri().path());
     let forbidden = |detail: &str| Problem::new(StatusCode::FORBIDDEN, detail);
-    // HTTP/1.0 knows of no host; a request line may name one.
+    // HTTP/1.0 has no Host header; a request line may name a host.
     let named = request.uri().authority().map(|authority| authority.as_str());
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).or(named).unwrap_or_default();
     if site.tokens.is_none() && !names_this_machine(host) {
@@ -106,7 +106,7 @@ fn check(site: &Site, request: &Request) -> Result<Option<Role>, Problem> {
     }
 }
 
-/// Whether a host is this machine by a name that nobody else can give it.
+/// Whether a host is this machine, by a name that no DNS server can define.
 fn names_this_machine(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split_once(']').map_or(rest, |(name, _)| name),
@@ -115,13 +115,13 @@ fn names_this_machine(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Whether a browser says that the request comes from a page of another site.
+/// Whether a browser states that the request comes from a page of another site.
 fn is_from_elsewhere(headers: &HeaderMap, method: &Method, host: &str) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("none"));
     if text("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site") {
         return true;
     }
-    // A page reads the answers of another site to no request but those of a WebSocket.
+    // Of all requests to another site, a page can read only the answers of a WebSocket.
     let socket = headers.contains_key(header::UPGRADE);
     if (*method == Method::GET || *method == Method::HEAD) && !socket {
         return false;

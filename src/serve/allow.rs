@@ -1,11 +1,11 @@
-//! What a client may have opened.
+//! The inputs that a client may have opened.
 
 use std::path::{Component, Path, PathBuf};
 
 use super::config::{ConfigError, value};
 use crate::media::Input;
 
-/// Folders and beginnings of addresses below which the input of a source that a client adds must lie.
+/// Folders and prefixes of addresses to which the inputs of clients' sources are restricted.
 #[derive(Debug, Clone, Default)]
 pub struct Allowed(Vec<AllowedPlace>);
 
@@ -15,7 +15,7 @@ enum AllowedPlace {
     Address(Address),
 }
 
-/// The parts of an address that count.
+/// The relevant parts of an address.
 #[derive(Debug, Clone, PartialEq)]
 struct Address {
     scheme: String,
@@ -45,7 +45,8 @@ impl Allowed {
         places.iter().map(place).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether a client may have `input` opened. Files are looked up: no link leads out of a folder.
+    /// Whether a client may have `input` opened. Symbolic links are resolved, so none can lead out of a
+    /// folder.
     pub fn allows(&self, input: &Input) -> bool {
         match input {
             Input::File(path) => {
@@ -60,7 +61,7 @@ impl Allowed {
                     .iter()
                     .any(|place| matches!(place, AllowedPlace::Address(allowed) if allowed.begins(&address)))
             }
-            // A pipeline can read and write anything, and a camera is the machine's own.
+            // A pipeline can read and write anything, and a camera belongs to the machine.
             Input::Pipeline(_) | Input::Webcam(_) | Input::Still(_) => false,
         }
     }
@@ -69,7 +70,7 @@ impl Allowed {
 impl Address {
     fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
-        // Whatever a program might read in another way than this one.
+        // Characters that another program might parse differently.
         if rest.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
             return None;
         }

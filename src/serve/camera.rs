@@ -1,4 +1,4 @@
-//! A source: a thread that keeps its newest frame, and one that answers it.
+//! A source: one thread that keeps its newest frame, and one that analyses it.
 
 mod state;
 
@@ -25,11 +25,11 @@ pub(super) use state::{FaceInSight, Phase, SourceState};
 
 /// Pause before a source that failed is opened again; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause: with the time an attempt may take, a source is back 30 s after it answers again.
+/// The longest pause: including the time of an attempt, a source is back 30 s after it answers again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
-/// A source that ran for so long begins with the first pause again.
+/// A source that ran for that long begins with the first pause again.
 const RAN_WELL: Duration = Duration::from_secs(10);
-/// How long a source may show nothing before it is opened again.
+/// How long a source may give nothing before it is opened again.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Waits are cut into slices of this length, to notice a stop.
 const SLICE: Duration = Duration::from_millis(50);
@@ -38,7 +38,7 @@ const TILE_PX: u32 = 960;
 /// Quality of the pictures for viewers, of 100.
 const TILE_QUALITY: u8 = 80;
 
-/// What all sources share.
+/// State shared by all sources.
 pub(super) struct Common {
     pub engine: Engine,
     pub turns: Arc<Turns>,
@@ -62,11 +62,11 @@ struct CameraShared {
     tile: watch::Sender<Option<Arc<Tile>>>,
 }
 
-/// The newest frame that nobody has answered yet.
+/// The newest frame that is not analysed yet.
 #[derive(Default)]
 struct Newest {
     frame: Option<(Arc<Picture>, Instant)>,
-    /// The people to name are others now.
+    /// Whether the gallery was replaced.
     other_gallery: bool,
 }
 
@@ -114,19 +114,19 @@ impl Camera {
         Self { settings, shared, threads }
     }
 
-    /// Decides by another gallery from the next frame on.
+    /// Uses another gallery from the next frame on.
     pub fn set_gallery(&self, gallery: Option<Gallery>) {
         *lock(&self.shared.gallery) = gallery;
         lock(&self.shared.newest).other_gallery = true;
         self.shared.arrived.notify_all();
     }
 
-    /// How it is.
+    /// Its state.
     pub fn state(&self) -> SourceState {
         lock(&self.shared.state).tell()
     }
 
-    /// Its labelled pictures; they are drawn as long as somebody holds this.
+    /// Its labelled pictures; they are drawn as long as a receiver exists.
     pub fn tiles(&self) -> watch::Receiver<Option<Arc<Tile>>> {
         self.shared.tile.subscribe()
     }
@@ -137,18 +137,18 @@ impl Camera {
         self.shared.arrived.notify_all();
     }
 
-    /// Waits for the threads to end. Whoever was in sight has left then.
+    /// Waits for the threads to end. All people in sight have then left.
     pub fn join(self) {
         self.stop();
         for thread in self.threads {
-            // A thread that panicked has nothing more to say.
+            // A thread that panicked has already reported it.
             let _ = thread.join();
         }
     }
 }
 
 impl CameraShared {
-    /// Notes why nothing comes.
+    /// Records why no frames come.
     fn fail(&self, reason: String) {
         tracing::warn!(source = self.name, "{reason}");
         let mut state = lock(&self.state);
@@ -161,7 +161,7 @@ impl CameraShared {
         lock(&self.state).phase = phase;
     }
 
-    /// A frame arrived; says whether one was left out for it.
+    /// A frame arrived. Returns whether an older one was dropped for it.
     fn offer(&self, picture: Arc<Picture>) {
         let before = lock(&self.newest).frame.replace((picture, Instant::now()));
         if before.is_some() {
@@ -170,7 +170,7 @@ impl CameraShared {
         self.arrived.notify_all();
     }
 
-    /// Sleeps, unless stopped; says whether it may go on.
+    /// Sleeps until a time, unless stopped. Returns whether to continue.
     fn sleep(&self, until: Instant) -> bool {
         while !self.stop.is_stopped() {
             let left = until.saturating_duration_since(Instant::now());
@@ -191,9 +191,9 @@ struct Reader {
 
 /// How reading ended.
 enum End {
-    /// A file is over.
+    /// The end of a file.
     File,
-    /// Something else is, and why.
+    /// The source was lost, with the reason.
     Lost(String),
 }
 
@@ -238,7 +238,7 @@ impl Reader {
     /// Reads the source until it ends.
     fn read(&self) -> Result<End, MediaError> {
         let options = SourceOptions {
-            // A pause of our own is told of.
+            // Our own pause is reported.
             reconnect: Reconnect { attempts: Some(0), ..Reconnect::default() },
             patience: Some(PATIENCE),
             stop: self.shared.stop.clone(),
@@ -254,7 +254,7 @@ impl Reader {
             if !rate.takes(frame.pts_ns) {
                 continue;
             }
-            // A file is shown as a camera would: at its pace.
+            // A file is played at its own frame rate, like a camera.
             if !info.live && !self.shared.sleep(began + Duration::from_nanos(frame.pts_ns)) {
                 break;
             }
@@ -287,7 +287,7 @@ impl Reader {
     }
 }
 
-/// Which frames are looked at.
+/// Selects the frames to analyse.
 struct Rate {
     period_ns: u64,
     next_ns: u64,
@@ -298,7 +298,7 @@ impl Rate {
         Self { period_ns: (1e9 / fps) as u64, next_ns: 0 }
     }
 
-    /// Whether a frame of that time is one of them.
+    /// Whether a frame of that time is selected.
     fn takes(&mut self, pts_ns: u64) -> bool {
         if pts_ns < self.next_ns {
             return false;
@@ -312,7 +312,7 @@ impl Rate {
     }
 }
 
-/// Answers the newest frame, again and again.
+/// Analyses the newest frame, repeatedly.
 struct CameraWorker {
     settings: SourceSettings,
     shared: Arc<CameraShared>,
@@ -322,7 +322,7 @@ struct CameraWorker {
     began: Instant,
     number: u64,
     last_ns: u64,
-    /// Everybody has left, as nothing comes.
+    /// Everybody has left, since no frames come.
     empty: bool,
 }
 
@@ -346,12 +346,12 @@ impl CameraWorker {
 
     fn run(mut self) {
         while !self.shared.stop.is_stopped() {
-            // A frame that breaks a stream costs this source its memory, and no other anything.
+            // If a frame makes the stream panic, only this source loses its state.
             let worked = catch_unwind(AssertUnwindSafe(|| self.work()));
             let reason = match worked {
                 Ok(Ok(())) => continue,
                 Ok(Err(reason)) => reason,
-                Err(_) => "looking at it failed inside the program".to_owned(),
+                Err(_) => "analysing it failed inside the program".to_owned(),
             };
             self.shared.fail(reason);
             self.sightings.forget_numbers();
@@ -359,7 +359,7 @@ impl CameraWorker {
         }
     }
 
-    /// Works until the source stops, or something fails.
+    /// Works until the source stops or an error occurs.
     fn work(&mut self) -> Result<(), String> {
         let gallery = self.take_gallery();
         let options = StreamOptions::default()
@@ -388,7 +388,7 @@ impl CameraWorker {
         self.leave(&mut stream)
     }
 
-    /// Waits for a frame, or for a moment; says whether to go on.
+    /// Waits for a frame, but not long. Returns whether to continue.
     fn wait(&self) -> bool {
         let newest = lock(&self.shared.newest);
         if newest.frame.is_none() && !newest.other_gallery && !self.shared.stop.is_stopped() {
@@ -408,7 +408,7 @@ impl CameraWorker {
         gallery
     }
 
-    /// The next frame of the stream, at the time at which it arrived.
+    /// The next frame of the stream, with its time of arrival.
     fn frame(&mut self, picture: Arc<Picture>, arrived: Instant) -> Frame {
         let since = arrived.saturating_duration_since(self.began).as_nanos();
         let pts_ns = u64::try_from(since).unwrap_or(u64::MAX).max(self.last_ns + 1);
@@ -417,7 +417,7 @@ impl CameraWorker {
         Frame { index: self.number - 1, pts_ns, duration_ns, picture }
     }
 
-    /// Records what the stream tells; of a frame that `arrived`, faces and a picture are told, too.
+    /// Records the output of the stream. For a frame that `arrived`, faces and a picture are published, too.
     fn answer(&mut self, stream: &mut Stream, arrived: Option<Instant>) -> Result<(), String> {
         let mut shown = None;
         while let Some(output) = stream.pull() {
@@ -496,7 +496,7 @@ impl CameraWorker {
         self.shared.tile.send_replace(Some(Arc::new(tile)));
     }
 
-    /// Whether nothing has come for so long that everybody has left.
+    /// Whether no frame has come for so long that everybody has left.
     fn is_lost(&self) -> bool {
         let lost_at = lock(&self.shared.state).lost_at;
         let after = Duration::from_nanos(self.settings.left_after_ns);
@@ -526,7 +526,7 @@ mod tests {
         assert!((98..=101).contains(&taken(10.0, 30)), "{}", taken(10.0, 30));
         assert_eq!(taken(30.0, 25), 250);
         assert_eq!(taken(0.5, 25), 5);
-        // After a gap the rate goes on from there, and nothing is made up for.
+        // After a gap, the rate continues from there, without catching up.
         let mut rate = Rate::new(5.0);
         assert!(rate.takes(0) && rate.takes(10_000_000_000));
         assert!(!rate.takes(10_100_000_000) && rate.takes(10_200_000_000));

@@ -1,4 +1,4 @@
-//! All sources, added, changed and removed while they run.
+//! All sources, which can be added, changed and removed while they run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,10 +32,10 @@ impl Cameras {
         Self { common, galleries, device, running: Mutex::default(), editing: Mutex::default() }
     }
 
-    /// Makes the running sources those: what is the same goes on, what is not begins, changes or ends.
+    /// Makes these the running sources. Unchanged ones continue; the others are started, changed or stopped.
     ///
     /// # Errors
-    /// The first gallery or detector that cannot be used; the sources before it run.
+    /// The first gallery or detector that cannot be used. The sources before it run.
     pub fn set_all(&self, wanted: &[SourceSettings]) -> Result<(), EngineError> {
         let names: Vec<&str> = wanted.iter().map(|one| one.config.name.as_str()).collect();
         let running: Vec<String> = lock(&self.running).keys().cloned().collect();
@@ -48,7 +48,7 @@ impl Cameras {
     /// Adds a source, or changes the one of its name.
     ///
     /// # Errors
-    /// When its gallery or its detector cannot be used; the source before goes on.
+    /// When its gallery or its detector cannot be used. The previous source then continues.
     pub fn set(&self, settings: &SourceSettings) -> Result<(), EngineError> {
         let _alone = lock(&self.editing);
         let name = &settings.config.name;
@@ -64,7 +64,7 @@ impl Cameras {
         Ok(())
     }
 
-    /// What a source shares with the others: all, unless it looks for other faces.
+    /// The state that a source shares with the others: all of it, unless it has its own size of faces.
     fn common_for(&self, settings: &SourceSettings) -> Result<Arc<Common>, EngineError> {
         let engine = &self.common.engine;
         let config = DetectorConfig { min_face: settings.min_face, ..*engine.detector().config() };
@@ -76,21 +76,21 @@ impl Cameras {
         Ok(Arc::new(Common { engine: engine.with_detector(detector), turns, store }))
     }
 
-    /// Ends a source; says whether there was one.
+    /// Stops a source. Returns whether there was one.
     pub fn remove(&self, name: &str) -> bool {
         let _alone = lock(&self.editing);
         let camera = lock(&self.running).remove(name);
         camera.map(Camera::join).is_some()
     }
 
-    /// Ends all sources.
+    /// Stops all sources.
     pub fn remove_all(&self) {
         let all = std::mem::take(&mut *lock(&self.running));
         all.values().for_each(Camera::stop);
         all.into_values().for_each(Camera::join);
     }
 
-    /// All sources, with what they were set to and how they are.
+    /// All sources with their settings and states.
     pub fn states(&self) -> Vec<(SourceConfig, SourceState)> {
         lock(&self.running).values().map(|one| (one.settings.config.clone(), one.state())).collect()
     }
@@ -110,7 +110,8 @@ impl Cameras {
         lock(&self.running).keys().cloned().collect()
     }
 
-    /// Lets the sources without a threshold of their own name by that one from the next frame on; none is opened anew.
+    /// Sets the threshold of the sources without their own one, from the next frame on. No source is
+    /// reopened.
     ///
     /// # Errors
     /// When a gallery cannot be read.
@@ -125,7 +126,7 @@ impl Cameras {
         Ok(())
     }
 
-    /// Lets the sources of a folder, or all, decide by the newest snapshot of their gallery.
+    /// Gives the sources of a folder, or all sources, the newest snapshot of their gallery.
     ///
     /// # Errors
     /// When one cannot be read.
@@ -139,11 +140,11 @@ impl Cameras {
     }
 }
 
-/// The sources of a configuration, with what the API made of them since. What a source opens is the configuration's to
-/// say, where it has the source.
+/// The sources of a configuration, with their later changes by the API. The input of a source is always that
+/// of the configuration, if it has the source.
 ///
 /// # Errors
-/// When the store refuses. What the store has that makes no sense any more, or is not allowed any more, is left out.
+/// When the store fails. Stored sources that are no longer valid or allowed are omitted.
 pub(super) fn wanted(settings: &Settings, store: &Store) -> Result<Vec<SourceSettings>, StoreError> {
     let mut wanted: BTreeMap<String, SourceSettings> =
         settings.sources.iter().map(|one| (one.config.name.clone(), one.clone())).collect();
@@ -155,7 +156,7 @@ pub(super) fn wanted(settings: &Settings, store: &Store) -> Result<Vec<SourceSet
                 wanted.insert(name, merged);
             }
             Err(error) => {
-                tracing::warn!(source = name, "its settings in the store are left out: {error}");
+                tracing::warn!(source = name, "its settings in the store are ignored: {error}");
                 wanted.extend(configured.map(|configured| (name, configured)));
             }
         }
@@ -163,7 +164,7 @@ pub(super) fn wanted(settings: &Settings, store: &Store) -> Result<Vec<SourceSet
     Ok(wanted.into_values().collect())
 }
 
-/// A source of the store, with what it opens from the configuration where that has it.
+/// A source of the store, with the input of the configuration if that has the source.
 fn merged(
     settings: &Settings,
     configured: Option<&SourceSettings>,

@@ -1,4 +1,4 @@
-//! The configuration file, and what it means once it is checked.
+//! The configuration file, and the settings after validation.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,12 +22,12 @@ use crate::media::Input;
 /// The file that `--init` writes: every setting with its default.
 pub const TEMPLATE: &str = include_str!("template.toml");
 
-/// Most regions of a source of each kind.
+/// The most regions of each kind per source.
 const MOST_AREAS: usize = 50;
 /// Longest name of a source, in characters.
 const LONGEST_NAME: usize = 64;
 
-/// Why a configuration makes no sense.
+/// Why a configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -36,25 +36,25 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// It is no TOML, or has a setting that does not exist.
-    #[error("{} makes no sense: {reason}", .path.display())]
+    /// It is not TOML, or has an unknown setting.
+    #[error("{} is invalid: {reason}", .path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The error and its position.
         reason: String,
     },
     /// A value out of its range.
-    #[error("{setting} = {value} makes no sense: {reason}")]
+    #[error("{setting} = {value} is invalid: {reason}")]
     Value {
         /// The setting.
         setting: String,
-        /// What it was set to.
+        /// Its value.
         value: String,
-        /// What it may be.
+        /// The allowed values.
         reason: String,
     },
     /// Two sources with one name.
@@ -62,7 +62,7 @@ pub enum ConfigError {
     Twice(String),
 }
 
-/// A configuration as it is written.
+/// A configuration as in the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -72,27 +72,27 @@ pub struct Config {
     pub gallery: PathBuf,
     /// Folder of events, strangers and tokens.
     pub data: PathBuf,
-    /// Whether a token is asked for on 127.0.0.1, too.
+    /// Whether a token is required on 127.0.0.1, too.
     pub token: bool,
-    /// Where connections are encrypted.
+    /// Certificate and key, for encrypted connections.
     pub tls: Option<TlsConfig>,
     /// The angle below which a face is named, in degrees.
     pub threshold_deg: Option<f64>,
-    /// Where inputs of sources that are added by the API must lie.
+    /// Folders and addresses to which inputs of sources added by the API are restricted.
     pub allow_inputs: Vec<String>,
     /// How long events are kept.
     pub retention: Retention,
-    /// What a client may ask for.
+    /// Limits of requests.
     pub limits: Limits,
-    /// Videos to label.
+    /// Limits of jobs.
     pub jobs: JobLimits,
-    /// The broker that is told of events.
+    /// The broker for events.
     pub mqtt: Option<MqttConfig>,
-    /// The library that is shown.
+    /// The library to show.
     pub library: Option<LibraryConfig>,
     /// Streams for recorders and players.
     pub rtsp: Option<RtspConfig>,
-    /// Addresses that are told of events.
+    /// Webhooks for events.
     #[serde(rename = "webhook")]
     pub webhooks: Vec<WebhookConfig>,
     /// The sources.
@@ -126,9 +126,9 @@ impl Default for Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
-    /// Of strangers.
+    /// For strangers.
     pub strangers_days: u32,
-    /// Of people who are enrolled.
+    /// For enrolled people.
     pub known_days: u32,
 }
 
@@ -138,7 +138,7 @@ impl Default for Retention {
     }
 }
 
-/// What a client may ask for.
+/// Limits of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -150,13 +150,13 @@ pub struct Limits {
     pub pictures: usize,
     /// Faces per picture.
     pub faces: usize,
-    /// Requests with pictures at a time; more are told to come again.
+    /// Concurrent requests with pictures; more are told to retry later.
     pub requests: usize,
-    /// Open streams of pictures and events at a time.
+    /// Concurrent streams of pictures and events.
     pub streams: usize,
-    /// Open connections at a time; more are closed.
+    /// Concurrent connections; more are closed.
     pub connections: usize,
-    /// Requests per second and client; more are told to come again. 0 for any number.
+    /// Requests per second and client; more are told to retry later. 0 for any number.
     pub requests_per_s: u32,
 }
 
@@ -175,15 +175,15 @@ impl Default for Limits {
     }
 }
 
-/// Which videos are labelled for clients.
+/// Limits of the videos that are labelled for clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JobLimits {
     /// Size of an uploaded video in MiB; 0 allows none.
     pub upload_mib: u64,
-    /// Jobs with their results at a time.
+    /// The most jobs, with their results.
     pub most: usize,
-    /// Days after which a job that is over is deleted with its results; 0 keeps it for ever.
+    /// Days after which a finished job is deleted with its results; 0 keeps it for ever.
     pub keep_days: u32,
 }
 
@@ -193,49 +193,51 @@ impl Default for JobLimits {
     }
 }
 
-/// A source as it is written.
+/// A source as in the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
     /// Its name in the API and on the pages.
     pub name: String,
-    /// What to open: `rtsp://...`, `http://...`, `webcam:0`, a file or `gst:PIPELINE`.
+    /// Its input: `rtsp://...`, `http://...`, `webcam:0`, a file or `gst:PIPELINE`.
     pub input: String,
-    /// Frames looked at per second.
+    /// Frames analysed per second.
     #[serde(default = "default_fps")]
     pub fps: f64,
-    /// Smallest face to look for: pixels or a share of the frame height.
+    /// Smallest face to detect: pixels or a share of the frame height.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_face: Option<String>,
-    /// Folder of the people to name, where it is another one; only in a file.
+    /// Folder of the people to name, if it differs from the service's; only in a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub gallery: Option<PathBuf>,
-    /// The angle below which a face is named, where it is another one, in degrees.
+    /// The angle below which a face is named, if it differs from the service's, in degrees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold_deg: Option<f64>,
-    /// Seconds out of sight after which somebody has left.
+    /// Seconds out of sight after which a person has left.
     #[serde(default = "default_left_after_s")]
     pub left_after_s: f64,
-    /// Frames somebody must be seen in before they are told of.
+    /// Frames in which a person must be seen before an event is sent.
     #[serde(default = "default_confirm_frames")]
     pub confirm_frames: u32,
-    /// Seconds over which they must be seen before that.
+    /// Seconds over which a person must be seen before an event is sent.
     #[serde(default)]
     pub confirm_s: f64,
-    /// Areas outside which faces do not count, each a list of corners (x, y) from 0 (left, top) to 1 (right, bottom).
+    /// Areas outside which faces do not count, each a list of corners (x, y) from 0 (left, top) to 1 (right,
+    /// bottom).
     #[serde(default)]
     pub watch: Vec<Vec<[f64; 2]>>,
-    /// Areas inside which faces do not count.
+    /// Areas in which faces are ignored.
     #[serde(default)]
     pub ignore: Vec<Vec<[f64; 2]>>,
-    /// Whose faces are covered in pictures, live and kept: `unknown`, `all`, `except:NAME,...` or `only:NAME,...`.
+    /// The people whose faces are covered in live and stored pictures: `unknown`, `all`, `except:NAME,...` or
+    /// `only:NAME,...`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redact: Option<String>,
-    /// Whether a file begins again at its end.
+    /// Whether a file is repeated.
     #[serde(default)]
     pub repeat: bool,
-    /// Whether it runs.
+    /// Whether it is enabled.
     #[serde(default = "default_enabled")]
     pub enabled: bool,
 }
@@ -278,10 +280,10 @@ impl SourceConfig {
         }
     }
 
-    /// What it means, with the gallery and threshold of all.
+    /// The validated settings, with the service's gallery and threshold as defaults.
     ///
     /// # Errors
-    /// The first value that makes no sense.
+    /// The first invalid value.
     pub fn settings(
         &self,
         gallery: &Path,
@@ -336,49 +338,49 @@ impl SourceConfig {
 /// A source, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceSettings {
-    /// As it is written.
+    /// The source text of the settings.
     pub config: SourceConfig,
-    /// What to open.
+    /// The input.
     pub input: Input,
-    /// Frames looked at per second.
+    /// Frames analysed per second.
     pub fps: f64,
-    /// Smallest face to look for.
+    /// Smallest face to detect.
     pub min_face: MinFace,
     /// Folder of the people to name.
     pub gallery: PathBuf,
     /// The angle below which a face is named.
     pub threshold: ThresholdRequest,
-    /// Nanoseconds out of sight after which somebody has left.
+    /// Nanoseconds out of sight after which a person has left.
     pub left_after_ns: u64,
-    /// Nanoseconds over which somebody must be seen before they are told of.
+    /// Nanoseconds over which a person must be seen before an event is sent.
     pub confirm_ns: u64,
     /// Where faces count.
     pub regions: Regions,
-    /// Whose faces are covered in pictures.
+    /// The people whose faces are covered in pictures.
     pub redact: Option<Whom>,
 }
 
 /// A configuration, checked.
 #[derive(Clone)]
 pub struct Settings {
-    /// As it is written.
+    /// The source text of the settings.
     pub config: Config,
     /// Where to listen.
     pub listen: SocketAddr,
     /// The angle below which a face is named.
     pub threshold: ThresholdRequest,
-    /// Where inputs of sources that are added by the API must lie.
+    /// Folders and addresses to which inputs of sources added by the API are restricted.
     pub allowed: Allowed,
     /// The sources.
     pub sources: Vec<SourceSettings>,
-    /// Addresses that are told of events.
+    /// Webhooks for events.
     pub webhooks: Vec<WebhookSettings>,
-    /// The broker that is told of events.
+    /// The broker for events.
     pub mqtt: Option<MqttSettings>,
     /// Streams for recorders and players.
     #[cfg_attr(not(feature = "rtsp"), expect(dead_code, reason = "nobody serves them"))]
     pub(super) rtsp: Option<RtspSettings>,
-    /// What encrypts connections.
+    /// The TLS acceptor, for encrypted connections.
     pub(super) tls: Option<TlsAcceptor>,
 }
 
@@ -386,14 +388,14 @@ impl Config {
     /// Reads a file. Paths in it are relative to its folder.
     ///
     /// # Errors
-    /// When it cannot be read, is no TOML, or has a setting that does not exist.
+    /// When it cannot be read, is not TOML, or has an unknown setting.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::of_text(&text, path)
     }
 
-    /// The configuration that a text is, with the paths of a file at `path`.
+    /// Parses a configuration; relative paths are those of a file at `path`.
     pub(super) fn of_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),
@@ -430,10 +432,10 @@ impl Config {
         }
     }
 
-    /// What it means.
+    /// The validated settings.
     ///
     /// # Errors
-    /// The first value that makes no sense.
+    /// The first invalid value.
     pub fn settings(self) -> Result<Settings, ConfigError> {
         let listen = self.listen.replace("localhost:", "127.0.0.1:").parse().map_err(|_| {
             value("listen".into(), &self.listen, "write an address and a port, 127.0.0.1:8470".into())
@@ -491,13 +493,13 @@ impl Limits {
 
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Of the rest parts are secret.
+        // The other fields contain secrets.
         f.debug_struct("Settings").field("listen", &self.listen).finish_non_exhaustive()
     }
 }
 
 impl Settings {
-    /// Sources without a threshold of their own name by that one, or by that of the configuration.
+    /// Sets the threshold of the sources without their own one: that one, or that of the configuration.
     pub(super) fn with_threshold(mut self, degrees: Option<f64>) -> Self {
         self.threshold = degrees.map_or(self.configured_threshold(), ThresholdRequest::AngleDeg);
         for source in self.sources.iter_mut().filter(|source| source.config.threshold_deg.is_none()) {
@@ -506,12 +508,12 @@ impl Settings {
         self
     }
 
-    /// The threshold that the configuration asks for.
+    /// The threshold of the configuration.
     pub(super) fn configured_threshold(&self) -> ThresholdRequest {
         self.config.threshold_deg.map_or(ThresholdRequest::Default, ThresholdRequest::AngleDeg)
     }
 
-    /// Whether a token is asked for.
+    /// Whether a token is required.
     pub fn asks_for_token(&self) -> bool {
         self.config.token || !self.listen.ip().is_loopback()
     }
@@ -577,7 +579,7 @@ mod tests {
     fn the_written_file_says_the_defaults() {
         let written: Config = toml::from_str(TEMPLATE).unwrap();
         assert_eq!(written, Config::default());
-        // What is commented out is what it would be, too.
+        // The values in comments are the defaults, too.
         let text: String = TEMPLATE
             .lines()
             .map(|line| line.strip_prefix("#: ").unwrap_or(line))
@@ -644,7 +646,7 @@ mod tests {
             (source("min_face = \"2px\""), "at least"),
             (source("colour = 1"), "unknown field"),
             ("[[source]]\nname = \"../a\"\ninput = \"a.mp4\"".into(), "letters, digits"),
-            ("[[source]]\nname = \"a\"\ninput = \"ftp://a\"".into(), "the schemes read are"),
+            ("[[source]]\nname = \"a\"\ninput = \"ftp://a\"".into(), "the supported schemes are"),
             ("[[source]]\nname = \"a\"\ninput = \"a.jpg\"".into(), "it is a still"),
             (source(&source("")), "two sources are named a"),
             ("allow_inputs = [\"gst:\"]".into(), "allow_inputs"),

@@ -1,50 +1,52 @@
-//! Nothing is told of somebody before they were seen often enough: a false detection rarely lasts.
+//! Confirmation of people: no event is sent before a person was seen in enough frames, because false
+//! detections rarely last.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::{Event, EventKind, LabelledFrame};
 use crate::identify::Who;
 
-/// Holds back what a stream tells until it is confirmed by further frames.
+/// Holds back the events of a stream until further frames confirm them.
 pub(super) struct Confirm {
     frames: u32,
     ns: u64,
     waiting: BTreeMap<Who, Unconfirmed>,
-    /// Who is in sight and was told of.
+    /// People in sight who are confirmed.
     told: BTreeSet<Who>,
 }
 
-/// What is told of somebody once they were seen often enough.
+/// The event of a person who is not confirmed yet.
 struct Unconfirmed {
     event: Event,
     first_ns: u64,
     frames: u32,
 }
 
-/// What becomes of an event.
+/// The result for an event.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Verdict {
-    /// Told now, in this order.
+    /// Events to send now, in this order.
     pub told: Vec<Event>,
-    /// Whoever left without having been told of.
+    /// A person who left without being confirmed.
     pub never: Option<Who>,
-    /// Whoever left under a name that was not confirmed, and the one that was.
+    /// A person who left under an unconfirmed name, and the confirmed name.
     pub back: Option<(Who, Who)>,
 }
 
 impl Confirm {
-    /// Somebody is told of who was seen in `frames` frames, the first and the last at least `ns` nanoseconds apart.
+    /// Confirms a person who was seen in `frames` frames, the first and the last at least `ns` nanoseconds
+    /// apart.
     pub fn new(frames: u32, ns: u64) -> Self {
         Self { frames, ns, waiting: BTreeMap::new(), told: BTreeSet::new() }
     }
 
-    /// Another stream goes on.
+    /// Starts with another stream.
     pub fn clear(&mut self) {
         self.waiting.clear();
         self.told.clear();
     }
 
-    /// Looks at a frame; says what it confirms.
+    /// Takes the next frame; returns the events that it confirms.
     pub fn see(&mut self, frame: &LabelledFrame) -> Vec<Event> {
         if self.waiting.is_empty() {
             return Vec::new();
@@ -61,7 +63,7 @@ impl Confirm {
         told
     }
 
-    /// Takes an event of the stream, which tells of a frame that was seen already.
+    /// Takes an event of the stream, about a frame that was already taken.
     pub fn take(&mut self, event: Event) -> Verdict {
         let (who, pts_ns, frame) = (event.who.clone(), event.pts_ns, event.frame);
         let mut verdict = Verdict::default();
@@ -71,17 +73,17 @@ impl Confirm {
             }
             EventKind::Renamed { from } => {
                 let before = self.waiting.remove(&from);
-                // Their face was seen already, under another name.
+                // The face was already seen under another name.
                 let (first_ns, frames) =
                     before.as_ref().map_or((pts_ns, 1), |before| (before.first_ns, before.frames + 1));
                 let waiting = match before.map(|before| before.event.kind) {
-                    // Somebody who is in sight, found again in another place.
+                    // A person in sight who was found again in another place.
                     Some(EventKind::Appeared) if self.told.contains(&who) => return verdict,
                     Some(EventKind::Appeared) => {
                         let event = Event { kind: EventKind::Appeared, ..event };
                         Unconfirmed { event, first_ns, frames }
                     }
-                    // They are again who they were.
+                    // The name is again the confirmed one.
                     Some(EventKind::Renamed { from: first }) if first == who => return verdict,
                     Some(EventKind::Renamed { from: first }) => {
                         let kind = EventKind::Renamed { from: first };
@@ -111,7 +113,7 @@ impl Confirm {
         verdict
     }
 
-    /// What is told of somebody who was just seen, if that was often enough.
+    /// The event of a person who was just seen, if they are confirmed by it.
     fn confirmed(&mut self, who: &Who, pts_ns: u64, frame: u64) -> Option<Event> {
         let waiting = self.waiting.get(who)?;
         if waiting.frames < self.frames || pts_ns.saturating_sub(waiting.first_ns) < self.ns {

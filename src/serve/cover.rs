@@ -1,4 +1,4 @@
-//! Whose faces are covered in pictures of a source.
+//! Redaction of pictures of a source.
 
 use image::RgbImage;
 
@@ -6,10 +6,10 @@ use crate::annotate::{Cover, Redactor, Whom};
 use crate::detect::BBox;
 use crate::engine::LabelledFrame;
 
-/// Boxes of a frame that are to be covered: of those whom `whom` covers, and of faces that do not count, because
-/// nobody knows whose they are.
+/// The boxes of a frame to cover: of the people in `whom`, and of faces outside the regions, because their
+/// identity is unknown.
 pub(super) fn boxes<'a>(whom: &'a Whom, frame: &'a LabelledFrame) -> impl Iterator<Item = BBox> + 'a {
-    // Also what is probably no face: it might be one.
+    // Transient tracks too: they are probably not faces, but might be.
     let seen = frame.faces.iter().filter(|face| whom.covers(face.name())).map(|face| face.bbox());
     let elsewhere = frame.elsewhere.iter().filter(|_| whom.covers(None)).copied();
     seen.chain(elsewhere)
@@ -21,7 +21,7 @@ pub(super) fn cover(picture: &mut RgbImage, boxes: &[BBox]) {
         Ok(redactor) => {
             redactor.draw_rgb(picture, boxes);
         }
-        // Without a method nothing is shown.
+        // If covering fails, the whole picture is made black.
         Err(_) => picture.fill(0),
     }
 }

@@ -11,10 +11,10 @@ use crate::engine::EngineError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The configuration makes no sense.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The store refuses.
+    /// The store fails.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The engine, or a gallery, cannot be used.
@@ -23,19 +23,19 @@ pub enum ServeError {
     /// Labels cannot be drawn.
     #[error(transparent)]
     Annotate(#[from] AnnotateError),
-    /// The address is taken, or not one of this machine.
+    /// The address is in use, or not one of this machine.
     #[error("{address} cannot be listened on: {source}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Streams cannot be served.
     #[cfg(feature = "rtsp")]
     #[error("streams cannot be served: {0}")]
     Rtsp(String),
-    /// No threads.
+    /// The threads cannot be started.
     #[error("the service cannot start its threads: {0}")]
     Threads(std::io::Error),
 }

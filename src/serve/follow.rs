@@ -1,4 +1,4 @@
-//! Events in order, without gaps: from the store first, and as they happen then.
+//! Events in order, without gaps: first from the store, then as they happen.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,23 +7,23 @@ use tokio::sync::{broadcast, watch};
 
 use super::store::{Event, EventQuery, Store, StoreError};
 
-/// Somebody who follows events.
+/// A follower of events.
 pub(super) struct Follow {
     store: Arc<Store>,
     heard: broadcast::Receiver<Arc<Event>>,
     waiting: VecDeque<Arc<Event>>,
-    /// The last event that was told.
+    /// Number of the last event returned.
     last: i64,
-    /// There may be events in the store that were neither told nor will be heard.
+    /// Whether the store may have events that were not returned and will not be received.
     behind: bool,
     ending: watch::Receiver<bool>,
 }
 
 impl Follow {
-    /// The events after the one of that number, or those from now on.
+    /// Follows the events after the one of that number, or those from now on.
     ///
     /// # Errors
-    /// When the store refuses.
+    /// When the store fails.
     pub async fn after(
         store: &Arc<Store>,
         after: Option<i64>,
@@ -40,8 +40,8 @@ impl Follow {
         Ok(Self { store: Arc::clone(store), heard, waiting: VecDeque::new(), last, behind: true, ending })
     }
 
-    /// The next event; `None` when the service ends, or the store fails. Nothing is lost when nobody waits for it any
-    /// more.
+    /// The next event; `None` when the service ends, or the store fails. No event is lost if this call is
+    /// cancelled.
     pub async fn next(&mut self) -> Option<Arc<Event>> {
         loop {
             if let Some(event) = self.waiting.pop_front() {
@@ -67,7 +67,7 @@ impl Follow {
         }
     }
 
-    /// Events of the store after the last that was told.
+    /// Events of the store after the last one returned.
     async fn missed(&self) -> Result<Vec<Arc<Event>>, StoreError> {
         let query = EventQuery { after: Some(self.last), oldest_first: true, ..EventQuery::default() };
         let store = Arc::clone(&self.store);
@@ -76,7 +76,7 @@ impl Follow {
     }
 }
 
-/// Runs `work` where it may wait for a disk.
+/// Runs `work` on a thread that may block on a disk.
 async fn blocking<T: Default + Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {

@@ -1,4 +1,4 @@
-//! The readers of this room for [`fuzzing`](crate::fuzzing).
+//! The readers of this module for [`fuzzing`](crate::fuzzing).
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::config::Config;
 pub(crate) fn config(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let Ok(mut config) = Config::of_text(&text, Path::new("serve.toml")) else { return };
-    // Their files could be anything on this machine.
+    // Their files could be any file of this machine.
     config.tls = None;
     if let Some(mqtt) = &mut config.mqtt {
         mqtt.ca = None;

@@ -1,4 +1,4 @@
-//! Snapshots of the galleries that sources and requests search.
+//! Snapshots of the galleries that sources and requests use.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use crate::engine::{Engine, EngineError, Gallery, GalleryOptions};
 use crate::gallery::GalleryError;
 use crate::identify::ThresholdRequest;
 
-/// A folder and the threshold its people are held to.
+/// A folder and its threshold.
 type Key = (PathBuf, Option<u64>);
 
 /// The snapshots of all galleries that are in use.
 pub(super) struct Galleries {
     engine: Engine,
     snapshots: Mutex<BTreeMap<Key, Option<Gallery>>>,
-    /// One change of a folder at a time.
+    /// Allows one change of a folder at a time.
     editing: Mutex<()>,
 }
 
@@ -25,10 +25,10 @@ impl Galleries {
         Self { engine: engine.clone(), snapshots: Mutex::default(), editing: Mutex::default() }
     }
 
-    /// The people of a folder; `None` where nobody is enrolled.
+    /// The people of a folder; `None` if nobody is enrolled.
     ///
     /// # Errors
-    /// When the folder cannot be read, or the threshold makes no sense for the model.
+    /// When the folder cannot be read, or the threshold is invalid for the model.
     pub fn get(&self, folder: &Path, threshold: ThresholdRequest) -> Result<Option<Gallery>, EngineError> {
         let key = key(folder, threshold);
         if let Some(snapshot) = lock(&self.snapshots).get(&key) {
@@ -38,10 +38,10 @@ impl Galleries {
         Ok(lock(&self.snapshots).entry(key).or_insert(snapshot).clone())
     }
 
-    /// Reads the snapshots of a folder anew, or of all.
+    /// Reads the snapshots of a folder, or of all folders, again.
     ///
     /// # Errors
-    /// The first that a folder meets; its old snapshot stays.
+    /// The first error of a folder; its old snapshot is kept.
     pub fn renew(&self, folder: Option<&Path>) -> Result<(), EngineError> {
         let keys: Vec<Key> = lock(&self.snapshots).keys().cloned().collect();
         for key in keys.into_iter().filter(|key| folder.is_none_or(|folder| key.0 == folder)) {
@@ -54,10 +54,10 @@ impl Galleries {
         Ok(())
     }
 
-    /// Changes a folder while nobody else does, then reads its snapshots anew.
+    /// Changes a folder exclusively, then reads its snapshots again.
     ///
     /// # Errors
-    /// What `change` meets, or reading.
+    /// Errors of `change` or of reading.
     pub fn edit<T, E: From<EngineError>>(
         &self,
         folder: &Path,

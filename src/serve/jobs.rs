@@ -1,7 +1,7 @@
 //! Videos that are labelled in the background, one after the other.
 //!
-//! A job has a folder of its own, `jobs/NUMBER` below the folder of the service, with what was uploaded and the results.
-//! What ran when the service ended is begun again at the next start.
+//! A job has its own folder, `jobs/NUMBER` below the folder of the service, with the upload and the results.
+//! A job that was running when the service ended is restarted at the next start.
 
 mod container;
 
@@ -23,11 +23,11 @@ use crate::pipeline::page::PageJob;
 use crate::pipeline::{Control, LabelJob, LabelSummary, Pass, Progress};
 use crate::report::{JsonLines, Output, Results};
 
-/// How often a job is begun that ran whenever the service ended.
+/// The most starts of a job that was running whenever the service ended.
 const MOST_ATTEMPTS: u32 = 3;
-/// How long an input may give nothing.
+/// How long an input may give no data.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often somebody looks for a job without being told.
+/// Polling interval for new jobs.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The results of a job: file name and kind.
@@ -45,12 +45,12 @@ const LONGEST_NAME: usize = 60;
 pub(super) struct Jobs {
     folder: PathBuf,
     running: Mutex<Option<Running>>,
-    /// There is more to do, or nothing more.
+    /// Signals new jobs, or the end of the service.
     changed: Condvar,
     ending: Mutex<bool>,
 }
 
-/// The job that is worked on.
+/// The running job.
 struct Running {
     id: i64,
     control: Control,
@@ -59,12 +59,12 @@ struct Running {
     pass: Pass,
 }
 
-/// How far a job is.
+/// The progress of a job.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Done {
-    /// Frames that were looked at, over all passes.
+    /// Frames processed, over all passes.
     pub frames: u64,
-    /// Of how many, where that is known.
+    /// Frames in all, if known.
     pub of: Option<u64>,
 }
 
@@ -75,10 +75,10 @@ impl Jobs {
         Self { folder, running: Mutex::default(), changed: Condvar::new(), ending: Mutex::default() }
     }
 
-    /// Begins to work.
+    /// Starts the thread that runs jobs.
     ///
     /// # Errors
-    /// When the store refuses, or there is no thread.
+    /// When the store fails, or the thread cannot be started.
     pub fn start(site: &Arc<Site>) -> Result<JoinHandle<()>, super::ServeError> {
         let reason = format!("the service ended {MOST_ATTEMPTS} times while it ran");
         site.store.resume_jobs(MOST_ATTEMPTS, &reason)?;
@@ -93,10 +93,10 @@ impl Jobs {
         self.folder.join(id.to_string())
     }
 
-    /// Where an upload is put that is no job yet.
+    /// A folder for an upload that is not a job yet.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn receive(&self) -> std::io::Result<tempfile::TempPath> {
         std::fs::create_dir_all(&self.folder)?;
         Ok(tempfile::Builder::new().prefix("upload-").tempfile_in(&self.folder)?.into_temp_path())
@@ -105,7 +105,7 @@ impl Jobs {
     /// Makes a job of an upload.
     ///
     /// # Errors
-    /// When the store refuses, or the file cannot be moved.
+    /// When the store fails, or the file cannot be moved.
     pub fn add_upload(&self, store: &Store, name: &str, file: tempfile::TempPath) -> Result<i64, Problem> {
         let place = |id: i64| {
             let to = self.uploaded(id, name);
@@ -120,14 +120,14 @@ impl Jobs {
     /// Makes a job of a file.
     ///
     /// # Errors
-    /// When the store refuses.
+    /// When the store fails.
     pub fn add_file(&self, store: &Store, name: &str, file: &str) -> Result<i64, Problem> {
         let added = store.add_job(name, Some(file), |_| Ok(()))?.map_err(|error| Problem::inside(&error))?;
         self.wake();
         Ok(added)
     }
 
-    /// Where an upload is; its name appears on the page.
+    /// The path of an upload; its name appears on the page.
     fn uploaded(&self, id: i64, name: &str) -> PathBuf {
         let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
         let name: String = name.chars().map(plain).take(LONGEST_NAME).collect();
@@ -135,26 +135,26 @@ impl Jobs {
         self.folder(id).join(UPLOADED).join(if name.is_empty() { "video" } else { name })
     }
 
-    /// There is something to do.
+    /// Signals that there are new jobs.
     pub fn wake(&self) {
         self.changed.notify_all();
     }
 
-    /// How far a job is, if it is worked on.
+    /// The progress of a job, if it is running.
     pub fn done(&self, id: i64) -> Option<Done> {
         let running = lock(&self.running);
         let one = running.as_ref().filter(|one| one.id == id)?;
-        // A file is read twice: to find out who is there, and to write.
+        // A file is read twice: to identify the people, and to write.
         let of = one.expected.map(|frames| 2 * frames);
         let before = if one.pass == Pass::Write { one.expected.unwrap_or_default() } else { 0 };
         let frames = before + one.frames;
         Some(Done { frames: of.map_or(frames, |of| frames.min(of)), of })
     }
 
-    /// Ends a job that is not over.
+    /// Cancels a job that is not finished.
     ///
     /// # Errors
-    /// When the store refuses.
+    /// When the store fails.
     pub fn cancel(&self, store: &Store, id: i64) -> Result<(), StoreError> {
         store.end_job(id, JobState::Cancelled, None, &[])?;
         if let Some(running) = lock(&self.running).as_ref().filter(|one| one.id == id) {
@@ -166,10 +166,10 @@ impl Jobs {
     /// Deletes a job with its files.
     ///
     /// # Errors
-    /// When the store refuses, or the files cannot be deleted.
+    /// When the store fails, or the files cannot be deleted.
     pub fn remove(&self, store: &Store, id: i64) -> Result<(), Problem> {
         self.cancel(store, id)?;
-        // The thread that works on it writes no more once it is told to end.
+        // The thread that runs it writes nothing more once it is stopped.
         while lock(&self.running).as_ref().is_some_and(|one| one.id == id) {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -182,14 +182,14 @@ impl Jobs {
         Ok(store.remove_job(id)?)
     }
 
-    /// Deletes the jobs whose results tell of somebody.
+    /// Deletes the jobs whose results name a person.
     ///
     /// # Errors
     /// As for [`Jobs::remove`].
     pub fn forget(&self, store: &Store, name: &str) -> Result<(), Problem> {
         let about = |job: &Job| job.people.iter().any(|person| person == name);
         for job in store.jobs()?.iter().filter(|job| about(job) || job.state == JobState::Running) {
-            // What runs may find them: it is begun again without them.
+            // A running job may find the person, so it is restarted without them.
             match job.state {
                 JobState::Running => self.begin_again(store, job.id)?,
                 _ => self.remove(store, job.id)?,
@@ -206,7 +206,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// Deletes what is over for so many days; 0 keeps it for ever. Says how many went.
+    /// Deletes jobs that ended that many days ago; 0 keeps them for ever. Returns the number of deleted jobs.
     ///
     /// # Errors
     /// As for [`Jobs::remove`].
@@ -235,7 +235,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// Ends the work; what runs is begun again at the next start.
+    /// Stops the work. A running job is restarted at the next start.
     pub fn stop(&self) {
         *lock(&self.ending) = true;
         if let Some(running) = lock(&self.running).as_ref() {
@@ -345,7 +345,7 @@ impl Jobs {
         label.run(control, &mut { told }).map_err(|error| self.hide(&error.to_string()))
     }
 
-    /// A reason without the place of the service's files, which is nobody's business.
+    /// A reason without the paths of the service's files, which clients must not see.
     fn hide(&self, reason: &str) -> String {
         match self.folder.to_str() {
             Some(folder) => reason.replace(&format!("{folder}/"), "jobs/"),

@@ -1,4 +1,4 @@
-//! Connections in, as many as may be, and none that dawdles.
+//! Incoming connections, with limits on their number and their time.
 
 use std::net::IpAddr;
 use std::pin::pin;
@@ -19,20 +19,20 @@ use tower::ServiceExt;
 use super::site::Site;
 use super::{api, lock};
 
-/// How long the head of a request may take to come, and a connection may rest between two.
+/// Time limit for the head of a request, and for an idle connection between two requests.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
-/// How long a TLS handshake may take.
+/// Time limit for a TLS handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// Most bytes of the head of a request.
+/// The most bytes of the head of a request.
 const MOST_HEAD_BYTES: usize = 64 * 1024;
-/// Pause when no connection can be taken, for example because there are no descriptors.
+/// Pause when no connection can be accepted, for example because there are no descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Who asks.
+/// The address of the client.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Client(pub IpAddr);
 
-/// Answers requests until the service ends, and the open ones then.
+/// Answers requests until the service ends, and then finishes the open ones.
 pub(super) async fn answer(listener: std::net::TcpListener, site: Arc<Site>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -46,18 +46,18 @@ pub(super) async fn answer(listener: std::net::TcpListener, site: Arc<Site>) {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = open.join_next() => continue,
-            // It ends as well when nobody is there any more to say so.
+            // It also ends when the sender is dropped.
             _ = ending.wait_for(|ending| *ending) => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!("a connection cannot be taken: {error}");
+                tracing::warn!("a connection cannot be accepted: {error}");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
-        // A client that connects when all places are taken is turned away before anything is read.
+        // A client that connects when all places are taken is refused before anything is read.
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let (router, ending) = (router.clone(), site.ending.clone());
         let tls = lock(&site.tls).clone();
@@ -97,7 +97,7 @@ async fn converse(
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
         .with_upgrades();
     let mut connection = pin!(connection);
-    // How a client breaks a connection is nobody's business.
+    // Errors of a broken connection are not reported.
     tokio::select! {
         _ = connection.as_mut() => return,
         _ = ending.wait_for(|ending| *ending) => connection.as_mut().graceful_shutdown(),

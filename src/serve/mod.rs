@@ -7,21 +7,21 @@
 //!
 //! | part | job |
 //! |---|---|
-//! | [`Config`], [`Settings`] | what is asked for: a TOML file, and what it means once it is checked |
-//! | `camera`, `cameras` | a source on threads of its own; all of them, added, changed and removed while they run |
-//! | `turns` | who computes next: every source in its turn |
-//! | `galleries` | snapshots of the galleries, swapped under running sources when somebody is enrolled |
-//! | `sightings` | what a stream tells, as events with the best picture and the reason |
-//! | `cover` | whose faces are covered in pictures of a source |
-//! | `confirm` | somebody is told of once they were seen often enough |
+//! | [`Config`], [`Settings`] | the TOML file, and the settings after validation |
+//! | `camera`, `cameras` | a source on its own threads; all sources, which can change while they run |
+//! | `turns` | the order in which sources compute |
+//! | `galleries` | snapshots of the galleries, replaced under running sources when a person is enrolled |
+//! | `sightings` | events of a stream, with the best picture and the reason |
+//! | `cover` | redaction of pictures of a source |
+//! | `confirm` | confirmation of people by several frames before events are sent |
 //! | `jobs` | videos that are labelled in the background |
 //! | `outputs` | events as signed webhooks and on an MQTT broker |
 //! | `rtsp` | labelled pictures as streams, with the feature of that name |
 //! | [`store`] | events, strangers, tokens and added sources in SQLite |
-//! | `shelf` | the [library](crate::library) that is shown |
-//! | `listen`, `rates`, `tls` | connections in: how many, how fast, encrypted |
-//! | `access` | who may: tokens, origin, host |
-//! | `api`, `pages` | requests in, answers out |
+//! | `shelf` | the [library](crate::library) to show |
+//! | `listen`, `rates`, `tls` | incoming connections: limits, rates, encryption |
+//! | `access` | access control: tokens, origin, host |
+//! | `api`, `pages` | the HTTP API and the pages |
 //!
 //! A [`Service`] is all of them, running.
 
@@ -71,7 +71,7 @@ pub use tokens::{NewTokens, Role};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What the mutexes of this room guard is whole after every call.
+/// Poisoning is ignored: the data behind the mutexes of this module is consistent after every call.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

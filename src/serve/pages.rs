@@ -1,4 +1,4 @@
-//! The pages: files that are in the program, and nothing from elsewhere.
+//! The pages: files that are part of the program, without any external content.
 
 use axum::Router;
 use axum::http::header;

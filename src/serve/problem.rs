@@ -18,14 +18,14 @@ use crate::media::MediaError;
 /// Why a request was refused (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
-    /// Always `about:blank`: the status says what kind it is.
+    /// Always `about:blank`: the status defines the type.
     #[serde(rename = "type")]
     kind: &'static str,
     /// The status in words.
     title: &'static str,
     /// The status.
     status: u16,
-    /// What is wrong, in a sentence.
+    /// The problem in a sentence.
     detail: String,
     #[serde(skip)]
     retry_after_s: Option<u32>,
@@ -51,7 +51,7 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// The same about something that is named.
+    /// The same with the name of the picture or file.
     pub fn about(self, name: &str) -> Self {
         Self { detail: format!("{}: {}", name.escape_debug(), self.detail), ..self }
     }
@@ -59,23 +59,23 @@ impl Problem {
     /// No face can be taken from a picture in which it is covered.
     pub fn covered(what: impl std::fmt::Display, source: &str) -> Self {
         let detail = format!(
-            "the face in the picture of {what} is covered, as `redact` of the source {source} asks: enrol another picture of it"
+            "the face in the picture of {what} is covered, as `redact` of the source {source} requires: enrol another picture"
         );
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
 
-    /// Too much is asked for at a time.
+    /// Too many requests at a time.
     pub fn busy(detail: &str) -> Self {
         Self { retry_after_s: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
-    /// A client asks too often.
+    /// Too many requests of one client.
     pub fn too_often(per_s: u32) -> Self {
         let detail = format!("more than {per_s} requests per second: retry later");
         Self { retry_after_s: Some(1), ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail) }
     }
 
-    /// A failure that is no fault of the client's: what it was is in the log, and no path is told.
+    /// An internal failure. Its cause is in the log only, so that no path is revealed.
     pub fn inside(error: &dyn std::error::Error) -> Self {
         let mut text = error.to_string();
         let mut source = error.source();
@@ -171,7 +171,7 @@ impl From<ConfigError> for Problem {
     }
 }
 
-/// What axum refuses, in its own words.
+/// Rejections of axum, with their messages.
 macro_rules! rejections {
     ($($rejection:ty),*) => {$(
         impl From<$rejection> for Problem {

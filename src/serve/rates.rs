@@ -1,4 +1,4 @@
-//! How many requests each client may make.
+//! Rate limits of clients.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use super::lock;
 
-/// So many seconds' worth of requests may come at once: a page with many pictures.
+/// Requests of this many seconds may come at once, as for a page with many pictures.
 const BURST_S: f64 = 4.0;
-/// Clients that are remembered at a time; those who rest longest are forgotten first.
+/// The most clients that are remembered; those idle for the longest time are forgotten first.
 const MOST_CLIENTS: usize = 10_000;
 
-/// What clients have left.
+/// The remaining requests of clients.
 #[derive(Default)]
 pub(super) struct Rates(Mutex<HashMap<IpAddr, Bucket>>);
 
@@ -23,7 +23,7 @@ struct Bucket {
 }
 
 impl Rates {
-    /// Whether a client may ask now, at so many requests per second; 0 lets everybody.
+    /// Whether a client may send a request now, at `per_s` requests per second; 0 allows any number.
     pub fn may_ask(&self, client: IpAddr, per_s: u32, now: Instant) -> bool {
         if per_s == 0 {
             return true;
@@ -32,7 +32,7 @@ impl Rates {
         let most = per_s * BURST_S;
         let mut buckets = lock(&self.0);
         if buckets.len() >= MOST_CLIENTS {
-            // Whoever has rested so long has everything left anyway.
+            // A client that was idle for that long has its full rate anyway.
             buckets.retain(|_, bucket| now.saturating_duration_since(bucket.at).as_secs_f64() < BURST_S);
             if buckets.len() >= MOST_CLIENTS {
                 buckets.clear();
@@ -50,7 +50,7 @@ impl Rates {
     }
 }
 
-/// A client has a whole network of IPv6 addresses.
+/// One client may use a whole network of IPv6 addresses.
 fn who(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,

@@ -17,14 +17,14 @@ use tokio::runtime::Handle;
 use super::rtsp_config::RtspSettings;
 use super::site::Site;
 
-/// From pictures to packets. Frames come as they are answered.
+/// From pictures to packets. Frames come when they have been analysed.
 const PIPELINE: &str = "( appsrc name=pictures is-live=true format=time do-timestamp=true max-buffers=4 \
     leaky-type=downstream caps=image/jpeg ! jpegdec ! videoconvert ! videoscale ! \
     video/x-raw,format=I420,pixel-aspect-ratio=1/1 ! x264enc tune=zerolatency speed-preset=veryfast \
     key-int-max=20 ! video/x-h264,profile=main ! rtph264pay name=pay0 pt=96 config-interval=1 )";
-/// How often sources that came and went are looked for.
+/// Interval at which added and removed sources are checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long the server may take to start.
+/// Time limit for the start of the server.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// A server, running until it is stopped.
@@ -38,7 +38,7 @@ impl Rtsp {
     /// Starts to serve every source at `rtsp://ADDRESS/NAME`.
     ///
     /// # Errors
-    /// Why it cannot be, in a sentence.
+    /// Why the server cannot start, in a sentence.
     pub fn start(site: &Arc<Site>, settings: &RtspSettings, runtime: &Handle) -> Result<Self, String> {
         gst::init().map_err(|error| format!("GStreamer does not start: {error}"))?;
         for element in ["appsrc", "jpegdec", "x264enc", "rtph264pay"] {
@@ -67,7 +67,7 @@ impl Rtsp {
         }
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -75,7 +75,7 @@ impl Rtsp {
     /// Ends all streams.
     pub fn stop(self) {
         self.main_loop.quit();
-        // A thread that panicked has nothing more to say.
+        // A thread that panicked has already reported it.
         let _ = self.thread.join();
     }
 }
@@ -127,11 +127,11 @@ fn serve(
     server.client_filter(Some(&mut |_, _| rtsp::RTSPFilterResult::Remove));
 }
 
-/// What makes the stream of a source when somebody wants it.
+/// The factory of a source's stream, which runs when a client connects.
 fn factory(site: &Arc<Site>, name: &str, runtime: &Handle, role: Option<&str>) -> rtsp::RTSPMediaFactory {
     let factory = rtsp::RTSPMediaFactory::new();
     factory.set_launch(PIPELINE);
-    // However many watch, it is encoded once.
+    // The stream is encoded once for all viewers.
     factory.set_shared(true);
     if let Some(role) = role {
         factory.add_role_from_structure(
@@ -152,7 +152,7 @@ fn factory(site: &Arc<Site>, name: &str, runtime: &Handle, role: Option<&str>) -
     factory
 }
 
-/// Gives pictures to a stream for as long as it takes them.
+/// Pushes pictures to a stream for as long as it accepts them.
 async fn feed(site: Arc<Site>, name: String, source: AppSrc) {
     let mut ending = site.ending.clone();
     'source: while let Some(mut tiles) = site.cameras.tiles(&name) {
@@ -162,17 +162,17 @@ async fn feed(site: Arc<Site>, name: String, source: AppSrc) {
                 _ = ending.wait_for(|ending| *ending) => break 'source,
             };
             if !changed {
-                // The source was changed, and goes on under its name, or was removed.
+                // The source was changed, and continues under its name, or was removed.
                 tokio::time::sleep(LOOK_EVERY).await;
                 continue 'source;
             }
             let Some(tile) = tiles.borrow_and_update().clone() else { continue };
             if source.push_buffer(gst::Buffer::from_slice(tile.jpeg.clone())).is_err() {
-                // Nobody watches any more.
+                // There are no more viewers.
                 return;
             }
         }
     }
-    // Viewers are told that the stream has ended.
+    // Viewers are notified that the stream has ended.
     let _ = source.end_of_stream();
 }

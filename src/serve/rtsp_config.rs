@@ -1,4 +1,4 @@
-//! Streams for recorders and players, as they are written, and what that means.
+//! The configuration of streams for recorders and players, and its validation.
 
 use std::net::SocketAddr;
 
@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{ConfigError, value};
 
-/// Where streams are served.
+/// The server of streams.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RtspConfig {
     /// Address and port.
     pub listen: String,
-    /// Who may watch; needed where others can reach it.
+    /// User name for viewers; required if other machines can reach the address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Their password.
+    /// Password for viewers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
 }
@@ -32,7 +32,7 @@ impl std::fmt::Debug for RtspConfig {
     }
 }
 
-/// Where streams are served, checked.
+/// The server of streams, validated.
 #[derive(Clone)]
 #[cfg_attr(not(feature = "rtsp"), expect(dead_code, reason = "nobody serves them"))]
 pub struct RtspSettings {
@@ -41,10 +41,10 @@ pub struct RtspSettings {
 }
 
 impl RtspConfig {
-    /// What it means.
+    /// The validated settings.
     ///
     /// # Errors
-    /// The first value that makes no sense, and always where the program was built without the feature `rtsp`.
+    /// The first invalid value, and always if the program was built without the feature `rtsp`.
     pub(super) fn settings(&self) -> Result<RtspSettings, ConfigError> {
         if cfg!(not(feature = "rtsp")) {
             let reason =

@@ -26,60 +26,61 @@ use crate::annotate::{Annotator, Style};
 use crate::engine::Engine;
 use crate::nn::{ArithmeticChoice, Device, DeviceChoice, Isa};
 
-/// How long open requests may take to end once the service ends.
+/// Time limit for open requests when the service ends.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// How often what is too old is looked for.
+/// Interval at which old data is deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(15 * 60);
-/// Threads that answer requests; the work on pictures is done on others.
+/// Threads that answer requests; pictures are processed on others.
 const ANSWERING_THREADS: usize = 2;
 
-/// Where and with what a service computes.
+/// The device, model and threads of a service.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServiceOptions {
-    /// Where the networks run.
+    /// The device of the networks.
     pub device: DeviceChoice,
-    /// Instruction set of what runs on the CPU.
+    /// Instruction set of the code that runs on the CPU.
     pub isa: Isa,
     /// The embedding network: the name of a built-in one or a file.
     pub model: String,
-    /// What embeddings are computed in.
+    /// The arithmetic of embeddings.
     pub precision: ArithmeticChoice,
-    /// Threads that compute at a time; `None` for one per CPU.
+    /// Number of threads that compute; `None` for one per CPU.
     pub threads: Option<usize>,
 }
 
 impl ServiceOptions {
-    /// The built-in network on the best device there is.
+    /// The built-in network on the best available device.
     pub fn new(isa: Isa) -> Self {
         let model = crate::models::SPHEREFACE.name.to_owned();
         Self { device: DeviceChoice::Auto, isa, model, precision: ArithmeticChoice::Auto, threads: None }
     }
 }
 
-/// How the sources of a service do.
+/// Figures of the sources of a service.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Figures {
     /// Each source, by name.
     pub sources: BTreeMap<String, SourceFigures>,
     /// Events in the store.
     pub events: u64,
-    /// Sources that named each person.
+    /// Number of sources that named each person.
     pub named: BTreeMap<String, usize>,
 }
 
-/// How a source does.
+/// Figures of a source.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SourceFigures {
     /// Whether frames come.
     pub running: bool,
-    /// Frames that were answered.
+    /// Frames that were analysed.
     pub frames: u64,
-    /// Frames left out because newer ones came meanwhile.
+    /// Frames dropped because newer ones came in the meantime.
     pub left_out: u64,
-    /// Median of the time from the arrival of a frame to the end of its events over the last frames, in milliseconds.
+    /// Median of the time from the arrival of a frame to the end of its events over the last frames, in
+    /// milliseconds.
     pub delay_ms: Option<f64>,
-    /// The time that 95 % stay below.
+    /// 95th percentile of that time.
     pub delay_95_ms: Option<f64>,
 }
 
@@ -96,20 +97,21 @@ pub struct Service {
 }
 
 impl Service {
-    /// Prepares the memory of a process that runs for long, before it starts a service. Threads of decoders come and go
-    /// with the sources, and pictures that one thread takes and another gives back leave holes that nothing fits into: the
-    /// process would grow for hours. So pictures are taken from the system and given back to it each by itself.
+    /// Prepares the memory of a process that runs for long, before it starts a service. Threads of decoders
+    /// come and go with the sources. Pictures that one thread allocates and another frees fragment the heap,
+    /// so the process would grow for hours. So the memory of each picture is mapped separately and returned
+    /// to the system.
     pub fn prepare_memory() {
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         {
             const PICTURE_BYTES: libc::c_int = 64 << 10;
-            // SAFETY: it takes two numbers. Where it refuses, memory is managed as it was.
+            // SAFETY: it takes two numbers. If it fails, memory is managed as before.
             unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, PICTURE_BYTES) };
         }
     }
 
-    /// Starts all sources and listens. Where a token is asked for and there is none yet, tokens are made, which nobody
-    /// can read again.
+    /// Starts all sources and listens. If a token is required and there is none yet, tokens are made; they
+    /// cannot be read again later.
     ///
     /// # Errors
     /// When the address, the store, the model or a gallery cannot be used.
@@ -126,13 +128,13 @@ impl Service {
         store.sweep(settings.config.retention, now_ms())?;
         let made = if settings.asks_for_token() { NewTokens::make_first(&store)? } else { None };
         let tokens = settings.asks_for_token().then(|| Tokens::read(&store)).transpose()?;
-        // What draws must be there: sources have nobody to tell.
+        // The font is checked here, because sources cannot report its absence.
         Annotator::new(Style::default())?;
         let (end, ending) = watch::channel(false);
         let settings = settings.with_threshold(threshold_set(&store)?);
         let sources = wanted(&settings, &store)?;
         let site = Arc::new(site(settings, options, store, tokens, ending)?);
-        // An answer that fails is better found out about before anybody asks.
+        // Checks the gallery before the first request.
         site.gallery()?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(ANSWERING_THREADS)
@@ -140,7 +142,7 @@ impl Service {
             .enable_all()
             .build()
             .map_err(ServeError::Threads)?;
-        // Before the first event.
+        // The outputs must be set before the first event.
         Outputs::start(&site, &site.settings(), runtime.handle())?;
         site.cameras.set_all(&sources)?;
         let server = runtime.spawn(listen::answer(listener, Arc::clone(&site)));
@@ -165,18 +167,18 @@ impl Service {
         Ok((service, made))
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where its pages are.
+    /// The address of its pages.
     pub fn url(&self) -> String {
         let scheme = if lock(&self.site.tls).is_some() { "https" } else { "http" };
         format!("{scheme}://{}/", self.address)
     }
 
-    /// Where the streams of its sources are, if it serves them: `rtsp://ADDRESS/NAME`.
+    /// The address of the streams of its sources, if it serves them: `rtsp://ADDRESS/NAME`.
     pub fn rtsp_address(&self) -> Option<SocketAddr> {
         #[cfg(feature = "rtsp")]
         return self.rtsp.as_ref().map(super::rtsp::Rtsp::address);
@@ -184,7 +186,7 @@ impl Service {
         None
     }
 
-    /// How its sources do.
+    /// Figures of its sources.
     pub fn figures(&self) -> Figures {
         let sources = self.site.cameras.states().into_iter().map(|(config, state)| {
             let [frames, left_out, _] = state.counts();
@@ -196,16 +198,16 @@ impl Service {
         Figures { sources: sources.collect(), events, named }
     }
 
-    /// Goes on with other settings: sources, gallery, limits of pictures and retention. Where it listens and keeps its
-    /// data stays as it is, and so do the numbers of requests, streams and connections at a time, and whether connections are
-    /// encrypted.
+    /// Applies other settings: sources, gallery, limits of pictures and retention. The address, the folder of
+    /// data, the limits of concurrent requests, streams and connections, and whether connections are
+    /// encrypted do not change.
     ///
     /// # Errors
     /// When a gallery cannot be used.
     pub fn reload(&self, settings: Settings) -> Result<(), ServeError> {
         let settings = settings.with_threshold(threshold_set(&self.site.store)?);
         let sources = wanted(&settings, &self.site.store)?;
-        // Whether connections are encrypted stays as it is; by which certificate does not.
+        // The certificate may change, but not whether connections are encrypted.
         if lock(&self.site.tls).is_some() && settings.tls.is_some() {
             lock(&self.site.tls).clone_from(&settings.tls);
         }
@@ -220,9 +222,10 @@ impl Service {
         Ok(())
     }
 
-    /// Ends: streams are closed, requests are answered, everybody who is in sight has left, and all of it is stored.
+    /// Stops: streams are closed, requests are answered, everybody in sight leaves, and all events are
+    /// stored.
     pub fn stop(self) {
-        // Nobody may listen any more.
+        // Fails if there are no receivers any more.
         let _ = self.end.send(true);
         self.site.jobs.stop();
         let server = self.server;
@@ -234,10 +237,10 @@ impl Service {
         self.rtsp.into_iter().for_each(super::rtsp::Rtsp::stop);
         self.site.cameras.remove_all();
         self.site.shelf.close();
-        // A thread that panicked has nothing more to say.
+        // A thread that panicked has already reported it.
         let _ = self.jobs.join();
         let outputs = self.site.outputs.end();
-        // A webhook that does not answer is told at the next start.
+        // Events for a webhook that does not answer are delivered at the next start.
         let _ = self.runtime.block_on(async { tokio::time::timeout(END_LIMIT, outputs).await });
         self.runtime.shutdown_timeout(END_LIMIT);
     }
@@ -285,7 +288,7 @@ fn site(
     })
 }
 
-/// Deletes what is too old, now and then.
+/// Deletes old data at regular intervals.
 async fn sweep(site: Arc<Site>) {
     let mut every = tokio::time::interval(SWEEP_EVERY);
     loop {

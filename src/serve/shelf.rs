@@ -1,4 +1,4 @@
-//! The library that is shown, and where it is.
+//! The library of a service.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -10,26 +10,26 @@ use super::lock;
 use super::problem::Problem;
 use crate::library::{Library, LibraryError};
 
-/// Where the library is that is shown.
+/// The location of the library to show.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LibraryConfig {
     /// Folder of the library, or of its analyses.
     pub path: PathBuf,
-    /// `postgres://USER@HOST/DATABASE`, where its catalogue is there.
+    /// `postgres://USER@HOST/DATABASE`, if its catalogue is in a database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
 }
 
 impl std::fmt::Debug for LibraryConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The address may hold a password.
+        // The address may contain a password.
         f.debug_struct("LibraryConfig").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
 impl LibraryConfig {
-    /// Whether it makes sense; whether there is a library is found out when somebody asks.
+    /// Validates the location. The library itself is opened at the first request.
     ///
     /// # Errors
     /// When the address is not one of a PostgreSQL database.
@@ -46,12 +46,12 @@ impl LibraryConfig {
     }
 }
 
-/// The library of a service, open from the first question on.
+/// The library of a service, opened at the first request.
 #[derive(Default)]
 pub(super) struct Shelf(Mutex<Option<(LibraryConfig, Arc<Library>)>>);
 
 impl Shelf {
-    /// The library of a configuration. To be called, and what it gives to be dropped, where a thread may wait.
+    /// The library of a configuration. Call this, and drop its result, on a thread that may block.
     ///
     /// # Errors
     /// When none is configured, or it cannot be opened.
@@ -83,12 +83,10 @@ impl From<LibraryError> for Problem {
     fn from(error: LibraryError) -> Self {
         match error {
             LibraryError::NoPerson(_) | LibraryError::NoStranger(_) => Self::not_found(error.to_string()),
-            // Where it should be is told in the log only.
+            // Its expected path is in the log only.
             LibraryError::NoLibrary(_) => {
                 tracing::warn!("{error}");
-                Self::not_found(
-                    "there is no library where the configuration says: see the log of the service",
-                )
+                Self::not_found("the configured library does not exist: see the log of the service")
             }
             _ => Self::inside(&error),
         }

@@ -1,4 +1,4 @@
-//! What a stream tells, as events with the best picture and the reason.
+//! Events of a stream, with the best picture and the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,37 +18,37 @@ use crate::engine::{self, EventKind, Gallery, IdentifiedFace, LabelledFrame};
 use crate::identify::{Identification, Who};
 use crate::track::{is_distinct, weight_inside};
 
-/// Longer side of a picture that is kept, in pixels, at most.
+/// Maximum longer side of a stored picture, in pixels.
 const PICTURE_PX: u32 = 480;
-/// Quality of pictures that are kept, of 100.
+/// JPEG quality of stored pictures.
 pub(super) const PICTURE_QUALITY: u8 = 88;
-/// How much better a view must be to take the place of the one before.
+/// Ratio by which a view must be better to replace the previous one.
 const BETTER: f32 = 1.1;
 
-/// Turns what a stream tells into events of the store.
+/// Turns the output of a stream into events of the store.
 pub(super) struct Sightings {
     source: String,
     store: Arc<Store>,
     same_deg: Option<f64>,
     threshold_deg: Option<f64>,
-    /// Who is enrolled.
+    /// The enrolled people.
     people: BTreeSet<String>,
     best: BTreeMap<Who, Best>,
-    /// The stream's numbers of strangers, and those of the store.
+    /// From the stream's numbers of strangers to those of the store.
     strangers: BTreeMap<u32, i64>,
     confirm: Confirm,
     swept_ns: u64,
-    /// Whose faces are covered in pictures.
+    /// The people whose faces are covered in pictures.
     redact: Option<Whom>,
 }
 
-/// The best view of somebody in sight, and what was last said about them.
+/// The best view of a person in sight, and the last event about them.
 #[derive(Clone)]
 struct Best {
     weight: f32,
-    /// Everybody else in it who is to be covered is. The face itself is covered once it is known whose it is.
+    /// Other people who must be covered are covered. The face itself is covered once its identity is known.
     portrait: RgbImage,
-    /// Where the face lies in it.
+    /// The box of the face in it.
     face: BBox,
     embedded: Option<(f32, Embedding)>,
     identification: Identification,
@@ -57,8 +57,8 @@ struct Best {
 }
 
 impl Sightings {
-    /// Nobody is in sight. Strangers nearer than `same_deg` degrees are the same, and `confirm` says when somebody is
-    /// told of.
+    /// Starts with nobody in sight. Strangers nearer than `same_deg` degrees are the same, and `confirm`
+    /// decides when an event is sent.
     pub fn new(source: &str, store: Arc<Store>, same_deg: Option<f64>, confirm: Confirm) -> Self {
         Self {
             source: source.to_owned(),
@@ -74,19 +74,19 @@ impl Sightings {
         }
     }
 
-    /// Covers faces in pictures.
+    /// Sets the people whose faces are covered in pictures.
     pub fn redact(mut self, redact: Option<Whom>) -> Self {
         self.redact = redact;
         self
     }
 
-    /// Decides by another gallery from now on.
+    /// Uses another gallery from now on.
     pub fn set_gallery(&mut self, gallery: Option<&Gallery>) {
         self.threshold_deg = gallery.map(|gallery| gallery.threshold().angle_deg());
         self.people = gallery.into_iter().flat_map(Gallery::people).map(str::to_owned).collect();
     }
 
-    /// Another stream goes on: its numbers of strangers are others.
+    /// Starts with another stream, which has other numbers of strangers.
     pub fn forget_numbers(&mut self) {
         self.strangers.clear();
         self.confirm.clear();
@@ -98,10 +98,10 @@ impl Sightings {
         self.strangers.get(&stranger).map(|id| self.store.resolve(*id))
     }
 
-    /// Looks at the faces of a frame, which comes with its picture; says what was recorded because it confirms it.
+    /// Takes the faces of a frame with its picture; returns the events that it confirmed, as recorded.
     ///
     /// # Errors
-    /// When the store refuses.
+    /// When the store fails.
     pub fn see(&mut self, frame: &LabelledFrame) -> Result<Vec<Arc<Event>>, StoreError> {
         self.look(frame);
         let mut recorded = Vec::new();
@@ -111,7 +111,7 @@ impl Sightings {
         Ok(recorded)
     }
 
-    /// Keeps the best view of everybody.
+    /// Keeps the best view of each person.
     fn look(&mut self, frame: &LabelledFrame) {
         let mut rgb: Option<RgbImage> = None;
         for face in frame.faces.iter().filter(|face| !face.transient) {
@@ -168,7 +168,7 @@ impl Sightings {
         self.forget_unseen(frame.pts_ns);
     }
 
-    /// Those who were never told of, because they had no event, are not kept for ever.
+    /// People without an event must not be kept for ever.
     fn forget_unseen(&mut self, now_ns: u64) {
         const TWO_HOURS_NS: u64 = 2 * 3600 * 1_000_000_000;
         if now_ns.saturating_sub(self.swept_ns) > TWO_HOURS_NS {
@@ -177,10 +177,10 @@ impl Sightings {
         }
     }
 
-    /// Records what happened, once it is confirmed; says what was recorded.
+    /// Records an event once it is confirmed; returns the recorded events.
     ///
     /// # Errors
-    /// When the store refuses.
+    /// When the store fails.
     pub fn tell(&mut self, event: engine::Event) -> Result<Vec<Arc<Event>>, StoreError> {
         if let EventKind::Renamed { from } = &event.kind {
             self.inherit(from, &event.who);
@@ -199,7 +199,7 @@ impl Sightings {
         Ok(recorded)
     }
 
-    /// Records what is certain.
+    /// Records a confirmed event.
     fn settle(&mut self, event: &engine::Event) -> Result<Vec<Arc<Event>>, StoreError> {
         match &event.kind {
             EventKind::Appeared => {
@@ -231,7 +231,7 @@ impl Sightings {
         }
     }
 
-    /// A stranger whose number is known already comes again.
+    /// Counts the visit of a stranger whose number is already known.
     fn count_visit(&self, who: &Who) -> Result<(), StoreError> {
         let Who::Stranger(number) = who else { return Ok(()) };
         match self.number(*number) {
@@ -240,7 +240,7 @@ impl Sightings {
         }
     }
 
-    /// Whether somebody was deleted while in sight: nothing more is told of them.
+    /// Whether a person was deleted while in sight: no more events are sent about them.
     fn is_forgotten(&mut self, who: &Who) -> Result<bool, StoreError> {
         match who {
             Who::Named(name) => Ok(!self.people.contains(name)),
@@ -257,7 +257,7 @@ impl Sightings {
     fn renamed(&mut self, event: &engine::Event, from: &Who) -> Result<Option<Arc<Event>>, StoreError> {
         let was = match from {
             Who::Named(name) if self.people.contains(name) => Some(Subject::Person(name.clone())),
-            // Somebody deleted them: nothing of them is kept, not even that it was them.
+            // The person was deleted: nothing about them is kept, not even their earlier name.
             Who::Named(_) => None,
             Who::Stranger(number) => self.number(*number).map(Subject::Stranger),
             Who::Transient => None,
@@ -271,7 +271,7 @@ impl Sightings {
         self.record(kind, event, subject, was).map(Some)
     }
 
-    /// A person whose name changes keeps the better of the views.
+    /// A person whose name changes keeps the better view.
     fn inherit(&mut self, from: &Who, to: &Who) {
         let Some(before) = self.best.remove(from) else { return };
         match self.best.get_mut(to) {
@@ -312,7 +312,8 @@ impl Sightings {
         })
     }
 
-    /// Whom the store takes somebody for; a stranger nobody has seen before gets a number. `None` for what is no person.
+    /// The identity of a person in the store; a new stranger gets a number. `None` for a stranger that is
+    /// ignored.
     fn subject(&mut self, who: &Who) -> Result<Option<Subject>, StoreError> {
         let number = match who {
             Who::Named(name) => return Ok(Some(Subject::Person(name.clone()))),
@@ -348,7 +349,7 @@ impl Sightings {
         Ok(Some(Subject::Stranger(id)))
     }
 
-    /// Whether somebody is covered in pictures.
+    /// Whether a person is covered in pictures.
     fn covers(&self, subject: &Subject) -> bool {
         let name = match subject {
             Subject::Person(name) => Some(name.as_str()),
@@ -371,7 +372,7 @@ impl Sightings {
 }
 
 impl Best {
-    /// Keeps the embedding of a view, where it has one and is better than the one before.
+    /// Keeps the embedding of a view, if it has one and is better than the previous one.
     fn embed(&mut self, face: &IdentifiedFace, weight: f32) {
         if let Some(embedding) = &face.embedding
             && is_distinct(weight, face.face.score)
@@ -381,7 +382,7 @@ impl Best {
         }
     }
 
-    /// The portrait as others may see it.
+    /// The portrait, with the face covered if required.
     fn shown(&self, covered: bool) -> RgbImage {
         let mut portrait = self.portrait.clone();
         if covered {
@@ -402,7 +403,7 @@ impl Best {
     }
 }
 
-/// How far below the threshold the angle lies that gave a name, in degrees.
+/// The margin of a named face: degrees below the threshold.
 fn margin_deg(identification: &Identification, threshold_deg: f64) -> Option<f32> {
     let nearest = identification.nearest.as_ref()?;
     Some(threshold_deg as f32 - nearest.handicap_deg - nearest.angle_deg)
@@ -412,7 +413,7 @@ fn jpeg(portrait: &RgbImage) -> Vec<u8> {
     encode(&small(portrait, [0.0; 2]).0, PICTURE_QUALITY)
 }
 
-/// A picture no larger than is kept, and where a point of it lies then.
+/// A picture reduced to the stored size, and the new position of a point.
 fn small(picture: &RgbImage, [x, y]: [f32; 2]) -> (RgbImage, [f32; 2]) {
     let longer = picture.width().max(picture.height());
     if longer <= PICTURE_PX {
@@ -428,7 +429,7 @@ fn small(picture: &RgbImage, [x, y]: [f32; 2]) -> (RgbImage, [f32; 2]) {
 pub(super) fn encode(picture: &RgbImage, quality: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, quality);
-    // Nothing can fail in memory but a picture without pixels, which shows nothing.
+    // In memory, encoding fails only for a picture without pixels, which shows nothing.
     if encoder.encode_image(picture).is_err() {
         bytes.clear();
     }
@@ -452,7 +453,7 @@ mod tests {
         Embedding::new(ModelId([1; 8]), vector).unwrap()
     }
 
-    /// A frame with a face of somebody, `side` pixels large, whose embedding lies at `deg` degrees.
+    /// A frame with a face of a person, `side` pixels large, with an embedding at `deg` degrees.
     fn frame(index: u64, who: &Who, side: f32, deg: f64) -> LabelledFrame {
         let bbox = BBox { x1: 100.0, y1: 50.0, x2: 100.0 + side, y2: 50.0 + side };
         let quality = Quality { size_px: side, yaw_deg: 0.0, pitch_deg: 0.0, roll_deg: 0.0, sharpness: 0.3 };
@@ -503,7 +504,7 @@ mod tests {
             Self::lines(&told)
         }
 
-        /// Shows a frame; what it confirmed.
+        /// Takes a frame; returns the events that it confirmed.
         fn see(&mut self, index: u64, who: &Who) -> Vec<String> {
             let told = self.sightings.see(&frame(index, who, 60.0, 0.0)).unwrap();
             Self::lines(&told)
@@ -558,7 +559,7 @@ mod tests {
         assert_eq!(visit(&mut world, 1, 0.0), ["Unknown 1 appeared"]);
         assert_eq!(visit(&mut world, 2, 90.0), ["Unknown 2 appeared"]);
         assert_eq!(visit(&mut world, 2, 90.0), ["Unknown 2 appeared"]);
-        // Another stream, whose numbers begin anew.
+        // Another stream, whose numbers start again.
         world.sightings.forget_numbers();
         assert_eq!(visit(&mut world, 1, 80.0), ["Unknown 2 appeared"]);
         assert_eq!(world.store.stranger(2).unwrap().unwrap().visits, 3);
@@ -597,7 +598,7 @@ mod tests {
         appear(&mut world, 10, &ada);
         assert_eq!(world.see(11, &ada), [""; 0]);
         assert_eq!(world.see(12, &ada), ["Ada appeared", "Ada recognised"]);
-        // A name that lasts for one frame: nobody hears of it.
+        // A name that lasts for one frame causes no event.
         world.see(13, &stranger);
         let renamed = |from: &Who| EventKind::Renamed { from: from.clone() };
         assert_eq!(world.tell(renamed(&ada), &stranger), [""; 0]);
@@ -667,7 +668,7 @@ mod tests {
         let corrected = EventKind::Renamed { from: ada.clone() };
         world.tell(corrected, &Who::Stranger(2));
         assert!(!shows_face(&world), "she is somebody else after all");
-        // Beside somebody who is known stands a stranger, and somebody outside the region that counts.
+        // Beside a known person are a stranger, and a person outside the watched region.
         world.tell(EventKind::Left, &Who::Stranger(2));
         let mut both = frame(9, &ada, 80.0, 0.0);
         let mut other = both.faces[0].clone();
@@ -682,7 +683,7 @@ mod tests {
         let picture = world.store.event_picture(last).unwrap().unwrap();
         let picture = image::load_from_memory(&picture).unwrap().to_rgb8();
         let dark = |x: u32, y: u32| picture.get_pixel(x, y).0.iter().all(|value| *value < 20);
-        // The portrait begins that far from the left and the top of the frame.
+        // The distance of the portrait from the left and the top of the frame.
         let by = (0.6 * 80.0) as u32;
         let (left, top) = (100 - by, 50 - by);
         assert!(dark(210 - left, 90 - top) && dark(64 - left, 55 - top));

@@ -1,4 +1,4 @@
-//! What all requests share.
+//! State shared by all requests.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -29,15 +29,15 @@ const THRESHOLD: &str = "threshold_deg";
 /// The threshold that was set on its page, in degrees.
 ///
 /// # Errors
-/// When the store refuses.
+/// When the store fails.
 pub(super) fn threshold_set(store: &Store) -> Result<Option<f64>, StoreError> {
     Ok(store.setting(THRESHOLD)?.and_then(|text| text.parse().ok()))
 }
 
-/// What a request finds.
+/// The state of a request.
 pub(super) type App = Arc<Site>;
 
-/// The service as requests see it.
+/// The service, for requests.
 pub(super) struct Site {
     pub settings: Mutex<Arc<Settings>>,
     pub engine: Engine,
@@ -45,9 +45,9 @@ pub(super) struct Site {
     pub cameras: Cameras,
     pub store: Arc<Store>,
     pub turns: Arc<Turns>,
-    /// Where a token is asked for.
+    /// The tokens, if they are required.
     pub tokens: Option<Tokens>,
-    /// Where connections are encrypted.
+    /// The TLS acceptor, if connections are encrypted.
     pub tls: Mutex<Option<TlsAcceptor>>,
     pub rates: Rates,
     pub requests: Arc<Semaphore>,
@@ -61,7 +61,7 @@ pub(super) struct Site {
     pub shelf: Shelf,
 }
 
-/// What is counted of requests.
+/// Counters of requests.
 #[derive(Default)]
 pub(super) struct Counts {
     pub requests: AtomicU64,
@@ -74,26 +74,26 @@ impl Site {
         Arc::clone(&lock(&self.settings))
     }
 
-    /// Leave to work on a request with pictures.
+    /// A permit to process a request with pictures.
     ///
     /// # Errors
-    /// When as many as may are at work.
+    /// When the limit is reached.
     pub fn may_work(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let busy = |_| Problem::busy("the service is at its limit of concurrent requests: retry later");
         Arc::clone(&self.requests).try_acquire_owned().map_err(busy)
     }
 
-    /// Leave for a stream of pictures or events.
+    /// A permit for a stream of pictures or events.
     ///
     /// # Errors
-    /// When as many as may are open.
+    /// When the limit is reached.
     pub fn may_stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let busy =
             |_| Problem::busy("the service is at its limit of open streams: close one, or retry later");
         Arc::clone(&self.streams).try_acquire_owned().map_err(busy)
     }
 
-    /// The people that requests are about; `None` where nobody is enrolled.
+    /// The gallery for requests; `None` if nobody is enrolled.
     ///
     /// # Errors
     /// When their folder cannot be read.
@@ -102,17 +102,17 @@ impl Site {
         self.galleries.get(&settings.config.gallery, settings.threshold)
     }
 
-    /// Whether somebody (`None`: a stranger) is covered in pictures of a source.
+    /// Whether a person (`None`: a stranger) is covered in pictures of a source.
     pub fn covers(&self, source: &str, name: Option<&str>) -> bool {
         let config = self.cameras.state(source).map(|(config, _)| config);
         let whom = config.and_then(|config| config.redact?.parse::<Whom>().ok());
         whom.is_some_and(|whom| whom.covers(name))
     }
 
-    /// Names by another threshold from the next frame on; `None` goes back to that of the configuration. It is kept.
+    /// Sets and stores the threshold from the next frame on; `None` restores that of the configuration.
     ///
     /// # Errors
-    /// When the store refuses, or a gallery cannot be read.
+    /// When the store fails, or a gallery cannot be read.
     pub fn set_threshold(&self, degrees: Option<f64>) -> Result<(), Problem> {
         self.store.set_setting(THRESHOLD, degrees.map(|degrees| degrees.to_string()).as_deref())?;
         {
@@ -124,10 +124,10 @@ impl Site {
         Ok(self.cameras.set_threshold(request)?)
     }
 
-    /// Changes the people while nobody else does; running sources decide by them from the next frame on.
+    /// Changes the gallery exclusively; running sources use it from the next frame on.
     ///
     /// # Errors
-    /// What `change` meets, and when the folder cannot be made or read.
+    /// Errors of `change`, and when the folder cannot be created or read.
     pub fn edit_people<T>(
         &self,
         change: impl FnOnce(&GalleryFolder) -> Result<T, Problem>,
@@ -138,10 +138,10 @@ impl Site {
         Ok(changed)
     }
 
-    /// Runs `work` where it may compute, in its turn.
+    /// Runs `work` on a thread that may compute, in its turn.
     ///
     /// # Errors
-    /// What `work` meets.
+    /// Errors of `work`.
     pub async fn compute<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Site) -> Result<T, Problem> + Send + 'static,
@@ -154,10 +154,10 @@ impl Site {
         done.await.unwrap_or_else(|error| Err(Problem::inside(&error)))
     }
 
-    /// Runs `work` where it may wait for a disk.
+    /// Runs `work` on a thread that may block on a disk.
     ///
     /// # Errors
-    /// What `work` meets.
+    /// Errors of `work`.
     pub async fn wait_for<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Site) -> Result<T, Problem> + Send + 'static,

@@ -1,4 +1,4 @@
-//! TLS, where a certificate is given.
+//! TLS, if a certificate is given.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use super::config::{ConfigError, value};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
-    /// The certificate, and those between it and its authority, as PEM.
+    /// The certificate and its chain, as PEM.
     pub certificate: PathBuf,
     /// Its private key, as PEM.
     pub key: PathBuf,
 }
 
 impl TlsConfig {
-    /// Reads them.
+    /// Reads the certificate and the key.
     ///
     /// # Errors
-    /// When they cannot be read, are none, or do not belong together.
+    /// When they cannot be read, are invalid, or do not match.
     pub(super) fn acceptor(&self) -> Result<TlsAcceptor, ConfigError> {
         let refused = |setting: &str, path: &Path, reason: String| {
             value(format!("tls.{setting}"), path.display(), reason)

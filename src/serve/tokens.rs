@@ -6,13 +6,13 @@ use utoipa::ToSchema;
 
 use super::store::{Store, StoreError};
 
-/// What somebody may do.
+/// The role of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// See everything, and have pictures recognised.
+    /// May see everything, and have pictures recognised.
     Reader,
-    /// Change people, strangers and sources, too.
+    /// May also change people, strangers and sources.
     Administrator,
 }
 
@@ -20,7 +20,7 @@ impl Role {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Reader, Self::Administrator];
 
-    /// What it is called.
+    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Reader => "reader",
@@ -29,14 +29,14 @@ impl Role {
     }
 }
 
-/// Tokens that were just made: nobody can read them again.
+/// Tokens that were just made. They cannot be read again later.
 pub struct NewTokens(Vec<(Role, String)>);
 
 impl NewTokens {
-    /// Makes new tokens for all roles; the old ones are worth nothing from then on.
+    /// Makes new tokens for all roles; the old ones become invalid.
     ///
     /// # Errors
-    /// When the store refuses.
+    /// When the store fails.
     pub fn make(store: &Store) -> Result<Self, StoreError> {
         let mut made = Vec::new();
         for role in Role::ALL {
@@ -50,10 +50,10 @@ impl NewTokens {
         Ok(Self(made))
     }
 
-    /// The same where there are none yet.
+    /// The same if there are none yet.
     ///
     /// # Errors
-    /// When the store refuses.
+    /// When the store fails.
     pub(super) fn make_first(store: &Store) -> Result<Option<Self>, StoreError> {
         match Tokens::read(store)?.0.is_empty() {
             true => Self::make(store).map(Some),
@@ -80,7 +80,7 @@ impl Tokens {
         Ok(Self(all))
     }
 
-    /// Whose token that is. Hashes are compared in constant time, as `blake3` does, and always all of them.
+    /// The role of a token. All hashes are compared, each in constant time, as `blake3` does.
     pub fn role(&self, token: &str) -> Option<Role> {
         let hash = blake3::hash(token.as_bytes());
         self.0.iter().fold(None, |found, (role, held)| if *held == hash { Some(*role) } else { found })

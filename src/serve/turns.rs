@@ -1,12 +1,12 @@
-//! Who computes next.
+//! The order in which sources compute.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::lock;
 
-/// Places to compute in, given out in the order in which they were asked for: a source that wants one more often than
-/// others still waits until each of them had its turn.
+/// Places for computing, assigned in the order of the requests. A source with more requests than others still
+/// waits until each of them had its turn.
 pub(super) struct Turns {
     state: Mutex<State>,
     changed: Condvar,
@@ -22,7 +22,7 @@ struct State {
 pub(super) struct Turn<'a>(&'a Turns);
 
 impl Turns {
-    /// So many at a time, at least 1.
+    /// That many places, at least 1.
     pub fn new(places: usize) -> Self {
         let state = State { free: places.max(1), next: 0, waiting: VecDeque::new() };
         Self { state: Mutex::new(state), changed: Condvar::new() }

@@ -1,8 +1,8 @@
-//! What a name rests on, in a sentence.
+//! The reason for a name, in a sentence.
 
 use crate::identify::{Candidate, Identification};
 
-/// Why somebody is who they are taken for, or nobody; `threshold_deg` is the angle below which faces are named.
+/// Why a face got its name, or none; `threshold_deg` is the angle below which faces are named.
 pub(super) fn why(identification: &Identification, threshold_deg: Option<f64>) -> String {
     let Identification { nearest, runner_up, rejected, ambiguous, .. } = identification;
     let (Some(nearest), Some(threshold_deg)) = (nearest, threshold_deg) else {
@@ -14,7 +14,7 @@ pub(super) fn why(identification: &Identification, threshold_deg: Option<f64>) -
         text += &format!(" for such views ({threshold_deg:.1} from the front)");
     }
     if *ambiguous {
-        text += ", but somebody else is as near";
+        text += ", but another person is about as near";
     }
     if let Some(runner_up) = runner_up {
         text += &format!("; then {}", near(runner_up));
@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(
             why(&one, Some(68.0)),
             "nearest is Ada at 41.2 degrees (the mean of the stills), named below 65.0 for such views (68.0 from \
-             the front), but somebody else is as near; then Bo at 80.0 degrees (still b.jpg); not Cy at 30.0 degrees, \
+             the front), but another person is about as near; then Bo at 80.0 degrees (still b.jpg); not Cy at 30.0 degrees, \
              because the counter-example twin.jpg lies at 12.0"
         );
     }

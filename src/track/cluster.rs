@@ -3,19 +3,19 @@
 use crate::embed::Embedding;
 
 /// Groups templates of tracks by average linkage: as long as two groups lie less than
-/// `same_deg` degrees apart on average (over all pairs of their members) the two nearest are
-/// joined. Members for which `apart` holds (two in one picture, say) never come together.
+/// `same_deg` degrees apart on average (over all pairs of their members) the two nearest are joined. Two
+/// members for which `apart` holds (for example two in one picture) are never in one group.
 ///
-/// The result has a group number per template, from 0 in the order of their first members. A track without a
-/// template is a group of its own.
+/// The result has one group number per template, from 0 in the order of their first members. A track without
+/// a template is its own group.
 pub fn cluster(
     templates: &[Option<Embedding>],
     apart: impl Fn(usize, usize) -> bool,
     same_deg: f64,
 ) -> Vec<usize> {
     let count = templates.len();
-    // Angles between groups; infinite where they must not be joined. A group lives at the place
-    // of its first member.
+    // Angles between groups; infinite where they must not be joined. A group has the index of its first
+    // member.
     let mut angle = vec![f64::INFINITY; count * count];
     for a in 0..count {
         for b in a + 1..count {

@@ -5,12 +5,12 @@ use crate::detect::{BBox, Face, Quality};
 
 /// Longest gap in nanoseconds over which a face is followed by position alone.
 const POSITION_GAP_NS: u64 = 250_000_000;
-/// Minimum intersection over union (IoU) of a face and its expected place.
+/// Minimum intersection over union (IoU) of a face and its expected position.
 const LEAST_IOU: f32 = 0.3;
 /// IoU below which the face is embedded (as after a gap), so that a jump to another person is noticed.
 const SURE_IOU: f32 = 0.5;
-/// Change between consecutive faces of a chain (1 - correlation of their [patches](FacePatch)) up to which they
-/// are the same without doubt.
+/// Change between consecutive faces of a chain (1 - correlation of their [patches](FacePatch)) up to which
+/// they are the same without doubt.
 const LEAST_CHANGE: f32 = 0.1;
 /// Ratio of a change to the recent changes of the chain above which the face may be another person in the
 /// same place. Of 23 people who followed one another, each differed by at least 0.12 and most by 0.4 or more,
@@ -28,9 +28,9 @@ const NEWEST: f32 = 0.5;
 /// Maximum number of frames over which motion is extrapolated.
 const EXTRAPOLATED: f32 = 3.0;
 
-/// Frames between the first views embedded. A new track is embedded often, since its first frames
-/// may show little (a fade, a face that turns in); then less and less, each view after half
-/// the frames that the views before it span.
+/// Frames between the first views embedded. A new track is embedded often, since its first frames may show
+/// little (a fade, a face that turns in). The interval then grows to half the frames that the earlier views
+/// span.
 const FIRST_STEP: u64 = 2;
 /// Ratio of quality to the best embedded view above which a view is better.
 const BETTER: f32 = 1.2;
@@ -46,7 +46,7 @@ const REFRESH_NS: u64 = 500_000_000;
 pub enum Views {
     /// None, because nobody is to be identified.
     None,
-    /// The first of a track, then those that are better or different, and one now and then.
+    /// The first of a track, then those that are better or different, and one at regular intervals.
     Telling,
     /// All.
     All,
@@ -256,7 +256,7 @@ mod tests {
 
     const FRAME_NS: u64 = 40_000_000;
 
-    /// A picture without anything in it.
+    /// An empty picture.
     const PLAIN: Luma<'_> = Luma { bytes: &[], width: 0, height: 0 };
 
     fn moment(frame: u64, cut: bool) -> Moment {

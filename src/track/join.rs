@@ -6,10 +6,9 @@ use super::tracker::{GAP_NS, doubt_deg};
 use super::{Observation, Track, TrackId, template, tracks};
 use crate::embed::Embedding;
 
-/// Joins tracks of one shot that are the same person: one after the other, no more than
-/// [`GAP_NS`] apart, in places not far from each other, and less than `same_deg` degrees apart
-/// with all their views together; the most alike first. Numbers are then given anew in the
-/// order of appearance.
+/// Joins tracks of one shot that are the same person: consecutive, no more than [`GAP_NS`] apart, in nearby
+/// positions, and less than `same_deg` degrees apart with all their views together. The most alike are joined
+/// first. Tracks are then renumbered in the order of appearance.
 ///
 /// `observations` come in the order of frames, and `cuts` are frames that begin a new shot.
 pub fn join(observations: &mut [Observation], cuts: &[u64], same_deg: Option<f64>) {
@@ -37,8 +36,8 @@ pub fn join(observations: &mut [Observation], cuts: &[u64], same_deg: Option<f64
     }
 }
 
-/// Degrees by which two tracks must be more alike than two views of a person to be joined, wherever they are:
-/// the later one began although it could have gone on with the earlier one.
+/// Degrees by which two tracks must be more alike than two views of a person to be joined, wherever they are.
+/// The reason is that the later one began although it could have continued the earlier one.
 const ANEW_DEG: f64 = 5.0;
 
 struct Group {

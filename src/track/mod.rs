@@ -1,7 +1,7 @@
 //! Tracking: which faces of a video are one person, and the weight of each view.
 //!
-//! A *track* is one person over consecutive frames of one shot. It ends at a cut. Appearances in different shots
-//! are joined by a name or the number of a stranger, never by position.
+//! A *track* is one person over consecutive frames of one shot. It ends at a cut. Appearances in different
+//! shots are joined by a name or the number of a stranger, never by position.
 
 mod cluster;
 mod follow;
@@ -87,8 +87,7 @@ impl Observation {
 pub struct Track {
     /// Its number.
     pub id: TrackId,
-    /// Where its observations are in the list they came from, in the order of frames; at
-    /// least one.
+    /// Indices of its observations in their list, in the order of frames; at least one.
     pub observations: Vec<usize>,
     /// The first frame that shows it.
     pub first_frame: u64,
@@ -101,7 +100,8 @@ pub struct Track {
 }
 
 /// Length in frames from which a track is certainly a face. False detections are shorter: in the two clips
-/// whose truth lists every face, each of the five tracks of at most three frames without a clear view was one.
+/// whose truth lists every face, each of the five tracks of at most three frames without a clear view was
+/// one.
 const SURE_FRAMES: usize = 4;
 /// Detector score of a clear view: the minimum that the authors of SphereFace required.
 const CLEAR_SCORE: f32 = 0.9;
@@ -119,8 +119,8 @@ impl Track {
 /// but blurred profiles lie near each other, even of different people.
 const DISTINCT_WEIGHT: f32 = 0.25;
 
-/// Whether enough was seen of a track to recognise the same person in another one: a view, with an
-/// embedding, of that weight at best, and that score of the detector at best.
+/// Whether a track shows enough of a person to recognise that person in another track, given the highest
+/// `weight` of its embedded views and their highest detector `score`.
 pub fn is_distinct(weight: f32, score: f32) -> bool {
     weight >= DISTINCT_WEIGHT && score >= SURE_SCORE
 }
@@ -144,7 +144,7 @@ pub fn tracks(observations: &[Observation]) -> Vec<Track> {
     tracks.into_values().collect()
 }
 
-/// Box side in pixels at which a face is as good as the crop of 112x96 can show it.
+/// Box side in pixels above which the 112x96 crop gains no more detail.
 const FULL_SIZE_PX: f32 = 80.0;
 /// [`Quality::sharpness`] of a face in focus.
 const FULL_SHARPNESS: f32 = 0.3;
@@ -173,8 +173,8 @@ pub fn weight_inside(face: &Face, quality: &Quality) -> f32 {
     weight(quality) * visible.powi(2)
 }
 
-/// The direction of the weighted sum of the embeddings of `observations`; `None` when none has
-/// one of any weight, or they come from different models.
+/// The direction of the weighted sum of the embeddings of `observations`; `None` when none has an embedding
+/// of positive weight, or they come from different models.
 pub fn template<'a>(observations: impl IntoIterator<Item = &'a Observation>) -> Option<Embedding> {
     let seen = observations.into_iter().filter_map(|one| Some((one.embedding.as_ref()?, one.weight())));
     let mut sum: Option<(&Embedding, Vec<f64>)> = None;

@@ -24,7 +24,7 @@ pub struct Luma<'a> {
 }
 
 impl FacePatch {
-    /// The copy of a box (in pixels) of a picture. What lies outside of the picture repeats its border.
+    /// The copy of a box (in pixels) of a picture. Outside of the picture, its border is repeated.
     pub fn new(Luma { bytes, width, height }: Luma<'_>, bbox: &BBox) -> Self {
         let mut cells = [0.0; CELLS * CELLS];
         let columns = samples(bbox.x1, bbox.x2, width);
@@ -50,7 +50,7 @@ impl FacePatch {
         Self(cells)
     }
 
-    /// Pearson's correlation with another one, -1..=1; 0 where one of them is plain, 1 where both are.
+    /// Pearson's correlation with another one, -1..=1; 0 where one of them is uniform, 1 where both are.
     pub fn correlation(&self, other: &Self) -> f32 {
         let plain = |patch: &Self| patch.0.iter().all(|&cell| cell == 0.0);
         if plain(self) && plain(other) {
@@ -60,8 +60,7 @@ impl FacePatch {
     }
 }
 
-/// Where a stretch of pixels from `first` to `last` is read: some places for each cell, inside of
-/// `0..side`.
+/// The positions at which pixels from `first` to `last` are sampled: several per cell, within `0..side`.
 fn samples(first: f32, last: f32, side: usize) -> [[usize; SAMPLES]; CELLS] {
     let step = (last - first) / (CELLS * SAMPLES) as f32;
     let most = side.saturating_sub(1) as f32;

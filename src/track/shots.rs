@@ -10,8 +10,8 @@ const COLUMNS: usize = 128;
 /// averaged to 64 columns). Measured: 0.63 at least in fast pans of the test clips, 0.23 at
 /// most at cuts.
 const SAME_SHOT: f32 = 0.5;
-/// Mean change in grey levels below which two frames are of one shot whatever their
-/// correlation: between two dark or plain frames it is noise.
+/// Mean change in grey levels below which two frames are of one shot whatever their correlation: between two
+/// dark or uniform frames, the correlation is noise.
 const LEAST_CHANGE: f32 = 8.0;
 /// Change of a cell in grey levels that is more than noise of the camera or the codec.
 const NOISE: i16 = 10;
@@ -79,8 +79,8 @@ impl Thumbnail {
         halved
     }
 
-    /// Where since `before` squares of `side_px` pixels outside of `known` changed over half of
-    /// their area: only there can a face have appeared. Boxes in pixels, each around squares that
+    /// The squares of `side_px` pixels outside of `known` that changed over half of their area since
+    /// `before`: only there can a face have appeared. The result is boxes in pixels, each around squares that
     /// touch.
     pub fn changed_since(&self, before: &Thumbnail, side_px: f32, known: &[BBox]) -> Vec<BBox> {
         if (self.columns, self.rows) != (before.columns, before.rows) {
@@ -115,7 +115,7 @@ impl Thumbnail {
         self.patches(covered)
     }
 
-    /// What was seen of a part of a later frame takes the place of what was there.
+    /// Replaces a part of this copy by the same part of a later frame.
     pub fn renew(&mut self, later: &Thumbnail, part: &BBox) {
         if (self.columns, self.rows) != (later.columns, later.rows) {
             return self.clone_from(later);
@@ -129,7 +129,7 @@ impl Thumbnail {
         }
     }
 
-    /// Boxes around the patches of cells that are set, each patch of cells side by side.
+    /// Boxes around connected regions of cells that are set.
     fn patches(&self, mut set: Vec<bool>) -> Vec<BBox> {
         let mut boxes = Vec::new();
         while let Some(first) = set.iter().position(|&set| set) {
@@ -167,7 +167,7 @@ impl Thumbnail {
     }
 }
 
-/// Pearson's correlation; 1 where either side is plain.
+/// Pearson's correlation; 1 where either side is uniform.
 fn correlation(a: &[f32], b: &[f32]) -> f32 {
     let mean = |v: &[f32]| v.iter().sum::<f32>() / v.len().max(1) as f32;
     let (mean_a, mean_b) = (mean(a), mean(b));
@@ -183,7 +183,7 @@ fn correlation(a: &[f32], b: &[f32]) -> f32 {
 mod tests {
     use super::*;
 
-    /// A smooth picture of its own for each `seed`, shifted by `shift` pixels and brightened.
+    /// A different smooth picture for each `seed`, shifted by `shift` pixels and brightened.
     fn picture(seed: u32, shift: usize, brighter: u8) -> Thumbnail {
         let (width, height) = (640, 360);
         let wave = |x: f32, y: f32| {
@@ -216,7 +216,7 @@ mod tests {
         let (before, after) = (Thumbnail::new(&empty, 640, 360), Thumbnail::new(&full, 640, 360));
         let appeared = BBox { x1: 200.0, y1: 100.0, x2: 250.0, y2: 150.0 };
         let [found] = after.changed_since(&before, 40.0, &[])[..] else { panic!("one patch changed") };
-        // Squares half of which changed reach half a side beyond.
+        // Squares that changed over half of their area reach half a side beyond the change.
         let BBox { x1, y1, x2, y2 } = appeared;
         assert_eq!(found, BBox { x1: x1 - 20.0, y1: y1 - 20.0, x2: x2 + 20.0, y2: y2 + 20.0 });
         assert!(after.changed_since(&before, 120.0, &[]).is_empty(), "too small for a face of 120 pixels");

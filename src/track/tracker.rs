@@ -11,21 +11,23 @@ const ELSEWHERE_DEG: f64 = 6.0;
 /// Minimum ratio of the areas of two boxes of one face in one place, by the variation of the detector and a
 /// step to or from the camera.
 const SAME_SIZE: f32 = 0.4;
-/// Factor on that ratio per second out of sight: half or twice the side.
+/// Factor on that ratio per second out of sight, which allows half or twice the side. Without this limit, a
+/// face of 80 pixels continued the track of a head of 200 pixels that had disappeared a quarter of a second
+/// before.
 const SIZE_A_SECOND: f32 = 0.25;
 /// Degrees beyond the largest angle between two views of a person at which a face is another person than its
-/// track, wherever it is. From one view of a track to the next, 385 views of small and turned faces in real clips
-/// exceeded that angle by at most 4 degrees.
+/// track, wherever it is. From one view of a track to the next, 385 views of small and turned faces in real
+/// clips exceeded that angle by at most 4 degrees.
 const OTHER_DEG: f64 = 12.0;
-/// Degrees by which a face that looks all at once unlike its chain may be farther from who was there before
-/// than two views of a person may, where it is a good view. Of 66 such changes to another person the two nearest
-/// were at no degree at all; turns and jumps of one person reached 0.3 degrees.
+/// Degrees beyond the largest angle between two views of a person at which a good view after a sudden change
+/// is another person than its chain. Of 66 such changes to another person, the two nearest were at 0 degrees
+/// beyond it; turns and jumps of one person reached 0.3 degrees.
 const CHANGED_DEG: f64 = 1.0;
-/// The same where the view shows little, and looks wholly unlike: turns and jumps reached 5.7 degrees.
+/// The same for a poor view after a whole change: turns and jumps of one person reached 5.7 degrees.
 const CHANGED_POOR_DEG: f64 = 6.0;
 
-/// Degrees by which who takes the place of somebody else must look more alike to be a third person who was
-/// seen before.
+/// Degrees by which a person who replaces another one in place must look more alike to be joined with a third
+/// person who was seen before.
 const REPLACED_DEG: f64 = 5.0;
 
 /// A face of a frame, followed by position and perhaps embedded.
@@ -45,9 +47,9 @@ pub struct FollowedFace<'a> {
     pub embedding: Option<&'a Embedding>,
 }
 
-/// Builds tracks from chains frame by frame. Every cut ends all tracks. Within a shot, a chain whose first view
-/// looks like a person who went out of sight up to [`GAP_NS`] ago continues that track immediately, so that no
-/// number is ever revoked.
+/// Builds tracks from chains frame by frame. Every cut ends all tracks. Within a shot, a chain whose first
+/// view looks like a person who went out of sight up to [`GAP_NS`] ago continues that track immediately, so
+/// that no number is ever revoked.
 #[derive(Debug)]
 pub struct Tracker {
     same_deg: Option<f64>,
@@ -109,8 +111,8 @@ fn add_to_sum(sum: &mut Option<(Embedding, Vec<f64>)>, embedding: &Embedding, we
 }
 
 impl Tracker {
-    /// A tracker without tracks. Two views of one person differ by at most `same_deg` degrees; `None`, for a model
-    /// without calibration, joins nothing.
+    /// A tracker without tracks. Two views of one person differ by at most `same_deg` degrees; `None`, for a
+    /// model without calibration, joins nothing.
     pub fn new(same_deg: Option<f64>) -> Self {
         Self { same_deg, tracks: Vec::new(), next: 1 }
     }
@@ -154,7 +156,7 @@ impl Tracker {
         ids
     }
 
-    /// Whether a face is somebody else than the track that its chain shows.
+    /// Whether a face is another person than the track of its chain.
     fn is_other(&self, track: &Open, seen: &FollowedFace<'_>) -> bool {
         let angle = seen.embedding.and_then(|embedding| track.least_deg(embedding));
         let Some((same_deg, angle)) = self.same_deg.zip(angle) else { return false };
@@ -199,9 +201,9 @@ impl Tracker {
     }
 }
 
-/// How much more alike a face must look to be who was `before` and out of sight for `gap_ns`: nothing
-/// in about the same place, [`ELSEWHERE_DEG`] elsewhere, and endlessly where nobody comes nearer or
-/// goes away so fast.
+/// How many degrees more alike a face must look to continue the track at `before`, out of sight for `gap_ns`:
+/// 0 in about the same place, [`ELSEWHERE_DEG`] elsewhere, and infinity if the size changed faster than a
+/// person can approach or move away.
 pub(super) fn doubt_deg(before: &BBox, now: &BBox, gap_ns: u64) -> f64 {
     let side = before.area().max(now.area()).sqrt();
     let ([ax, ay], [bx, by]) = (before.centre(), now.centre());

@@ -8,8 +8,8 @@ use super::tensors::{self, TensorNetwork};
 use crate::embed::Architecture;
 use crate::nn::Device;
 
-/// A network that can be trained, on its device. Parameters, gradients and features are on the
-/// CPU in any case: nothing of a run but its speed and rounding depends on the device.
+/// A network that can be trained, on its device. Parameters, gradients and features are always on the CPU, so
+/// only the speed and rounding of a run depend on the device.
 #[derive(Debug)]
 pub enum Backend {
     /// Our kernels, on the CPU.
@@ -91,7 +91,7 @@ impl Backend {
     /// after [`collect`](Self::collect).
     ///
     /// # Errors
-    /// When the device fails; the gradients are then worth nothing.
+    /// When the device fails; the gradients are then invalid.
     pub fn backward(&mut self, parameters: &mut [Parameter], by_feature: &[f32]) -> Result<(), TrainError> {
         match self {
             Self::Kernels(network) => network.backward(parameters, by_feature),
@@ -101,10 +101,10 @@ impl Backend {
         Ok(())
     }
 
-    /// Adds what the chunks of the batch gave to the gradients of the parameters.
+    /// Adds the gradients of the batch's chunks to those of the parameters.
     ///
     /// # Errors
-    /// When the device fails; the gradients are then worth nothing.
+    /// When the device fails; the gradients are then invalid.
     pub fn collect(&mut self, parameters: &mut [Parameter]) -> Result<(), TrainError> {
         #[cfg(not(feature = "candle"))]
         let _ = parameters;

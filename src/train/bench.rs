@@ -69,8 +69,9 @@ impl fmt::Display for Report {
     }
 }
 
-/// Trains `batches` batches (after one that does not count) of random numbers on `device` with the
-/// network, loss, optimiser and threads of `config` on `classes` classes, and loads the same number of batches from `dataset`.
+/// Trains `batches` batches (after one that does not count) of random numbers on `device` with the network,
+/// loss, optimiser and threads of `config` on `classes` classes, and loads the same number of batches from
+/// `dataset`.
 ///
 /// # Errors
 /// When the settings are invalid, an image cannot be used or the device fails.

@@ -14,11 +14,11 @@ use crate::models::{Precision, Tensor, Weights, WeightsError};
 /// Name of the file in the output folder.
 pub const FILE_NAME: &str = "checkpoint.safetensors";
 
-/// State of a run apart from tensors and settings. The order of the images and all random numbers
-/// follow from the seeds and the iteration.
+/// State of a run except tensors and settings. The order of the images and all random numbers follow from the
+/// seeds and the iteration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// Iterations done; lambda and the learning rate depend on it, and the place in the epoch.
+    /// Iterations done; lambda, the learning rate and the position in the epoch depend on it.
     pub iteration: u64,
     /// Identifies images and classes.
     pub dataset: String,
@@ -110,7 +110,7 @@ impl Checkpoint {
     /// Whether a run with `config` on the data set `dataset` can continue from here.
     ///
     /// # Errors
-    /// When network, order of the samples or data differ; names which.
+    /// When network, order of the samples or data differ. Names the difference.
     pub fn check(&self, config: &Config, dataset: &str) -> Result<(), TrainError> {
         let error = |cause: String| Err(TrainError::Checkpoint { path: self.path.clone(), cause });
         let (was, is) = (self.config.architecture()?, config.architecture()?);

@@ -56,13 +56,13 @@ section! {
     /// Also train the biases of the residual convolutions, which the authors leave at 0
     residual_biases: bool = false, [long, value_name = "BOOL"];
     @optional
-    /// Weights of the same network to start from, instead of random ones. The samples then come in
-    /// another order than in the run that made the weights, whatever the seed
+    /// Weights of the same network to start from, instead of random ones. The order of the samples then
+    /// differs from that of the run that made the weights, whatever the seed
     init: PathBuf, [long, value_name = "FILE"];
 }
 
 section! {
-    /// What is minimised.
+    /// The loss to minimise.
     LossConfig, LossFlags, "Loss";
     /// Loss over the classes
     kind: LossKind = LossKind::ASoftmax, [id = "loss", long = "loss", value_name = "LOSS"];
@@ -144,7 +144,8 @@ section! {
     DataConfig, DataFlags, "Data";
     /// Images per batch
     batch: usize = 512, [long, value_name = "N"];
-    /// Files with identities to exclude, one per line, or 'casia-lfw' for those of CASIA-WebFace that are in LFW
+    /// Files with identities to exclude, one per line, or 'casia-lfw' for those of CASIA-WebFace that are in
+    /// LFW
     exclude: Vec<String> = vec!["casia-lfw".into()], [long, value_name = "FILE,...", value_delimiter = ','];
     /// Minimum number of images per identity
     min_images: usize = 2, [long, value_name = "N"];
@@ -385,8 +386,8 @@ impl Layers {
     }
 }
 
-/// Overrides the settings `under` with `over`. Margin and scale have a different meaning for every
-/// loss, so choosing another loss discards those given for the previous one.
+/// Overrides the settings `under` with `over`. Margin and scale have a different meaning for every loss, so
+/// choosing another loss discards the previous ones.
 fn lay(under: &mut toml::Table, over: toml::Table) {
     let kind = |table: &toml::Table| Some(table.get("loss")?.get("kind")?.as_str()?.to_owned());
     let before = kind(under).or_else(|| kind(&toml::Table::try_from(Config::default()).ok()?));
@@ -398,7 +399,7 @@ fn lay(under: &mut toml::Table, over: toml::Table) {
     merge(under, over);
 }
 
-/// Replaces what `over` has, table by table.
+/// Replaces the settings in `over`, table by table.
 fn merge(under: &mut toml::Table, over: toml::Table) {
     for (key, value) in over {
         match (under.get_mut(&key), value) {
@@ -623,7 +624,7 @@ mod tests {
             let mut flags = Flags::default();
             flags.loss.kind = Some(kind);
             let config = Layers::preset(PRESETS[0].0).unwrap().finish(&flags).unwrap();
-            // A run that continues reads its settings again.
+            // A continued run reads its settings again.
             let again = Layers::default().over(&config.to_toml(), "itself").unwrap();
             assert_eq!(again.finish(&Flags::default()).unwrap(), config);
             config.loss().unwrap()
@@ -642,7 +643,7 @@ mod tests {
             assert_eq!(chosen(kind), expected);
         }
         assert_eq!(LossKind::value_variants().len(), 8, "each is in the list above");
-        // A margin that goes with the loss stays, in one layer or in two.
+        // A margin that belongs to the loss is kept, in one layer or in two.
         let text = "[loss]\nkind = \"arcface\"\nmargin = 0.3\nscale = 32\n";
         let layers = Layers::preset(PRESETS[0].0).unwrap().over(text, "file").unwrap();
         let mut flags = Flags::default();

@@ -20,9 +20,9 @@ pub enum TrainError {
     Setting {
         /// Section and key.
         key: &'static str,
-        /// What was given.
+        /// The value.
         value: String,
-        /// What it has to be.
+        /// The allowed values.
         reason: String,
     },
     /// No preset of that name.
@@ -33,7 +33,7 @@ pub enum TrainError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A data set holds nothing to train on.
@@ -52,7 +52,7 @@ pub enum TrainError {
         /// The class.
         class: String,
     },
-    /// Classes with fewer images than wanted.
+    /// Classes with fewer images than required.
     #[error(
         "identity '{class}' has {images}, and {others} more have too few: a class needs at least {needed} images; exclude such classes (--small-classes drop) or keep them (--small-classes keep)"
     )]
@@ -63,7 +63,7 @@ pub enum TrainError {
         images: String,
         /// Further such classes.
         others: usize,
-        /// Images wanted.
+        /// Images required.
         needed: usize,
     },
     /// A list whose numeric labels skip one.
@@ -76,7 +76,7 @@ pub enum TrainError {
         /// The largest label.
         last: u64,
     },
-    /// A line of a list is not what it should be.
+    /// A line of a list is invalid.
     #[error("line {line} of {path} is not an image and its label ({cause}): write 'path label'", path = path.display())]
     List {
         /// The list.
@@ -139,12 +139,12 @@ pub enum TrainError {
         /// The output folder.
         folder: PathBuf,
     },
-    /// A checkpoint belongs to something else.
+    /// A checkpoint does not fit the run.
     #[error("the checkpoint {path} cannot be resumed: {cause}", path = path.display())]
     Checkpoint {
         /// The file.
         path: PathBuf,
-        /// What differs and what to do.
+        /// The difference, and advice.
         cause: String,
     },
     /// Results cannot be written.
@@ -152,19 +152,19 @@ pub enum TrainError {
     Save {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: String,
     },
     /// Training diverged.
     #[error("{cause} at iteration {iteration}; {kept}; {advice}")]
     Diverged {
-        /// What was seen.
+        /// The sign of divergence.
         cause: String,
-        /// When.
+        /// The iteration.
         iteration: u64,
-        /// Which checkpoint there is.
+        /// The last checkpoint.
         kept: String,
-        /// What to try.
+        /// Advice.
         advice: &'static str,
     },
     /// The tensor library cannot run the network.

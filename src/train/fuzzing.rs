@@ -1,11 +1,11 @@
-//! The readers of this room for [`fuzzing`](crate::fuzzing).
+//! The readers of this module for [`fuzzing`](crate::fuzzing).
 
 use std::path::Path;
 
 use super::config::{DataConfig, Flags, Layers};
 use super::dataset::{Dataset, Teacher};
 
-/// What parts the index from the records: no index has it.
+/// Separator of the index and the records, which no index contains.
 const BETWEEN: &[u8] = b"\n\n";
 
 /// Reads everything of a data set that can be read.
@@ -16,7 +16,7 @@ pub(super) fn read_all(path: &Path) {
     set.items.iter().for_each(|(image, _)| drop(reader.read(image)));
 }
 
-/// A folder in which the bytes lie under these names.
+/// A folder with files of these names and bytes.
 #[allow(clippy::unwrap_used)]
 fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
 //! Batches, decoded and augmented ahead of the training.
 //!
-//! The samples of a run form one endless line: the images in a new random order in each epoch.
-//! Which image stands at a place, and what is done to it, depends on the seed and the place
-//! alone, so that a run can continue at any place, and any number of threads gives the same.
+//! The samples of a run form one endless sequence: the images in a new random order in each epoch. The image
+//! at a position and its augmentation depend only on the seed and the position. So a run can continue at any
+//! position, and any number of threads gives the same result.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ pub struct Batch {
     pub pixels: Vec<f32>,
     /// The class of each sample.
     pub labels: Vec<usize>,
-    /// The place of each sample's image in the data set, for its teacher's embedding.
+    /// The index of each sample's image in the data set, for its teacher's embedding.
     pub rows: Vec<usize>,
 }
 
@@ -47,7 +47,7 @@ pub struct LoaderConfig {
     pub threads: usize,
 }
 
-/// Batches that a thread may have ready before their turn.
+/// Maximum number of batches that a thread prepares before their turn.
 const READY: usize = 2;
 
 /// Batches in order, made by threads that stop when this is dropped.
@@ -64,7 +64,7 @@ pub struct Loader {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// A random number generator for one purpose and place.
+/// A random number generator for one purpose and position.
 fn generator(seed: u64, purpose: &str, place: u64) -> Xoshiro256PlusPlus {
     let hash = blake3::hash(format!("{purpose} {seed} {place}").as_bytes());
     Xoshiro256PlusPlus::from_seed(*hash.as_bytes())
@@ -128,7 +128,7 @@ impl Loader {
 impl Drop for Loader {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // A thread that waits to hand over a batch fails to send and ends.
+        // A thread that waits to send a batch fails to send and ends.
         self.finished.clear();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -245,10 +245,10 @@ mod tests {
         let (_folder, set) = dataset();
         let mut loader = Loader::start(&set, config(3), 0).unwrap();
         loader.next_batch().unwrap();
-        // Whatever the threads do meanwhile, no more than these wait.
+        // However long the threads run in the meantime, no more batches than these wait.
         std::thread::sleep(std::time::Duration::from_millis(200));
         assert!(loader.finished.iter().all(|finished| finished.len() <= READY));
-        // As if the thread whose turn it is had panicked: the others stand still and do not continue for ever.
+        // As if the thread whose turn it is had panicked: the others stop and do not continue for ever.
         loader.finished[1] = bounded(READY).1;
         assert!(matches!(loader.next_batch(), Err(TrainError::LoaderEnded)));
         assert!(matches!(loader.next_batch(), Err(TrainError::LoaderEnded)));

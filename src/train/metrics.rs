@@ -59,7 +59,7 @@ pub struct Validated {
 }
 
 impl Line {
-    /// The iteration it is about.
+    /// Its iteration.
     pub fn iteration(&self) -> u64 {
         match self {
             Line::Training(line) => line.iteration,
@@ -160,7 +160,7 @@ impl Window {
 /// Detects divergence of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DivergenceMonitor {
-    /// Iterations in a row with a loss of [`UNDERFLOW`] or more.
+    /// Consecutive iterations with a loss of [`UNDERFLOW`] or more.
     high: u32,
     /// Whether the loss has ever been clearly below ln(classes).
     fell: bool,
@@ -170,7 +170,7 @@ pub struct DivergenceMonitor {
 /// the authors' framework shows it.
 pub const UNDERFLOW: f64 = 87.336_5;
 
-/// Iterations in a row at [`UNDERFLOW`] that end a run.
+/// Consecutive iterations at [`UNDERFLOW`] that end a run.
 const MOST_HIGH: u32 = 20;
 
 /// Relative distance from ln(classes) within which a loss counts as that of guessing.
@@ -276,7 +276,8 @@ mod tests {
         let mut health = DivergenceMonitor::default();
         assert_eq!(health.examine_course(9.26, 10_572, false), None);
         assert!(matches!(health.examine_course(9.26, 10_572, true), Some(Divergence::Stuck { .. })));
-        // Far above is no guessing, and who has learned once may rise with a falling lambda.
+        // A loss far above is not guessing, and after it has fallen once, the loss may rise with a falling
+        // lambda.
         assert_eq!(health.examine_course(20.0, 10_572, true), None);
         assert_eq!(health.examine_course(6.0, 10_572, false), None);
         assert_eq!(health.examine_course(9.26, 10_572, true), None);

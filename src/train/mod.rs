@@ -1,5 +1,5 @@
-//! Training: from aligned crops of known people to a network, as the authors of SphereFace do it
-//! and as their successors do.
+//! Training: from aligned crops of known people to a network, with the methods of the authors of SphereFace
+//! and of their successors.
 //!
 //! - [`config`]: the settings of a run, its presets;
 //! - [`dataset`], [`augment`], [`loader`]: from files to batches, ahead of the training;
@@ -9,9 +9,9 @@
 //! - [`checkpoint`], [`metrics`], [`plot`], [`validate`]: state and reports of a run;
 //! - [`trainer`]: the loop around all of them.
 //!
-//! On the CPU, results depend on the settings, the seed and the instruction set alone: a run that was
-//! stopped and resumed gives the same bits as one that was not. A checkpoint is independent of the device.
-//! On another device only the rounding differs.
+//! On the CPU, results depend only on the settings, the seed and the instruction set: a run that was stopped
+//! and resumed gives the same bits as one that was not. A checkpoint is independent of the device. On another
+//! device only the rounding differs.
 
 pub mod augment;
 pub mod backend;

@@ -40,7 +40,7 @@ pub struct Model {
 }
 
 /// Number of samples whose gradients w.r.t. the class vectors are added at a time. Each addition reads and
-/// writes these gradients in memory, which are larger than everything else of a loss.
+/// writes these gradients in memory, which are larger than all other data of a loss.
 const HELD: usize = 64;
 
 /// Results of a batch, summed over its samples.
@@ -141,7 +141,7 @@ impl Model {
     /// which leaves all parameters unchanged except for the length of class vectors.
     ///
     /// # Errors
-    /// When the device fails, which leaves them likewise.
+    /// When the device fails, with the same effect on the parameters.
     ///
     /// # Panics
     /// When the batch is empty.

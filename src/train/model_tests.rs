@@ -1,5 +1,5 @@
-//! Training through the tensor library against training on the kernels, and from the one to the
-//! other by a checkpoint.
+//! Training through the tensor library against training on the kernels, and switching between them by a
+//! checkpoint.
 
 use std::sync::atomic::AtomicBool;
 
@@ -17,7 +17,7 @@ use crate::nn::{Device, DeviceChoice, Isa};
 
 const CLASSES: usize = 4;
 
-/// More than one chunk of the kernels, and no whole number of them.
+/// More than one chunk of the kernels, and not a multiple of it.
 const BATCH: usize = CHUNK + 3;
 
 fn config() -> Config {
@@ -34,7 +34,7 @@ rate = 0.02
     Layers::default().over(text, "test").unwrap().finish(&Flags::default()).unwrap()
 }
 
-/// People of one colour each, with noise.
+/// People with one colour each, with noise.
 fn batch(number: u64) -> Batch {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(number);
     let labels: Vec<usize> = (0..BATCH).map(|i| i % CLASSES).collect();
@@ -108,7 +108,7 @@ fn a_run_has_the_losses_of_the_kernels_on_every_device_and_goes_on_elsewhere() {
         assert_near(&on_kernels.iterations(5..=8), &expected[4..], 1e-3);
         assert_near(&stayed, &expected[4..], 1e-3);
 
-        // And the other way.
+        // And in the other direction.
         let folder = tempfile::tempdir().unwrap();
         let Run { model, optimiser } = &on_kernels;
         checkpoint::save(folder.path(), &state, &config(), &model.parameters, optimiser).unwrap();

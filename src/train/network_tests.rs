@@ -80,7 +80,7 @@ fn assert_gradients(found: &[Parameter], expected: &[Vec<f64>], what: &str) {
     }
 }
 
-/// The tensor library's CPU, and a GPU where this program can use one.
+/// The tensor library's CPU, and a GPU if this program can use one.
 fn devices() -> Vec<Device> {
     let gpu = OurDevice::open(DeviceChoice::Cuda(0), Isa::best());
     let gpu = gpu.map_err(|error| println!("skipped on CUDA: {error}")).ok();
@@ -93,7 +93,7 @@ fn check(architecture: Architecture, samples: usize) {
     let pixels = random(samples * CROP_LEN, 1);
     let by_feature = random(samples * architecture.embedding, 2);
     let (expected_features, expected) = oracle(&architecture, &parameters, &pixels, &by_feature);
-    // What an earlier, larger chunk left behind must not matter.
+    // Data left from an earlier, larger chunk must not matter.
     let earlier = random(CHUNK.min(samples + 2) * CROP_LEN, 9);
     for isa in Isa::available() {
         let mut of_threads = Vec::new();
@@ -130,7 +130,7 @@ fn gradients_are_those_of_the_reference_for_any_width() {
     check(of(10, [17, 33, 12, 35]), 1);
 }
 
-/// Half a batch twice is a batch, on the kernels and through the tensor library.
+/// Two halves give the gradients of a batch, on the kernels and through the tensor library.
 #[test]
 fn gradients_add_up_over_chunks() {
     let architecture = Architecture::of_depth(10).unwrap().with_channels([4, 4, 8, 8]).with_embedding(5);
@@ -149,7 +149,7 @@ fn gradients_add_up_over_chunks() {
     let tensors = |chunk: usize| {
         let mut found = parameters.clone();
         let mut network = TensorNetwork::new(architecture, Device::Cpu);
-        // What a batch that was given up left behind does not count.
+        // Data left from a batch that was dropped must not matter.
         network.forward(&found, &pixels[..CROP_LEN]).unwrap();
         network.backward(&by_feature[..5]).unwrap();
         network.begin();

@@ -16,7 +16,7 @@ pub struct Parameter {
     pub value: Vec<f32>,
     /// The gradient, summed over a batch.
     pub gradient: Vec<f32>,
-    /// Factor of the learning rate; 0 keeps the tensor as it is.
+    /// Factor of the learning rate; 0 keeps the tensor unchanged.
     pub rate: f64,
     /// Factor of the weight decay.
     pub decay: f64,
@@ -82,10 +82,10 @@ fn stream(seed: u64, name: &str) -> Xoshiro256PlusPlus {
     Xoshiro256PlusPlus::from_seed(*hash.as_bytes())
 }
 
-/// The tensors of a network in the order of [`Architecture::tensors`], as the authors start and
-/// train them: the first convolution of each stage and the last layer from [`Parameter::xavier`], residual
-/// convolutions from a normal distribution of deviation 0.01; slopes at 0.25; biases at 0,
-/// learned at twice the rate without decay, but those of the residual convolutions not at all.
+/// The tensors of a network in the order of [`Architecture::tensors`], initialised and trained as by the
+/// authors: the first convolution of each stage and the last layer from [`Parameter::xavier`], residual
+/// convolutions from a normal distribution of deviation 0.01; slopes at 0.25; biases at 0, trained at twice
+/// the rate without decay, except those of the residual convolutions, which are not trained.
 pub fn network(architecture: &Architecture, seed: u64) -> Vec<Parameter> {
     let fixed = |name: &str| name.starts_with("conv") && !name.contains("_1.");
     architecture

@@ -62,8 +62,8 @@ pub struct Outcome {
     pub model: PathBuf,
 }
 
-/// Seed of the samples of a run. With the seed of the run alone, a run that starts from trained weights with the
-/// same settings would show them the same pictures with the same augmentation, and overfit to them.
+/// Seed of the samples of a run. With the seed of the run alone, a run that starts from trained weights with
+/// the same settings would show them the same pictures with the same augmentation, and overfit to them.
 fn sample_seed(seed: u64, init: Option<ModelId>) -> u64 {
     seed ^ init.map_or(0, |id| u64::from_le_bytes(id.0))
 }

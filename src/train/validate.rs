@@ -27,7 +27,7 @@ pub struct Validation {
 }
 
 impl Validation {
-    /// The pairs of a file in LFW's form, on the aligned crops in a folder.
+    /// The pairs of a file in LFW's format, on the aligned crops in a folder.
     ///
     /// # Errors
     /// When the file or a crop cannot be read.
@@ -46,13 +46,13 @@ impl Validation {
         Ok(Self { crops, pairs: list.pairs })
     }
 
-    /// Pairs of the identities held out; `None` where there are too few.
+    /// Pairs of the identities held out; `None` if there are too few.
     ///
     /// # Errors
     /// When an image cannot be used.
     pub fn of_held_out(dataset: &Dataset) -> Result<Option<Self>, TrainError> {
         let Some((images, pairs)) = dataset.held_out_pairs(MOST_PAIRS) else { return Ok(None) };
-        // Pairs are made in ten folds, and the protocol needs one in each.
+        // Pairs are made in ten folds, and the protocol needs at least one in each.
         if pairs.iter().all(|pair| pair.fold != 9) {
             return Ok(None);
         }

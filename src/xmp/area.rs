@@ -1,9 +1,8 @@
-//! Areas of a picture, and what they are relative to.
+//! Areas of a picture, and their frames of reference.
 
 use super::Regions;
 
-/// Largest difference between two ratios of width to height that are taken for the same: previews are rounded to
-/// whole pixels.
+/// Largest difference between two aspect ratios that count as equal: previews are rounded to whole pixels.
 const SAME_RATIO: f64 = 0.02;
 
 /// A rectangle in fractions of a picture's width and height.
@@ -20,7 +19,7 @@ pub struct Area {
 }
 
 impl Area {
-    /// The area between two corners, in any order, as far as it lies in the picture.
+    /// The area between two corners, in any order, clipped to the picture.
     pub fn between([x1, y1]: [f64; 2], [x2, y2]: [f64; 2]) -> Self {
         let inside = |x: f64| x.clamp(0.0, 1.0);
         let (left, right) = (inside(x1.min(x2)), inside(x1.max(x2)));
@@ -37,7 +36,7 @@ impl Area {
         [[self.left, self.top], [self.left + self.width, self.top + self.height]]
     }
 
-    /// Where an area of the stored picture is shown when the EXIF orientation, 1 to 8, is applied.
+    /// The area after the EXIF orientation, 1 to 8, is applied to the stored picture.
     pub fn upright(&self, orientation: u8) -> Self {
         let turned = |[x, y]: [f64; 2]| match orientation {
             2 => [1.0 - x, y],
@@ -53,7 +52,7 @@ impl Area {
         Self::between(a, b)
     }
 
-    /// Where an area of the picture as it is shown is stored.
+    /// The area in the stored picture, given one in the picture as shown.
     pub fn stored(&self, orientation: u8) -> Self {
         self.upright(match orientation {
             6 => 8,
@@ -79,25 +78,25 @@ impl Area {
         if all > 0.0 { both / all } else { 0.0 }
     }
 
-    /// Whether a point lies in it.
+    /// Whether a point is in it.
     pub fn holds(&self, [x, y]: [f64; 2]) -> bool {
         (self.left..=self.left + self.width).contains(&x) && (self.top..=self.top + self.height).contains(&y)
     }
 }
 
-/// What regions are relative to.
+/// The frame of reference of regions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Frame {
     /// The pixels as stored, as the Metadata Working Group defines it.
     Stored,
-    /// The picture as it is shown.
+    /// The picture as shown.
     Upright,
     /// This part of the stored picture.
     Cropped(Area),
 }
 
 impl Frame {
-    /// Where an area is shown in the picture with this EXIF orientation.
+    /// The area in the picture as shown, with this EXIF orientation.
     pub fn upright(&self, area: &Area, orientation: u8) -> Area {
         match self {
             Self::Stored => area.upright(orientation),
@@ -113,8 +112,9 @@ fn is_same_ratio(a: [f64; 2], b: [f64; 2]) -> bool {
 }
 
 impl Regions {
-    /// What the regions may be relative to in a picture of this size as stored and with this EXIF orientation, the
-    /// most likely first. Empty if their picture had another shape, because one of the two was cropped.
+    /// The possible frames of reference of the regions in a picture with this stored size and EXIF
+    /// orientation, the most likely first. Empty if their picture had another aspect ratio, because one of
+    /// the two was cropped.
     pub fn frames(&self, stored: [u32; 2], orientation: u8) -> Vec<Frame> {
         let stored = stored.map(f64::from);
         let sideways = (5..=8).contains(&orientation);

@@ -1,4 +1,4 @@
-//! The readers of this room for [`fuzzing`](crate::fuzzing).
+//! The readers of this module for [`fuzzing`](crate::fuzzing).
 
 use super::{Area, NewRegion, embed, picasa as picasas, read, write};
 
@@ -25,7 +25,7 @@ pub(crate) fn jpeg(bytes: &[u8]) {
     drop(embed(bytes, "<b/>"));
 }
 
-/// A list of Picasa's.
+/// A list of Picasa.
 pub(crate) fn picasa(bytes: &[u8]) {
     picasas::regions(&String::from_utf8_lossy(bytes), "IMG_1.JPG");
 }

@@ -1,15 +1,15 @@
-//! An XMP packet into a JPEG file, which otherwise stays as it is, byte by byte.
+//! Writing an XMP packet into a JPEG file, whose other bytes do not change.
 
 use super::XmpError;
 
-/// What the segment of a packet begins with.
+/// Signature of the segment of a packet.
 const NAME: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
-/// The segments in which a packet goes on that is larger than one.
+/// Signature of the further segments of a packet that is larger than one segment.
 const MORE: &[u8] = b"http://ns.adobe.com/xmp/extension/\0";
-/// The segment that says where further pictures of the file lie, counted from itself.
+/// Signature of the segment with the positions of further pictures, relative to itself.
 const PICTURES: &[u8] = b"MPF\0";
 
-/// Most bytes of a packet: a segment has 65,535, two of them its length.
+/// The most bytes of a packet: a segment has 65,535, two of them its length.
 pub(super) const MOST_BYTES: usize = 65_535 - 2 - NAME.len();
 
 const APP0: u8 = 0xe0;
@@ -20,7 +20,7 @@ const START_OF_SCAN: u8 = 0xda;
 /// A segment before the pixels.
 struct Segment<'a> {
     marker: u8,
-    /// With its marker and length.
+    /// All its bytes, with marker and length.
     whole: &'a [u8],
 }
 
@@ -34,23 +34,23 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// The JPEG file with this packet in it: in the place of the one that it has, or else behind the headers that come first.
+/// The JPEG file with this packet: in place of its current one, or else after the first headers.
 ///
 /// # Errors
-/// When the bytes are no JPEG file, the packet is too large for one, or the file has a packet that cannot be changed
-/// alone.
+/// When the bytes are not a JPEG file, the packet is too large, or the file has a packet that cannot be
+/// changed alone.
 pub fn embed(jpeg: &[u8], packet: &str) -> Result<Vec<u8>, XmpError> {
     if packet.len() > MOST_BYTES {
         return Err(XmpError::TooLarge(packet.len()));
     }
     let (segments, rest) = segments(jpeg).ok_or(XmpError::NotJpeg)?;
     if segments.iter().any(|segment| segment.is(APP1, MORE)) {
-        return Err(XmpError::Fixed("goes on in further segments"));
+        return Err(XmpError::Fixed("continues in further segments"));
     }
     let old = segments.iter().position(|segment| segment.is(APP1, NAME));
     let pictures = segments.iter().position(|segment| segment.is(APP2, PICTURES));
     if old.zip(pictures).is_some_and(|(old, pictures)| pictures < old) {
-        return Err(XmpError::Fixed("lies between the list of the file's pictures and these"));
+        return Err(XmpError::Fixed("lies between the list of the file's pictures and the pictures"));
     }
     let header = |segment: &Segment<'_>| segment.marker == APP0 || segment.is(APP1, b"Exif\0");
     let first = segments.iter().position(|segment| !header(segment)).unwrap_or(segments.len());
@@ -79,7 +79,7 @@ fn segments(jpeg: &[u8]) -> Option<(Vec<Segment<'_>>, &[u8])> {
     let mut rest = jpeg.strip_prefix(&[0xff, 0xd8])?;
     let mut segments = Vec::new();
     loop {
-        // Any number of 0xff may stand before a marker.
+        // Any number of 0xff bytes may precede a marker.
         let filled = rest.iter().take_while(|&&byte| byte == 0xff).count();
         let (marker, length) = (*rest.get(filled)?, rest.get(filled + 1..)?.first_chunk::<2>()?);
         if filled == 0 || marker == 0 {
@@ -122,7 +122,7 @@ mod tests {
         let second = embed(&first, "<a>another one</a>").unwrap();
         assert_eq!(packet(&second).as_deref(), Some("<a>another one</a>"));
         assert_eq!(embed(&second, "<a>one</a>").unwrap(), first);
-        // Without the packet it is the file that it was.
+        // Without the packet, the file is unchanged.
         let at = first.windows(NAME.len()).position(|part| part == NAME).unwrap() - 4;
         assert_eq!([&first[..at], &first[at + 4 + NAME.len() + 10..]].concat(), plain);
         assert_eq!(plain[at - 20..at], first[at - 20..at], "behind the first header");

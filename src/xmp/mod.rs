@@ -1,16 +1,16 @@
-//! Named faces in photos, as photo software stores them in XMP: read from and written to sidecars and JPEG files, and
-//! read from the packets inside PNG, TIFF, WebP, GIF, HEIC and AVIF files.
+//! Named faces in photos, as photo software stores them in XMP: read from and written to sidecars and JPEG
+//! files, and read from the packets inside PNG, TIFF, WebP, GIF, HEIC and AVIF files.
 //!
 //! Two schemes are in use, and both are read and written:
 //!
-//! - *Regions of the Metadata Working Group* (MWG guidelines 2.0, chapter 5; `mwg-rs`): Lightroom, digiKam, Picasa and
-//!   others. An area is given by its centre and size as fractions of the picture, with the dimensions of the picture
-//!   that they apply to.
-//! - *Microsoft's people tags* (`MP`, `MPRI`, `MPReg`): Windows and digiKam. A rectangle is given by its top left corner
-//!   and size as fractions of the picture.
+//! - *Regions of the Metadata Working Group* (MWG guidelines 2.0, chapter 5; `mwg-rs`): Lightroom, digiKam,
+//!   Picasa and others. An area is given by its centre and size as fractions of the picture, with the
+//!   dimensions of the picture that they apply to.
+//! - *Microsoft's people tags* (`MP`, `MPRI`, `MPReg`): Windows and digiKam. A rectangle is given by its top
+//!   left corner and size as fractions of the picture.
 //!
-//! Both refer to the pixels as they are stored, before the EXIF orientation is applied. Some programs write them as the
-//! picture is shown; [`Regions::frames`] says what the dimensions allow.
+//! Both refer to the pixels as they are stored, before the EXIF orientation is applied. Some programs write
+//! them relative to the picture as shown; [`Regions::frames`] returns what the dimensions allow.
 //!
 //! Picasa keeps its names in a list beside the photos, `.picasa.ini`, which is read too.
 
@@ -39,10 +39,10 @@ const MP: &str = "http://ns.microsoft.com/photo/1.2/";
 const MPRI: &str = "http://ns.microsoft.com/photo/1.2/t/RegionInfo#";
 const MPREG: &str = "http://ns.microsoft.com/photo/1.2/t/Region#";
 const CAMERA_RAW: &str = "http://ns.adobe.com/camera-raw-settings/1.0/";
-/// What marks regions that this program has written, so that it may replace them.
+/// The mark of regions that this program has written, so that it may replace them.
 const OWN: &str = "urn:sphereface:xmp:1#";
 
-/// The way in which a region is stored.
+/// The scheme in which a region is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     /// Regions of the Metadata Working Group.
@@ -56,11 +56,11 @@ pub enum Scheme {
 /// A face in a photo, as stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Region {
-    /// Whose it is, where that is known.
+    /// The person's name, if known.
     pub name: Option<String>,
-    /// Where it is.
+    /// Its area.
     pub area: Area,
-    /// How it is stored.
+    /// Its scheme.
     pub scheme: Scheme,
     /// Whether this program has written it.
     pub ours: bool,
@@ -73,7 +73,7 @@ pub struct Regions {
     pub faces: Vec<Region>,
     /// Width and height of the picture that the regions apply to, in its own unit.
     pub applied_to: Option<[f64; 2]>,
-    /// The part of the stored picture that is shown, where the packet says so.
+    /// The part of the stored picture that is shown, if the packet states one.
     pub crop: Option<Area>,
 }
 
@@ -86,7 +86,7 @@ pub enum XmpError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file cannot be written.
@@ -94,16 +94,16 @@ pub enum XmpError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The text is not XML.
     #[error("this is not readable XMP: {0}")]
     Xml(#[from] roxmltree::Error),
     /// The text is XML, but holds no RDF.
-    #[error("this is XML, but no XMP: it has no rdf:RDF element")]
+    #[error("this is XML, but not XMP: it has no rdf:RDF element")]
     NoRdf,
-    /// The regions that are there are of another picture.
+    /// The existing regions belong to another picture.
     #[error(
         "its regions apply to a picture of {}x{}, and the photo has {}x{}: one of the two was cropped or replaced",
         .applied_to[0], .applied_to[1], .stored[0], .stored[1]
@@ -114,20 +114,20 @@ pub enum XmpError {
         /// Width and height of the photo as stored, in pixels.
         stored: [u32; 2],
     },
-    /// The file is no JPEG, or a damaged one.
-    #[error("names are written into JPEG files, and this is none or a damaged one")]
+    /// The file is not a JPEG file, or it is damaged.
+    #[error("names are written into JPEG files only, and this is another format or damaged")]
     NotJpeg,
     /// The packet is too large for a JPEG file.
     #[error("the packet has {0} bytes, and a JPEG file holds {most}", most = jpeg::MOST_BYTES)]
     TooLarge(usize),
-    /// The packet in a JPEG file has parts that would not go with it any more.
+    /// The packet in a JPEG file has further parts that would no longer match.
     #[error("its packet {0}, and is not changed")]
     Fixed(&'static str),
-    /// What is written into the photo would not be read.
-    #[error("the regions in its sidecar {} count before those inside: write into that", .0.display())]
+    /// Regions written into the photo would be ignored because of its sidecar.
+    #[error("the regions in its sidecar {} take precedence over those inside: write the names into the sidecar", .0.display())]
     Shadowed(PathBuf),
-    /// Somebody else has written the photo in the meantime.
-    #[error("it was changed while its faces were looked at: try again")]
+    /// Another program has written the photo in the meantime.
+    #[error("it was changed while its faces were detected: try again")]
     Changed,
     /// Any of the above, in a named file.
     #[error("{}: {source}", .path.display())]
@@ -140,7 +140,7 @@ pub enum XmpError {
 }
 
 impl XmpError {
-    /// The same error, saying which file it is about. Says it once.
+    /// The same error with the name of its file. A name is added only once.
     pub fn in_file(self, path: &Path) -> Self {
         match self {
             Self::Read { .. } | Self::Write { .. } | Self::In { .. } => self,
@@ -149,7 +149,7 @@ impl XmpError {
     }
 }
 
-/// Where the sidecar of a photo may be: `photo.jpg.xmp` (digiKam, darktable), then `photo.xmp` (Lightroom).
+/// The possible sidecars of a photo: `photo.jpg.xmp` (digiKam, darktable), then `photo.xmp` (Lightroom).
 pub fn sidecars(photo: &Path) -> [PathBuf; 2] {
     let mut beside = photo.as_os_str().to_owned();
     beside.push(".xmp");
@@ -161,7 +161,7 @@ pub fn sidecar(photo: &Path) -> Option<PathBuf> {
     sidecars(photo).into_iter().find(|path| path.is_file())
 }
 
-/// Whether a path is named as a sidecar is.
+/// Whether a path has the extension of a sidecar.
 pub fn is_sidecar(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("xmp"))
 }
@@ -169,7 +169,7 @@ pub fn is_sidecar(path: &Path) -> bool {
 /// Reads the text of a sidecar.
 ///
 /// # Errors
-/// When it cannot be read or is no text.
+/// When it cannot be read or is not text.
 pub fn read_sidecar(path: &Path) -> Result<String, XmpError> {
     crate::file::read_text(path).map_err(|source| XmpError::Read { path: path.to_owned(), source })
 }
@@ -177,14 +177,14 @@ pub fn read_sidecar(path: &Path) -> Result<String, XmpError> {
 /// The text of the packet in a photo, if there is one.
 pub fn embedded(metadata: &media::StillMetadata) -> Option<String> {
     let bytes = metadata.xmp.as_deref()?;
-    // Packets end in room for changes, and in a zero byte by some programs.
+    // Packets end with padding for changes, and some programs add a zero byte.
     let text = String::from_utf8_lossy(bytes);
     Some(text.trim_matches(|c: char| c == '\0' || c == '\u{feff}' || c.is_whitespace()).to_owned())
         .filter(|text| !text.is_empty())
 }
 
-/// The faces of a photo: those of its sidecar if it has any there, otherwise those of the packet inside, otherwise
-/// those of Picasa's list in its folder.
+/// The faces of a photo: those of its sidecar if there are any, otherwise those of the packet inside,
+/// otherwise those of Picasa's list in its folder.
 ///
 /// # Errors
 /// When one of them cannot be read.

@@ -1,18 +1,18 @@
-//! Picasa's lists of named faces: `.picasa.ini`, one in each folder of photos.
+//! Picasa's lists of named faces: `.picasa.ini`, one per folder of photos.
 //!
-//! A section for each photo has a line `faces=rect64(...),person;...`, and the section `Contacts2` (earlier `Contacts`)
-//! the names of the persons. A rectangle is four numbers of 16 bits, in 65,536ths of the picture: left, top, right,
-//! bottom.
+//! The section of a photo has a line `faces=rect64(...),person;...`, and the section `Contacts2` (earlier
+//! `Contacts`) has the names of the people. A rectangle is four 16-bit numbers, in 65,536ths of the picture:
+//! left, top, right, bottom.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Area, Region, Regions, Scheme, XmpError};
 
-/// What the lists are called, the usual name first.
+/// Names of the lists, the usual one first.
 const NAMES: [&str; 2] = [".picasa.ini", "Picasa.ini"];
 
-/// The faces of a photo by the list in its folder; none where there is no list.
+/// The faces of a photo by the list in its folder; none without a list.
 ///
 /// # Errors
 /// When there is a list that cannot be read.
@@ -24,7 +24,7 @@ pub(super) fn beside(photo: &Path) -> Result<Regions, XmpError> {
     }
 }
 
-/// The faces of a file by the text of a list. Windows does not distinguish cases.
+/// The faces of a file by the text of a list. Upper and lower case are equal, as in Windows.
 pub(super) fn regions(text: &str, file: &str) -> Regions {
     let (mut contacts, mut exact, mut alike) = (BTreeMap::new(), None, None);
     let mut section = "";
@@ -54,7 +54,7 @@ pub(super) fn regions(text: &str, file: &str) -> Regions {
     Regions { faces, ..Regions::default() }
 }
 
-/// `rect64(...)` with up to 16 hexadecimal digits: zeros in front are left out.
+/// `rect64(...)` with up to 16 hexadecimal digits: leading zeros are omitted.
 fn rectangle(text: &str) -> Option<Area> {
     let digits = text.trim().strip_prefix("rect64(")?.strip_suffix(')')?;
     let all = u64::from_str_radix(digits, 16).ok()?;

@@ -7,8 +7,8 @@ use roxmltree::{Document, Node};
 
 use super::{Area, CAMERA_RAW, MP, MPREG, MPRI, MWG, OWN, RDF, Region, Regions, Scheme, XmpError};
 
-/// Reads the faces of an XMP packet or sidecar. Regions of other kinds (pets, bar codes, focus) and those without
-/// an area are left out.
+/// Reads the faces of an XMP packet or sidecar. Regions of other kinds (pets, bar codes, focus) and those
+/// without an area are skipped.
 ///
 /// # Errors
 /// When the text is not XML or holds no RDF.
@@ -81,7 +81,7 @@ fn crop(document: &Document<'_>) -> Option<Area> {
     if !value("HasCrop")?.trim().eq_ignore_ascii_case("true") {
         return None;
     }
-    // A tilted part is no rectangle of the picture.
+    // A tilted crop is not a rectangle of the picture.
     if value("CropAngle").and_then(number).is_some_and(|angle| angle != 0.0) {
         return None;
     }
@@ -99,12 +99,12 @@ fn number(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// Where the fields of a structure are.
+/// The node with the fields of a structure.
 pub(super) fn structure<'a, 'i>(node: Node<'a, 'i>) -> Node<'a, 'i> {
     node.children().find(|child| child.has_tag_name((RDF, "Description"))).unwrap_or(node)
 }
 
-/// A field of a structure that is itself one, or a list.
+/// A field of a structure that is itself a structure or a list.
 pub(super) fn child<'a, 'i>(node: Node<'a, 'i>, namespace: &str, name: &str) -> Option<Node<'a, 'i>> {
     structure(node).children().find(|child| child.has_tag_name((namespace, name)))
 }
@@ -120,7 +120,7 @@ fn field<'a>(node: Node<'a, '_>, namespace: &str, name: &str) -> Option<&'a str>
     })
 }
 
-/// The same in whatever namespace: those of areas and dimensions are spelt in several ways.
+/// The same in any namespace: programs use different ones for areas and dimensions.
 fn field_of_any<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
     let inner = structure(node);
     let attributes = || node.attributes().chain(inner.attributes());
@@ -138,7 +138,7 @@ pub(super) fn items<'a, 'i>(node: Node<'a, 'i>) -> impl Iterator<Item = Node<'a,
     lists.flat_map(|list| list.children().filter(|child| child.has_tag_name((RDF, "li"))))
 }
 
-/// Whether a structure holds the mark of this program.
+/// Whether a structure has the mark of this program.
 fn is_marked(node: Node<'_, '_>) -> bool {
     field(node, OWN, "Angle").is_some()
 }
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn one_region_is_read_in_all_ways_of_writing_it() {
-        // As Lightroom, exiftool, digiKam and a writer of plain elements have it.
+        // The forms of Lightroom, exiftool, digiKam and a writer of plain elements.
         let forms = [
             r#"<rdf:li><rdf:Description mwg-rs:Name="Zoë &amp; co" mwg-rs:Type="Face">
                 <mwg-rs:Area stArea:x="0.5" stArea:y="0.25" stArea:w="0.2" stArea:h="0.5" stArea:unit="normalized"/>

@@ -1,4 +1,4 @@
-//! Regions into the text of an XMP packet, which otherwise stays as it is, byte by byte.
+//! Writing regions into the text of an XMP packet, whose other bytes do not change.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -9,15 +9,15 @@ use super::read::{self, child, items};
 use super::{AREA, Area, DIMENSIONS, Frame, MP, MPREG, MPRI, MWG, OWN, RDF, Region, XmpError};
 use crate::file::escaped;
 
-/// Least intersection over union of two areas that are one face.
+/// Minimum intersection over union of two areas that are one face.
 const SAME_FACE: f64 = 0.3;
 
 /// A face to write.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewRegion {
-    /// Whose it is.
+    /// The person's name.
     pub name: String,
-    /// Where it is in the picture as it is stored.
+    /// Its area in the picture as stored.
     pub area: Area,
     /// Angle in degrees to the nearest still of that person.
     pub angle_deg: f64,
@@ -33,14 +33,15 @@ fn empty() -> String {
     )
 }
 
-/// The text of a packet, `existing` or a new one, with `regions` in both schemes. The photo has `stored` pixels and this
-/// EXIF orientation.
+/// The text of a packet, `existing` or a new one, with `regions` in both schemes. The photo has `stored`
+/// pixels and this EXIF orientation.
 ///
-/// Regions that this program wrote earlier are replaced. A region that has a name from elsewhere stays, and a face there
-/// is not written. An unnamed region where a face is written gives way to it. Everything else stays.
+/// Regions that this program wrote earlier are replaced. A region with a name from another source is kept,
+/// and a face at its place is not written. An unnamed region at the place of a written face is replaced.
+/// Everything else is unchanged.
 ///
 /// # Errors
-/// When `existing` is no XMP, or its regions are of a picture of another shape.
+/// When `existing` is not XMP, or its regions belong to a picture of another aspect ratio.
 pub fn write(
     existing: Option<&str>,
     regions: &[NewRegion],
@@ -79,7 +80,7 @@ struct Edit {
     changes: Vec<(Range<usize>, String)>,
 }
 
-/// What one scheme calls its parts, and how they are written and read.
+/// The element names of one scheme, and how they are written and read.
 struct Form {
     /// The property with everything in it.
     root: (&'static str, &'static str),
@@ -143,7 +144,7 @@ impl Edit {
                 }
                 (None, Some(list), _) => edit.append(text, list, &bag_of(&declared)),
                 (None, None, Some(root)) => {
-                    // It holds nothing that is a region: it becomes a whole one.
+                    // It has no regions: it is replaced as a whole.
                     edit.changes.push((root.range(), (form.property)(&declared, &bag_of(""), size)));
                 }
                 (None, None, None) => {
@@ -178,7 +179,7 @@ impl Edit {
         let range = node.range();
         let own = &text[range.clone()];
         if let Some(open) = own.strip_suffix("/>") {
-            // The tag becomes two; its name is what stands before the first space.
+            // The empty tag becomes an opening and a closing one; its name ends at the first space.
             let name = open[1..].split(|c: char| c.is_whitespace()).next().unwrap_or_default();
             self.changes.push((range.clone(), format!("{}>{more}</{name}>", open.trim_end())));
         } else if let Some(close) = own.rfind("</") {
@@ -310,7 +311,7 @@ mod tests {
     fn what_others_wrote_stays() {
         let new = [region("Ada", 0.5), region("Bob", 0.1), region("Cleo", 0.8)];
         let text = write(Some(THEIRS), &new, [400, 200], 1).unwrap();
-        // The name given by hand holds, in both schemes; the unnamed region got one.
+        // The name given by hand is kept, in both schemes; the unnamed region got one.
         let found: Vec<_> = names(&text, Scheme::Mwg).into_iter().map(|(name, _)| name).collect();
         assert_eq!(found, ["Mum", "Bob", "Cleo"]);
         let found: Vec<_> = names(&text, Scheme::Microsoft).into_iter().map(|(name, _)| name).collect();
@@ -321,7 +322,7 @@ mod tests {
         }
         assert!(!text.contains(unnamed));
         assert_eq!(text.matches("uuid:1").count(), 2, "what is added is about the same resource");
-        // Without a face, the text is the same, byte by byte.
+        // Without a face, the text does not change.
         assert_eq!(write(Some(THEIRS), &[], [400, 200], 1).unwrap(), THEIRS);
         assert_eq!(write(Some(&text), &new, [400, 200], 1).unwrap(), text);
     }

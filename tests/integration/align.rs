@@ -57,8 +57,8 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// The sample's nine stills, and what goes wrong: a broken image, one without a face, one with
-/// two faces, and a file that is no image. Returns the folder.
+/// The sample's nine stills, and invalid inputs: a broken image, one without a face, one with two faces, and
+/// a file that is not an image. Returns the folder.
 fn photos(folder: &Path) -> PathBuf {
     let source = folder.join("photos");
     for (name, bytes) in files(&samples()) {
@@ -117,12 +117,12 @@ fn photos_become_crops_whatever_the_threads_and_a_run_goes_on() {
     assert_eq!(again["done_before"], 9, "the crop, the last line, and the unreadable one are done: {again}");
     assert_eq!(files(&one), crops);
 
-    // With nothing left to do, nothing is touched; repaired images are taken up.
+    // With nothing left to do, nothing is changed; repaired images are processed.
     std::fs::copy(samples().join("Ada/1.jpg"), Path::new(&source).join("Ada/broken.jpg")).unwrap();
     let repaired = report(&[&source, &text(&one)]);
     assert_eq!((&repaired["done_before"], &repaired["aligned"]), (&11.into(), &11.into()));
 
-    // Other settings do not mix.
+    // Runs with other settings are refused.
     let error = failure(&[&source, &text(&one), "--size", "112x112"], 2);
     assert!(error.contains("was begun with 96x112 png"), "{error}");
 }
@@ -147,7 +147,7 @@ fn crops_are_passed_through_and_the_wide_ones_hold_the_narrow_ones() {
     let (before, after) = (files(&folder.path().join("wide")), files(&folder.path().join("again")));
     let same = after.iter().filter(|(name, bytes)| before.get(*name) == Some(bytes)).count() as u64;
     assert!(same >= passed, "{same} of {passed}");
-    // From wide to narrow the middle is taken; from narrow to wide there is nothing at the sides.
+    // From wide to narrow, the middle is used; from narrow to wide, the sides are missing.
     report(&[&at("wide"), &at("middle")]);
     assert_eq!(open("middle/Ada/1.png"), narrow);
     let refused = sphereface(&[&at("narrow"), &at("no"), "--size", "112x112", "--json"]);

@@ -1,5 +1,4 @@
-//! Analyses that people keep: labelled again in a moment, and refused with a reason where that
-//! cannot be.
+//! Stored analyses: labelled again quickly, and refused with a reason if that is impossible.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",
@@ -38,7 +37,7 @@ fn an_analysis_gives_the_same_answers_as_the_video() {
     for part in [nearest.as_str(), "named below", "; then ", "best view"] {
         assert!(told.contains(part), "{part} is not in {told}");
     }
-    // The video may be anywhere, or gone where it is not needed.
+    // The video may be anywhere, or missing if it is not needed.
     fs::rename(place.path("clip.mp4"), place.path("elsewhere.mp4")).unwrap();
     assert_eq!(label("clip.parquet", &[], "gone.jsonl"), seen);
     place.run(&[

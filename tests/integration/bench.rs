@@ -1,5 +1,5 @@
-//! `sphereface bench`, and what does not depend on the machine: the same labels on every
-//! instruction set, and bounded memory.
+//! `sphereface bench`, and results that do not depend on the machine: the same labels on every instruction
+//! set, and bounded memory.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",
@@ -116,8 +116,7 @@ fn what_cannot_be_measured_is_a_usage_error() {
     }
 }
 
-/// All people of the sample side by side, in pictures that nobody was enrolled with: their mirror
-/// images.
+/// All people of the sample in one picture, in stills that were not enrolled: their mirror images.
 fn group(folder: &Path) -> String {
     let people: Vec<RgbImage> = ["Ada", "Boris", "Chloé"]
         .iter()
@@ -149,7 +148,7 @@ fn faces(output: &Output) -> Vec<Value> {
     said(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Panics unless the labels are the same, the boxes to 0.02 px and the angles to so many degrees.
+/// Panics unless the labels are the same, the boxes to 0.02 px and the angles to `angle_deg` degrees.
 fn assert_same(found: &[Value], expected: &[Value], angle_deg: f64, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (face, expected) in found.iter().zip(expected) {
@@ -195,7 +194,7 @@ fn bf16_gives_the_same_labels_where_there_is_an_instruction_for_it_and_is_refuse
     let (gallery, still) = (gallery(folder.path()), group(folder.path()));
     let expected = faces(&label(&still, Isa::best(), &["--precision", "f32", "--gallery", &gallery]));
     for isa in Isa::available() {
-        // Without a gallery nothing is embedded, and yet it cannot be meant.
+        // Without a gallery nothing is embedded, but the option is refused all the same.
         for further in [&["--precision", "bf16", "--gallery", &gallery][..], &["--precision", "bf16"]] {
             let output = label(&still, isa, further);
             if Arithmetic::Bf16.check(isa).is_err() {
@@ -226,7 +225,7 @@ fn the_first_line_tells_the_arithmetic_and_why() {
         let expected = format!("networks run on {device}; embeddings are computed in {chosen}");
         assert_eq!(first(isa, &["--device", "cpu"]), expected);
         let asked = first(isa, &["--device", "cpu", "--precision", "f32"]);
-        assert!(asked.ends_with("embeddings are computed in f32 (asked for)"), "{asked}");
+        assert!(asked.ends_with("embeddings are computed in f32 (requested)"), "{asked}");
     }
     let output = label(&still, Isa::best(), &["--precision", "f16"]);
     assert_eq!(output.status.code(), Some(2));
@@ -299,7 +298,7 @@ fn a_video_with_the_papers_network_stays_below_600_mb() {
     let gallery = gallery(folder.path());
     let model = folder.path().join("sphereface20.safetensors");
     inputs::weights(&Architecture::of_depth(20).unwrap()).save(&model, Precision::F32).unwrap();
-    // Two seconds of the sample with everything kept at work.
+    // Two seconds of the sample with all stages at work.
     let clip = folder.path().join("clip.mp4");
     let video = sample("sample.mp4");
     let cut: [&str; 8] = ["-v", "error", "-y", "-t", "2", "-i", &video, "-c"];

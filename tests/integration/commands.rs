@@ -1,5 +1,5 @@
-//! The program as a tool among others: pipes that close, devices and links as outputs, folders of
-//! people as they come, two processes at once. Everything is made here or comes from the sample.
+//! The program among other tools: pipes that close, devices and links as outputs, unusual folders of people,
+//! two processes at once. All inputs are made here or come from the sample.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",
@@ -16,7 +16,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-/// A picture of somebody of the bundled sample.
+/// A picture of a person of the bundled sample.
 fn picture(person: &str, number: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("samples/people/{person}/{number}.jpg"))
 }
@@ -57,7 +57,7 @@ impl Place {
         self.output(arguments, 0).0
     }
 
-    /// Runs with standard output, and standard error too if wanted, whose reader is gone.
+    /// Runs with a closed pipe as standard output, and optionally as standard error too.
     #[track_caller]
     fn unread(&self, arguments: &[&str], errors_too: bool, code: i32) -> String {
         let gone = || {
@@ -81,7 +81,7 @@ impl Place {
         fs::copy(from, to).unwrap();
     }
 
-    /// Everybody enrolled, with the number of their stills.
+    /// The enrolled people, with the number of their stills.
     fn people(&self, gallery: &str) -> Vec<(String, usize)> {
         let listed: Value =
             serde_json::from_str(&self.run(&["gallery", "list", "--json", "--gallery", gallery])).unwrap();
@@ -108,8 +108,8 @@ fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o777
 }
 
-/// A null device that a mistake cannot do away with for everybody: one of our own for root, who could
-/// replace that of the system, and that for others.
+/// A null device: for root, who could replace the system's by mistake, one of our own; for others, the
+/// system's.
 fn null_device(place: &Place) -> Option<PathBuf> {
     if Path::new("/proc/self").metadata().map_or(true, |process| process.uid() != 0) {
         return Some("/dev/null".into());
@@ -145,7 +145,7 @@ fn device_replaced_devices_links_and_permissions_of_outputs_stay() {
     assert!(fs::read_to_string(place.at("real/faces.csv")).unwrap().starts_with("frame,"));
     assert_eq!(mode(&place.at("private.png")), 0o600);
     assert!(image::open(place.at("private.png")).is_ok());
-    // What is new is as any new file.
+    // A new file has the permissions of any new file.
     fs::write(place.at("usual"), "").unwrap();
     assert_eq!(mode(&place.at("real/faces.csv")), mode(&place.at("usual")));
     assert_eq!(place.names(), ["link.csv", "private.png", "real", "usual"]);
@@ -190,7 +190,7 @@ fn broken_pipe_panic_a_reader_that_is_gone_ends_printing_and_nothing_else() {
     ] {
         place.unread(arguments, true, 0);
     }
-    // What fails still fails as it should, though nobody hears why.
+    // A failure still has its exit code, although its message has no reader.
     place.unread(&["gallery", "list", "--gallery", "none"], true, 1);
     place.unread(&["label", "x.mp4"], true, 2);
     place.unread(&["nonsense"], true, 2);
@@ -289,7 +289,7 @@ fn dup_aborts_dir_everybody_else_is_enrolled() {
     assert_eq!(place.people("g"), enrolled);
     let (_, said) = place.output(&["enroll", "Eve", "people/Ana/a.jpg", "--gallery", "g"], 1);
     assert!(said.contains("Eve") && said.contains("Ana") && said.contains("nobody was enrolled"), "{said}");
-    // Again nothing is new, and the double is told again.
+    // Nothing is new the second time, and the duplicate is reported again.
     place.output(&["enroll", "--dir", "people", "--gallery", "g"], 1);
     assert_eq!(place.people("g"), enrolled);
 }
@@ -311,7 +311,7 @@ fn nested_ignored_deeper_folders_count_and_who_has_no_still_is_named() {
     place.put(&picture("Ada", 2), "people/Ana/a.jpg");
     place.put(&picture("Boris", 1), "people/Bob/b.jpg");
     fs::create_dir_all(place.at("people/Dan/empty")).unwrap();
-    // A link in a circle is not followed for ever.
+    // A loop of links is not followed for ever.
     symlink(".", place.at("people/Ana/again")).unwrap();
     let (told, said) = place.output(&["enroll", "--dir", "people", "--gallery", "g"], 0);
     assert!(told.contains("Ana: 1 of 2 stills lie in deeper folders"), "{told}");
@@ -401,7 +401,7 @@ fn embed_tells_every_face_of_a_still() {
         assert_eq!(face["landmarks"].as_array().unwrap().len(), 5);
         assert!(face["score"].as_f64().unwrap() > 0.7 && face["quality"]["size_px"].is_number());
     }
-    // The same face by itself lies where it lay beside another.
+    // A face alone has the same position as the same face beside another.
     let alone: Value =
         serde_json::from_str(&place.run(&["embed", text(&picture("Ada", 1)), "--json"])).unwrap();
     assert!(dot(&vector(&alone["faces"][0]), &left) > 0.9);

@@ -1,4 +1,4 @@
-//! The detector against the PyTorch port's answers on real photos and a real video.
+//! The detector against the results of the PyTorch port on real photos and a real video.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",
@@ -61,11 +61,11 @@ fn reference(path: &Path) -> BTreeMap<String, Answer> {
     serde_json::from_str::<Reference>(&text).unwrap().results
 }
 
-/// How far our answers are from the reference's.
+/// The differences of our results from the reference's.
 #[derive(Default)]
 struct Agreement {
     faces: usize,
-    /// Faces only one of the two has.
+    /// Faces that only one of the two has.
     unmatched: Vec<String>,
     box_px: Vec<f32>,
     landmark_px: Vec<f32>,

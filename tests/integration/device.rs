@@ -1,5 +1,5 @@
-//! The networks through the tensor library against the kernels, on real stills: on its CPU, and on
-//! a GPU where there is one. And what `--device` does.
+//! The networks through the tensor library against the kernels, on real stills: on its CPU, and on a GPU if
+//! there is one. And the effect of `--device`.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",
@@ -21,7 +21,7 @@ use sphereface::media::read_still;
 use sphereface::models::{MTCNN, SPHEREFACE};
 use sphereface::nn::{Device, DeviceChoice, Isa};
 
-/// The tensor library's CPU, and a GPU where this program can use one.
+/// The tensor library's CPU, and a GPU if this program can use one.
 fn devices() -> Vec<TensorDevice> {
     let gpu = Device::open(DeviceChoice::Cuda(0), Isa::best());
     let gpu = gpu.map_err(|error| println!("skipped on CUDA: {error}")).ok();
@@ -29,7 +29,7 @@ fn devices() -> Vec<TensorDevice> {
     [TensorDevice::Cpu].into_iter().chain(gpu).collect()
 }
 
-/// The people of the sample, and the real photos where they are.
+/// The people of the sample, and the real photos if they are on this machine.
 fn stills() -> Vec<RgbImage> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths: Vec<PathBuf> = Vec::new();
@@ -57,9 +57,9 @@ fn on_tensors(device: &TensorDevice) -> (Detector, Embedder) {
     (detector, Embedder::on_tensors(SPHEREFACE.weights().unwrap(), device).unwrap())
 }
 
-/// How far each face is from the one expected, in pixels of the corner or landmark that is
-/// farthest. A box that lies on the border of two pixels, but for rounding, is cut out a pixel
-/// wider or not, so that a few faces are not as close as the others.
+/// The distance of each face from the expected one: that of the farthest corner or landmark, in pixels. A box
+/// at the border of two pixels may be cut out a pixel wider because of rounding, so a few faces are not as
+/// close as the others.
 fn distances(found: &[Face], expected: &[Face]) -> Vec<f32> {
     assert_eq!(found.len(), expected.len());
     let numbers = |face: &Face| {
@@ -69,7 +69,7 @@ fn distances(found: &[Face], expected: &[Face]) -> Vec<f32> {
     let distance = |a: &Face, b: &Face| {
         numbers(a).iter().zip(numbers(b)).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
     };
-    // Faces that are equally certain may change places.
+    // Faces with equal scores may be swapped.
     let nearest = |face: &Face| {
         let nearest = found.iter().min_by(|a, b| distance(a, face).total_cmp(&distance(b, face)));
         let farthest = distance(nearest.unwrap(), face);
@@ -115,7 +115,7 @@ fn faces_and_embeddings_are_the_kernels_on_every_device() {
         let mut apart = Vec::new();
         for (still, faces) in stills.iter().zip(&faces) {
             apart.extend(distances(&detector.detect(still, &mut find).unwrap(), faces));
-            // The same where they are looked for near where they are.
+            // The same for the search near their positions.
             let places: Vec<_> = faces.iter().map(|face| face.bbox).collect();
             let near = |detector: &Detector| {
                 detector.detect_near(still, &places, &mut detect::Scratch::default()).unwrap()

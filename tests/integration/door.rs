@@ -24,7 +24,7 @@ use sphereface::{
 /// Frames of the sample around its cut.
 const FRAMES: std::ops::Range<u64> = 176..224;
 
-/// What all tests share: the engine, a gallery of two of the three people, and a short video.
+/// Shared by all tests: the engine, a gallery of two of the three people, and a short video.
 struct World {
     engine: Engine,
     gallery: Gallery,
@@ -229,7 +229,8 @@ fn stills_are_named_by_a_recogniser_and_strangers_are_not() {
     assert!(faces.len() == 1 && faces[0].name().is_none() && faces[0].embedding.is_none());
 }
 
-/// An engine that computes in bf16 on so many threads; `None`, and a word about it, where the CPU has no instruction for it.
+/// An engine that computes in bf16 on `threads` threads; `None`, with a message, if the CPU has no
+/// instruction for it.
 fn in_bf16(threads: usize) -> Option<Engine> {
     let builder = Engine::builder().device(DeviceChoice::Cpu).threads(threads);
     match builder.precision(Arithmetic::Bf16).build() {
@@ -262,7 +263,7 @@ fn an_engine_tells_its_arithmetic_and_an_analysis_records_it() {
     let chosen = ArithmeticChoice::Auto.resolve(&device, true).unwrap();
     assert_eq!(on_cpu().build().unwrap().arithmetic(), chosen, "auto is the default");
     let in_f32 = on_cpu().precision(Arithmetic::F32).build().unwrap();
-    assert_eq!(in_f32.arithmetic().to_string(), "f32 (asked for)");
+    assert_eq!(in_f32.arithmetic().to_string(), "f32 (requested)");
     let folder = tempfile::tempdir().unwrap();
     for engine in [Some(in_f32), in_bf16(1)].into_iter().flatten() {
         let path = folder.path().join("clip.parquet");

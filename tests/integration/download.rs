@@ -1,4 +1,4 @@
-//! `models get` and the download behind it, from a server on this machine that has every fault there is.
+//! `models get` and its download, from a server on this machine that simulates faults.
 #![cfg(all(feature = "bundled-models", feature = "cli", feature = "download"))]
 
 use std::io::{BufRead, BufReader, Write};
@@ -12,29 +12,29 @@ use crate::place::shared_data;
 use sha2::{Digest, Sha256};
 use sphereface::download::{Download, DownloadError, Patience, Step};
 
-/// How a request is answered.
+/// The answer to a request.
 #[derive(Debug, Clone, Copy)]
 enum Answer {
     /// The requested part, or the whole.
     Part,
-    /// The whole, as servers do that know no ranges.
+    /// The whole file, like servers without support for ranges.
     Whole,
-    /// The requested part, and the connection breaks after so many bytes.
+    /// The requested part, but the connection breaks after that many bytes.
     Break(usize),
     /// The requested part, with a wrong start in its header.
     WrongPart,
     /// Only a status.
     Status(u16),
-    /// Half of the requested part, and then nothing for a second.
+    /// Half of the requested part, then nothing for a second.
     Silence,
-    /// More than the file has.
+    /// More bytes than the file has.
     Endless,
 }
 
-/// A server of one file that answers the requests one after the other; the last answer holds for all further ones.
+/// A server of one file that answers requests in order; the last answer is repeated.
 struct Server {
     address: String,
-    /// First byte asked for, by request.
+    /// First byte requested, by request.
     asked: Arc<Mutex<Vec<usize>>>,
 }
 
@@ -50,7 +50,7 @@ impl Server {
                     let Ok(stream) = stream else { return };
                     let answer = answers[number.min(answers.len() - 1)];
                     let (content, log) = (&content, &log);
-                    // A client that has enough goes away.
+                    // A client may close the connection.
                     scope.spawn(move || drop(serve(stream, content, answer, log)));
                 }
             });
@@ -125,7 +125,7 @@ fn content() -> Vec<u8> {
     (0..300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect()
 }
 
-/// A folder, the content, and what is known of it.
+/// A folder, the content, and its known properties.
 struct Case {
     folder: tempfile::TempDir,
     content: Vec<u8>,
@@ -143,7 +143,7 @@ impl Case {
         self.folder.path().join("file.download")
     }
 
-    /// Takes the file, and returns where connections began to deliver.
+    /// Downloads the file, and returns the first byte of each connection.
     fn take(&self, server: &Server) -> Result<Vec<u64>, DownloadError> {
         let download = Download {
             address: &server.address,
@@ -203,7 +203,7 @@ fn a_later_call_goes_on_where_an_earlier_one_stopped() {
     assert_eq!(server.asked().len(), 4, "the one that brought something and three that did not");
     let server = Server::new(&case.content, &[Answer::Part]);
     assert_eq!(case.take(&server).unwrap(), [120_000]);
-    // What is complete is only checked.
+    // A complete file is only checked.
     let server = Server::new(&case.content, &[Answer::Status(500)]);
     let before = std::fs::read(case.partial()).unwrap();
     let download = Download {
@@ -269,7 +269,7 @@ fn what_the_server_refuses_is_not_asked_for_again() {
 #[test]
 fn addresses_that_lead_nowhere_are_told_apart_from_bad_ones() {
     let case = Case::new();
-    // Nobody listens where somebody did.
+    // The server no longer listens.
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (address, is_bad) in
         [(format!("http://{gone}/x"), false), ("nonsense".into(), true), ("".into(), true)]
@@ -331,7 +331,7 @@ fn models_get_imports_what_it_takes_with_its_terms_and_calibration() {
     let (_, shown, _) = sphereface(&["models", "show", "mbf.safetensors"], at);
     assert!(shown.contains("MIT, as Espressif Systems states it") && shown.contains("FRMDB"), "{shown}");
 
-    // What is there is not taken again; --json describes it.
+    // An existing file is not downloaded again; --json describes it.
     let began = Instant::now();
     let (code, out, err) =
         sphereface(&["models", "get", "mbf", "--from", "http://127.0.0.1:9/none", "--json"], at);
@@ -341,7 +341,7 @@ fn models_get_imports_what_it_takes_with_its_terms_and_calibration() {
     assert!(described["calibration"]["points"].is_array() && described["views"]["people"] == 20);
     assert!(began.elapsed() < Duration::from_secs(20), "nobody was waited for");
 
-    // Who uses it gets the threshold and the calibration by pose without asking.
+    // Its threshold and its calibration by pose are used automatically.
     let ada = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/people/Ada");
     let [first, second] = ["1.jpg", "2.jpg"].map(|name| ada.join(name).display().to_string());
     let (code, _, err) = sphereface(&["enroll", "Ada", &first], at);

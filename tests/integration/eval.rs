@@ -213,7 +213,7 @@ fn people_are_found_among_strangers_by_the_real_program() {
     let at_a_tenth = &found["result"]["open"][0];
     let dir = at_a_tenth["dir"]["rate"].as_f64().unwrap();
     assert!(rank_1 > 0.7 && dir > 0.4 && dir <= rank_1, "{found}");
-    // The margin takes names away, right, wrong and of strangers.
+    // The margin removes names: right, wrong and those of strangers.
     let named = |at: usize, what: &str| found["named"][at][what].as_f64().unwrap();
     for what in ["right", "wrong", "strangers"] {
         assert!(named(0, what) <= named(1, what), "{found}");
@@ -420,7 +420,7 @@ fn rates_by_group_stand_beside_those_of_all() {
     let said = stdout(&arguments[..arguments.len() - 1]);
     assert!(said.contains("strangers named") && said.contains("order second"), "{said}");
 
-    // Any list of pairs will do.
+    // Any list of pairs is accepted.
     let pairs = folder.path().join("pairs.csv");
     let mut list = String::from("path1,path2,same,fold\n");
     for fold in [1, 2] {

@@ -166,7 +166,7 @@ fn crops_of_a_data_set_are_enrolled_as_they_are() {
     place.run(&["enroll", KNOWN, &place.still(KNOWN, 1), "--gallery", "photos"]);
     let crops = place.path(&format!("photos/{KNOWN}/derived/crops"));
     let crop = fs::read_dir(crops).unwrap().next().unwrap().unwrap().path();
-    // What the gallery keeps has the columns at the sides too, where there were any.
+    // The stored crops include the columns at the sides, if there were any.
     let square = image::open(crop).unwrap().into_rgb8();
     assert_eq!(square.dimensions(), (112, 112));
     let middle = |image: &image::RgbImage| {
@@ -189,7 +189,7 @@ fn crops_of_a_data_set_are_enrolled_as_they_are() {
     }
 }
 
-/// Every template is a chance for a stranger, so that the bar falls with their number.
+/// Every template is a chance of a false match, so the threshold angle falls with their number.
 #[test]
 fn before_many_templates_the_bar_is_stricter_and_an_asked_one_is_not() {
     let Some(place) = Place::new() else { return };
@@ -199,7 +199,7 @@ fn before_many_templates_the_bar_is_stricter_and_an_asked_one_is_not() {
         serde_json::from_str(&place.run(&arguments)).unwrap()
     };
     let mut bars = Vec::new();
-    // Darker and darker, and mirrored: as many stills as one likes.
+    // Increasingly dark and mirrored versions: any number of stills.
     for shades in [1, 4] {
         for name in ["Ada", "Boris"] {
             let mut stills = Vec::new();

@@ -1,5 +1,4 @@
-//! `sphereface label` as people run it: the program itself, on real clips and on files that
-//! are none.
+//! `sphereface label` through the real program, on real clips and on invalid files.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",
@@ -26,7 +25,7 @@ fn label(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }
 
-/// Labels, and shows what was said when that fails.
+/// Labels, and prints the output of the program on failure.
 fn labelled(arguments: &[&str]) -> String {
     let output = label(arguments);
     let said = String::from_utf8(output.stderr).unwrap();
@@ -34,7 +33,7 @@ fn labelled(arguments: &[&str]) -> String {
     said
 }
 
-/// What ffprobe says about the first stream of a kind (`v` or `a`), every frame decoded.
+/// The output of ffprobe about the first stream of a kind (`v` or `a`), with every frame decoded.
 fn stream(path: &str, kind: &str) -> Value {
     let entries = "stream=codec_name,width,height,nb_read_frames";
     let output = Command::new("ffprobe")
@@ -102,7 +101,7 @@ fn a_clip_keeps_every_frame_and_its_sound_and_every_face_has_a_line() {
     }
     assert!(said.contains(&format!("{} faces, {named} named", faces.len())), "{said}");
 
-    // Before a margin as wide as that the two are both as near.
+    // With a margin that wide, the two people count as equally near.
     place.run(&[
         "label",
         &clip,
@@ -187,7 +186,7 @@ fn a_live_input_ends_with_every_frame_labelled_or_counted() {
     assert_eq!(frames(&out), labelled);
 }
 
-/// Fails with that exit code and one sentence that holds every `part`, and leaves no file.
+/// Fails with that exit code and one sentence that contains every `part`, and leaves no file.
 #[track_caller]
 fn refused(place: &Place, code: i32, arguments: &[&str], parts: &[&str]) {
     let before = place.files();
@@ -230,7 +229,7 @@ fn bad_inputs_and_outputs_fail_with_their_cause_and_leave_nothing() {
         refused(&place, 1, &[&clip, "-o", &out, "--jsonl", &list], &[&out, cause]);
     }
     refused(&place, 1, &[&clip, "--jsonl", &place.path("none/out.jsonl")], &["none/out.jsonl"]);
-    // Before the video is looked at: there is no analysis either.
+    // The failure is before the analysis of the video: there is no analysis file either.
     let analysis = place.path("out.parquet");
     let encoder = [&clip, "-o", &out, "--analysis", &analysis, "--encoder", "nosuchenc"];
     refused(&place, 1, &encoder, &["no H.264 encoder works", "nosuchenc: not installed"]);
@@ -289,7 +288,7 @@ fn requests_that_make_no_sense_are_refused_with_a_reason() {
     for (arguments, reason) in refusals {
         refused(&place, 2, arguments, &[reason]);
     }
-    // What the parser of the command line itself refuses.
+    // Errors of the command line parser.
     let values: [&[&str]; 8] = [
         &["--min-face", "5"],
         &["--scores", "0.6"],
@@ -313,7 +312,7 @@ fn sphereface(arguments: &[&str]) -> Output {
     output
 }
 
-/// What `eval video` counts on the clear faces and on the difficult ones.
+/// The counts of `eval video` for the easy faces and for the difficult ones.
 fn scores(truth: &str, faces: &str) -> impl Fn(&str, &str) -> u64 + use<> {
     let output = sphereface(&["eval", "video", truth, faces, "--json"]);
     let scores: Value = serde_json::from_slice(&output.stdout).unwrap();

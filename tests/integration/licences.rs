@@ -1,5 +1,5 @@
-//! Every dependency has a licence that deny.toml allows: the rule of `cargo deny check licenses`, which need not be
-//! installed for this.
+//! Every dependency has a licence that deny.toml allows: the rule of `cargo deny check licenses`, which need
+//! not be installed for this.
 #![cfg(feature = "serve")]
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ struct Expression<'a> {
 }
 
 impl Expression<'_> {
-    /// Whether one of its alternatives is allowed; `None` when it is no expression.
+    /// Whether one of its alternatives is allowed; `None` when it is not an expression.
     fn any(&mut self) -> Option<bool> {
         let mut any = self.all()?;
         while self.words.last() == Some(&"OR") {
@@ -50,7 +50,7 @@ impl Expression<'_> {
 
 /// Whether an expression allows use under one of the licences.
 fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
-    // Before SPDX, alternatives were parted by a slash.
+    // Before SPDX, alternatives were separated by a slash.
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words = spaced.split_whitespace().rev().collect();
     let mut expression = Expression { words, allowed };

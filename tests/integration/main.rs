@@ -1,8 +1,8 @@
-//! Tests of the program and the library from outside. One binary: each one is linked with everything, and
-//! tests of several files run beside each other.
+//! Tests of the program and the library from outside. They are one binary, because each binary is linked with
+//! everything, and tests of several files run in parallel.
 //!
-//! A module per subject; `cargo test --test integration label::` runs those of one. Tests that measure the memory of
-//! their own process are in tests/memory.rs.
+//! A module per subject; `cargo test --test integration label::` runs those of one. Tests that measure the
+//! memory of their own process are in tests/memory.rs.
 
 mod onnx_file;
 mod place;

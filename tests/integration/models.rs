@@ -166,7 +166,7 @@ fn saving_keeps_values_and_identifier() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     assert_eq!(weights.id().to_string().parse(), Ok(weights.id()));
 
-    // Values that f16 does not hold: rounded once, then the same for good.
+    // Values that f16 cannot represent are rounded once and then stay the same.
     let mut third = weights.clone();
     third.tensors.get_mut("fc5.bias").unwrap().data[0] = 1. / 3.;
     let rounded = Weights::from_safetensors(&third.to_safetensors(Precision::F16).unwrap(), "third").unwrap();
@@ -181,7 +181,7 @@ fn saving_keeps_values_and_identifier() {
     other.tensors.get_mut("fc5.weight").unwrap().shape = vec![336, 16];
     assert_ne!(other.id(), weights.id());
 
-    // 1e5 is infinite as f16, and NaN is no weight at all.
+    // 1e5 is infinite as f16, and NaN is not a valid weight.
     third.tensors.get_mut("fc5.bias").unwrap().data[0] = 1e5;
     let error = third.save(&path, Precision::F16).unwrap_err().to_string();
     assert!(error.contains("fc5.bias") && error.contains("f16"), "{error}");
@@ -285,7 +285,7 @@ fn a_model_goes_in_and_out_on_the_command_line() {
     );
     assert!(stdout(&["models", "show"]).contains("licence"));
 
-    // Our own files come in too: what is known about them stays, and more can be said.
+    // Our own files can be imported too: their metadata is kept, and more can be added.
     let second = folder.path().join("again.safetensors").display().to_string();
     stdout(&["models", "import", &half, &second, "--set", "training=none"]);
     let (before, after) = (back, Weights::load(Path::new(&second)).unwrap());

@@ -1,7 +1,6 @@
-//! Other people's embedding networks: imported from ONNX, run, enrolled, labelled, refused.
+//! Embedding networks of other kinds: imported from ONNX, run, enrolled, labelled, refused.
 //!
-//! The networks are written by the test, and computed a second time as their operators are defined, in
-//! f64.
+//! The test writes the networks and also computes them by the definitions of their operators, in f64.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +25,7 @@ fn numbers(count: usize, seed: u64, scale: f32) -> Vec<f32> {
     (0..count).map(|_| scale * next()).collect()
 }
 
-/// A network being written, layer by layer; every layer has a seed of its own.
+/// A network being written, layer by layer; every layer has its own seed.
 struct Builder {
     graph: Graph,
     value: String,
@@ -108,7 +107,7 @@ impl Builder {
         self.node("Add", &[&value, other], &[])
     }
 
-    /// A fully connected layer over so many values.
+    /// A fully connected layer over that many values.
     fn linear(&mut self, inputs: usize, outputs: usize) -> &mut Self {
         let weight = self.constant(&[outputs, inputs], (3.0 / inputs as f32).sqrt(), 0.0);
         let bias = self.constant(&[outputs], 0.1, 0.0);
@@ -124,8 +123,8 @@ impl Builder {
     }
 }
 
-/// A MobileFaceNet with channels that fill no vector: depthwise convolutions of 3 x 3 with both strides and
-/// one of 7 x 7, narrow ends of blocks, sums, and what is done to pixels inside.
+/// A MobileFaceNet whose channels do not fill vectors: depthwise convolutions of 3 x 3 with both strides and
+/// one of 7 x 7, narrow ends of blocks, sums, and a normalisation of pixels inside.
 fn mobile() -> Graph {
     let mut b = Builder::new();
     b.graph.constant("middle", Tensor { shape: vec![], data: vec![127.5] });
@@ -154,9 +153,9 @@ fn mobile() -> Graph {
     b.finish()
 }
 
-/// Blocks of an IResNet: normalisation before a padded convolution, which cannot be worked into it, sums
-/// with what a 1 x 1 convolution or a pool of one pixel (as AdaFace has it) leads past them, and a sum
-/// that is needed again later.
+/// Blocks of an IResNet: normalisation before a padded convolution, which cannot be merged into it, residual
+/// sums with a shortcut through a 1 x 1 convolution or a pool of one pixel (as in AdaFace), and a sum that is
+/// needed again later.
 fn residual() -> Graph {
     let mut b = Builder::new();
     b.convolution(17, 3, 1, 1, 1).normalised().prelu();
@@ -187,7 +186,7 @@ fn residual() -> Graph {
     b.finish()
 }
 
-/// A small one that the whole program can work with.
+/// A small network that the whole program can use.
 fn tiny() -> Graph {
     let mut b = Builder::new();
     b.convolution(8, 3, 2, 1, 1).normalised().prelu();
@@ -196,7 +195,7 @@ fn tiny() -> Graph {
     b.finish()
 }
 
-/// Crops with edges, gradients and noise, each of its own.
+/// Crops with edges, gradients and noise, each different.
 fn crops(count: usize) -> Vec<Crop> {
     let crop = |n: usize| {
         let value = |i: usize| {
@@ -331,7 +330,7 @@ fn embeddings_depend_neither_on_the_batch_nor_on_threads() {
         for threads in [1, 2, 3] {
             assert_eq!(embed(&crops, threads), alone, "{threads} threads");
         }
-        // A worker's memory is used again for fewer and for more.
+        // A worker's memory is reused for fewer and for more faces.
         let embedder = Embedder::new(weights, EmbedOptions::default()).unwrap();
         let mut scratch = embedder.scratch();
         for range in [3..4, 0..5, 1..3, 0..5] {
@@ -380,7 +379,7 @@ fn what_is_not_computed_is_refused_by_its_name() {
         })
         .contains("dilations")
     );
-    // Nobody needs what leads to no output.
+    // Nodes that lead to no output are not needed.
     let mut b = Builder::new();
     b.convolution(8, 3, 2, 1, 1);
     let value = b.value.clone();
@@ -392,10 +391,10 @@ fn what_is_not_computed_is_refused_by_its_name() {
     let mut graph = tiny();
     graph.input_sizes = vec![1, 3, 160, 160];
     let error = import(folder.path(), &graph, &PictureOptions::default()).unwrap_err();
-    assert!(error.contains("does not go with weights"), "{error}");
+    assert!(error.contains("does not match weights"), "{error}");
     graph.input_sizes = vec![1, 1, 112, 112];
     let error = import(folder.path(), &graph, &PictureOptions::default()).unwrap_err();
-    assert!(error.contains("no picture of three colours"), "{error}");
+    assert!(error.contains("not a picture of three colours"), "{error}");
     let mut graph = tiny();
     graph.output("v2");
     let error = import(folder.path(), &graph, &PictureOptions::default()).unwrap_err();
@@ -501,7 +500,7 @@ fn an_imported_network_works_everywhere_a_model_works() {
     assert_eq!(embedded["model"], id("net.safetensors").as_str());
     assert_eq!(embedded["faces"][0]["embedding"].as_array().unwrap().len(), 16);
     succeeds(&["enroll", "Ada", &still, "--gallery", "people"], at);
-    // Nothing is known about angles of this model, so that one has to be given.
+    // The model has no calibration, so an angle must be given.
     let label = ["label", &still, "-o", "out.png", "--gallery", "people", "--model", "net.safetensors"];
     let (code, error) = fails(&label, at);
     assert!(code == 2 && error.contains("--threshold"), "{error}");
@@ -511,13 +510,14 @@ fn an_imported_network_works_everywhere_a_model_works() {
     assert!(faces.contains("\"Ada\"") && at.join("out.png").exists(), "{faces}");
 }
 
-/// What `tests/fixtures/networks/export.py` wrote beside the networks that it exported from PyTorch.
+/// The reference that `tests/fixtures/networks/export.py` wrote beside the networks that it exported from
+/// PyTorch.
 #[derive(serde::Deserialize)]
 struct Exported {
     networks: BTreeMap<String, Expected>,
 }
 
-/// What onnxruntime made of the crops with one of them.
+/// The results of onnxruntime on the crops with one of them.
 #[derive(serde::Deserialize)]
 struct Expected {
     output: Option<String>,
@@ -553,7 +553,7 @@ fn networks_that_pytorch_exported_give_what_onnxruntime_computes() {
             assert!(worst < most && cosine > 1.0 - most, "{name}: {worst}, {cosine}");
         }
     }
-    // What the tests rest on.
+    // The assumptions of the tests.
     for operator in
         ["Shape", "Gather", "Expand", "Sigmoid", "Mul", "Clip", "ReduceL2", "ReduceMean", "MaxPool"]
     {
@@ -598,7 +598,7 @@ fn weights_beside_a_network_are_read_from_its_folder_only() {
     assert!(refused().contains("ends beyond the file"), "{}", refused());
     std::fs::write(&beside, &data).unwrap();
     import_as(std::slice::from_ref(&network), &PictureOptions::default()).unwrap();
-    // Names of the same length that lead elsewhere.
+    // Names of the same length that lead out of the folder.
     for other in ["../", "/et"] {
         let place = |text: &[u8]| text.windows(name.len()).position(|part| part == name.as_bytes());
         let mut bytes = whole.clone();

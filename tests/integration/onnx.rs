@@ -1,7 +1,7 @@
 //! The exported ONNX model, run by onnxruntime, against our own embeddings.
 //!
-//! Needs a Python with `onnxruntime`, `onnx` and `numpy`: `python3`, or the one that
-//! SPHEREFACE_PYTHON names. Skipped where there is none.
+//! Needs a Python with `onnxruntime`, `onnx` and `numpy`: `python3`, or the one that SPHEREFACE_PYTHON names.
+//! Skipped if there is none.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",
@@ -34,7 +34,7 @@ fn python() -> Option<String> {
     usable.then_some(python)
 }
 
-/// Crops with edges, gradients and noise, each of its own.
+/// Crops with edges, gradients and noise, each different.
 fn crops() -> Vec<Crop> {
     let crop = |n: usize| {
         let value = |i: usize| {

@@ -17,7 +17,7 @@ struct Place {
 }
 
 impl Place {
-    /// `None`, and a word about it, without exiftool.
+    /// `None`, with a message, without exiftool.
     fn new() -> Option<Self> {
         if Command::new("exiftool").arg("-ver").output().is_err() {
             eprintln!("skipped: exiftool is not installed");
@@ -41,7 +41,7 @@ impl Place {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What exiftool reads of a file.
+    /// The output of exiftool for a file.
     fn read(&self, file: &str) -> Value {
         let text = self.exiftool(&["-j", "-struct", "-XMP:all", file]);
         serde_json::from_str::<Value>(&text).unwrap()[0].clone()
@@ -65,7 +65,7 @@ impl Place {
         out
     }
 
-    /// Who is enrolled, each with the number of stills.
+    /// The enrolled people, each with the number of stills.
     fn enrolled(&self, gallery: &str) -> Vec<(String, usize)> {
         let listed: Value =
             serde_json::from_str(&self.succeeds(&["gallery", "list", "--gallery", gallery, "--json"]))
@@ -91,7 +91,8 @@ fn pair(left: &str, right: &str, number: u32) -> RgbImage {
     picture
 }
 
-/// Saves a picture turned so that it is shown upright only by this EXIF orientation. The tag itself is still missing.
+/// Saves a picture turned so that it is shown upright only by this EXIF orientation. The tag itself is still
+/// missing.
 fn save_turned(picture: &RgbImage, exif: u8, path: &Path) {
     let mut turned = DynamicImage::ImageRgb8(picture.clone());
     let inverse = match exif {
@@ -145,7 +146,8 @@ fn named_regions_become_a_gallery_wherever_they_are_stored() {
         &region_info([3000, 3600], &[region("Chloé", FACE)]),
         "photos/c2.jpg",
     ]);
-    // Microsoft's regions alone; a region without a name; a dog; a region without a face; a picture without regions.
+    // Microsoft's regions alone; a region without a name; a dog; a region without a face; a picture without
+    // regions.
     portrait("Chloé", 3).save(place.at("photos/c3.jpg")).unwrap();
     let [x, y, w, h] = FACE;
     let rectangle = format!("{}, {}, {w}, {h}", x - w / 2.0, y - h / 2.0);
@@ -176,7 +178,7 @@ fn named_regions_become_a_gallery_wherever_they_are_stored() {
     assert!(err.contains("Nobody") && err.contains("no face was found in their region"), "{err}");
     assert!(out.contains("7 photos with 10 named faces, 9 of them found"), "{out}");
 
-    // Everybody got their own face.
+    // Each person got their own face.
     for (person, name) in [("Ada", "Ada L."), ("Boris", "Boris"), ("Chloé", "Chloé")] {
         portrait(person, 2).save(place.at("who.png")).unwrap();
         place.succeeds(&[
@@ -215,14 +217,15 @@ fn orientation_and_crop_are_right() {
         let info = region_info(dimensions, &[region("Boris", stored(exif))]);
         place.exiftool(&[&format!("-Orientation#={exif}"), &info, &name]);
     }
-    // A program that writes what it shows, with the dimensions that it shows.
+    // A program that writes regions relative to the picture as shown, with its dimensions as shown.
     save_turned(&picture, 6, &place.at("photos/shown.jpg"));
     place.exiftool(&[
         "-Orientation#=6",
         &region_info([600, 360], &[region("Boris", [x, y, w, h])]),
         "photos/shown.jpg",
     ]);
-    // One that writes what it shows, where the dimensions cannot tell: that nobody is in the other place does.
+    // A program that writes regions relative to the picture as shown, if the dimensions cannot decide: the
+    // absence of a face at the other position does.
     let mut alone = RgbImage::new(600, 360);
     image::imageops::replace(&mut alone, &portrait("Boris", 1), 300, 0);
     save_turned(&alone, 3, &place.at("photos/upside.jpg"));
@@ -231,7 +234,7 @@ fn orientation_and_crop_are_right() {
         &region_info([600, 360], &[region("Boris", [x, y, w, h])]),
         "photos/upside.jpg",
     ]);
-    // Regions of the right half, which a sidecar says is all that is shown.
+    // Regions of the right half, to which the photo was cropped according to a sidecar.
     picture.save(place.at("photos/cropped.jpg")).unwrap();
     place.exiftool(&[
         "-o",
@@ -245,7 +248,7 @@ fn orientation_and_crop_are_right() {
         &region_info([300, 360], &[region("Boris", FACE)]),
         "photos/cropped.jpg",
     ]);
-    // Regions of a picture of another shape.
+    // Regions of a picture with another aspect ratio.
     picture.save(place.at("photos/replaced.jpg")).unwrap();
     place.exiftool(&[&region_info([400, 400], &[region("Boris", FACE)]), "photos/replaced.jpg"]);
     let (code, out, err) = place.run(&["enroll", "--xmp", "photos", "--gallery", "gallery"]);
@@ -305,7 +308,7 @@ fn names_go_into_the_sidecar_and_everything_else_stays() {
     place.succeeds(&["enroll", "--xmp", "again", "--gallery", "other"]);
     assert_eq!(place.enrolled("other"), [("Ada".into(), 1), ("Boris".into(), 1)]);
 
-    // A sidecar that there is, with a name given by hand and much else.
+    // An existing sidecar, with a name given by hand and much other content.
     picture.save(place.at("kept.jpg")).unwrap();
     place.exiftool(&[
         "-o",
@@ -334,14 +337,14 @@ fn names_go_into_the_sidecar_and_everything_else_stays() {
         "0.5".to_owned() + if info["Exposure2012"].is_string() { "0" } else { "" }
     );
 
-    // A photo with its own packet: a new sidecar begins with that. To a file of one's own choice.
+    // A photo with its own packet: a new sidecar begins with that. The file is chosen by the user.
     picture.save(place.at("own.jpg")).unwrap();
     place.exiftool(&["-XMP:Rating=3", "own.jpg"]);
     place.succeeds(&["label", "own.jpg", "--xmp=named.xmp", "--gallery", "gallery", "-q"]);
     let info = place.read("named.xmp");
     assert_eq!(info["Rating"], 3);
     near(&by_name(&info, "Ada"), ada);
-    // A validator of XMP has nothing to say.
+    // A validator of XMP finds no errors.
     let said = place.exiftool(&["-validate", "-warning", "-error", "-a", "named.xmp"]);
     assert!(!said.to_lowercase().contains("error"), "{said}");
 }
@@ -375,7 +378,7 @@ fn picasas_lists_become_a_gallery() {
     let out = place.succeeds(&["enroll", "--xmp", "photos", "--gallery", "gallery"]);
     assert!(out.contains("2 photos with 3 named faces, 3 of them found"), "{out}");
     assert_eq!(place.enrolled("gallery"), [("Ada L.".into(), 1), ("Boris".into(), 1), ("Chloé".into(), 1)]);
-    // Everybody got their own face.
+    // Each person got their own face.
     portrait("Boris", 3).save(place.at("who.png")).unwrap();
     place.succeeds(&["label", "who.png", "--gallery", "gallery", "--jsonl", "who.jsonl", "-q"]);
     let line: Value =
@@ -460,7 +463,7 @@ fn names_go_into_the_photo_itself_and_everything_else_stays() {
     names.sort_unstable();
     assert_eq!(names, ["\"Ada\"", "\"Boris\"", "\"Mum\""], "{regions}");
     assert_eq!(microsoft["Regions"].as_array().unwrap().len(), 2, "{microsoft}");
-    // Nothing but the packet is another one, and the trailer is there.
+    // Only the packet has changed, and the trailer is still there.
     let [new, old] = ["photo.jpg", "before.jpg"].map(|file| fs::read(place.at(file)).unwrap());
     let (same, end) = (new.iter().zip(&old).take_while(|(a, b)| a == b).count(), b"a trailer");
     let same_end = new.iter().rev().zip(old.iter().rev()).take_while(|(a, b)| a == b).count();
@@ -474,11 +477,11 @@ fn names_go_into_the_photo_itself_and_everything_else_stays() {
     assert_eq!(place.enrolled("other"), [("Ada".into(), 1), ("Boris".into(), 1)]);
     let said = place.exiftool(&["-validate", "-warning", "-error", "-a", "photo.jpg"]);
     assert!(!said.to_lowercase().contains("error"), "{said}");
-    // A photo that says nothing of itself.
+    // A photo without metadata.
     picture.save(place.at("plain.jpg")).unwrap();
     place.succeeds(&["label", "plain.jpg", "--xmp-embed", "--gallery", "gallery", "-q"]);
     assert_eq!(place.read("plain.jpg")["RegionInfo"]["RegionList"].as_array().unwrap().len(), 2);
-    // One that cannot be written, or whose sidecar counts more: it is left alone.
+    // A photo that cannot be written, or whose sidecar takes precedence, is unchanged.
     fs::copy(place.at("plain.jpg"), place.at("shadowed.jpg")).unwrap();
     place.succeeds(&["label", "shadowed.jpg", "--xmp", "--gallery", "gallery", "-q"]);
     picture.save(place.at("picture.png")).unwrap();

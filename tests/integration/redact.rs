@@ -1,5 +1,5 @@
-//! `sphereface label --redact` as people run it: no face of a redacted track is left in a frame
-//! in which it was found, and the sound stays.
+//! `sphereface label --redact` through the real program: no face of a redacted track is visible in a frame in
+//! which it was found, and the sound is kept.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",
@@ -27,7 +27,7 @@ fn frames(place: &Place, video: &str, name: &str) -> Vec<Vec<u8>> {
     fs::read(raw).unwrap().chunks(WIDTH * HEIGHT * 3).map(<[u8]>::to_vec).collect()
 }
 
-/// Largest difference of neighbouring grey values inside a box: what is left of a face.
+/// Largest difference of neighbouring grey values inside a box, a measure of the remaining detail.
 fn detail(frame: &[u8], [x1, y1, x2, y2]: [f64; 4]) -> i32 {
     let clamp = |v: f64, most: usize| (v.max(0.0) as usize).min(most);
     let grey = |x: usize, y: usize| i32::from(frame[(y * WIDTH + x) * 3 + 1]);
@@ -124,7 +124,7 @@ fn an_analysis_is_redacted_like_the_video_and_every_way_of_covering_leaves_no_fa
         assert!(
             covered.iter().flat_map(|line| line["faces"].as_array().unwrap()).all(|f| f["covered"] == true)
         );
-        // Nobody is found any more.
+        // No face is found any more.
         let again = place.path("again.jsonl");
         place.run(&["label", &output, "--no-video", "--jsonl", &again, "--detect-every", "1"]);
         let left = lines(&again).len();

@@ -1,4 +1,4 @@
-//! The results of `sphereface label` beside the video, as people get them.
+//! The reports of `sphereface label` through the real program.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",
@@ -68,7 +68,7 @@ fn every_result_tells_the_same_story() {
         let ns = face["pts_ns"].as_f64().unwrap();
         assert!((ns / 1e9 - times[frame] - start).abs() < 2e-6, "frame {frame}: {ns}");
         if face["name"].is_string() {
-            // Why: the angle, the still, how many views agree.
+            // The reason: the angle, the still, the number of views that agree.
             assert!(face["angle_deg"].as_f64().unwrap() < 90.0);
             assert!(face["template"].is_string() && face["stranger"].is_null());
             assert!(face["votes"].as_u64().unwrap() <= face["views"].as_u64().unwrap());
@@ -114,7 +114,7 @@ fn the_page_holds_pictures_and_commands_and_fetches_nothing() {
     for scheme in ["http:", "https:", "//cdn", "@import", "url("] {
         assert!(!page.contains(scheme), "{scheme}");
     }
-    // Relabelling writes the same page, without looking at the video for faces again.
+    // Relabelling writes the same page, without detecting faces again.
     let again = place.path("again.html");
     let analysis = place.path("clip.parquet");
     place.run(&["label", &analysis, "--no-video", "--gallery", &place.path("gallery"), "--html", &again]);
@@ -127,7 +127,7 @@ fn results_that_cannot_be_written_are_found_out_first_and_nothing_is_lost() {
     let clip = place.clip(5);
     let before = fs::read(&clip).unwrap();
     for flag in ["--csv", "--appearances", "--subtitles", "--chapters", "--html"] {
-        // The ending says which form subtitles take.
+        // The extension selects the format of subtitles.
         let subtitles = flag == "--subtitles";
         let missing = if subtitles { "no/such/file.vtt" } else { "no/such/file" };
         let (code, message) = place.fail(&["label", &clip, "--no-video", flag, missing]);

@@ -1,4 +1,4 @@
-//! The table of rooms in src/lib.rs says who knows whom, and the imports say the same.
+//! Checks the table of modules in src/lib.rs, which lists the modules that each may use, against the imports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,7 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Room to the rooms it may know, in the order of the table.
+/// From each module to those it may use, in the order of the table.
 fn table() -> (Vec<String>, Rooms) {
     let text = fs::read_to_string(source().join("lib.rs")).unwrap();
     let rows = text.lines().filter_map(|line| line.strip_prefix("//! | [`"));
@@ -48,7 +48,7 @@ fn code(path: &Path) -> String {
     without_tests.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// Room to the rooms that its code names.
+/// From each module to those that its code names.
 fn imports(rooms: &[String]) -> Rooms {
     let mut imports = Rooms::new();
     for room in rooms {

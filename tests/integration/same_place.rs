@@ -1,5 +1,5 @@
-//! People who follow one another in one place, on one backdrop: slides, the speaker view of a conference,
-//! a kiosk camera. Nobody may take over the name of who was there before.
+//! People who follow one another at one place, on one backdrop: slides, the speaker view of a conference, a
+//! kiosk camera. Nobody may get the name of the person before.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",
@@ -19,7 +19,7 @@ use serde_json::Value;
 const WIDTH: u32 = 640;
 const HEIGHT: u32 = 360;
 
-/// Somebody in the picture: who, which still, and for how many frames; then so many empty ones.
+/// A person in the picture: who, which still, and for how many frames; then the number of empty frames.
 struct Appearance {
     name: &'static str,
     still: u32,
@@ -141,7 +141,7 @@ fn paste(picture: &mut RgbImage, face: &RgbImage, sway: i64) {
     }
 }
 
-/// Views with the right name, and what is wrong: names of somebody else, and tracks of several people.
+/// Views with the right name, and errors: names of another person, and tracks of several people.
 fn judged(path: &str, whose: &[Option<&'static str>]) -> (usize, Vec<String>) {
     let text = fs::read_to_string(path).unwrap();
     let (mut right, mut wrong) = (0, Vec::new());

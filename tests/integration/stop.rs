@@ -1,5 +1,5 @@
-//! How the real program ends before its input does: by Ctrl-C and SIGTERM, of which the first leaves
-//! a complete file and the second none; by an input that falls silent; and killed at any moment.
+//! Early ends of the real program: by Ctrl-C and SIGTERM, where the first signal leaves a complete file and
+//! the second none; by an input that stops; and by a kill at any moment.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",
@@ -19,12 +19,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
-/// How long the program may take to end.
+/// Time limit for the program to end.
 const SOON: Duration = Duration::from_secs(5);
-/// A camera that would go on for ever.
+/// A camera that would run for ever.
 const CAMERA: &str = "gst:videotestsrc is-live=true ! video/x-raw,width=160,height=120,framerate=25/1";
 
-/// Whether the tools that make and measure clips, and send signals, are here; says so when not.
+/// Whether the tools that make and measure clips, and send signals, are installed; prints a message if not.
 fn tools() -> bool {
     let there = ["ffmpeg", "ffprobe"].iter().all(|tool| Command::new(tool).arg("-version").output().is_ok());
     if !there {
@@ -33,7 +33,7 @@ fn tools() -> bool {
     there
 }
 
-/// A minute of pictures and sound, which takes longer to label than any test here waits.
+/// A minute of pictures and sound, which takes longer to label than any test here waits for.
 fn clip(folder: &Path) -> String {
     let path = folder.join("clip.mkv").to_str().unwrap().to_owned();
     let made = Command::new("ffmpeg")
@@ -85,7 +85,7 @@ fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
-/// What the program said and how it ended, which it must soon.
+/// The output of the program and its exit status; it must end soon.
 fn ended(child: Child) -> Output {
     ended_within(child, SOON)
 }
@@ -156,7 +156,7 @@ fn the_first_signal_leaves_a_playable_file() {
         assert_eq!(frames, told, "{output}: as many frames as it says");
         assert!(frames > 0 && end_s < 59.0, "{output}: {frames} frames up to {end_s} s");
         if input != CAMERA {
-            // Every frame was looked at before the first was written.
+            // Every frame was analysed before the first was written.
             assert!(said.contains("the lists cover all 1500 frames"), "{output}: {said}");
             let sound_end_s = sound_end_s.expect("there is sound");
             assert!(
@@ -178,7 +178,7 @@ fn the_second_signal_leaves_nothing() {
         [("INT", "TERM", clip.as_str(), "named.mp4"), ("TERM", "INT", &clip, "named.webm")]
     {
         let out = tempfile::tempdir().unwrap();
-        // What had the name before is still there afterwards.
+        // The previous file of that name still exists afterwards.
         fs::write(out.path().join(output), "an older file").unwrap();
         let child = label(input, out.path(), output);
         // Both at once: two of the same kind in quick succession reach a process as one.
@@ -193,7 +193,7 @@ fn the_second_signal_leaves_nothing() {
     }
 }
 
-/// How long the program may take for a short clip, without optimisation and beside other tests.
+/// Time limit of the program for a short clip, without optimisation and beside other tests.
 const A_WHILE: Duration = Duration::from_secs(120);
 
 /// A few seconds of pictures and sound in a file of that name.
@@ -211,10 +211,10 @@ fn short_clip(folder: &Path, name: &str, seconds: u32) -> PathBuf {
     path
 }
 
-/// Makes a FIFO that gives these bytes and then neither more nor an end, for as long as the test runs.
+/// Makes a FIFO that gives these bytes and then stays open without data, for as long as the test runs.
 fn silent_fifo(path: &Path, bytes: Vec<u8>) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
-    // Open for both, so that it is there before and after its reader.
+    // Opened for reading and writing, so that it exists before and after its reader.
     let mut fifo = File::options().read(true).write(true).open(path).unwrap();
     std::thread::spawn(move || {
         let _ = fifo.write_all(&bytes);
@@ -243,7 +243,7 @@ fn fifo_input_is_read_once_and_whole() {
         let (fifo, output) = (folder.path().join(fifo), folder.path().join("out.mp4"));
         assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         let child = program(&["label", text(&fifo), "-o", text(&output)]).spawn().unwrap();
-        // Fails where the program opens it, closes it and opens it again.
+        // Fails if the program opens it, closes it and opens it again.
         let written = fs::write(&fifo, bytes);
         let done = ended_within(child, A_WHILE);
         let said = String::from_utf8_lossy(&done.stderr);
@@ -283,7 +283,7 @@ fn an_input_that_falls_silent_ends_with_code_3_and_complete_outputs() {
             drop(pipe);
             let said = String::from_utf8_lossy(&done.stderr);
             assert_eq!(done.status.code(), Some(3), "{name} by {way}: {said}");
-            assert!(said.contains("nothing came for 3 s"), "{name} by {way}: {said}");
+            assert!(said.contains("no data came for 3 s"), "{name} by {way}: {said}");
             assert!(said.contains("the outputs are complete up to there"), "{name} by {way}: {said}");
             assert_eq!(files(out.path()), [list, output.clone()], "{name} by {way}: exactly the outputs");
             let (frames, end_s, _) = played(&output);
@@ -329,8 +329,8 @@ fn signals_end_a_fifo_as_they_end_a_file() {
 /// Time for killing, of each of the tests below, and kills at least and at most.
 const KILLING: (Duration, u32, u32) = (Duration::from_secs(20), 3, 40);
 
-/// Runs `command` again and again and kills it at some moment of the time that it takes; `prepare`
-/// comes before each, `check` after.
+/// Runs `command` repeatedly and kills it at some moment of its run time; `prepare` is called before each
+/// run, `check` after it.
 fn kill_at_random(command: &dyn Fn() -> Command, mut prepare: impl FnMut(), mut check: impl FnMut(u32)) {
     let (limit, least, most) = KILLING;
     prepare();
@@ -377,7 +377,7 @@ fn killed_at_any_moment_label_leaves_what_was_there_or_all() {
     };
     let older = b"what was there".to_vec();
     let contents = || lists.iter().map(|path| fs::read(path).unwrap()).collect::<Vec<_>>();
-    // The same run has the same lists.
+    // An equal run writes the same lists.
     assert!(command().output().unwrap().status.success());
     let whole = contents();
     kill_at_random(
@@ -394,7 +394,7 @@ fn killed_at_any_moment_label_leaves_what_was_there_or_all() {
     );
 }
 
-/// Names and numbers of stills of everybody in a gallery, which must open.
+/// Names and numbers of stills of all people in a gallery, which must open.
 fn enrolled(gallery: &Path) -> Vec<(String, usize)> {
     let listed = program(&["gallery", "list", "--json", "--gallery", text(gallery)]).output().unwrap();
     let said = String::from_utf8_lossy(&listed.stderr);
@@ -436,7 +436,7 @@ fn killed_at_any_moment_enroll_leaves_a_gallery_that_opens_and_goes_on() {
             let found = enrolled(&gallery);
             assert_eq!(found[0], ("Ada".to_owned(), 3), "kill {number}");
             assert!(found.iter().all(|(_, stills)| (1..=3).contains(stills)), "kill {number}: {found:?}");
-            // What is enrolled is whole, and the next run goes on.
+            // Enrolled people are complete, and the next run continues.
             let again = command().output().unwrap();
             assert!(again.status.success(), "kill {number}: {}", String::from_utf8_lossy(&again.stderr));
             let all = ["Ada", "Boris", "Chlo\u{e9}"].map(|name| (name.to_owned(), 3));

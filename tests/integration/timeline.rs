@@ -1,5 +1,5 @@
-//! Timelines for editing programs, read back by the parsers of others: OpenTimelineIO with its adapters, and pympi for
-//! ELAN. `make editing-parsers` installs them in target/editing.
+//! Timelines for editing programs, read back by other parsers: OpenTimelineIO with its adapters, and pympi
+//! for ELAN. `make editing-parsers` installs them in target/editing.
 #![cfg(all(feature = "bundled-models", feature = "cli", feature = "video"))]
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use sphereface::report::{Appearance, Output as File, Results, Span};
 
 const S: u64 = 1_000_000_000;
 
-/// A Python that has these modules; `None`, and a word about it, where there is none.
+/// A Python that has these modules; `None`, with a message, if there is none.
 fn python(modules: &[&str]) -> Option<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/editing/bin/python");
     let python = if own.exists() { own } else { PathBuf::from("python3") };
@@ -80,7 +80,7 @@ fn expected(rate: Rate) -> Vec<(String, i64, i64)> {
     marks
 }
 
-/// Name, first frame and length of what a parser found.
+/// Name, first frame and length of each mark that a parser found.
 fn marks(found: &Value) -> Vec<(String, i64, i64)> {
     let number = |value: &Value| {
         let number = value.as_f64().unwrap();
@@ -166,7 +166,8 @@ print(json.dumps({'clip': c.source_range.start_time.value, 'length': c.source_ra
         let rate = Rate::new(fps.0.into(), fps.1.into()).unwrap();
         let (_, first) = Numbering::of(start.parse().unwrap(), rate).unwrap();
         let path = write(folder.path(), "a.fcpxml", fps, start);
-        // Every time is a whole number of frames, which Final Cut demands; the adapter is for whole rates only.
+        // Every time is an integer number of frames, as Final Cut requires; the adapter supports integer
+        // rates only.
         let text = std::fs::read_to_string(&path).unwrap();
         for time in text.split('"').filter_map(|value| value.strip_suffix('s')) {
             let Some((n, d)) = time.split_once('/').or(Some((time, "1"))) else { continue };

@@ -1,4 +1,4 @@
-//! Training through the real program: on crops made here, and on real ones where they are.
+//! Training through the real program: on crops made here, and on real ones if they are on this machine.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",
@@ -33,7 +33,7 @@ impl Random {
     }
 }
 
-/// A drawing of a face: features of the person, light and noise of the picture.
+/// A drawing of a face, with the features of a person and the light and noise of a picture.
 fn portrait(person: u64, picture: u64) -> RgbImage {
     let mut of_person = Random(person * 7919 + 1);
     let mut of_picture = Random(person * 1_000_003 + picture * 101 + 17);
@@ -85,7 +85,7 @@ fn pairs(path: &Path) {
     std::fs::write(path, text).unwrap();
 }
 
-/// The smallest network that is one, with the paper's loss.
+/// The smallest possible network, with the paper's loss.
 const TINY: &str = "\
 [network]
 depth = 4
@@ -177,13 +177,13 @@ fn a_run_that_is_stopped_and_resumed_separates_people_as_one_that_is_not() {
         }
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
-    // Asked to stop: nothing is lost.
+    // After a signal to stop, nothing is lost.
     let mut child = spawn(false);
     signal_at(&mut child, &parts, 4, "TERM");
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("continue with --resume"));
-    // Killed: what came after the last checkpoint is done again.
+    // After a kill, the iterations since the last checkpoint are repeated.
     let mut child = spawn(true);
     signal_at(&mut child, &parts, 12, "KILL");
     assert!(!child.wait_with_output().unwrap().status.success());
@@ -304,7 +304,7 @@ fn what_cannot_be_trained_is_told_in_one_sentence() {
             .contains("wrong.toml is not a training configuration (line 2: unknown field `lamda_min`")
     );
 
-    // An unreadable image ends the run where it comes up, with a checkpoint to go on from.
+    // An unreadable image ends the run when it is needed, with a checkpoint to continue from.
     let broken = data.join("Person_3/Person_3_0002.png");
     let whole = std::fs::read(&broken).unwrap();
     std::fs::write(&broken, b"no image").unwrap();
@@ -324,7 +324,7 @@ fn what_cannot_be_trained_is_told_in_one_sentence() {
 #[test]
 fn weights_that_are_trained_on_see_other_samples() {
     let (folder, data, config) = setup();
-    // A rate that changes nothing but the last digits: losses differ where the samples do.
+    // A rate that changes only the last digits: losses differ only if the samples do.
     let losses = |name: &str, further: &[&str]| -> Vec<f64> {
         let output = folder.path().join(name);
         ok(train(&data, &output, &config).args(["--rate", "1e-9", "--log-every", "1"]).args(further));
@@ -337,7 +337,7 @@ fn weights_that_are_trained_on_see_other_samples() {
     let from_init = ["--init", init.to_str().unwrap(), "--iterations"];
     let second = losses("second", &[&from_init[..], &["2"]].concat());
     assert!(!near(first[0], second[0]) && !near(first[1], second[1]), "{first:?} and {second:?}");
-    // The same order again when it is resumed, whatever has become of the weights it started from.
+    // The order is the same when the run is resumed, even if the initial weights have changed.
     losses("third", &[&from_init[..], &["1"]].concat());
     losses("first", &["--iterations", "3", "--resume"]);
     std::fs::copy(folder.path().join("first/model.safetensors"), &init).unwrap();
@@ -362,7 +362,7 @@ fn divergence_is_explained_and_the_last_checkpoint_kept() {
         "{said}"
     );
     assert_eq!(std::fs::read(output.join("checkpoint.safetensors")).unwrap(), checkpoint);
-    // A rate that moves nothing leaves the loss at ln(6).
+    // With a rate of almost 0, the loss stays at ln(6).
     let stuck = folder.path().join("stuck");
     let result = train(&data, &stuck, &config)
         .args(["--rate", "1e-12", "--loss", "normalised-softmax", "--scale", "0.1", "--stuck-after", "15"])
@@ -409,7 +409,7 @@ fn settings_are_printed_and_read_back() {
     assert_eq!(String::from_utf8(again.stdout).unwrap(), text);
 }
 
-/// Each is learned with nothing said about it but its name.
+/// Each loss works with its default settings.
 #[test]
 fn loss_defaults_every_loss_trains_by_its_name_alone() {
     let (folder, data, config) = setup();
@@ -428,7 +428,7 @@ fn loss_defaults_every_loss_trains_by_its_name_alone() {
         command.arg("train").arg(&data).arg("--output").arg(&output).arg("--config").arg(&config);
         ok(command.args(["--device", "cpu", "--quiet", "--iterations", "10", "--loss", loss]));
         assert!(output.join("model.safetensors").is_file(), "{loss}");
-        // And with the settings of the first preset: what a run would be is told.
+        // And with the settings of the first preset, which --print-config prints.
         let told = ok(program().args(["train", "--print-config", "--loss", loss]));
         let told = String::from_utf8(told.stdout).unwrap();
         assert!(told.contains(&format!("kind = \"{loss}\"")), "{told}");

@@ -14,11 +14,11 @@ package=${1:-$(ls target/debian/sphereface_*.deb 2>/dev/null | head -1)}
 [ "$(id -u)" = 0 ] || die "a bare Debian can be made by root only: run it with sudo"
 command -v debootstrap >/dev/null || die "debootstrap is missing: apt install debootstrap"
 release=${RELEASE:-$(. /etc/os-release && echo "${VERSION_CODENAME:-}")}
-[ -n "$release" ] || die "say which release of Debian: RELEASE=bookworm $0"
+[ -n "$release" ] || die "name the release of Debian: RELEASE=bookworm $0"
 
 root=$(mktemp -d)
 trap 'rm -rf "$root" "$root.log"' EXIT
-# apt reads as a user of its own.
+# apt reads files as a user of its own.
 chmod 755 "$root"
 say "making a bare Debian $release"
 debootstrap --variant=minbase "$release" "$root" ${MIRROR:+"$MIRROR"} >"$root.log" 2>&1 ||
@@ -27,7 +27,7 @@ inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root L
 
 say "installing $package"
 cp "$package" "$root/tmp/sphereface.deb"
-# With what it recommends, as apt does by default. The packages tell much about a system that does not run.
+# With recommended packages, as apt does by default. Packages print many messages in a system that is not booted.
 { inside apt-get -qq update && inside apt-get -qq -y install /tmp/sphereface.deb; } >"$root.log" 2>&1 ||
     { tail -20 "$root.log" >&2; die "the package cannot be installed, see above"; }
 say "size of the package $(stat -c %s "$package") bytes; it depends on: $(dpkg-deb -f "$package" Depends)"
@@ -38,7 +38,7 @@ for file in /usr/share/man/man1/sphereface.1.gz /usr/share/man/man1/sphereface-l
     /usr/share/bash-completion/completions/sphereface /usr/share/zsh/vendor-completions/_sphereface \
     /usr/share/fish/vendor_completions.d/sphereface.fish /usr/share/doc/sphereface/copyright \
     /usr/share/doc/sphereface/models/NOTICE.md /usr/lib/systemd/system/sphereface.service; do
-    # The path exclusions of small installations leave out manual pages.
+    # The path exclusions of small installations omit manual pages.
     [ -s "$root$file" ] || dpkg-deb -c "$package" | grep -q " \.$file$" || die "$file is missing"
 done
 cp -r samples "$root/tmp/samples"
@@ -53,14 +53,14 @@ say "running the plugin"
 inside apt-get -qq -y install gstreamer1.0-tools >"$root.log" 2>&1 || die "gstreamer1.0-tools cannot be installed"
 inside gst-inspect-1.0 sphereface >"$root.log" 2>&1 || { cat "$root.log" >&2; die "GStreamer does not find the plugin"; }
 for text in "Face recognition" "gallery  " "threshold  " "redact  "; do
-    grep -q "$text" "$root.log" || die "gst-inspect-1.0 does not tell of '$text'"
+    grep -q "$text" "$root.log" || die "gst-inspect-1.0 does not mention '$text'"
 done
 inside gst-launch-1.0 -m filesrc location=/tmp/samples/sample.mp4 ! decodebin ! videoconvert \
     ! sphereface gallery=/tmp/gallery ! fakesink sync=false >"$root.log" 2>&1 ||
     { tail -20 "$root.log" >&2; die "the pipeline does not run"; }
 for name in Ada Boris Chloé; do
-    # gst-launch writes what is not ASCII in octal, which is enough to find by its beginning.
-    # Somebody may be a stranger for the first frames.
+    # gst-launch writes characters beyond ASCII in octal, so the name is found by its beginning.
+    # A person may be a stranger for the first frames.
     grep -Eq "sphereface-event, event=.string.(appeared|renamed), name=.string.\"?${name%é}" "$root.log" ||
         die "the plugin did not name $name"
 done

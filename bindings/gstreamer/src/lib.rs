@@ -1,13 +1,13 @@
-//! A GStreamer plugin with one element, `sphereface`: video in, the same video out with everybody's name on it.
+//! A GStreamer plugin with one element, `sphereface`: it writes the names of people on a video.
 //!
 //! ```text
 //! gst-launch-1.0 filesrc location=party.mp4 ! decodebin ! videoconvert ! sphereface gallery=gallery ! \
 //!     videoconvert ! autovideosink
 //! ```
 //!
-//! Every face is a `GstVideoRegionOfInterestMeta` of type `face` on its buffer, with a structure `sphereface` among its
-//! parameters that holds name, angle and track. Element messages tell when somebody appears, leaves, or gets another
-//! name. docs/gstreamer.md has the details.
+//! Every face is a `GstVideoRegionOfInterestMeta` of type `face` on its buffer, with a structure `sphereface`
+//! among its parameters that holds name, angle and track. Element messages report when a person appears,
+//! leaves, or gets another name. docs/gstreamer.md has the details.
 
 mod element;
 
@@ -25,7 +25,7 @@ gst::plugin_define!(
     env!("CARGO_PKG_DESCRIPTION"),
     plugin_init,
     env!("CARGO_PKG_VERSION"),
-    // The licence is MIT or Apache 2.0: of the names that GStreamer knows this is the first of them.
+    // The licence is MIT or Apache 2.0; MIT is the first of the two among the names that GStreamer knows.
     "MIT/X11",
     env!("CARGO_PKG_NAME"),
     env!("CARGO_PKG_NAME"),

@@ -15,7 +15,7 @@ use sphereface::{Engine, Gallery, IdentifiedFace, Output, Stream, StreamOptions}
 /// Size of the sample.
 const SIZE: (usize, usize) = (768, 432);
 
-/// What all tests share: the plugin, and a gallery of two of the three people of the sample.
+/// Shared by all tests: the plugin, and a gallery of two of the three people of the sample.
 struct World {
     gallery: PathBuf,
     engine: Engine,
@@ -46,7 +46,7 @@ fn sample(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples").join(path)
 }
 
-/// Names of the faces of a frame as the element tells them, in their order.
+/// Names of the faces of a frame as the element reports them, in their order.
 fn names(faces: &[IdentifiedFace]) -> Vec<String> {
     let told = faces.iter().filter(|face| !face.transient);
     told.map(|face| face.who().map_or_else(|| "unknown".into(), |who| who.to_string())).collect()
@@ -119,7 +119,7 @@ fn only_names(buffer: &gst::BufferRef) -> Vec<String> {
     metas(buffer).into_iter().map(|(name, _)| name).collect()
 }
 
-/// Element messages that are there by now: kind and name.
+/// Element messages so far: kind and name.
 fn events(bus: &gst::Bus) -> Vec<String> {
     std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Element]))
         .filter_map(|message| {
@@ -234,7 +234,7 @@ fn a_seek_and_another_size_are_survived_and_strangers_keep_their_numbers() {
     half.make_mut().set_pts(gst::ClockTime::from_seconds(1));
     assert!(harness.push_and_pull(half).is_ok());
     assert!(harness.push_event(gst::event::Eos::new()));
-    // Nothing that a decoder may hand out is too small.
+    // No size that a decoder may produce is too small.
     harness.push_event(gst::event::FlushStart::new());
     harness.push_event(gst::event::FlushStop::new(true));
     harness.set_src_caps_str(&caps("I420", (1, 1)));
@@ -290,7 +290,7 @@ fn rows_that_lie_apart_are_read_and_drawn_on_where_they_are() {
     }
 }
 
-/// What a source sends after a flush.
+/// The events that a source sends after a flush.
 fn flush(harness: &mut gst_check::Harness) {
     assert!(harness.push_event(gst::event::FlushStart::new()));
     assert!(harness.push_event(gst::event::FlushStop::new(true)));
@@ -335,7 +335,7 @@ fn another_format_in_the_middle_names_the_same_people() {
         let mut given = gst::Buffer::from_slice(bytes);
         given.make_mut().set_pts(gst::ClockTime::from_nseconds(WORLD.frames[index].pts_ns));
         let found = only_names(&harness.push_and_pull(given).unwrap());
-        // Faces are looked for anew, so that those that are hard to find may be found or lost.
+        // The whole frame is searched again, so that faces that are hard to find may be found or lost.
         let known =
             |names: &[String]| names.iter().filter(|name| ["Ada", "Boris"].contains(&name.as_str())).count();
         assert!(
@@ -349,7 +349,7 @@ fn another_format_in_the_middle_names_the_same_people() {
             expected[index]
         );
     }
-    // A segment that goes on without a flush, times that go back, and none at all.
+    // A segment that continues without a flush, times that decrease, and no times at all.
     assert!(harness.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())));
     for time in [Some(5), Some(4), None, None, Some(100)] {
         let mut given = buffer(0);
@@ -387,7 +387,7 @@ fn playing() -> (gst::Pipeline, Arc<Mutex<Vec<Vec<String>>>>) {
     (pipeline, found)
 }
 
-/// Waits for one of two messages, for at most so many seconds; an error fails the test.
+/// Waits for one of two messages for at most `seconds`; an error fails the test.
 fn wait(pipeline: &gst::Pipeline, wanted: gst::MessageType, seconds: u64) {
     let kinds = [wanted, gst::MessageType::Error];
     let message = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(seconds), &kinds);
@@ -483,11 +483,11 @@ fn a_decoded_file_has_the_names_that_a_live_stream_gives_frame_by_frame_each_tim
     }
 }
 
-/// A folder with the plugin and nothing else.
+/// A folder with only the plugin.
 static PLUGIN: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let name = "libgstsphereface.so";
     let test = std::env::current_exe().unwrap();
-    // Cargo builds it beside the tests, and links it into the folder above where it is asked for by itself.
+    // Cargo builds it beside the tests, and links it into the folder above if it is built on its own.
     let built = test.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.exists());
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(built.expect("cargo builds the plugin"), folder.path().join(name)).unwrap();

@@ -1,4 +1,4 @@
-"""How fast the doors are beside the packages that they stand for, in one run and in turns.
+"""Compares the speed of the compatible interfaces with the packages that they replace, in turns in one run.
 
     python bindings/python/benches/peers.py VIDEO [--threads N] [--rounds N] [--frames N]
 
@@ -44,7 +44,7 @@ def installed(name: str) -> Any:
 
 
 def in_turns(pictures: list[np.ndarray], rounds: int, ways: dict[str, Callable[[np.ndarray], int]]) -> None:
-    """Times every way over all pictures, one way after the other, round by round."""
+    """Times each implementation over all pictures, in turns, round by round."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     found = {name: sum(way(picture) for picture in pictures) for name, way in ways.items()}
     for _ in range(rounds):

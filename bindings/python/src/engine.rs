@@ -20,16 +20,16 @@ use crate::error::raised;
 use crate::face::{DetectedFace, Edges};
 use crate::picture;
 
-/// Detector, embedding network and device: made once, shared by any number of threads and sources.
+/// Detector, embedding network and device. One engine serves any number of threads and sources.
 #[pyclass(frozen, module = "sphereface")]
 pub struct Engine {
     pub inner: sphereface::Engine,
-    /// Working memory with all threads, and with one, for whoever needs it next.
+    /// Unused working memory, with all threads and with one.
     teams: Pool,
     singles: Pool,
 }
 
-/// Working memory that nobody uses at the moment.
+/// Working memory that is not in use.
 struct Pool {
     threads: usize,
     idle: Mutex<Vec<Scratch>>,
@@ -55,7 +55,7 @@ type Thresholds = (f32, f32, f32);
 
 #[pymethods]
 impl Engine {
-    /// Without arguments: the built-in networks on the best device there is, on every CPU.
+    /// Without arguments: the built-in networks on the best device, with one thread per CPU.
     #[new]
     #[pyo3(signature = (model = None, device = "auto", threads = None, min_face = None, *, factor = None,
                         thresholds = None, precision = "auto", mirror = false))]
@@ -85,7 +85,7 @@ impl Engine {
         py.detach(|| builder.build()).map(Self::of).map_err(raised)
     }
 
-    /// The faces of a picture, the one the detector is surest of first.
+    /// The faces of a picture, the most probable first.
     fn detect(&self, py: Python<'_>, image: &Bound<'_, PyAny>) -> PyResult<Vec<DetectedFace>> {
         let picture = picture::read(image)?;
         py.detach(|| self.teams.with(|scratch| self.find(&picture, scratch))).map_err(raised)
@@ -97,7 +97,7 @@ impl Engine {
         py.detach(|| self.find_many(&pictures)).map_err(raised)
     }
 
-    /// The faces near boxes where faces are expected: no search of the whole picture.
+    /// The faces near boxes where faces are expected, without a search of the whole picture.
     fn detect_near(
         &self,
         py: Python<'_>,
@@ -110,7 +110,7 @@ impl Engine {
         py.detach(|| self.singles.with(near).map(|faces| cut(&picture, faces))).map_err(raised)
     }
 
-    /// The aligned face, 112 x 112 x 3, of five landmarks; None where they make no face.
+    /// The aligned face, 112 x 112 x 3, of five landmarks; None if they do not form a face.
     #[staticmethod]
     fn align<'py>(
         py: Python<'py>,
@@ -122,8 +122,8 @@ impl Engine {
         crop.map(|crop| picture::array(py, crop.to_whole_image())).transpose()
     }
 
-    /// The embeddings, unit vectors as rows, of faces from detect() or of crops of 112 x 112 x 3 (or 112 x 96 x 3, without
-    /// the columns at the sides that only some networks see).
+    /// The embeddings, unit vectors as rows, of faces from detect() or of crops of 112 x 112 x 3. Crops of
+    /// 112 x 96 x 3 lack the columns at the sides, which only some networks see.
     fn embed<'py>(
         &self,
         py: Python<'py>,
@@ -136,8 +136,8 @@ impl Engine {
         PyArray1::from_vec(py, values).reshape([made.len(), width])
     }
 
-    /// The angle in degrees below which two faces are one person: at the model's default rate of false matches, or
-    /// at that one.
+    /// The angle in degrees below which two faces are one person: at the model's default rate of false
+    /// matches, or at that one.
     #[pyo3(signature = (fmr = None))]
     fn threshold_deg(&self, fmr: Option<f64>) -> PyResult<f64> {
         let request = fmr.map_or(ThresholdRequest::Default, ThresholdRequest::Fmr);
@@ -145,7 +145,7 @@ impl Engine {
         Ok(threshold.angle_deg())
     }
 
-    /// The share of comparisons of two different people that match at an angle; None where that was not measured.
+    /// The share of comparisons of two different people that match at an angle; None if it was not measured.
     fn fmr(&self, angle_deg: f64) -> PyResult<Option<f64>> {
         let calibration = Calibration::from_metadata(self.inner.embedder().metadata()).map_err(raised)?;
         Ok(calibration.fmr_at(angle_deg))
@@ -157,13 +157,13 @@ impl Engine {
         self.inner.model().to_string()
     }
 
-    /// What embeddings are computed in: "f32" or "bf16".
+    /// The number format in which embeddings are computed: "f32" or "bf16".
     #[getter]
     fn precision(&self) -> String {
         self.inner.arithmetic().arithmetic.to_string()
     }
 
-    /// Threads that work at a time.
+    /// The number of threads that work at the same time.
     #[getter]
     fn threads(&self) -> usize {
         self.inner.threads()
@@ -175,7 +175,7 @@ impl Engine {
 }
 
 impl Engine {
-    /// The engine of the library, for Python.
+    /// The engine of the library as a Python object.
     pub fn of(inner: sphereface::Engine) -> Self {
         Self { teams: Pool::new(inner.threads()), singles: Pool::new(1), inner }
     }
@@ -184,7 +184,8 @@ impl Engine {
         self.inner.detector().detect(picture, scratch).map(|faces| cut(picture, faces))
     }
 
-    /// As many pictures at a time as there are threads; fewer pictures than that share the threads one by one.
+    /// One picture per thread; if there are fewer pictures than threads, all threads share one picture after
+    /// the other.
     fn find_many(&self, pictures: &[RgbImage]) -> Result<Vec<Vec<DetectedFace>>, DetectError> {
         let threads = self.inner.threads();
         if pictures.len() < threads {
@@ -214,7 +215,7 @@ impl Engine {
     }
 }
 
-/// The faces that are faces, judged and cut out.
+/// The detected faces with quality and aligned crop.
 fn cut(picture: &RgbImage, faces: Vec<Face>) -> Vec<DetectedFace> {
     let finite = |face: &Face| {
         let BBox { x1, y1, x2, y2 } = face.bbox;
@@ -228,17 +229,17 @@ fn cut(picture: &RgbImage, faces: Vec<Face>) -> Vec<DetectedFace> {
     faces.into_iter().filter(finite).map(one).collect()
 }
 
-/// The crop of a face, or that an array is.
+/// The crop of a face, or of an array.
 fn crop(face: &Bound<'_, PyAny>) -> PyResult<align::Crop> {
     let Ok(face) = face.cast::<DetectedFace>() else { return picture::read_crop(face) };
     face.get().crop.clone().ok_or_else(|| {
         PyValueError::new_err(
-            "the landmarks of this face make no face, so it cannot be embedded: leave it out",
+            "the landmarks of this face do not form a face, so it cannot be embedded: leave it out",
         )
     })
 }
 
-/// How faces are found.
+/// The options of the detector.
 fn detection(
     min_face: Option<Bound<'_, PyAny>>,
     factor: Option<f32>,

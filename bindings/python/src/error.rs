@@ -1,4 +1,4 @@
-//! Errors of the library as exceptions, with the same sentences.
+//! Errors of the library as exceptions with the same messages.
 
 use std::error::Error as StdError;
 
@@ -12,10 +12,10 @@ create_exception!(
     sphereface,
     Error,
     PyException,
-    "What sphereface cannot do, as one sentence that names the cause and what to do about it."
+    "A failure of sphereface: one sentence that names the cause and what to do about it."
 );
 
-/// An error and what it rests on.
+/// An error and its causes.
 fn sentence(error: &dyn StdError) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
@@ -26,7 +26,7 @@ pub fn raised(error: impl StdError) -> PyErr {
     Error::new_err(sentence(&error))
 }
 
-/// The exception for an error about a file: Python's own for one that is missing.
+/// The exception for an error about a file: FileNotFoundError for a missing one.
 pub fn media(error: MediaError) -> PyErr {
     match error {
         MediaError::NotFound(_) => PyFileNotFoundError::new_err(error.to_string()),

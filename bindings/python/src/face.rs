@@ -25,7 +25,7 @@ fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
 }
 
-/// How fit for recognition a face is.
+/// The quality of a face for recognition.
 #[pyclass(frozen, module = "sphereface")]
 pub struct Quality(sphereface::detect::Quality);
 
@@ -61,7 +61,7 @@ impl Quality {
         self.0.sharpness
     }
 
-    /// What speaks against recognising this face, in sentences.
+    /// The reasons against recognising this face, as sentences.
     #[getter]
     fn problems(&self) -> Vec<String> {
         self.0.verdict().iter().map(ToString::to_string).collect()
@@ -104,13 +104,13 @@ impl DetectedFace {
         points(py, &self.face.landmarks)
     }
 
-    /// How fit for recognition it is.
+    /// Its quality for recognition.
     #[getter]
     fn quality(&self) -> Quality {
         Quality(self.quality)
     }
 
-    /// The aligned face, 112 x 112 x 3; None where the landmarks make no face.
+    /// The aligned face, 112 x 112 x 3; None if the landmarks do not form a face.
     #[getter]
     fn crop<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyArray3<u8>>>> {
         self.crop.as_ref().map(|crop| picture::array(py, crop.to_whole_image())).transpose()
@@ -122,7 +122,7 @@ impl DetectedFace {
     }
 }
 
-/// A face and who it is.
+/// A face and its identity.
 #[pyclass(frozen, eq, module = "sphereface")]
 #[derive(PartialEq)]
 pub struct IdentifiedFace(pub sphereface::IdentifiedFace);
@@ -147,7 +147,7 @@ impl IdentifiedFace {
         points(py, &self.0.landmarks())
     }
 
-    /// How fit for recognition it is.
+    /// Its quality for recognition.
     #[getter]
     fn quality(&self) -> Quality {
         Quality(self.0.quality)
@@ -159,7 +159,7 @@ impl IdentifiedFace {
         self.0.name()
     }
 
-    /// The name, or the number of a stranger as "Unknown 3"; None where strangers have no numbers.
+    /// The name, or the number of a stranger as "Unknown 3"; None if strangers have no numbers.
     #[getter]
     fn who(&self) -> Option<String> {
         self.0.who().map(|who| who.to_string())
@@ -189,13 +189,13 @@ impl IdentifiedFace {
         self.0.track.map(|track| track.0)
     }
 
-    /// Hardly a face: neither drawn nor told of.
+    /// True if this is hardly a face; such faces are neither drawn nor reported.
     #[getter]
     fn transient(&self) -> bool {
         self.0.transient
     }
 
-    /// Its embedding, where this very view of it was embedded.
+    /// Its embedding, if this view of it was embedded.
     #[getter]
     fn embedding<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyArray1<f32>>> {
         self.0.embedding.as_ref().map(|one| PyArray1::from_slice(py, one.as_slice()))
@@ -208,13 +208,13 @@ impl IdentifiedFace {
     }
 }
 
-/// Who an embedding is.
+/// The identity of an embedding.
 #[pyclass(frozen, module = "sphereface")]
 pub struct Identification(pub sphereface::identify::Identification);
 
 #[pymethods]
 impl Identification {
-    /// The person's name; None where nobody is near enough, or two people are as near.
+    /// The person's name; None if nobody is near enough, or two people are about equally near.
     #[getter]
     fn name(&self) -> Option<&str> {
         self.0.name.as_deref()
@@ -244,7 +244,7 @@ impl Identification {
         self.0.runner_up.as_ref().map(|Candidate { name, angle_deg, .. }| (name.as_str(), *angle_deg))
     }
 
-    /// The nearest person is near enough, but somebody else is as near.
+    /// The nearest person is near enough, but another person is about as near.
     #[getter]
     fn ambiguous(&self) -> bool {
         self.0.ambiguous
@@ -283,25 +283,25 @@ impl LabelledFrame {
         seconds(self.0.pts_ns)
     }
 
-    /// How long it is shown, in nanoseconds.
+    /// Duration in nanoseconds.
     #[getter]
     fn duration_ns(&self) -> u64 {
         self.0.duration_ns
     }
 
-    /// Whether a new shot begins with it.
+    /// Whether a new shot begins with this frame.
     #[getter]
     fn cut(&self) -> bool {
         self.0.cut
     }
 
-    /// The faces, the one the detector is surest of first.
+    /// The faces, the most probable first.
     #[getter]
     fn faces(&self) -> Vec<IdentifiedFace> {
         self.0.faces.iter().cloned().map(IdentifiedFace).collect()
     }
 
-    /// The pixels; None where they were not asked for.
+    /// The pixels; None if they were not requested.
     #[getter]
     fn picture<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyArray3<u8>>>> {
         let Some(picture) = &self.0.picture else { return Ok(None) };
@@ -315,7 +315,7 @@ impl LabelledFrame {
     }
 }
 
-/// Somebody appears, leaves, or gets another name.
+/// A person appears, leaves, or gets another name.
 #[pyclass(frozen, eq, module = "sphereface")]
 #[derive(PartialEq)]
 pub struct Event(pub engine::Event);
@@ -333,19 +333,19 @@ impl Event {
         }
     }
 
-    /// Who it is: a name, or "Unknown 3".
+    /// The label of the person: a name, or "Unknown 3".
     #[getter]
     fn who(&self) -> String {
         self.0.who.to_string()
     }
 
-    /// The name of somebody of the gallery; None for a stranger.
+    /// The name of a person of the gallery; None for a stranger.
     #[getter]
     fn name(&self) -> Option<&str> {
         self.0.who.name()
     }
 
-    /// Of somebody renamed: who they were taken for.
+    /// The previous label of a person who was renamed.
     #[getter]
     fn was(&self) -> Option<String> {
         match &self.0.kind {
@@ -354,25 +354,25 @@ impl Event {
         }
     }
 
-    /// The number of the track it happened to.
+    /// The number of the track.
     #[getter]
     fn track(&self) -> u32 {
         self.0.track.0
     }
 
-    /// The frame in which it happened; of somebody who left, the last that showed them.
+    /// The frame of the event; for a person who left, the last frame that showed them.
     #[getter]
     fn frame(&self) -> u64 {
         self.0.frame
     }
 
-    /// When, in nanoseconds since the start.
+    /// Time of the event in nanoseconds since the start.
     #[getter]
     fn pts_ns(&self) -> u64 {
         self.0.pts_ns
     }
 
-    /// When, in seconds since the start.
+    /// Time of the event in seconds since the start.
     #[getter]
     fn pts_s(&self) -> f64 {
         seconds(self.0.pts_ns)

@@ -1,4 +1,4 @@
-//! Who is known: galleries, enrolment, stills.
+//! Galleries, enrolment and stills.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,8 @@ impl Threshold {
         self.0.angle_deg()
     }
 
-    /// The rate of false matches that it stands for; None for an angle that was given or measured on strangers.
+    /// The rate of false matches that it corresponds to; None for an angle that was given or measured on
+    /// strangers.
     #[getter]
     fn fmr(&self) -> Option<f64> {
         match self.0.source() {
@@ -53,13 +54,13 @@ impl Threshold {
 #[pyclass(frozen, module = "sphereface")]
 pub struct Gallery {
     pub inner: sphereface::Gallery,
-    /// What embedded it.
+    /// The engine that embedded it.
     pub engine: sphereface::Engine,
 }
 
 #[pymethods]
 impl Gallery {
-    /// Reads the people of a folder; what is new there is embedded.
+    /// Reads the people of a folder and embeds new stills.
     #[new]
     #[pyo3(signature = (engine, folder, threshold_deg = None, fmr = None, *, margin_deg = None))]
     fn new(
@@ -73,7 +74,7 @@ impl Gallery {
         let request = match (threshold_deg, fmr) {
             (Some(_), Some(_)) => {
                 return Err(PyValueError::new_err(
-                    "threshold_deg and fmr are two ways to say the same: give one of them",
+                    "threshold_deg and fmr set the same threshold: give one of them",
                 ));
             }
             (Some(angle_deg), None) => ThresholdRequest::AngleDeg(angle_deg),
@@ -102,7 +103,7 @@ impl Gallery {
         Threshold(self.inner.threshold().clone())
     }
 
-    /// Who an embedding of this model is; yaw_deg is the turn of the face to the side.
+    /// Identifies an embedding of this model; yaw_deg is the turn of the face to the side.
     #[pyo3(signature = (embedding, *, yaw_deg = 0.0, score = 1.0))]
     fn identify(
         &self,
@@ -143,7 +144,7 @@ pub struct Recogniser(sphereface::Recogniser);
 
 #[pymethods]
 impl Recogniser {
-    /// Names the people of a gallery; without one everybody is unknown.
+    /// Names the people of a gallery; without a gallery, every person is unknown.
     #[new]
     #[pyo3(signature = (engine, gallery = None))]
     fn new(engine: &Bound<'_, Engine>, gallery: Option<&Bound<'_, Gallery>>) -> Self {
@@ -154,7 +155,7 @@ impl Recogniser {
         })
     }
 
-    /// The faces of a picture and who they are, the one the detector is surest of first.
+    /// The faces of a picture and their identities, the most probable face first.
     fn name(&self, py: Python<'_>, image: &Bound<'_, PyAny>) -> PyResult<Vec<IdentifiedFace>> {
         let picture = picture::read(image)?;
         let faces = py.detach(|| self.0.name(&picture)).map_err(raised)?;
@@ -162,8 +163,8 @@ impl Recogniser {
     }
 }
 
-/// Enrols a person with stills, of which the largest face counts. Says in sentences what speaks against single stills
-/// that were taken all the same. Where a still cannot be used nobody is enrolled.
+/// Enrols a person with the largest face of each still. Returns a warning for each still that was accepted in
+/// spite of poor quality. If a still cannot be used, nothing is enrolled.
 #[pyfunction]
 #[pyo3(signature = (folder, name, paths, *, engine = None))]
 pub fn enroll(
@@ -194,7 +195,7 @@ pub fn enroll(
     })
 }
 
-/// That engine, or one with everything at its default.
+/// The given engine, or one with default settings.
 pub fn given_or_new(py: Python<'_>, engine: Option<&Bound<'_, Engine>>) -> PyResult<sphereface::Engine> {
     match engine {
         Some(engine) => Ok(engine.get().inner.clone()),
@@ -209,7 +210,7 @@ pub fn read_image(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyArray3<
     picture::array(py, picture)
 }
 
-/// Writes an image file, in the format that its name asks for.
+/// Writes an image file in the format of its file name extension.
 #[pyfunction]
 pub fn write_image(py: Python<'_>, path: PathBuf, image: &Bound<'_, PyAny>) -> PyResult<()> {
     let picture = picture::read(image)?;

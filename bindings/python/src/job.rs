@@ -1,4 +1,4 @@
-//! Whole files: `label`, with callbacks on the thread that calls.
+//! Whole files: `label`, with callbacks on the calling thread.
 
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
@@ -17,17 +17,17 @@ use crate::error::{self, Error, raised};
 use crate::face::{Event, LabelledFrame};
 use crate::gallery::{Gallery, given_or_new};
 
-/// How often is looked for Ctrl-C while nothing comes.
+/// The interval at which Ctrl-C is checked while no callback is due.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// What the thread of the job tells the thread that called.
+/// Messages from the thread of the job to the calling thread.
 enum Told {
     Frame(sphereface::LabelledFrame),
     Event(engine::Event),
     Warning(String),
 }
 
-/// Why a job ends whose caller listens no longer; the exception of the caller is what is raised.
+/// The error of a job whose caller no longer listens. It is not raised: the exception of the caller is.
 #[derive(Debug)]
 struct Gone;
 
@@ -39,7 +39,7 @@ impl std::fmt::Display for Gone {
 
 impl std::error::Error for Gone {}
 
-/// Tells the caller, and waits until it has heard.
+/// Sends a message to the caller and waits for the answer.
 struct Teller {
     told: Sender<Told>,
     heard: Receiver<()>,
@@ -70,11 +70,11 @@ impl Subscriber for Teller {
     }
 }
 
-/// Who was seen when, and what the job did.
+/// Who was seen when, and counts of the job.
 #[pyclass(frozen, module = "sphereface")]
 pub struct Summary {
     summary: LabelSummary,
-    /// What a person should know, in sentences.
+    /// Warnings, as sentences.
     #[pyo3(get)]
     warnings: Vec<String>,
 }
@@ -99,13 +99,13 @@ impl Summary {
         self.summary.named
     }
 
-    /// Frames that a live input handed out and that were not worked on.
+    /// Frames of a live input that were dropped.
     #[getter]
     fn dropped(&self) -> u64 {
         self.summary.dropped
     }
 
-    /// For everybody seen: a name or "Unknown 3", and the stretches of time in seconds.
+    /// For each person: a name or "Unknown 3", and the intervals of presence in seconds.
     #[getter]
     fn people(&self) -> Vec<(String, Vec<(f64, f64)>)> {
         let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
@@ -116,7 +116,7 @@ impl Summary {
         self.summary.people.iter().map(one).collect()
     }
 
-    /// Why the input could not be followed to its end; None where it was.
+    /// Why the input could not be read to its end; None if it was.
     #[getter]
     fn cut_off(&self) -> Option<&str> {
         self.summary.cut_off.as_deref()
@@ -128,7 +128,7 @@ impl Summary {
     }
 }
 
-/// What is asked for.
+/// The arguments of `label`.
 struct Request {
     engine: sphereface::Engine,
     gallery: Option<sphereface::Gallery>,
@@ -141,7 +141,7 @@ struct Request {
 }
 
 impl Request {
-    /// Does it on a thread of its own, so that the caller can listen meanwhile.
+    /// Runs the job on a thread of its own, so that the caller can serve callbacks.
     fn start(
         self,
         teller: Teller,
@@ -175,16 +175,16 @@ impl Request {
     }
 }
 
-/// What is called back.
+/// The callbacks.
 struct Callbacks<'py> {
     frame: Option<Bound<'py, PyAny>>,
     event: Option<Bound<'py, PyAny>>,
 }
 
-/// Labels a video or a still: names the people of a gallery (a Gallery or a folder), writes the annotated video, and
-/// calls back with every LabelledFrame and Event, on the calling thread.
+/// Labels a video or a still: names the people of a gallery (a Gallery or a folder), writes the annotated
+/// video, and calls back with every LabelledFrame and Event, on the calling thread.
 ///
-/// An exception that a callback raises ends the job and is raised; nothing is written then. So it is with Ctrl-C.
+/// An exception in a callback ends the job and is raised; then nothing is written. Ctrl-C does the same.
 #[pyfunction]
 #[pyo3(signature = (video, output = None, gallery = None, on_frame = None, on_event = None, *, engine = None,
                     online = false, live = None, detect_every = None, pictures = false, analysis = None))]
@@ -221,7 +221,7 @@ pub fn label<'py>(
     run(py, request, &Callbacks { frame: on_frame, event: on_event }, pictures)
 }
 
-/// The engine and gallery that are meant: a gallery that is open already brings its engine.
+/// The engine and gallery to use: an open gallery brings its own engine.
 fn engine_and_gallery(
     py: Python<'_>,
     engine: Option<&Bound<'_, Engine>>,
@@ -241,7 +241,7 @@ fn engine_and_gallery(
 
 fn run(py: Python<'_>, request: Request, callbacks: &Callbacks<'_>, pictures: bool) -> PyResult<Summary> {
     if pictures && callbacks.frame.is_none() {
-        return Err(PyValueError::new_err("pictures come with the frames, and no on_frame is given"));
+        return Err(PyValueError::new_err("pictures are passed with the frames, but no on_frame is given"));
     }
     let (told, tells) = bounded(0);
     let (hears, heard) = bounded(0);
@@ -291,7 +291,7 @@ fn listen(
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
         py.check_signals()?;
-        // A job that has failed elsewhere hears nothing any more, and ends by itself.
+        // A job that has failed no longer receives messages, and ends by itself.
         let _ = py.detach(|| hears.send(()));
     }
 }

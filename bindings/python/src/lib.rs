@@ -1,7 +1,7 @@
-//! sphereface for Python: a thin skin over the library's engine, gallery and streams.
+//! sphereface for Python: a thin layer over the library's engine, gallery and streams.
 //!
-//! Pictures come and go as numpy arrays; whatever takes time runs without the interpreter's lock. What is written in
-//! Python (`python/sphereface`) are the doors for scripts of other packages, and nothing else.
+//! Pictures are numpy arrays. Long operations run without the interpreter's lock. The Python code
+//! (`python/sphereface`) only provides the interfaces of other packages.
 
 mod engine;
 mod error;

@@ -6,32 +6,32 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use sphereface::align::{CROP_HEIGHT, CROP_WIDTH, Crop, SQUARE};
 
-/// What every picture is.
+/// The required form of a picture.
 const WANTED: &str = "give a numpy array of uint8, height x width x 3 (RGB)";
 
-/// The picture that an array holds.
+/// The picture in an array.
 pub fn read(array: &Bound<'_, PyAny>) -> PyResult<RgbImage> {
     let Ok(array) = array.cast::<PyArray3<u8>>() else {
-        return Err(PyTypeError::new_err(format!("{} is no picture: {WANTED}", described(array))));
+        return Err(PyTypeError::new_err(format!("{} is not a picture: {WANTED}", described(array))));
     };
     let &[height, width, channels] = array.shape() else {
-        return Err(PyTypeError::new_err(format!("{array} is no picture: {WANTED}")));
+        return Err(PyTypeError::new_err(format!("{array} is not a picture: {WANTED}")));
     };
     let sides = u32::try_from(width).ok().zip(u32::try_from(height).ok());
     let Some((width, height)) = sides.filter(|&(width, height)| channels == 3 && width > 0 && height > 0)
     else {
-        return Err(PyValueError::new_err(format!("{} is no picture: {WANTED}", described(array))));
+        return Err(PyValueError::new_err(format!("{} is not a picture: {WANTED}", described(array))));
     };
     let pixels = array.try_readonly().map_err(|error| PyValueError::new_err(error.to_string()))?;
     let bytes = match pixels.as_slice() {
         Ok(bytes) => bytes.to_vec(),
-        // A view: mirrored, cut out, or with its channels the other way round.
+        // A view with other strides: mirrored, a part of a picture, or with reversed channels.
         Err(_) => pixels.as_array().iter().copied().collect(),
     };
     RgbImage::from_raw(width, height, bytes).ok_or_else(|| PyValueError::new_err(WANTED))
 }
 
-/// The crop that an array holds.
+/// The crop in an array.
 pub fn read_crop(array: &Bound<'_, PyAny>) -> PyResult<Crop> {
     let picture = read(array)?;
     let (width, height) = picture.dimensions();
@@ -49,7 +49,7 @@ pub fn array(py: Python<'_>, picture: RgbImage) -> PyResult<Bound<'_, PyArray3<u
     PyArray1::from_vec(py, picture.into_raw()).reshape([height, width, 3])
 }
 
-/// What an object is, in words.
+/// A description of an object for error messages.
 fn described(object: &Bound<'_, PyAny>) -> String {
     let text = |name: &str| object.getattr(name).ok().map(|value| value.to_string());
     match (text("shape"), text("dtype")) {

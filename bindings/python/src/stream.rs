@@ -16,10 +16,10 @@ use crate::face::{Event, LabelledFrame};
 use crate::gallery::Gallery;
 use crate::picture;
 
-/// How long a frame is shown of which nothing is said, in nanoseconds.
+/// The duration of a frame that states none, in nanoseconds.
 const FRAME_NS: u64 = 40_000_000;
 
-/// A lock whose holder leaves nothing half done.
+/// Locks; a poisoned lock is used, because no holder leaves partial state.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -48,7 +48,7 @@ impl Frame {
         self.0.pts_ns as f64 / 1e9
     }
 
-    /// How long it is shown, in nanoseconds.
+    /// Duration in nanoseconds.
     #[getter]
     fn duration_ns(&self) -> u64 {
         self.0.duration_ns
@@ -66,7 +66,7 @@ impl Frame {
     }
 }
 
-/// An opened video, camera or stream that hands out frames.
+/// An open video, camera or stream. Iterating over it yields frames.
 #[pyclass(frozen, module = "sphereface")]
 pub struct Source {
     source: Mutex<media::Source>,
@@ -98,7 +98,7 @@ impl Source {
         self.info.height
     }
 
-    /// Nominal frames per second; None where the source states none.
+    /// Nominal frames per second; None if the source states none.
     #[getter]
     fn fps(&self) -> Option<f64> {
         self.info.fps.map(|(n, d)| f64::from(n) / f64::from(d))
@@ -110,7 +110,7 @@ impl Source {
         self.info.frames
     }
 
-    /// Whether frames are dropped when they are not taken in time.
+    /// Whether frames are dropped if they are not read in time.
     #[getter]
     fn live(&self) -> bool {
         self.info.live
@@ -127,14 +127,14 @@ impl Source {
     }
 }
 
-/// One source's state: frames in by push(), labelled frames and events out by pull().
+/// The state of one source: push() takes frames, pull() returns labelled frames and events.
 #[pyclass(frozen, module = "sphereface")]
 pub struct Stream(Mutex<State>);
 
 struct State {
     stream: sphereface::Stream,
     next_index: u64,
-    /// When the last frame was shown, and for how long.
+    /// Time and duration of the last frame.
     last: Option<(u64, u64)>,
 }
 
@@ -144,7 +144,7 @@ impl State {
         let first = frame.index >= self.next_index;
         if !first || self.last.is_some_and(|(pts_ns, _)| frame.pts_ns <= pts_ns) {
             return Err(PyValueError::new_err(format!(
-                "frame {} at {:.3} s does not come after the one before: a stream takes the frames of one source in order",
+                "frame {} at {:.3} s is not later than the previous one: a stream takes the frames of one source in order",
                 frame.index,
                 frame.pts_ns as f64 / 1e9
             )));
@@ -154,7 +154,7 @@ impl State {
         self.stream.push(frame).map_err(raised)
     }
 
-    /// A picture as the next frame; what is not said of its time follows from the frame before.
+    /// A picture as the next frame; a time or duration that is not given follows from the previous frame.
     fn frame(&self, picture: Picture, pts_ns: Option<u64>, duration_ns: Option<u64>) -> media::Frame {
         let follows = || self.last.map_or(0, |(pts_ns, duration_ns)| pts_ns.saturating_add(duration_ns));
         let before = self.last.map_or(FRAME_NS, |(_, duration_ns)| duration_ns);
@@ -169,8 +169,8 @@ impl State {
 
 #[pymethods]
 impl Stream {
-    /// A source that has shown nothing yet. live=True answers every frame at once; live=False holds up to eight
-    /// frames back, as label(..., online=True) does with a file.
+    /// A source without frames yet. live=True answers every frame at once; live=False delays up to eight
+    /// frames, as label(..., online=True) does with a file.
     #[new]
     #[pyo3(signature = (engine, gallery = None, live = true, *, detect_every = None, left_after_s = 2.0,
                         pictures = false))]
@@ -192,7 +192,8 @@ impl Stream {
         Ok(Self(Mutex::new(State { stream, next_index: 0, last: None })))
     }
 
-    /// Takes the next frame: one of a Source, or a picture, whose time follows from the one before unless it is given.
+    /// Takes the next frame: a frame of a Source, or a picture, whose time follows from the previous frame
+    /// unless it is given.
     #[pyo3(signature = (frame, pts_s = None, duration_s = None))]
     fn push(
         &self,
@@ -221,7 +222,7 @@ impl Stream {
         })
     }
 
-    /// The next LabelledFrame or Event that has come out, in order; None until more frames are pushed.
+    /// The next LabelledFrame or Event, in order; None until more frames are pushed.
     fn pull(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         loop {
             match py.detach(|| lock(&self.0).stream.pull()) {
@@ -233,12 +234,12 @@ impl Stream {
         }
     }
 
-    /// The source has ended: what was held back comes out, and everybody leaves.
+    /// Ends the source: delayed frames can be pulled, and every person leaves.
     fn finish(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| lock(&self.0).stream.finish()).map_err(raised)
     }
 
-    /// Decides by another gallery from the next frame on; people in sight are judged anew.
+    /// Uses another gallery from the next frame on; people in sight are identified again.
     #[pyo3(signature = (gallery))]
     fn set_gallery(&self, py: Python<'_>, gallery: Option<&Bound<'_, Gallery>>) -> PyResult<()> {
         let gallery = gallery.map(|gallery| gallery.get().inner.clone());
@@ -249,7 +250,7 @@ impl Stream {
         this
     }
 
-    /// Pulls until nothing has come out.
+    /// Pulls until there is no more output.
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         self.pull(py)
     }
@@ -259,6 +260,6 @@ impl Stream {
 fn nanoseconds(seconds: f64) -> PyResult<u64> {
     match (0.0..1e9).contains(&seconds) {
         true => Ok((seconds * 1e9).round() as u64),
-        false => Err(PyValueError::new_err(format!("{seconds} seconds make no sense: give 0 or more"))),
+        false => Err(PyValueError::new_err(format!("{seconds} seconds is invalid: give 0 or more"))),
     }
 }

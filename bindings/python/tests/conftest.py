@@ -1,4 +1,4 @@
-"""What all tests share: an engine, and a gallery of two of the three people of the bundled sample."""
+"""Shared by all tests: an engine, and a gallery of two of the three people of the bundled sample."""
 
 from pathlib import Path
 

@@ -96,7 +96,7 @@ def test_errors_are_exceptions_with_the_sentences_of_the_library(engine, gallery
         sphereface.Engine(threads=1000)
     with pytest.raises(TypeError, match="array of float64 with shape"):
         engine.detect(np.zeros((10, 10, 3)))
-    with pytest.raises(TypeError, match="a str is no picture"):
+    with pytest.raises(TypeError, match="a str is not a picture"):
         engine.detect("ada.jpg")
     with pytest.raises(ValueError, match="height x width x 3"):
         engine.detect(np.zeros((10, 10, 4), dtype=np.uint8))
@@ -135,7 +135,7 @@ def test_other_threads_run_while_the_library_works(engine):
     during = turns[0] - before
     done.set()
     counter.join()
-    # A thread that waits for the interpreter would get a handful of turns.
+    # A thread that waits for the interpreter would run only a few times.
     assert during > 1000
 
 

@@ -1,4 +1,4 @@
-"""The door for scripts of face_recognition: they run when the import is changed, and the numbers mean the same."""
+"""The interface of face_recognition: scripts run with a changed import, and the numbers have the same meaning."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def pictures(tmp_path_factory) -> Path:
 
 
 def run(name: str, pictures: Path) -> list[str]:
-    """What a script prints with its imports changed, and nothing else."""
+    """The output of a script in which only the imports are changed."""
     script = (SCRIPTS / name).read_text()
     changed = (
         script.replace("import face_recognition\n", "import sphereface.face_recognition as face_recognition\n")
@@ -76,7 +76,7 @@ def test_a_script_that_asks_the_nearest_neighbour(pictures):
 def test_a_script_that_watches_a_webcam(pictures):
     pytest.importorskip("PIL")
     lines = run("webcam.py", pictures)
-    # Every other frame is looked at; the names of the one before are shown in between.
+    # Every other frame is analysed; the names of the previous frame are shown in between.
     assert len(lines) == 8 and lines[::2] == lines[1::2]
     assert sum("Ada" in line for line in lines) >= 6, lines
 

@@ -1,4 +1,4 @@
-"""The door for scripts of facenet-pytorch that detect."""
+"""The interface of facenet-pytorch for scripts that detect faces."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""The type stubs say what the package has, as mypy sees it."""
+"""The type stubs match the package, as mypy sees it."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def test_the_package_is_typed(tmp_path):
 
 
 def test_the_stubs_are_what_the_module_has(tmp_path):
-    # Names that the compiled module has for itself, and arguments of which it does not tell the defaults.
+    # Ignored: private names of the compiled module, and arguments whose defaults it does not state.
     told = mypy("mypy.stubtest", "sphereface.sphereface_native", "--ignore-missing-stub", at=tmp_path)
     assert "no issues found" in told, told
 

@@ -15,7 +15,8 @@ use crate::serve::{Service, ServiceOptions};
 
 /// Measure a service with many sources
 ///
-/// The sources show the inputs in turns. The delay is the time from the arrival of a frame to the end of its events.
+/// The sources show the inputs in turns. The delay is the time from the arrival of a frame to the end of its
+/// events.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface bench cameras --gallery family\n  \
@@ -28,7 +29,7 @@ pub struct CamerasArgs {
     /// Frames analysed per second and source, 0.1 to 60
     #[arg(long, value_name = "RATE", default_value_t = 5.0)]
     fps: f64,
-    /// What the sources open, in turns: a file, which is repeated, or an input as for `sphereface serve`
+    /// Inputs of the sources, in turns: a file, which is repeated, or an input as for `sphereface serve`
     #[arg(long, value_name = "INPUT", default_value = "samples/sample.mp4")]
     input: Vec<String>,
     /// Folder of the people to name

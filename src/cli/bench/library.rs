@@ -7,7 +7,7 @@ use crate::bench::{LibraryBench, LibraryReport};
 use crate::cli::options::ThreadArgs;
 use crate::cli::terminal;
 
-/// Measure a large library: grouping strangers, and finding people
+/// Measure a large library: grouping strangers and finding people
 ///
 /// Tracks and appearances are synthetic: twenty tracks per stranger, with angles like those of real faces,
 /// and 500 appearances per person with a name, 100 per file.

@@ -1,4 +1,4 @@
-//! `sphereface bench train`: how fast this machine trains.
+//! `sphereface bench train`: measures the speed of training on this machine.
 
 use std::path::PathBuf;
 

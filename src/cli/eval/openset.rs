@@ -69,8 +69,8 @@ pub struct OpensetArgs {
     /// Plot of DIR against FPIR, .svg or .png
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// Labels of the images or people, a CSV file with a heading such as `image,sex,age`: rates of errors at the
-    /// threshold of `label` are then printed for each label
+    /// Labels of the images or people, a CSV file with a heading such as `image,sex,age`: rates of errors at
+    /// the threshold of `label` are then printed for each label
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     #[command(flatten)]

@@ -78,8 +78,8 @@ impl Images<'_> {
 ///
 /// Each image of a person is put among the distractors in turn. Each other image of that person is a probe,
 /// which is identified if that image is nearer than every distractor. Prints the rank-1 rates with the first
-/// 10, 100, 1,000, ... distractors, in the order of their names, and the true accept rate at a false accept rate.
-/// Distractors are not kept in memory. Images without a face are excluded and counted.
+/// 10, 100, 1,000, ... distractors, in the order of their names, and the true accept rate at a false accept
+/// rate. Distractors are not kept in memory. Images without a face are excluded and counted.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     sphereface eval megaface facescrub-112x112 megaface-112x112 --aligned")]
@@ -169,10 +169,10 @@ fn megaface_table(report: &Report, without_face: usize) -> Result<String, std::f
 
 /// Measure templates of several images by the protocol of IJB-B and IJB-C
 ///
-/// A template is the mean over its media, and a medium is the mean of its images. With --pairs, prints the true
-/// accept rates at false accept rates from 1e-1 to 1e-6. With --gallery and --probes, prints the share of probes
-/// identified at false positive identification rates of 1e-1 and 1e-2. Rates for which there are too few
-/// comparisons are omitted.
+/// A template is the mean over its media, and a medium is the mean of its images. With --pairs, prints the
+/// true accept rates at false accept rates from 1e-1 to 1e-6. With --gallery and --probes, prints the share
+/// of probes identified at false positive identification rates of 1e-1 and 1e-2. Rates for which there are
+/// too few comparisons are omitted.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface eval ijb ijbc_face_tid_mid.txt loose_crop --pairs ijbc_template_pair_label.txt\n  \

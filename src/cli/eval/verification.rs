@@ -31,8 +31,8 @@ use crate::report::chart::Chart;
     sphereface eval lfw pairs.txt lfw-deepfunneled --plot lfw.png\n  \
     sphereface eval lfw pairs.txt lfw-112x112 --aligned --model mine.safetensors --record")]
 pub struct LfwArgs {
-    /// List of pairs in the format of LFW, or lines `PATH PATH SAME` with 1 for the same person and 0 for two, with tabs, commas
-    /// or spaces in between, and perhaps the number of a fold
+    /// List of pairs in the format of LFW, or lines `PATH PATH SAME` with 1 for the same person and 0 for
+    /// two, separated by tabs, commas or spaces, optionally followed by the number of a fold
     #[arg(value_name = "PAIRS.txt")]
     pairs: PathBuf,
     /// Folder of the images NAME/NAME_0001.jpg (or png, webp), or of the paths of the list
@@ -43,8 +43,8 @@ pub struct LfwArgs {
     /// Plot of the ROC curve, .svg or .png
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// Labels of the images or people, a CSV file with a heading such as `image,sex,age`: rates of errors at the
-    /// threshold of `label` are then printed for each label
+    /// Labels of the images or people, a CSV file with a heading such as `image,sex,age`: rates of errors at
+    /// the threshold of `label` are then printed for each label
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     #[command(flatten)]
@@ -171,7 +171,7 @@ fn by_group(
     let threshold = Threshold::for_gallery(ThresholdRequest::Default, embedder.metadata(), None, 1);
     let threshold_deg = threshold.map_err(|error| UsageError(error.to_string()))?.angle_deg();
     let image = |at: usize| &list.images[at];
-    // As the files lie in the folder: a list names them by person and number, labels by path.
+    // Paths in the folder: a list names images by person and number, labels by path.
     let path = |at: usize| {
         let found = image(at).find(folder)?;
         Some(found.strip_prefix(folder).ok()?.to_string_lossy().into_owned())

@@ -1,4 +1,4 @@
-//! Questions to a library.
+//! Queries to a library.
 
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use crate::library::{
     self, ExportFormat, FoundFile, Kind, Library, Query, Stranger, Subject, page, playlist,
 };
 
-/// Strangers that are listed, unless all are asked for.
+/// Strangers that are listed, unless all are requested.
 const LISTED: usize = 20;
-/// Tracks of a stranger that are listed, unless they alone are asked for.
+/// Tracks per stranger that are listed, unless only that stranger is requested.
 const TRACKS: usize = 3;
 
-/// Find the files with somebody, and when they are seen
+/// Find the files with a person, and when the person is seen
 ///
 /// Prints the files in the order in which they were taken. Several people must all be in a file. Times
 /// and dates are those that the files state, without a time zone.
@@ -35,13 +35,13 @@ pub struct FindArgs {
     /// Name of the person
     #[arg(required_unless_present_any = ["with", "stranger"])]
     name: Option<String>,
-    /// A person who must be in the file, too
+    /// Another person who must be in the file. May be repeated
     #[arg(long, value_name = "NAME")]
     with: Vec<String>,
-    /// A stranger, by the number that `strangers` prints, who must be in the file, too
+    /// A stranger who must be in the file, by the number that `strangers` prints. May be repeated
     #[arg(long, value_name = "N")]
     stranger: Vec<i64>,
-    /// They must be in one picture; the times are those when they are
+    /// Require all of them in one picture, and print the times when they are
     #[arg(long)]
     together: bool,
     /// Files taken on this day or later
@@ -59,7 +59,7 @@ pub struct FindArgs {
     /// Print JSON
     #[arg(long, conflicts_with = "csv")]
     json: bool,
-    /// Print comma-separated values: a line per person and time span
+    /// Print comma-separated values: one line per person and time span
     #[arg(long)]
     csv: bool,
     /// Write a playlist that plays the spans, for VLC and others; - for standard output
@@ -200,7 +200,7 @@ fn tell(files: &[FoundFile]) {
     outln!("{} ({seconds:.0} s of them), {photos}", counted(videos, "video"));
 }
 
-/// List the people with names, and where they are
+/// List the people with names, and the number of files with each
 #[derive(Debug, Args)]
 pub struct PeopleArgs {
     /// Print JSON
@@ -237,7 +237,7 @@ impl PeopleArgs {
         }
         if people.is_empty() {
             outln!(
-                "nobody has a name yet: look at the files with a gallery (work --gallery DIR), or name a stranger"
+                "nobody has a name yet: analyse the files with a gallery (work --gallery DIR), or name a stranger"
             );
         }
         Ok(())
@@ -252,7 +252,7 @@ pub struct StrangersArgs {
     /// Only this stranger, with every track
     #[arg(value_name = "N")]
     number: Option<i64>,
-    /// List everybody, not only the first twenty
+    /// List all of them, not only the first twenty
     #[arg(long)]
     all: bool,
     /// Print JSON
@@ -322,7 +322,7 @@ fn stranger(one: &Stranger) -> serde_json::Value {
     json!({ "number": one.number, "files": one.files, "screen_s": one.screen_ns as f64 / 1e9, "tracks": tracks })
 }
 
-/// Write everything that is known, for other programs
+/// Export the whole catalogue for other programs
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface library export faces.csv\n  \

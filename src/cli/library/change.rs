@@ -1,4 +1,4 @@
-//! What a person tells a library: who is who, who is not, and whom to forget.
+//! Changes of a library by the user: naming, merging, splitting and forgetting people.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::library::{Library, LibraryError, Subject, Told};
 
 /// Name a stranger
 ///
-/// Their best pictures are enrolled in the gallery, and every file knows them, without being decoded.
+/// Their best pictures are enrolled in the gallery, and all their tracks get the name. No file is decoded.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  sphereface library name 3 \"Aunt Mary\" --gallery family")]
 pub struct NameArgs {
@@ -21,7 +21,7 @@ pub struct NameArgs {
     number: i64,
     /// Name
     name: String,
-    /// Gallery to enrol the person in; made if it is not there [default: the one used last]
+    /// Gallery to enrol the person in; created if missing [default: the one used last]
     #[arg(long, value_name = "DIR")]
     gallery: Option<PathBuf>,
 }
@@ -43,7 +43,7 @@ impl NameArgs {
                 (name_in_shared(&library, self.number, &name)?, "the shared gallery".to_owned())
             }
             None => {
-                let reason = "no gallery was used so far: say where to enrol with --gallery DIR";
+                let reason = "no gallery was used so far: give one with --gallery DIR";
                 return Err(UsageError(reason.into()).into());
             }
         };
@@ -58,10 +58,11 @@ impl NameArgs {
     }
 }
 
-/// How often a change of the shared gallery is tried when others change it at the same time.
+/// The most attempts to change the shared gallery when others change it at the same time.
 const TRIES: usize = 10;
 
-/// Changes a copy of the shared gallery and puts it back; again if it was changed meanwhile.
+/// Changes a copy of the shared gallery and stores it; repeats this if the gallery was changed in the
+/// meantime.
 fn change_shared<T>(library: &Library, mut change: impl FnMut(&Path) -> Result<T>) -> Result<T> {
     let mut tries = 0;
     loop {
@@ -84,7 +85,7 @@ fn name_in_shared(library: &Library, number: i64, name: &PersonName) -> Result<T
     Ok(Told { tracks, stills })
 }
 
-/// Tell that strangers are one person
+/// Merge strangers who are one person
 ///
 /// The first keeps the number. Later files are grouped accordingly.
 #[derive(Debug, Args)]
@@ -109,7 +110,7 @@ impl MergeArgs {
     }
 }
 
-/// Tell that tracks of a stranger are another person
+/// Split off tracks of a stranger that show another person
 ///
 /// Later files are grouped accordingly.
 #[derive(Debug, Args)]
@@ -154,8 +155,8 @@ impl SplitArgs {
 
 /// Forget a person, a stranger, or files
 ///
-/// Removes the tracks, embeddings and pictures from the catalogue and the analyses. Of a person, the stills in
-/// the gallery are removed too. The videos and photos themselves are not touched.
+/// Removes the tracks, embeddings and pictures from the catalogue and the analyses. For a person with a name,
+/// the stills in the gallery are removed too. The videos and photos themselves are not touched.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface library forget Ada\n  \
@@ -171,7 +172,7 @@ pub struct ForgetArgs {
     /// A file, or a folder with everything below
     #[arg(long, value_name = "PATH")]
     files: Option<PathBuf>,
-    /// Leave the person's stills in the gallery
+    /// Keep the person's stills in the gallery
     #[arg(long, requires = "name")]
     keep_stills: bool,
 }
@@ -210,7 +211,7 @@ impl ForgetArgs {
     }
 }
 
-/// Removes a person from the gallery of the library; whether they were there.
+/// Removes a person from the gallery of the library. Returns whether they were enrolled.
 fn remove_stills(library: &Library, name: &str) -> Result<bool> {
     let naming = naming(library)?;
     let Ok(name) = PersonName::new(name) else { return Ok(false) };

@@ -1,4 +1,4 @@
-//! The gallery that all workers of a library share.
+//! The shared gallery of all workers of a library.
 
 use std::path::PathBuf;
 
@@ -11,8 +11,8 @@ use crate::file::counted;
 
 /// Share one gallery with all workers, in the database
 ///
-/// Workers without --gallery name people by it, hold a copy, and follow its changes before every file. A
-/// gallery folder and the shared gallery hold the same: `put` and `get` convert both ways without loss.
+/// Workers without --gallery use it, hold a copy, and check for changes before every file. A gallery folder
+/// and the shared gallery have the same content: `put` and `get` convert in both directions without loss.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface library gallery put family\n  \
@@ -28,7 +28,7 @@ enum GalleryCommand {
     Put {
         /// Folder of a gallery
         folder: PathBuf,
-        /// Even if the folder is not a copy of the present shared gallery
+        /// Replace the shared gallery even if the folder is not a copy of its current state
         #[arg(long)]
         replace: bool,
     },
@@ -37,7 +37,7 @@ enum GalleryCommand {
         /// A new folder, or an earlier copy
         folder: PathBuf,
     },
-    /// Show whether there is one, and how large it is
+    /// Show whether there is a shared gallery, and its size
     Show {
         /// Print JSON
         #[arg(long)]

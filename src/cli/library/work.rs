@@ -1,4 +1,4 @@
-//! Files of a library: adding them, looking at them, and what became of them.
+//! Files of a library: adding them, analysing them, and their status.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -20,20 +20,19 @@ use crate::library::{
 };
 use crate::pipeline::Control;
 
-/// Failed files that are listed, unless all are asked for.
+/// Failed files that are listed, unless all are requested.
 const LISTED: usize = 10;
 
 /// Add videos and photos, or folders of them
 ///
-/// Folders are searched with everything below; hidden files and galleries are left out, and symbolic links are followed.
-/// Adding a folder again finds what is new in it, what was moved and what is gone. Nothing is looked at
-/// yet: that is what `work` does.
+/// Folders are searched recursively. Hidden files and galleries are skipped, and symbolic links are followed.
+/// Adding a folder again finds new, moved and deleted files in it. Nothing is analysed yet: `work` does that.
 #[derive(Debug, Args)]
 pub struct AddArgs {
     /// Folders, videos and photos
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Files with a higher number are looked at first, 0 to 1000
+    /// Priority: files with a higher number are analysed first, 0 to 1000
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
     priority: u32,
     /// Print JSON
@@ -80,24 +79,24 @@ fn tell_added(added: &Added) {
     let new_files = counted(new, "new file");
     outln!("{new_files}, {known} unchanged, {elsewhere} known from another place, {gone} gone");
     if *new > 0 {
-        errln!("look at them with `sphereface library work`");
+        errln!("analyse them with `sphereface library work`");
     }
 }
 
-/// Which frames of a video are looked at, and how.
+/// The frames of a video to analyse, and how.
 #[derive(Debug, Args)]
 struct LookArgs {
     /// Frames between two detection passes over the whole frame, 1 to 32. In between, known faces are
     /// followed. auto: at most 8, and regions that changed are searched in between
     #[arg(long, value_name = "N|auto", default_value_t = DetectEvery::Auto)]
     detect_every: DetectEvery,
-    /// Frames per second of a video to look at, 0.01 to 1000. All of them by default. Fewer take less time, but people
-    /// who are seen briefly are missed, and tracks are cut more often
+    /// Frames per second of a video to analyse, 0.01 to 1000 [default: all]. Fewer frames take less time, but
+    /// people who are seen briefly are missed, and tracks are interrupted more often
     #[arg(long, value_name = "N", value_parser = options::frames_per_second)]
     fps: Option<f64>,
-    /// Look at the key frames of MP4, QuickTime and Matroska videos only, with --fps at so many of them per second. Others
-    /// are not even decoded, which saves most of the time. Key frames are often seconds apart. Other containers do not
-    /// mark them: there, all frames are looked at
+    /// Analyse only the key frames of MP4, QuickTime and Matroska videos, with --fps at most that many of
+    /// them per second. Other frames are not even decoded, which saves most of the time. Key frames are often
+    /// seconds apart. Other containers do not mark them: there, all frames are analysed
     #[arg(long)]
     key_frames: bool,
 }
@@ -118,16 +117,17 @@ struct WorkerArgs {
     engine: EngineArgs,
     #[command(flatten, next_help_heading = "Detection")]
     look: LookArgs,
-    /// Store no picture of faces. Saves a part of the time, but pages show nobody, and strangers cannot be
+    /// Do not store pictures of faces. This saves some time, but pages show no faces, and strangers cannot be
     /// named from the library
     #[arg(long, help_heading = "Running")]
     no_pictures: bool,
-    /// Seconds between signs of life, 1 to 600. A worker that gives none three times is taken for dead, and
-    /// others take its file
+    /// Seconds between heartbeats, 1 to 600. A worker that misses three counts as dead, and others take its
+    /// file
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600), help_heading = "Running")]
     heartbeat: u64,
-    /// Seconds of a part of a long video, 0 to 86400. Several workers share a video that is cut into parts, and
-    /// one that dies loses no more than its part. Only MP4, QuickTime and Matroska files are cut. 0 cuts none
+    /// Length of the parts of a long video in seconds, 0 to 86400. Several workers share a video that is cut
+    /// into parts, and a worker that dies loses only its part. Only MP4, QuickTime and Matroska files are
+    /// cut. 0 cuts none
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(0..=86_400), help_heading = "Running")]
     part: u64,
 }
@@ -144,10 +144,10 @@ impl WorkerArgs {
     }
 }
 
-/// Look at the files that are due
+/// Analyse the files that are due
 ///
-/// Any number of workers may run at once, on one machine or on many (--database). Ctrl-C gives the current
-/// file back. A worker that is killed loses nothing but its own work: another one takes the file.
+/// Any number of workers may run at once, on one machine or on many (--database). Ctrl-C returns the current
+/// file to the queue. If a worker is killed, only its own work is lost: another one takes the file.
 #[derive(Debug, Args)]
 pub struct WorkArgs {
     #[command(flatten)]
@@ -155,10 +155,10 @@ pub struct WorkArgs {
     /// Stop after this many files
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Running")]
     most: Option<u32>,
-    /// End when nothing is left to take, instead of waiting for the files of other workers
+    /// End when no file is left to take, instead of waiting for the files of other workers
     #[arg(long, help_heading = "Running")]
     no_wait: bool,
-    /// Print a JSON line per file
+    /// Print one line of JSON per file
     #[arg(long)]
     json: bool,
 }
@@ -207,7 +207,7 @@ fn work(
             bar.set_position(done);
         }
         WorkEvent::Cut { path, parts } => {
-            bar.suspend(|| errln!("{}: looked at in {parts} parts", path.display()));
+            bar.suspend(|| errln!("{}: analysed in {parts} parts", path.display()));
         }
         WorkEvent::PartEnded { path, part, parts, frames, seconds } if json => {
             let line =
@@ -232,7 +232,7 @@ fn work(
                 });
                 bar.suspend(|| outln!("{line}"));
             } else if attempt.lost {
-                say(format!("{path}: another worker has taken it meanwhile, the result is dropped"));
+                say(format!("{path}: another worker took it in the meantime, the result is dropped"));
             } else if let Some(error) = &attempt.error {
                 let again = if attempt.again { "; it will be tried again" } else { "" };
                 say(format!("{path}: {error}{again}"));
@@ -242,7 +242,7 @@ fn work(
                 say(format!("{path}: {tracks}, {named} named ({:.1} s)", attempt.seconds));
             }
         }
-        WorkEvent::Waiting => bar.suspend(|| errln!("waiting for files that other workers look at")),
+        WorkEvent::Waiting => bar.suspend(|| errln!("waiting for files of other workers")),
         WorkEvent::Away { cause, pause_s } => {
             bar.suspend(|| errln!("{cause}: trying again in {pause_s} s"));
         }
@@ -264,10 +264,10 @@ fn tell_work(summary: &WorkSummary, due: i64) {
     outln!("{text}");
 }
 
-/// Look at new files as they come
+/// Analyse new files as they come
 ///
-/// The folders that were added are searched again and again. A file that still grows is left for the next
-/// time. Ends with Ctrl-C.
+/// The folders that were added are searched repeatedly. A file that is still growing is skipped until the
+/// next search. Ends with Ctrl-C.
 #[derive(Debug, Args)]
 pub struct WatchArgs {
     #[command(flatten)]
@@ -320,7 +320,7 @@ impl WatchArgs {
     }
 }
 
-/// Show what is done, due and failed
+/// Show how many files are done, due and failed
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// List every file that failed, not only the first ten
@@ -370,7 +370,7 @@ fn tell_status(library: &Library, status: &Status, all: bool) {
                 "videos" => {
                     let hours = kind.duration_ns as f64 / 3.6e12;
                     format!(
-                        "; {hours:.2} h looked at, at {:.1} times their length",
+                        "; {hours:.2} h analysed, at {:.1} times their length",
                         hours * 3600.0 / seconds.max(1e-3)
                     )
                 }
@@ -381,7 +381,7 @@ fn tell_status(library: &Library, status: &Status, all: bool) {
     }
     outln!("  {}, {} with a name", counted(status.tracks, "track"), status.named);
     if status.missing > 0 {
-        outln!("  no longer at any place: {}; what was seen is kept", counted(status.missing, "file"));
+        outln!("  no longer at any path: {}; their results are kept", counted(status.missing, "file"));
     }
     match (status.due(), status.left_s()) {
         (0, _) => {}
@@ -399,7 +399,7 @@ fn tell_status(library: &Library, status: &Status, all: bool) {
     }
 }
 
-/// A duration as people say it.
+/// A duration for people.
 fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.0} s"),
@@ -411,7 +411,7 @@ fn duration(seconds: f64) -> String {
 
 /// Estimate how long everything due will take
 ///
-/// Looks at a sample of the files with these settings and measures. Nothing is stored.
+/// Analyses a sample of the files with these settings and measures the speed. Nothing is stored.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface library plan --machines 64\n  \
@@ -423,7 +423,7 @@ pub struct PlanArgs {
     /// Seconds of work per video, 1 to 3600
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
-    /// Also say how long so many hours of such video would take
+    /// Also print how long this many hours of such video would take
     #[arg(long, value_name = "H", value_parser = clap::value_parser!(u32).range(1..))]
     hours: Option<u32>,
     /// Machines like this one that will work, 1 to 100000
@@ -502,7 +502,7 @@ impl PlanArgs {
         };
         match plan.left_s() {
             Some(left_s) => tell("all of it", left_s),
-            None => outln!("how long it takes is not known: nothing of the sample could be measured"),
+            None => outln!("the time is unknown: no file of the sample could be measured"),
         }
         if let (Some(number), Some(seconds)) = (self.hours, self.hours.and_then(hours)) {
             tell(&format!("{number} h of such video"), seconds);
@@ -531,13 +531,13 @@ pub fn engine(
     Ok(engine)
 }
 
-/// Look again at the files that failed
+/// Retry the files that failed
 ///
-/// They are due after this: `work` looks at them.
+/// They become due: `work` analyses them again.
 #[derive(Debug, Args)]
 pub struct RetryArgs {
-    /// Look again at every file, for example with another model. Analyses that were made with the same
-    /// model and settings are used. What you told about people is kept
+    /// Analyse every file again, for example with another model. Analyses that were made with the same model
+    /// and settings are reused. Names, merges and splits are kept
     #[arg(long)]
     all: bool,
 }
@@ -550,12 +550,12 @@ impl RetryArgs {
     }
 }
 
-/// Look at a part of a list of files, without a catalogue
+/// Analyse a part of a list of files, without a catalogue
 ///
-/// For Slurm arrays, Kubernetes jobs, GNU parallel and the like. Writes an analysis per file into a folder,
-/// named by the digest of the content, and prints a JSON line per file. Files whose analysis is there are
-/// skipped. The exit code is 1 if a file failed. Analyses in the folder `analyses` of a library are used by
-/// its workers.
+/// For Slurm arrays, Kubernetes jobs, GNU parallel and similar schedulers. Writes one analysis per file into
+/// a folder, named by the digest of the content, and prints one line of JSON per file. Files that already
+/// have an analysis are skipped. The exit code is 1 if a file failed. The workers of a library use analyses
+/// in its folder `analyses`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface library shard --list files.txt --shard $SLURM_ARRAY_TASK_ID/16 -o analyses\n  \
@@ -567,7 +567,7 @@ pub struct ShardArgs {
     /// A file with one path per line, after those given; - reads standard input
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
-    /// Which part, for example 3/16: the third of sixteen
+    /// Part to analyse, for example 3/16: the third of sixteen
     #[arg(long, value_name = "N/M", default_value_t = Shard::WHOLE)]
     shard: Shard,
     /// Folder of the analyses

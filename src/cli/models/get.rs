@@ -1,4 +1,4 @@
-//! `sphereface models get`: takes a published network from its publisher and imports it.
+//! `sphereface models get`: downloads a published network from its publisher and imports it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::download::{Download, DownloadError, Patience, Step};
 use crate::file;
 use crate::models::{Precision, Published, Weights, WeightsError, import};
 
-/// Take a published network from its publisher and import it
+/// Download a published network from its publisher and import it
 ///
-/// The network is not part of this program. It is taken from one fixed state of the publisher's
+/// The network is not part of this program. It is downloaded from a fixed commit of the publisher's
 /// repository, and its SHA-256 is checked. Its licence is printed before the download and stored with the
-/// model. An interrupted download goes on where it stopped when the command is repeated. The proxy
-/// in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is used.
+/// model. An interrupted download continues where it stopped when the command is repeated. The proxy in
+/// HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is used.
 ///
 /// Networks:
 ///   mbf  the MobileFaceNet that Espressif Systems publishes with esp-dl: 3.4 million parameters.
@@ -38,13 +38,13 @@ pub struct Get {
     /// Safetensors file to write [default: NAME.safetensors in the current folder]
     #[arg(value_name = "DST")]
     destination: Option<PathBuf>,
-    /// Other address of the same file, http:// or https://; its content is checked all the same
+    /// Another address of the same file, http:// or https://; its content is checked too
     #[arg(long, value_name = "URL")]
     from: Option<String>,
     /// Seconds without a byte after which the connection counts as broken, 1 to 3600
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     patience: u64,
-    /// Further attempts after one that brought nothing, 0 to 100
+    /// Retries after an attempt that brought nothing, 0 to 100
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=100))]
     retries: u32,
     /// Print JSON
@@ -61,7 +61,7 @@ impl Get {
     /// Runs the command.
     ///
     /// # Errors
-    /// When the file cannot be taken, is another one, or the model cannot be written.
+    /// When the file cannot be downloaded, has other content, or the model cannot be written.
     pub fn run(self) -> Result<()> {
         let model = self.model;
         let destination =
@@ -86,7 +86,7 @@ impl Get {
         Ok(())
     }
 
-    /// Prints what is about to be taken, and its terms.
+    /// Prints the network to be downloaded, and its terms.
     fn tell_terms(&self) {
         let Published { name, title, publisher, licence, copyright, licence_address, caveat, .. } =
             self.model;
@@ -130,13 +130,13 @@ impl Get {
                 weights.metadata.extend(model.terms());
                 Ok(weights.save(destination, Precision::F32)?)
             });
-        // It is whole, but of no further use: the model is what is asked for.
+        // The download is complete and no longer needed: only the model is kept.
         std::fs::remove_file(&partial).with_context(|| format!("{} cannot be removed", partial.display()))?;
         imported
     }
 }
 
-/// What can be done about it.
+/// Advice on the error.
 fn advised(error: DownloadError, chosen: bool) -> anyhow::Error {
     let advice = match &error {
         DownloadError::Address { .. } if chosen => return UsageError(format!("--from: {error}")).into(),
@@ -161,7 +161,7 @@ fn bar(len: u64) -> ProgressBar {
     bar
 }
 
-/// The networks that `models get` knows, for the list of models.
+/// The networks that `models get` can download, for the list of models.
 pub fn known() -> Vec<serde_json::Value> {
     let known = Published::ALL.iter().map(|model| {
         json!({

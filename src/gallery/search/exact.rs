@@ -1,14 +1,14 @@
-//! Cosines to every template, by the vector unit of the CPU.
+//! Cosines to every template, computed with SIMD.
 
 use crate::nn::Isa;
 use crate::nn::simd::{self, Kernel, Simd};
 
-/// Running sums of a dot product: a fixed order of additions that every vector unit can use,
-/// so that the result is the same on all of them.
+/// Running sums of a dot product: a fixed order of additions that suits every instruction set, so that the
+/// result is the same on all of them.
 const LANES: usize = 16;
 
-/// Cosines of `probe` to the unit vectors in `rows`, one after the other, each as long as the
-/// probe: one for each element of `cosines`. The same numbers on every instruction set.
+/// Cosines of `probe` to the consecutive unit vectors in `rows`, each as long as the probe: one per element
+/// of `cosines`. The results are the same on every instruction set.
 ///
 /// # Panics
 /// When `rows` does not hold `cosines.len()` vectors of the probe's length, or this machine

@@ -1,8 +1,8 @@
-//! Search: which templates lie nearest to a probe.
+//! Search for the templates nearest to a probe.
 //!
-//! Every template is compared by SIMD ([`exact`]). Of more than [`EXACT_UP_TO`] a pass over a
-//! smaller copy ([`scan`]) first finds those that can be among the nearest; their exact angles
-//! decide, so that the people found and their angles are the same either way.
+//! Every template is compared with SIMD ([`exact`]). Among more than [`EXACT_UP_TO`] templates, a pass over a
+//! smaller copy ([`scan`]) first finds those that can be among the nearest. Their exact angles decide, so the
+//! people found and their angles are the same either way.
 
 pub mod exact;
 pub mod scan;
@@ -11,16 +11,16 @@ use super::{PersonTemplates, Template, Templates};
 use crate::nn::Isa;
 use scan::Codes;
 
-/// Templates up to which all are compared exactly: a millisecond on one core.
+/// The number of templates up to which all are compared exactly: a millisecond on one core.
 pub const EXACT_UP_TO: usize = 50_000;
 
-/// Templates that a search of more than that is sure to find: the nearest so many.
+/// The number of nearest templates that a search of more than [`EXACT_UP_TO`] is guaranteed to find.
 pub const FOUND: usize = 64;
 
 /// The nearest template of one person.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hit {
-    /// The person, as counted in [`Templates::people`].
+    /// The person's index in [`Templates::people`].
     pub person: usize,
     /// The template among the person's.
     pub template: usize,
@@ -37,7 +37,7 @@ pub struct Mixed;
 pub struct Search {
     isa: Isa,
     length: usize,
-    /// For each person, where their first row is; then the number of rows.
+    /// The first row of each person; then the number of rows.
     starts: Vec<usize>,
     /// Unit vectors of `length` values, one per row, those of a person together.
     matrix: Vec<f32>,
@@ -47,7 +47,7 @@ pub struct Search {
 }
 
 impl Search {
-    /// Lays out the templates of everybody, or their counter-examples.
+    /// Packs the templates of all people, or their counter-examples.
     ///
     /// # Errors
     /// [`Mixed`] when a template is of another model or length than the first.
@@ -61,7 +61,8 @@ impl Search {
                 let vector = template.embedding.as_slice();
                 if rows == 0 {
                     search.length = vector.len();
-                    // Growing would take twice the memory, which of a large gallery is most of what there is.
+                    // Growing the matrix would take twice the memory, and in a large gallery the matrix is
+                    // most of it.
                     search.matrix.reserve_exact(all * vector.len());
                 }
                 if template.embedding.model() != templates.model || vector.len() != search.length {
@@ -78,7 +79,7 @@ impl Search {
         Ok(search)
     }
 
-    /// Values of a vector; 0 when there are no templates.
+    /// Values per vector; 0 when there are no templates.
     pub fn length(&self) -> usize {
         self.length
     }
@@ -93,16 +94,15 @@ impl Search {
         self.len() == 0
     }
 
-    /// Shares the search of a large gallery among so many threads; one without this.
+    /// Shares the search of a large gallery among that many threads. The default is one.
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
     }
 
-    /// The nearest template of everybody who has any, in the order of people; of more than
-    /// [`EXACT_UP_TO`] templates, of everybody who has one among the nearest [`FOUND`] and of few
-    /// others. Of equally near ones the first. `probe` is a unit vector of [`Search::length`]
-    /// values.
+    /// The nearest template of every person with templates, in the order of people. With more than
+    /// [`EXACT_UP_TO`] templates: of every person with one among the nearest [`FOUND`], and of a few others.
+    /// Of equally near templates, the first. `probe` is a unit vector of [`Search::length`] values.
     pub fn nearest(&self, probe: &[f32]) -> Vec<Hit> {
         match &self.codes {
             Some(codes) => self.among(probe, &codes.propose(self.isa, &[probe], FOUND, self.threads)[0]),
@@ -119,8 +119,8 @@ impl Search {
         probes.iter().zip(proposed).map(|(probe, rows)| self.among(probe, &rows)).collect()
     }
 
-    /// Every template with its cosine, in order; of more than [`EXACT_UP_TO`] those among the nearest
-    /// [`FOUND`] and few others.
+    /// Every template with its cosine, in order. With more than [`EXACT_UP_TO`] templates: those among the
+    /// nearest [`FOUND`], and a few others.
     pub fn near(&self, probe: &[f32]) -> Vec<Hit> {
         let Some(codes) = &self.codes else {
             let mut cosines = vec![0.0; self.len()];
@@ -135,7 +135,7 @@ impl Search {
         rows.into_iter().map(|row| self.exact(probe, row)).collect()
     }
 
-    /// The nearest template of everybody who has any, every template compared.
+    /// The nearest template of every person with templates; every template is compared.
     pub fn nearest_of_all(&self, probe: &[f32]) -> Vec<Hit> {
         let mut cosines = vec![0.0; self.len()];
         exact::cosines(self.isa, probe, &self.matrix, &mut cosines);
@@ -178,7 +178,7 @@ impl Search {
     }
 }
 
-/// What of a person is searched.
+/// The kind of a person's templates to search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     /// Their stills and the mean of them.

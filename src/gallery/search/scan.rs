@@ -1,10 +1,9 @@
 //! The nearest of very many vectors, found by reading a quarter of the bytes.
 //!
-//! A large gallery is searched at the speed of the memory it lies in. So every vector is kept a
-//! second time in 8 bits per value, together with how far those are from the truth at most. One
-//! pass over the small copy bounds every cosine from both sides; only vectors that can be among
-//! the nearest by these bounds are compared exactly. Nothing is left to chance: what is found is
-//! what the exact search finds.
+//! Memory bandwidth bounds the search of a large gallery. So every vector is stored a second time in 8 bits
+//! per value, with a bound on the quantisation error. One pass over the small copy bounds every cosine from
+//! both sides. Only vectors that can be among the nearest by these bounds are compared exactly. So the result
+//! is always that of the exact search.
 
 use crate::nn::Isa;
 use crate::nn::simd::{self, Kernel, Simd};
@@ -12,10 +11,10 @@ use crate::nn::simd::{self, Kernel, Simd};
 /// Rows whose bounds are computed together.
 const BLOCK: usize = 512;
 
-/// More than rounding can take from a cosine computed in f32.
+/// More than the rounding error of a cosine computed in f32.
 const ROUNDING: f32 = 1e-4;
 
-/// Vectors that threads are worth starting for.
+/// The fewest vectors per thread.
 const WORTH_A_THREAD: usize = 100_000;
 
 /// Unit vectors in 8 bits per value.
@@ -24,9 +23,9 @@ pub struct Codes {
     length: usize,
     /// [rows, length]: multiples of the row's step.
     codes: Vec<i8>,
-    /// For each row its step.
+    /// The step of each row.
     steps: Vec<f32>,
-    /// For each row the length of the difference between the vector and its codes.
+    /// For each row, the length of the difference between the vector and its codes.
     errors: Vec<f32>,
 }
 
@@ -57,14 +56,14 @@ fn quantised(x: f32, step: f32, most: f32) -> f32 {
     if step > 0.0 { (x / step).round().clamp(-most, most) } else { 0.0 }
 }
 
-/// How far two vectors are apart.
+/// The distance of two vectors.
 fn distance(a: &[f32], b: impl Iterator<Item = f32>) -> f32 {
     let squares = a.iter().zip(b).map(|(&x, y)| (f64::from(x) - f64::from(y)).powi(2));
     squares.sum::<f64>().sqrt() as f32
 }
 
 impl Codes {
-    /// Of the unit vectors in `matrix`, `length` values per row, at least 1.
+    /// Codes of the unit vectors in `matrix`, with `length` values per row, at least 1.
     pub fn new(matrix: &[f32], length: usize) -> Self {
         let rows = matrix.len() / length;
         let (mut codes, mut steps, mut errors) =
@@ -79,8 +78,9 @@ impl Codes {
         Self { length, codes, steps, errors }
     }
 
-    /// Rows, in order, among which are the `count` nearest to each of `probes`, unit vectors of the same
-    /// length; few more. `threads` work on it where that is worth it. The codes are read once for all probes.
+    /// Rows, in order, that include the `count` nearest to each of `probes` (unit vectors of the same length)
+    /// and a few more. Up to `threads` threads work on it if there are enough rows. The codes are read once
+    /// for all probes.
     pub fn propose(&self, isa: Isa, probes: &[&[f32]], count: usize, threads: usize) -> Vec<Vec<usize>> {
         let probes: Vec<Probe> = probes.iter().map(|probe| Probe::new(probe)).collect();
         let rows = self.steps.len();
@@ -112,7 +112,7 @@ struct Kept {
     count: usize,
     /// The largest lower bounds, at most `count`, the least first.
     lower: std::collections::BinaryHeap<std::cmp::Reverse<Bound>>,
-    /// The least of them when there are `count`: no row below it is among the nearest.
+    /// The least of them once there are `count`: no row below it is among the nearest.
     bar: f32,
     /// Row and upper bound.
     rows: Vec<(usize, f32)>,
@@ -160,13 +160,13 @@ impl Kept {
         }
         self.raise(Bound(lower));
         self.rows.push((row, upper));
-        // Most of the first rows are overtaken.
+        // Most of the first rows are no longer candidates.
         if self.rows.len() >= 64 * self.count {
             self.rows.retain(|(_, upper)| *upper >= self.bar);
         }
     }
 
-    /// What several scans kept, in order of rows.
+    /// The rows that several scans kept, in order.
     fn together(parts: Vec<Self>) -> Vec<usize> {
         let mut all = Kept::new(parts.first().map_or(1, |part| part.count));
         parts.iter().flat_map(|part| &part.lower).for_each(|lower| all.raise(lower.0));
@@ -203,7 +203,7 @@ impl Kernel for Scan<'_> {
                 {
                     // |x y - x' y'| <= |x - x'| |y| + |x'| |y - y'|, where |y| = 1 and |x'| <= 1 + |x - x'|.
                     *wide = error + (1.0 + error) * probe.error + ROUNDING;
-                    // SAFETY: the caller's instruction set; sums stay in range, as `Probe::new` sees to.
+                    // SAFETY: the caller's instruction set; `Probe::new` ensures that sums stay in range.
                     let sum = unsafe { S::dot(&probe.codes, vector) };
                     *upper = sum as f32 * (step * probe.step) + *wide;
                     nearest = if *upper > nearest { *upper } else { nearest };

@@ -1,4 +1,4 @@
-//! Indexes made here, whole, strange and damaged.
+//! Synthetic indexes: valid, unusual and damaged ones.
 
 use super::*;
 use crate::mutations;

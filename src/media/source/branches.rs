@@ -1,4 +1,4 @@
-//! What follows the pads of demuxers and decoders: branches for pictures, sound and subtitles.
+//! The elements after the pads of demuxers and decoders: branches for pictures, sound and subtitles.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use super::origin::{HEADROOM_NS, Origin, Streams, Times};
 use crate::media::audio::{Copyable, Kind, Track};
 use crate::media::{Container, MediaError, element};
 
-/// What a decoder is to hand out: pictures, if wanted, and sound decoded or as the container of the
-/// output takes it.
+/// The required output of a decoder: pictures, if needed, and sound decoded or in a codec that the output's
+/// container accepts.
 pub(super) fn wanted_caps(container: Option<Container>, pictures: bool) -> Result<gst::Caps, MediaError> {
     let mut caps = gst::Caps::new_empty();
     let wanted = caps.make_mut();
@@ -33,15 +33,15 @@ pub(super) fn stop(element: &gst::Element) {
     let _ = element.set_state(gst::State::Null);
 }
 
-/// Starts a sink before the pipeline: a decoder that has not got enough yet keeps the whole in the
-/// state in which sinks take one buffer and wait, and then nothing more would come.
+/// Starts a sink before the pipeline. A decoder that needs more input keeps the pipeline in the paused state,
+/// in which sinks take one buffer and wait, so no more input would come.
 pub(super) fn start_sink(sink: &gst::Element) {
     sink.set_locked_state(true);
     // Fails only where the first buffer fails too.
     let _ = sink.set_state(gst::State::Playing);
 }
 
-/// Connects a new decoded pad: the first video one, every sound one; others run dry.
+/// Connects a new decoded pad: the first one of video, and all of sound. Others are discarded.
 pub(super) fn attach(
     pad: &gst::Pad,
     origin: &Origin,
@@ -80,7 +80,7 @@ pub(super) fn attach(
     pad.link(&input).map(drop).map_err(|_| refused("sound"))
 }
 
-/// Takes what nobody wants.
+/// A sink that discards its input.
 pub(super) fn dry_sink() -> Result<gst::Element, MediaError> {
     let sink = element("fakesink")?;
     sink.set_property("sync", false);
@@ -94,7 +94,7 @@ fn stream_name(pad: &gst::Pad) -> String {
     event.map_or_else(String::new, |event| event.stream_id().to_string())
 }
 
-/// Elements that frame compressed sound, or pass decoded sound, into a track.
+/// Elements that parse compressed sound, or pass on decoded sound, into a track.
 fn audio_branch(
     pad: &gst::Pad,
     caps: &gst::Caps,
@@ -108,7 +108,7 @@ fn audio_branch(
     if compressed {
         for kind in Copyable::of(container) {
             if parse_caps(kind.caps)?.can_intersect(caps) {
-                // vorbisparse counts times from 0, and all that it adds may be there already.
+                // vorbisparse counts times from 0, and everything that it adds may be present already.
                 let headed = caps.structure(0).is_some_and(|format| format.has_field("streamheader"));
                 let needless = headed && kind.parser == "vorbisparse";
                 elements.push(element(if needless { "identity" } else { kind.parser })?);
@@ -129,7 +129,7 @@ fn audio_branch(
     Ok(elements)
 }
 
-/// What passes on all that comes to a track.
+/// A sink that passes everything on to a track.
 fn into_track(track: Option<Arc<Track>>, wanted: &gst::Caps, streams: &Streams) -> gst::Element {
     let sink = gst_app::AppSink::builder().sync(false).async_(false).caps(wanted).build();
     let (shared, dry) = (Arc::clone(&streams.shared), track.clone());
@@ -158,7 +158,7 @@ fn into_track(track: Option<Arc<Track>>, wanted: &gst::Caps, streams: &Streams) 
     sink.upcast()
 }
 
-/// A way into a track for subtitles, which the container takes as they are.
+/// A branch for subtitles, which the container accepts unchanged, into a track.
 pub(super) fn text_branch(pad: &gst::Pad, origin: &Origin, streams: &Streams) -> gst::Element {
     let track = track(&stream_name(pad), Kind::Text, origin, streams);
     if let Some(track) = &track {
@@ -167,7 +167,7 @@ pub(super) fn text_branch(pad: &gst::Pad, origin: &Origin, streams: &Streams) ->
     into_track(track, &gst::Caps::new_any(), streams)
 }
 
-/// What the index of an MP4 file adds to the times of the stream of that name.
+/// The offset that the index of an MP4 file gives for the stream of that name.
 fn shift_ns(name: &str, origin: &Origin, streams: &Streams) -> i64 {
     // qtdemux ends the names of its streams with the number of the track.
     let number = name.rsplit_once('/').and_then(|(_, number)| number.parse::<u32>().ok());
@@ -175,7 +175,7 @@ fn shift_ns(name: &str, origin: &Origin, streams: &Streams) -> i64 {
     number.and_then(|number| streams.shared.timeline.shift_ns.get(&number)).copied().unwrap_or(0)
 }
 
-/// Where a buffer ends that leaves the demuxer, on the time line of the file.
+/// End of a buffer from the demuxer, on the time line of the file.
 pub(super) fn end_ns(
     pad: &gst::Pad,
     buffer: &gst::BufferRef,
@@ -193,7 +193,7 @@ pub(super) fn end_ns(
     end.nseconds().checked_add_signed(added_ns)
 }
 
-/// The track of a stream: a new one while the input is being opened, else one that goes on.
+/// The track of a stream: a new one while the input is being opened, else one that continues.
 fn track(name: &str, kind: Kind, origin: &Origin, streams: &Streams) -> Option<Arc<Track>> {
     let mut state = streams.shared.state();
     if state.generation != streams.generation {
@@ -226,7 +226,7 @@ fn track(name: &str, kind: Kind, origin: &Origin, streams: &Streams) -> Option<A
     Some(new)
 }
 
-/// Notes what the tags of a stream say of it.
+/// Records the tags of a stream.
 fn follow_tags(pad: &gst::Pad, track: &Arc<Track>) {
     let track = Arc::clone(track);
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {

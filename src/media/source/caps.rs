@@ -1,4 +1,4 @@
-//! Formats of pictures as GStreamer has them.
+//! Formats of pictures in GStreamer.
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
@@ -7,8 +7,8 @@ use super::Format;
 use super::tone::Hdr;
 use crate::media::{Colorimetry, Matrix};
 
-/// I420 in system memory, of 10 bits what is to be mapped; once there was a picture its size and
-/// pixel aspect: what comes in another size later is letterboxed.
+/// I420 in system memory, with 10 bits if it is to be tone-mapped. After the first picture, also its size and
+/// pixel aspect: later pictures of another size are letterboxed.
 pub(super) fn pinned(format: Option<&Format>, hdr: Option<Hdr>) -> gst::Caps {
     let samples = if hdr.is_some() { "I420_10LE" } else { "I420" };
     let caps = gst::Caps::builder("video/x-raw").field("format", samples);
@@ -24,7 +24,7 @@ pub(super) fn pinned(format: Option<&Format>, hdr: Option<Hdr>) -> gst::Caps {
     }
 }
 
-/// What the caps say of colour; unknown matrices are guessed by height, as players do.
+/// The colorimetry in the caps; unknown matrices are guessed by height, as players do.
 pub(super) fn colorimetry(video: &gst_video::VideoInfo) -> Colorimetry {
     use gst_video::VideoColorMatrix as M;
     let matrix = match video.colorimetry().matrix() {

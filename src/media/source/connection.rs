@@ -21,13 +21,13 @@ use crate::media::matroska::Turn;
 use crate::media::{Frame, Input, MediaError, Picture};
 use crate::media::{element, error_text};
 
-/// Frames decoded ahead: of a file, the decoder waits; of a live source, older ones are lost.
+/// Frames decoded ahead. For a file, the decoder waits; for a live source, older frames are dropped.
 const AHEAD: usize = 2;
-/// Least distance between frames whose times do not increase: the resolution of Matroska.
+/// Distance given to frames whose times do not increase: the resolution of Matroska.
 const LEAST_STEP_NS: u64 = 1_000_000;
 /// Jitter buffer of RTSP, in milliseconds; packets in order are not held back by it.
 const RTSP_LATENCY_MS: u32 = 100;
-/// How long a pipeline may take to shut down before it is left to itself.
+/// How long to wait for a pipeline to shut down.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
 /// One decoding pipeline.
@@ -37,7 +37,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Builds the pipeline for the current generation and sets it going.
+    /// Builds the pipeline for the current generation and starts it.
     pub(super) fn start(
         input: &Input,
         options: &SourceOptions,
@@ -71,7 +71,7 @@ impl Connection {
         shared.state().heard = Instant::now();
         shared.touch();
         let started = pipeline.set_state(gst::State::Paused).and_then(|paused| {
-            // Live elements give nothing while paused, and say so: nothing has flowed yet.
+            // Live elements give nothing while paused and return NoPreroll: no data has flowed yet.
             if paused == gst::StateChangeSuccess::NoPreroll && options.live.is_none() {
                 shared.update(generation, |state| state.live = true);
             }
@@ -127,8 +127,7 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// Shuts the pipeline down in a thread of its own: RTSP servers that do not answer may hold
-    /// it up, and nobody should wait for that.
+    /// Shuts the pipeline down in its own thread, because an RTSP server that does not answer may delay it.
     fn drop(&mut self) {
         // Wakes a streaming thread that waits for room.
         self.shared.state().generation += 1;
@@ -140,7 +139,7 @@ impl Drop for Connection {
         let (done, finished) = mpsc::channel();
         std::thread::spawn(move || {
             let _ = pipeline.set_state(gst::State::Null);
-            // Pads that appeared meanwhile may have brought elements that began by themselves.
+            // Pads that appeared in the meantime may have added elements that started by themselves.
             pipeline.iterate_elements().into_iter().flatten().for_each(|element| stop(&element));
             let _ = done.send(());
         });
@@ -148,7 +147,7 @@ impl Drop for Connection {
     }
 }
 
-/// Begins to read a file; what can be read only once, and transport streams, are fed by ourselves
+/// Begins to read a file. Files that can be read only once, and transport streams, are fed by this program
 /// once the pipeline runs.
 fn front(
     pipeline: &gst::Pipeline,
@@ -203,7 +202,7 @@ fn decoder(pipeline: &gst::Pipeline, input: &Input, streams: &Arc<Streams>) -> R
             parsed
                 .map_err(|error| MediaError::BadInput {
                     input: input.to_string(),
-                    reason: format!("GStreamer does not take the pipeline: {}", error.message()),
+                    reason: format!("GStreamer does not accept the pipeline: {}", error.message()),
                 })?
                 .upcast()
         }
@@ -218,7 +217,7 @@ fn decoder(pipeline: &gst::Pipeline, input: &Input, streams: &Arc<Streams>) -> R
     Ok(())
 }
 
-/// Lets the demuxer see the index of an MP4 file as [`Timeline`] wants it seen.
+/// Applies the patches of [`Timeline`] to the index of an MP4 file before the demuxer reads it.
 fn retouch(source: &gst::Element, shared: &Arc<SourceShared>) {
     let shared = Arc::clone(shared);
     let Some(pad) = source.static_pad("src") else { return };
@@ -236,8 +235,8 @@ fn retouch(source: &gst::Element, shared: &Arc<SourceShared>) {
     });
 }
 
-/// Adds the elements that turn decoded video into upright I420 of one size; returns their input, and
-/// what says how the pictures come out.
+/// Adds the elements that turn decoded video into upright I420 of one size. Returns their input and the
+/// filter that sets the output format.
 fn video_branch(
     pipeline: &gst::Pipeline,
     shared: &Arc<SourceShared>,
@@ -340,8 +339,8 @@ fn take_picture(
     let offset_ns = match state.offset_ns {
         Some(offset_ns) => offset_ns,
         None => {
-            // A file keeps its times; a live source starts at 0, and after a loss goes on where
-            // the wall clock is.
+            // A file keeps its times. A live source starts at 0 and continues at wall clock time after a
+            // loss.
             let offset_ns = match (state.live, state.started) {
                 (false, None) => -state.headroom_ns,
                 (_, started) => {
@@ -389,7 +388,7 @@ fn take_picture(
     Ok(gst::FlowSuccess::Ok)
 }
 
-/// Frames that have no place in a step from one to the next, by the nominal rate.
+/// Frames missing in a step from one frame to the next, by the nominal rate.
 fn missing(step_ns: u64, frame_ns: u64) -> u64 {
     ((step_ns + frame_ns / 2) / frame_ns.max(1)).saturating_sub(1)
 }

@@ -1,8 +1,8 @@
-//! What demuxers say of their streams, put right before parsers and decoders believe it.
+//! Corrections of the caps from demuxers, before parsers and decoders use them.
 //!
-//! A demuxer's word on colour hides what an H.264 or H.265 stream says of itself, and qtdemux
-//! leaves the range out. So its word is kept back, and counts only where the stream says nothing.
-//! Some files state a pixel of no width or height: such pixels are square.
+//! A demuxer's colour description hides that of an H.264 or H.265 stream, and qtdemux omits the range. So it
+//! is removed from the caps and used only where the stream states nothing. Some files state a pixel aspect of
+//! zero width or height: such pixels are square.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
@@ -15,7 +15,7 @@ use gstreamer_video::{
 
 use crate::media::pads::on_caps;
 
-/// What a demuxer said of the colour of a stream that may say so itself.
+/// The demuxer's colour description of a stream that may contain its own.
 #[derive(Debug, Default)]
 pub(super) struct KeptBack {
     colorimetry: Mutex<Option<VideoColorimetry>>,
@@ -32,13 +32,13 @@ impl KeptBack {
         *self.colorimetry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is transparency that is not decoded.
+    /// Whether the stream has transparency, which is not decoded.
     pub(super) fn transparent(&self) -> bool {
         self.transparent.load(Ordering::Acquire)
     }
 
-    /// The colour of decoded video of a height whose stream does not say all of it: what the
-    /// demuxer said, and full range when anything, the file as we read it included, says so.
+    /// The complete colorimetry of decoded video of a height, if its stream does not state all of it: that of
+    /// the demuxer, and full range if the demuxer or the file states it.
     pub(super) fn completed(
         &self,
         decoded: Option<VideoColorimetry>,
@@ -58,7 +58,7 @@ impl KeptBack {
         let from = kept.or(decoded);
         let matrix = from.as_ref().map_or(VideoColorMatrix::Unknown, VideoColorimetry::matrix);
         let matrix = match matrix {
-            // As players guess; without one the range would not count.
+            // Guessed as by players; without a matrix the range would be ignored.
             VideoColorMatrix::Unknown if height > 576 => VideoColorMatrix::Bt709,
             VideoColorMatrix::Unknown => VideoColorMatrix::Bt601,
             matrix => matrix,
@@ -121,9 +121,8 @@ fn corrected(caps: &gst::CapsRef, kept: &KeptBack) -> Option<gst::Caps> {
     Some(caps)
 }
 
-/// Lets no decoder be chosen that decodes transparency as well, which has no place in what is
-/// written: decodebin gives up on a stream when it is the first to be tried, since such a decoder
-/// does not say what it will give.
+/// Excludes decoders that also decode transparency, which the output cannot have. decodebin gives up on a
+/// stream if it tries such a decoder first, since that does not announce its output format.
 pub(super) fn leave_out_transparency() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -1,5 +1,5 @@
-//! Bytes on their way into a pipeline: of transport streams, which are taken apart here, and of
-//! what can be read only once, such as a FIFO.
+//! Feeds bytes into a pipeline: of transport streams, which are demultiplexed here, and of inputs that can be
+//! read only once, such as a FIFO.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -15,24 +15,23 @@ use super::origin::{HEADROOM_NS, Origin, Streams, Times};
 use super::ts::{self, Clock, Demuxer, Found, Stream, Unit, Wrapping};
 use crate::media::MediaError;
 
-/// Bytes that tell a transport stream from anything else.
+/// Bytes needed to recognise a transport stream.
 pub(super) const TELLING: u64 = 20 * 204;
 /// Bytes read at a time.
 const PIECE: usize = 64 << 10;
-/// How much is looked at before the streams are chosen and the first time is known.
+/// Bytes read before the streams are chosen and the first time is known.
 const LOOK_AHEAD: usize = 8 << 20;
 /// The same in units: some seconds.
 const UNITS_AHEAD: usize = 600;
 /// Bytes that wait for the pipeline.
 const WAITING: u64 = 4 << 20;
-/// How long the last of one codec may take before the next begins.
+/// Time limit for the last packets of one codec before the next begins.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
-/// Where the bytes come from, opened in the thread that reads them.
+/// Opens the source of the bytes, in the thread that reads it.
 pub(super) type Opener = Box<dyn FnOnce() -> io::Result<Box<dyn Read + Send>> + Send>;
 
-/// Reads in a thread of its own and feeds the pipeline, until the end or until the pipeline wants
-/// no more.
+/// Reads in its own thread and feeds the pipeline, until the end or until the pipeline accepts no more.
 pub(super) fn start(open: Opener, streams: Arc<Streams>) -> Result<(), MediaError> {
     let named = std::thread::Builder::new().name("read".to_owned());
     let run = move || {
@@ -53,7 +52,7 @@ pub(super) fn start(open: Opener, streams: Arc<Streams>) -> Result<(), MediaErro
     named.spawn(run).map(drop).map_err(|error| MediaError::MissingElement(format!("a thread ({error})")))
 }
 
-/// Begins with what tells what it is.
+/// Begins with the bytes that show the kind of input.
 fn feed(mut source: Box<dyn Read + Send>, streams: &Arc<Streams>) -> Result<(), MediaError> {
     let mut start = Vec::new();
     if let Err(error) = (&mut source).take(TELLING).read_to_end(&mut start) {
@@ -120,9 +119,9 @@ struct Program<'a> {
     outs: Vec<Out>,
 }
 
-/// One of them.
+/// One of these streams.
 struct Out {
-    /// What it is at present; `None` while the program has none of its kind.
+    /// The current stream; `None` while the program has none of its kind.
     stream: Option<Stream>,
     /// The identifier that it has or had.
     last_pid: u16,
@@ -130,7 +129,7 @@ struct Out {
     is_video: bool,
 }
 
-/// Whether more is wanted.
+/// Whether more is accepted.
 type Wanted = Result<bool, MediaError>;
 
 impl<'a> Program<'a> {
@@ -219,7 +218,7 @@ impl<'a> Program<'a> {
         Ok(())
     }
 
-    /// Begins a stream in the pipeline, which goes on with what had this number.
+    /// Begins a stream in the pipeline that continues the track of this number.
     fn open(&self, stream: &Stream, number: usize) -> Result<gst_app::AppSrc, MediaError> {
         let mut caps: gst::Caps = stream
             .caps
@@ -261,7 +260,7 @@ impl<'a> Program<'a> {
         }
     }
 
-    /// Hands a unit over; `false` when the pipeline wants no more.
+    /// Pushes a unit; `false` when the pipeline accepts no more.
     fn push(&mut self, unit: Unit) -> bool {
         let is_of = |out: &&Out| out.stream.as_ref().is_some_and(|stream| stream.pid == unit.pid);
         let Some(out) = self.outs.iter().find(is_of) else { return true };
@@ -277,7 +276,7 @@ impl<'a> Program<'a> {
         out.source.push_buffer(buffer).is_ok()
     }
 
-    /// The streams of the program are others now: what goes on is followed.
+    /// The streams of the program have changed. Matches the new ones to the old ones.
     fn change(&mut self, new: Vec<Stream>) -> Wanted {
         let same = |a: &Stream, b: &Stream| a.pid == b.pid && a.caps == b.caps && a.wrapping == b.wrapping;
         let mut left: Vec<Stream> = new;
@@ -295,7 +294,7 @@ impl<'a> Program<'a> {
             let is_video = out.is_video;
             let language = out.stream.as_ref().and_then(|stream| stream.language.clone());
             let caps = out.source.caps();
-            // The more it is like the one before, the better.
+            // The similarity to the previous stream.
             let likeness = |stream: &Stream| {
                 let known: Option<gst::Caps> = stream.caps.parse().ok();
                 let codec =
@@ -303,7 +302,7 @@ impl<'a> Program<'a> {
                 2 * u8::from(codec) + u8::from(stream.language == language)
             };
             let candidates = left.iter().enumerate().filter(|(_, stream)| stream.is_video() == is_video);
-            // Of two that are alike the first.
+            // Of two equally similar ones, the first.
             let best = candidates.rev().max_by_key(|(_, stream)| likeness(stream));
             let best = best.map(|(at, stream)| (at, likeness(stream) >= 2));
             let next = best.map(|(at, like)| (left.remove(at), like));
@@ -321,7 +320,7 @@ impl<'a> Program<'a> {
         Ok(true)
     }
 
-    /// Lets another stream (and whether it is of the same codec) take the place of a lost one.
+    /// Replaces a lost stream by another one, which may be of the same codec.
     fn continue_with(&mut self, number: usize, next: Option<(Stream, bool)>) -> Wanted {
         let Some(out) = self.outs.get_mut(number) else { return Ok(true) };
         let before = out.stream.take();

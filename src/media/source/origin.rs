@@ -1,4 +1,4 @@
-//! What is known of a connection and of its streams.
+//! The properties of a connection and of its streams.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,14 +8,14 @@ use gstreamer::glib;
 use super::SourceShared;
 use crate::media::Container;
 
-/// What is added to all times of a file, so that sound from before its first picture has a time
-/// that GStreamer can express.
+/// Offset of all times of a file, so that sound before its first picture has a time that GStreamer can
+/// express.
 pub(super) const HEADROOM_NS: i64 = 3_600_000_000_000;
 
-/// Begins the names of decoders of sound: what goes wrong there costs a track, not the pictures.
+/// Prefix of the names of sound decoders: their errors end a track, but not the pictures.
 pub(super) const SOUND_DECODER: &str = "sound-decoder";
 
-/// What takes the streams of one connection.
+/// The receiver of the streams of one connection.
 pub(super) struct Streams {
     pub(super) pipeline: glib::WeakRef<gst::Pipeline>,
     pub(super) shared: Arc<SourceShared>,
@@ -24,39 +24,39 @@ pub(super) struct Streams {
     pub(super) video_pad: gst::Pad,
 }
 
-/// Who sets the times of a stream.
+/// The element that sets the times of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Times {
-    /// A demuxer whose segments say what is to be left out.
+    /// A demuxer whose segments define the parts to omit.
     Cut,
-    /// A demuxer whose segments only say where it began.
+    /// A demuxer whose segments only define the beginning.
     Demuxer,
-    /// We; [`HEADROOM_NS`] is in them.
+    /// This program; the times include [`HEADROOM_NS`].
     Ours,
-    /// The demuxer of Matroska, which gives the time 0 to Opus that lies before it.
+    /// The demuxer of Matroska, which gives the time 0 to Opus packets before it.
     Matroska,
     /// A decodebin; nothing is added.
     Plain,
 }
 
-/// What is known of a stream from outside.
+/// The properties of a stream that are known from its container.
 #[derive(Debug, Clone)]
 pub(super) struct Origin {
     pub(super) times: Times,
-    /// A name by which its track goes on with another stream; GStreamer's own where there is none.
+    /// A name by which another stream continues its track; `None` for the name that GStreamer gives.
     pub(super) name: Option<String>,
     /// ISO 639 code.
     pub(super) language: Option<String>,
-    /// What the stream is, where its pad does not say so yet.
+    /// The caps of the stream, if its pad has none yet.
     pub(super) caps: Option<gst::Caps>,
-    /// What sound was before it was decoded.
+    /// The caps of sound before it was decoded.
     pub(super) coded: Option<gst::Caps>,
-    /// Where the segments of a demuxer first began, which it may change its mind about.
+    /// The first begin of a demuxer's segments, which the demuxer may change later.
     pub(super) begin: Arc<OnceLock<gst::ClockTime>>,
 }
 
 impl Origin {
-    /// What only GStreamer knows.
+    /// A stream whose other properties only GStreamer knows.
     pub(super) fn new(times: Times) -> Self {
         Self { times, name: None, language: None, caps: None, coded: None, begin: Arc::default() }
     }

@@ -1,4 +1,4 @@
-//! Why an input gave no picture, in words for a person: GStreamer knows, and says something else.
+//! Why an input gave no picture, in words for the user, because GStreamer's messages do not name the cause.
 
 use std::io::ErrorKind;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::media::{Input, MediaError};
 
-/// How long a host is waited for to find out whether it answers.
+/// Time limit for a host to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
-/// The error of an input that could not be opened, with its cause where that can be found.
+/// The error of an input that could not be opened, with its cause if it can be found.
 pub(super) fn explained(input: &Input, error: MediaError) -> MediaError {
     let because = |reason: String| MediaError::NotDecodable { input: input.to_string(), reason };
     match (&error, input) {
@@ -27,7 +27,7 @@ fn is_page(what: &str) -> bool {
     what.starts_with("text/html") || what.starts_with("application/xhtml")
 }
 
-/// What a host answers to an attempt to connect; `None` when it takes it.
+/// The error of an attempt to connect to a host; `None` if it accepts.
 fn unreachable(url: &str) -> Option<String> {
     let (host, port) = host_and_port(url)?;
     let Ok(addresses) = (host, port).to_socket_addrs() else {

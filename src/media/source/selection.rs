@@ -1,4 +1,4 @@
-//! Handing out some frames of a file instead of all of them.
+//! Selecting some frames of a file instead of all of them.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,29 +16,32 @@ use crate::media::Frame;
 /// A time that is not known yet.
 const UNKNOWN: u64 = u64::MAX;
 
-/// Which frames of a file are handed out: all of them by default.
+/// The frames of a file that are returned: all of them by default.
 ///
-/// A stretch begins at the first key frame at or after `from_ns` and ends with the first key frame at or after `until_ns`,
-/// which is its last frame and the first one of the next stretch. What lies before is not decoded but for its key frames.
+/// A part of a file begins at the first key frame at or after `from_ns` and ends with the first key frame at
+/// or after `until_ns`, which is its last frame and the first one of the next part. Of the frames before,
+/// only key frames are decoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Selection {
-    /// Time in nanoseconds before which no stretch begins; 0 for the first frame.
+    /// Time in nanoseconds at or after which the part begins; 0 for the first frame.
     pub from_ns: u64,
-    /// Time in nanoseconds before which no stretch ends; `None` for the end of the file.
+    /// Time in nanoseconds at or after which the part ends; `None` for the end of the file.
     pub until_ns: Option<u64>,
-    /// Most frames per second: the first one in each interval of that length. `None` for all.
+    /// The most frames per second: the first frame in each interval of 1 / `fps`. `None` for all.
     pub fps: Option<f64>,
-    /// Key frames only: others are not decoded. Where the container does not [mark](marks_key_frames) them, all frames.
+    /// Key frames only: others are not decoded. If the container does not [mark](marks_key_frames) them, all
+    /// frames.
     pub key_frames: bool,
 }
 
 impl Selection {
-    /// Whether every frame is handed out.
+    /// Whether every frame is returned.
     pub fn is_all(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Frames that are expected, if `duration_ns` gives `frames`. `None` where nobody knows how many are key frames.
+    /// The expected number of frames, if `duration_ns` has `frames`. `None` for key frames, whose number is
+    /// unknown.
     pub(super) fn expected(&self, frames: u64, duration_ns: u64) -> Option<u64> {
         if self.key_frames {
             return None;
@@ -50,15 +53,15 @@ impl Selection {
     }
 }
 
-/// Whether a file is in a container that marks its key frames, so that a stretch of it can be handed out: MP4, QuickTime or
-/// Matroska. `false` if it cannot be read.
+/// Whether a file is in a container that marks its key frames, so that a part of it can be selected: MP4,
+/// QuickTime or Matroska. `false` if it cannot be read.
 pub fn marks_key_frames(path: &Path) -> bool {
     let mut head = [0; 8];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
     read.is_ok() && (&head[4..] == b"ftyp" || head.starts_with(&[0x1a, 0x45, 0xdf, 0xa3]))
 }
 
-/// The key frames between which a stretch lies, as far as they have come.
+/// The key frames at both ends of a part, once they have come.
 pub(super) struct Seams {
     selection: Selection,
     first_ns: AtomicU64,
@@ -79,7 +82,7 @@ impl Seams {
         })
     }
 
-    /// Whether a compressed frame goes on to the decoder.
+    /// Whether a compressed frame is passed on to the decoder.
     fn passes(&self, time_ns: u64, is_key: bool) -> bool {
         let first = || self.first_ns.load(Ordering::Acquire);
         if !is_key {
@@ -96,13 +99,13 @@ impl Seams {
     }
 }
 
-/// Holds back compressed pictures that a stretch does not need, and notes where it begins and ends.
+/// Drops compressed pictures that a part does not need, and records its begin and end.
 pub(super) fn watch(pad: &gst::Pad, shared: &Arc<SourceShared>) {
     if shared.seams.is_none() {
         return;
     }
     let shared = Arc::clone(shared);
-    // Not the segment that the pad keeps: that is without what was added to all times.
+    // Not the segment of the pad, which lacks the offset of all times.
     let segment: Mutex<Option<gst::FormattedSegment<gst::ClockTime>>> = Mutex::new(None);
     let kinds = gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER;
     pad.add_probe(kinds, move |_, info| {
@@ -123,7 +126,7 @@ pub(super) fn watch(pad: &gst::Pad, shared: &Arc<SourceShared>) {
     });
 }
 
-/// The time of a compressed picture as that of its frame will be.
+/// The time that the frame of a compressed picture will have.
 fn time_ns(segment: &gst::FormattedSegment<gst::ClockTime>, buffer: &gst::BufferRef) -> Option<u64> {
     let running_ns = segment.to_running_time(buffer.pts()?)?.nseconds();
     Some(running_ns.saturating_sub(HEADROOM_NS.unsigned_abs()))
@@ -136,7 +139,7 @@ pub(super) struct Chooser {
     /// The interval of the last frame that was chosen.
     tick: Option<u64>,
     chosen: u64,
-    /// Whether the last frame of the stretch was chosen.
+    /// Whether the last frame of the part was chosen.
     pub(super) done: bool,
 }
 
@@ -209,7 +212,8 @@ mod tests {
     fn a_stretch_lies_between_key_frames_and_takes_both() {
         let selection = Selection { from_ns: 10, until_ns: Some(20), ..Selection::default() };
         let seams = Seams::of(&selection).unwrap();
-        // Compressed pictures as they are stored: each leading picture (13) after the key frame that it precedes.
+        // Compressed pictures as they are stored: each leading picture (13) after the key frame that it
+        // precedes.
         let stored =
             [(0, true), (4, false), (9, true), (14, true), (13, false), (18, false), (24, true), (22, false)];
         let passed: Vec<u64> =
@@ -219,7 +223,7 @@ mod tests {
             chosen(selection, Some(&seams), &[0, 9, 13, 14, 18, 22, 24, 28]),
             [(0, 14), (1, 18), (2, 22), (3, 24)]
         );
-        // Its first and last frames are chosen at any rate.
+        // Its first and last frames are always chosen.
         let slow = Selection { fps: Some(1.0), ..selection };
         assert_eq!(chosen(slow, Some(&seams), &[0, 9, 13, 14, 18, 22, 24, 28]), [(0, 14), (1, 24)]);
     }

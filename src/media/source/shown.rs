@@ -1,5 +1,5 @@
-//! What decoded pictures have that the frames handed out do not keep, and how it is settled: high
-//! dynamic range, more than 8 bits, transparency, and frames of which some have fields.
+//! Properties of decoded pictures that frames do not keep, and their conversion: high dynamic range, more
+//! than 8 bits, transparency, and a mix of interlaced and progressive frames.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use super::{SourceShared, State};
 use crate::media::Picture;
 use crate::media::pads::on_caps;
 
-/// Settles what the pictures that go through a pad are, before anything is made of them.
+/// Sets the format of the pictures that pass a pad, before they are converted.
 ///
-/// `filter` says which samples come out in the end: those of high dynamic range keep their 10 bits
-/// until they are mapped.
+/// `filter` sets the final sample format: pictures of high dynamic range keep their 10 bits until they are
+/// tone-mapped.
 pub(super) fn settle(
     pad: &gst::Pad,
     filter: &gst::Element,
@@ -47,7 +47,7 @@ pub(super) fn settle(
     });
 }
 
-/// Says, before the first picture, what an output will lack.
+/// Warns, before the first picture, of properties that an output will lack.
 fn note(
     shared: &SourceShared,
     generation: u64,
@@ -59,7 +59,7 @@ fn note(
     shared.update(generation, |state| {
         match hdr {
             Some(hdr) => state.lacks(format!("{} is written as standard range with 8 bits", hdr.name())),
-            None if bits > 8 => state.lacks(format!("its {bits} bits a sample are written as 8")),
+            None if bits > 8 => state.lacks(format!("its {bits} bits per sample are written as 8")),
             None => {}
         }
         if transparent || video.has_alpha() {
@@ -69,7 +69,7 @@ fn note(
 }
 
 impl State {
-    /// Notes what an output will lack, once.
+    /// Records a property that an output will lack, once.
     fn lacks(&mut self, what: String) {
         if self.format.is_none() && !self.lacking.contains(&what) {
             self.lacking.push(what);
@@ -77,7 +77,7 @@ impl State {
     }
 }
 
-/// Which high dynamic range samples of 10 bits have.
+/// The high dynamic range transfer of 10-bit samples.
 pub(super) fn hdr(video: &gst_video::VideoInfo) -> Option<Hdr> {
     hdr_of(video.colorimetry().transfer()).filter(|_| video.format() == VideoFormat::I42010le)
 }
@@ -90,8 +90,8 @@ fn hdr_of(transfer: VideoTransferFunction) -> Option<Hdr> {
     }
 }
 
-/// The caps of the frames handed out, of those of the first picture: of standard range, and with
-/// fields or without.
+/// The caps of the returned frames, from those of the first picture: of standard range, and either interlaced
+/// or progressive.
 pub(super) fn settled(
     caps: &gst::CapsRef,
     video: &gst_video::VideoInfo,
@@ -105,12 +105,12 @@ pub(super) fn settled(
         structure.remove_fields(["mastering-display-info", "content-light-level"]);
     }
     if !structure.has_field("chroma-site") {
-        // What a stream that says nothing means; mp4mux fails on VP9 without it.
+        // The default of a stream that states none; mp4mux fails on VP9 without it.
         structure.set("chroma-site", "mpeg2");
     }
     let flags = first.video_flags();
     let has_fields = match video.interlace_mode() {
-        // Frames with fields and without are mixed: the first one decides.
+        // Interlaced and progressive frames are mixed: the first one decides.
         VideoInterlaceMode::Mixed => flags.contains(gst_video::VideoBufferFlags::INTERLACED),
         mode => mode == VideoInterlaceMode::Interleaved,
     };
@@ -125,7 +125,7 @@ pub(super) fn settled(
     caps
 }
 
-/// Maps a picture of 10 bits and high dynamic range to standard range.
+/// Tone-maps a picture of 10 bits and high dynamic range to standard range.
 pub(super) fn mapped(
     buffer: &gst::BufferRef,
     video: &gst_video::VideoInfo,

@@ -1,8 +1,8 @@
-//! From a file to its streams: the demuxer and what follows each of its pads.
+//! From a file to its streams: the demuxer and the elements after each of its pads.
 //!
-//! GStreamer's decodebin waits for all streams of a group, clips what lies before the start of a
-//! segment, and hangs where a stream comes later than the others. So the demuxer is ours to
-//! watch, and each of its streams has a decoder of its own.
+//! GStreamer's decodebin waits for all streams of a group, clips everything before the start of a segment,
+//! and hangs if a stream comes later than the others. So this module controls the demuxer, and each stream
+//! has its own decoder.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -16,13 +16,13 @@ use super::selection;
 use crate::media::audio::Copyable;
 use crate::media::{Chapter, Container, MediaError, element};
 
-/// How many bytes and how much time of compressed pictures are read ahead, so that sound that is
-/// stored after them is found in time.
+/// Bytes and time of compressed pictures that are read ahead, so that sound stored after them is found in
+/// time.
 const READ_AHEAD: (u32, u64) = (64 << 20, 10_000_000_000);
 const PICTURE_DECODER: &str = "picture-decoder";
 
 impl Streams {
-    /// Follows the bytes that come from `element`, whatever they are.
+    /// Handles the bytes from `element`, whatever their format is.
     pub(super) fn identify(self: &Arc<Self>, source: &gst::Element) -> Result<(), MediaError> {
         let failed = |_| missing("a part of the reader");
         let pipeline = self.pipeline()?;
@@ -44,7 +44,7 @@ impl Streams {
         self.pipeline.upgrade().ok_or_else(|| missing("a pipeline that is still there"))
     }
 
-    /// Notes what went wrong in a streaming thread.
+    /// Records an error in a streaming thread.
     pub(super) fn check(&self, result: Result<(), MediaError>) {
         if let Err(error) = result {
             self.shared.update(self.generation, |state| {
@@ -84,8 +84,8 @@ impl Streams {
     /// Adds elements after a pad.
     fn append(&self, pad: &gst::Pad, elements: &[gst::Element]) -> Result<(), MediaError> {
         let refused = |_| missing("a way to take its streams");
-        // A pipeline that changes its state meanwhile must leave these alone: it would wait for the thread
-        // that this runs in, which waits for the elements.
+        // A pipeline that changes its state meanwhile must not change these elements: it would wait for this
+        // thread, which waits for the elements.
         let ours: Vec<_> = elements.iter().filter(|element| !element.is_locked_state()).collect();
         for element in &ours {
             element.set_locked_state(true);
@@ -99,8 +99,8 @@ impl Streams {
         let first = elements.first().and_then(|first| first.sink_pads().into_iter().next());
         let first = first.ok_or_else(|| missing("a demuxer with an input"))?;
         pad.link(&first).map_err(|_| missing("a way to take its streams"))?;
-        // Not by the state of the pipeline: where that is being closed, they would be taken down from the
-        // thread that feeds them, which cannot wait for itself. Who closes it stops them too.
+        // Not by the state of the pipeline: if it is being closed, the elements would be stopped from the
+        // thread that feeds them, which cannot wait for itself. The code that closes it stops them too.
         let refused = |_| missing("a way to take its streams");
         for element in ours.iter().rev() {
             element.set_state(gst::State::Paused).map_err(refused)?;
@@ -149,7 +149,7 @@ impl Streams {
         self.decode(pad, origin, SOUND_DECODER, &wanted_caps(Some(container), false)?)
     }
 
-    /// Keeps subtitles where the container takes them, else says that they are left out.
+    /// Keeps subtitles if the container accepts them, else warns that they are omitted.
     fn subtitles(self: &Arc<Self>, pad: &gst::Pad, origin: &Origin, media: &str) -> Result<(), MediaError> {
         let Some(container) = self.container else {
             return self.ignore(pad, origin, false);
@@ -184,7 +184,7 @@ impl Streams {
         self.ignore(pad, origin, false)
     }
 
-    /// Whether nobody else has brought pictures.
+    /// Whether no other stream has given pictures.
     fn claim_pictures(&self) -> bool {
         let mut first = false;
         self.shared.update(self.generation, |state| {
@@ -193,12 +193,12 @@ impl Streams {
         first
     }
 
-    /// Decodes all that is behind a pad, as far as it is wanted.
+    /// Decodes everything from a pad that is needed.
     fn whole(self: &Arc<Self>, pad: &gst::Pad, origin: &Origin) -> Result<(), MediaError> {
         self.decode(pad, origin, "decoder", &wanted_caps(self.container, true)?)
     }
 
-    /// Decodes a stream up to what is wanted of it.
+    /// Decodes a stream to the format that is needed.
     fn decode(
         self: &Arc<Self>,
         pad: &gst::Pad,
@@ -235,12 +235,12 @@ impl Streams {
         self.append(pad, &elements)
     }
 
-    /// Takes what is decoded, or can stay as it is.
+    /// Takes a stream that is decoded or can be copied.
     fn attach(&self, pad: &gst::Pad, origin: &Origin) -> Result<(), MediaError> {
         attach(pad, origin, &self.pipeline()?, self)
     }
 
-    /// Takes what a decoder of everything hands out.
+    /// Takes the output of a decodebin.
     pub(super) fn follow(self: &Arc<Self>, decoder: &gst::Element) {
         let streams = Arc::clone(self);
         decoder.connect_pad_added(move |_, pad| {
@@ -250,7 +250,7 @@ impl Streams {
         decoder.connect_no_more_pads(move |_| streams.complete());
     }
 
-    /// Notes what a stream says of the whole file.
+    /// Records the metadata of the whole file in a stream.
     fn read_about(&self, pad: &gst::Pad) {
         let (shared, generation) = (Arc::clone(&self.shared), self.generation);
         pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
@@ -275,7 +275,7 @@ impl Streams {
         });
     }
 
-    /// Lets a stream run dry; of sound it is noted how long it goes on.
+    /// Discards a stream. For sound, its end is recorded.
     fn ignore(self: &Arc<Self>, pad: &gst::Pad, origin: &Origin, is_sound: bool) -> Result<(), MediaError> {
         let sink = dry_sink()?;
         start_sink(&sink);
@@ -305,7 +305,7 @@ fn missing(what: &str) -> MediaError {
     MediaError::MissingElement(what.to_owned())
 }
 
-/// The chapters of a table of contents; of editions the first, and no chapters within chapters.
+/// The chapters of a table of contents: those of the first edition, without nested chapters.
 fn chapters(toc: &gst::TocRef) -> Vec<Chapter> {
     let entries = toc.entries();
     let edition = entries.iter().find(|entry| entry.entry_type() == gst::TocEntryType::Edition);
@@ -322,7 +322,7 @@ fn chapters(toc: &gst::TocRef) -> Vec<Chapter> {
     entries.iter().filter_map(chapter).collect()
 }
 
-/// The best demuxer for what was found; `None` for what is no container of streams.
+/// The best demuxer for the format found; `None` if it is not a container of streams.
 fn demuxer(caps: &gst::Caps) -> Option<gst::ElementFactory> {
     let known =
         gst::ElementFactory::factories_with_type(gst::ElementFactoryType::DEMUXER, gst::Rank::MARGINAL);
@@ -333,8 +333,8 @@ fn demuxer(caps: &gst::Caps) -> Option<gst::ElementFactory> {
     known.into_iter().filter(fits).max_by_key(|factory| factory.rank())
 }
 
-/// Makes room before the times of a stream. Where its demuxer only says where it began, nothing is
-/// cut off.
+/// Shifts the times of a stream. If the segments of its demuxer only define the beginning, nothing is cut
+/// off.
 fn move_segments(pad: &gst::Pad, origin: &Origin) {
     let begin = (origin.times != Times::Cut).then(|| Arc::clone(&origin.begin));
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
@@ -355,7 +355,7 @@ fn moved(event: &gst::event::Segment, begin: Option<&OnceLock<gst::ClockTime>>) 
     let (start, base) = (segment.start()?, segment.base()?);
     match begin.filter(|_| base.is_zero()) {
         Some(begin) => {
-            // Times count from where the first segment of all streams began.
+            // Times count from the begin of the first segment of all streams.
             let begin = *begin.get_or_init(|| start);
             segment.set_start(begin.saturating_sub(headroom));
             segment.set_base(headroom.saturating_sub(begin));

@@ -1,21 +1,21 @@
-//! Pictures of high dynamic range (PQ and HLG, ITU-R BT.2100) as the ones that everything here
-//! knows: BT.709, limited range, 8 bits.
+//! Tone mapping of pictures of high dynamic range (PQ and HLG, ITU-R BT.2100) to BT.709, limited range, 8
+//! bits.
 //!
-//! Reference white (203 cd/m², ITU-R BT.2408) stays near white, what is darker keeps its place, and
-//! what is brighter is pressed together up to 1000 cd/m². A face looks as it does in a video of
-//! standard range, which is what the networks learned from.
+//! Reference white (203 cd/m², ITU-R BT.2408) stays near white, darker values are unchanged, and highlights
+//! up to 1000 cd/m² are compressed. So a face looks as in a video of standard range, with which the networks
+//! were trained.
 
 use crate::media::{Colorimetry, Matrix, Picture};
 
 /// Luminance of reference white, in cd/m².
 const WHITE: f32 = 203.0;
-/// The brightest that is told apart, in units of reference white.
+/// The luminance above which highlights clip, in units of reference white.
 const PEAK: f32 = 1000.0 / WHITE;
-/// From here on highlights are pressed together, in units of reference white.
+/// The luminance from which highlights are compressed, in units of reference white.
 const KNEE: f32 = 0.85;
-/// What a screen of standard range does to its signal (ITU-R BT.1886).
+/// Gamma of a standard range display (ITU-R BT.1886).
 const SCREEN_GAMMA: f32 = 2.4;
-/// What a screen of HLG does beyond the curve of a camera, at 1000 cd/m².
+/// System gamma of HLG at 1000 cd/m².
 const HLG_SYSTEM_GAMMA: f32 = 1.2;
 /// Entries of the tables.
 const STEPS: usize = 4096;
@@ -61,12 +61,12 @@ impl Plane<'_> {
 /// Two rows of luma and one of each chroma plane to be filled, and their number from the top.
 type Rows<'a> = (usize, ((&'a mut [u8], &'a mut [u8]), &'a mut [u8]));
 
-/// How pictures of one kind become such of standard range.
+/// The tables that map pictures of one transfer function to standard range.
 pub(super) struct ToneMap {
     hdr: Hdr,
     /// Light of a signal value, in units of reference white (PQ) or of the scene (HLG).
     light: Vec<f32>,
-    /// What the screen adds for HLG, by the root of the luminance of the scene.
+    /// The factor of the system gamma for HLG, by the root of the scene luminance.
     system: Vec<f32>,
     /// Signal of standard range, by the root of light.
     signal: Vec<f32>,
@@ -99,12 +99,12 @@ impl ToneMap {
         Self { hdr, light, system, signal, luma, chroma }
     }
 
-    /// The colorimetry of what comes out.
+    /// The colorimetry of the result.
     pub(super) fn colorimetry() -> Colorimetry {
         Colorimetry { matrix: Matrix::Bt709, full_range: false }
     }
 
-    /// A picture of planes that are as large as it should be; `None` when they are not.
+    /// A picture from its planes; `None` if they are too small.
     pub(super) fn picture(&self, planes: [Plane<'_>; 3], width: usize, height: usize) -> Option<Picture> {
         let (chroma_width, chroma_height) = (width.div_ceil(2), height.div_ceil(2));
         let mut data = vec![0; Picture::len_bytes(width, height)];
@@ -130,7 +130,7 @@ impl ToneMap {
         })
     }
 
-    /// Two rows of luma and the one of chroma that belongs to both.
+    /// Converts two rows of luma and their common row of chroma.
     fn two_rows(
         &self,
         [y, u, v]: [Plane<'_>; 3],
@@ -182,7 +182,7 @@ impl ToneMap {
 }
 
 fn lookup(table: &[f32], at: f32) -> f32 {
-    // Negative and large values end up at the ends.
+    // Values beyond the table are clamped to its ends.
     let step = (at * (STEPS - 1) as f32 + 0.5) as usize;
     table[step.min(STEPS - 1)]
 }
@@ -191,7 +191,7 @@ fn byte(value: f32) -> u8 {
     (value + 0.5) as u8
 }
 
-/// Light as a screen of standard range can show it, both in units of its white.
+/// Light with compressed highlights, in units of reference white.
 fn pressed(light: f32) -> f32 {
     if light <= KNEE {
         return light;

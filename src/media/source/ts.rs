@@ -1,8 +1,8 @@
-//! MPEG transport streams (ISO/IEC 13818-1), taken apart by ourselves.
+//! A demultiplexer of MPEG transport streams (ISO/IEC 13818-1).
 //!
-//! GStreamer's own demuxer gives no times before the first clock reference, so that sound which
-//! starts before the picture is lost, and it hangs where the list of streams changes. Here every
-//! packet keeps the time that is written in it, and a change is told as [`Found::Streams`].
+//! GStreamer's own demuxer gives no times before the first clock reference, so sound that starts before the
+//! picture is lost, and it hangs when the list of streams changes. Here every packet keeps its own time
+//! stamp, and a change is reported as [`Found::Streams`].
 
 use std::collections::HashMap;
 
@@ -12,40 +12,40 @@ use super::latm::Latm;
 const TICKS_PER_S: i64 = 90_000;
 /// Time stamps have 33 bits.
 const WRAP: i64 = 1 << 33;
-/// A packet that goes back further than this in its own stream begins a new part.
+/// A packet whose time is further back than this in its own stream begins a new part.
 const LARGEST_STEP_BACK: i64 = TICKS_PER_S / 2;
 /// A packet that is further ahead than this of everything else begins a new part.
 const LARGEST_STEP_AHEAD: i64 = 10 * TICKS_PER_S;
 /// The longest access unit that is collected: no real picture is larger.
 const LARGEST_UNIT: usize = 64 << 20;
-/// Every packet begins so.
+/// The first byte of every packet.
 const SYNC: u8 = 0x47;
-/// Packets in a row that must begin where they should for bytes to be a transport stream.
+/// The number of consecutive packets that must begin with it for bytes to be a transport stream.
 const CERTAIN: usize = 5;
-/// The stream of packets that only fill.
+/// Identifier of null packets.
 const FILLING: u16 = 0x1fff;
-/// The streams that a transport stream begins with: the list of programs and that of their names.
+/// Identifiers of the tables at the beginning: the list of programs and that of their names.
 const TABLES: [u16; 2] = [0x00, 0x11];
 
-/// What a stream of a program is made of.
+/// A stream of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stream {
     /// Its packet identifier.
     pub(super) pid: u16,
-    /// GStreamer caps of what it carries.
+    /// GStreamer caps of its content.
     pub(super) caps: &'static str,
-    /// How its packets are wrapped.
+    /// The wrapping of its packets.
     pub(super) wrapping: Wrapping,
     /// ISO 639 code, where the list of streams has one.
     pub(super) language: Option<String>,
 }
 
-/// How the packets of a stream are wrapped.
+/// The wrapping of the packets of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrapping {
-    /// Not at all.
+    /// No wrapping.
     Plain,
-    /// Each Opus packet behind a control header; with the number of channels.
+    /// A control header before each Opus packet; with the number of channels.
     Opus(u8),
     /// AAC in LATM.
     Latm,
@@ -79,15 +79,15 @@ impl Stream {
 pub(super) struct Unit {
     /// The stream.
     pub(super) pid: u16,
-    /// When it is presented, in ticks modulo 2^33.
+    /// Presentation time, in ticks modulo 2^33.
     pub(super) pts: Option<i64>,
-    /// When it is decoded, likewise.
+    /// Decoding time, likewise.
     pub(super) dts: Option<i64>,
     /// Its bytes.
     pub(super) data: Vec<u8>,
 }
 
-/// What was found in a transport stream.
+/// An item found in a transport stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
     /// The streams of the chosen program, at the beginning and whenever they change.
@@ -100,14 +100,14 @@ pub(super) enum Found {
 #[derive(Default)]
 struct Partial {
     bytes: Vec<u8>,
-    /// Length as stated, with the header; `None` when it goes on until the next begins.
+    /// Stated length, header included; `None` if the unit lasts until the next begins.
     length: Option<usize>,
     counter: Option<u8>,
 }
 
-/// Takes transport streams apart.
+/// A demultiplexer of transport streams.
 pub(super) struct Demuxer {
-    /// Length of a packet with what is around it, and where in it the packet begins.
+    /// Distance of packets in bytes, and offset of the packet within that.
     layout: (usize, usize),
     rest: Vec<u8>,
     /// Identifiers of the lists of streams, as the list of programs has them.
@@ -122,10 +122,10 @@ pub(super) struct Demuxer {
     counters: Counters,
 }
 
-/// Length of a packet with what is around it, and where in it the packet begins; `None` for what
-/// is no transport stream. A recording may begin within a packet, and lack bytes further on.
+/// Distance of packets in bytes, and offset of the packet within that; `None` if it is not a transport
+/// stream. A recording may begin within a packet, and lack bytes later.
 pub(super) fn layout(start: &[u8]) -> Option<(usize, usize)> {
-    // It carries a payload, or says something else.
+    // It carries a payload or an adaptation field.
     let is_packet =
         |at: usize| start.get(at) == Some(&SYNC) && start.get(at + 3).is_some_and(|flags| flags & 0x30 != 0);
     [(188, 0), (192, 4), (204, 0)].into_iter().find(|&(size, at)| {
@@ -133,26 +133,26 @@ pub(super) fn layout(start: &[u8]) -> Option<(usize, usize)> {
     })
 }
 
-/// Finds packets that are missing by their numbers.
+/// Counts missing packets by their continuity counters.
 #[derive(Debug, Default)]
 struct Counters {
-    /// By stream, the number that came last.
+    /// The last counter of each stream.
     last: HashMap<u16, u8>,
     lost: u64,
 }
 
 impl Counters {
-    /// The next packet of a stream, whose number counts those that carry something.
+    /// The next packet of a stream, whose counter counts packets with a payload.
     fn count(&mut self, pid: u16, number: u8, carries: bool) {
         if pid == FILLING {
             return;
         }
         if let Some(&before) = self.last.get(&pid) {
-            // A packet may come twice.
+            // A packet may be repeated once.
             let repeated = carries && number == before;
             let gap = number.wrapping_sub(before + u8::from(carries)) & 0x0f;
             if gap > 0 && !repeated && TABLES.contains(&pid) {
-                // Where files were joined every count begins anew, that of the tables first.
+                // Where files were joined, every counter restarts, that of the tables first.
                 self.last.clear();
             } else if !repeated {
                 self.lost += u64::from(gap);
@@ -163,7 +163,7 @@ impl Counters {
 }
 
 impl Demuxer {
-    /// One for packets that lie as [`layout`] says.
+    /// A demultiplexer for packets of that [`layout`].
     pub(super) fn new(layout: (usize, usize)) -> Self {
         Self {
             layout,
@@ -179,7 +179,7 @@ impl Demuxer {
         }
     }
 
-    /// What the next bytes complete.
+    /// The items that the next bytes complete.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Vec<Found> {
         let (size, start) = self.layout;
         let mut all = std::mem::take(&mut self.rest);
@@ -198,14 +198,14 @@ impl Demuxer {
         std::mem::take(&mut self.found)
     }
 
-    /// What is left at the end.
+    /// The items left at the end.
     pub(super) fn finish(&mut self) -> Vec<Found> {
         self.rest.clear();
         self.complete_all();
         std::mem::take(&mut self.found)
     }
 
-    /// Packets that did not come.
+    /// The number of missing packets.
     pub(super) fn lost(&self) -> u64 {
         self.counters.lost
     }
@@ -336,7 +336,7 @@ impl Demuxer {
         pids.into_iter().for_each(|pid| self.complete(pid));
     }
 
-    /// Takes what was collected of a stream for a unit.
+    /// Completes the unit collected for a stream.
     fn complete(&mut self, pid: u16) {
         let Some(partial) = self.partial.get_mut(&pid) else { return };
         let (mut bytes, length) = (std::mem::take(&mut partial.bytes), partial.length.take());
@@ -371,7 +371,7 @@ impl Demuxer {
     }
 }
 
-/// Times of a unit and where its data begin.
+/// Times of a unit and the offset of its data.
 fn unit_head(bytes: &[u8]) -> Option<(Option<i64>, Option<i64>, usize)> {
     let kind = *bytes.get(3)?;
     // Kinds without the usual header: maps, padding, private data 2, control and directories.
@@ -391,7 +391,7 @@ fn stamp(bytes: &[u8]) -> Option<i64> {
     Some((a >> 1 & 7) << 30 | b << 22 | (c >> 1) << 15 | d << 7 | e >> 1)
 }
 
-/// The packets of Opus behind the control headers that transport streams put before each.
+/// Opus packets without the control headers that transport streams put before each.
 fn opus_packets(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut packets = Vec::new();
     while let Some(head) = bytes.get(..2).filter(|head| head[0] == 0x7f && head[1] & 0xe0 == 0xe0) {
@@ -432,7 +432,7 @@ fn checksum(table: &[u8]) -> u32 {
     })
 }
 
-/// A stream of a kind that is known.
+/// A stream of a known type.
 fn stream(kind: u8, pid: u16, mut descriptors: &[u8]) -> Option<Stream> {
     let (mut language, mut private, mut registered, mut channels) = (None, None, None, 2);
     while let Some(head) = descriptors.get(..2) {
@@ -446,7 +446,7 @@ fn stream(kind: u8, pid: u16, mut descriptors: &[u8]) -> Option<Stream> {
             0x6a => private = Some("audio/x-ac3"),
             0x7a => private = Some("audio/x-eac3"),
             0x7b => private = Some("audio/x-dts"),
-            // Extension: Opus, with the way its channels are coded.
+            // Extension descriptor of Opus, with its channel configuration.
             0x7f if body.first() == Some(&0x80) => {
                 channels = body.get(1).copied().filter(|count| (1..=8).contains(count)).unwrap_or(2);
             }
@@ -480,12 +480,11 @@ fn stream(kind: u8, pid: u16, mut descriptors: &[u8]) -> Option<Stream> {
     Some(Stream { pid, caps, wrapping, language })
 }
 
-/// Turns the time stamps of all streams into one time line that never starts anew: where files
-/// were put one after the other, or the clock of the sender jumped, the next part follows the one
-/// before.
+/// Turns the time stamps of all streams into one continuous time line. Where files were joined, or the clock
+/// of the sender jumped, the next part follows the previous one.
 #[derive(Default)]
 pub(super) struct Clock {
-    /// What to add to the stamps of this part, and to those of the part before.
+    /// Offsets of the stamps of this part, and of those of the part before.
     offsets: (i64, Option<i64>),
     /// The latest time of each stream.
     last: HashMap<u16, i64>,
@@ -504,7 +503,7 @@ impl Clock {
         Some((time + ahead, time))
     }
 
-    /// A stream goes on under another identifier.
+    /// A stream continues under another identifier.
     pub(super) fn rename(&mut self, from: u16, to: u16) {
         if from != to
             && let Some(last) = self.last.remove(&from)
@@ -530,7 +529,7 @@ impl Clock {
         if let Some(time) = places.min_by_key(|time| (time - expected).abs()) {
             return time;
         }
-        // A new part follows the one before.
+        // A new part follows the previous one.
         let begin = end + TICKS_PER_S / 25;
         self.offsets = (begin - stamp, Some(now));
         begin
@@ -647,7 +646,7 @@ mod tests {
         for piece in [1, 3, 187, 188, 190, 100_000] {
             assert_eq!(lost(&packets, piece), 2 + 6, "{piece}");
         }
-        // A second file begins with its tables, and what only fills has no numbers.
+        // A second file begins with its tables, and null packets have no counters.
         let joined = [packet(0, 3), packet(7, 9), packet(0, 0), packet(7, 2), packet(0x1fff, 5)];
         assert_eq!(lost(&joined, 188), 0);
         assert_eq!(lost(&[packet(0x1fff, 5), packet(0x1fff, 9)], 188), 0);
@@ -673,7 +672,7 @@ mod tests {
         }
     }
 
-    /// What a packet carries, filled up before it.
+    /// A packet with a payload and stuffing before it.
     fn carrying(pid: u16, number: u8, starts: bool, payload: &[u8]) -> Vec<u8> {
         let room = 184 - payload.len();
         let mut packet = vec![SYNC, (pid >> 8) as u8 | u8::from(starts) << 6, pid as u8];

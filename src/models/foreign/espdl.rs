@@ -1,6 +1,6 @@
 //! ESP-DL files, as Espressif publishes networks for its chips: a flatbuffer whose tables mirror ONNX.
 //!
-//! Pixels have their channels last. Weights are whole numbers times a power of two, in blocks of 16
+//! Maps are stored with their channels last. Weights are integers times a power of two, in blocks of 16
 //! outputs.
 
 use std::cell::Cell;
@@ -9,19 +9,19 @@ use std::collections::BTreeMap;
 use super::super::{Tensor, WeightsError, protobuf};
 use super::{Attribute, Constant, Graph, Input, Node};
 
-/// What these files are called in errors.
+/// Name of the format in errors.
 const FORMAT: &str = "ESP-DL";
 
-/// What they begin with.
+/// The first bytes of a file.
 const MAGIC: &[u8; 4] = b"EDL2";
 
-/// Bytes before the flatbuffer: the magic, how it is encrypted, its length, padding.
+/// Bytes before the flatbuffer: the magic, the kind of encryption, the length, padding.
 const HEADER: usize = 16;
 
-/// Outputs whose weights lie together.
+/// Outputs whose weights are stored together.
 const BLOCK: usize = 16;
 
-/// Most entries of a list, far above any real network.
+/// The most entries of a list, far above any real network.
 const MOST: usize = 65_536;
 
 /// Values of `TensorDataType`.
@@ -51,11 +51,11 @@ pub(in super::super) fn is_model(bytes: &[u8]) -> bool {
 /// The graph of such a file.
 ///
 /// # Errors
-/// When the bytes are no such file, or it is encrypted, or holds tensors of a kind that is not read.
+/// When the bytes are not such a file, or it is encrypted, or holds tensors of a type that is not supported.
 pub(in super::super) fn read(bytes: &[u8]) -> Result<Graph, WeightsError> {
     let (header, body) = bytes.split_at_checked(HEADER).ok_or_else(|| corrupt("the file ends early"))?;
     if header[4..8] != [0; 4] {
-        return Err(unsupported("this ESP-DL file is encrypted: only plain ones are read"));
+        return Err(unsupported("this ESP-DL file is encrypted: only plain ones are supported"));
     }
     let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
     let body = body.get(..length).ok_or_else(|| corrupt("the file ends early"))?;
@@ -97,7 +97,7 @@ fn graph(table: &Table<'_>) -> Result<Graph, WeightsError> {
 /// Sizes of a value.
 fn sizes(value: &Table<'_>) -> Result<Vec<Option<usize>>, WeightsError> {
     let Some(kind) = value.table(1)? else { return Ok(Vec::new()) };
-    // The first field of a union says which kind it is: 1 for tensors.
+    // The first field of a union is its type: 1 for tensors.
     let Some(shape) = kind.table(1)?.map(|tensor| tensor.table(1)).transpose()?.flatten() else {
         return Ok(Vec::new());
     };
@@ -109,7 +109,7 @@ fn sizes(value: &Table<'_>) -> Result<Vec<Option<usize>>, WeightsError> {
     Ok(sizes)
 }
 
-/// A node, and the activation that it may have in it.
+/// A node, and the activation that may be part of it.
 fn nodes(table: &Table<'_>, nodes: &mut Vec<Node>) -> Result<(), WeightsError> {
     let mut node = Node {
         inputs: table.texts(0)?,
@@ -139,11 +139,13 @@ fn nodes(table: &Table<'_>, nodes: &mut Vec<Node>) -> Result<(), WeightsError> {
     }
     if activation != "Relu" {
         return Err(unsupported(format!(
-            "operator {}: the activation {activation} is not computed here",
+            "operator {}: the activation {activation} is not supported",
             node.operator
         )));
     }
-    let [output] = node.outputs.as_slice() else { return Err(corrupt("a node has not one output")) };
+    let [output] = node.outputs.as_slice() else {
+        return Err(corrupt("a node does not have exactly one output"));
+    };
     let before = format!("{output} before {activation}");
     let relu = Node {
         operator: activation,
@@ -156,7 +158,7 @@ fn nodes(table: &Table<'_>, nodes: &mut Vec<Node>) -> Result<(), WeightsError> {
     Ok(())
 }
 
-/// How the values of a tensor lie.
+/// The order of the values of a tensor.
 #[derive(Clone, Copy, PartialEq)]
 enum Layout {
     Plain,
@@ -166,7 +168,7 @@ enum Layout {
     Matrix,
 }
 
-/// A tensor by the axes that ONNX gives it.
+/// A tensor with its axes in the order of ONNX.
 fn tensor(table: &Table<'_>, name: &str, layout: Layout) -> Result<Constant, WeightsError> {
     let sizes = table.wholes(0)?;
     let shape: Option<Vec<usize>> = sizes.iter().map(|&size| usize::try_from(size).ok()).collect();
@@ -180,7 +182,7 @@ fn tensor(table: &Table<'_>, name: &str, layout: Layout) -> Result<Constant, Wei
         // Not part of an embedding network. If a node uses it, that node is refused.
         _ => return Ok(Constant::Wholes { shape: vec![0], values: Vec::new() }),
     };
-    // What is stored ends on a whole block of 16 bytes.
+    // The stored values are padded to a multiple of 16 bytes.
     let values = count
         .and_then(|count| values.get(..count))
         .ok_or_else(|| corrupt(format!("tensor {name} of {shape:?} holds {} values", values.len())))?;
@@ -221,7 +223,7 @@ fn tensor(table: &Table<'_>, name: &str, layout: Layout) -> Result<Constant, Wei
     Ok(Constant::Floats(tensor))
 }
 
-/// A flatbuffer. Tables may be reached by several ways, so that what is read in all is bounded.
+/// A flatbuffer. Several offsets may point to one table, so the number of bytes read in total is limited.
 struct File<'a> {
     bytes: &'a [u8],
     left: Cell<usize>,
@@ -242,16 +244,13 @@ impl File<'_> {
     }
 
     fn spend(&self, bytes: usize) -> Result<(), WeightsError> {
-        let left = self
-            .left
-            .get()
-            .checked_sub(bytes.max(1))
-            .ok_or_else(|| corrupt("its tables go round in circles"))?;
+        let left =
+            self.left.get().checked_sub(bytes.max(1)).ok_or_else(|| corrupt("its tables form a cycle"))?;
         self.left.set(left);
         Ok(())
     }
 
-    /// Where the offset at a place points.
+    /// The target of the offset at `at`.
     fn follow(&self, at: usize) -> Result<usize, WeightsError> {
         let offset = u32::from_le_bytes(self.array(at)?) as usize;
         at.checked_add(offset).ok_or_else(|| corrupt("it points beyond its end"))
@@ -263,7 +262,7 @@ impl File<'_> {
 }
 
 impl<'a> Table<'a> {
-    /// Where a field lies; `None` for one that is left out.
+    /// Position of a field; `None` if it is absent.
     fn field(&self, index: usize) -> Result<Option<usize>, WeightsError> {
         let back = i32::from_le_bytes(self.file.array(self.at)?);
         let table = i64::try_from(self.at).unwrap_or(i64::MAX) - i64::from(back);
@@ -300,13 +299,13 @@ impl<'a> Table<'a> {
         Ok(value.map(f32::from_le_bytes))
     }
 
-    /// Where a list begins, and how many entries it has.
+    /// Position of a list, and its number of entries.
     fn list(&self, index: usize) -> Result<Option<(usize, usize)>, WeightsError> {
         let Some(at) = self.target(index)? else { return Ok(None) };
         Ok(Some((at + 4, u32::from_le_bytes(self.file.array(at)?) as usize)))
     }
 
-    /// The bytes of a list whose entries have so many.
+    /// The bytes of a list with entries of `size` bytes.
     fn slice(&self, index: usize, size: usize) -> Result<Option<&'a [u8]>, WeightsError> {
         let Some((at, count)) = self.list(index)? else { return Ok(None) };
         let bytes = count.checked_mul(size).and_then(|length| self.file.bytes.get(at..)?.get(..length));
@@ -333,7 +332,7 @@ impl<'a> Table<'a> {
         Ok(bytes.as_chunks().0.iter().map(|x| i64::from_le_bytes(*x)).collect())
     }
 
-    /// Where the entries of a list of offsets point.
+    /// The targets of a list of offsets.
     fn targets(&self, index: usize) -> Result<Vec<usize>, WeightsError> {
         let Some((at, count)) = self.list(index)? else { return Ok(Vec::new()) };
         if count > MOST {
@@ -377,7 +376,7 @@ mod tests {
     }
 
     impl Value {
-        /// Appends what an offset points to; returns where it is.
+        /// Appends the target of an offset and returns its position.
         fn write(&self, to: &mut Vec<u8>) -> usize {
             let length = |to: &mut Vec<u8>, count: usize| {
                 let at = to.len();
@@ -489,8 +488,8 @@ mod tests {
         ((i * 37 + 11) % 251) as i8
     }
 
-    /// A convolution of 32 channels with ReLU, a depthwise one, and a fully connected layer, as the chips
-    /// have them.
+    /// A convolution of 32 channels with ReLU, a depthwise convolution, and a fully connected layer, as in
+    /// files for the chips.
     fn file(activated: &str) -> Vec<u8> {
         let bytes = |count: usize| (0..count).map(|i| number(i) as u8).collect::<Vec<u8>>();
         let biases = |count: i32| (0..count).flat_map(|i| (100 * i - 900).to_le_bytes()).collect::<Vec<u8>>();
@@ -532,7 +531,7 @@ mod tests {
         let graph = read(&file("Relu")).unwrap();
         let weights = translate(&graph, &PictureOptions::default()).unwrap();
         let tensor = |name: &str| &weights.tensors[name];
-        // Where each value lies is told by the format: blocks of 16 outputs, then rows, columns, inputs.
+        // The order of the values by the format: blocks of 16 outputs, then rows, columns, inputs.
         let first = tensor("step000.weight");
         assert_eq!(first.shape, [32, 3, 1, 2]);
         for (n, c, x) in (0..32).flat_map(|n| (0..3).flat_map(move |c| (0..2).map(move |x| (n, c, x)))) {
@@ -566,7 +565,7 @@ mod tests {
         for length in (0..whole.len()).step_by(61) {
             refused(&whole[..length]);
         }
-        // Damage gives an error or another network, and ends.
+        // A damaged file gives an error or another network, and never an endless loop.
         mutations::survived_by("espdl", "linear", &whole, 500);
     }
 }

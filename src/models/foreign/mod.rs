@@ -19,18 +19,18 @@ use super::Tensor;
 pub(super) struct Graph {
     pub(super) nodes: Vec<Node>,
     pub(super) constants: BTreeMap<String, Constant>,
-    /// What goes in, constants left out.
+    /// The inputs, without constants.
     pub(super) inputs: Vec<Input>,
     pub(super) outputs: Vec<String>,
-    /// Whether maps have their channels behind rows and columns; weights have them first all the same.
+    /// Whether maps have their channels after rows and columns. Weights always have them first.
     pub(super) channels_last: bool,
 }
 
-/// A value that goes in.
+/// An input.
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) name: String,
-    /// Its sizes; `None` for one that is known only when the network runs.
+    /// Its sizes; `None` for a size that is known only when the network runs.
     pub(super) sizes: Vec<Option<usize>>,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Node {
     pub(super) attributes: BTreeMap<String, Attribute>,
 }
 
-/// What an operation is told.
+/// An attribute of an operation.
 #[derive(Debug, Clone)]
 pub(super) enum Attribute {
     Whole(i64),
@@ -55,7 +55,7 @@ pub(super) enum Attribute {
     Constant(Constant),
 }
 
-/// A value that is known beforehand.
+/// A constant.
 #[derive(Debug, Clone)]
 pub(super) enum Constant {
     Floats(Tensor),
@@ -63,7 +63,7 @@ pub(super) enum Constant {
 }
 
 impl Node {
-    /// A whole number, or what stands for it when nothing is said.
+    /// An integer attribute, or its default if it is absent.
     fn whole(&self, name: &str, default: i64) -> i64 {
         match self.attributes.get(name) {
             Some(Attribute::Whole(value)) => *value,

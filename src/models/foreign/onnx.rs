@@ -1,5 +1,5 @@
-//! The part of ONNX files that describes a network: `ModelProto` of onnx.proto. Its weights may lie in other files in
-//! the same folder, as newer exporters write them.
+//! The part of ONNX files that describes a network: `ModelProto` of onnx.proto. Its weights may be in other
+//! files in the same folder, as newer exporters write them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,10 +12,10 @@ use super::super::protobuf::{self, Field, Value, varint};
 use super::super::{Tensor, WeightsError};
 use super::{Attribute, Constant, Graph, Input, Node};
 
-/// What these files are called in errors.
+/// Name of the format in errors.
 const FORMAT: &str = "ONNX";
 
-/// Most nodes of a graph, and constants: far above any real network.
+/// The most nodes of a graph, and constants: far above any real network.
 const MOST: usize = 65_536;
 
 /// Field numbers of `ModelProto`.
@@ -38,7 +38,7 @@ fn fields(bytes: &[u8]) -> impl Iterator<Item = Result<Field<'_>, WeightsError>>
     protobuf::fields(FORMAT, bytes)
 }
 
-/// Whether these are the bytes of an ONNX model: a version, and among the rest a graph.
+/// Whether these are the bytes of an ONNX model: a version, and a graph somewhere after it.
 pub(in super::super) fn is_model(bytes: &[u8]) -> bool {
     let mut fields = fields(bytes).map_while(Result::ok);
     let version = |field: &Field<'_>| matches!(field, Field { number: IR_VERSION, value: Value::Number(_) });
@@ -46,14 +46,15 @@ pub(in super::super) fn is_model(bytes: &[u8]) -> bool {
         && fields.any(|field| matches!(field, Field { number: GRAPH, value: Value::Bytes(_) }))
 }
 
-/// Files in the folder of a model that hold weights of it.
+/// Files in the folder of a model that hold some of its weights.
 struct Beside<'a> {
     folder: Option<&'a Path>,
     read: RefCell<BTreeMap<String, Rc<[u8]>>>,
 }
 
 impl Beside<'_> {
-    /// The content of a file in the folder. A name that leads elsewhere is refused: a model says which files are read.
+    /// The content of a file in the folder. A name that leads out of the folder is refused, because the name
+    /// comes from the model.
     fn file(&self, name: &str, tensor: &str) -> Result<Rc<[u8]>, WeightsError> {
         if let Some(bytes) = self.read.borrow().get(name) {
             return Ok(Rc::clone(bytes));
@@ -80,10 +81,10 @@ impl Beside<'_> {
     }
 }
 
-/// The graph of an ONNX model; `folder` is where it lies, for weights that lie beside it.
+/// The graph of an ONNX model. `folder` is its folder, for weights in other files.
 ///
 /// # Errors
-/// When the bytes are no such file, or hold tensors of a kind that weights do not come in.
+/// When the bytes are not such a file, or hold tensors of a type that weights cannot have.
 pub(in super::super) fn read(bytes: &[u8], folder: Option<&Path>) -> Result<Graph, WeightsError> {
     let beside = Beside { folder, read: RefCell::default() };
     for field in fields(bytes) {
@@ -109,7 +110,7 @@ fn graph(bytes: &[u8], beside: &Beside<'_>) -> Result<Graph, WeightsError> {
             12 => graph.outputs.push(input(bytes)?.name),
             15 => {
                 return Err(WeightsError::Unsupported(
-                    "its weights are sparse, which is not read here".into(),
+                    "its weights are sparse, which is not supported".into(),
                 ));
             }
             _ => {}
@@ -141,7 +142,8 @@ fn node(bytes: &[u8], beside: &Beside<'_>) -> Result<Node, WeightsError> {
                     node.attributes.insert(name, attribute);
                 }
             }
-            // Operators of others than ONNX keep the name of their domain, so that they are not mistaken.
+            // Operators outside the ONNX domain keep the name of their domain, so that they are not mistaken
+            // for ONNX operators.
             7 if !matches!(bytes, b"" | b"ai.onnx") => {
                 node.operator = format!("{}.{}", text(bytes), node.operator)
             }
@@ -189,7 +191,7 @@ fn push_wholes(value: Value<'_>, list: &mut Vec<i64>) -> Result<(), WeightsError
                 list.push(varint(FORMAT, &mut packed)? as i64);
             }
         }
-        _ => return Err(corrupt("a list of whole numbers holds something else")),
+        _ => return Err(corrupt("a list of integers has values of another type")),
     }
     Ok(())
 }
@@ -198,7 +200,7 @@ fn push_floats(value: Value<'_>, list: &mut Vec<f32>) -> Result<(), WeightsError
     match value {
         Value::Fixed32(value) => list.push(f32::from_le_bytes(value)),
         Value::Bytes(packed) => list.extend(numbers(packed, f32::from_le_bytes)?),
-        _ => return Err(corrupt("a list of numbers holds something else")),
+        _ => return Err(corrupt("a list of numbers has values of another type")),
     }
     Ok(())
 }
@@ -250,7 +252,7 @@ fn tensor(bytes: &[u8], beside: &Beside<'_>) -> Result<(String, Constant), Weigh
         (INT64, Some(raw)) => wholes_of(numbers(raw, i64::from_le_bytes)?),
         (INT32, Some(raw)) => wholes_of(numbers(raw, |x| i64::from(i32::from_le_bytes(x)))?),
         (INT64 | INT32, None) => wholes_of(wholes),
-        // If a node uses it, that node is refused. Masks and the like may lie beside the network.
+        // If a node uses it, that node is refused. Files may hold unrelated tensors, such as masks.
         _ => return Ok((name, Constant::Wholes { shape: vec![0], values: Vec::new() })),
     };
     let count = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
@@ -271,7 +273,7 @@ fn entry(bytes: &[u8]) -> Result<[String; 2], WeightsError> {
     Ok(entry)
 }
 
-/// The file with the values of a tensor, and where they lie in it.
+/// The file with the values of a tensor, and their position in it.
 fn outside(
     name: &str,
     places: &[[String; 2]],
@@ -303,7 +305,7 @@ fn wholes_of(values: impl IntoIterator<Item = i64>) -> Constant {
 }
 
 impl Constant {
-    /// How many values it has.
+    /// The number of values.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Floats(tensor) => tensor.data.len(),

@@ -1,4 +1,4 @@
-//! What each operator of ONNX becomes.
+//! Translation of each ONNX operator.
 
 use super::super::Tensor;
 use super::sizes;
@@ -6,11 +6,11 @@ use super::translate::{Map, Translator, Value};
 use super::{Constant, Node};
 use crate::models::plan::{Operation, Shape, Window};
 
-/// What Reshape and its like say about the number of pictures.
+/// The error of Reshape and similar operators that change the number of pictures.
 const NO_BATCH: &str = "it changes the number of pictures";
 
 impl Translator<'_> {
-    /// What an operator makes of its inputs.
+    /// The result of an operator on its inputs.
     pub(super) fn operator(&mut self, node: &Node) -> Result<Value, String> {
         let map = match node.operator.as_str() {
             "Constant" => return sizes::constant(node),
@@ -35,12 +35,12 @@ impl Translator<'_> {
             "MaxPool" => self.max_pool(node)?,
             "GlobalAveragePool" | "AveragePool" | "ReduceMean" => self.mean(node)?,
             "Flatten" | "Reshape" | "Squeeze" | "Transpose" => return self.reshape(node),
-            _ => return Err("this is not computed here".to_owned()),
+            _ => return Err("this is not supported".to_owned()),
         };
         Ok(Value::Map(map))
     }
 
-    /// Numbers may come as those of half precision and become f32.
+    /// A cast is allowed from half precision and to f32.
     fn cast(&self, node: &Node) -> Result<Value, String> {
         const FLOATS: [i64; 4] = [1, 10, 11, 16];
         const WHOLES: [i64; 2] = [6, 7];
@@ -59,7 +59,7 @@ impl Translator<'_> {
             {
                 Ok(value)
             }
-            _ => Err(format!("a cast to type {to} is not computed here")),
+            _ => Err(format!("a cast to type {to} is not supported")),
         }
     }
 
@@ -78,7 +78,7 @@ impl Translator<'_> {
         let weight = self.floats(node, 1)?;
         let &[channels, inputs, rows, columns] = weight.shape.as_slice() else {
             return Err(format!(
-                "its weights are {:?}, and only those of pictures are computed",
+                "its weights are {:?}, and only convolutions of pictures are supported",
                 weight.shape
             ));
         };
@@ -95,7 +95,7 @@ impl Translator<'_> {
             }
             _ => {
                 return Err(format!(
-                    "{channels} channels from {} in {groups} groups are not computed: one group is, or one for each channel",
+                    "{channels} channels from {} in {groups} groups are not supported: one group is, or one per channel",
                     shape.channels
                 ));
             }
@@ -134,11 +134,11 @@ impl Translator<'_> {
         let shape = self.shape(map);
         let matrix = self.floats(node, 1)?;
         let (&[first, second], true, false) = (matrix.shape.as_slice(), map.flat, input) else {
-            return Err("only a vector times a matrix of weights is computed".to_owned());
+            return Err("only a vector times a matrix of weights is supported".to_owned());
         };
         let (channels, depth) = if weight { (first, second) } else { (second, first) };
         if depth != shape.values() || channels == 0 || channels > 65_536 {
-            return Err(format!("a vector of {} does not go with weights {first}x{second}", shape.values()));
+            return Err(format!("a vector of {} does not match weights {first}x{second}", shape.values()));
         }
         let steps = if weight { [depth, 1] } else { [1, channels] };
         let places = places(map, shape);
@@ -159,7 +159,7 @@ impl Translator<'_> {
         let map = self.map(node, 0)?;
         let channels = self.channels(map)?;
         if node.whole("training_mode", 0) != 0 {
-            return Err("it is in training: export the network for evaluation".to_owned());
+            return Err("it is in training mode: export the network for evaluation".to_owned());
         }
         let epsilon = node.float("epsilon", 1e-5);
         let list = |index| -> Result<Vec<f64>, String> {
@@ -181,7 +181,7 @@ impl Translator<'_> {
         let shape = self.shape(map);
         match if map.flat { shape.is_vector() } else { map.axes[0] == 0 } {
             true => Ok(shape.channels),
-            false => Err("its input has not its channels as its second axis".to_owned()),
+            false => Err("the channels of its input are not the second axis".to_owned()),
         }
     }
 
@@ -191,7 +191,7 @@ impl Translator<'_> {
         let channels = self.shape(map).channels;
         let slopes = match slopes.data.len() {
             1 => vec![slopes.data[0]; channels],
-            // As many are meant for the channels, whatever the axes say.
+            // A list of that length is one slope per channel, whatever its axes are.
             count if count == channels && slopes.shape.contains(&channels) => slopes.data,
             _ => self.per_channel(map, &slopes)?.into_iter().map(|x| x as f32).collect(),
         };
@@ -220,7 +220,7 @@ impl Translator<'_> {
         let all = constant.shape.len() <= rank && constant.shape.iter().enumerate().all(fits);
         if !all || constant.data.len() != shape.channels {
             return Err(format!(
-                "a constant of {:?} is not one number for each channel of {shape}",
+                "a constant of {:?} is not one number per channel of {shape}",
                 constant.shape
             ));
         }
@@ -271,7 +271,7 @@ impl Translator<'_> {
                     _ => self.affine(map, &by, &zeros)?,
                 }))
             }
-            _ => Err("it is computed with constants only, sums and products of two maps excepted".to_owned()),
+            _ => Err("supported with constants only, except for sums and products of two maps".to_owned()),
         }
     }
 
@@ -298,20 +298,20 @@ impl Translator<'_> {
         Ok(Map { axes: map.axes, flat: map.flat, ..made })
     }
 
-    /// Limits: attributes or, since newer versions of ONNX, inputs.
+    /// Limits are attributes or, in newer versions of ONNX, inputs.
     fn clamp(&mut self, node: &Node) -> Result<Map, String> {
         let map = self.map(node, 0)?;
         let limit = |name, index, none: f32| match self.optional(node, index)? {
             None => Ok(node.float(name, none) as f32),
             Some(Value::Constant(Constant::Floats(tensor))) if tensor.data.len() == 1 => Ok(tensor.data[0]),
-            Some(_) => Err(format!("its {name} is no constant number")),
+            Some(_) => Err(format!("its {name} is not a constant number")),
         };
         let (least, most) = (limit("min", 1, f32::MIN)?, limit("max", 2, f32::MAX)?);
         if least == 0.0 && most == f32::MAX {
             return self.leaky(node, 0.0);
         }
         let channels = self.shape(map).channels;
-        // What has no limit may be written with an infinite one.
+        // Exporters may write an absent limit as infinity.
         let all = |value: f32| Tensor {
             shape: vec![channels],
             data: vec![value.clamp(f32::MIN, f32::MAX); channels],
@@ -321,7 +321,7 @@ impl Translator<'_> {
         Ok(Map { axes: map.axes, flat: map.flat, ..made })
     }
 
-    /// A vector for every pixel of a map, as gates are written.
+    /// A vector repeated for every pixel of a map, as exporters write gates.
     fn spread(&self, node: &Node) -> Result<Value, String> {
         let map = self.map(node, 0)?;
         let sizes = self.list(node, "shape", 1)?.unwrap_or_default();
@@ -331,14 +331,14 @@ impl Translator<'_> {
             sizes.len() == 4 && matches!(sizes.get(place), Some(&size) if size == channels || size == 1);
         match self.shape(map).is_vector() && !map.flat && fits {
             true => Ok(Value::Spread(map, sizes)),
-            false => Err("only a vector is repeated, for the pixels of a map".to_owned()),
+            false => Err("only a vector can be repeated, for the pixels of a map".to_owned()),
         }
     }
 
     fn max_pool(&mut self, node: &Node) -> Result<Map, String> {
         let map = self.picture_like(node)?;
         if node.whole("ceil_mode", 0) != 0 {
-            return Err("windows that reach beyond the map (ceil_mode) are not computed".to_owned());
+            return Err("windows that reach beyond the map (ceil_mode) are not supported".to_owned());
         }
         let window = window(node, pair(node.wholes("kernel_shape"), None)?, self.shape(map))?;
         self.step(Operation::MaxPool { window }, &[map.id], [])
@@ -365,7 +365,7 @@ impl Translator<'_> {
             }
         };
         if !all {
-            return Err("only the mean of all pixels of a map is computed".to_owned());
+            return Err("only the mean of all pixels of a map is supported".to_owned());
         }
         let made = self.step(Operation::Mean, &[map.id], [])?;
         Ok(Map { flat, ..made })
@@ -377,18 +377,18 @@ impl Translator<'_> {
         let axes = self.list(node, "axes", 1)?.unwrap_or_default();
         match (map.flat, axes.as_slice()) {
             (true, [1 | -1]) | (false, [1]) if self.shape(map).is_vector() => Ok(Value::Norm(map.id)),
-            _ => Err("only the length of an embedding is computed".to_owned()),
+            _ => Err("only the length of an embedding is supported".to_owned()),
         }
     }
 
-    /// What keeps a length from being zero, or copies it for each value, leaves it as it is.
+    /// Operators that keep a length from being zero, or repeat it per value, leave it unchanged.
     fn of_norm(&self, node: &Node) -> Result<Value, String> {
         let inputs = (0..node.inputs.len()).map(|index| self.optional(node, index));
         let inputs: Vec<_> = inputs.collect::<Result<_, _>>()?;
         let norms: Vec<_> = inputs.iter().flatten().filter(|value| matches!(value, Value::Norm(_))).collect();
         match norms.as_slice() {
             [Value::Norm(of)] => Ok(Value::Norm(*of)),
-            _ => Err("it is computed of the length of an embedding only".to_owned()),
+            _ => Err("it is supported for the length of an embedding only".to_owned()),
         }
     }
 
@@ -398,7 +398,7 @@ impl Translator<'_> {
         let vector = self.shape(map).is_vector() && (axis == 1 || (axis == -1 && map.flat));
         match vector && p == 2 {
             true => Ok(map.at_unit_length()),
-            false => Err("only an embedding is brought to unit length".to_owned()),
+            false => Err("only an embedding can be normalised to unit length".to_owned()),
         }
     }
 
@@ -407,12 +407,12 @@ impl Translator<'_> {
         match self.value(node, 0)? {
             Value::Map(_) => self.reshape_map(node).map(Value::Map),
             Value::Constant(constant) => self.reshape_constant(node, constant).map(Value::Constant),
-            Value::Norm(_) | Value::Spread(..) => Err("what is repeated keeps its axes".to_owned()),
+            Value::Norm(_) | Value::Spread(..) => Err("a repetition must keep the axes".to_owned()),
         }
     }
 
     fn reshape_map(&self, node: &Node) -> Result<Map, String> {
-        let Value::Map(map) = self.value(node, 0)? else { return Err("its input is no map".to_owned()) };
+        let Value::Map(map) = self.value(node, 0)? else { return Err("its input is not a map".to_owned()) };
         let sizes = self.sizes(map);
         let total: i64 = sizes[1..].iter().product();
         let first = |size: i64| matches!(size, super::translate::BATCH | 0 | 1 | -1);
@@ -420,7 +420,7 @@ impl Translator<'_> {
             "Flatten" if node.whole("axis", 1) == 1 => Ok(Map { flat: true, ..map }),
             "Squeeze" => match self.list(node, "axes", 1)?.as_deref() {
                 Some([2 | -2, 3 | -1]) if self.shape(map).is_vector() => Ok(Map { flat: true, ..map }),
-                _ => Err("only the rows and columns of a vector are left out".to_owned()),
+                _ => Err("only the rows and columns of a vector can be removed".to_owned()),
             },
             "Transpose" => match node.wholes("perm") {
                 Some(&[0, a, b, c])
@@ -462,12 +462,12 @@ impl Translator<'_> {
                 let count = constant.len();
                 Ok(constant.with_shape(vec![count]))
             }
-            _ => Err("it is not computed of constants".to_owned()),
+            _ => Err("it is not supported for constants".to_owned()),
         }
     }
 }
 
-/// Where each value of a flattened map lies in ours: channel, row, column.
+/// The index of each value of a flattened map in our order: channel, row, column.
 fn places(map: Map, shape: Shape) -> Vec<usize> {
     let sizes = [shape.channels, shape.rows, shape.columns];
     let steps = [shape.rows * shape.columns, shape.columns, 1];
@@ -481,23 +481,23 @@ fn places(map: Map, shape: Shape) -> Vec<usize> {
     places
 }
 
-/// Two numbers, or what stands for them when nothing is said.
+/// Two numbers, or their defaults if they are absent.
 fn pair(values: Option<&[i64]>, default: Option<[usize; 2]>) -> Result<[usize; 2], String> {
     let small = |x: i64| usize::try_from(x).ok().filter(|&x| x <= 4096);
     match (values, default) {
         (None, Some(default)) => Ok(default),
         (Some(&[a, b]), _) => match (small(a), small(b)) {
             (Some(a), Some(b)) => Ok([a, b]),
-            _ => Err(format!("the sizes {a}x{b} make no sense")),
+            _ => Err(format!("the sizes {a}x{b} are invalid")),
         },
-        _ => Err("only windows over rows and columns are computed".to_owned()),
+        _ => Err("only windows over rows and columns are supported".to_owned()),
     }
 }
 
 /// The window of a convolution or a pool on a map of that shape.
 fn window(node: &Node, kernel: [usize; 2], shape: Shape) -> Result<Window, String> {
     if node.wholes("dilations").is_some_and(|all| all.iter().any(|&x| x != 1)) {
-        return Err("windows with gaps (dilations) are not computed".to_owned());
+        return Err("windows with gaps (dilations) are not supported".to_owned());
     }
     let stride = pair(node.wholes("strides"), Some([1, 1]))?;
     let same = |upper: bool| {
@@ -520,7 +520,7 @@ fn window(node: &Node, kernel: [usize; 2], shape: Shape) -> Result<Window, Strin
                     [pair(Some(&[top, left]), None)?, pair(Some(&[bottom, right]), None)?];
                 [top, left, bottom, right]
             }
-            Some(pads) => return Err(format!("its pads {pads:?} make no sense")),
+            Some(pads) => return Err(format!("its pads {pads:?} are invalid")),
         },
     };
     let window = Window { kernel, stride, padding };

@@ -19,7 +19,7 @@ pub(super) fn constant(node: &Node) -> Result<Value, String> {
     found.map(Value::Constant).ok_or_else(|| "it holds no numbers".to_owned())
 }
 
-/// A constant in another shape, of which one size may be left open.
+/// A constant in another shape. One size may be -1, which stands for the remaining values.
 pub(super) fn reshaped(constant: Constant, sizes: &[i64]) -> Result<Constant, String> {
     let count = constant.len();
     let known: i64 =
@@ -34,10 +34,10 @@ pub(super) fn reshaped(constant: Constant, sizes: &[i64]) -> Result<Constant, St
     }
 }
 
-/// A matrix with rows for columns.
+/// A transposed matrix.
 pub(super) fn transposed(matrix: Tensor) -> Result<Tensor, String> {
     let &[rows, columns] = matrix.shape.as_slice() else {
-        return Err("of constants only matrices are transposed".to_owned());
+        return Err("among constants, only matrices can be transposed".to_owned());
     };
     let data = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column));
     let data = data.map(|at| matrix.data[at]).collect();
@@ -53,10 +53,10 @@ impl Translator<'_> {
                 shape.iter().map(|&size| size as i64).collect()
             }
             Value::Norm(_) | Value::Spread(..) => {
-                return Err("the sizes of what is repeated are not computed".to_owned());
+                return Err("the sizes of a repetition are not supported".to_owned());
             }
         };
-        // Newer versions of ONNX can ask for some of them.
+        // Newer versions of ONNX can select a range of sizes.
         let rank = values.len() as i64;
         let place = |at: i64| if at < 0 { at.saturating_add(rank) } else { at }.clamp(0, rank) as usize;
         let (start, end) = (place(node.whole("start", 0)), place(node.whole("end", rank)));
@@ -64,7 +64,7 @@ impl Translator<'_> {
         Ok(Value::Constant(Constant::Wholes { shape: vec![values.len()], values }))
     }
 
-    /// What exporters do with sizes: pick some, put them side by side.
+    /// The operations of exporters on sizes: selecting and concatenating.
     pub(super) fn of_sizes(&self, node: &Node) -> Result<Value, String> {
         let mut lists = Vec::new();
         for index in 0..node.inputs.len() {
@@ -75,7 +75,7 @@ impl Translator<'_> {
                 {
                     return self.unsqueezed(node, tensor);
                 }
-                _ => return Err("it is computed of sizes only".to_owned()),
+                _ => return Err("it is supported for sizes only".to_owned()),
             }
         }
         let values = match (node.operator.as_str(), lists.as_slice()) {
@@ -87,7 +87,7 @@ impl Translator<'_> {
                     usize::try_from(index).ok().and_then(|index| values.get(index).copied())
                 };
                 let picked: Option<Vec<_>> = picked.iter().map(pick).collect();
-                picked.ok_or_else(|| "it picks a size that is not there".to_owned())?
+                picked.ok_or_else(|| "it selects a size that does not exist".to_owned())?
             }
             ("Slice", [values, starts, ends, rest @ ..])
                 if starts.len() == 1 && ends.len() == 1 && rest.get(1).is_none_or(|steps| steps == &[1]) =>
@@ -98,12 +98,12 @@ impl Translator<'_> {
                 };
                 values.get(place(starts[0])..place(ends[0])).unwrap_or_default().to_vec()
             }
-            _ => return Err("it is not computed of these sizes".to_owned()),
+            _ => return Err("it is not supported for these sizes".to_owned()),
         };
         Ok(Value::Constant(Constant::Wholes { shape: vec![values.len()], values }))
     }
 
-    /// Slopes and the like get axes of size one.
+    /// Inserts axes of size 1 into a constant, such as slopes.
     fn unsqueezed(&self, node: &Node, tensor: Tensor) -> Result<Value, String> {
         let mut axes = self.list(node, "axes", 1)?.unwrap_or_default();
         let rank = (tensor.shape.len() + axes.len()) as i64;

@@ -1,8 +1,8 @@
 //! From a graph of ONNX operators to a plan and its tensors.
 //!
-//! What follows a convolution or a fully connected layer and only scales and shifts its channels is worked
-//! into its weights; what does so with the picture is worked into the tensors that bring pixels to the
-//! range of the network.
+//! Operators after a convolution or a fully connected layer that only scale and shift its channels are merged
+//! into its weights. Operators that scale and shift the input are merged into the tensors that normalise the
+//! pixels.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,13 +10,13 @@ use super::super::{FORMAT, Tensor, Weights, WeightsError};
 use super::{Constant, Graph, Input, Node};
 use crate::models::plan::{COLOURS, INPUT, Operation, Plan, Shape, Step, tensor_name};
 
-/// What a file may leave open about the pictures that a network takes.
+/// Properties of a network's input that the file may not state.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PictureOptions {
-    /// Whether it takes blue first; red first if nothing is said, as nearly all of them.
+    /// Whether it takes blue first. The default is red first, as for nearly all networks.
     pub bgr: bool,
-    /// What is done to values of 0 to 255 before the network sees them. If nothing is said: nothing where
-    /// the network begins with that itself, else [`Normalisation::USUAL`].
+    /// Normalisation of the pixel values 0 to 255. The default is none if the network itself begins with it,
+    /// else [`Normalisation::USUAL`].
     pub normalisation: Option<Normalisation>,
     /// The output that is the embedding, for a network that has several.
     pub output: Option<String>,
@@ -25,14 +25,14 @@ pub struct PictureOptions {
 /// (x - mean) / deviation of a value x from 0 to 255.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Normalisation {
-    /// What is subtracted.
+    /// The value subtracted.
     pub mean: f64,
-    /// What the rest is divided by.
+    /// The divisor of the difference.
     pub deviation: f64,
 }
 
 impl Normalisation {
-    /// What networks of the ArcFace kind take, unless they do it themselves.
+    /// The normalisation of ArcFace networks, unless they contain their own.
     pub const USUAL: Self = Self { mean: 127.5, deviation: 127.5 };
 
     /// Values as they are.
@@ -48,7 +48,7 @@ impl std::fmt::Display for Normalisation {
 /// The network as a plan in metadata, and its tensors.
 ///
 /// # Errors
-/// Names the operator that is not computed here, and why.
+/// Names the operator that this program cannot compute, with the reason.
 pub(in super::super) fn translate(graph: &Graph, options: &PictureOptions) -> Result<Weights, WeightsError> {
     let unsupported = |reason: String| WeightsError::Unsupported(reason);
     let output = output(graph, options).map_err(unsupported)?;
@@ -96,12 +96,12 @@ fn picture(graph: &Graph) -> Result<(&str, [usize; 2], [usize; 3]), String> {
         _ => {
             let size = |size: &Option<usize>| size.map_or("?".to_owned(), |size| size.to_string());
             let sizes: Vec<_> = sizes.iter().map(size).collect();
-            Err(format!("its input '{name}' of {} is no picture of three colours", sizes.join("x")))
+            Err(format!("its input '{name}' of {} is not a picture of three colours", sizes.join("x")))
         }
     }
 }
 
-/// The numbers of the nodes that the output rests on.
+/// The numbers of the nodes on which the output depends.
 fn needed(graph: &Graph, output: &str) -> BTreeSet<usize> {
     let outputs = |(number, node): (usize, &Node)| -> Vec<(String, usize)> {
         node.outputs.iter().map(|name| (name.clone(), number)).collect()
@@ -119,10 +119,10 @@ fn needed(graph: &Graph, output: &str) -> BTreeSet<usize> {
     needed
 }
 
-/// What stands for the number of pictures among sizes.
+/// Placeholder for the number of pictures in a list of sizes.
 pub(super) const BATCH: i64 = i64::MIN;
 
-/// What a name of the graph stands for.
+/// The meaning of a name of the graph.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     Map(Map),
@@ -133,39 +133,39 @@ pub(super) enum Value {
     Spread(Map, Vec<i64>),
 }
 
-/// A value of the plan, as the graph sees it.
+/// A value of the plan, with its form in the graph.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Map {
     /// Its number.
     pub(super) id: usize,
-    /// Which of channel, row and column (0, 1, 2) the graph's axes after the first are.
+    /// The meaning of the graph's axes after the first: channel, row or column (0, 1, 2).
     pub(super) axes: [usize; 3],
-    /// Whether those are one axis.
+    /// Whether they are flattened into one axis.
     pub(super) flat: bool,
-    /// Whether nobody else takes it, so that it can be changed where it is made.
+    /// Whether it has no other consumer, so that the step that makes it can be changed.
     pub(super) sole: bool,
-    /// Whether it was divided by its length, which is left to the embedder.
+    /// Whether it was divided by its length. The embedder does that.
     pub(super) unit: bool,
 }
 
 impl Map {
-    /// A value of the plan that nobody took yet.
+    /// A value of the plan without consumers so far.
     fn new(id: usize, axes: [usize; 3]) -> Self {
         Self { id, axes, flat: false, sole: true, unit: false }
     }
 }
 
-/// A plan on its way.
+/// A plan being translated.
 pub(super) struct Translator<'g> {
     pub(super) graph: &'g Graph,
-    /// How many nodes take a value, by its name.
+    /// The number of nodes that take a value, by its name.
     uses: HashMap<&'g str, usize>,
     values: HashMap<&'g str, Value>,
     input: [usize; 2],
     steps: Vec<Step>,
     pub(super) shapes: Vec<Shape>,
     tensors: BTreeMap<String, Tensor>,
-    /// What the network does to the picture by itself: times the first, plus the second.
+    /// The network's own normalisation of the input: times the first, plus the second.
     picture: Option<[Vec<f64>; 2]>,
 }
 
@@ -182,7 +182,7 @@ impl<'g> Translator<'g> {
         Self { graph, uses, values, input: size, steps, shapes, tensors, picture: None }
     }
 
-    /// What the `index`-th input of a node is; `None` where it is left out.
+    /// The `index`-th input of a node; `None` if it is absent.
     pub(super) fn optional(&self, node: &Node, index: usize) -> Result<Option<Value>, String> {
         let Some(name) = node.inputs.get(index).filter(|name| !name.is_empty()) else { return Ok(None) };
         if let Some(constant) = self.graph.constants.get(name) {
@@ -194,7 +194,7 @@ impl<'g> Translator<'g> {
                 Ok(Some(Value::Map(Map { sole, ..*map })))
             }
             Some(value) => Ok(Some(value.clone())),
-            None => Err(format!("nothing before it makes its input '{name}'")),
+            None => Err(format!("no earlier operator produces its input '{name}'")),
         }
     }
 
@@ -206,7 +206,7 @@ impl<'g> Translator<'g> {
     pub(super) fn map(&self, node: &Node, index: usize) -> Result<Map, String> {
         match self.value(node, index)? {
             Value::Map(map) if map.unit => {
-                Err("something follows after the embedding was brought to unit length".to_owned())
+                Err("operators follow after the embedding was normalised to unit length".to_owned())
             }
             Value::Map(map) => Ok(map),
             _ => Err(format!("its input {index} does not depend on the picture")),
@@ -217,11 +217,11 @@ impl<'g> Translator<'g> {
     pub(super) fn floats(&self, node: &Node, index: usize) -> Result<Tensor, String> {
         match self.value(node, index)? {
             Value::Constant(Constant::Floats(tensor)) => Ok(tensor),
-            _ => Err(format!("its input {index} is no constant of numbers")),
+            _ => Err(format!("its input {index} is not a numeric constant")),
         }
     }
 
-    /// A list of whole numbers: an attribute or, since newer versions of ONNX, an input.
+    /// A list of integers: an attribute or, in newer versions of ONNX, an input.
     pub(super) fn list(&self, node: &Node, name: &str, index: usize) -> Result<Option<Vec<i64>>, String> {
         if let Some(list) = node.wholes(name) {
             return Ok(Some(list.to_vec()));
@@ -229,11 +229,11 @@ impl<'g> Translator<'g> {
         match self.optional(node, index)? {
             None => Ok(None),
             Some(Value::Constant(Constant::Wholes { values, .. })) => Ok(Some(values)),
-            Some(_) => Err(format!("its {name} are not known beforehand")),
+            Some(_) => Err(format!("its {name} are not constant")),
         }
     }
 
-    /// The axes of a map as convolutions take them.
+    /// The order of axes that convolutions take.
     pub(super) fn natural(&self) -> [usize; 3] {
         if self.graph.channels_last { [1, 2, 0] } else { [0, 1, 2] }
     }
@@ -242,7 +242,7 @@ impl<'g> Translator<'g> {
         self.shapes[map.id]
     }
 
-    /// Sizes as the graph sees them, the number of pictures first.
+    /// Sizes in the order of the graph, the number of pictures first.
     pub(super) fn sizes(&self, map: Map) -> Vec<i64> {
         let Shape { channels, rows, columns } = self.shape(map);
         let sizes = map.axes.map(|axis| [channels, rows, columns][axis] as i64);
@@ -252,7 +252,7 @@ impl<'g> Translator<'g> {
         }
     }
 
-    /// Takes a step with its tensors.
+    /// Appends a step with its tensors.
     pub(super) fn step(
         &mut self,
         operation: Operation,
@@ -264,16 +264,16 @@ impl<'g> Translator<'g> {
         for (what, tensor) in tensors {
             self.tensors.insert(tensor_name(number, what), tensor);
         }
-        // Every step is looked at as soon as it is there: what follows relies on its shape.
+        // Every step is checked immediately, because later steps rely on its shape.
         let shape = self.steps[number].shape(&self.shapes)?;
         if shape.channels > 65_536 || shape.rows > 4096 || shape.columns > 4096 {
-            return Err(format!("it gives a map of {shape}, far above any real network"));
+            return Err(format!("its output is a map of {shape}, far larger than in any real network"));
         }
         self.shapes.push(shape);
         Ok(Map::new(number + 1, self.natural()))
     }
 
-    /// The tensors of the step that made `map`, which nobody else takes, to change them.
+    /// The tensors of the step that made `map`, which has no other consumer, to change them.
     fn made_by(&mut self, map: Map) -> Option<(usize, &mut Step)> {
         let number = map.id.checked_sub(1).filter(|_| map.sole)?;
         self.steps.get_mut(number).filter(|step| !step.prelu).map(|step| (number, step))
@@ -321,7 +321,7 @@ impl<'g> Translator<'g> {
     /// The same for the picture, before the network.
     fn affine_picture(&mut self, map: Map, scale: &[f64], shift: &[f64]) -> Result<Map, String> {
         if !map.sole {
-            return Err("it changes the picture, which something else takes too".to_owned());
+            return Err("it changes the picture, which another operator uses too".to_owned());
         }
         let [scales, shifts] = self.picture.get_or_insert_with(|| [vec![1.0; COLOURS], vec![0.0; COLOURS]]);
         for (((scales, shifts), scale), shift) in scales.iter_mut().zip(shifts).zip(scale).zip(shift) {
@@ -363,7 +363,7 @@ impl<'g> Translator<'g> {
         let Some(Value::Map(map)) = self.values.get(output).cloned() else {
             return Err(format!("its output '{output}' does not depend on the picture"));
         };
-        // Steps after the embedding are of no use to anybody.
+        // Steps after the embedding are not needed.
         for number in map.id..self.steps.len() {
             ["weight", "bias", "scale", "shift", "least", "most", "slopes"].iter().for_each(|what| {
                 self.tensors.remove(&tensor_name(number, what));
@@ -383,7 +383,7 @@ impl<'g> Translator<'g> {
         Ok(Weights { tensors: self.tensors, metadata })
     }
 
-    /// The tensors that bring pixels to the range of the network, red first.
+    /// The tensors that normalise the pixels, red first.
     fn normalise(&mut self, options: &PictureOptions) -> Result<(), String> {
         let first = match (&self.picture, options.normalisation) {
             (_, Some(asked)) => asked,
@@ -396,7 +396,7 @@ impl<'g> Translator<'g> {
             *scale /= first.deviation;
         }
         if options.bgr {
-            // Weights that take red first are other weights, and so get another identifier.
+            // Weights that take red first are different weights, and so get another identifier.
             scale.swap(0, 2);
             shift.swap(0, 2);
             self.red_first()?;
@@ -414,9 +414,8 @@ impl<'g> Translator<'g> {
         for (number, step) in self.steps.iter().enumerate().filter(|(_, step)| step.of.contains(&0)) {
             let name = tensor_name(number, "weight");
             let (Operation::Convolution { .. } | Operation::Linear { .. }) = step.operation else {
-                return Err(
-                    "it takes blue first, and something else than a convolution takes the picture".to_owned()
-                );
+                return Err("it takes blue first, and an operator other than a convolution uses the picture"
+                    .to_owned());
             };
             if let Some(weight) = self.tensors.get_mut(&name) {
                 let each = weight.shape[2..].iter().product::<usize>();
@@ -431,7 +430,7 @@ impl<'g> Translator<'g> {
 }
 
 impl Map {
-    /// The same seen as before, of a step of its own.
+    /// The same form, for a new step without consumers.
     fn fresh(self) -> Self {
         Self { sole: true, ..self }
     }
@@ -442,7 +441,7 @@ impl Map {
     }
 }
 
-/// What is done to values of 0 to 255, in words.
+/// The normalisation of values of 0 to 255, in words.
 fn told([scale, shift]: &[Vec<f64>; 2]) -> String {
     let one = |(scale, shift): (&f64, &f64)| {
         let round = |x: f64| (x * 1e6).round() / 1e6;

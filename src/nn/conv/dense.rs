@@ -33,13 +33,13 @@ pub(crate) struct Dense {
 #[derive(Debug)]
 enum Matrix {
     Full(Buffer),
-    /// Of half precision, two to a number of the buffer, where that changes nothing: one row makes one
-    /// product with each weight, and waits for their way through memory.
+    /// Half precision, two weights per number of the buffer, if that is exact. With a single row, each
+    /// weight is used once, so reading the weights from memory takes most of the time.
     Half(Buffer),
 }
 
 impl Matrix {
-    /// How many weights there are.
+    /// The number of weights.
     fn numbers(&self) -> usize {
         match self {
             Self::Full(weights) => weights.len(),
@@ -51,8 +51,8 @@ impl Matrix {
 /// Rows that share a pass over the weights.
 const BLOCK: usize = 48;
 
-/// Channels of a fully connected layer's weights, [out, channel, row, column], that are laid out
-/// together: their lines are in a cache from one pixel to the next.
+/// Channels of a fully connected layer's weights, [out, channel, row, column], that are packed together:
+/// their cache lines stay in a cache from one pixel to the next.
 const CHANNELS: usize = 32;
 
 impl Dense {
@@ -88,7 +88,7 @@ impl Dense {
         (stride, padding): ([usize; 2], [usize; 2]),
         activation: Activation,
     ) -> Self {
-        // The pixels of a row of the kernel lie side by side in a map.
+        // The pixels of a row of the kernel are contiguous in a map.
         let length = columns * input.channels;
         let outputs = weight.len() / (rows * columns * inputs);
         let weights = pack(isa, rows * length, outputs, |k, n| {
@@ -140,8 +140,8 @@ impl Dense {
         }
     }
 
-    /// The same of little-endian numbers of half precision, kept as such: for instruction sets that read
-    /// them fast.
+    /// The same for little-endian numbers of half precision, which are kept as they are: for instruction sets
+    /// that read them fast.
     pub(crate) fn fully_connected_halves(
         isa: Isa,
         weight: &[[u8; 2]],
@@ -164,8 +164,8 @@ impl Dense {
         Self::of_rows(isa, weights, outputs, (runs, length), input.len(), activation)
     }
 
-    /// A fully connected layer on what another one gave, rows of [`padded`] numbers of which the
-    /// first `inputs` count. `weight` [out, `inputs`].
+    /// A fully connected layer on the output of another one: rows of [`padded`] numbers, the first `inputs`
+    /// of which are values. `weight` [out, `inputs`].
     pub(crate) fn behind_another(isa: Isa, weight: &[f32], inputs: usize, activation: Activation) -> Self {
         let outputs = weight.len() / inputs;
         let weights = pack(isa, inputs, outputs, |k, n| weight[n * inputs + k]);
@@ -197,12 +197,12 @@ impl Dense {
     /// Applies the layer to `maps` maps.
     ///
     /// # Panics
-    /// When `input` or `output` has less than `maps` maps.
+    /// When `input` or `output` has fewer than `maps` maps.
     pub(crate) fn apply(&self, team: &mut Team, maps: usize, input: &[f32], output: &mut [f32]) {
         self.apply_onto(team, maps, input, output, false);
     }
 
-    /// The same; with `residual`, what `output` holds before is added after the activation.
+    /// The same; with `residual`, the previous contents of `output` are added after the activation.
     ///
     /// # Panics
     /// As [`apply`](Self::apply), and with `residual` when the weights are kept in half precision.
@@ -219,7 +219,7 @@ impl Dense {
         let rows = maps * self.places.len();
         let panels = self.outputs / simd::panel(self.isa);
         let blocks = rows.div_ceil(BLOCK);
-        // Whole panels are shared where blocks of rows are too few to go round.
+        // Panels are divided among the threads if there are too few blocks of rows.
         let parts = if blocks >= 2 * team.threads() { 1 } else { panels.min(4 * team.threads()) };
         let output = SharedPointer(output.as_mut_ptr());
         team.run(blocks * parts, &|_, item| {
@@ -288,7 +288,7 @@ pub(super) fn pack_into<W>(
     }
 }
 
-/// The values as little-endian numbers of half precision; `None` where that would change one.
+/// The values as little-endian numbers of half precision; `None` if that would change one.
 fn halves(values: &[f32]) -> Option<Vec<[u8; 2]>> {
     let mut halves = vec![f16::ZERO; values.len()];
     let mut back = [0.0; 4096];
@@ -319,7 +319,7 @@ impl RawKernel for Apply<'_> {
         // SAFETY: the caller's; the pointers are those of the layer's weights.
         unsafe {
             match &self.layer.weights {
-                // Known to the compiler: a branch where sums are finished would keep them out of registers.
+                // A constant for the compiler: a branch in the epilogue would keep the sums out of registers.
                 Matrix::Full(weights) if self.residual => self.all::<S, f32, true>(weights.as_ptr()),
                 Matrix::Full(weights) => self.all::<S, f32, false>(weights.as_ptr()),
                 Matrix::Half(weights) => self.all::<S, f16, false>(weights.as_ptr().cast()),
@@ -336,7 +336,7 @@ impl Apply<'_> {
         let layer = self.layer;
         let depth = layer.runs.len() * layer.length;
         let groups = self.rows.len().div_ceil(S::ROWS);
-        // Numbers of a cache line's size to go through with each step.
+        // Numbers to prefetch with each step.
         let step = S::PANEL * size_of::<W>() / size_of::<f32>();
         for p in self.panels.clone() {
             // SAFETY: the matrix has `outputs` columns, which are `panels` at least.
@@ -349,8 +349,8 @@ impl Apply<'_> {
                 let (mut map, mut pixel) = (first / layer.places.len(), first % layer.places.len());
                 for i in 0..count {
                     let (from, into) = layer.places[pixel];
-                    // SAFETY: `apply` has checked that the maps are there; `convolution` that
-                    // the pixels and what lies around them are within a map.
+                    // SAFETY: `apply` has checked that the maps are there; `convolution` that the pixels and
+                    // their windows are within a map.
                     unsafe {
                         rows[i] = rows[i].add(map * layer.input_len + from);
                         to[i] = to[i].add(map * layer.output_len + into + p * S::PANEL);
@@ -378,7 +378,7 @@ impl Apply<'_> {
     }
 }
 
-/// Stores activations, or adds them to what is there.
+/// Stores activations, or adds them to the values in memory.
 struct Activate<const RESIDUAL: bool> {
     to: [*mut f32; MOST_ROWS],
     activation: ActivationAt,
@@ -417,11 +417,11 @@ mod tests {
             let mut layer = Dense::fully_connected(isa, &weight, 5, input, activation());
             assert_eq!(matches!(layer.weights, Matrix::Half(_)), simd::reads_halves(isa), "{isa}");
             if let Matrix::Full(_) = &layer.weights {
-                // Not kept so where reading it is slow; the answer would be the same.
+                // Half precision is not kept where reading it is slow; the result would be the same.
                 let halves = halves(&weight).unwrap();
                 layer = Dense::fully_connected_halves(isa, &halves, 5, input, activation());
             }
-            // What is stored does not depend on one more output, which is no number of half precision.
+            // The results do not depend on one more output whose weights are not of half precision.
             let more = [weight.clone(), vec![1.0 + f32::EPSILON; 5 * 6]].concat();
             let bias = Activation::new(&numbers(outputs + 1, 3), None, padded(outputs + 1, isa));
             let full = Dense::fully_connected(isa, &more, 5, input, bias);

@@ -1,7 +1,7 @@
 //! Convolutions of each channel by itself.
 //!
-//! Such a layer has few products for the memory that it goes through: nine for each number that comes in.
-//! So pixels that lie side by side are computed together, and share what they load.
+//! Such a layer has few products per value that it reads: nine per input value. So adjacent pixels are
+//! computed together and share their loads.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ pub(crate) struct Depthwise {
     activation: Activation,
 }
 
-/// Pixels side by side that are computed together, for a stride of 1 and of 2.
+/// Adjacent pixels that are computed together, for a stride of 1 and of 2.
 const TOGETHER: [usize; 2] = [4, 2];
 
 /// Rows of outputs that one thread computes after one another.
@@ -62,7 +62,7 @@ impl Depthwise {
     /// Applies the layer to `maps` maps.
     ///
     /// # Panics
-    /// When `input` or `output` has less than `maps` maps.
+    /// When `input` or `output` has fewer than `maps` maps.
     pub(crate) fn apply(&self, team: &mut Team, maps: usize, input: &[f32], output: &mut [f32]) {
         assert!(input.len() >= maps * self.input.len() && output.len() >= maps * self.output.len());
         let parts = self.output.height.div_ceil(ROWS);
@@ -217,7 +217,7 @@ mod tests {
         ([9, 11], [2, 2], [2, 2], [0; 4]),
     ];
 
-    /// The layer as it is defined, in f64.
+    /// The definition of the layer, in f64.
     fn defined(
         case: Case,
         weight: &[f32],
@@ -298,7 +298,7 @@ mod tests {
                                 "{isa}, {case:?}: {found} {wanted}"
                             );
                         }
-                        // Nothing is written beside the pixels.
+                        // Nothing is written outside the pixels.
                         let border = &to[map * output.len()..][..output.pitch()];
                         assert!(border.iter().all(|&x| x == 0.0), "{isa}, {case:?}");
                     }

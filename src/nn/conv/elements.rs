@@ -1,4 +1,4 @@
-//! What is computed of every number of a map by itself: scales and sums.
+//! Elementwise layers: scales and sums of maps.
 
 use super::{Activation, ActivationAt, Map, SharedPointer};
 use crate::nn::Isa;
@@ -6,11 +6,11 @@ use crate::nn::buffer::Buffer;
 use crate::nn::simd::{self, RawKernel, Simd, Vouched};
 use crate::nn::team::Team;
 
-/// One map times a scale for each channel, or the sum of two; then a shift and PReLU for each channel.
+/// One map times a scale per channel, or the sum of two maps; then a shift and PReLU per channel.
 #[derive(Debug)]
 pub(crate) struct Elements {
     isa: Isa,
-    /// Of one map; the sum of two has none.
+    /// For one map; a sum of two maps has none.
     scale: Option<Buffer>,
     from: [Map; 2],
     to: Map,
@@ -21,7 +21,7 @@ impl Elements {
     /// A map times `scale`, plus the bias of the activation.
     ///
     /// # Panics
-    /// When the maps have not the same size, or channels that are no whole vectors.
+    /// When the maps do not have the same size, or their channels are not whole vectors.
     pub(crate) fn scale(isa: Isa, scale: &[f32], (from, to): (Map, Map), activation: Activation) -> Self {
         let scale = Buffer::padded(scale, from.channels);
         Self::new(isa, Some(scale), [from; 2], to, activation)
@@ -45,7 +45,7 @@ impl Elements {
     /// Applies it to `maps` maps: to those of `inputs`, which for a scale are the same twice.
     ///
     /// # Panics
-    /// When an input or the output has less than `maps` maps.
+    /// When an input or the output has fewer than `maps` maps.
     pub(crate) fn apply(&self, team: &mut Team, maps: usize, inputs: [&[f32]; 2], output: &mut [f32]) {
         assert!(inputs.iter().zip(self.from).all(|(input, from)| input.len() >= maps * from.len()));
         assert!(output.len() >= maps * self.to.len());

@@ -2,9 +2,8 @@
 //! residual sum.
 //!
 //! Feature maps are NHWC with a zero border ([`Map`]). A layer is repacked once for one
-//! instruction set and then applied to any number of maps by any number of threads. Every
-//! output is one chain of multiply-adds in a fixed order, so that it depends neither on the
-//! threads nor on what else is in the batch.
+//! instruction set and then applied to any number of maps by any number of threads. Every output is one chain
+//! of multiply-adds in a fixed order, so it depends neither on the threads nor on the rest of the batch.
 
 mod dense;
 mod depthwise;
@@ -35,7 +34,7 @@ pub(crate) struct Map {
     pub(crate) height: usize,
     /// Columns of pixels that carry values.
     pub(crate) width: usize,
-    /// Values a pixel, padding included.
+    /// Values per pixel, padding included.
     pub(crate) channels: usize,
     rows: usize,
     columns: usize,
@@ -43,14 +42,14 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    /// A map for tiles of that many rows and columns of pixels.
+    /// A map for tiles of `tile` rows and columns of pixels.
     pub(crate) fn new(height: usize, width: usize, channels: usize, tile: [usize; 2]) -> Self {
         let [rows, columns] =
             [(height, tile[0]), (width, tile[1])].map(|(n, tile)| n.next_multiple_of(tile) + 2);
         Self { height, width, channels, rows, columns, border: 1 }
     }
 
-    /// A map with that much border, and at least so many rows and columns with it.
+    /// A map with that much border, and at least that many rows and columns, border included.
     pub(crate) fn bordered(
         [height, width]: [usize; 2],
         channels: usize,
@@ -61,7 +60,7 @@ impl Map {
         Self { height, width, channels, rows, columns, border }
     }
 
-    /// Where a window begins that gives pixel (y, x), for a stride and a padding (at the top and on the
+    /// Where the window of output pixel (y, x) begins, for a stride and a padding (at the top and on the
     /// left) in both directions.
     fn corner(&self, stride: [usize; 2], padding: [usize; 2], [y, x]: [usize; 2]) -> usize {
         let [row, column] =
@@ -99,12 +98,12 @@ impl Map {
     }
 }
 
-/// `channels` rounded up to what the kernels of `isa` work on.
+/// `channels` rounded up to a multiple that the kernels of `isa` need.
 pub(crate) fn padded(channels: usize, isa: Isa) -> usize {
     channels.next_multiple_of(simd::panel(isa))
 }
 
-/// What follows a layer: y + bias, then PReLU with one slope a channel.
+/// The epilogue of a layer: y + bias, then PReLU with one slope per channel.
 #[derive(Debug)]
 pub(crate) struct Activation {
     bias: Buffer,
@@ -122,7 +121,7 @@ impl Activation {
         Self { bias: Buffer::padded(bias, padded), slopes: all }
     }
 
-    /// Output channels that it knows.
+    /// The number of output channels.
     fn len(&self) -> usize {
         self.bias.len().min(self.slopes.len())
     }
@@ -132,7 +131,7 @@ impl Activation {
     }
 }
 
-/// Bias and slopes from one channel on.
+/// Bias and slopes, starting at one channel.
 #[derive(Clone, Copy)]
 struct ActivationAt {
     bias: *const f32,
@@ -164,13 +163,13 @@ struct SharedPointer<T = *mut f32>(T);
 unsafe impl Send for SharedPointer<*mut f32> {}
 // SAFETY: as above.
 unsafe impl Sync for SharedPointer<*mut f32> {}
-// SAFETY: as above, thrice.
+// SAFETY: as above, three times.
 unsafe impl Send for SharedPointer<[*mut f32; 3]> {}
 // SAFETY: as above.
 unsafe impl Sync for SharedPointer<[*mut f32; 3]> {}
 
 impl<T: Copy> SharedPointer<T> {
-    /// A method, so that closures capture the whole and not the field.
+    /// A method, so that closures capture the whole struct and not the field.
     fn get(&self) -> T {
         self.0
     }

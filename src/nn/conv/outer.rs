@@ -1,4 +1,4 @@
-//! Tiles of a sum of outer products: the inner loop of every gradient by weights.
+//! Tiles of a sum of outer products: the inner loop of every gradient with respect to weights.
 
 use crate::nn::simd::{Simd, Tile};
 

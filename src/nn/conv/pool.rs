@@ -8,7 +8,7 @@ use crate::nn::simd::{self, RawKernel, Simd, Vouched};
 /// cut off. Writes `(width - size) / 2 + 1` pixels, the division rounded up.
 ///
 /// # Panics
-/// When a row or `out` is too short, or `channels` is no multiple of the vector's length.
+/// When a row or `out` is too short, or `channels` is not a multiple of the vector's length.
 pub(crate) fn max_pool_row(
     isa: Isa,
     rows: &[&[f32]],

@@ -4,11 +4,11 @@ use half::{bf16, f16};
 
 use crate::nn::simd::{Simd, Tile};
 
-/// Most rows of a tile of any instruction set.
+/// The most rows that a tile has, for any instruction set.
 pub(super) const MOST_ROWS: usize = 12;
 
-/// Steps between two looks around: prefetches and counting are instructions too, and where a core
-/// has another thread to serve, it is the number of instructions that bounds this loop.
+/// Steps per iteration of the outer loop, which prefetches and counts. Those are instructions too, and where
+/// a core runs a second thread, the number of instructions bounds this loop.
 const STEPS: usize = 8;
 
 /// Numbers in a cache line.
@@ -24,17 +24,17 @@ pub(super) struct Product<'a, F, W = f32> {
     pub(super) runs: &'a [usize],
     pub(super) length: usize,
     pub(super) panel: *const W,
-    /// Where the panel is to go as f32, if it is packed.
+    /// Where the panel is stored as f32, if it is packed.
     pub(super) unpacked: Option<*mut f32>,
-    /// Memory wanted soon, and how many numbers of it to bring closer with each step.
+    /// Memory to prefetch, and the numbers to prefetch with each step.
     pub(super) ahead: *const f32,
     pub(super) ahead_step: usize,
     pub(super) finish: F,
 }
 
-/// A number as weights are kept, or a pair of them.
+/// A weight as it is stored, or a pair of them.
 pub(super) trait Weight: Copy {
-    /// Whether it takes more than a load to have a vector of them.
+    /// Whether reading a vector of them takes more than a load.
     const PACKED: bool = false;
 
     /// A vector of them.
@@ -43,7 +43,7 @@ pub(super) trait Weight: Copy {
     /// There must be as many; see [`Simd`].
     unsafe fn load<S: Simd>(from: *const Self) -> S::V;
 
-    /// `sum` plus the products of what is on the left and vectors of weights.
+    /// `sum` plus the products of the left operand and vectors of weights.
     ///
     /// # Safety
     /// See [`Simd`].
@@ -83,7 +83,7 @@ impl Weight for f16 {
     }
 }
 
-/// A weight in units of its panel's column: a whole number of three bytes, the lowest first. See
+/// A weight in units of its panel's column: an integer of three bytes, the lowest first. See
 /// [`Simd::load_packed`].
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -102,7 +102,7 @@ impl Weight for Packed {
 impl Weight for Pair {
     #[inline(always)]
     unsafe fn load<S: Simd>(from: *const Pair) -> S::V {
-        // SAFETY: the caller's; a pair is as long as a number, whose bits nobody looks at.
+        // SAFETY: the caller's; a pair is as long as an f32, and a load does not interpret the bits.
         unsafe { S::load(from.cast()) }
     }
 
@@ -113,7 +113,7 @@ impl Weight for Pair {
     }
 }
 
-/// What becomes of the sums of a tile.
+/// The epilogue of a tile, which is applied to its sums.
 pub(super) trait Finish {
     /// Takes vector `vector` of row `row`.
     ///

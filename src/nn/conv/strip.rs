@@ -1,9 +1,9 @@
 //! 3x3 convolutions of few channels, a strip of rows at a time.
 //!
-//! By Winograd's F(4x4, 3x3) as in [`Winograd`](super::Winograd), but where there are few input
-//! channels, writing the products down and reading them again would take longer than the
-//! products themselves. So the transformed inputs of two tiles are kept, and for every vector of
-//! output channels the products are taken, transformed back and finished in registers.
+//! Winograd's F(4x4, 3x3) as in [`Winograd`](super::Winograd), but with few input channels, storing the
+//! products and loading them again would take longer than computing them. So the transformed inputs of two
+//! tiles are kept. For every vector of output channels, the products are computed, transformed back and
+//! passed to the epilogue in registers.
 
 use super::winograd::{F4, Scheme, point};
 use crate::nn::Isa;
@@ -16,8 +16,8 @@ pub(crate) const STRIP: usize = 4;
 /// Rows of inputs under a strip.
 pub(crate) const UNDER: usize = STRIP + 2;
 
-/// Most input channels, and room for them at each point of a transformed tile: known to the
-/// compiler, so that no time goes into finding a point.
+/// The most input channels, and the room for them at each point of a transformed tile. A constant, so that
+/// the address of a point is known at compile time.
 const MOST_INPUTS: usize = 16;
 
 /// Numbers of a transformed tile, `[column][row][MOST_INPUTS]`.
@@ -29,18 +29,18 @@ const PAIR: usize = 2;
 /// Most numbers in a vector.
 const MOST_LANES: usize = 16;
 
-/// Numbers of a tile that is transformed back downwards, for a vector of outputs.
+/// Numbers of a tile after the output transform along its columns, for a vector of outputs.
 const HALF: usize = STRIP * UNDER * MOST_LANES;
 
 /// The row and column of a point that goes into all outputs of a tile alike, as a bias does.
 const BIAS_POINT: usize = 1;
 
-/// Vectors of outputs whose products are taken together, so that they share the loads of the
-/// inputs: with short vectors, and then so many parts of the points of a column after one another,
-/// as there are 16 registers.
+/// The most vectors of outputs whose products are computed together, so that they share the loads of the
+/// inputs. Only short vectors are; the points of a column are then computed in as many parts, since there are
+/// 16 registers.
 const MOST_BESIDE: usize = 2;
 
-/// How many for vectors of that length.
+/// Their number for vectors of that length.
 const fn beside(lanes: usize) -> usize {
     if lanes < MOST_LANES { MOST_BESIDE } else { 1 }
 }
@@ -65,7 +65,8 @@ pub(crate) struct StripScratch {
     /// Six rows transformed downwards.
     columns: Vec<f32>,
     zeros: Vec<f32>,
-    /// The transformed inputs of a pair of tiles, then what comes of them half way back.
+    /// The transformed inputs of a pair of tiles, then their products after the first half of the output
+    /// transform.
     tiles: Buffer,
 }
 
@@ -126,10 +127,10 @@ impl StripConv {
     /// The first `height` rows of a strip, 1 to [`STRIP`], of `width` outputs each, from the rows of
     /// `width + 2` pixels under it. An empty row stands for zeros.
     ///
-    /// An output depends on all rows under the strip and on its place in it, as rounding goes,
-    /// so that strips have to begin at the same rows and see the same ones whenever it is
-    /// computed. With `out.pool` the pool sees nothing beyond `width` and `height`; rows of
-    /// half as many pixels (rounded up) are written, half as many.
+    /// The rounding of an output depends on all rows under the strip and on its place in it. For equal
+    /// results, strips must begin at the same rows and see the same rows. With `out.pool`, the pool sees
+    /// nothing beyond `width` and `height`, and half as many rows of half as many pixels (both rounded up)
+    /// are written.
     ///
     /// # Panics
     /// When a row is too short, or `out` has no room for rows of [`StripConv::row_length`].
@@ -148,7 +149,7 @@ impl StripConv {
         assert!(out.values.len() >= (out_height - 1) * out.pitch + self.row_length(out_width));
 
         let tiles = width.div_ceil(STRIP);
-        // Room for the last tile, and for what whole vectors read beyond it.
+        // Room for the last tile, and for reads of whole vectors beyond it.
         let columns = (tiles * STRIP + 2) * self.inputs + 2 * MOST_LANES;
         if scratch.columns.len() < UNDER * columns {
             scratch.columns.resize(UNDER * columns, 0.0);
@@ -175,7 +176,7 @@ impl StripConv {
     }
 }
 
-/// A strip on its way through a layer, its sizes checked.
+/// A strip of a layer that is computed, with checked sizes.
 struct Strip<'a> {
     layer: &'a StripConv,
     rows: [&'a [f32]; UNDER],
@@ -204,8 +205,8 @@ impl RawKernel for Strip<'_> {
     }
 }
 
-// Loops over parts of a tile run over all of it and skip what is not there, so that the compiler
-// can unroll them and keep the values in registers.
+// Loops over parts of a tile run over the whole tile and skip the missing parts, so that the compiler can
+// unroll them and keep the values in registers.
 impl Strip<'_> {
     /// B' d for every column of numbers.
     ///
@@ -303,7 +304,7 @@ impl Strip<'_> {
                 }
             }
             let half = pair.add(PAIR * TILE);
-            // In descending order: what spills over into the next pixel is written later.
+            // In descending order: a store that reaches into the next pixel is overwritten later.
             for block in (0..self.layer.bias.len() / (V * S::LANES)).rev() {
                 let first = block * V * S::LANES;
                 let mut weights = self.layer.weights.as_ptr().add(first * UNDER * UNDER * inputs);

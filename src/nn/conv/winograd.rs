@@ -41,7 +41,7 @@ pub(crate) struct Winograd {
     /// Channels of the maps that come in and go out.
     inputs: usize,
     outputs: usize,
-    /// Numbers of a transformed tile that count, at a point and in a run (see [`Filters`]).
+    /// Values of a transformed tile without padding, per point and run (see [`Filters`]).
     run: usize,
     activation: Activation,
 }
@@ -84,11 +84,11 @@ impl Tiles {
 /// unless that makes less than [`BLOCK_TILES`].
 const BLOCK_NUMBERS: usize = 1 << 16;
 
-/// Tiles in a block of many channels: the weights, which are far more than the tiles then, have to
-/// be of use for several groups of them on each way through the cache.
+/// Tiles in a block of many channels. The weights are then much larger than the tiles, so each load of the
+/// weights into the cache must serve several groups of tiles.
 const BLOCK_TILES: usize = 48;
 
-/// Runs of points for each thread that shares a block, so that one that is interrupted does less.
+/// Runs of points per thread that shares a block, so that a thread that is interrupted can do less.
 const RUNS: usize = 3;
 
 /// Numbers between the points of transformed tiles beyond what they need: without them the
@@ -112,9 +112,9 @@ macro_rules! by_tile {
 }
 
 impl Winograd {
-    /// Tiles of `tile` rows and columns of pixels (see [`by_tile`]); `weight` [out, in, 3, 3]. The
-    /// maps that come in have [`padded`] channels. Of the forms of weights [`Form::Pairs`] is for
-    /// tiles of 2 x 2, which lose least by it, as their points are -1, 0, 1 and infinity.
+    /// Tiles of `tile` rows and columns of pixels (see [`by_tile`]); `weight` [out, in, 3, 3]. The maps that
+    /// come in have [`padded`] channels. [`Form::Pairs`] is for tiles of 2 x 2, which lose the least
+    /// precision by it, since their points are -1, 0, 1 and infinity.
     pub(crate) fn new(
         isa: Isa,
         tile: [usize; 2],
@@ -127,8 +127,8 @@ impl Winograd {
         Self::of_maps(isa, tile, form, weight, inputs, [inputs, outputs].map(|n| padded(n, isa)), activation)
     }
 
-    /// The same for maps of so many channels before and after the layer, of which the first count: a
-    /// multiple of the vector's length there, [`least_outputs`](Self::least_outputs) or more here.
+    /// The same for maps with padded channels. The input maps have a multiple of the vector's length, the
+    /// output maps [`least_outputs`](Self::least_outputs) or more.
     pub(crate) fn of_maps(
         isa: Isa,
         tile: [usize; 2],
@@ -149,8 +149,8 @@ impl Winograd {
         Self { isa, tile, stride: 1, weights, inputs: before, outputs: after, run, activation }
     }
 
-    /// Channels of the maps that a layer of so many outputs gives at least. (Others than these layers
-    /// want [`padded`] ones.)
+    /// The fewest channels of the output maps of a layer with that many outputs. (Other kinds of layers need
+    /// [`padded`] ones.)
     pub(crate) fn least_outputs(outputs: usize, isa: Isa) -> usize {
         outputs.next_multiple_of((simd::panel(isa) / 2).max(weights::KERNELS))
     }
@@ -160,7 +160,7 @@ impl Winograd {
         1 + usize::from(matches!(self.weights, Weights::Pairs(_)))
     }
 
-    /// Runs `kernel` with the instructions that the layer wants.
+    /// Runs `kernel` with the instructions that the layer needs.
     fn run<K: Kernel>(&self, kernel: K) {
         match self.weights {
             Weights::Full(_) => simd::run(self.isa, kernel),
@@ -178,7 +178,7 @@ impl Winograd {
         self.run(unsafe { Vouched::new(kernel) });
     }
 
-    /// How many tiles lie below and beside each other on a map of outputs `to`.
+    /// The rows and columns of tiles on a map of outputs `to`.
     ///
     /// # Panics
     /// When they would reach out of the map `from` they are read from, its border included.
@@ -200,7 +200,7 @@ impl Winograd {
         if self.stride == 1 { 1 } else { Halving::runs(point) }
     }
 
-    /// Numbers of a transformed tile that count at a point.
+    /// Values of a transformed tile at a point, without padding.
     fn depth(&self, point: usize) -> usize {
         self.runs(point) * self.run / self.channels_a_number()
     }
@@ -226,8 +226,8 @@ impl Winograd {
         fit.max(BLOCK_TILES).next_multiple_of(12)
     }
 
-    /// Applies the layer to `maps` maps laid out as `from`, writing maps laid out as `to`.
-    /// With `residual`, what `output` holds before is added after the activation.
+    /// Applies the layer to `maps` maps of layout `from` and writes maps of layout `to`. With `residual`, the
+    /// previous contents of `output` are added after the activation.
     ///
     /// # Panics
     /// When the buffers are too small, or the maps do not fit each other or the layer.
@@ -292,11 +292,11 @@ impl Winograd {
                     // and below, nor two runs a point.
                     unsafe { self.run_raw(Transform(step(thread), tiles(part))) };
                 });
-                // Each thread some points that follow each other, as their weights do in memory.
+                // Each thread takes consecutive points, whose weights are consecutive in memory.
                 let runs = self.points().min(RUNS * threads);
                 team.run(runs, &|thread, run| {
                     let points = share(self.points(), run, runs);
-                    // SAFETY: as above; what is unpacked goes to this thread's memory.
+                    // SAFETY: as above; weights are unpacked into this thread's memory.
                     unsafe { self.run_raw(Multiply(step(thread), points, 0..panels)) };
                 });
                 team.run(parts, &|thread, part| {
@@ -323,7 +323,7 @@ pub(super) fn point<W: Scheme<IN, OUT>, const IN: usize, const OUT: usize>(
     sum as f32
 }
 
-/// A block of tiles on its way through a layer.
+/// A block of tiles of a layer that is computed.
 struct Step<'a> {
     layer: &'a Winograd,
     input: &'a [f32],
@@ -534,7 +534,7 @@ impl Step<'_> {
     ) {
         let (outputs, depth) = (self.layer.outputs, panel.depth);
         let all = self.tiles.len().div_ceil(S::ROWS);
-        // Each group brings its share of the next panel closer.
+        // Each group prefetches its share of the next panel.
         let step = panel.step / all;
         for group in groups {
             let tiles = share(self.tiles.len(), group, all);
@@ -618,7 +618,7 @@ impl Step<'_> {
     }
 }
 
-/// What the numbers of transformed tiles are: channels or pairs of them.
+/// The type of the values of transformed tiles: channels or pairs of channels.
 trait Number: Weight {
     /// Channels in a number.
     const CHANNELS: usize;
@@ -663,7 +663,7 @@ struct Panel<W> {
     /// The panel behind it in memory, and numbers of it for each step of depth.
     next: *const f32,
     step: usize,
-    /// Whether it is the last and half as wide as others.
+    /// Whether it is the last panel and half as wide as the others.
     half: bool,
 }
 
@@ -671,7 +671,7 @@ struct Panel<W> {
 struct Store {
     to: *mut f32,
     stride: usize,
-    /// The unit of every output, if they are in any.
+    /// The unit of every output, if the weights are packed.
     unit: Option<*const f32>,
 }
 

@@ -1,22 +1,22 @@
-// What candle has no kernel for, or one that takes many times as long: see operations.rs, whose
-// `Arguments` these are. Maps lie place by place, each with its channels.
+// Kernels that candle does not have, or whose kernel there takes many times as long. `Arguments` is that of
+// operations.rs. Maps are stored position by position, each with its channels.
 
 struct Run {
     unsigned first_in, first_out, rows_in, columns_in, rows_out, columns_out;
 };
 
 struct Arguments {
-    // Of the maps; in gather() of quads of channels where `quads` is set.
+    // Channels of the maps; in gather() the number of quads of channels if `quads` is set.
     unsigned channels;
-    // Threads that have something to do.
+    // Number of threads with work.
     unsigned total;
     unsigned quads, with_other;
     unsigned side, stride, padding, spread;
     unsigned runs;
-    Run run[32];  // RUNS there.
+    Run run[32];  // RUNS in operations.rs.
 };
 
-// Which map a place of the output belongs to, and where it lies there.
+// The map of an output position, and the row and column there.
 struct Spot {
     Run run;
     unsigned map, row, column;

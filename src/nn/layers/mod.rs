@@ -1,6 +1,6 @@
-//! Layers on a device of the tensor library, forwards and backwards. Maps lie place by place with
-//! their channels together, those of any size one after another, so that every layer is one matrix
-//! product over all of them. Equal to the tensor library's own layers, but for rounding.
+//! Layers on a device of the tensor library, forward and backward. Maps are stored pixel by pixel with their
+//! channels together, maps of all sizes one after another, so that every layer is one matrix product over all
+//! of them. Equal to the tensor library's own layers except for rounding.
 
 mod operations;
 #[cfg(test)]
@@ -10,7 +10,7 @@ use candle_core::{Device, Result, Tensor};
 
 use operations::{RUNS, Run, Window};
 
-/// Maps of one size that lie one after another.
+/// Consecutive maps of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Size {
     pub(crate) maps: usize,
@@ -24,7 +24,7 @@ impl Size {
     }
 }
 
-/// Maps of some sizes, place by place in rows.
+/// Maps of some sizes, one row per position.
 #[derive(Debug, Clone)]
 pub(crate) struct Maps {
     /// [places, channels]
@@ -32,7 +32,7 @@ pub(crate) struct Maps {
     sizes: Vec<Size>,
 }
 
-/// A convolution, its bias, and its PReLU where it has one.
+/// A convolution, its bias, and its PReLU if it has one.
 #[derive(Debug, Clone)]
 pub(crate) struct Convolution {
     /// [side * side * inputs, outputs]
@@ -43,7 +43,7 @@ pub(crate) struct Convolution {
     padding: usize,
 }
 
-/// A fully connected layer over whole maps, and its PReLU where it has one.
+/// A fully connected layer over whole maps, and its PReLU if it has one.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     /// [rows * columns * channels of a map, outputs]
@@ -61,23 +61,23 @@ struct Layer {
     has_slopes: bool,
 }
 
-/// Gradients by the parameters of a layer, in the order of its parameters.
+/// Gradients with respect to the parameters of a layer, in the order of its parameters.
 #[derive(Debug)]
 pub(crate) struct LayerGradients {
     pub(crate) weight: Tensor,
     pub(crate) bias: Tensor,
-    /// None where there is no PReLU.
+    /// None if there is no PReLU.
     pub(crate) slopes: Option<Tensor>,
 }
 
 impl Maps {
-    /// Maps of `channels` channels, as their values lie in memory.
+    /// Maps of `channels` channels, from their values in the order in memory.
     pub(crate) fn new(values: Vec<f32>, sizes: Vec<Size>, channels: usize, device: &Device) -> Result<Self> {
         let places = sizes.iter().map(Size::places).sum::<usize>();
         Ok(Self { values: Tensor::from_vec(values, (places, channels), device)?, sizes })
     }
 
-    /// The values as they lie.
+    /// The values in the order in memory.
     pub(crate) fn to_vec(&self) -> Result<Vec<f32>> {
         self.values.flatten_all()?.to_vec1()
     }
@@ -97,7 +97,7 @@ impl Maps {
         Ok(self.with((&self.values + &other.values)?))
     }
 
-    /// What `window` and an operation make of the maps whose `resized` sizes are given.
+    /// The result of an operation with `window` on the maps, given their `resized` sizes.
     fn through(
         &self,
         window: Window,
@@ -128,7 +128,7 @@ impl Maps {
     }
 }
 
-/// The size of every map after something was done to its sides.
+/// The size of every map after `side` was applied to both of its sides.
 fn resized(sizes: &[Size], side: impl Fn(usize) -> usize) -> Vec<Size> {
     sizes.iter().map(|size| Size { rows: side(size.rows), columns: side(size.columns), ..*size }).collect()
 }
@@ -150,8 +150,8 @@ impl Layer {
         Ok(Self { values: Tensor::from_vec(values, (2, bias.len()), device)?, has_slopes: slopes.is_some() })
     }
 
-    /// The way back of bias and PReLU: the gradient by the sums before both, and those by bias and
-    /// slopes.
+    /// The backward pass of bias and PReLU: the gradient with respect to the sums before both, and those with
+    /// respect to bias and slopes.
     fn back(&self, sums: &Tensor, by_output: &Tensor) -> Result<(Tensor, Tensor, Option<Tensor>)> {
         let places = sums.dim(0)?;
         let both = operations::finish_back(sums, &self.values, by_output)?;
@@ -166,7 +166,7 @@ impl Layer {
 
 impl Convolution {
     /// `weight` has the `shape` [outputs, inputs, rows, columns], as many rows as columns; `bias` and
-    /// `slopes` one value an output.
+    /// `slopes` have one value per output.
     pub(crate) fn new(
         device: &Device,
         (weight, shape): (&[f32], [usize; 4]),
@@ -186,7 +186,7 @@ impl Convolution {
         Ok((seen / (self.side * self.side), outputs))
     }
 
-    /// What every place of the output sees, [places, side * side * inputs].
+    /// The window of every output pixel (im2col), [places, side * side * inputs].
     fn seen(&self, x: &Maps) -> Result<Maps> {
         if self.side == 1 && self.stride == 1 && self.padding == 0 {
             return Ok(x.clone());
@@ -196,25 +196,25 @@ impl Convolution {
         x.through(Window { side, stride, padding, spread: 1 }, sizes, operations::gather)
     }
 
-    /// The output, and `other` added to it where it is given.
+    /// The output, with `other` added if it is given.
     pub(crate) fn forward(&self, x: &Maps, other: Option<&Maps>) -> Result<Maps> {
         self.activate(&self.sums(x)?, other)
     }
 
-    /// The sums of products, which bias and PReLU follow.
+    /// The sums of products, before bias and PReLU.
     pub(crate) fn sums(&self, x: &Maps) -> Result<Maps> {
         let seen = self.seen(x)?;
         Ok(Maps { values: seen.values.matmul(&self.product)?, sizes: seen.sizes })
     }
 
-    /// What bias and PReLU make of [`sums`](Self::sums), and `other` added to it.
+    /// [`sums`](Self::sums) after bias and PReLU, with `other` added.
     pub(crate) fn activate(&self, sums: &Maps, other: Option<&Maps>) -> Result<Maps> {
         let other = other.map(|other| &other.values);
         Ok(sums.with(operations::finish(&sums.values, &self.layer.values, other)?))
     }
 
-    /// The way back, given what went forwards (the input `x` and the [`sums`](Self::sums) of it)
-    /// and the gradient by the output: the gradients by the parameters and by the sums.
+    /// The backward pass, given the input `x`, its [`sums`](Self::sums) and the gradient with respect to the
+    /// output: the gradients with respect to the parameters and to the sums.
     pub(crate) fn gradients(
         &self,
         x: &Maps,
@@ -229,8 +229,8 @@ impl Convolution {
         Ok((LayerGradients { weight, bias, slopes }, sums.with(by_sums)))
     }
 
-    /// The gradient by the input `x`, given that by the sums: with zeros between where there is a
-    /// stride, a convolution with the kernels turned around.
+    /// The gradient with respect to the input `x`, given that with respect to the sums: a convolution with
+    /// the kernels rotated by half a turn, with zeros between the pixels if there is a stride.
     pub(crate) fn by_input(&self, by_sums: &Maps, x: &Maps) -> Result<Maps> {
         let window = Window {
             side: self.side as u32,
@@ -269,15 +269,15 @@ impl Linear {
         x.values.reshape(((), rows * columns * channels))
     }
 
-    /// Of every map one of a single place, whose channels are the outputs.
+    /// One map of a single pixel per input map, whose channels are the outputs.
     pub(crate) fn forward(&self, x: &Maps) -> Result<Maps> {
         let sums = self.rows(x)?.matmul(&self.product)?;
         let size = Size { maps: sums.dim(0)?, rows: 1, columns: 1 };
         Ok(Maps { values: operations::finish(&sums, &self.layer.values, None)?, sizes: vec![size] })
     }
 
-    /// The way back of a layer without PReLU, given its input and the gradient by its output: the
-    /// gradients by the parameters and by the input.
+    /// The backward pass of a layer without PReLU, given its input and the gradient with respect to its
+    /// output: the gradients with respect to the parameters and to the input.
     pub(crate) fn gradients(&self, x: &Maps, by_output: &Maps) -> Result<(LayerGradients, Maps)> {
         debug_assert!(!self.layer.has_slopes);
         let (by_output, (channels, rows, columns)) = (&by_output.values, self.map);

@@ -1,5 +1,5 @@
-//! What layers are made of beside matrix products: on a GPU the kernels of `kernels.cu`, on the
-//! tensor library's CPU the same in plain loops, by which they can be checked anywhere.
+//! The operations of layers other than matrix products: on a GPU the kernels of `kernels.cu`, on the tensor
+//! library's CPU the same in plain loops, so that they can be checked on any machine.
 
 use candle_core::{CpuStorage, CustomOp3, Error, Layout, Result, Shape, Tensor};
 #[cfg(feature = "cuda")]
@@ -20,7 +20,7 @@ pub(super) struct Run {
     pub columns_out: u32,
 }
 
-/// What a kernel is told, field by field as in `kernels.cu`.
+/// The arguments of a kernel, field by field as in `kernels.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 struct Arguments {
@@ -33,7 +33,7 @@ struct Arguments {
     run: [Run; RUNS],
 }
 
-/// What of the input an output place sees.
+/// The window of an output pixel in the input.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Window {
@@ -43,7 +43,7 @@ pub(super) struct Window {
     pub stride: u32,
     /// Zeros around the input.
     pub padding: u32,
-    /// The input's places are so far apart, with zeros between them: 1 for none.
+    /// Distance of the input's pixels, with zeros between them: 1 for none.
     pub spread: u32,
 }
 
@@ -60,12 +60,12 @@ enum Kind {
 struct Operation {
     kind: Kind,
     arguments: Arguments,
-    /// Of what comes out.
+    /// Shape of the output.
     shape: (usize, usize),
 }
 
-/// What every output place sees of maps of `channels` channels: [places, side * side * channels].
-/// `places` are those of the output.
+/// The window of every output pixel (im2col): [places, side * side * channels]. `places` are the pixels of
+/// the output.
 pub(super) fn gather(maps: &Tensor, window: Window, runs: &[Run], places: usize) -> Result<Tensor> {
     let channels = maps.dim(1)?;
     let quads = channels.is_multiple_of(4) && maps.layout().start_offset().is_multiple_of(4);
@@ -77,7 +77,7 @@ pub(super) fn gather(maps: &Tensor, window: Window, runs: &[Run], places: usize)
     operation.run(maps, maps, maps)
 }
 
-/// The largest number of every channel that an output place sees.
+/// The largest value per channel in the window of every output pixel.
 pub(super) fn pool(maps: &Tensor, window: Window, runs: &[Run], places: usize) -> Result<Tensor> {
     let channels = maps.dim(1)?;
     let mut operation = Operation::new(Kind::Pool, channels, places * channels, (places, channels))?;
@@ -94,8 +94,9 @@ pub(super) fn finish(sums: &Tensor, layer: &Tensor, other: Option<&Tensor>) -> R
     operation.run(sums, layer, other.unwrap_or(sums))
 }
 
-/// The way back of [`finish`], but for the other map, whose gradient is that by the output: the
-/// gradients by the sums, and each place's part of those by the slopes, [2 * places, channels].
+/// The backward pass of [`finish`], except for the other map, whose gradient is that with respect to the
+/// output: the gradients with respect to the sums, and each pixel's part of those with respect to the slopes,
+/// [2 * places, channels].
 pub(super) fn finish_back(sums: &Tensor, layer: &Tensor, by_output: &Tensor) -> Result<Tensor> {
     let (places, channels) = sums.dims2()?;
     Operation::new(Kind::FinishBack, channels, places * channels, (2 * places, channels))?
@@ -156,7 +157,7 @@ impl Operation {
                         (in_run % each) as u32 % run.columns_out,
                     );
                     let first = run.first_in as usize + map * (run.rows_in * run.columns_in) as usize;
-                    // Where a step of the window lies in the input, if anywhere.
+                    // The position of a step of the window in the input, if it is inside.
                     let within = |at: u32, step: u32, size: u32| {
                         let at = (at * stride + step).checked_sub(padding)?;
                         (at < size * spread && at % spread == 0).then_some(at / spread)
@@ -199,7 +200,7 @@ impl Operation {
     }
 }
 
-/// Where a tensor that is contiguous begins and ends.
+/// Begin and end of a contiguous tensor in its storage.
 fn range(layout: &Layout) -> Result<std::ops::Range<usize>> {
     let (start, end) =
         layout.contiguous_offsets().ok_or_else(|| Error::Msg("maps must be contiguous".into()))?;
@@ -240,7 +241,7 @@ impl CustomOp3 for Operation {
         use cuda_backend::WrapErr;
         use cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
 
-        /// Blocks of a GPU that is full many times over; each thread does what is left by turns.
+        /// Blocks that fill a GPU many times over. Each thread loops over the remaining items.
         const BLOCKS: u32 = 1 << 16;
         const THREADS: u32 = 256;
 
@@ -268,6 +269,6 @@ impl CustomOp3 for Operation {
 #[cfg(feature = "cuda")]
 const KERNELS: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
 
-// SAFETY: numbers of 32 bits laid out as in C, without gaps, as the kernels expect them.
+// SAFETY: 32-bit numbers in C layout without padding, as the kernels expect them.
 #[cfg(feature = "cuda")]
 unsafe impl cuda_backend::cudarc::driver::DeviceRepr for Arguments {}

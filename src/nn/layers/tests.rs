@@ -1,4 +1,4 @@
-//! The layers against the tensor library's own, and those of a GPU, where there is one, against
+//! The layers against the tensor library's own, and those of a GPU, if there is one, against
 //! those of the CPU.
 
 use candle_core::{Device, Tensor};
@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use super::{Convolution, Linear, Maps, Size, max_pool};
 use crate::nn::{Device as OurDevice, DeviceChoice, Isa};
 
-/// The tensor library's CPU, and a GPU where this program can use one.
+/// The tensor library's CPU, and a GPU if this program can use one.
 fn devices() -> Vec<Device> {
     let gpu = OurDevice::open(DeviceChoice::Cuda(0), Isa::best());
     let gpu = gpu.map_err(|error| println!("skipped on CUDA: {error}")).ok();
@@ -42,7 +42,7 @@ fn apart(values: &[f32], sizes: &[Size], channels: usize) -> Vec<Tensor> {
     sizes.iter().flat_map(|size| std::iter::repeat_n((size.rows, size.columns), size.maps)).map(one).collect()
 }
 
-/// The other way round.
+/// The inverse of [`apart`].
 fn together(maps: &[Tensor]) -> Vec<f32> {
     let one =
         |map: &Tensor| map.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded, unbound
 use super::{Flow, Graph, GraphError, GraphShared, Sequenced, lock};
 use crate::pipeline::statistics::Meter;
 
-/// What a worker of [`Graph::batched`] does.
+/// The work of one worker of [`Graph::batched`].
 pub trait BatchWorker<I, E> {
     /// A part of an item.
     type Part: Send;
@@ -22,7 +22,8 @@ pub trait BatchWorker<I, E> {
     /// Ends the run.
     fn split(&mut self, item: &mut I) -> Result<Vec<Self::Part>, E>;
 
-    /// Processes parts, one result per part, in order. A result must not depend on the other parts of the batch.
+    /// Processes parts, one result per part, in order. A result must not depend on the other parts of the
+    /// batch.
     ///
     /// # Errors
     /// Ends the run.
@@ -62,9 +63,9 @@ struct Thread<'a, I, P, M, E, W> {
 
 impl<'scope, E: Send + 'static> Graph<'scope, '_, E> {
     /// A stage whose items have parts, any number of them, on `workers` (at least 1) threads; each calls
-    /// `make` once. A worker takes its share of the parts that wait, `full` at most, but never waits for
-    /// more than the first. The parts of one item are shared by all workers: at the end none of them is
-    /// left alone with the last item.
+    /// `make` once. A worker takes its share of the parts that wait, `full` at most, but never waits for more
+    /// than the first. The parts of one item are shared by all workers, so that all of them work on the last
+    /// item too.
     pub fn batched<I, W, M>(
         &mut self,
         name: &'static str,

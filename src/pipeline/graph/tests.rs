@@ -13,8 +13,7 @@ fn count(n: u64) -> impl FnMut() -> Result<Option<u64>, Bad> {
     move || Ok(items.next())
 }
 
-/// Items that have `parts` of themselves as parts; `work` makes of each the number that the item is
-/// then.
+/// Items with the parts `parts(item)`. `work` makes one number of each part, which becomes the item.
 struct Parted<P, W> {
     parts: P,
     work: W,
@@ -84,7 +83,7 @@ fn order_is_kept_and_the_result_is_the_same_for_any_number_of_workers() {
             });
         })
         .unwrap();
-        // Those that have no part stay as they are.
+        // Items without parts stay unchanged.
         let squares = (0..200).map(|item| item * item);
         assert_eq!(seen, squares.map(|item| item + u64::from(item % 4 > 0)).collect::<Vec<_>>());
         assert_eq!((statistics.items, statistics.dropped), (200, 0));
@@ -103,8 +102,8 @@ fn an_empty_source_is_a_run_of_nothing() {
     assert_eq!(statistics.items, 0);
 }
 
-/// Parts of the largest batch that one of `workers` takes, of 32 items of `parts` parts in flight behind a
-/// stage in order, where each holds its batch until `enough` items have passed that stage.
+/// Parts of the largest batch that one of `workers` takes, with 32 items of `parts` parts in flight behind a
+/// stage in order. Each worker holds its batch until `enough` items have passed that stage.
 fn largest_batch(workers: usize, full: usize, parts: usize, enough: usize) -> usize {
     let (passed, largest) = (AtomicUsize::new(0), AtomicUsize::new(0));
     run(32, &Control::new(), |graph| {
@@ -139,7 +138,7 @@ fn all_that_is_in_flight_may_wait_behind_a_stage_in_order() {
 
 #[test]
 fn a_worker_leaves_the_others_their_share_of_what_waits() {
-    // Half of at most 32. Where the first two batches hold no more than a quarter of a full one, 20 wait
+    // Half of at most 32. If the first two batches hold no more than a quarter of a full one, 20 parts wait
     // behind them.
     let largest = largest_batch(2, 24, 1, 32);
     assert!((7..=16).contains(&largest), "{largest} of 32 that wait");
@@ -255,7 +254,7 @@ fn a_panic_in_any_stage_ends_the_run_with_the_name_of_the_stage() {
             }
             other => panic!("{culprit}: {other:?}"),
         }
-        // A joined thread may stay listed for a moment; one left behind stays for good.
+        // A joined thread may stay listed for a moment; a leaked one stays for good.
         #[cfg(target_os = "linux")]
         for _ in 0..1000 {
             if threads_named(culprit) == 0 {

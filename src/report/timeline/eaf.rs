@@ -1,11 +1,11 @@
-//! ELAN's annotations: a tier for each person. Times are milliseconds of the video.
+//! ELAN's annotations: one tier per person. Times are milliseconds of the video.
 
 use std::fmt::Write as _;
 
 use crate::file::escaped;
 use crate::report::Appearance;
 
-/// Milliseconds in which an annotation begins and ends; none is empty.
+/// Begin and end of an annotation in milliseconds; no annotation is empty.
 fn times_ms(start_ns: u64, end_ns: u64) -> [u64; 2] {
     let start = start_ns / 1_000_000;
     [start, end_ns.div_ceil(1_000_000).max(start + 1)]
@@ -30,8 +30,8 @@ pub(super) fn text(media: &str, people: &[Appearance]) -> String {
          </HEADER>\n <TIME_ORDER>\n"
     );
     let named = || people.iter().filter_map(|person| Some((person.who.name()?, &person.spans)));
-    // Slots in the order of time, as ELAN writes them. Every annotation has its own, since those that share one
-    // are moved together.
+    // Slots in the order of time, as ELAN writes them. Every annotation has its own slots, since annotations
+    // that share one are moved together.
     let spans = named().flat_map(|(_, spans)| spans);
     let mut slots: Vec<(u64, usize)> = spans
         .flat_map(|span| times_ms(span.start_ns, span.end_ns))

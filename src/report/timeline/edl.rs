@@ -16,7 +16,7 @@ pub(super) fn text(timeline: &Timeline<'_>) -> String {
     let mut taken = BTreeSet::new();
     let mut marks: Vec<Mark<'_>> = timeline.marks.clone();
     for mark in &mut marks {
-        // Resolve holds one marker in a frame: of people who appear together, each later one begins a frame later.
+        // Resolve has one marker per frame: if people appear together, each later one begins a frame later.
         while !taken.insert(mark.first) {
             mark.first += 1;
             mark.length = (mark.length - 1).max(1);
@@ -34,7 +34,7 @@ pub(super) fn text(timeline: &Timeline<'_>) -> String {
     text
 }
 
-/// A name without what separates fields and lines.
+/// A name without separators of fields and lines.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c == '|' || c.is_control() { ' ' } else { c }).collect()
 }

@@ -8,7 +8,7 @@
 //! | `.otio` | OpenTimelineIO | a marker over the range |
 //! | `.eaf` | ELAN | an annotation in the person's tier |
 //!
-//! All but the last count in frames of the video's rate, from the timecode of its first frame.
+//! All but the last count frames at the video's rate, from the timecode of its first frame.
 
 mod eaf;
 mod edl;
@@ -24,14 +24,14 @@ use std::path::{Path, PathBuf};
 use super::{Appearance, Output, ReportError};
 use crate::file::percent_encoded;
 
-/// In which format a timeline is written.
+/// Formats of timelines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimelineFormat {
     /// An edit decision list with the markers of DaVinci Resolve.
     Edl,
     /// Final Cut Pro.
     Fcpxml,
-    /// Premiere Pro, and what else reads the format of Final Cut Pro 7.
+    /// Premiere Pro, and other programs that read the format of Final Cut Pro 7.
     Xmeml,
     /// OpenTimelineIO's JSON.
     Otio,
@@ -58,7 +58,7 @@ impl TimelineFormat {
     }
 }
 
-/// What is known of the video when it is opened.
+/// The facts about a video that are known when it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VideoFacts {
     /// File name, without its folder.
@@ -67,13 +67,13 @@ pub struct VideoFacts {
     pub width: usize,
     /// Height in pixels, upright.
     pub height: usize,
-    /// Nominal frames per second as a fraction, where the video states it.
+    /// Nominal frames per second as a fraction, if the video states it.
     pub fps: Option<(i32, i32)>,
     /// Whether there is sound; `None` if that is not known.
     pub sound: Option<bool>,
 }
 
-/// How timelines are written.
+/// Options of timelines.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TimelineOptions {
     /// Timecode of the first frame.
@@ -137,7 +137,7 @@ impl Timelines {
     }
 }
 
-/// A time span in which somebody is in the picture, in frames of the video from 0.
+/// A time span in which a person is in the picture, in frames of the video from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mark<'a> {
     name: &'a str,

@@ -11,7 +11,7 @@ pub(super) fn text(timeline: &Timeline<'_>) -> String {
     let rate = numbering.rate.per_s();
     let time = |frame: i64| json!({"OTIO_SCHEMA": "RationalTime.1", "rate": rate, "value": frame as f64});
     let range = |first: i64, length: i64| json!({"OTIO_SCHEMA": "TimeRange.1", "start_time": time(first), "duration": time(length)});
-    // A marker of a clip counts in the clip's own time, which begins at the timecode of the video.
+    // A marker of a clip is in the clip's own time, which begins at the timecode of the video.
     let marker = |Mark { name, person, first, length }: &Mark<'_>| {
         json!({
             "OTIO_SCHEMA": "Marker.2",

@@ -22,8 +22,8 @@ const KNOWN: [(i64, i64); 15] = [
     (240, 1),
 ];
 
-/// Largest relative difference of a rate to the known one that it is a rounded form of: 29.97 to 30000/1001, and not
-/// 29.97 to 30.
+/// Largest relative difference between a rate and the known one that it is a rounded form of: 29.97 is
+/// 30000/1001 and not 30.
 const SAME: f64 = 1e-4;
 
 /// Highest rate.
@@ -36,19 +36,19 @@ pub struct Rate {
     denominator: i64,
 }
 
-/// Why a text is no rate or no timecode.
+/// Why a text is not a rate or a timecode.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TimecodeError {
-    /// The text is no frame rate.
+    /// The text is not a frame rate.
     #[error("`{0}` is not a frame rate: write frames per second, for example 25, 29.97 or 30000/1001")]
     Rate(String),
-    /// The text is no timecode.
+    /// The text is not a timecode.
     #[error(
         "`{0}` is not a timecode: write HH:MM:SS:FF, for example 01:00:00:00, or HH:MM:SS;FF for drop frame"
     )]
     Syntax(String),
-    /// There are not so many frames in a second.
+    /// There are fewer frames per second.
     #[error("the timecode {timecode} does not exist at {rate} frames per second: frames are numbered from 0 to {}", .base - 1)]
     Frame {
         /// The timecode.
@@ -72,8 +72,8 @@ pub enum TimecodeError {
 }
 
 impl Rate {
-    /// The rate of so many frames in so many seconds; `None` for what is none. Rounded forms of the usual rates become
-    /// exact.
+    /// The rate of `numerator` frames in `denominator` seconds; `None` if that is not a rate. Rounded forms
+    /// of the usual rates become exact.
     pub fn new(numerator: i64, denominator: i64) -> Option<Self> {
         if numerator <= 0 || denominator <= 0 {
             return None;
@@ -110,7 +110,7 @@ impl Rate {
         i64::try_from((ns + per_frame / 2) / per_frame).unwrap_or(i64::MAX)
     }
 
-    /// The duration of so many frames in seconds, as a fraction: numerator and denominator.
+    /// The duration of that many frames in seconds, as a fraction: numerator and denominator.
     pub fn seconds(self, frames: i64) -> (i64, i64) {
         (frames * self.denominator, self.numerator)
     }
@@ -169,7 +169,7 @@ impl FromStr for Timecode {
         let numbers: Result<Vec<i64>, _> = parts.iter().map(|part| part.parse()).collect();
         let [hours, minutes, seconds, frames] =
             numbers.ok().and_then(|numbers| numbers.try_into().ok()).ok_or_else(syntax)?;
-        // A semicolon, or a full stop, before the frames is the mark of drop frame.
+        // A semicolon, or a full stop, before the frames marks drop frame.
         let drop = text.trim().contains([';', '.']);
         if hours > 23 || minutes > 59 || seconds > 59 {
             return Err(syntax());
@@ -186,17 +186,17 @@ impl fmt::Display for Timecode {
     }
 }
 
-/// How frames are numbered: a rate, with drop frame or without.
+/// The numbering of frames: a rate, with drop frame or without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Numbering {
     /// The rate.
     pub rate: Rate,
-    /// Whether frame numbers are left out, so that timecode keeps up with the clock.
+    /// Whether frame numbers are dropped, so that timecode keeps up with the clock.
     pub drop: bool,
 }
 
 impl Numbering {
-    /// Frame numbers that drop frame leaves out in most minutes.
+    /// Frame numbers that drop frame skips in most minutes.
     fn dropped(self) -> i64 {
         if self.drop { self.rate.base() / 15 } else { 0 }
     }
@@ -224,7 +224,7 @@ impl Numbering {
         Ok((numbering, number - dropped * (all_minutes - all_minutes / 10)))
     }
 
-    /// The timecode of a frame counted from 00:00:00:00. After 24 hours it begins again.
+    /// The timecode of a frame counted from 00:00:00:00. After 24 hours it restarts at 0.
     pub fn timecode(self, frame: i64) -> Timecode {
         let (base, dropped) = (self.rate.base(), self.dropped());
         let per_minute = 60 * base - dropped;

@@ -23,11 +23,11 @@ use crate::serve::tokens::Role;
 /// Whether the service works.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {
-    /// `ok`, or `degraded` when a source that should run does not.
+    /// `ok`, or `degraded` if a source that should run does not.
     status: &'static str,
     /// Sources that run.
     running: usize,
-    /// Sources that should.
+    /// Sources that should run.
     sources: usize,
     /// Seconds since the service started.
     up_s: u64,
@@ -36,29 +36,29 @@ pub(super) struct Health {
 /// Whether requests can be answered.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Ready {
-    /// Always true: whoever cannot says so with status 503.
+    /// Always true. A service that is not ready answers with status 503.
     ready: bool,
 }
 
-/// What answers.
+/// The program and its settings.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Version {
-    /// Of the program.
+    /// Version of the program.
     version: &'static str,
     /// The embedding network.
     model: String,
-    /// What embeddings are computed in: `f32` or `bf16`.
+    /// Number format in which embeddings are computed: `f32` or `bf16`.
     precision: String,
-    /// Threads that compute at a time.
+    /// Number of threads that compute.
     threads: usize,
 }
 
-/// Who asks.
+/// The caller.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Session {
-    /// What they may do; `null` without a token where one is asked for.
+    /// The role of the caller; `null` without a token if one is required.
     role: Option<Role>,
-    /// Whether a token is asked for.
+    /// Whether a token is required.
     token_needed: bool,
 }
 
@@ -66,11 +66,11 @@ pub(super) struct Session {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LogIn {
-    /// As it was shown.
+    /// The text of the token.
     token: String,
 }
 
-/// Who changed what.
+/// The record of changes.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Changes {
     /// The newest first.
@@ -80,43 +80,43 @@ pub(super) struct Changes {
 /// A change.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Change {
-    /// When (RFC 3339).
+    /// Time (RFC 3339).
     time: String,
-    /// Whose token it was.
+    /// The owner of the token.
     who: String,
-    /// What was done.
+    /// The change.
     what: String,
-    /// About whom or what; `null` once they are forgotten.
+    /// The person or thing concerned; `null` after a person was forgotten.
     about: Option<String>,
 }
 
-/// Who else is told of events.
+/// The outputs of events.
 #[derive(Serialize, ToSchema)]
 pub(super) struct OutputsAnswer {
     /// The webhooks, by name.
     webhooks: Vec<WebhookAnswer>,
-    /// The MQTT broker; `null` where there is none.
+    /// The MQTT broker; `null` if none is set.
     mqtt: Option<BrokerAnswer>,
 }
 
-/// The broker and how it is.
+/// The broker and its state.
 #[derive(Serialize, ToSchema)]
 pub(super) struct BrokerAnswer {
     /// Events that it has not acknowledged yet.
     waiting: u64,
-    /// How it is.
+    /// Its state.
     #[serde(flatten)]
     state: OutputState,
 }
 
-/// A webhook and how it is.
+/// A webhook and its state.
 #[derive(Serialize, ToSchema)]
 pub(super) struct WebhookAnswer {
     /// Its name.
     name: String,
-    /// Events that it is still to be told of.
+    /// Events that are not delivered to it yet.
     waiting: u64,
-    /// How it is.
+    /// Its state.
     #[serde(flatten)]
     state: OutputState,
 }
@@ -185,7 +185,7 @@ pub(super) async fn session(State(site): State<App>, Extension(caller): Extensio
 
 /// Log in with a token
 ///
-/// The token is kept in a cookie that scripts cannot read and that no other site's page sends.
+/// The token is kept in a cookie that scripts cannot read and that pages of other sites do not send.
 #[utoipa::path(
     post, path = "/api/v1/session", tag = "service", request_body = LogIn,
     responses((status = 200, body = Session), (status = 401, body = Problem))
@@ -197,7 +197,7 @@ pub(super) async fn log_in(
     let Json(LogIn { token }) = token?;
     let token = token.trim();
     let Some(tokens) = &site.tokens else {
-        return Err(Problem::bad("this service asks for no token"));
+        return Err(Problem::bad("this service requires no token"));
     };
     let role = tokens.role(token).ok_or_else(|| {
         Problem::new(
@@ -247,7 +247,7 @@ fn text(site: &Site) -> String {
     let up = |state: &SourceState| Some(f64::from(u8::from(state.phase() == Phase::Running)));
     each("up", "gauge", "Whether frames come.", &up);
     each("frames_total", "counter", "Frames that were answered.", &count(0));
-    each("left_out_total", "counter", "Frames left out because newer ones came meanwhile.", &count(1));
+    each("left_out_total", "counter", "Frames dropped because newer ones came in the meantime.", &count(1));
     each("events_total", "counter", "Events that were recorded.", &count(2));
     each("faces", "gauge", "Faces in the last frame.", &|state| Some(state.faces_len() as f64));
     each("frames_per_second", "gauge", "Frames answered per second.", &|state| Some(state.pace().0));
@@ -259,8 +259,8 @@ fn text(site: &Site) -> String {
     let counts = &site.counts;
     for (name, help, value) in [
         ("requests_total", "Requests.", &counts.requests),
-        ("requests_refused_total", "Requests of those who may not.", &counts.refused),
-        ("requests_busy_total", "Requests that were told to come again.", &counts.busy),
+        ("requests_refused_total", "Requests without permission.", &counts.refused),
+        ("requests_busy_total", "Requests that were asked to retry later.", &counts.busy),
     ] {
         let value = value.load(Ordering::Relaxed);
         let _ = writeln!(
@@ -269,7 +269,7 @@ fn text(site: &Site) -> String {
         );
     }
     for (name, state) in site.outputs.webhooks() {
-        // A store that refuses is told of elsewhere.
+        // A failure of the store is reported elsewhere.
         let waiting = site.store.undelivered(&name).unwrap_or_default();
         for (key, kind, value) in [
             ("waiting", "gauge", waiting),

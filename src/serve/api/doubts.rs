@@ -1,4 +1,4 @@
-//! Names to confirm or to reject, and what the threshold does.
+//! Names to confirm or reject, and the effect of the threshold.
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -26,31 +26,31 @@ use crate::track::weight_inside;
 /// Thresholds that may be set, in degrees.
 const LEAST_DEG: f64 = 1.0;
 const MOST_DEG: f64 = 179.0;
-/// Names given by less than so many degrees are doubtful.
+/// Names with a smaller margin below the threshold, in degrees, are doubtful.
 const DOUBTFUL_DEG: f64 = 6.0;
 
-/// Which names are doubtful.
+/// A request for doubtful names.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DoubtsQuery {
-    /// Names that were given by less than so many degrees; 6 without this.
+    /// Names whose angle was less than this many degrees below the threshold. Default: 6.
     margin_deg: Option<f64>,
-    /// So many at most, 1 to 1000; 100 without this.
+    /// Maximum number, 1 to 1000. Default: 100.
     limit: Option<usize>,
 }
 
-/// How a name is confirmed.
+/// Options of a confirmation.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Confirmation {
-    /// Whether the picture becomes another still of the person.
+    /// Whether the picture is added to the stills of the person.
     enroll: bool,
 }
 
 /// List doubtful names
 ///
-/// Names that were given by little and that nobody has confirmed or rejected, the newest first.
+/// Names with a small margin that are neither confirmed nor rejected, the newest first.
 #[utoipa::path(
     get, path = "/api/v1/doubts", tag = "events", params(DoubtsQuery),
     responses((status = 200, body = Events), (status = 400, body = Problem))
@@ -77,7 +77,7 @@ fn event_with_name(site: &Site, id: i64) -> Result<(Event, PersonName, Upload), 
     Ok((event, name, Upload { name: format!("event-{id}.jpg"), bytes }))
 }
 
-/// The face that an event is about.
+/// The face of an event.
 fn still_of(site: &Site, event: &Event, upload: &Upload) -> Result<NewStill, Problem> {
     new_still(site, upload, Choice::Largest).map_err(|refused| {
         match site.covers(&event.source, event.person.as_deref()) {
@@ -110,7 +110,7 @@ pub(super) async fn confirm(
         if enroll {
             let still = still_of(site, &event, &upload)?;
             site.edit_people(|folder| {
-                // Nobody is enrolled by this who was removed meanwhile.
+                // A person who was removed in the meantime must not be enrolled again by this.
                 folder.person(&name)?;
                 Ok(folder.enroll(&name, vec![still])?)
             })?;
@@ -124,8 +124,8 @@ pub(super) async fn confirm(
 
 /// Reject the name of an event: this is not the person
 ///
-/// The picture becomes a counter-example of the person, and the events of that visit those of a stranger, who can be
-/// named.
+/// The picture becomes a counter-example of the person, and the events of that visit become those of a
+/// stranger, who can be named.
 #[utoipa::path(
     post, path = "/api/v1/events/{id}/reject", tag = "events", params(("id" = i64, Path)),
     responses((status = 200, body = Event), (status = 404, body = Problem), (status = 422, body = Problem))
@@ -142,7 +142,7 @@ pub(super) async fn reject(
         let sight = sight(site, &event, &still).map_err(|error| named(&upload.name, error))?;
         site.edit_people(|folder| Ok(folder.reject(&name, vec![still])?))?;
         let stranger = site.store.add_stranger(&sight)?;
-        // The pictures are a stranger's from now on.
+        // From now on, the pictures belong to a stranger.
         let covered = site.covers(&event.source, None).then_some(&sight.picture.jpeg);
         site.store.reject_event(&event, stranger, covered.map(Vec::as_slice))?;
         site.store.note(caller.name(), "rejected a name", Some(name.as_str()))?;
@@ -151,7 +151,7 @@ pub(super) async fn reject(
     .await
 }
 
-/// The face of a picture, as a stranger's.
+/// The face of a picture, as a sighting of a stranger.
 fn sight(site: &Site, event: &Event, still: &NewStill) -> Result<NewSight, Problem> {
     let (face, quality) = (&still.examined.face, &still.examined.quality);
     let embedding = site.engine.embed(vec![still.examined.crop.clone()])?.into_iter().next();
@@ -170,42 +170,42 @@ fn sight(site: &Site, event: &Event, still: &NewStill) -> Result<NewSight, Probl
     })
 }
 
-/// Another threshold to look at.
+/// A threshold to evaluate.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ThresholdQuery {
-    /// In degrees; without it the one in force.
+    /// Threshold in degrees. Default: the one in force.
     threshold_deg: Option<f64>,
 }
 
-/// What a threshold does.
+/// The effect of a threshold.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ThresholdAnswer {
     /// The angle below which a face is named, in degrees.
     in_force_deg: f64,
-    /// Whether it was set here; else it is that of the configuration, or the calibrated one.
+    /// Whether it was set by the API. Otherwise it is that of the configuration, or the calibrated one.
     set_here: bool,
-    /// The angle that is looked at.
+    /// The evaluated angle.
     threshold_deg: f64,
-    /// The share of pairs of different people who are nearer, by the model's calibration.
+    /// The share of pairs of different people below that angle, by the model's calibration.
     false_match_rate: Option<f64>,
-    /// Strangers of this service with a view to compare.
+    /// Strangers of this service with an embedding.
     strangers: usize,
-    /// Of these, who would be given a name by their best view.
+    /// Those of them whose best view would get a name.
     strangers_named: usize,
-    /// Times that somebody was named.
+    /// Events with a name.
     names: usize,
-    /// Of these, how often nobody would have been.
+    /// Those of them that would have no name.
     names_lost: usize,
 }
 
-/// What is known of a threshold.
+/// The data for evaluating a threshold.
 struct Measured {
     in_force_deg: f64,
     set_here: bool,
     threshold_deg: f64,
-    /// Angles of strangers to the nearest person, and those at which people were named, from the smallest on.
+    /// Angles of strangers to the nearest person, and angles at which people were named, in increasing order.
     strangers: Vec<f64>,
     names: Vec<f64>,
 }
@@ -231,7 +231,7 @@ impl Measured {
         let mut strangers = Vec::new();
         for embedding in site.store.stranger_embeddings()? {
             let Some(gallery) = &gallery else { break };
-            // Those of another model cannot be compared.
+            // Embeddings of another model cannot be compared.
             let Ok(found) = gallery.identifier().identify(&embedding, Viewpoint::FRONTAL) else { continue };
             strangers.extend(found.nearest.map(|nearest| f64::from(nearest.angle_deg)));
         }
@@ -264,13 +264,13 @@ impl Measured {
         };
         let mut curves = vec![upright(self.in_force_deg, "threshold in force:")];
         if (self.threshold_deg - self.in_force_deg).abs() > 0.05 {
-            curves.push(upright(self.threshold_deg, "looked at:"));
+            curves.push(upright(self.threshold_deg, "evaluated:"));
         }
         for (angles, label) in
-            [(&self.strangers, "strangers nearer to somebody"), (&self.names, "people named at less")]
+            [(&self.strangers, "strangers nearer to a person"), (&self.names, "people named at less")]
         {
             let count = angles.len().max(1) as f64;
-            // Steps: the share of those below each angle.
+            // A step function: the share below each angle.
             let mut points = vec![(0.0, 0.0)];
             for (at, angle) in angles.iter().enumerate() {
                 points.extend([(*angle, at as f64 / count), (*angle, (at + 1) as f64 / count)]);
@@ -285,7 +285,7 @@ impl Measured {
             }
         }
         Chart {
-            title: "What the threshold does here".into(),
+            title: "Effect of the threshold".into(),
             x: Axis {
                 label: "angle to the nearest person, degrees".into(),
                 scale: Scale::Linear(0.0, AXIS_DEG),
@@ -296,12 +296,12 @@ impl Measured {
     }
 }
 
-/// End of the axis of angles: people who have nothing to do with each other lie around 90 degrees.
+/// End of the axis of angles: unrelated people are around 90 degrees.
 const AXIS_DEG: f64 = 120.0;
 
-/// Show what a threshold does on the strangers and names of this service
+/// Show the effect of a threshold on the strangers and names of this service
 ///
-/// Sources with a `threshold_deg` of their own keep that.
+/// Sources with their own `threshold_deg` keep it.
 #[utoipa::path(
     get, path = "/api/v1/threshold", tag = "service", params(ThresholdQuery),
     responses((status = 200, body = ThresholdAnswer), (status = 400, body = Problem))
@@ -314,19 +314,19 @@ pub(super) async fn threshold(
     site.wait_for(move |site| Ok(Json(Measured::new(site, threshold_deg)?.answer(site)))).await
 }
 
-/// A threshold to name by.
+/// A threshold to set.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewThreshold {
-    /// In degrees.
+    /// Threshold in degrees.
     #[schema(minimum = 1.0, maximum = 179.0)]
     threshold_deg: f64,
 }
 
 /// Set the threshold
 ///
-/// Faces nearer than this are named from the next frame on; no source is opened anew. It is kept, and counts instead of
-/// that of the configuration until it is deleted.
+/// Faces below this angle are named from the next frame on; no source is reopened. The threshold is stored,
+/// and replaces that of the configuration until it is deleted.
 #[utoipa::path(
     put, path = "/api/v1/threshold", tag = "service", request_body = NewThreshold,
     responses((status = 200, body = ThresholdAnswer), (status = 400, body = Problem))
@@ -339,7 +339,7 @@ pub(super) async fn set_threshold(
     let Json(NewThreshold { threshold_deg }) = threshold?;
     if !(LEAST_DEG..=MOST_DEG).contains(&threshold_deg) {
         return Err(Problem::bad(format!(
-            "a threshold of {threshold_deg} degrees makes no sense: give {LEAST_DEG} to {MOST_DEG}"
+            "a threshold of {threshold_deg} degrees is invalid: give {LEAST_DEG} to {MOST_DEG}"
         )));
     }
     change_threshold(site, caller, Some(threshold_deg)).await
@@ -365,7 +365,7 @@ async fn change_threshold(
         site.set_threshold(degrees)?;
         let what = match degrees {
             Some(degrees) => format!("set the threshold to {degrees} degrees"),
-            None => "set the threshold back to that of the configuration".to_owned(),
+            None => "restored the configured threshold".to_owned(),
         };
         site.store.note(caller.name(), &what, None)?;
         Ok(Json(Measured::new(site, None)?.answer(site)))
@@ -373,7 +373,7 @@ async fn change_threshold(
     .await
 }
 
-/// Draw what a threshold does on the strangers and names of this service
+/// Plot the effect of a threshold on the strangers and names of this service
 #[utoipa::path(
     get, path = "/api/v1/threshold/plot.svg", tag = "service", params(ThresholdQuery),
     responses((status = 200, content_type = "image/svg+xml", body = String), (status = 400, body = Problem))

@@ -1,4 +1,4 @@
-//! Who came and went, and when.
+//! Events: who came and went, and when.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -23,36 +23,36 @@ use crate::serve::problem::Problem;
 use crate::serve::site::App;
 use crate::serve::store::{Event, EventQuery, Kind};
 
-/// A client hears something so often, even when nothing happens.
+/// Interval at which a client gets a message even if nothing happens.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
-/// Milliseconds after which a client that lost the connection comes again.
+/// Time after which a client that lost the connection reconnects.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// Largest message of a client, in bytes: none is read.
+/// Largest message of a client, in bytes. Messages are not read.
 const MOST_HEARD: usize = 1024;
 
-/// Which events are asked for.
+/// A query for events.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct EventsQuery {
-    /// Of this person.
+    /// Only events of this person.
     person: Option<String>,
-    /// Of this stranger, by number.
+    /// Only events of this stranger, by number.
     stranger: Option<i64>,
-    /// Of this source.
+    /// Only events of this source.
     source: Option<String>,
-    /// appeared, recognised, corrected or left.
+    /// Only events of this kind: appeared, recognised, corrected or left.
     kind: Option<String>,
-    /// Not before: RFC 3339, or milliseconds since 1970.
+    /// Only events at or after this time: RFC 3339, or milliseconds since 1970.
     since: Option<String>,
-    /// Before: RFC 3339, or milliseconds since 1970.
+    /// Only events before this time: RFC 3339, or milliseconds since 1970.
     until: Option<String>,
-    /// With smaller numbers than this, to go on where the last answer ended.
+    /// Only events with smaller numbers than this, to continue where the last answer ended.
     before: Option<i64>,
-    /// With larger numbers than this.
+    /// Only events with larger numbers than this.
     after: Option<i64>,
-    /// So many at most, 1 to 1000; 100 without this.
+    /// Maximum number, 1 to 1000. Default: 100.
     limit: Option<usize>,
 }
 
@@ -67,7 +67,7 @@ impl EventsQuery {
     fn query(self) -> Result<EventQuery, Problem> {
         let limit = self.limit.unwrap_or(100);
         if !(1..=1000).contains(&limit) {
-            return Err(Problem::bad(format!("limit={limit} makes no sense: give a number from 1 to 1000")));
+            return Err(Problem::bad(format!("limit={limit} is invalid: give a number from 1 to 1000")));
         }
         let moment = |name: &str, text: Option<String>| text.map(|text| time_ms(name, &text)).transpose();
         Ok(EventQuery {
@@ -89,12 +89,12 @@ fn time_ms(name: &str, text: &str) -> Result<i64, Problem> {
     if let Ok(number) = text.parse() {
         return Ok(number);
     }
-    // A plus sign in an address is a space once it is read.
+    // A plus sign in an address is parsed as a space.
     let parsed = chrono::DateTime::parse_from_rfc3339(&text.replace(' ', "+"));
     parsed.map(|time| time.timestamp_millis()).map_err(|_| {
         let shown = text.escape_debug();
         Problem::bad(format!(
-            "{name}={shown} is no time: write 2026-11-29T12:00:00Z, or milliseconds since 1970"
+            "{name}={shown} is not a time: write 2026-11-29T12:00:00Z, or milliseconds since 1970"
         ))
     })
 }
@@ -140,19 +140,19 @@ pub(super) async fn picture(
     jpeg(picture, "there is no such event, or it has no picture")
 }
 
-/// Where a stream of events begins.
+/// The start of a stream of events.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct StreamQuery {
-    /// Begin with the events after this number, which are told first; the header `Last-Event-ID` does the same.
+    /// Begin with the stored events after this number. The header `Last-Event-ID` has the same effect.
     after: Option<i64>,
 }
 
 /// Follow events as they happen
 ///
-/// Server-sent events: `event` is the kind, `id` the number and `data` the event as JSON. Whoever comes again with the
-/// last number misses nothing.
+/// Server-sent events: `event` is the kind, `id` the number and `data` the event as JSON. A client that
+/// reconnects with the last number misses nothing.
 #[utoipa::path(
     get, path = "/api/v1/events/stream", tag = "events", params(StreamQuery),
     responses((status = 200, content_type = "text/event-stream", body = Event), (status = 503, body = Problem))
@@ -168,7 +168,7 @@ pub(super) async fn stream(
     let events = stream::unfold((follow, permit), |(mut follow, permit)| async move {
         let event = follow.next().await?;
         let told = sse::Event::default().event(event.kind.to_string()).id(event.id.to_string());
-        // Events are plain data, which serialises.
+        // Serialising plain data does not fail.
         let told = told.retry(AGAIN_AFTER).json_data(&*event).unwrap_or_default();
         Some((Ok::<_, Infallible>(told), (follow, permit)))
     });
@@ -177,14 +177,14 @@ pub(super) async fn stream(
 
 /// Follow events over a WebSocket
 ///
-/// Each message is an event as JSON, with the number to come again with in `id`. What a client sends is not read. A
-/// browser is answered only on a page of this service.
+/// Each message is an event as JSON, with the number for reconnecting in `id`. Messages of the client are not
+/// read. Browsers can connect only from pages of this service.
 #[utoipa::path(
     get, path = "/api/v1/events/ws", tag = "events", params(StreamQuery),
     responses(
         (status = 101, description = "Messages follow"),
         (status = 200, description = "The content of a message", body = Event),
-        (status = 403, description = "The page is another site's", body = Problem),
+        (status = 403, description = "The request comes from a page of another site", body = Problem),
         (status = 503, body = Problem)
     )
 )]
@@ -200,7 +200,7 @@ pub(super) async fn socket(
     Ok(upgrade.on_upgrade(move |socket| tell(socket, follow, permit)))
 }
 
-/// Tells events until somebody has enough.
+/// Sends events until the client or the service ends.
 async fn tell(mut socket: WebSocket, mut follow: Follow, _permit: OwnedSemaphorePermit) {
     let mut alive = tokio::time::interval(ALIVE_EVERY);
     let mut answered = true;
@@ -208,7 +208,7 @@ async fn tell(mut socket: WebSocket, mut follow: Follow, _permit: OwnedSemaphore
         let message = tokio::select! {
             event = follow.next() => {
                 let Some(event) = event else { break };
-                // Events are plain data, which serialises.
+                // Serialising plain data does not fail.
                 Message::text(serde_json::to_string(&*event).unwrap_or_default())
             }
             heard = socket.recv() => match heard {
@@ -219,7 +219,7 @@ async fn tell(mut socket: WebSocket, mut follow: Follow, _permit: OwnedSemaphore
                 }
             },
             _ = alive.tick() => {
-                // Whoever did not answer the last one is gone.
+                // A client that did not answer the last ping is gone.
                 if !std::mem::take(&mut answered) {
                     return;
                 }
@@ -231,7 +231,7 @@ async fn tell(mut socket: WebSocket, mut follow: Follow, _permit: OwnedSemaphore
             _ => return,
         }
     }
-    // Whoever is gone already needs no farewell.
+    // Fails if the client is already gone.
     let _ = socket.send(Message::Close(None)).await;
 }
 

@@ -22,11 +22,11 @@ use crate::serve::problem::Problem;
 use crate::serve::site::{App, Site};
 use crate::serve::store::{Job, JobState, rfc3339};
 
-/// How long the next part of an upload may take to come.
+/// Time limit for the next part of an upload.
 const PART_LIMIT: Duration = Duration::from_secs(30);
 /// Longest name of a job, in characters.
 const LONGEST_NAME: usize = 200;
-/// What the page of a job may do: play its video, and nothing else.
+/// Content security policy of the page of a job: it may only play its video.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                            img-src 'self' data:; media-src 'self'; base-uri 'none'; form-action 'none'; \
                            frame-ancestors 'none'";
@@ -38,35 +38,35 @@ pub(super) struct JobsAnswer {
     jobs: Vec<JobAnswer>,
 }
 
-/// A job and how it is.
+/// A job and its state.
 #[derive(Serialize, ToSchema)]
 pub(super) struct JobAnswer {
     /// Its number.
     id: i64,
-    /// What it is called.
+    /// Its name.
     name: String,
-    /// How it is.
+    /// Its state.
     state: JobState,
-    /// Why it failed, or what is wrong with the results.
+    /// Why it failed, or a limitation of the results.
     reason: Option<String>,
-    /// When it was asked for (RFC 3339).
+    /// Time of the request (RFC 3339).
     made: String,
-    /// When it was over.
+    /// Time at which it ended.
     ended: Option<String>,
-    /// The share of the work that is done, 0 to 1; `null` where that is not known.
+    /// The share of the work that is done, 0 to 1; `null` if unknown.
     progress: Option<f64>,
-    /// Frames looked at so far; a file is read twice.
+    /// Frames processed so far; a file is read twice.
     frames: Option<u64>,
-    /// Who was seen.
+    /// The people seen.
     people: Vec<String>,
-    /// Where the results are, once it is done.
+    /// Addresses of the results, once it is done.
     results: Option<ResultsAnswer>,
 }
 
-/// Where the results of a job are.
+/// Addresses of the results of a job.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ResultsAnswer {
-    /// Who appears when, with the video to play.
+    /// A page that shows who appears when, and plays the video.
     page: String,
     /// The video with names.
     video: String,
@@ -82,7 +82,7 @@ pub(super) struct NewJob {
     input: String,
 }
 
-/// What an upload is called.
+/// The name of an upload.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -123,7 +123,7 @@ fn show_job(site: &Site, id: i64) -> Result<Json<JobAnswer>, Problem> {
     Ok(Json(JobAnswer::of(site, job)))
 }
 
-/// List the jobs and how they are
+/// List the jobs and their states
 #[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", responses((status = 200, body = JobsAnswer)))]
 pub(super) async fn list(State(site): State<App>) -> Result<Json<JobsAnswer>, Problem> {
     site.wait_for(|site| {
@@ -146,19 +146,19 @@ pub(super) async fn show(
     site.wait_for(move |site| show_job(site, id)).await
 }
 
-/// Have a video labelled
+/// Label a video
 ///
-/// The video is the body of the request, or, as JSON, a file below a folder of `allow_inputs`. Jobs are done one after
-/// the other; the results are a page, the video with names, and every face as JSON Lines.
+/// The video is the body of the request, or, as JSON, a file below a folder of `allow_inputs`. Jobs are done
+/// one after the other; the results are a page, the video with names, and every face as JSON Lines.
 #[utoipa::path(
     post, path = "/api/v1/jobs", tag = "jobs", params(UploadQuery),
     request_body(content((Vec<u8> = "video/mp4"), (NewJob = "application/json"))),
     responses(
         (status = 200, body = JobAnswer),
         (status = 403, description = "The configuration does not allow that file", body = Problem),
-        (status = 413, description = "The video is larger than the service takes", body = Problem),
-        (status = 422, description = "It is no video", body = Problem),
-        (status = 503, description = "There are as many jobs as there may be", body = Problem)
+        (status = 413, description = "The video is larger than the service accepts", body = Problem),
+        (status = 422, description = "It is not a video", body = Problem),
+        (status = 503, description = "The limit of jobs is reached", body = Problem)
     )
 )]
 pub(super) async fn add(
@@ -174,7 +174,7 @@ pub(super) async fn add(
         let Json(NewJob { input }) = new?;
         return site.wait_for(move |site| add_file(site, caller, name, &input)).await;
     }
-    // It takes long and computes nothing.
+    // An upload takes long and computes nothing.
     let _permit = site.may_stream()?;
     let most_bytes = site.settings().config.jobs.upload_mib << 20;
     if most_bytes == 0 {
@@ -208,7 +208,7 @@ fn add_file(
     input: &str,
 ) -> Result<Json<JobAnswer>, Problem> {
     let parsed = Input::parse(input);
-    // Looked up only if it is allowed: nobody learns by this which files there are.
+    // Opened only if it is allowed, so that a client cannot find out which files exist.
     let file = match &parsed {
         Ok(input @ Input::File(path)) if site.settings().allowed.allows(input) => path.canonicalize().ok(),
         _ => None,
@@ -225,38 +225,38 @@ fn add_file(
     show_job(site, id)
 }
 
-/// A name to show, or another one where there is none.
+/// A name for display, or `otherwise` if it is empty.
 fn clean(name: &str, otherwise: &str) -> String {
     let name = if name.trim().is_empty() { otherwise } else { name };
     name.chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect()
 }
 
-/// Refuses more jobs than there may be.
+/// Refuses a job if there are too many.
 fn room(site: &Site) -> Result<(), Problem> {
     let most = site.settings().config.jobs.most;
     match site.store.jobs()?.len() < most {
         true => Ok(()),
-        false => Err(Problem::busy(&format!("there are {most} jobs already: delete one that is over first"))),
+        false => Err(Problem::busy(&format!("there are {most} jobs already: delete a finished one first"))),
     }
 }
 
 fn too_large(most_bytes: u64) -> Problem {
-    let detail = format!("the video is larger than {} MiB, which is all that is taken", most_bytes >> 20);
+    let detail = format!("videos larger than {} MiB are not accepted", most_bytes >> 20);
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
 }
 
-/// Puts a body into a file.
+/// Writes a body to a file.
 async fn receive(body: Body, file: &std::path::Path, most_bytes: u64) -> Result<(), Problem> {
     let inside = |error: std::io::Error| Problem::inside(&error);
     let mut to = tokio::fs::File::create(file).await.map_err(inside)?;
     let (mut parts, mut bytes, mut beginning) = (body.into_data_stream(), 0u64, Vec::new());
     let no_video = || {
         let detail =
-            "this is not a video that is read: send an mp4, mov, mkv, webm, avi, ogv, flv, wmv or mpg file";
+            "this is not a supported video: send an mp4, mov, mkv, webm, avi, ogv, flv, wmv or mpg file";
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     };
     loop {
-        let late = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the video stopped coming for 30 s");
+        let late = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "no part of the video arrived for 30 s");
         let part: Option<Result<Bytes, axum::Error>> =
             tokio::time::timeout(PART_LIMIT, parts.next()).await.map_err(late)?;
         let Some(part) = part else { break };
@@ -282,7 +282,7 @@ async fn receive(body: Body, file: &std::path::Path, most_bytes: u64) -> Result<
 
 /// Cancel a job
 ///
-/// There are no results then.
+/// A cancelled job has no results.
 #[utoipa::path(
     post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = i64, Path)),
     responses((status = 200, body = JobAnswer), (status = 404, body = Problem), (status = 409, body = Problem))
@@ -296,7 +296,10 @@ pub(super) async fn cancel(
     site.wait_for(move |site| {
         let job = site.store.job(id)?.ok_or_else(|| none(id))?;
         if job.state.is_over() {
-            return Err(Problem::new(StatusCode::CONFLICT, format!("job {id} is over: it is {}", job.state)));
+            return Err(Problem::new(
+                StatusCode::CONFLICT,
+                format!("job {id} has ended: it is {}", job.state),
+            ));
         }
         site.jobs.cancel(&site.store, id)?;
         site.store.note(caller.name(), "cancelled a job", None)?;
@@ -307,7 +310,7 @@ pub(super) async fn cancel(
 
 /// Delete a job
 ///
-/// With what was uploaded and its results.
+/// The upload and the results are deleted too.
 #[utoipa::path(
     delete, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = i64, Path)),
     responses((status = 200, body = JobsAnswer), (status = 404, body = Problem))
@@ -329,7 +332,7 @@ pub(super) async fn remove(
 
 /// Show a result of a job
 ///
-/// `page.html`, `named.mp4` or `faces.jsonl`. Parts of the video can be asked for (`Range`).
+/// `page.html`, `named.mp4` or `faces.jsonl`. Parts of the video can be requested (`Range`).
 #[utoipa::path(
     get, path = "/api/v1/jobs/{id}/results/{file}", tag = "jobs",
     params(("id" = i64, Path), ("file" = String, Path)),
@@ -348,7 +351,7 @@ pub(super) async fn result(
         return Err(Problem::not_found(format!("job {id} has no results: it is {}", job.state)));
     }
     let served = ServeFile::new(site.jobs.folder(id).join(name)).oneshot(request).await;
-    // Only a file that is missing fails, which is an answer.
+    // Only a missing file fails, which is an answer.
     let mut response = served.map_or_else(|never| match never {}, IntoResponse::into_response);
     if response.status() == StatusCode::NOT_FOUND {
         return Err(Problem::not_found(format!("job {id} has no such result")));

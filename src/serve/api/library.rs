@@ -1,4 +1,4 @@
-//! Who is in which video and photo of the library.
+//! Queries to the library: who is in which video and photo.
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -15,13 +15,13 @@ use crate::report::Span;
 use crate::serve::problem::Problem;
 use crate::serve::site::{App, Site};
 
-/// Files in one answer, unless another number is asked for.
+/// Default number of files per answer.
 const USUAL_FILES: usize = 100;
-/// Most files in one answer.
+/// The most files per answer.
 const MOST_FILES: usize = 1000;
-/// Most people in one question.
+/// The most people per query.
 const MOST_PEOPLE: usize = 20;
-/// Most files that failed in one answer.
+/// The most failed files per answer.
 const MOST_FAILED: usize = 100;
 
 /// The state of the library.
@@ -33,44 +33,44 @@ pub(super) struct LibraryAnswer {
     videos: KindAnswer,
     /// Photos.
     photos: KindAnswer,
-    /// Files that are nowhere any more; what was seen in them is kept.
+    /// Files that no longer exist anywhere. Their analyses are kept.
     missing: i64,
     /// Tracks of faces.
     tracks: i64,
     /// Tracks that have a name.
     named: i64,
-    /// Workers that gave a sign of life in the last minute.
+    /// Workers with a heartbeat in the last minute.
     workers: i64,
-    /// Files that cannot be looked at, 100 at most.
+    /// Files that cannot be analysed, 100 at most.
     failures: Vec<FailureAnswer>,
 }
 
 /// Files of one kind.
 #[derive(Serialize, ToSchema)]
 pub(super) struct KindAnswer {
-    /// Files that were looked at.
+    /// Files that were analysed.
     done: i64,
-    /// Files that are yet to be looked at.
+    /// Files that are not analysed yet.
     due: i64,
-    /// Files that cannot be looked at.
+    /// Files that cannot be analysed.
     failed: i64,
-    /// Duration of those that were looked at, in seconds.
+    /// Duration of the analysed files, in seconds.
     duration_s: f64,
 }
 
-/// A file that cannot be looked at.
+/// A file that cannot be analysed.
 #[derive(Serialize, ToSchema)]
 pub(super) struct FailureAnswer {
-    /// Where it is.
+    /// Its path.
     path: String,
-    /// Why.
+    /// The reason.
     error: String,
 }
 
-/// Everybody with a name.
+/// The people with a name.
 #[derive(Serialize, ToSchema)]
 pub(super) struct LibraryPeople {
-    /// Those in most files first.
+    /// The people, those in most files first.
     people: Vec<LibraryPerson>,
 }
 
@@ -85,18 +85,18 @@ pub(super) struct LibraryPerson {
     photos: i64,
     /// Time in videos, in seconds.
     screen_s: f64,
-    /// When the first file with this person was taken, without a time zone.
+    /// Time at which the first file with this person was taken, without a time zone.
     first: String,
-    /// When the last one was taken.
+    /// Time at which the last one was taken.
     last: String,
 }
 
 /// Files that were found.
 #[derive(Serialize, ToSchema)]
 pub(super) struct LibraryFiles {
-    /// How many there are in all.
+    /// Total number of files found.
     count: usize,
-    /// In the order in which they were taken.
+    /// The files, in the order in which they were taken.
     files: Vec<FileAnswer>,
 }
 
@@ -105,22 +105,22 @@ pub(super) struct LibraryFiles {
 pub(super) struct FileAnswer {
     /// Digest of its content.
     content: String,
-    /// Where it is; none if it is nowhere any more.
+    /// Its paths; empty if it no longer exists anywhere.
     paths: Vec<String>,
     /// `video` or `photo`.
     kind: &'static str,
-    /// When it was taken, without a time zone.
+    /// Time at which it was taken, without a time zone.
     taken: String,
     /// Duration of a video, in seconds.
     duration_s: f64,
-    /// Everybody who was asked for.
+    /// The people requested.
     people: Vec<PresentAnswer>,
-    /// When any of them is in it, or all of them are in one picture if that was asked for: starts and ends in seconds.
-    /// Empty in a photo.
+    /// Starts and ends in seconds of the spans with any of them, or with all of them in one picture if that
+    /// was requested. Empty in a photo.
     spans_s: Vec<[f64; 2]>,
 }
 
-/// Somebody in a file.
+/// A person in a file.
 #[derive(Serialize, ToSchema)]
 pub(super) struct PresentAnswer {
     /// The name; `null` for a stranger.
@@ -131,18 +131,18 @@ pub(super) struct PresentAnswer {
     spans_s: Vec<[f64; 2]>,
     /// Frames that show them.
     frames: i64,
-    /// The angle to the nearest template in degrees, at best; 0 for a stranger.
+    /// The smallest angle to a template in degrees; 0 for a stranger.
     angle_deg: f64,
-    /// Where their picture is; there is none where workers were told to keep no pictures.
+    /// Address of their picture. There is none if the workers store no pictures.
     picture: String,
 }
 
-/// Whom to find.
+/// A query for files.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "describes the question, which has several values of one name")]
 pub(super) struct FindQuery {
-    /// A person who must be in the file; several of them must all be.
+    /// A person who must be in the file. If repeated, all of them must be.
     #[param(required = false)]
     person: Vec<String>,
     /// A stranger who must be in the file, by number.
@@ -158,14 +158,14 @@ pub(super) struct FindQuery {
     before: Option<NaiveDate>,
     /// `video` or `photo`.
     kind: Option<String>,
-    /// So many files at most, 1 to 1000; 100 without this.
+    /// Maximum number of files, 1 to 1000. Default: 100.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
-    /// So many files are left out at the beginning.
+    /// Number of files to skip at the beginning.
     skip: Option<usize>,
 }
 
-/// A question, read.
+/// A parsed query.
 struct Wanted {
     asked: Asked,
     limit: usize,
@@ -176,9 +176,8 @@ impl Wanted {
     fn read(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
         let mut wanted = Self { asked: Asked::default(), limit: USUAL_FILES, skip: 0 };
         for (key, text) in pairs {
-            let bad = |reason: &str| {
-                Problem::bad(format!("{key} = {} makes no sense: {reason}", text.escape_debug()))
-            };
+            let bad =
+                |reason: &str| Problem::bad(format!("{key} = {} is invalid: {reason}", text.escape_debug()));
             let whole = |low: usize, high: usize| {
                 let number = text.parse().ok().filter(|number| (low..=high).contains(number));
                 number.ok_or_else(|| bad(&format!("give a number from {low} to {high}")))
@@ -202,14 +201,14 @@ impl Wanted {
                 _ => {
                     let known = "person, stranger, together, after, before, kind, limit and skip";
                     return Err(Problem::bad(format!(
-                        "there is no parameter {}: there are {known}",
+                        "there is no parameter {}: use {known}",
                         key.escape_debug()
                     )));
                 }
             }
         }
         match wanted.asked.with.len() {
-            0 => Err(Problem::bad("say whom to find: give person or stranger")),
+            0 => Err(Problem::bad("give person or stranger")),
             1..=MOST_PEOPLE => Ok(wanted),
             _ => Err(Problem::bad(format!("give at most {MOST_PEOPLE} people"))),
         }
@@ -222,7 +221,7 @@ fn day(text: &str) -> Option<i64> {
     Some(day.and_time(chrono::NaiveTime::MIN).and_utc().timestamp())
 }
 
-/// Asks the library.
+/// Queries the library.
 async fn ask<T: Send + 'static>(
     site: &App,
     question: impl FnOnce(&library::Library, &Site) -> Result<T, Problem> + Send + 'static,
@@ -236,7 +235,8 @@ async fn ask<T: Send + 'static>(
 
 /// Show the state of the library
 ///
-/// The library is that of the configuration (`[library]`), filled by `sphereface library`. It is only read.
+/// The library is that of the configuration (`[library]`), filled by `sphereface library`. The service only
+/// reads it.
 #[utoipa::path(
     get, path = "/api/v1/library", tag = "library",
     responses((status = 200, body = LibraryAnswer), (status = 404, description = "No library is shown", body = Problem))
@@ -271,7 +271,7 @@ pub(super) async fn people(State(site): State<App>) -> Result<Json<LibraryPeople
     .await
 }
 
-/// Find the files with somebody
+/// Find the files with a person
 ///
 /// `person=Ada&person=Boris&together=true` finds the files with both in one picture.
 #[utoipa::path(
@@ -279,7 +279,7 @@ pub(super) async fn people(State(site): State<App>) -> Result<Json<LibraryPeople
     responses(
         (status = 200, body = LibraryFiles),
         (status = 400, body = Problem),
-        (status = 404, description = "No library is shown, or somebody is in no file", body = Problem)
+        (status = 404, description = "No library is shown, or a person is in no file", body = Problem)
     )
 )]
 pub(super) async fn files(
@@ -297,7 +297,7 @@ pub(super) async fn files(
     .await
 }
 
-/// Show the picture of somebody in a file
+/// Show the picture of a person in a file
 #[utoipa::path(
     get, path = "/api/v1/library/pictures/{content}/{track}", tag = "library",
     params(("content" = String, Path), ("track" = i64, Path)),

@@ -1,4 +1,4 @@
-//! Requests in, answers out: version 1.
+//! The HTTP API, version 1.
 
 mod about;
 mod doubts;
@@ -35,11 +35,11 @@ use super::problem::Problem;
 use super::site::App;
 use super::{access, pages};
 
-/// What a page may do: nothing but what comes with it.
+/// Content security policy of pages: only the service's own content.
 const CONTENT_POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; \
                               base-uri 'none'; form-action 'self'; object-src 'none'";
 
-/// How long the next part of a request may take to come.
+/// Time limit for the next part of a request.
 const PART_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(OpenApi)]
@@ -122,7 +122,7 @@ pub fn description() -> String {
 
 fn description_of(mut api: utoipa::openapi::OpenApi) -> String {
     api.info.version = env!("CARGO_PKG_VERSION").to_owned();
-    // It is made of constants, which serialise.
+    // Serialising constants does not fail.
     let mut api = serde_json::to_value(api).unwrap_or_default();
     let items = api["paths"].as_object_mut().into_iter().flat_map(serde_json::Map::values_mut);
     let operations =
@@ -133,8 +133,8 @@ fn description_of(mut api: utoipa::openapi::OpenApi) -> String {
     serde_json::to_string_pretty(&api).unwrap_or_default()
 }
 
-/// Refusals are problem documents, and any request may meet one: a token is missing, there were too many requests, or the
-/// request makes no sense.
+/// Refusals are problem documents. Any request may be refused: for a missing token, too many requests, or
+/// invalid values.
 fn describe_refusals(responses: &mut serde_json::Map<String, Value>) {
     let problem = json!({"schema": {"$ref": "#/components/schemas/Problem"}});
     for response in responses.values_mut() {
@@ -146,7 +146,7 @@ fn describe_refusals(responses: &mut serde_json::Map<String, Value>) {
     responses.entry("default").or_insert_with(other);
 }
 
-/// All that is answered.
+/// The router for all requests.
 pub(super) fn router(site: App) -> Router {
     let body = site.settings().config.limits.body_mib << 20;
     let (router, api) = described().split_for_parts();
@@ -186,7 +186,7 @@ fn failed(_: Box<dyn std::any::Any + Send>) -> Response {
     Problem::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
 }
 
-/// A JPEG, or that there is none.
+/// A JPEG, or the problem that there is none.
 fn jpeg(bytes: Option<Vec<u8>>, none: &str) -> Result<Response, Problem> {
     let bytes = bytes.ok_or_else(|| Problem::not_found(none))?;
     Ok(([(header::CONTENT_TYPE, "image/jpeg")], bytes).into_response())
@@ -217,7 +217,7 @@ mod tests {
                 routes.push(format!("{method} {path}"));
             }
         }
-        // As many as there are in `described`.
+        // The number of routes in `described`.
         assert_eq!(routes.len(), 60, "{routes:#?}");
         for schema in ["Problem", "Event", "Stranger", "Recognised", "SourceAnswer"] {
             assert!(!api["components"]["schemas"][schema].is_null(), "{schema}");

@@ -1,4 +1,4 @@
-//! Who is enrolled.
+//! The enrolled people.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -18,47 +18,47 @@ use crate::serve::access::Caller;
 use crate::serve::problem::Problem;
 use crate::serve::site::{App, Site};
 
-/// Everybody who is enrolled.
+/// The enrolled people.
 #[derive(Serialize, ToSchema)]
 pub(super) struct People {
-    /// By name.
+    /// The people, by name.
     people: Vec<PersonAnswer>,
 }
 
-/// Somebody enrolled.
+/// An enrolled person.
 #[derive(Serialize, ToSchema)]
 pub(super) struct PersonAnswer {
     /// The name.
     name: String,
     /// Their stills.
     stills: Vec<StillAnswer>,
-    /// Counter-examples: pictures of others that were taken for them.
+    /// Counter-examples: pictures of others who were mistaken for them.
     rejected: Vec<StillAnswer>,
 }
 
-/// A still of somebody.
+/// A still of a person.
 #[derive(Serialize, ToSchema)]
 pub(super) struct StillAnswer {
     /// Its file name.
     file: String,
-    /// Where the picture is.
+    /// Address of the picture.
     picture: String,
-    /// What speaks against it as a template.
+    /// Its problems as a template.
     problems: Vec<String>,
 }
 
-/// What enrolling did.
+/// The result of an enrolment.
 #[derive(Serialize, ToSchema)]
 pub(super) struct EnrolledAnswer {
     /// The person as they are now.
     person: PersonAnswer,
     /// Stills that are new.
     added: usize,
-    /// Stills that were there already.
+    /// Stills that were enrolled before.
     known: usize,
 }
 
-/// Another name.
+/// A new name.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewName {
@@ -66,21 +66,21 @@ pub(super) struct NewName {
     pub name: String,
 }
 
-/// Which face of a still is meant.
+/// The face of a still to use.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EnrollQuery {
-    /// Its number from the left, or a point x,y on it; without it the largest.
+    /// Its number from the left, or a point x,y on it. Default: the largest face.
     face: Option<String>,
 }
 
-/// What was deleted.
+/// The deleted person or stranger.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Forgotten {
     /// The person, or "Unknown 3".
     who: String,
-    /// Events that were theirs.
+    /// Number of their events.
     events: usize,
 }
 
@@ -98,7 +98,7 @@ impl PersonAnswer {
     }
 }
 
-/// A text as a part of an address.
+/// A text, percent-encoded as a part of an address.
 pub(super) fn percent(text: &str) -> String {
     let mut address = String::new();
     for byte in text.bytes() {
@@ -117,7 +117,7 @@ pub(super) async fn list(State(site): State<App>) -> Result<Json<People>, Proble
         let folder = site.settings().config.gallery.clone();
         let people = match GalleryFolder::open(&folder) {
             Ok(folder) => folder.people()?,
-            // Nobody was enrolled yet.
+            // Nobody is enrolled yet.
             Err(GalleryError::Missing(_)) => Vec::new(),
             Err(error) => return Err(error.into()),
         };
@@ -140,8 +140,8 @@ pub(super) async fn show(
 
 /// Enrol a person, or add stills to one
 ///
-/// Of several faces in a still the largest is taken. All stills are enrolled or none. Running sources name the person
-/// from the next frame on.
+/// If a still shows several faces, the largest is used. Either all stills are enrolled or none. Running
+/// sources name the person from the next frame on.
 #[utoipa::path(
     post, path = "/api/v1/people/{name}/stills", tag = "people", params(("name" = String, Path), EnrollQuery),
     request_body(content(
@@ -149,7 +149,7 @@ pub(super) async fn show(
     )),
     responses(
         (status = 200, body = EnrolledAnswer),
-        (status = 409, description = "The face is somebody else's already", body = Problem),
+        (status = 409, description = "The face is already enrolled as another person", body = Problem),
         (status = 422, description = "A picture shows no face", body = Problem)
     )
 )]
@@ -218,7 +218,7 @@ pub(super) async fn rejected(
 
 /// A picture of a person's folder.
 fn picture_of(person: &Person, stills: &[Still], place: &str, file: &str) -> Result<Response, Problem> {
-    // Nothing but what the index of the person mentions, which are plain file names.
+    // Only files that the index of the person mentions, which are plain file names.
     let still = stills.iter().find(|still| still.file == file);
     let still = still.ok_or_else(|| Problem::not_found(format!("{} has no such still", person.name)))?;
     let bytes = std::fs::read(person.folder.join(place).join(&still.file))
@@ -251,8 +251,8 @@ pub(super) async fn remove_still(
 
 /// Reject pictures: this is not the person
 ///
-/// The faces become counter-examples: a face that is nearer to one of them than to the person is no longer given that
-/// name.
+/// The faces become counter-examples: a face that is nearer to one of them than to the person is no longer
+/// given that name.
 #[utoipa::path(
     post, path = "/api/v1/people/{name}/rejected", tag = "people", params(("name" = String, Path), EnrollQuery),
     request_body(content(
@@ -307,7 +307,7 @@ pub(super) async fn unreject(
 
 /// Rename a person
 ///
-/// Their events go along.
+/// Their events get the new name too.
 #[utoipa::path(
     patch, path = "/api/v1/people/{name}", tag = "people", params(("name" = String, Path)), request_body = NewName,
     responses((status = 200, body = PersonAnswer), (status = 404, body = Problem), (status = 409, body = Problem))
@@ -330,7 +330,7 @@ pub(super) async fn rename(
 
 /// Remove a person
 ///
-/// With their stills, embeddings, events, pictures, and the labelled videos that name them.
+/// Their stills, embeddings, events, pictures, and the labelled videos that name them are deleted too.
 #[utoipa::path(
     delete, path = "/api/v1/people/{name}", tag = "people", params(("name" = String, Path)),
     responses((status = 200, body = Forgotten), (status = 404, body = Problem))
@@ -345,14 +345,14 @@ pub(super) async fn remove(
         site.edit_people(|folder| Ok(folder.remove(&name)?))?;
         let events = site.store.forget_person(name.as_str())?;
         site.jobs.forget(&site.store, name.as_str())?;
-        // Not whom: nothing of them is left.
+        // Without the name: nothing about them is kept.
         site.store.note(caller.name(), "removed a person", None)?;
         Ok(Json(Forgotten { who: name.to_string(), events }))
     })
     .await
 }
 
-/// Somebody of the service's gallery.
+/// A person of the service's gallery.
 fn person(site: &Site, name: &str) -> Result<(GalleryFolder, Person), Problem> {
     let name = PersonName::new(name)?;
     let folder = site.settings().config.gallery.clone();
@@ -364,7 +364,7 @@ fn person(site: &Site, name: &str) -> Result<(GalleryFolder, Person), Problem> {
     Ok((folder, person))
 }
 
-/// Enrols a stranger's picture; says who they are then.
+/// Enrols a stranger's picture; returns the person.
 pub(super) fn enroll_picture(
     site: &Site,
     name: &PersonName,

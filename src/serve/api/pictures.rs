@@ -1,4 +1,4 @@
-//! Questions about pictures; nothing of them is kept.
+//! Requests about pictures. Nothing of them is stored.
 
 use axum::Json;
 use axum::extract::{Query, State};
@@ -15,36 +15,36 @@ use crate::serve::problem::Problem;
 use crate::serve::site::{App, Site};
 use crate::serve::why::why;
 
-/// How two faces are compared.
+/// Options of a comparison.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CompareQuery {
-    /// The angle below which it is the same person, in degrees; without it the model's.
+    /// The angle below which it is the same person, in degrees. Default: the model's.
     threshold_deg: Option<f64>,
 }
 
-/// The faces of pictures and who they are.
+/// The identified faces of pictures.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Recognised {
-    /// The angle below which a face is named, in degrees; `null` where nobody is enrolled.
+    /// The angle below which a face is named, in degrees; `null` if nobody is enrolled.
     threshold_deg: Option<f64>,
-    /// One for each picture, in order.
+    /// One per picture, in order.
     pictures: Vec<PictureAnswer>,
 }
 
 /// The faces of a picture.
 #[derive(Serialize, ToSchema)]
 pub(super) struct PictureAnswer {
-    /// What the request called it.
+    /// Its name in the request.
     name: String,
     /// Width in pixels, upright.
     width: u32,
     /// Height in pixels, upright.
     height: u32,
-    /// Its faces, the one the detector is surest of first.
+    /// Its faces, highest detector score first.
     faces: Vec<FaceAnswer>,
-    /// Faces beyond the limit of the service, of which nothing is told.
+    /// Number of faces beyond the limit of the service, which are omitted.
     left_out: usize,
 }
 
@@ -59,34 +59,34 @@ pub(super) struct FaceAnswer {
     landmarks: [[f32; 2]; 5],
     /// The detector's probability that it is a face.
     score: f32,
-    /// How fit for recognition it is.
+    /// Its quality for recognition.
     quality: QualityAnswer,
-    /// Who it is; not there where nobody was looked for.
+    /// The identity; absent if the request does not identify faces.
     #[serde(skip_serializing_if = "Option::is_none")]
     who: Option<WhoAnswer>,
-    /// Where it lies on the hypersphere, where that was asked for.
+    /// The embedding, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     embedding: Option<Vec<f32>>,
 }
 
-/// How fit for recognition a face is.
+/// The quality of a face for recognition.
 #[derive(Serialize, ToSchema)]
 pub(super) struct QualityAnswer {
-    /// Side of the part that lies in the picture, in pixels.
+    /// Side of the part inside the picture, in pixels.
     size_px: f32,
-    /// Turned to the side, in degrees.
+    /// Yaw in degrees.
     yaw_deg: f32,
-    /// Turned up or down, in degrees.
+    /// Pitch in degrees.
     pitch_deg: f32,
-    /// Inclined, in degrees.
+    /// Roll in degrees.
     roll_deg: f32,
-    /// From 0, blurred; 0.3 is in focus.
+    /// Sharpness: 0 is blurred, 0.3 is in focus.
     sharpness: f32,
-    /// What speaks against it as a template.
+    /// Its problems as a template.
     problems: Vec<String>,
 }
 
-/// Who a face is.
+/// The identity of a face.
 #[derive(Serialize, ToSchema)]
 pub(super) struct WhoAnswer {
     /// The name; `null` for a stranger.
@@ -97,13 +97,13 @@ pub(super) struct WhoAnswer {
     nearest: Option<NearAnswer>,
     /// The nearest other person.
     runner_up: Option<NearAnswer>,
-    /// The nearest is near enough, but somebody else is as near.
+    /// Whether the nearest person is below the threshold but another person is about as near.
     ambiguous: bool,
-    /// What the answer rests on.
+    /// The reason for the answer.
     why: String,
 }
 
-/// Somebody enrolled, as seen from a face.
+/// An enrolled person compared with a face.
 #[derive(Serialize, ToSchema)]
 pub(super) struct NearAnswer {
     /// The name.
@@ -119,14 +119,14 @@ pub(super) struct NearAnswer {
 pub(super) struct Embedded {
     /// The model: embeddings of different ones cannot be compared.
     model: String,
-    /// One for each picture, in order.
+    /// One per picture, in order.
     pictures: Vec<PictureAnswer>,
 }
 
 /// Faces of pictures.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Detected {
-    /// One for each picture, in order.
+    /// One per picture, in order.
     pictures: Vec<PictureAnswer>,
 }
 
@@ -139,15 +139,15 @@ pub(super) struct Compared {
     angle_deg: f64,
     /// The angle below which it is the same person, in degrees.
     threshold_deg: f64,
-    /// The share of pairs of different people who are as near, by the model's calibration.
+    /// The share of pairs of different people at most this far apart, by the model's calibration.
     false_match_rate: Option<f64>,
-    /// The faces that were compared: of several in a picture the largest.
+    /// The compared faces: the largest of each picture.
     faces: Vec<FaceAnswer>,
 }
 
 /// Recognise people in pictures
 ///
-/// Returns every face of every picture, with the name where it is an enrolled person.
+/// Returns every face of every picture, with the name of enrolled people.
 #[utoipa::path(
     post, path = "/api/v1/recognise", tag = "pictures",
     request_body(content(
@@ -223,7 +223,7 @@ pub(super) async fn embed(State(site): State<App>, uploads: Uploads) -> Result<J
 
 /// Compare the faces of two pictures
 ///
-/// Of several faces in a picture the largest is taken.
+/// If a picture shows several faces, the largest is used.
 #[utoipa::path(
     post, path = "/api/v1/compare", tag = "pictures", params(CompareQuery),
     request_body(content((JsonPictures = "application/json"), (Vec<u8> = "multipart/form-data"))),
@@ -238,7 +238,7 @@ pub(super) async fn compare(
     let request = threshold_deg.map(angle).transpose()?.unwrap_or(ThresholdRequest::Default);
     if uploads.pictures.len() != 2 {
         let count = uploads.pictures.len();
-        return Err(Problem::bad(format!("two pictures are compared, and the request has {count}")));
+        return Err(Problem::bad(format!("a comparison needs two pictures, but the request has {count}")));
     }
     site.compute(move |site| compare_two(site, &uploads, request)).await.map(Json)
 }
@@ -287,7 +287,7 @@ pub(super) fn decode(site: &Site, upload: &Upload) -> Result<RgbImage, Problem> 
     upload.decode(site.settings().config.limits.megapixels)
 }
 
-/// What `tell` says about the faces of every picture.
+/// The result of `tell` for the faces of every picture.
 fn each(
     site: &Site,
     uploads: &Uploads,

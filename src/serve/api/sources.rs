@@ -1,4 +1,4 @@
-//! Cameras, streams and files that are watched.
+//! Sources: cameras, streams and files.
 
 use std::time::Duration;
 
@@ -23,83 +23,83 @@ use crate::serve::problem::Problem;
 use crate::serve::site::{App, Site};
 use std::sync::Arc;
 
-/// How long a picture of a source may take to come.
+/// Time limit for a picture of a source.
 const PICTURE_LIMIT: Duration = Duration::from_secs(5);
-/// What is between two pictures of a stream.
+/// The boundary between two pictures of a stream.
 const BOUNDARY: &str = "sphereface-picture";
 
 /// All sources.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Sources {
-    /// By name.
+    /// The sources, by name.
     sources: Vec<SourceAnswer>,
 }
 
-/// A source, what it was set to and how it is.
+/// A source, its settings and its state.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SourceAnswer {
     /// Its name.
     name: String,
-    /// What it opens, without a password.
+    /// Its input, without a password.
     input: String,
-    /// Frames looked at per second.
+    /// Frames analysed per second.
     fps: f64,
-    /// Smallest face that is looked for; `null` for 40 pixels.
+    /// Smallest face to detect; `null` for 40 pixels.
     min_face: Option<String>,
     /// The angle below which a face is named, in degrees; `null` for the service's.
     threshold_deg: Option<f64>,
-    /// Seconds out of sight after which somebody has left.
+    /// Seconds out of sight after which a person has left.
     left_after_s: f64,
-    /// Frames somebody must be seen in before they are told of.
+    /// Frames in which a person must be seen before an event is sent.
     confirm_frames: u32,
-    /// Seconds over which they must be seen before that.
+    /// Seconds over which a person must be seen before an event is sent.
     confirm_s: f64,
     /// Areas outside which faces do not count: corners (x, y) from 0 (left, top) to 1 (right, bottom).
     watch: Vec<Vec<[f64; 2]>>,
-    /// Areas inside which faces do not count.
+    /// Areas in which faces are ignored.
     ignore: Vec<Vec<[f64; 2]>>,
-    /// Whose faces are covered in live pictures; `null` for nobody's.
+    /// The people whose faces are covered in live pictures; `null` for none.
     redact: Option<String>,
-    /// Whether a file begins again at its end.
+    /// Whether a file is repeated.
     repeat: bool,
-    /// Whether it runs.
+    /// Whether it is enabled.
     enabled: bool,
-    /// How it is.
+    /// Its state.
     state: SourceState,
 }
 
-/// What to change of a source; what is not given stays as it is.
+/// Changes of a source. Settings that are not given are unchanged.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct SourceChange {
-    /// Frames looked at per second.
+    /// Frames analysed per second.
     fps: Option<f64>,
-    /// Smallest face to look for: pixels (40px) or a share of the frame height (5%).
+    /// Smallest face to detect: pixels (40px) or a share of the frame height (5%).
     min_face: Option<String>,
     /// The angle below which a face is named, in degrees.
     threshold_deg: Option<f64>,
-    /// Seconds out of sight after which somebody has left.
+    /// Seconds out of sight after which a person has left.
     left_after_s: Option<f64>,
-    /// Frames somebody must be seen in before they are told of.
+    /// Frames in which a person must be seen before an event is sent.
     confirm_frames: Option<u32>,
-    /// Seconds over which they must be seen before that.
+    /// Seconds over which a person must be seen before an event is sent.
     confirm_s: Option<f64>,
     /// Areas outside which faces do not count: corners (x, y) from 0 (left, top) to 1 (right, bottom).
     watch: Option<Vec<Vec<[f64; 2]>>>,
-    /// Areas inside which faces do not count.
+    /// Areas in which faces are ignored.
     ignore: Option<Vec<Vec<[f64; 2]>>>,
-    /// Whose faces are covered in live pictures: unknown, all, except:NAME,... or only:NAME,...
+    /// The people whose faces are covered in live pictures: unknown, all, except:NAME,... or only:NAME,...
     redact: Option<String>,
-    /// Whether a file begins again at its end.
+    /// Whether a file is repeated.
     repeat: Option<bool>,
-    /// Whether it runs.
+    /// Whether it is enabled.
     enabled: Option<bool>,
 }
 
 impl SourceAnswer {
     pub fn of((config, state): (SourceConfig, SourceState)) -> Self {
         let input = match Input::parse(&config.input) {
-            // A description may hold anything.
+            // A description may contain anything, such as passwords.
             Ok(Input::Pipeline(_)) | Err(_) => "gst:...".to_owned(),
             Ok(input) => input.to_string(),
         };
@@ -147,13 +147,13 @@ fn none(name: &str) -> Problem {
     Problem::not_found(format!("there is no source {}", name.escape_debug()))
 }
 
-/// List the sources and how they are
+/// List the sources and their states
 #[utoipa::path(get, path = "/api/v1/sources", tag = "sources", responses((status = 200, body = Sources)))]
 pub(super) async fn list(State(site): State<App>) -> Json<Sources> {
     Json(Sources { sources: answers(&site) })
 }
 
-/// All sources as they are told of.
+/// All sources, for answers.
 pub(super) fn answers(site: &Site) -> Vec<SourceAnswer> {
     site.cameras.states().into_iter().map(SourceAnswer::of).collect()
 }
@@ -172,7 +172,7 @@ pub(super) async fn show(
 
 /// Add a source
 ///
-/// Only where the configuration allows its input (`allow_inputs`).
+/// The configuration must allow its input (`allow_inputs`).
 #[utoipa::path(
     post, path = "/api/v1/sources", tag = "sources", request_body = SourceConfig,
     responses(
@@ -194,7 +194,7 @@ pub(super) async fn add(
                 format!("there is a source {} already: change it, or remove it first", name.escape_debug());
             return Err(Problem::new(StatusCode::CONFLICT, detail));
         }
-        // Looked up only if it is allowed: nobody learns by this which files there are.
+        // Opened only if it is allowed, so that a client cannot find out which files exist.
         let allowed = Input::parse(&config.input).is_ok_and(|input| site.settings().allowed.allows(&input));
         let detail = match (allowed, &config.gallery) {
             (true, None) => return set(site, config, caller, "added a source"),
@@ -227,7 +227,7 @@ pub(super) async fn change(
     .await
 }
 
-/// Checks, starts and keeps a source.
+/// Checks, starts and stores a source.
 fn set(site: &Site, config: SourceConfig, caller: Caller, done: &str) -> Result<Json<SourceAnswer>, Problem> {
     let settings = site.settings();
     let checked = config.settings(&settings.config.gallery, settings.threshold)?;
@@ -241,7 +241,7 @@ fn set(site: &Site, config: SourceConfig, caller: Caller, done: &str) -> Result<
 
 /// Remove a source
 ///
-/// Its events stay.
+/// Its events are kept.
 #[utoipa::path(
     delete, path = "/api/v1/sources/{name}", tag = "sources", params(("name" = String, Path)),
     responses((status = 200, body = Sources), (status = 404, body = Problem))
@@ -303,7 +303,7 @@ pub(super) async fn video(State(site): State<App>, Path(name): Path<String>) -> 
     Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(parts)).into_response())
 }
 
-/// Somebody who watches a source.
+/// A viewer of a source.
 struct Viewer {
     tiles: watch::Receiver<Option<Arc<Tile>>>,
     ending: watch::Receiver<bool>,

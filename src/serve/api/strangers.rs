@@ -1,4 +1,4 @@
-//! Who was seen and is not enrolled.
+//! Strangers: people who were seen and are not enrolled.
 
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
@@ -15,21 +15,21 @@ use crate::serve::problem::Problem;
 use crate::serve::site::App;
 use crate::serve::store::Stranger;
 
-/// Everybody who was seen and is not enrolled.
+/// The people who were seen and are not enrolled.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Strangers {
-    /// Those seen last first.
+    /// The strangers, those seen last first.
     strangers: Vec<Stranger>,
 }
 
-/// Who a stranger turned out to be.
+/// The person that a stranger turned out to be.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Named {
     /// The number the stranger had.
     stranger: i64,
-    /// The name they are enrolled under.
+    /// The name under which they are enrolled.
     name: String,
-    /// Stills they have.
+    /// Number of their stills.
     stills: usize,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Named {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Other {
-    /// Their number.
+    /// The number of the stranger to merge into.
     into: i64,
 }
 
@@ -80,8 +80,8 @@ pub(super) async fn picture(
 
 /// Name a stranger
 ///
-/// Their best picture is enrolled, under a new name or that of somebody enrolled already, and their events become that
-/// person's. Running sources name them from the next frame on.
+/// Their best picture is enrolled, under a new name or that of an enrolled person, and their events become
+/// those of that person. Running sources name them from the next frame on.
 #[utoipa::path(
     post, path = "/api/v1/strangers/{id}/name", tag = "strangers", params(("id" = i64, Path)), request_body = NewName,
     responses(
@@ -113,9 +113,9 @@ pub(super) async fn name(
     .await
 }
 
-/// Make one stranger of two
+/// Merge two strangers
 ///
-/// The events of this one become those of the other, who keeps the better view.
+/// The events of this stranger become those of the other, who keeps the better view.
 #[utoipa::path(
     post, path = "/api/v1/strangers/{id}/merge", tag = "strangers", params(("id" = i64, Path)), request_body = Other,
     responses((status = 200, body = Stranger), (status = 400, body = Problem), (status = 404, body = Problem))
@@ -143,9 +143,9 @@ pub(super) async fn merge(
     .await
 }
 
-/// Ignore what is no person
+/// Ignore a stranger that is not a person
 ///
-/// Events and picture are deleted, and whatever looks so is told of no more, for as long as strangers are kept.
+/// Events and picture are deleted, and similar detections cause no events for as long as strangers are kept.
 #[utoipa::path(
     post, path = "/api/v1/strangers/{id}/ignore", tag = "strangers", params(("id" = i64, Path)),
     responses((status = 200, body = Strangers), (status = 404, body = Problem))
@@ -168,7 +168,7 @@ pub(super) async fn ignore(
 
 /// Forget a stranger
 ///
-/// With their events and pictures.
+/// Their events and pictures are deleted too.
 #[utoipa::path(
     delete, path = "/api/v1/strangers/{id}", tag = "strangers", params(("id" = i64, Path)),
     responses((status = 200, body = Strangers), (status = 404, body = Problem))

@@ -1,4 +1,4 @@
-//! Pictures that come with a request: as they are, as multipart, or as base64 in JSON.
+//! Pictures in a request: as the body, as multipart, or as base64 in JSON.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::serve::SourceConfig;
 use crate::serve::problem::Problem;
 use crate::serve::site::App;
 
-/// How long the body of a request may take to come.
+/// Time limit for the body of a request.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
 
 /// A picture as it was sent.
@@ -28,7 +28,7 @@ pub(super) struct Upload {
     pub bytes: Vec<u8>,
 }
 
-/// The pictures of a request, at least one, with the leave to work on them.
+/// The pictures of a request, at least one, with the permit to process them.
 pub(super) struct Uploads {
     pub pictures: Vec<Upload>,
     _permit: OwnedSemaphorePermit,
@@ -45,9 +45,9 @@ pub(super) struct JsonPictures {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JsonPicture {
-    /// What the answer calls it.
+    /// Its name in the answer.
     name: Option<String>,
-    /// The bytes of a jpg, png, webp, bmp, tiff, gif, heic or avif file; a `data:` address does, too.
+    /// The bytes of a jpg, png, webp, bmp, tiff, gif, heic or avif file, or a `data:` address.
     base64: String,
 }
 
@@ -58,7 +58,7 @@ impl FromRequest<App> for Uploads {
         let permit = site.may_work()?;
         let most = site.settings().config.limits.pictures;
         let late =
-            |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the pictures took longer than 30 s to come");
+            |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the pictures took longer than 30 s to arrive");
         let pictures = tokio::time::timeout(BODY_LIMIT, read(request, site, most)).await.map_err(late)??;
         match pictures.len() {
             0 => Err(Problem::bad("there is no picture in the request")),
@@ -69,7 +69,7 @@ impl FromRequest<App> for Uploads {
 }
 
 fn too_many(most: usize) -> Problem {
-    Problem::bad(format!("more than {most} pictures at a time are not looked at: send fewer"))
+    Problem::bad(format!("more than {most} pictures per request are not accepted: send fewer"))
 }
 
 async fn read(request: Request, site: &App, most: usize) -> Result<Vec<Upload>, Problem> {
@@ -85,13 +85,13 @@ async fn read(request: Request, site: &App, most: usize) -> Result<Vec<Upload>, 
     if bytes.is_empty() {
         return Ok(Vec::new());
     }
-    // `curl --data-binary` calls everything a form.
+    // `curl --data-binary` labels every body as a form.
     Ok(vec![Upload { name: "picture".into(), bytes: bytes.into() }])
 }
 
 fn read_json(bytes: &[u8]) -> Result<Vec<Upload>, Problem> {
     let sent: JsonPictures = serde_json::from_slice(bytes)
-        .map_err(|error| Problem::bad(format!("the JSON makes no sense: {error}")))?;
+        .map_err(|error| Problem::bad(format!("the JSON is invalid: {error}")))?;
     sent.pictures.into_iter().enumerate().map(decode_base64).collect()
 }
 
@@ -122,21 +122,21 @@ fn decode_base64((at, picture): (usize, JsonPicture)) -> Result<Upload, Problem>
     };
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(text.trim())
-        .map_err(|error| Problem::bad(format!("{} is no base64: {error}", name.escape_debug())))?;
+        .map_err(|error| Problem::bad(format!("{} is not base64: {error}", name.escape_debug())))?;
     Ok(Upload { name, bytes })
 }
 
 impl Upload {
-    /// Its pixels, upright, unless there are more than `megapixels` million, which is found out before they are there.
+    /// Its pixels, upright. More than `megapixels` million are refused before decoding.
     ///
     /// # Errors
-    /// When it is no picture, too large, or cut short.
+    /// When it is not a picture, too large, or truncated.
     pub fn decode(&self, megapixels: u64) -> Result<RgbImage, Problem> {
         let name = self.name.escape_debug().to_string();
         let [width, height] = still_size(name.as_ref(), &self.bytes)?;
         if u64::from(width) * u64::from(height) > megapixels * 1_000_000 {
             let detail = format!(
-                "{name} has {width}x{height} pixels, and more than {megapixels} million are not looked at: make it smaller"
+                "{name} has {width}x{height} pixels, and more than {megapixels} million are not accepted: make it smaller"
             );
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
         }

@@ -1,4 +1,4 @@
-//! All sources on one connection: browsers open few of them at a time.
+//! All sources on one connection, because browsers open only a few connections at a time.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -20,17 +20,17 @@ use crate::serve::camera::Tile;
 use crate::serve::problem::Problem;
 use crate::serve::site::App;
 
-/// How often new pictures are told.
+/// Interval of new pictures.
 const EVERY: Duration = Duration::from_millis(100);
-/// How often the state of the sources is told, in turns of [`EVERY`].
+/// Interval of the sources' states, in multiples of [`EVERY`].
 const STATES_EVERY: u64 = 10;
 
-/// What is new on the wall.
+/// News for the wall.
 #[derive(Serialize, ToSchema)]
 pub(super) struct WallNews {
-    /// Pictures that are new.
+    /// New pictures.
     tiles: Vec<TileAnswer>,
-    /// All sources and how they are, once per second.
+    /// All sources and their states, once per second.
     sources: Option<Vec<SourceAnswer>>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct TileAnswer {
     source: String,
     /// The frame's number.
     frame: u64,
-    /// The time from its arrival to its answer, in milliseconds.
+    /// The time from its arrival to the end of its analysis, in milliseconds.
     delay_ms: f64,
     /// The picture with names drawn: a JPEG in base64.
     jpeg: String,
@@ -66,14 +66,14 @@ pub(super) async fn wall(State(site): State<App>) -> Result<Response, Problem> {
     };
     let news = stream::unfold(watcher, |mut watcher| async move {
         let news = watcher.next().await?;
-        // News are plain data, which serialises.
+        // Serialising plain data does not fail.
         let told = sse::Event::default().json_data(&news).unwrap_or_default();
         Some((Ok::<_, Infallible>(told), watcher))
     });
     Ok(Sse::new(news).keep_alive(KeepAlive::default()).into_response())
 }
 
-/// Somebody who watches all sources.
+/// A viewer of all sources.
 struct Watcher {
     site: App,
     tiles: BTreeMap<String, watch::Receiver<Option<Arc<Tile>>>>,
@@ -84,7 +84,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// What is new, as soon as something is; `None` when the service ends.
+    /// Waits for news; `None` when the service ends.
     async fn next(&mut self) -> Option<WallNews> {
         loop {
             tokio::select! {
@@ -103,7 +103,7 @@ impl Watcher {
         }
     }
 
-    /// Sources come, go and are started anew.
+    /// Follows sources that are added, removed or restarted.
     fn keep_up(&mut self) {
         let names = self.site.cameras.names();
         self.tiles.retain(|name, tiles| names.contains(name) && tiles.has_changed().is_ok());

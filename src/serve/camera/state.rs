@@ -1,4 +1,4 @@
-//! How a source is, and what is told of it.
+//! The state of a source.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -8,10 +8,10 @@ use utoipa::ToSchema;
 
 use crate::serve::store::rfc3339;
 
-/// Frames over which delays and rates are told.
+/// Frames over which delays and rates are measured.
 const RECENT: usize = 128;
 
-/// How a source is.
+/// The phase of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::serve) enum Phase {
@@ -47,7 +47,7 @@ pub(super) struct State {
 pub(in crate::serve) struct FaceInSight {
     /// The name, or "Unknown 3".
     pub who: String,
-    /// The name of somebody enrolled.
+    /// The name of an enrolled person.
     pub person: Option<String>,
     /// x1, y1, x2, y2 in pixels of the source.
     #[serde(rename = "box")]
@@ -56,14 +56,14 @@ pub(in crate::serve) struct FaceInSight {
     pub angle_deg: Option<f32>,
 }
 
-/// How a source is and what it does.
+/// The state of a source.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::serve) struct SourceState {
     /// Whether frames come.
     phase: Phase,
-    /// Why they do not.
+    /// Why no frames come.
     error: Option<String>,
-    /// The last reason for which they did not, and when that was (RFC 3339).
+    /// The last reason for a failure, and its time (RFC 3339).
     last_error: Option<String>,
     /// Attempts to open it since it last ran.
     attempts: u32,
@@ -73,17 +73,17 @@ pub(in crate::serve) struct SourceState {
     width: Option<usize>,
     /// Height in pixels.
     height: Option<usize>,
-    /// Frames that were answered.
+    /// Frames that were analysed.
     frames: u64,
-    /// Frames that were left out because newer ones came while the machine was busy.
+    /// Frames that were dropped because newer ones came while the machine was busy.
     left_out: u64,
     /// Events that were recorded.
     events: u64,
-    /// Frames answered per second, over the last of them.
+    /// Frames analysed per second, over the most recent ones.
     rate: f64,
-    /// Median time from a frame's arrival to its answer, in milliseconds.
+    /// Median time from a frame's arrival to the end of its analysis, in milliseconds.
     delay_ms: Option<f64>,
-    /// The time that 95 % stay below.
+    /// 95th percentile of that time.
     delay_95_ms: Option<f64>,
     /// Faces in the last frame.
     faces: Vec<FaceInSight>,
@@ -94,12 +94,12 @@ impl SourceState {
         self.phase
     }
 
-    /// Counts for metrics: frames, left out, events.
+    /// Counts for metrics: frames, dropped frames, events.
     pub fn counts(&self) -> [u64; 3] {
         [self.frames, self.left_out, self.events]
     }
 
-    /// Frames per second, median delay and that of 95 %, in milliseconds.
+    /// Frames per second, and the median and 95th percentile of the delay in milliseconds.
     pub fn pace(&self) -> (f64, Option<f64>, Option<f64>) {
         (self.rate, self.delay_ms, self.delay_95_ms)
     }
@@ -132,7 +132,7 @@ impl State {
         }
     }
 
-    /// A frame that arrived then is answered now.
+    /// Records the end of the analysis of a frame that arrived at that time.
     pub fn answered(&mut self, arrived: Instant, faces: Vec<FaceInSight>) -> f64 {
         let delay_ms = arrived.elapsed().as_secs_f64() * 1e3;
         self.frames += 1;

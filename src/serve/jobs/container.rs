@@ -1,9 +1,10 @@
-//! What is a video at all: an uploaded playlist could have other files and addresses opened.
+//! Recognition of video containers: an uploaded playlist could make the service open other files and
+//! addresses.
 
-/// So many bytes at the beginning say what a file is.
+/// The number of bytes at the beginning that show the format of a file.
 pub(in crate::serve) const LOOK_AT_BYTES: usize = 400;
 
-/// Whether a file that begins so is a container that holds its pictures itself.
+/// Whether a file with this beginning is a container that holds its own pictures.
 pub(in crate::serve) fn is_video(beginning: &[u8]) -> bool {
     let at = |offset: usize, magic: &[u8]| beginning.get(offset..offset + magic.len()) == Some(magic);
     let box_of_mp4 = [&b"ftyp"[..], b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot"];

@@ -1,4 +1,4 @@
-//! Webhooks and broker as they are written, and what that means.
+//! The configuration of webhooks and the broker, and its validation.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,34 +11,34 @@ use tokio_rustls::rustls;
 use crate::serve::config::{ConfigError, check_name, number, value};
 use crate::serve::store::Kind;
 
-/// What a secret of a webhook begins with.
+/// Prefix of the secret of a webhook.
 const SECRET_PREFIX: &str = "whsec_";
 /// Shortest secret, in bytes.
 const SHORTEST_SECRET: usize = 24;
 
-/// A server that is told of events.
+/// A server that receives events.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookConfig {
     /// Its name in the store, the log and the metrics.
     pub name: String,
-    /// Where requests go.
+    /// Address for the requests.
     pub url: String,
-    /// What they are signed with: `whsec_` and at least 24 bytes in base64.
+    /// Key of the signatures: `whsec_` and at least 24 bytes in base64.
     pub secret: String,
-    /// Which kinds of events it is told of.
+    /// The kinds of events it receives.
     #[serde(default = "all_kinds")]
     pub events: Vec<Kind>,
-    /// Of which sources; none for all.
+    /// The sources of the events it receives; empty for all.
     #[serde(default)]
     pub sources: Vec<String>,
     /// Whether pictures are sent.
     #[serde(default)]
     pub pictures: bool,
-    /// Seconds that an answer may take.
+    /// Time limit of an answer in seconds.
     #[serde(default = "default_timeout_s")]
     pub timeout_s: f64,
-    /// Hours after which an event is dropped that could not be delivered.
+    /// Hours after which an undelivered event is dropped.
     #[serde(default = "default_give_up_after_h")]
     pub give_up_after_h: f64,
 }
@@ -58,11 +58,11 @@ fn default_give_up_after_h() -> f64 {
 /// A webhook, checked.
 #[derive(Clone)]
 pub struct WebhookSettings {
-    /// As it is written.
+    /// The configuration.
     pub config: WebhookConfig,
     /// The secret.
     pub(super) key: Arc<Vec<u8>>,
-    /// How long an answer may take.
+    /// Time limit of an answer.
     pub timeout: Duration,
     /// Milliseconds after which an event is dropped.
     pub give_up_after_ms: i64,
@@ -98,10 +98,10 @@ impl WebhookConfig {
         }
     }
 
-    /// What it means.
+    /// The validated settings.
     ///
     /// # Errors
-    /// The first value that makes no sense.
+    /// The first invalid value.
     pub fn settings(&self) -> Result<WebhookSettings, ConfigError> {
         check_name("webhook", &self.name)?;
         let setting = |key: &str| format!("webhook {}: {key}", self.name);
@@ -135,25 +135,25 @@ impl WebhookConfig {
     }
 }
 
-/// An MQTT broker that is told of events.
+/// An MQTT broker that receives events.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MqttConfig {
-    /// Where it is: `mqtt://user:password@host:1883`, or `mqtts://` for TLS.
+    /// Its address: `mqtt://user:password@host:1883`, or `mqtts://` for TLS.
     pub url: String,
-    /// What topics begin with.
+    /// Prefix of the topics.
     #[serde(default = "default_topic")]
     pub topic: String,
-    /// What the topics begin with by which Home Assistant discovers devices; empty for none.
+    /// Prefix of the topics for Home Assistant's discovery of devices; empty for none.
     #[serde(default = "default_discovery")]
     pub discovery: String,
     /// Whether pictures of events are published.
     #[serde(default)]
     pub pictures: bool,
-    /// Hours after which an event is dropped that could not be told.
+    /// Hours after which an undelivered event is dropped.
     #[serde(default = "default_give_up_after_h")]
     pub give_up_after_h: f64,
-    /// The certificate of the broker's authority.
+    /// The certificate of the broker's certificate authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
 }
@@ -169,7 +169,7 @@ fn default_discovery() -> String {
 /// A broker, checked.
 #[derive(Clone)]
 pub struct MqttSettings {
-    /// As it is written.
+    /// The configuration.
     pub config: MqttConfig,
     pub(super) host: String,
     pub(super) port: u16,
@@ -199,16 +199,16 @@ impl MqttConfig {
         Self { url: url.into(), topic, discovery, pictures: false, give_up_after_h, ca: None }
     }
 
-    /// What it means.
+    /// The validated settings.
     ///
     /// # Errors
-    /// The first value that makes no sense, and when the certificate cannot be read.
+    /// The first invalid value, and when the certificate cannot be read.
     pub fn settings(&self) -> Result<MqttSettings, ConfigError> {
         let refused = || {
             value(
                 "mqtt.url".into(),
                 "(as given)",
-                "write mqtt:// or mqtts://, a host, and a port if it is another".into(),
+                "write mqtt:// or mqtts://, a host, and a port if it is not the default".into(),
             )
         };
         let (scheme, rest) = self.url.split_once("://").ok_or_else(refused)?;
@@ -227,7 +227,7 @@ impl MqttConfig {
         };
         let authority: ureq::http::uri::Authority = place.parse().map_err(|_| refused())?;
         let host = authority.host().trim_matches(['[', ']']).to_owned();
-        // Whatever follows the host is a port.
+        // Only a port may follow the host.
         let follows = place.len() > authority.host().len();
         if host.is_empty() || place.contains('/') || (follows && authority.port_u16().is_none()) {
             return Err(refused());
@@ -243,7 +243,7 @@ impl MqttConfig {
             }
         }
         if let (false, Some(ca)) = (secure, &self.ca) {
-            let reason = "only mqtts:// has certificates".to_owned();
+            let reason = "only mqtts:// uses certificates".to_owned();
             return Err(value("mqtt.ca".into(), ca.display(), reason));
         }
         let tls = secure.then(|| self.tls()).transpose()?;
@@ -290,7 +290,7 @@ fn give_up_after_ms(setting: String, hours: f64) -> Result<i64, ConfigError> {
     Ok((number(setting, hours, 0.1, 8760.0)? * 3_600_000.0) as i64)
 }
 
-/// A user or password, which may hold `@` and `:` as `%40` and `%3A`.
+/// A user or password, which may contain `@` and `:` as `%40` and `%3A`.
 fn unescaped(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();

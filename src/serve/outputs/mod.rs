@@ -1,4 +1,4 @@
-//! Who else is told of events: webhooks and an MQTT broker.
+//! Outputs of events: webhooks and an MQTT broker.
 
 mod config;
 mod mqtt;
@@ -21,23 +21,24 @@ use super::lock;
 use super::site::Site;
 use super::store::{Audience, Kind, StoreError};
 
-/// What the store calls the broker; no webhook can have that name.
+/// The name of the broker in the store; no webhook can have that name.
 pub(super) const BROKER: &str = "mqtt:";
 
-/// How an output is.
+/// The state of an output.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub(super) struct OutputState {
-    /// Whether the last attempt succeeded; for a broker, whether it is connected. `null` before the first one.
+    /// Whether the last attempt succeeded; for a broker, whether it is connected. `null` before the first
+    /// attempt.
     pub working: Option<bool>,
     /// Events that were delivered since the start.
     pub delivered: u64,
     /// Attempts that failed since the start.
     pub failed: u64,
-    /// Why the last one did.
+    /// The error of the last failed attempt.
     pub error: Option<String>,
 }
 
-/// The states of all outputs, by name; a broker is called `mqtt`.
+/// The states of all outputs, by name; the broker's name is `mqtt`.
 #[derive(Default)]
 pub(super) struct Outputs {
     webhooks: Mutex<BTreeMap<String, OutputState>>,
@@ -46,10 +47,10 @@ pub(super) struct Outputs {
 }
 
 impl Outputs {
-    /// Begins to tell those of the settings, instead of those before.
+    /// Starts the outputs of the settings, and stops the previous ones.
     ///
     /// # Errors
-    /// When the store refuses.
+    /// When the store fails.
     pub fn start(site: &Arc<Site>, settings: &Settings, runtime: &Handle) -> Result<(), StoreError> {
         let outputs = &site.outputs;
         let before = std::mem::take(&mut *lock(&outputs.tasks));
@@ -79,21 +80,21 @@ impl Outputs {
         Ok(())
     }
 
-    /// Waits for what still goes out when the service ends.
+    /// Waits for the last messages when the service ends.
     pub async fn end(&self) {
         let tasks = std::mem::take(&mut *lock(&self.tasks));
         for task in tasks {
-            // A task that panicked has nothing more to tell.
+            // A task that panicked has already reported it.
             let _ = task.await;
         }
     }
 
-    /// How the webhooks are.
+    /// The states of the webhooks.
     pub fn webhooks(&self) -> BTreeMap<String, OutputState> {
         lock(&self.webhooks).clone()
     }
 
-    /// How the broker is, where there is one.
+    /// The state of the broker, if there is one.
     pub fn mqtt(&self) -> Option<OutputState> {
         lock(&self.mqtt).clone()
     }

@@ -1,8 +1,8 @@
 //! Events and states on an MQTT broker.
 //!
-//! An event stays in the store until the broker has acknowledged it (QoS 1), as with webhooks. Each connection begins
-//! with a client of its own, which knows of nothing that was under way: whatever lacks an acknowledgement is taken from
-//! the store again.
+//! An event stays in the store until the broker has acknowledged it (QoS 1), as with webhooks. Each
+//! connection has a new client without any messages in flight: events without an acknowledgement are read
+//! from the store again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,42 +22,42 @@ use crate::serve::store::Event;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// After so long without a word the broker is gone.
+/// The time without a message after which the broker counts as gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// Messages on the way at a time.
+/// The most messages in flight.
 const ON_THE_WAY: usize = 64;
 /// Largest message, in bytes: pictures are far smaller.
 const LARGEST: usize = 4 << 20;
-/// How often states are compared with what the broker was told.
+/// Interval at which states are compared with those published.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Who is not seen for so much longer than it takes to leave has left unnoticed.
+/// Time beyond that for leaving after which a person who was not seen has left without an event.
 const MISSED: Duration = Duration::from_secs(5);
-/// How long the broker may take to tell what it kept from before.
+/// How long to wait for the retained messages of the broker.
 const CLEANING: Duration = Duration::from_secs(10);
-/// How long the last words may take when the service ends.
+/// Time limit for the last messages when the service ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// What the connection tells.
+/// News from the connection.
 enum News {
     Connected(AsyncClient),
     Lost(String),
-    /// Kept by the broker from before.
+    /// A topic with a retained message.
     Kept(String),
-    /// Home Assistant has started, perhaps.
+    /// A message, perhaps that Home Assistant has started.
     Said(String, Vec<u8>),
-    /// The oldest message that was not sent yet is sent under that number.
+    /// The oldest unsent message was sent under that number.
     Sent(u16),
     /// The broker has the message of that number.
     Acknowledged(u16),
-    /// Something else went over the connection.
+    /// Another packet.
     Other,
 }
 
-/// Tells the broker until the service ends.
+/// Publishes events and states until the service ends.
 pub(super) async fn run(site: Arc<Site>, settings: MqttSettings) {
     let topics = Topics::new(&settings.config);
     let (tell, news) = mpsc::unbounded_channel();
-    // What is recorded from here on is heard of; what was before is in the store.
+    // Later events are received here; earlier ones are in the store.
     let heard = site.store.subscribe();
     let connection = Abort(tokio::spawn(connect(options(&settings, &topics), tell)));
     let teller = Teller {
@@ -81,7 +81,7 @@ pub(super) async fn run(site: Arc<Site>, settings: MqttSettings) {
     drop(connection);
 }
 
-/// A task that ends with this.
+/// A task that is aborted when this is dropped.
 struct Abort(tokio::task::JoinHandle<()>);
 
 impl Drop for Abort {
@@ -93,7 +93,7 @@ impl Drop for Abort {
 fn options(settings: &MqttSettings, topics: &Topics) -> MqttOptions {
     let mut options = MqttOptions::new(topics.client_id(), &settings.host, settings.port);
     options.set_keep_alive(KEEP_ALIVE);
-    // The store knows what is to be sent again.
+    // The store knows which events to send again.
     options.set_clean_session(true);
     options.set_max_packet_size(LARGEST, LARGEST);
     options.set_last_will(LastWill::new(topics.status(), "offline", QoS::AtLeastOnce, true));
@@ -106,7 +106,7 @@ fn options(settings: &MqttSettings, topics: &Topics) -> MqttOptions {
     options
 }
 
-/// Keeps a connection, and makes another when it is lost.
+/// Keeps a connection, and reconnects when it is lost.
 async fn connect(options: MqttOptions, tell: mpsc::UnboundedSender<News>) {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -144,33 +144,33 @@ async fn connect(options: MqttOptions, tell: mpsc::UnboundedSender<News>) {
     }
 }
 
-/// What was said, and what is to be said.
+/// The published messages, and those to publish.
 struct Teller {
     topics: Topics,
     give_up_after_ms: i64,
-    /// While the broker is connected.
+    /// The client, while the broker is connected.
     client: Option<AsyncClient>,
     site: Arc<Site>,
-    /// Messages for the connection, each with the event that the broker has once it has the message.
+    /// Messages for the connection, each with the event that it delivers.
     outgoing: VecDeque<(Message, Option<i64>)>,
-    /// Events of the store that are told next.
+    /// The next events of the store to publish.
     waiting: VecDeque<Event>,
-    /// The last event that was taken from the store since the broker was connected.
+    /// The last event that was read from the store since the broker was connected.
     last: i64,
-    /// There may be more events in the store.
+    /// Whether the store may have more events.
     behind: bool,
-    /// Events of the messages that the connection was given and has not sent.
+    /// Events of the messages that the connection has not sent yet.
     unsent: VecDeque<Option<i64>>,
     /// Events of the messages that were sent, by the number of the message.
     unacknowledged: HashMap<u16, Option<i64>>,
-    /// Events that the broker has and the store still keeps for it.
+    /// Events that the broker has acknowledged and the store still keeps.
     acknowledged: Vec<i64>,
-    /// What is kept on the broker since it was connected.
+    /// The retained messages published since the broker was connected.
     told: BTreeMap<String, Vec<u8>>,
     presence: Presence,
-    /// When somebody was last seen by a source.
+    /// The time at which a person was last seen by a source.
     seen: BTreeMap<(String, String), Instant>,
-    /// When what was kept from before has been heard of.
+    /// The time at which all old retained messages have arrived.
     cleaned_at: Option<Instant>,
 }
 
@@ -189,7 +189,7 @@ impl Teller {
                     None => return,
                 },
                 event = heard.recv() => match event {
-                    // Whatever it is, and whatever a listener that lags has missed, is in the store.
+                    // All events, including those that a lagging listener missed, are in the store.
                     Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => self.behind = true,
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
@@ -202,7 +202,7 @@ impl Teller {
         self.say_goodbye(news).await;
     }
 
-    /// Hears what was told, and all that was told meanwhile.
+    /// Handles one message and all that arrived in the meantime.
     async fn hear_all(&mut self, first: News, news: &mut mpsc::UnboundedReceiver<News>) {
         let mut next = Some(first);
         while let Some(told) = next {
@@ -212,7 +212,7 @@ impl Teller {
         self.settle().await;
     }
 
-    /// The store need not keep what the broker has.
+    /// Removes acknowledged events from the store's outbox.
     async fn settle(&mut self) {
         let done = std::mem::take(&mut self.acknowledged);
         if done.is_empty() {
@@ -224,7 +224,7 @@ impl Teller {
             Ok(()) => {
                 self.site.outputs.note_mqtt(|state| state.delivered += kept.len() as u64);
             }
-            // The store refuses, which is in the log; it is asked again with the next ones.
+            // The store failed, which is in the log. It is tried again with the next ones.
             Err(_) => self.acknowledged = kept,
         }
     }
@@ -259,14 +259,14 @@ impl Teller {
                     state.error = Some(reason);
                 });
             }
-            // It may have forgotten what it discovered.
+            // It may have lost the discovered devices.
             News::Said(topic, payload) => {
                 if self.topics.home_assistant() == Some(topic) && payload == b"online" {
                     self.told.clear();
                     self.look().await;
                 }
             }
-            // By an earlier service, of which this one says nothing.
+            // Retained by an earlier service, and not published by this one.
             News::Kept(topic) => {
                 let picture = topic.strip_suffix("/picture").and_then(|base| base.rsplit('/').next());
                 let current =
@@ -288,7 +288,7 @@ impl Teller {
         }
     }
 
-    /// Whatever was under way is told again.
+    /// Messages in flight are sent again.
     fn forget_connection(&mut self) {
         self.outgoing.clear();
         self.waiting.clear();
@@ -296,14 +296,14 @@ impl Teller {
         self.unacknowledged.clear();
     }
 
-    /// Says something that is no event.
+    /// Publishes a message that is not an event.
     fn say(&mut self, message: Message) {
         self.outgoing.push_back((message, None));
     }
 
-    /// Takes events from the store, as long as there is room for them.
+    /// Reads events from the store, as long as there is room for them.
     async fn tell(&mut self) {
-        // While nobody listens events wait in the store.
+        // While the broker is not connected, events wait in the store.
         while self.client.is_some() && self.outgoing.len() < ON_THE_WAY {
             if self.waiting.is_empty() {
                 if !std::mem::take(&mut self.behind) {
@@ -314,7 +314,7 @@ impl Teller {
                     .site
                     .wait_for(move |site| Ok(site.store.undelivered_events(BROKER, last, ON_THE_WAY)?));
                 let Ok(next) = next.await else {
-                    // The store refuses, which is in the log.
+                    // The store failed, which is in the log.
                     self.behind = true;
                     return;
                 };
@@ -330,11 +330,11 @@ impl Teller {
     async fn tell_one(&mut self, event: &Event) {
         let (id, age_ms) = (event.id, now_ms() - event.time_ms);
         if age_ms > self.give_up_after_ms {
-            tracing::warn!("event {id} could not be told to the MQTT broker for too long and is dropped");
+            tracing::warn!("event {id} could not be sent to the MQTT broker for too long and is dropped");
             self.acknowledged.push(id);
             return self.settle().await;
         }
-        // Somebody seen long ago is not there now.
+        // A person seen long ago is no longer in sight.
         if let Some(seen) =
             Instant::now().checked_sub(Duration::from_millis(u64::try_from(age_ms).unwrap_or_default()))
         {
@@ -350,19 +350,19 @@ impl Teller {
         };
         let messages = self.topics.event(event, picture);
         let last = messages.len().saturating_sub(1);
-        // The broker takes them in order: once it has the last one, it has all.
+        // The broker acknowledges in order: with the last message it has all.
         let numbered = messages.into_iter().enumerate();
         self.outgoing.extend(numbered.map(|(at, message)| (message, (at == last).then_some(id))));
         self.look().await;
     }
 
-    /// Says what is other than it was said.
+    /// Publishes the states that have changed.
     async fn look(&mut self) {
         self.reconcile();
         let Some(client) = &self.client else { return };
         if self.cleaned_at.is_some_and(|at| at <= Instant::now()) {
             self.cleaned_at = None;
-            // Or every message comes back.
+            // Otherwise every own message would come back.
             for filter in self.topics.left_behind() {
                 let _ = client.try_unsubscribe(filter);
             }
@@ -376,7 +376,7 @@ impl Teller {
             let gallery = site.gallery()?;
             Ok(gallery.iter().flat_map(|gallery| gallery.people()).map(str::to_owned).collect())
         });
-        // A gallery that cannot be read is told of elsewhere.
+        // A gallery that cannot be read is reported elsewhere.
         let Ok(people) = people.await else { return };
         let people: BTreeSet<String> = people;
         let mut gone: BTreeSet<String> = self.told.keys().cloned().collect();
@@ -393,7 +393,7 @@ impl Teller {
         }
     }
 
-    /// Whoever was renamed or forgotten while in sight leaves without an event of that name.
+    /// People who were renamed or forgotten while in sight leave without an event of that name.
     fn reconcile(&mut self) {
         let now = Instant::now();
         let mut patience = BTreeMap::new();
@@ -417,7 +417,7 @@ impl Teller {
         });
     }
 
-    /// Gives to the connection what it has room for.
+    /// Passes as many messages to the connection as it has room for.
     fn send(&mut self) {
         while let Some(client) = &self.client
             && let Some((Message { topic, payload, retain }, event)) = self.outgoing.front()
@@ -431,7 +431,7 @@ impl Teller {
         }
     }
 
-    /// Says what is left to say, and that nobody is there any more.
+    /// Publishes the remaining messages, and that the service is offline.
     async fn say_goodbye(mut self, mut news: mpsc::UnboundedReceiver<News>) {
         if self.client.is_none() {
             return;
@@ -458,7 +458,7 @@ impl Teller {
             }
         };
         let _ = tokio::time::timeout(LAST_WORDS, all).await;
-        // The rest is told at the next start.
+        // The rest is sent at the next start.
         self.settle().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Signatures of requests, as the specification "Standard Webhooks" has them.
+//! Signatures of requests according to the specification "Standard Webhooks".
 
 use base64::Engine as _;
 use ring::hmac;

@@ -1,4 +1,4 @@
-//! What a broker is told: topics, and how Home Assistant discovers them.
+//! MQTT topics, and their discovery by Home Assistant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::serve::store::{Event, Kind};
 
 /// Longest state that Home Assistant takes, in characters.
 const LONGEST_STATE: usize = 250;
-/// What a person who is in sight of no source has as a state.
+/// State of a person who is in sight of no source.
 const NOWHERE: &str = "not in sight";
 
 /// A message to a broker.
@@ -26,12 +26,12 @@ impl Message {
     }
 }
 
-/// Who is in sight of which source.
+/// The people in sight of each source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Presence(pub BTreeMap<String, BTreeSet<String>>);
 
 impl Presence {
-    /// Somebody comes, goes or is somebody else.
+    /// Updates the people in sight by an event.
     pub fn hear(&mut self, event: &Event) {
         let here = self.0.entry(event.source.clone()).or_default();
         if let Some(was) = &event.was {
@@ -43,7 +43,7 @@ impl Presence {
         };
     }
 
-    /// The sources that somebody is in sight of.
+    /// The sources that a person is in sight of.
     fn places(&self, who: &str) -> String {
         let places = self.0.iter().filter(|(_, here)| here.contains(who)).map(|(source, _)| source.as_str());
         places.collect::<Vec<_>>().join(", ")
@@ -65,22 +65,23 @@ impl Topics {
         Self { node: slug(&topic), base: topic, discovery, pictures }
     }
 
-    /// What this service is called by the broker.
+    /// The client identifier of this service.
     pub fn client_id(&self) -> String {
         format!("sphereface-{}", self.node)
     }
 
-    /// Where `online` or `offline` is said.
+    /// The topic of `online` and `offline`.
     pub fn status(&self) -> String {
         format!("{}/status", self.base)
     }
 
-    /// Where Home Assistant says that it starts.
+    /// The topic on which Home Assistant announces its start.
     pub fn home_assistant(&self) -> Option<String> {
         (!self.discovery.is_empty()).then(|| format!("{}/status", self.discovery))
     }
 
-    /// All that this service may have left on the broker, to be deleted if it is out of date.
+    /// Filters of all messages that this service may have retained on the broker, to be deleted if they are
+    /// out of date.
     pub fn left_behind(&self) -> Vec<String> {
         let mut filters = vec![format!("{}/source/+/#", self.base), format!("{}/person/+", self.base)];
         if !self.discovery.is_empty() {
@@ -89,10 +90,10 @@ impl Topics {
         filters
     }
 
-    /// An event, told once, and its picture, which stays.
+    /// An event, which is not retained, and its picture, which is.
     pub fn event(&self, event: &Event, picture: Option<Vec<u8>>) -> Vec<Message> {
         let base = format!("{}/source/{}", self.base, event.source);
-        // An event is plain data, which serialises.
+        // Serialising plain data does not fail.
         let mut told = serde_json::to_value(event).unwrap_or_default();
         told["event_type"] = json!(event.kind);
         let mut messages =
@@ -103,7 +104,7 @@ impl Topics {
         messages
     }
 
-    /// What stays on the broker: states, and descriptions of them.
+    /// The retained messages: states, and their descriptions.
     pub fn kept(
         &self,
         sources: &BTreeMap<String, bool>,
@@ -181,7 +182,7 @@ impl Topics {
         .collect()
     }
 
-    /// How Home Assistant learns of something.
+    /// The discovery message of an entity.
     fn describe(&self, component: &str, object: &str, mut entity: Value) -> Option<Message> {
         if self.discovery.is_empty() {
             return None;
@@ -209,7 +210,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// A name as a part of a topic: letters, digits and - only, and another one for each name.
+/// A name as a part of a topic: letters, digits and - only, unique for each name.
 fn slug(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
     if !name.is_empty() && name.chars().all(plain) {

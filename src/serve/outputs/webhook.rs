@@ -17,10 +17,10 @@ use crate::serve::store::{Delivery, Event};
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10 * 60);
-/// How often the store is asked without being told of anything.
+/// Polling interval for the store.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// What a request says.
+/// The body of a request.
 #[derive(Serialize)]
 struct Message<'a> {
     #[serde(rename = "type")]
@@ -37,15 +37,15 @@ struct Data<'a> {
     picture_base64: Option<String>,
 }
 
-/// How a request ended that was not accepted.
+/// The outcome of a request that was not accepted.
 enum Failure {
-    /// Nobody is there, or they ask for patience: whatever comes next would fare no better.
+    /// The server is not reachable or overloaded: the next event would fail too.
     Later(String),
-    /// This one is not wanted.
+    /// The server refused this event.
     Refused(String),
 }
 
-/// What there is to do next.
+/// The next action.
 enum Next {
     Delivered,
     Wait(Duration),
@@ -81,19 +81,19 @@ pub(super) async fn run(site: Arc<Site>, settings: WebhookSettings) {
                 failures = failed;
                 pause
             }
-            // The store refuses, which is in the log.
+            // The store failed, which is in the log.
             Err(_) => LOOK_EVERY,
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            // After a failure a new event changes nothing.
+            // After a failure, a new event does not shorten the pause.
             _ = heard.recv(), if failures == 0 => {}
             _ = ending.wait_for(|ending| *ending) => return,
         }
     }
 }
 
-/// Delivers the next event, if one is due; says what to do then, and how many failures there were in a row.
+/// Delivers the next event, if one is due. Returns the next action, and the number of consecutive failures.
 fn deliver(
     site: &Site,
     settings: &WebhookSettings,
@@ -136,13 +136,13 @@ fn deliver(
             site.outputs.note_webhook(name, Err(reason));
             let pause_ms = i64::try_from(pause(attempts).as_millis()).unwrap_or(i64::MAX);
             store.postponed(name, id, now_ms() + pause_ms)?;
-            // Those after it may be.
+            // Later events may be accepted.
             Ok((Next::Delivered, 0))
         }
     }
 }
 
-/// The pause after so many failures in a row.
+/// The pause after that many consecutive failures.
 fn pause(failures: u32) -> Duration {
     LONGEST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(failures.min(20)))
 }
@@ -160,7 +160,7 @@ fn send(
         data: Data { event, picture_base64 },
     };
     let body = serde_json::to_vec(&message).map_err(|error| Failure::Refused(error.to_string()))?;
-    // The same number at every attempt: whoever gets one twice knows it.
+    // The same identifier at every attempt, so that a receiver recognises duplicates.
     let id = format!("event-{}-{}", event.id, event.time_ms);
     let timestamp_s = now_ms() / 1000;
     let request = agent

@@ -1,4 +1,4 @@
-// What all pages share. Texts from outside become text nodes and never markup.
+// Code shared by all pages. External texts become text nodes and never markup.
 
 /** An element with attributes and children; texts are text. */
 export function make(tag, attributes = {}, ...children) {
@@ -14,7 +14,7 @@ export function make(tag, attributes = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** Tells something, or why something failed; nothing hides the note. */
+/** Shows a message or an error; nothing hides the note. */
 export function note(text, bad = false) {
   const place = byId("note");
   place.textContent = text;
@@ -22,7 +22,7 @@ export function note(text, bad = false) {
   place.classList.toggle("bad", bad);
 }
 
-/** Asks the API; whoever lacks a token goes to where it is asked for. */
+/** Calls the API; without a valid token, goes to the login page. */
 export async function ask(path, options = {}) {
   const answer = await fetch(path, options);
   if (answer.status === 401 && document.body.dataset.page !== "login") {
@@ -42,7 +42,7 @@ export const asJson = (method, value) => ({
 
 export const person = (name) => `/api/v1/people/${encodeURIComponent(name)}`;
 
-/** A time as people read it. */
+/** A time for people. */
 export function moment(time) {
   return make("time", { datetime: time }, new Date(time).toLocaleString([], { dateStyle: "short", timeStyle: "medium" }));
 }
@@ -50,7 +50,7 @@ export function moment(time) {
 const DID = {
   appeared: "appeared",
   recognised: "was recognised",
-  corrected: "is somebody else than was thought",
+  corrected: "is someone else than assumed",
   left: "left",
 };
 

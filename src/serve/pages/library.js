@@ -1,11 +1,11 @@
-// Who is in which video and photo of the library.
+// The people in the videos and photos of the library.
 import { ask, byId, make, note } from "./common.js";
 
 const failed = (error) => note(error.message, true);
 const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
 const day = (time) => time.slice(0, 10);
 
-/** Seconds as minutes, or hours, as people read them. */
+/** Seconds as minutes or hours, for people. */
 function clock(seconds) {
   const [whole, rest] = [Math.floor(seconds / 60), (seconds % 60).toFixed(1).padStart(4, "0")];
   const hours = Math.floor(whole / 60);
@@ -16,7 +16,7 @@ function length(seconds) {
   return seconds < 120 ? `${Math.round(seconds)} s` : seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
-/** When somebody is in a video, as a line over its whole length. */
+/** The time spans of a person in a video, as a line over its whole length. */
 function bar(spans, duration) {
   const draw = (name, attributes) => {
     const element = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -37,7 +37,7 @@ function file(found) {
   const pictures = found.people.map((one) => {
     const who = one.name ?? `stranger ${one.stranger}`;
     const picture = make("img", { src: one.picture, alt: who, loading: "lazy" });
-    // Workers may have been told to keep no pictures.
+    // Workers may store no pictures.
     picture.addEventListener("error", () => picture.remove());
     return make("figure", {}, picture, make("figcaption", {}, who));
   });

@@ -68,12 +68,12 @@ function wall() {
       one.word.hidden = true;
     }
   };
-  news.onerror = () => note("The connection is lost; it is tried again.", true);
+  news.onerror = () => note("The connection is lost; reconnecting.", true);
   window.addEventListener("pagehide", () => news.close());
   timeline(byId("events"), 12);
 }
 
-/** The newest events, and those that come. */
+/** The newest events, and later ones as they happen. */
 async function timeline(list, most) {
   const { events } = await ask(`/api/v1/events?limit=${most}`);
   list.replaceChildren(...events.map(eventLine));
@@ -124,7 +124,7 @@ async function people() {
     const not = make("input", { type: "file", accept: "image/*", multiple: true, hidden: true, onchange: () => {
       const files = new FormData();
       for (const file of not.files) files.append("still", file, file.name);
-      note("Looking at the pictures …");
+      note("Processing the pictures …");
       change(() => ask(`${person(name)}/rejected`, { method: "POST", body: files }), `Noted: this is not ${name}.`)();
     } });
     return make("article", { class: "card", "data-person": name },
@@ -143,7 +143,7 @@ async function people() {
     const form = event.target;
     const stills = new FormData();
     for (const file of form.stills.files) stills.append("still", file, file.name);
-    note("Looking at the stills …");
+    note("Processing the stills …");
     await change(() => ask(`${person(form.name.value)}/stills`, { method: "POST", body: stills }), `${form.name.value} is enrolled.`)();
     form.reset();
   });
@@ -161,7 +161,7 @@ async function strangers() {
   const show = async () => {
     const { strangers } = await ask("/api/v1/strangers");
     place.replaceChildren(...strangers.map((stranger) => card(stranger, strangers)));
-    // Not as a note: that says what was done last.
+    // Not as a note, which shows the last action.
     if (strangers.length === 0) place.append(make("p", {}, "There is nobody to name."));
     await names();
   };
@@ -252,7 +252,7 @@ function login() {
       failed(error);
     }
   });
-  // Before this a browser would send the token by itself.
+  // Before this, the browser would send the token by itself.
   form.querySelector("button").disabled = false;
 }
 

@@ -1,4 +1,4 @@
-// Doubtful names, and what the threshold does.
+// Doubtful names, and the effect of the threshold.
 import { ask, asJson, byId, make, moment, note, person } from "./common.js";
 
 const failed = (error) => note(error.message, true);
@@ -6,7 +6,7 @@ const failed = (error) => note(error.message, true);
 export async function doubts() {
   const place = byId("doubts");
   const show = async () => {
-    // What counts as doubtful can be said in the address: /doubts?margin_deg=10
+    // The margin of doubtful names can be set in the address: /doubts?margin_deg=10
     const { events } = await ask(`/api/v1/doubts${location.search}`);
     place.replaceChildren(...events.map(card));
     if (events.length === 0) place.append(make("p", {}, "There is no doubtful name."));
@@ -23,7 +23,7 @@ export async function doubts() {
       }
     };
     const still = make("img", { alt: `A still of ${name}`, hidden: true });
-    // To compare with; whoever was removed has none.
+    // A still to compare with; a person who was removed has none.
     ask(person(name)).then(({ stills }) => {
       if (stills.length) {
         still.src = stills[0].picture;

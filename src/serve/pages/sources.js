@@ -82,7 +82,7 @@ export async function sources() {
       make("label", {}, "Smallest face", face),
       make("label", {}, "Runs", enabled),
       make("button", {}, "Save"));
-    // The source was started anew, and with it its pictures.
+    // The source was restarted, and with it its pictures.
     const again = () => { picture.src = `/api/v1/sources/${source.name}/video?${Date.now()}`; };
     show();
     return make("figure", { class: "tile", "data-source": source.name }, screen,

@@ -1,4 +1,4 @@
-// Videos to label, and how far they are.
+// Videos to label, and their progress.
 import { ask, byId, make, moment, note } from "./common.js";
 
 const failed = (error) => note(error.message, true);
@@ -11,7 +11,7 @@ const STATES = {
   cancelled: "cancelled",
 };
 
-/** Sends a file, and tells how much of it is sent. */
+/** Sends a file and reports the progress. */
 function send(file, told) {
   return new Promise((done, refused) => {
     const request = new XMLHttpRequest();
@@ -71,7 +71,7 @@ export async function videos() {
         cards.delete(id);
       }
     }
-    // Only what changed is made anew: a button stays under the finger.
+    // Only changed elements are replaced, so that a button does not move away while it is pressed.
     for (const [at, job] of jobs.entries()) {
       const text = JSON.stringify(job);
       const held = cards.get(job.id);

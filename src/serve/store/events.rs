@@ -1,4 +1,4 @@
-//! What happened.
+//! Stored events.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,20 +11,20 @@ use utoipa::ToSchema;
 
 use super::{Store, StoreError};
 
-/// Most events in one answer.
+/// The most events per answer.
 pub const MOST_EVENTS: usize = 1000;
 
-/// What can happen.
+/// Kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Somebody who was not in sight is.
+    /// A person came into sight.
     Appeared,
-    /// Somebody in sight has a name: at once, or later, when enough was seen of them.
+    /// A person in sight was named, immediately or after more views.
     Recognised,
-    /// Somebody in sight is somebody else than was thought, and has no name now.
+    /// A person in sight has lost their name, because they are someone else.
     Corrected,
-    /// Somebody has been out of sight for a while.
+    /// A person has been out of sight for a while.
     Left,
 }
 
@@ -54,15 +54,15 @@ impl FromStr for Kind {
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
         found.ok_or_else(|| {
-            format!("`{text}` is no kind of event: write appeared, recognised, corrected or left")
+            format!("`{text}` is not a kind of event: write appeared, recognised, corrected or left")
         })
     }
 }
 
-/// Whom it happened to.
+/// The person concerned.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    /// Somebody enrolled, by name.
+    /// An enrolled person, by name.
     Person(String),
     /// A stranger of the store, by number.
     Stranger(i64),
@@ -80,21 +80,21 @@ impl fmt::Display for Subject {
 /// An event to record.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// When, in milliseconds since 1970.
+    /// Time in milliseconds since 1970.
     pub time_ms: i64,
-    /// What.
+    /// The kind.
     pub kind: Kind,
-    /// Where.
+    /// The source.
     pub source: String,
-    /// To whom.
+    /// The person concerned.
     pub subject: Subject,
-    /// Whom they were taken for before.
+    /// The previous identity.
     pub was: Option<Subject>,
     /// The angle to the nearest person of the gallery in degrees, named or not.
     pub angle_deg: Option<f32>,
-    /// How far below the threshold that angle lies, in degrees, where it gave a name.
+    /// Degrees by which that angle is below the threshold, if it gave a name.
     pub margin_deg: Option<f32>,
-    /// What the name rests on.
+    /// The reason for the name.
     pub why: String,
     /// The best view so far, as JPEG.
     pub picture: Option<Vec<u8>>,
@@ -105,56 +105,56 @@ pub struct NewEvent {
 pub struct Event {
     /// Its number; later events have larger ones.
     pub id: i64,
-    /// When, in milliseconds since 1970.
+    /// Time in milliseconds since 1970.
     pub time_ms: i64,
-    /// The same as people write it (RFC 3339).
+    /// The same in RFC 3339.
     pub time: String,
-    /// What happened.
+    /// The kind.
     pub kind: Kind,
     /// The source that saw it.
     pub source: String,
-    /// The name of somebody enrolled; `null` for a stranger.
+    /// The name of an enrolled person; `null` for a stranger.
     pub person: Option<String>,
-    /// The number of a stranger; `null` for somebody enrolled who never was one.
+    /// The number of a stranger; `null` for an enrolled person who never was one.
     pub stranger: Option<i64>,
-    /// What to call them: the name, or "Unknown 3".
+    /// The name to show: the person's, or "Unknown 3".
     pub who: String,
-    /// Whom they were taken for before.
+    /// The previous identity.
     pub was: Option<String>,
     /// The angle to the nearest person of the gallery in degrees, named or not.
     pub angle_deg: Option<f32>,
-    /// How far below the threshold that angle lies, in degrees, where it gave a name: the less, the more doubtful.
+    /// Degrees by which that angle is below the threshold, if it gave a name: the smaller, the more doubtful.
     pub margin_deg: Option<f32>,
-    /// Whether somebody confirmed the name.
+    /// Whether a user confirmed the name.
     pub confirmed: bool,
-    /// What the name rests on.
+    /// The reason for the name.
     pub why: String,
-    /// Where the picture is; `null` where there is none.
+    /// Address of the picture; `null` if there is none.
     pub picture: Option<String>,
 }
 
-/// Which events are asked for.
+/// A query for events.
 #[derive(Debug, Clone, Default)]
 pub struct EventQuery {
-    /// Of this person.
+    /// Only events of this person.
     pub person: Option<String>,
-    /// Of this stranger.
+    /// Only events of this stranger.
     pub stranger: Option<i64>,
-    /// Of this source.
+    /// Only events of this source.
     pub source: Option<String>,
-    /// Of this kind.
+    /// Only events of this kind.
     pub kind: Option<Kind>,
-    /// Not before, in milliseconds since 1970.
+    /// Only events at or after this time, in milliseconds since 1970.
     pub since_ms: Option<i64>,
-    /// Before, in milliseconds since 1970.
+    /// Only events before this time, in milliseconds since 1970.
     pub until_ms: Option<i64>,
-    /// With smaller numbers than this.
+    /// Only events with smaller numbers than this.
     pub before: Option<i64>,
-    /// With larger numbers than this.
+    /// Only events with larger numbers than this.
     pub after: Option<i64>,
-    /// From the oldest to the newest; otherwise the newest first.
+    /// Whether the oldest come first; otherwise the newest.
     pub oldest_first: bool,
-    /// So many at most; 0 for as many as one answer holds.
+    /// Maximum number; 0 for as many as one answer holds.
     pub limit: usize,
 }
 
@@ -162,10 +162,11 @@ pub(super) const COLUMNS: &str = "id, time_ms, kind, source, person, stranger, w
                        checked";
 
 impl Store {
-    /// Records an event and which webhooks, and whether the broker, are to be told of it, then tells it to all subscribers.
+    /// Records an event and its undelivered copies for webhooks and the broker, then sends it to all
+    /// subscribers.
     ///
     /// # Errors
-    /// When SQLite refuses; nobody is told then.
+    /// When SQLite fails; the event is then not sent.
     pub fn record(&self, event: &NewEvent) -> Result<Arc<Event>, StoreError> {
         let (person, stranger) = match &event.subject {
             Subject::Person(name) => (Some(name.clone()), None),
@@ -212,16 +213,17 @@ impl Store {
             why: event.why.clone(),
             picture: event.picture.as_ref().map(|_| picture_of(id)),
         });
-        // While the connection is held: subscribers hear events in the order of their numbers. Nobody may listen.
+        // While the connection is held, so that subscribers receive events in the order of their numbers.
+        // Fails if there are no subscribers.
         let _ = self.told.send(Arc::clone(&recorded));
         drop(sql);
         Ok(recorded)
     }
 
-    /// Events, the newest first unless asked for otherwise.
+    /// Events, the newest first unless requested otherwise.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn events(&self, query: &EventQuery) -> Result<Vec<Event>, StoreError> {
         use rusqlite::types::Value;
         let mut conditions = String::from("1");
@@ -252,16 +254,16 @@ impl Store {
     /// One event.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn event(&self, id: i64) -> Result<Option<Event>, StoreError> {
         let ask = format!("SELECT {COLUMNS} FROM events WHERE id = ?1");
         self.with(|sql| sql.query_row(&ask, [id], read).optional())
     }
 
-    /// Names that were given by less than `margin_deg` degrees and that nobody has confirmed, the newest first.
+    /// Unconfirmed names with a margin of less than `margin_deg` degrees, the newest first.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn doubts(&self, margin_deg: f64, limit: usize) -> Result<Vec<Event>, StoreError> {
         let ask = format!(
             "SELECT {COLUMNS} FROM events WHERE kind = 'recognised' AND person IS NOT NULL AND checked = 0
@@ -271,20 +273,20 @@ impl Store {
         self.with(|sql| sql.prepare(&ask)?.query_map(params![margin_deg, limit], read)?.collect())
     }
 
-    /// Somebody says that the name of an event is right.
+    /// Confirms the name of an event.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn confirm_event(&self, id: i64) -> Result<(), StoreError> {
         self.with(|sql| sql.execute("UPDATE events SET checked = 1 WHERE id = ?1", [id]))?;
         Ok(())
     }
 
-    /// Somebody says that the name of an event is wrong: the events of that visit are a stranger's. Their pictures become
-    /// `covered`, where strangers are not to be seen.
+    /// Rejects the name of an event: the events of that visit become a stranger's. Their pictures become
+    /// `covered`, if strangers must not be visible.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn reject_event(
         &self,
         event: &Event,
@@ -315,7 +317,7 @@ impl Store {
     /// The angles at which people were named, in degrees.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn angles_of_named(&self) -> Result<Vec<f64>, StoreError> {
         let ask = "SELECT angle_deg FROM events WHERE kind = 'recognised' AND person IS NOT NULL
                    AND angle_deg IS NOT NULL ORDER BY angle_deg";
@@ -325,7 +327,7 @@ impl Store {
     /// The picture of an event, as JPEG.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn event_picture(&self, id: i64) -> Result<Option<Vec<u8>>, StoreError> {
         let ask = "SELECT picture FROM events WHERE id = ?1";
         self.with(|sql| Ok(sql.query_row(ask, [id], |row| row.get(0)).optional()?.flatten()))
@@ -334,15 +336,15 @@ impl Store {
     /// The number of the last event; 0 before the first.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn last_event(&self) -> Result<i64, StoreError> {
         self.with(|sql| sql.query_row("SELECT COALESCE(MAX(id), 0) FROM events", [], |row| row.get(0)))
     }
 
-    /// How many events there are, and how many sources named each person.
+    /// The number of events, and the number of sources that named each person.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn tally(&self) -> Result<(u64, BTreeMap<String, usize>), StoreError> {
         let ask = "SELECT person, COUNT(DISTINCT source) FROM events
                    WHERE kind = 'recognised' AND person IS NOT NULL GROUP BY person";
@@ -354,10 +356,10 @@ impl Store {
         })
     }
 
-    /// Deletes all events of a person, with their pictures; says how many.
+    /// Deletes all events of a person, with their pictures. Returns their number.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn forget_person(&self, name: &str) -> Result<usize, StoreError> {
         let was = "UPDATE events SET was = NULL WHERE was = ?1";
         let gone = self.change(|sql| {
@@ -372,7 +374,7 @@ impl Store {
     /// Gives the events of a person another name.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn rename_person(&self, from: &str, to: &str) -> Result<(), StoreError> {
         self.change(|sql| {
             sql.execute("UPDATE events SET person = ?2 WHERE person = ?1", [from, to])?;
@@ -414,7 +416,7 @@ fn picture_of(id: i64) -> String {
     format!("/api/v1/events/{id}/picture")
 }
 
-/// A time as people write it, in UTC.
+/// A time in UTC in the format of RFC 3339.
 pub(in crate::serve) fn rfc3339(time_ms: i64) -> String {
     let time = chrono::DateTime::from_timestamp_millis(time_ms).unwrap_or_default();
     time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)

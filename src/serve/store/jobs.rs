@@ -1,4 +1,4 @@
-//! Videos to label.
+//! Stored jobs: videos to label.
 
 use std::fmt;
 
@@ -9,19 +9,19 @@ use utoipa::ToSchema;
 use super::{Store, StoreError};
 use crate::serve::now_ms;
 
-/// How a job is.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
-    /// Others come first.
+    /// It waits for other jobs.
     Waiting,
-    /// It is being worked on.
+    /// It is running.
     Running,
-    /// The results are there.
+    /// The results are ready.
     Done,
     /// There are no results.
     Failed,
-    /// Somebody ended it.
+    /// It was cancelled.
     Cancelled,
 }
 
@@ -38,7 +38,7 @@ impl JobState {
         }
     }
 
-    /// Whether nothing more happens.
+    /// Whether the job has ended.
     pub fn is_over(self) -> bool {
         !matches!(self, Self::Waiting | Self::Running)
     }
@@ -55,31 +55,31 @@ impl fmt::Display for JobState {
 pub struct Job {
     /// Its number.
     pub id: i64,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// The file; `None` for one that was uploaded.
+    /// The file; `None` for an upload.
     pub input: Option<String>,
-    /// How it is.
+    /// Its state.
     pub state: JobState,
-    /// Why it failed, or what is wrong with the results.
+    /// Why it failed, or a limitation of the results.
     pub reason: Option<String>,
-    /// When it was asked for, in milliseconds since 1970.
+    /// Time of the request, in milliseconds since 1970.
     pub made_ms: i64,
-    /// When it was over.
+    /// Time at which it ended.
     pub ended_ms: Option<i64>,
-    /// How often it was begun.
+    /// Number of starts.
     pub attempts: u32,
-    /// Who was seen, once it is done.
+    /// The people seen, once it is done.
     pub people: Vec<String>,
 }
 
 const COLUMNS: &str = "id, name, input, state, reason, made_ms, ended_ms, attempts, people";
 
 impl Store {
-    /// A new job that waits, once `place` has put its files where they belong.
+    /// Adds a waiting job, after `place` has stored its files.
     ///
     /// # Errors
-    /// When SQLite refuses; the inner one is that of `place`.
+    /// When SQLite fails; the inner error is that of `place`.
     pub fn add_job(
         &self,
         name: &str,
@@ -101,10 +101,10 @@ impl Store {
         added.map_err(|source| self.error(source))
     }
 
-    /// Begins the job that has waited longest; `None` where none waits.
+    /// Begins the job that has waited longest; `None` if none waits.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn begin_job(&self) -> Result<Option<Job>, StoreError> {
         let next = format!(
             "UPDATE jobs SET state = 'running', attempts = attempts + 1
@@ -113,10 +113,10 @@ impl Store {
         self.with(|sql| sql.query_row(&next, [], read).optional())
     }
 
-    /// A running job is over; one that waits can be cancelled.
+    /// Ends a running job; a waiting one can only be cancelled.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn end_job(
         &self,
         id: i64,
@@ -124,7 +124,7 @@ impl Store {
         reason: Option<&str>,
         people: &[String],
     ) -> Result<(), StoreError> {
-        // A list of texts serialises.
+        // Serialising a list of texts does not fail.
         let people = serde_json::to_string(people).unwrap_or_default();
         let update = "UPDATE jobs SET state = ?2, reason = ?3, people = ?4, ended_ms = ?5
                       WHERE id = ?1 AND (state = 'running' OR (state = 'waiting' AND ?2 = 'cancelled'))";
@@ -132,10 +132,11 @@ impl Store {
         Ok(())
     }
 
-    /// Jobs that ran when the service ended wait again; those that were begun `most` times have failed for `reason`.
+    /// Makes jobs that were running when the service ended wait again. Those that were started `most` times
+    /// fail with `reason`.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn resume_jobs(&self, most: u32, reason: &str) -> Result<(), StoreError> {
         let failed = "UPDATE jobs SET state = 'failed', reason = ?2, ended_ms = ?3 WHERE state = 'running' AND attempts >= ?1";
         self.change(|sql| {
@@ -145,10 +146,10 @@ impl Store {
         Ok(())
     }
 
-    /// A job that was running waits again, as if it had not begun.
+    /// Makes a running job wait again, as if it had not begun.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn put_back_job(&self, id: i64) -> Result<(), StoreError> {
         let update =
             "UPDATE jobs SET state = 'waiting', attempts = attempts - 1 WHERE id = ?1 AND state = 'running'";
@@ -159,7 +160,7 @@ impl Store {
     /// All jobs, the newest first.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn jobs(&self) -> Result<Vec<Job>, StoreError> {
         let ask = format!("SELECT {COLUMNS} FROM jobs ORDER BY id DESC");
         self.with(|sql| sql.prepare(&ask)?.query_map([], read)?.collect())
@@ -168,7 +169,7 @@ impl Store {
     /// One of them.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn job(&self, id: i64) -> Result<Option<Job>, StoreError> {
         let ask = format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1");
         self.with(|sql| sql.query_row(&ask, [id], read).optional())
@@ -177,7 +178,7 @@ impl Store {
     /// Deletes a job.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn remove_job(&self, id: i64) -> Result<(), StoreError> {
         self.with(|sql| sql.execute("DELETE FROM jobs WHERE id = ?1", [id]))?;
         self.empty_log()

@@ -1,20 +1,21 @@
-//! What happened, who was a stranger, and who may: in SQLite.
+//! The store of a service in SQLite: events, strangers, tokens and sources.
 //!
-//! One file, `service.sqlite3`, that other programs may read while the service runs. Times are milliseconds since 1970.
+//! One file, `service.sqlite3`, that other programs may read while the service runs. Times are milliseconds
+//! since 1970.
 //!
-//! | table | a row is |
+//! | table | row |
 //! |---|---|
-//! | `events` | somebody appeared, was recognised, or left; with a picture |
-//! | `strangers` | somebody nobody has named, with their best picture and its embedding |
+//! | `events` | a person appeared, was recognised, or left; with a picture |
+//! | `strangers` | a person without a name, with their best picture and its embedding |
 //! | `tokens` | the hash of a token |
-//! | `settings` | something that was set on a page |
+//! | `settings` | a setting that was changed on a page |
 //! | `sources` | a source that was added or changed by the API, or removed by it |
 //! | `changes` | who changed what, and when |
 //! | `jobs` | a video to label |
-//! | `deliveries` | an event that a webhook, or the MQTT broker (`mqtt:`), is still to be told of |
+//! | `deliveries` | an event that is not yet delivered to a webhook or the MQTT broker (`mqtt:`) |
 //!
-//! What is recorded is on the disk before anybody is told of it (write-ahead log, `synchronous = FULL`), and what is
-//! deleted is overwritten (`secure_delete`).
+//! Events are on the disk before they are sent (write-ahead log, `synchronous = FULL`), and deleted data is
+//! overwritten (`secure_delete`).
 
 mod events;
 mod jobs;
@@ -38,7 +39,7 @@ use super::config::Retention;
 use super::{lock, now_ms};
 use crate::embed::Embedding;
 
-/// Events that a subscriber may lag behind before it has to ask the store for what it missed.
+/// Events that a subscriber may lag behind before it must read the missed ones from the store.
 const WAITING_EVENTS: usize = 1024;
 
 /// Milliseconds of a day.
@@ -109,7 +110,7 @@ CREATE INDEX IF NOT EXISTS deliveries_by_time ON deliveries (hook, next_ms, even
 CREATE INDEX IF NOT EXISTS deliveries_by_event ON deliveries (event);
 ";
 
-/// What layout 1 lacked of tables that it had.
+/// Columns that the tables of layout 1 lacked.
 const FROM_LAYOUT_1: &str = "
 BEGIN;
 ALTER TABLE events ADD COLUMN margin_deg REAL;
@@ -119,24 +120,24 @@ PRAGMA user_version = 2;
 COMMIT;
 ";
 
-/// Why the store refused.
+/// Errors of the store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     #[error("{} cannot be written: {source}", .path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// SQLite refuses.
+    /// SQLite fails.
     #[error("the store {} cannot be used: {source}", .path.display())]
     Sql {
         /// The file.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
     /// A newer program wrote it.
@@ -149,16 +150,16 @@ pub enum StoreError {
     },
 }
 
-/// Who changed what.
+/// An entry of the record of changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// When, in milliseconds since 1970.
+    /// Time in milliseconds since 1970.
     pub time_ms: i64,
-    /// Whose token it was.
+    /// The owner of the token.
     pub who: String,
-    /// What was done.
+    /// The change.
     pub what: String,
-    /// About whom or what; `None` once they are forgotten.
+    /// The person or thing concerned; `None` after a person was forgotten.
     pub about: Option<String>,
 }
 
@@ -167,19 +168,19 @@ pub struct Store {
     path: PathBuf,
     connection: Mutex<Connection>,
     told: broadcast::Sender<Arc<Event>>,
-    /// Embeddings of strangers, to know them again.
+    /// Embeddings of strangers, to recognise them.
     known: Mutex<Vec<(i64, Embedding)>>,
-    /// Strangers that became others since the store was opened.
+    /// Strangers that were merged into others since the store was opened.
     merged: Mutex<BTreeMap<i64, i64>>,
-    /// Who is told of what is recorded.
+    /// The receivers of events.
     audiences: Mutex<Vec<Audience>>,
 }
 
 impl Store {
-    /// Opens the store in a folder, which is made where there is none.
+    /// Opens the store in a folder, which is created if it is missing.
     ///
     /// # Errors
-    /// When the folder cannot be made, or the file is no store.
+    /// When the folder cannot be created, or the file is not a store.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         std::fs::create_dir_all(folder)
             .map_err(|source| StoreError::Folder { path: folder.to_owned(), source })?;
@@ -204,15 +205,15 @@ impl Store {
         Ok(store)
     }
 
-    /// Tells every event that is recorded from now on.
+    /// Receives every event that is recorded from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
         self.told.subscribe()
     }
 
-    /// Deletes what is older than it may be; says how many events and strangers went.
+    /// Deletes data older than the retention; returns the numbers of deleted events and strangers.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn sweep(&self, retention: Retention, now_ms: i64) -> Result<usize, StoreError> {
         let since = |days: u32| match days {
             0 => i64::MIN,
@@ -231,20 +232,20 @@ impl Store {
         Ok(gone)
     }
 
-    /// Puts down who changed what, and about whom.
+    /// Adds an entry to the record of changes.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn note(&self, who: &str, what: &str, about: Option<&str>) -> Result<(), StoreError> {
         let insert = "INSERT INTO changes (time_ms, who, what, about) VALUES (?1, ?2, ?3, ?4)";
         self.with(|sql| sql.execute(insert, params![now_ms(), who, what, about]))?;
         Ok(())
     }
 
-    /// Who changed what, the newest first.
+    /// The record of changes, the newest first.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn notes(&self, limit: usize) -> Result<Vec<Note>, StoreError> {
         let ask = "SELECT time_ms, who, what, about FROM changes ORDER BY id DESC LIMIT ?1";
         let read = |row: &rusqlite::Row<'_>| {
@@ -256,17 +257,17 @@ impl Store {
     /// The hash of the token of a role.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn token(&self, role: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.with(|sql| {
             sql.query_row("SELECT hash FROM tokens WHERE role = ?1", [role], |row| row.get(0)).optional()
         })
     }
 
-    /// Sets it.
+    /// Sets the hash of the token of a role.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn set_token(&self, role: &str, hash: &[u8]) -> Result<(), StoreError> {
         self.with(|sql| {
             sql.execute("INSERT OR REPLACE INTO tokens VALUES (?1, ?2, ?3)", params![role, hash, now_ms()])
@@ -274,19 +275,19 @@ impl Store {
         Ok(())
     }
 
-    /// Something that was set on a page.
+    /// A setting that was changed on a page.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn setting(&self, key: &str) -> Result<Option<String>, StoreError> {
         let ask = "SELECT value FROM settings WHERE key = ?1";
         self.with(|sql| sql.query_row(ask, [key], |row| row.get(0)).optional())
     }
 
-    /// Sets it, or with `None` sets it no longer.
+    /// Changes such a setting, or removes it with `None`.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn set_setting(&self, key: &str, value: Option<&str>) -> Result<(), StoreError> {
         self.with(|sql| match value {
             Some(value) => sql.execute("INSERT OR REPLACE INTO settings VALUES (?1, ?2)", [key, value]),
@@ -298,7 +299,7 @@ impl Store {
     /// Sources that the API added or changed, as JSON; `None` for one that it removed.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn sources(&self) -> Result<Vec<(String, Option<String>)>, StoreError> {
         self.with(|sql| {
             let mut ask = sql.prepare("SELECT name, settings FROM sources ORDER BY name")?;
@@ -306,10 +307,10 @@ impl Store {
         })
     }
 
-    /// Keeps what the API made of a source.
+    /// Stores a change of a source by the API.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn set_source(&self, name: &str, settings: Option<&str>) -> Result<(), StoreError> {
         self.with(|sql| {
             sql.execute("INSERT OR REPLACE INTO sources VALUES (?1, ?2)", params![name, settings])
@@ -317,7 +318,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the log into the file and empties it: what was deleted is in neither.
+    /// Writes the log into the file and empties it, so that deleted data is in neither.
     fn empty_log(&self) -> Result<(), StoreError> {
         self.with(|sql| sql.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
     }
@@ -326,7 +327,7 @@ impl Store {
         work(&self.sql()).map_err(|source| self.error(source))
     }
 
-    /// All of `work`, or nothing of it.
+    /// Runs `work` in a transaction.
     fn change<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let mut sql = self.sql();
         let all = || -> rusqlite::Result<T> {
@@ -348,19 +349,19 @@ impl Store {
     }
 }
 
-/// Faces are nobody else's business.
+/// Makes a file readable for its owner only, since it contains faces.
 fn private(path: &Path) {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // On a file system without rights there are none to take.
+        // Fails on a file system without permissions.
         let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
     }
     #[cfg(not(unix))]
     let _ = path;
 }
 
-/// Sets SQLite up and makes the tables; says by which layout they were made.
+/// Sets SQLite up and creates the tables; returns their layout.
 fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;

@@ -1,4 +1,4 @@
-//! What webhooks and the broker are still to be told.
+//! Undelivered events of webhooks and the broker.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -6,25 +6,25 @@ use super::events::{COLUMNS, Event, Kind, read};
 use super::{Store, StoreError, lock};
 use crate::serve::now_ms;
 
-/// Who is to be told of which events.
+/// A receiver of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audience {
     /// The webhook, or the broker.
     pub name: String,
     /// Kinds of events.
     pub kinds: Vec<Kind>,
-    /// Sources; none for all.
+    /// Sources; empty for all.
     pub sources: Vec<String>,
 }
 
-/// An event that a webhook is still to be told of.
+/// An undelivered event of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery {
     /// Its number.
     pub event: i64,
-    /// Attempts that it was refused at.
+    /// Attempts that were refused.
     pub attempts: u32,
-    /// Not before, in milliseconds since 1970.
+    /// Earliest time of the next attempt, in milliseconds since 1970.
     pub next_ms: i64,
 }
 
@@ -36,10 +36,10 @@ impl Audience {
 }
 
 impl Store {
-    /// Sets who is told of what is recorded from now on; what others were still to be told is dropped.
+    /// Sets the receivers of events from now on; undelivered events of other receivers are dropped.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn set_audiences(&self, audiences: Vec<Audience>) -> Result<(), StoreError> {
         let known: Vec<String> = self.with(|sql| {
             sql.prepare("SELECT DISTINCT hook FROM deliveries")?.query_map([], |row| row.get(0))?.collect()
@@ -51,7 +51,7 @@ impl Store {
         Ok(())
     }
 
-    /// Puts an event down for everybody who is to hear of it, together with the event itself.
+    /// Enters an event for all its receivers, in the transaction of the event itself.
     pub(super) fn address(
         &self,
         transaction: &Transaction<'_>,
@@ -66,10 +66,10 @@ impl Store {
         Ok(())
     }
 
-    /// The event that a webhook is to be told of next.
+    /// The next event to deliver to a webhook.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn next_delivery(&self, hook: &str) -> Result<Option<Delivery>, StoreError> {
         let ask =
             "SELECT event, attempts, next_ms FROM deliveries WHERE hook = ?1 ORDER BY next_ms, event LIMIT 1";
@@ -81,10 +81,10 @@ impl Store {
         })
     }
 
-    /// A webhook was told of an event, or never will be.
+    /// Marks an event of a webhook as delivered or dropped.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn delivered(&self, hook: &str, event: i64) -> Result<(), StoreError> {
         self.with(|sql| {
             sql.execute("DELETE FROM deliveries WHERE hook = ?1 AND event = ?2", params![hook, event])
@@ -92,10 +92,10 @@ impl Store {
         Ok(())
     }
 
-    /// Somebody was told of all these events.
+    /// Marks all these events as delivered.
     ///
     /// # Errors
-    /// When SQLite refuses; all of them are told again then.
+    /// When SQLite fails; all of them are then delivered again.
     pub fn all_delivered(&self, hook: &str, events: &[i64]) -> Result<(), StoreError> {
         self.change(|sql| {
             let mut delete = sql.prepare("DELETE FROM deliveries WHERE hook = ?1 AND event = ?2")?;
@@ -103,10 +103,10 @@ impl Store {
         })
     }
 
-    /// The first events after the one of that number that somebody is still to be told of, from the oldest on.
+    /// The oldest undelivered events after the one of that number.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn undelivered_events(&self, hook: &str, after: i64, limit: usize) -> Result<Vec<Event>, StoreError> {
         let ask = format!(
             "SELECT {COLUMNS} FROM events WHERE id IN (SELECT event FROM deliveries
@@ -115,10 +115,10 @@ impl Store {
         self.with(|sql| sql.prepare(&ask)?.query_map(params![hook, after, limit as i64], read)?.collect())
     }
 
-    /// A webhook refused an event, and is told again then.
+    /// Postpones an event that a webhook refused.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn postponed(&self, hook: &str, event: i64, next_ms: i64) -> Result<(), StoreError> {
         let update =
             "UPDATE deliveries SET attempts = attempts + 1, next_ms = ?3 WHERE hook = ?1 AND event = ?2";
@@ -126,10 +126,10 @@ impl Store {
         Ok(())
     }
 
-    /// Events that a webhook is still to be told of.
+    /// Number of undelivered events of a webhook.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn undelivered(&self, hook: &str) -> Result<u64, StoreError> {
         let ask = "SELECT COUNT(*) FROM deliveries WHERE hook = ?1";
         self.with(|sql| sql.query_row(ask, [hook], |row| row.get::<_, i64>(0)))

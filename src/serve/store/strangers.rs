@@ -1,4 +1,4 @@
-//! People nobody has named yet.
+//! Stored strangers: people without a name.
 
 use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
@@ -14,30 +14,30 @@ use crate::models::ModelId;
 pub struct Stranger {
     /// Their number: "Unknown 3".
     pub id: i64,
-    /// When they were first seen (RFC 3339).
+    /// Time at which they were first seen (RFC 3339).
     pub first: String,
-    /// When they were last seen.
+    /// Time at which they were last seen.
     pub last: String,
     /// The same in milliseconds since 1970.
     pub last_ms: i64,
-    /// How often they came.
+    /// Number of visits.
     pub visits: i64,
-    /// Where they were last seen.
+    /// Source that saw them last.
     pub last_source: String,
-    /// Where their best picture is.
+    /// Address of their best picture.
     pub picture: String,
 }
 
 /// A view of a stranger.
 #[derive(Debug, Clone)]
 pub struct NewSight {
-    /// When, in milliseconds since 1970.
+    /// Time in milliseconds since 1970.
     pub time_ms: i64,
-    /// Where.
+    /// The source.
     pub source: String,
-    /// What the view is worth, 0 to 1.
+    /// Weight of the view, 0 to 1.
     pub weight: f32,
-    /// Where it lies on the hypersphere, where enough is seen to know the person again.
+    /// Its embedding, if it shows enough to recognise the person again.
     pub embedding: Option<Embedding>,
     /// The face with its surroundings.
     pub picture: StrangerPicture,
@@ -55,8 +55,8 @@ pub struct StrangerPicture {
 const COLUMNS: &str = "id, first_ms, last_ms, visits, last_source";
 
 impl Store {
-    /// The stranger nearest to an embedding, if nearer than `same_deg` degrees; not one of `others`, who are in the
-    /// same picture.
+    /// The stranger nearest to an embedding, if nearer than `same_deg` degrees; not one of `others`, who are
+    /// in the same picture.
     pub fn stranger_like(&self, embedding: &Embedding, same_deg: f64, others: &[i64]) -> Option<i64> {
         let known = lock(&self.known);
         let near = known.iter().filter(|(id, _)| !others.contains(id)).filter_map(|(id, other)| {
@@ -66,10 +66,10 @@ impl Store {
         near.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, id)| id)
     }
 
-    /// Somebody new.
+    /// Adds a stranger.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn add_stranger(&self, sight: &NewSight) -> Result<i64, StoreError> {
         let id = self.with(|sql| {
             let mut insert = sql.prepare(
@@ -94,20 +94,20 @@ impl Store {
         Ok(id)
     }
 
-    /// Somebody who was seen before came again.
+    /// Records another visit of a stranger.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn stranger_came(&self, id: i64, source: &str, time_ms: i64) -> Result<(), StoreError> {
         let update = "UPDATE strangers SET visits = visits + 1, last_source = ?2, last_ms = ?3 WHERE id = ?1";
         self.with(|sql| sql.execute(update, params![id, source, time_ms]))?;
         Ok(())
     }
 
-    /// Somebody was seen: the picture and embedding are kept where they are better than those before.
+    /// Records a view of a stranger. Picture and embedding are stored if they are better than those before.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn see_stranger(&self, id: i64, sight: &NewSight) -> Result<(), StoreError> {
         let better = self.change(|sql| {
             sql.execute("UPDATE strangers SET last_ms = ?2 WHERE id = ?1", params![id, sight.time_ms])?;
@@ -135,10 +135,10 @@ impl Store {
         Ok(())
     }
 
-    /// Makes one stranger of two, with the better view of both; says whether there were two.
+    /// Merges two strangers, with the better view of both. Returns whether there were two.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn merge_strangers(&self, from: i64, into: i64) -> Result<bool, StoreError> {
         if from == into || self.stranger(from)?.is_none() || self.stranger(into)?.is_none() {
             return Ok(false);
@@ -171,16 +171,16 @@ impl Store {
         Ok(true)
     }
 
-    /// The stranger that one of that number has become, since the store was opened.
+    /// The stranger into which that one was merged, since the store was opened.
     pub fn resolve(&self, id: i64) -> i64 {
         lock(&self.merged).get(&id).copied().unwrap_or(id)
     }
 
-    /// A stranger is no person: events and picture are deleted, and whatever looks so is told to nobody. Says whether
-    /// there was one.
+    /// Marks a stranger as not a person: events and picture are deleted, and similar detections cause no
+    /// events. Returns whether there was one.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn ignore_stranger(&self, id: i64) -> Result<bool, StoreError> {
         let ignored = self.change(|sql| {
             sql.execute("DELETE FROM events WHERE stranger = ?1 AND person IS NULL", [id])?;
@@ -190,10 +190,10 @@ impl Store {
         Ok(ignored > 0)
     }
 
-    /// Whether a stranger is no person.
+    /// Whether a stranger is marked as not a person.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn is_ignored(&self, id: i64) -> Result<bool, StoreError> {
         let ask = "SELECT ignored FROM strangers WHERE id = ?1";
         self.with(|sql| Ok(sql.query_row(ask, [id], |row| row.get(0)).optional()?.unwrap_or(false)))
@@ -202,7 +202,7 @@ impl Store {
     /// The best views of all strangers.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn stranger_embeddings(&self) -> Result<Vec<Embedding>, StoreError> {
         let ids: Vec<i64> = self.with(|sql| {
             sql.prepare("SELECT id FROM strangers WHERE ignored = 0")?
@@ -216,7 +216,7 @@ impl Store {
     /// Strangers, those seen last first.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn strangers(&self) -> Result<Vec<Stranger>, StoreError> {
         let ask = format!("SELECT {COLUMNS} FROM strangers WHERE ignored = 0 ORDER BY last_ms DESC, id DESC");
         self.with(|sql| sql.prepare(&ask)?.query_map([], read)?.collect())
@@ -225,7 +225,7 @@ impl Store {
     /// One of them.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn stranger(&self, id: i64) -> Result<Option<Stranger>, StoreError> {
         let ask = format!("SELECT {COLUMNS} FROM strangers WHERE id = ?1 AND ignored = 0");
         self.with(|sql| sql.query_row(&ask, [id], read).optional())
@@ -234,7 +234,7 @@ impl Store {
     /// The best picture of a stranger.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn stranger_picture(&self, id: i64) -> Result<Option<StrangerPicture>, StoreError> {
         let ask = "SELECT picture, face_x, face_y FROM strangers WHERE id = ?1 AND ignored = 0";
         let read =
@@ -242,10 +242,10 @@ impl Store {
         self.with(|sql| sql.query_row(ask, [id], read).optional())
     }
 
-    /// A stranger has a name: their events are that person's, and they are no stranger any more.
+    /// Names a stranger: their events become that person's, and the stranger is removed.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn stranger_is(&self, id: i64, name: &str) -> Result<(), StoreError> {
         self.change(|sql| {
             sql.execute("UPDATE events SET person = ?2 WHERE stranger = ?1", params![id, name])?;
@@ -255,10 +255,10 @@ impl Store {
         self.empty_log()
     }
 
-    /// Deletes a stranger with all their events and pictures; says whether there was one.
+    /// Deletes a stranger with all their events and pictures. Returns whether there was one.
     ///
     /// # Errors
-    /// When SQLite refuses.
+    /// When SQLite fails.
     pub fn forget_stranger(&self, id: i64) -> Result<bool, StoreError> {
         let gone = self.change(|sql| {
             sql.execute("DELETE FROM events WHERE stranger = ?1 AND person IS NULL", [id])?;
@@ -299,7 +299,7 @@ fn bytes_of(embedding: &Embedding) -> Vec<u8> {
     embedding.as_slice().iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// Whatever is none is nobody to know again.
+/// An invalid embedding is ignored.
 fn embedding(model: &str, bytes: &[u8]) -> Option<Embedding> {
     let model: ModelId = model.parse().ok()?;
     let values = bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));

@@ -41,7 +41,7 @@ fn events_are_there_after_a_restart_and_are_found_by_person_source_kind_and_time
     store.record(&NewEvent { picture: None, ..event(3000, Kind::Left, "yard", ada()) }).unwrap();
     assert_eq!(heard.try_recv().unwrap().who, "Unknown 7");
     assert_eq!(heard.try_recv().unwrap(), recorded);
-    // Without closing it, as after a crash.
+    // The store is not closed, as after a crash.
     std::mem::forget(store);
 
     let store = Store::open(folder.path()).unwrap();
@@ -167,7 +167,7 @@ fn what_a_webhook_is_to_be_told_is_kept_with_the_event_and_goes_with_it() {
     store.record(&event(1000, Kind::Appeared, "door", ada())).unwrap();
     store.record(&event(2000, Kind::Left, "yard", ada())).unwrap();
     store.record(&event(3000, Kind::Left, "door", Subject::Stranger(1))).unwrap();
-    // Without closing it, as after a crash.
+    // The store is not closed, as after a crash.
     std::mem::forget(store);
     let store = Store::open(folder.path()).unwrap();
     let next = |hook: &str| store.next_delivery(hook).unwrap().map(|one| (one.event, one.attempts));

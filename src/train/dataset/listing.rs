@@ -53,8 +53,8 @@ pub(super) fn folder(path: &Path) -> Result<Vec<Identity>, TrainError> {
     Ok(identities)
 }
 
-/// A list of lines `path label`; paths are relative to the list. The label is what follows the
-/// last space or tab. When all are numbers, they are classes from 0 on.
+/// A list of lines `path label`; paths are relative to the list. The label follows the last space or tab. If
+/// all labels are numbers, they are classes from 0 on.
 pub(super) fn list(path: &Path) -> Result<Vec<Identity>, TrainError> {
     let text =
         crate::file::read_text(path).map_err(|source| TrainError::Read { path: path.to_owned(), source })?;

@@ -26,30 +26,30 @@ pub const CASIA_LFW: [&str; 3] = ["0166921", "1056413", "1193098"];
 /// Width of the wider of the two forms of crops; the SphereFace crop is its middle.
 const WIDE: u32 = 112;
 
-/// Where an image is.
+/// The location of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A file.
     File(PathBuf),
-    /// A record of the RecordIO file of the data set, by number and place in bytes.
+    /// A record of the RecordIO file of the data set, by number and offset in bytes.
     Record {
         /// Its number in the index.
         number: u64,
-        /// Where it starts.
+        /// Its offset.
         offset: u64,
     },
 }
 
-/// An image with its place in the data set.
+/// An image with its index in the data set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// Where it is.
+    /// Its location.
     pub source: Source,
     /// Its index among all images of the data set, before any exclusion.
     pub row: usize,
 }
 
-/// An identity as it was found.
+/// An identity with its images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Identity {
     name: String,
@@ -76,12 +76,12 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads what there is in `path`: a folder with a folder for each identity, or with a RecordIO
-    /// pair; a .rec file; or a list of lines `path label`.
+    /// Opens the data set at `path`: a folder with one folder per identity, or with a RecordIO pair; a .rec
+    /// file; or a list of lines `path label`.
     ///
     /// # Errors
-    /// When it is none of these, an identity has no or too few images, labels have a gap, a record
-    /// is cut off, or an exclusion list cannot be read or excludes nobody.
+    /// When it is none of these, an identity has no or too few images, labels have a gap, a record is
+    /// truncated, or an exclusion list cannot be read or excludes nobody.
     pub fn open(path: &Path, config: &DataConfig, seed: u64) -> Result<Self, TrainError> {
         let (mut identities, record) = if let Some(rec) = record::find(path) {
             let (record, identities) = RecordFile::open(&rec)?;
@@ -131,7 +131,7 @@ impl Dataset {
         &self.path
     }
 
-    /// A reader of its images, one for each thread.
+    /// A reader of its images, one per thread.
     ///
     /// # Errors
     /// When the RecordIO file cannot be opened.
@@ -157,8 +157,8 @@ impl Dataset {
         hasher.finalize().to_hex()[..16].to_owned()
     }
 
-    /// Pairs of the images held out, up to `most` of each kind, in ten folds, and the images they
-    /// name. `None` where nobody with two images, or only one identity, was held out.
+    /// Pairs of the images held out, up to `most` of each kind, in ten folds, and the images they name.
+    /// `None` if nobody with two images, or only one identity, was held out.
     pub fn held_out_pairs(&self, most: usize) -> Option<(Vec<Image>, Vec<Pair>)> {
         let people: Vec<&Vec<Image>> = self.held_out.iter().filter(|images| images.len() > 1).collect();
         if people.len() < 2 {
@@ -170,8 +170,8 @@ impl Dataset {
             images.extend([a.clone(), b.clone()]);
             pairs.push(Pair { first: images.len() - 2, second: images.len() - 1, same, fold: place % 10 });
         };
-        // In rounds over the people: first their images 1 and 2, then 2 and 3, ...; strangers are
-        // a person and another some places on.
+        // In rounds over the people: first their images 1 and 2, then 2 and 3, ...; pairs of different people
+        // have a fixed distance in the list.
         let longest = people.iter().map(|images| images.len()).max().unwrap_or(0);
         let mut count = 0;
         for round in 0..longest - 1 {

@@ -1,12 +1,12 @@
-//! RecordIO of MXNet: the form in which CASIA-WebFace and others are commonly distributed.
+//! RecordIO of MXNet: the format in which CASIA-WebFace and others are commonly distributed.
 //!
 //! A record is a magic number, a word with the length of its content (29 bits) and a flag (3 bits:
-//! 0 whole, 1 first, 2 middle, 3 last part of a content that itself holds the magic number), and
-//! the content, filled up to 4 bytes; all little-endian. The content is a header of 24 bytes
-//! (count of further labels u32, label f32, two identifiers u64), that number of further labels f32, and
-//! an encoded image. The index has a line `number TAB offset` for each record. Record 0 of a face
-//! data set holds no image but two labels: the number after the last image, and the number after
-//! the last identity; records between them are ranges of images.
+//! 0 whole, 1 first, 2 middle, 3 last part of a content that itself holds the magic number), and the content,
+//! padded to a multiple of 4 bytes; all little-endian. The content is a header of 24 bytes (count of further
+//! labels u32, label f32, two identifiers u64), that number of further labels f32, and an encoded image. The
+//! index has one line `number TAB offset` per record. Record 0 of a face data set holds no image but two
+//! labels: the number after the last image, and the number after the last identity; records between them are
+//! ranges of images.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -37,7 +37,7 @@ pub(super) struct RecordReader {
     file: BufReader<File>,
 }
 
-/// The RecordIO file that a path means: itself, or the one in the folder.
+/// The RecordIO file at a path: the file itself, or the one in the folder.
 pub(super) fn find(path: &Path) -> Option<PathBuf> {
     let is_record = |path: &Path| path.extension().is_some_and(|ending| ending == "rec");
     if path.is_dir() {
@@ -47,14 +47,14 @@ pub(super) fn find(path: &Path) -> Option<PathBuf> {
     is_record(path).then(|| path.to_owned())
 }
 
-/// What a content starts with.
+/// The header of a content.
 struct Header {
     label: f32,
     labels: Vec<f32>,
 }
 
 impl RecordFile {
-    /// Opens a file and reads the header of every image, which shows whether all are there.
+    /// Opens a file and reads the header of every image, which shows whether the file is complete.
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<Identity>), TrainError> {
         let index_path = path.with_extension("idx");
         let index = read_index(&index_path)?;
@@ -62,7 +62,7 @@ impl RecordFile {
         let mut reader = record.reader()?;
         let numbers = match index.get(&0) {
             Some(&offset) => match reader.header(0, offset)?.labels.first() {
-                // The first record says where images end.
+                // The first record states where the images end.
                 Some(&end) if end >= 1.0 => 1..end as u64,
                 Some(end) => return Err(reader.damaged(0, format!("it says that images end at {end}"))),
                 None => 0..u64::MAX,
@@ -206,7 +206,7 @@ impl RecordReader {
     }
 }
 
-/// How many further labels a content has.
+/// The number of further labels of a content.
 fn labels(content: &[u8]) -> Option<usize> {
     let count = content.get(..HEADER)?.first_chunk()?;
     usize::try_from(u32::from_le_bytes(*count)).ok().filter(|count| *count < MOST_BYTES as usize)

@@ -51,7 +51,7 @@ impl Teacher {
         self.size
     }
 
-    /// The embedding of an image by its place in the data set.
+    /// The embedding of an image by its index in the data set.
     pub fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.size..][..self.size]
     }

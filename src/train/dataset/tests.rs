@@ -1,4 +1,4 @@
-//! Data sets on disk, whole and damaged.
+//! Data sets on disk, complete and damaged.
 
 use image::Rgb;
 
@@ -17,7 +17,7 @@ fn png(width: u32, shade: u8) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// People "a", "b", ... with that many images each, the shade of which tells them apart.
+/// People "a", "b", ... with that many images each, with a different shade per image.
 fn folder(counts: &[usize]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut shade = 0;
@@ -101,7 +101,7 @@ fn images_that_hold_the_magic_number_come_in_parts() {
     let folder = tempfile::tempdir().unwrap();
     let path =
         record(folder.path(), &[(0.0, png(96, 7)), (0.0, png(96, 8)), (1.0, png(96, 9)), (1.0, png(96, 10))]);
-    // Cut the content of record 1 in two, as if the magic number had been at that place.
+    // Cut the content of record 1 in two, as if the magic number had been at that position.
     let index = std::fs::read_to_string(folder.path().join("train.idx")).unwrap();
     let offsets: Vec<usize> =
         index.lines().map(|line| line.split_once('\t').unwrap().1.parse().unwrap()).collect();

@@ -9,7 +9,7 @@ pub struct Distillation<'a> {
     pub features: &'a [f64],
     /// [samples, teacher's size], unit vectors.
     pub targets: &'a [f64],
-    /// [teacher's size, size]; `None` where the student's features are compared as they are.
+    /// [teacher's size, size]; `None` if the student's features are compared directly.
     pub projection: Option<&'a [f64]>,
     /// The teacher's size.
     pub target_size: usize,

@@ -47,8 +47,8 @@ pub(super) fn similarity(c: f64, t: f64) -> Psi {
     Psi { value: 2.0 * half * power - 1.0, slope: t * power }
 }
 
-/// Least sine by which a derivative is divided: that of 0.06 degrees, where an arc cosine has
-/// lost its digits.
+/// The smallest sine by which a derivative is divided: that of 0.06 degrees, where an arc cosine has lost its
+/// precision.
 const LEAST_SINE: f64 = 1e-3;
 
 /// cos(f(theta)) with f(theta) = factor theta + offset.

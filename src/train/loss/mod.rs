@@ -1,9 +1,8 @@
 //! The losses on top of the features: softmax, A-Softmax and its family.
 //!
-//! All of them compare a feature x with one vector w of each class; c = cos(theta) =
-//! w.x / (|w| |x|). The products of all features with all vectors are of the type that these have,
-//! and everything else is computed in f64: it is a small part of the work, and the margins amplify
-//! rounding.
+//! All of them compare a feature x with one vector w per class; c = cos(theta) = w.x / (|w| |x|). The
+//! products of all features with all vectors have the type of these. Everything else is computed in f64: it
+//! is a small part of the work, and the margins amplify rounding errors.
 //!
 //! | loss | logit of the target class | of the others | source |
 //! |---|---|---|---|
@@ -33,7 +32,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use crate::nn::gemm::{Matrix, Number, multiply};
 use crate::nn::team::Team;
 
-/// Which gradient A-Softmax takes.
+/// The gradient of A-Softmax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
@@ -45,16 +44,16 @@ pub enum Gradient {
     Exact,
 }
 
-/// Which of the two forms of SphereFace-R.
+/// The two forms of SphereFace-R.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
-    /// The margin shrinks the own class: cos(min(m theta, pi)).
+    /// The margin shrinks the target class: cos(min(m theta, pi)).
     V1,
-    /// The margin grows the others: cos(theta / m).
+    /// The margin enlarges the other classes: cos(theta / m).
     V2,
 }
 
-/// What is minimised.
+/// The loss to minimise.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Loss {
     /// Cross-entropy of w.x.
@@ -68,27 +67,26 @@ pub enum Loss {
     ASoftmax {
         /// Angular margin, 1 to 4.
         m: u32,
-        /// Which gradient.
+        /// The gradient.
         gradient: Gradient,
     },
     /// SphereFace-R.
     SphereFaceR {
-        /// Which form.
+        /// The form.
         version: Version,
         /// Angular margin, at least 1.
         m: f64,
         /// The scale of hard feature normalisation; `None` keeps the feature's own length.
         s: Option<f64>,
-        /// Characteristic gradient detachment: the margin counts in the value, and the gradient
-        /// is that of cos(theta).
+        /// Characteristic gradient detachment: the value includes the margin, and the gradient is that of
+        /// cos(theta).
         detach: bool,
     },
-    /// SphereFace2, with the additive margin: for the own class
-    /// `(alpha / r) log(1 + exp(-r (g(c) - m) - b))`, for each other
-    /// `((1 - alpha) / r) log(1 + exp(r (g(c) + m) + b))`, where `g(c) = 2 ((c + 1) / 2)^t - 1`
-    /// and b is learned.
+    /// SphereFace2, with the additive margin: for the target class `(alpha / r) log(1 + exp(-r (g(c) - m) -
+    /// b))`, for each other `((1 - alpha) / r) log(1 + exp(r (g(c) + m) + b))`, where `g(c) = 2 ((c + 1) /
+    /// 2)^t - 1` and b is learned.
     SphereFace2 {
-        /// Weight of the own class, between 0 and 1.
+        /// Weight of the target class, between 0 and 1.
         alpha: f64,
         /// Scale.
         r: f64,
@@ -104,7 +102,7 @@ pub enum Loss {
         /// Margin.
         m: f64,
     },
-    /// Additive angular margin; beyond theta + m = pi the logit goes on as s (c - m sin m).
+    /// Additive angular margin; beyond theta + m = pi the logit continues as s (c - m sin m).
     ArcFace {
         /// Scale.
         s: f64,
@@ -113,14 +111,14 @@ pub enum Loss {
     },
 }
 
-/// Some features and what they are compared with.
+/// A batch of features, and the class vectors with which they are compared.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Input<'a, T> {
     /// [samples, size]
     pub(crate) features: &'a [T],
     /// The class of each sample.
     pub(crate) labels: &'a [usize],
-    /// [classes, size], rows of unit length but for plain softmax.
+    /// [classes, size], rows of unit length except for plain softmax.
     pub(crate) classes: &'a [T],
     /// The learned offset of SphereFace2.
     pub(crate) bias: f64,
@@ -135,18 +133,18 @@ pub(crate) struct Input<'a, T> {
 pub struct Value {
     /// The loss.
     pub loss: f64,
-    /// Angles between the features and their own classes, in degrees.
+    /// Angles between the features and their target classes, in degrees.
     pub angle_deg: f64,
-    /// Samples whose own class has the largest cosine.
+    /// Samples whose target class has the largest cosine.
     pub correct: usize,
 }
 
-/// Where gradients go, summed over the samples.
+/// Destinations of the gradients, summed over the samples.
 #[derive(Debug)]
 pub(crate) struct Gradients<'a, T> {
     /// [samples, size], overwritten.
     pub(crate) features: &'a mut [T],
-    /// [samples, classes], overwritten: those by the products of features and class vectors, for
+    /// [samples, classes], overwritten: gradients w.r.t. the products of features and class vectors, for
     /// [`add_class_gradients`]; without the factor.
     pub(crate) products: &'a mut [T],
     /// Added to.
@@ -160,7 +158,7 @@ pub(crate) struct Workspace<T> {
     products: Vec<T>,
     /// [ranges, size, samples]: gradients w.r.t. the features from each range of classes.
     by_feature: Vec<T>,
-    /// The logits of a sample for each thread, which never waits for it.
+    /// The logits of a sample, one list per thread, so that no thread waits.
     logits: Vec<Mutex<Vec<Logit>>>,
 }
 
@@ -170,11 +168,11 @@ impl<T> Default for Workspace<T> {
     }
 }
 
-/// Class vectors that are multiplied at a time: with what they are multiplied by, they fit into a
-/// core's cache.
+/// Class vectors that are multiplied at a time: together with the features, they fit into a core's cache.
 const CLASSES_TOGETHER: usize = 64;
 
-/// Ranges of classes over which the gradients w.r.t. the features are summed separately, one thread per range.
+/// Ranges of classes over which the gradients w.r.t. the features are summed separately, one thread per
+/// range.
 const RANGES: usize = 8;
 
 impl Loss {
@@ -183,8 +181,8 @@ impl Loss {
         !matches!(self, Loss::Softmax)
     }
 
-    /// Where the learned offset starts, for `classes` classes: for SphereFace2, where the own
-    /// class and all others pull equally at cos(theta) = 0.
+    /// Initial value of the learned offset, for `classes` classes. For SphereFace2, it balances the gradients
+    /// of the target class and of all others at cos(theta) = 0.
     pub fn initial_bias(&self, classes: usize) -> f64 {
         let Loss::SphereFace2 { alpha, r, m, t } = *self else { return 0.0 };
         // alpha / (1 + u exp(own)) = (1 - alpha) (classes - 1) / (1 + exp(-others) / u), u = exp(b)
@@ -195,9 +193,9 @@ impl Loss {
         (2.0 * z).ln() - others - (1.0 - z + root).ln()
     }
 
-    /// The loss of some samples and its gradients, but for those of the class vectors, which
-    /// [`add_class_gradients`] makes of many samples at a time. Numbers do not depend on the size
-    /// of the team.
+    /// The loss of some samples and its gradients, except those w.r.t. the class vectors, which
+    /// [`add_class_gradients`] computes from many samples at a time. Results do not depend on the size of the
+    /// team.
     ///
     /// # Panics
     /// When sizes do not fit each other, or a label is not a class.
@@ -267,7 +265,7 @@ impl Loss {
         value
     }
 
-    /// The loss of one sample; `row` holds its products and then the derivatives by them.
+    /// The loss of one sample; `row` holds its products and then the derivatives w.r.t. them.
     fn sample<T: Number>(
         &self,
         input: &Input<'_, T>,
@@ -278,8 +276,7 @@ impl Loss {
         let label = input.labels[sample];
         let size = input.classes.len() / row.len();
         let (x, w) = (&input.features[sample * size..][..size], &input.classes[label * size..][..size]);
-        // The product with the own class, which has the margin, is computed once more without
-        // rounding.
+        // The product with the target class, which has the margin, is computed again in f64.
         let own = dot(x, w);
         let x_length = dot(x, x).sqrt().max(f64::MIN_POSITIVE);
         let w_length = match self.normalises_classes() {
@@ -299,8 +296,8 @@ impl Loss {
         result
     }
 
-    /// Cross-entropy of one sample; `row` holds its products and then the derivatives by them,
-    /// `own` the product with its own class.
+    /// Cross-entropy of one sample; `row` holds its products and then the derivatives w.r.t. them, `own` the
+    /// product with its target class.
     fn cross_entropy<T: Number>(
         &self,
         row: &mut [T],
@@ -366,17 +363,16 @@ impl Loss {
     }
 }
 
-/// What a sample's row of products gave.
+/// The results of a sample's row of products.
 #[derive(Debug, Default)]
 struct Row {
     loss: f64,
     angle_deg: f64,
     correct: bool,
-    /// Derivative by the length of the feature, divided by it: how much of the feature is in its
-    /// gradient.
+    /// Derivative w.r.t. the length of the feature, divided by it: the factor of the feature in its gradient.
     by_length: f64,
     by_bias: f64,
-    /// Derivative by the product with the own class that the gradient of the classes takes.
+    /// Derivative w.r.t. the product with the target class, for the gradient w.r.t. the class vectors.
     own_for_classes: f64,
 }
 
@@ -389,7 +385,7 @@ fn dot<T: Number>(a: &[T], b: &[T]) -> f64 {
     a.iter().zip(b).map(product).sum()
 }
 
-/// A logit with its derivatives by the product w.x and by |x|.
+/// A logit with its derivatives w.r.t. the product w.x and |x|.
 #[derive(Debug, Clone, Copy)]
 struct Logit {
     value: f64,
@@ -422,12 +418,12 @@ pub(crate) fn add_class_gradients<T: Number>(
     });
 }
 
-/// Divides every row by its length; rows of zeros stay.
+/// Divides every row by its length; rows of zeros are unchanged.
 pub(crate) fn normalise_rows(matrix: &mut [f32], size: usize, team: &mut Team) {
     let square = |x: f32| f64::from(x) * f64::from(x);
     team.run_parts(matrix, CLASSES_TOGETHER * size, |_, _, rows| {
         for row in rows.chunks_exact_mut(size) {
-            // Sums that do not wait for each other.
+            // Independent sums, which the CPU adds in parallel.
             let mut sums = [0.0; 8];
             let (eights, rest) = row.as_chunks::<8>();
             for eight in eights {

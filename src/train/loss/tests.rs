@@ -76,7 +76,7 @@ fn assert_near(found: f64, expected: f64, what: &str) {
     assert!((found - expected).abs() < 1e-6 * (1.0 + expected.abs()), "{what}: {found} for {expected}");
 }
 
-/// Central differences of the loss by every feature, class vector and the bias.
+/// Central differences of the loss w.r.t. every feature, every class vector and the bias.
 fn check(loss: Loss, lambda: f64) {
     let (step, bias) = (1e-5, 0.3);
     let mut case = case(3);
@@ -133,8 +133,8 @@ fn sphereface_r_without_detachment_and_sphereface2_have_the_derivative() {
     check(Loss::SphereFace2 { alpha: 0.7, r: 10.0, m: 0.4, t: 3.0 }, 0.0);
 }
 
-/// Detachment: the value has the margin; the gradient is that of the cross-entropy of
-/// s (cos theta + d) with d held fast.
+/// Detachment: the value has the margin; the gradient is that of the cross-entropy of s (cos theta + d) with
+/// a constant d.
 #[test]
 fn detachment_keeps_the_value_and_takes_the_gradient_of_the_cosine() {
     for version in [Version::V1, Version::V2] {
@@ -356,8 +356,8 @@ fn distillation_has_the_derivative() {
     }
 }
 
-/// More classes than are multiplied at a time, in f32 with any number of threads: the numbers of
-/// f64 but for rounding, times the factor.
+/// More classes than are multiplied at a time, in f32 with any number of threads: the results of f64 except
+/// for rounding, times the factor.
 #[test]
 fn many_classes_in_single_precision_have_the_numbers_of_double_precision() {
     let (size, classes, samples) = (73, RANGES * CLASSES_TOGETHER + 5, 19);
@@ -403,7 +403,7 @@ fn many_classes_in_single_precision_have_the_numbers_of_double_precision() {
         let mut results = Vec::new();
         for threads in [1, 3] {
             let (mut team, mut workspace) = (Team::new(threads), Workspace::default());
-            // What an evaluation of more samples left behind must not matter.
+            // Data left from an evaluation of more samples must not matter.
             for labels in [&[labels.as_slice(), &labels].concat(), &labels] {
                 let features = features.repeat(labels.len() / samples);
                 let (mut found_features, mut found_classes) =

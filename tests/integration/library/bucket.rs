@@ -1,4 +1,4 @@
-//! Analyses in a bucket: a server that knows as much of S3 as is used here.
+//! Analyses in a bucket: a server with the parts of S3 that are used here.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -22,10 +22,10 @@ impl Bucket {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let objects = Objects::default();
         let served = Arc::clone(&objects);
-        // It ends with the test.
+        // The thread ends with the test.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // A client that goes away is no concern of the others.
+                // A client that disconnects does not affect the others.
                 let _ = answer(stream, &served);
             }
         });
@@ -36,7 +36,8 @@ impl Bucket {
         self.objects.lock().unwrap().keys().cloned().collect()
     }
 
-    /// Runs the program with the bucket in its environment; returns the exit code, standard output and standard error.
+    /// Runs the program with the bucket in its environment; returns the exit code, standard output and
+    /// standard error.
     fn run(&self, place: &Place, arguments: &[&str]) -> (i32, String, String) {
         let output = command(place.folder.path(), &place.arguments(arguments))
             .env("AWS_ENDPOINT", &self.endpoint)
@@ -131,7 +132,7 @@ fn analyses_lie_in_a_bucket_and_nothing_but_it_is_needed() {
         "{names:?}"
     );
     assert_eq!(std::fs::read_dir(place.path("lib/analyses")).unwrap().count(), 0);
-    // They are the files that a folder would hold.
+    // They are the same files as in a folder.
     let folder = Place::new();
     folder.run(&["add", &media.text("media")]);
     folder.run(&["work", "--gallery", &gallery, "--part", "2"]);

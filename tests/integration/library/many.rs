@@ -30,7 +30,8 @@ fn two_workers_do_what_one_does_and_one_that_is_killed_loses_nothing() {
     assert_eq!(part.count(), 5, "what the victim left is gone or whole");
 }
 
-/// Killed at any moment, nothing is half there: what is asked is answered, and in the end everything is as if nobody had died.
+/// After a kill at any moment, no result is incomplete: queries are answered, and the final state is as
+/// without the kill.
 #[test]
 fn workers_killed_at_any_moment_leave_a_library_that_goes_on() {
     let Some(media) = media() else { return };
@@ -53,13 +54,13 @@ fn workers_killed_at_any_moment_leave_a_library_that_goes_on() {
         assert_eq!(all.iter().sum::<i64>(), 5, "{status}");
     }
     place.run(&["work", "--heartbeat", "1"]);
-    // A file at which three workers died is left to a person's decision.
+    // A file at which three workers died is left to the user.
     place.run(&["retry"]);
     place.run(&["work", "--heartbeat", "1"]);
     assert_eq!(place.status()["failures"], serde_json::json!([]));
     let (everything, whole) = (place.everything(), alone.everything());
     assert_eq!(everything.0, whole.0);
-    // Analyses that a victim had begun may still lie there under other names.
+    // Unfinished analyses of a killed worker may remain under other names.
     let finished =
         |list: Vec<(String, Vec<u8>)>| list.into_iter().filter(|(name, _)| name.matches('.').count() == 1);
     assert!(finished(everything.1).eq(finished(whole.1)));
@@ -77,7 +78,7 @@ fn a_worker_that_is_stopped_gives_its_file_back() {
     let (well, _, error) = worker.wait();
     assert!(well, "{error}");
     if place.status()["videos"]["due"] == 1 {
-        // At once, without waiting for its death.
+        // Immediately, without waiting until it counts as dead.
         let begun = std::time::Instant::now();
         place.run(&["work"]);
         assert!(begun.elapsed() < std::time::Duration::from_secs(25));

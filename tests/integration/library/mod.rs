@@ -1,4 +1,4 @@
-//! A library of clips and photos made of the sample: workers, answers, changes, and what goes wrong.
+//! A library of clips and photos made from the sample: workers, queries, changes and errors.
 #![cfg(all(feature = "bundled-models", feature = "cli", feature = "library"))]
 
 mod bucket;
@@ -24,7 +24,7 @@ struct Media {
 
 static MEDIA: LazyLock<Option<Media>> = LazyLock::new(Media::make);
 
-/// `None`, and a word about it, where ffmpeg is missing.
+/// `None`, with a message, if ffmpeg is missing.
 fn media() -> Option<&'static Media> {
     if MEDIA.is_none() {
         println!("skipped: ffmpeg is not installed");
@@ -108,7 +108,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// A library in a folder of its own: where it is, and what is on every command line.
+/// A library in its own folder: its path, and the arguments of every command line.
 struct Place {
     folder: tempfile::TempDir,
     database: Option<String>,
@@ -144,7 +144,7 @@ impl Place {
         json(&self.run(&["status", "--json"]))
     }
 
-    /// Starts a worker that tells every second that it is alive.
+    /// Starts a worker with one heartbeat per second.
     fn worker(&self, media: &Media) -> Worker {
         let gallery = media.text("gallery");
         let arguments = ["work", "--gallery", &gallery, "--heartbeat", "1", "--threads", "1", "--json"];
@@ -156,7 +156,7 @@ impl Place {
         Worker { child }
     }
 
-    /// Everything known, and the analyses, as bytes.
+    /// The export of the catalogue, and the analyses, as bytes.
     fn everything(&self) -> (String, Vec<(String, Vec<u8>)>) {
         let mut analyses: Vec<(String, Vec<u8>)> = std::fs::read_dir(self.folder.path().join("lib/analyses"))
             .unwrap()
@@ -179,7 +179,7 @@ impl Worker {
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
-    /// Waits for the end; returns whether it went well, standard output and standard error.
+    /// Waits for the end; returns whether it succeeded, standard output and standard error.
     fn wait(mut self) -> (bool, String, String) {
         let begun = Instant::now();
         while self.child.try_wait().unwrap().is_none() {
@@ -204,7 +204,7 @@ impl Drop for Worker {
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition is true.
 fn until(what: &str, mut is: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is() {

@@ -1,4 +1,4 @@
-//! One worker, and a person who asks.
+//! One worker, and a user with queries.
 
 use super::{Place, json, media, output, sample_path};
 
@@ -45,7 +45,7 @@ fn everybody_is_found_with_the_names_that_label_gives() {
     let (code, error) = place.fail(&["find", "Nobody"]);
     assert_eq!((code, error.trim()), (1, "sphereface: nobody in the library is named Nobody"));
 
-    // Chloé is in the gallery of nobody: she gets her name, and every file knows her.
+    // Chloé is in no gallery: she gets her name, and all files have it.
     let strangers = json(&place.run(&["strangers", "--json"]));
     let first = &strangers[0];
     assert!(first["files"].as_i64().unwrap() >= 2, "{strangers}");
@@ -197,7 +197,7 @@ fn the_parts_of_a_list_are_the_whole_and_a_library_takes_them() {
     assert_eq!(part("2/2"), (Some(1), list(&["done", "failed"])));
     assert_eq!(part("1/2"), (Some(0), list(&["skipped", "skipped"])));
     place.run(&["add", &media.text("media")]);
-    // Those three are only entered; the other two are looked at.
+    // Those three are only entered; the other two are analysed.
     let told = place.run(&["work", "--no-pictures", "--json"]);
     assert_eq!(told.lines().filter(|line| json(line)["state"] == "done").count(), 5, "{told}");
     let whole = Place::new();

@@ -1,4 +1,4 @@
-//! Long videos that are looked at in parts.
+//! Long videos that are analysed in parts.
 
 use serde_json::Value;
 
@@ -57,7 +57,8 @@ fn a_video_in_parts_has_the_frames_the_names_and_the_tracks_of_the_whole() {
         let parts = told.lines().map(json).filter(|line| line["state"] == "part");
         let mut frames: Vec<u64> = parts.map(|line| line["frames"].as_u64().unwrap()).collect();
         frames.sort_unstable();
-        // Key frames are two seconds apart: three parts of four seconds with the first frame of the next one, and one of two.
+        // Key frames are two seconds apart: three parts of four seconds with the first frame of the next one,
+        // and one of two.
         assert_eq!(
             (done, frames),
             (1, if seconds == "0" { vec![] } else { vec![50, 101, 101, 101] }),
@@ -69,10 +70,10 @@ fn a_video_in_parts_has_the_frames_the_names_and_the_tracks_of_the_whole() {
     assert_eq!(found.len(), expected.len(), "{found:?} {expected:?}");
     for (one, other) in found.iter().zip(&expected) {
         assert_eq!(one.0, other.0, "{found:?} {expected:?}");
-        // A search begins anew at a seam, and may find somebody some frames earlier or later.
+        // The search restarts at a boundary, and may find a person some frames earlier or later.
         assert!((one.1 - other.1).abs() < 0.5 && (one.2 - other.2).abs() < 0.5, "{one:?} {other:?}");
     }
-    // Frames are counted as in the whole: where both have a face of that name, it is in the same place.
+    // Frames are counted as in the whole: if both have a face of that name, it is at the same position.
     let (expected, found) = (faces(&whole), faces(&parts));
     let mut compared = 0;
     for (frame, name, bbox) in &found {
@@ -82,7 +83,7 @@ fn a_video_in_parts_has_the_frames_the_names_and_the_tracks_of_the_whole() {
         compared += usize::from(near);
     }
     assert!(compared * 100 > expected.len() * 97, "{compared} of {}", expected.len());
-    // Its people have pictures, and nothing of the parts is left.
+    // Its people have pictures, and no data of the parts remains.
     let page = parts.path("page.html");
     parts.run(&["find", "Ada", "--html", &page]);
     assert!(std::fs::read_to_string(page).unwrap().contains("data:image/jpeg;base64,"));
@@ -101,8 +102,8 @@ fn worker(place: &Place) -> Worker {
     Worker { child }
 }
 
-/// Three workers share one video; one is killed with its part half done, and one is stopped for longer than it may be
-/// silent. The result is that of one worker, byte for byte.
+/// Three workers share one video; one is killed in the middle of its part, and one is paused for longer than
+/// three heartbeats. The result is that of one worker, byte for byte.
 #[test]
 fn three_workers_share_a_video_and_lose_nothing_when_one_dies() {
     let (Some(_), Some(server)) = (media(), Server::start()) else { return };
@@ -129,7 +130,7 @@ fn three_workers_share_a_video_and_lose_nothing_when_one_dies() {
     assert_eq!(place.status()["videos"]["done"], 1);
     let (everything, whole) = (place.everything(), alone.everything());
     assert_eq!(everything.0, whole.0);
-    // What the victim had begun may still lie there under another name.
+    // The unfinished analysis of the killed worker may remain under another name.
     let finished =
         |list: Vec<(String, Vec<u8>)>| list.into_iter().filter(|(name, _)| name.matches('.').count() == 1);
     assert!(finished(everything.1).eq(finished(whole.1)));
@@ -151,7 +152,7 @@ fn fewer_frames_per_second_are_looked_at_and_no_video_is_written_from_them() {
     let arguments =
         ["label", analysis.to_str().unwrap(), "--video", &video, "-o", &named, "--gallery", &gallery];
     let (_, error) = super::fail(place.folder.path(), &arguments);
-    assert!(error.contains("looked at 5 frames per second only"), "{error}");
+    assert!(error.contains("covers 5 frames per second only"), "{error}");
     assert!(!std::path::Path::new(&named).exists());
     for fps in ["0", "-1", "many", "1001"] {
         let (code, error) = place.fail(&["work", &format!("--fps={fps}")]);
@@ -193,8 +194,8 @@ fn of_key_frames_alone_people_are_named_in_a_whole_video_and_in_parts() {
     let arguments =
         ["label", analysis.to_str().unwrap(), "--video", &video, "-o", &named, "--gallery", &gallery];
     let (_, error) = super::fail(whole.folder.path(), &arguments);
-    assert!(error.contains("looked at key frames only"), "{error}");
-    // Without --key-frames it is looked at again.
+    assert!(error.contains("covers key frames only"), "{error}");
+    // Without --key-frames it is analysed again.
     let again = Place::new();
     again.run(&["add", &sample_path("sample.mp4")]);
     std::fs::create_dir_all(again.path("lib/analyses")).unwrap();

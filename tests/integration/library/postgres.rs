@@ -5,14 +5,14 @@ use std::process::{Command, Stdio};
 
 use super::{Place, Worker, json, media, until};
 
-/// A server in a folder of its own that listens on no network.
+/// A server in its own folder that listens on no network.
 pub struct Server {
     folder: tempfile::TempDir,
     programs: PathBuf,
 }
 
 impl Server {
-    /// `None`, and a word about it, where PostgreSQL is missing.
+    /// `None`, with a message, if PostgreSQL is missing.
     pub fn start() -> Option<Self> {
         let Some(programs) = programs() else {
             println!("skipped: PostgreSQL is not installed");
@@ -99,11 +99,11 @@ pub fn place(server: &Server) -> Place {
     Place { database: Some(server.address()), ..Place::new() }
 }
 
-/// Workers without a gallery of their own name people by the shared one, and what one enrols all know.
+/// Workers without their own gallery use the shared one, and an enrolment by one is visible to all.
 #[test]
 fn one_gallery_serves_all_workers() {
     let (Some(media), Some(server)) = (media(), Server::start()) else { return };
-    // Two machines, one with the folder of the analyses and one that sees it.
+    // Two machines, one with the folder of the analyses and one that can access it.
     let (one, other) = (place(&server), place(&server));
     std::fs::create_dir(one.path("lib")).unwrap();
     std::os::unix::fs::symlink(one.path("lib"), other.path("lib")).unwrap();
@@ -118,7 +118,7 @@ fn one_gallery_serves_all_workers() {
     other.run(&["gallery", "get", "copy"]);
     let people = super::run(other.folder.path(), &["gallery", "list", "--gallery", "copy"]);
     assert!(people.contains("Chloé") && people.contains("Ada"), "{people}");
-    // Two who change it at once: the second is told.
+    // Two concurrent changes: the second gets an error.
     one.run(&["gallery", "get", "copy"]);
     for (place, name) in [(&one, "Ada"), (&other, "Boris")] {
         super::run(place.folder.path(), &["gallery", "remove", name, "--gallery", "copy"]);
@@ -134,14 +134,14 @@ fn one_gallery_serves_all_workers() {
     assert_eq!(shown["change"], 4, "{shown}");
 }
 
-/// A watcher hears of an enrolment while it waits for files.
+/// A watcher is notified of an enrolment while it waits for files.
 #[test]
 fn an_enrolment_is_known_to_all_within_seconds() {
     let (Some(media), Some(server)) = (media(), Server::start()) else { return };
     let place = place(&server);
     place.run(&["gallery", "put", &media.text("gallery")]);
     place.run(&["add", &media.text("media/photos")]);
-    // The folders are searched again after an hour: what happens before is not by that.
+    // The folders are searched again only after an hour, so earlier changes are not due to that.
     let arguments = ["watch", "--every", "3600", "--heartbeat", "1"];
     let child = super::command(place.folder.path(), &place.arguments(&arguments))
         .stdout(Stdio::piped())
@@ -166,8 +166,9 @@ fn an_enrolment_is_known_to_all_within_seconds() {
     assert!(error.contains("the gallery has changed"), "{error}");
 }
 
-/// One of three workers is killed in the middle of a file, one is paused for longer than it may be silent, and the database
-/// is restarted. Every file is done once, and the result is that of one worker on a folder.
+/// One of three workers is killed in the middle of a file, one is paused for longer than three heartbeats,
+/// and the database is restarted. Every file is processed once, and the result is that of one worker on a
+/// folder.
 #[test]
 fn workers_die_pause_and_lose_the_database_and_every_file_is_done_once() {
     let (Some(media), Some(server)) = (media(), Server::start()) else { return };
@@ -189,7 +190,7 @@ fn workers_die_pause_and_lose_the_database_and_every_file_is_done_once() {
     assert!(!told.is_empty(), "{error}");
     let status = place.status();
     assert_eq!((&status["videos"]["done"], &status["photos"]["done"]), (&3.into(), &2.into()), "{status}");
-    // What the sleeper had begun was done by the survivor: its own result is dropped.
+    // The survivor finished the file of the paused worker, whose own result is dropped.
     sleeper.signal("-CONT");
     let (well, told, error) = sleeper.wait();
     assert!(well, "{error}");

@@ -8,7 +8,7 @@ use sphereface::media::{
     Input, MediaError, Sink, SinkOptions, SinkSummary, Source, SourceInfo, SourceOptions,
 };
 
-/// Whether the tools that make and measure clips are here; says so when not.
+/// Whether the tools that make and measure clips are installed; prints a message if not.
 pub fn tools() -> bool {
     let there = ["ffmpeg", "ffprobe"]
         .iter()
@@ -78,7 +78,7 @@ pub fn packets(path: &Path, track: usize) -> Vec<(f64, String)> {
 /// The packets of a track are those of the input, byte for byte, priming included.
 pub fn assert_same_packets(output: &Path, input: &Path, track: usize) {
     let before = if input.extension() == Some("ts".as_ref()) {
-        // There each packet repeats what other containers say once.
+        // There each packet repeats headers that other containers store once.
         let plain = input.with_extension("plain.mkv");
         ffmpeg(&format!("-i {} -c copy", input.display()), &plain);
         packets(&plain, track)
@@ -131,12 +131,12 @@ pub fn transcode(input: &Path, output: &Path) -> Transcoded {
         .unwrap_or_else(|error| panic!("{} -> {}: {error}", input.display(), output.display()))
 }
 
-/// Frames in = frames out, at the same times; returns what is to be looked at further.
+/// Checks that the output has the frames of the input at the same times; returns its path for further checks.
 pub fn same_frames(input: &Path, output: &Path) -> Transcoded {
     same_frames_with(input, output, &SinkOptions::default())
 }
 
-/// The same, written as `options` say.
+/// The same, written with `options`.
 pub fn same_frames_with(input: &Path, output: &Path, options: &SinkOptions) -> Transcoded {
     let what = format!("{} -> {}", input.display(), output.display());
     let done = transcode_with(input.to_str().unwrap(), output, options)
@@ -146,7 +146,7 @@ pub fn same_frames_with(input: &Path, output: &Path, options: &SinkOptions) -> T
     assert_eq!(done.summary.frames, expected.len() as u64, "{what}: frames written");
     assert_eq!(written.len(), expected.len(), "{what}: frames in the output");
     let shift = expected[0] - done.frames[0].0 as f64 / 1e9;
-    // Where sound comes first, the pictures begin later in the output.
+    // If sound comes first, the pictures begin later in the output.
     let later = written[0] - done.frames[0].0 as f64 / 1e9;
     assert!((-0.0021..0.1).contains(&later), "{what}: written {later} s later");
     for (n, ((expected, written), (pts_ns, _))) in expected.iter().zip(&written).zip(&done.frames).enumerate()

@@ -1,4 +1,4 @@
-//! What comes out is what went in: frames, times, colours and sound.
+//! The output keeps the frames, times, colours and sound of the input.
 
 use std::fs;
 use std::path::Path;
@@ -98,7 +98,7 @@ fn frames_written_in_another_order_keep_their_times() {
     let folder = TempDir::new().unwrap();
     let clip = folder.path().join("clip.mp4");
     ffmpeg(&format!("{PICTURES} {} {H264} -c:a aac", sine(440)), &clip);
-    // Frames predicted from both sides are decoded after those they lie between.
+    // B-frames are decoded after the frames between which they are shown.
     for (speed, reorders) in [(Speed::Fast, false), (Speed::Balanced, true), (Speed::Slow, true)] {
         for extension in ["mp4", "mkv"] {
             let output = folder.path().join(format!("{speed:?}.{extension}"));
@@ -144,7 +144,7 @@ fn pictures_of_every_shape_come_out_right() {
         ("rot180.mp4", "mkv", "160,120", "1:1"),
         ("rot270.mp4", "webm", "120,160", "1:1"),
         ("aspect.mp4", "mp4", "160,120", "4:3"),
-        // Matroska stores the display width, 213, in whole pixels.
+        // Matroska stores the display width, 213, as an integer.
         ("aspect.mp4", "mkv", "160,120", "213:160"),
         ("odd.webm", "mp4", "642,360", "1:1"),
         ("odd.webm", "webm", "641,359", "1:1"),
@@ -289,7 +289,7 @@ fn late_and_short_sound_keep_their_place() {
         &format!("-f lavfi -i testsrc2=size=160x120:rate=25:duration=0.4 {} {H264} -c:a aac", sine(440)),
         &at("long.mkv"),
     );
-    // A demuxer may take pictures this short beside such sound for a preview.
+    // A demuxer may take pictures this short, compared with the sound, for a preview.
     ffmpeg(
         &format!("-f lavfi -i testsrc2=size=160x120:rate=25:duration=0.08 {} {H264} -c:a aac", sine(440)),
         &at("two frames.mp4"),

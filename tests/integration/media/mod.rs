@@ -1,4 +1,4 @@
-//! Video in and out, on clips made by ffmpeg: frames, times, sound, and inputs that bite.
+//! Video in and out, on clips made by ffmpeg: frames, times, sound, and invalid inputs.
 #![cfg(all(
     feature = "bundled-models",
     feature = "candle",

@@ -23,8 +23,8 @@ fn a_slow_consumer_loses_live_frames_but_none_of_a_file() {
     assert!(frames.windows(2).all(|w| w[0].pts_ns < w[1].pts_ns && w[0].index < w[1].index));
     assert!(source.dropped() >= 10 && last >= 15, "{} dropped, last {last}", source.dropped());
     assert!(source.dropped() + 6 <= last + 1 + 2, "what was dropped is counted right");
-    // However slow the consumer, what it gets is fresh: at most the frames that wait (two of
-    // 20 ms) old. The first frame tells when the clock of the source started.
+    // However slow the consumer, its frames are recent: at most as old as the queue (two frames of 20 ms).
+    // The first frame shows when the clock of the source started.
     let mut source = Source::open(&Input::parse(live).unwrap(), &SourceOptions::default()).unwrap();
     let started = Instant::now();
     let mut oldest_s = f64::NEG_INFINITY;
@@ -78,8 +78,7 @@ fn a_stop_leaves_a_playable_file() {
         assert_eq!(count, 30, "{extension}");
         sink.finish().unwrap();
         assert_eq!(frame_times(&out).len(), 30, "{extension}");
-        // The first track had not begun yet, and MP4 has no empty ones; the second ends with the
-        // pictures.
+        // The first track had not begun yet, and MP4 has no empty tracks; the second ends with the pictures.
         let last = audio_codecs(&out).len() - 1;
         let end = packets(&out, last).last().unwrap().0;
         assert!((1.0..1.3).contains(&end), "{extension}: sound ends at {end}");
@@ -94,8 +93,8 @@ fn a_window_shows_frames_and_never_holds_them_up() {
         println!("skipped: xvfb-run is not installed");
         return;
     }
-    // A display is chosen by the environment: the window is opened in a process of its own. The
-    // server must not start anew when a video sink that cannot be used has let go of it.
+    // The environment selects the display, so the window is opened in its own process. The server must not
+    // restart when an unusable video sink disconnects.
     let child = Command::new("xvfb-run")
         .args([
             "-a",

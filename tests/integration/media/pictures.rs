@@ -1,4 +1,4 @@
-//! What pictures are besides their pixels: range, rotation, fields, depth, transparency, damage.
+//! Properties of pictures besides their pixels: range, rotation, fields, depth, transparency, damage.
 
 use std::fs;
 use std::path::Path;
@@ -119,7 +119,7 @@ const SEGMENT: u64 = 0x1853_8067;
 const TRACKS: u64 = 0x1654_ae6b;
 const TRACK: u64 = 0xae;
 const VIDEO: u64 = 0xe0;
-/// Check sums, places of other elements, and space: not right any more in a changed file.
+/// Checksums, offsets of other elements, and padding, which are no longer right in a changed file.
 const DROPPED: [u64; 4] = [0xbf, 0x114d_9b74, 0x1c53_bb6b, 0xec];
 
 /// A Matroska file whose pictures are turned counterclockwise.
@@ -129,7 +129,7 @@ fn with_roll(file: &[u8], roll: f64) -> Vec<u8> {
     appended(file, &[SEGMENT, TRACKS, TRACK, VIDEO], &projection)
 }
 
-/// Elements with more at the end of the one that a path leads to.
+/// Elements with data appended to the element at a path.
 fn appended(mut elements: &[u8], path: &[u64], more: &[u8]) -> Vec<u8> {
     let Some((wanted, inner)) = path.split_first() else { return [elements, more].concat() };
     let mut made = Vec::new();
@@ -312,7 +312,7 @@ fn high_dynamic_range_is_seen_and_written_as_standard_range() {
             assert!(warns(&done, "HDR"), "{name} -> {extension}: {:?}", done.warnings);
             let off = distance(&before, &shown(&out));
             println!("{name} -> {extension}: {off:.1} apart");
-            // Light colours are pressed together.
+            // Highlights are compressed.
             assert!(off < 8.0, "{name} -> {extension}: {off} apart from standard range");
             let transfer = probe(&out, "v:0", "stream=color_transfer", &[]).join("");
             assert!(!transfer.contains("2084") && !transfer.contains("b67"), "{transfer}");

@@ -1,4 +1,4 @@
-//! Inputs and outputs that bite, and what is left of them.
+//! Invalid inputs and outputs, and the files left after a failure.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -58,8 +58,8 @@ fn bad_input_is_refused_in_one_sentence_and_soon() {
         assert!(began.elapsed() < Duration::from_secs(30), "{name} took {:?}", began.elapsed());
     }
     for (input, cause) in [
-        ("gst:nosuchelement", "does not take the pipeline"),
-        ("gst:videotestsrc ! fakesink", "does not take the pipeline"),
+        ("gst:nosuchelement", "does not accept the pipeline"),
+        ("gst:videotestsrc ! fakesink", "does not accept the pipeline"),
         ("rtsp://127.0.0.1:9/none", "cannot be decoded: connection refused by 127.0.0.1:9"),
         ("http://127.0.0.1:9/none.mp4", "cannot be decoded: connection refused by 127.0.0.1:9"),
         ("http://nowhere.invalid/none.mp4", "cannot be decoded: the host nowhere.invalid is not known"),
@@ -111,7 +111,7 @@ fn a_bad_output_is_refused_before_anything_is_opened() {
         ("folder.mp4", &plain, "is a folder"),
         ("in.mp4", &plain, "is also the input"),
         ("out.webm", &webm_h264, "WebM cannot hold H.264"),
-        ("out.mp4", &quantizer, "quantizer 60 makes no sense"),
+        ("out.mp4", &quantizer, "quantizer 60 is invalid"),
     ] {
         let message = Sink::check(&at(name), &input, options).unwrap_err().to_string();
         assert!(message.contains(cause), "{name}: {message}");

@@ -1,4 +1,4 @@
-//! Sound comes out whole and at its time, whatever it begins with, turns into or is called.
+//! Sound is complete and at its time, whatever its beginning, its changes of format or its tags are.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::media::clips::{
 };
 
 const PICTURES: &str = "-f lavfi -i testsrc2=size=64x48:rate=25:duration=1.2";
-/// As many seconds as sound may come late: mpegpsdemux closes gaps in which there is nothing.
+/// The allowed delay of sound in seconds: mpegpsdemux closes empty gaps.
 const LONGER: &str = "-f lavfi -i testsrc2=size=64x48:rate=25:duration=2.2";
 const TINY: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
 
@@ -34,13 +34,12 @@ fn since_picture(path: &Path) -> Vec<f64> {
     packets(path, 0).iter().map(|(pts_s, _)| pts_s - first).collect()
 }
 
-/// Sound that is copied has all its packets at their times; sound that is encoded anew begins and
-/// ends where it did.
+/// Copied sound has all its packets at their times; sound that is encoded again keeps its begin and end.
 fn assert_sound_kept(input: &Path, output: &Path, done: &Transcoded) {
     let what = format!("{} -> {}", input.display(), output.display());
     let (before, after) = (since_picture(input), since_picture(output));
     let (codec, written) = (audio_codecs(input), audio_codecs(output));
-    // Lossless sound that is encoded anew is told, and nothing else is.
+    // A warning is given for lossless sound that is encoded again, and for no other.
     let told = |warning: &String| warning.contains("which is not lossless");
     let (lossless, others): (Vec<&String>, Vec<&String>) = done.warnings.iter().partition(|one| told(one));
     assert!(others.is_empty(), "{what}: {others:?}");
@@ -94,7 +93,7 @@ fn sound_before_and_after_the_first_picture_comes_out_whole_and_at_its_time() {
             let codec = sound.split(' ').next().unwrap();
             let clip = at(&format!("{codec} {later_s}.{extension}"));
             shifted(&clip, later_s, video, sound);
-            // What is encoded anew in WebM is so whatever it was.
+            // In WebM, sound is encoded again whatever its codec was.
             let targets = if extension == "ts" { &["mp4", "mkv", "webm"][..] } else { &["mp4", "mkv"] };
             for target in targets {
                 let output = at(&format!("{codec} {later_s} {extension}.{target}"));
@@ -106,7 +105,7 @@ fn sound_before_and_after_the_first_picture_comes_out_whole_and_at_its_time() {
     }
 }
 
-/// When a beep begins, in seconds since the first picture.
+/// Begin of a beep, in seconds since the first picture.
 fn beep(path: &Path) -> f64 {
     let name = path.to_str().unwrap();
     let arguments =
@@ -155,14 +154,14 @@ fn opus_in_mp4_says_in_big_endian_how_much_is_left_out() {
     assert!((beep_free(&at("a.webm")) - beep_free(&at("a.mp4"))).abs() < 0.025);
 }
 
-/// How long decoded sound is, in seconds.
+/// Duration of decoded sound in seconds.
 fn beep_free(path: &Path) -> f64 {
     let name = path.to_str().unwrap();
     let arguments = ["-v", "error", "-i", name, "-vn", "-ac", "1", "-ar", "48000", "-f", "s16le", "-"];
     output_of("ffmpeg", &arguments).len() as f64 / 96_000.0
 }
 
-/// Puts clips one after the other, byte for byte.
+/// Concatenates clips byte for byte.
 fn joined(parts: &[&Path], path: &Path) {
     let bytes: Vec<u8> = parts.iter().flat_map(|part| fs::read(part).unwrap()).collect();
     fs::write(path, bytes).unwrap();
@@ -237,7 +236,7 @@ fn sound_that_outlasts_the_pictures_is_not_cut_short() {
     let long = "-f lavfi -i sine=440:duration=3";
     for name in ["a.mp4", "a.mkv"] {
         ffmpeg(&format!("{PICTURES} {long} {TINY} -c:a aac"), &at(name));
-        // Nobody wants the sound where only faces are looked for.
+        // Without an output, the sound is discarded.
         let mut source = Source::open(&Input::File(at(name)), &SourceOptions::default()).unwrap();
         while source.next_frame().unwrap().is_some() {}
         assert_eq!(source.take_warnings(), Vec::<String>::new(), "{name}");
@@ -348,7 +347,7 @@ fn lossless_sound_and_channels_that_are_lost_are_told() {
             let told = |text: &str| done.warnings.iter().filter(|said| said.contains(text)).count();
             assert_eq!(told("not lossless"), usize::from(anew && lossless.is_some()), "{what}");
             if let Some(codec) = lossless.filter(|_| anew) {
-                assert_eq!(told(&format!("a sound track in {codec} is encoded anew")), 1, "{what}");
+                assert_eq!(told(&format!("a sound track in {codec} is encoded again")), 1, "{what}");
             }
             let channels = |path: &Path| probe(path, "a", "stream=channels", &[])[0].parse::<u32>().unwrap();
             let fewer = channels(&output) < channels(&at(name));

@@ -1,4 +1,4 @@
-//! Stills by what they hold, damaged ones, and those that phones make; what the commands say of them.
+//! Stills recognised by content, damaged ones, and those of phones; the messages of the commands about them.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,7 +21,7 @@ fn sphereface(folder: &Path, arguments: &[&OsStr]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sphereface")).current_dir(folder).args(arguments).output().unwrap()
 }
 
-/// The same with plain words; the answer is its exit code and what it said.
+/// The same with text arguments; returns the exit code and the output.
 fn says(folder: &Path, arguments: &str) -> (Option<i32>, String) {
     let words: Vec<&OsStr> = arguments.split_whitespace().map(OsStr::new).collect();
     let output = sphereface(folder, &words);
@@ -46,7 +46,7 @@ fn boxed(kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
     [&(content.len() as u32 + 8).to_be_bytes()[..], kind, &content].concat()
 }
 
-/// One, with version and flags 0.
+/// A box with version and flags 0.
 fn full(kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
     boxed(kind, &[&[0; 4], &content.concat()])
 }
@@ -58,7 +58,7 @@ fn content_of(file: &[u8], kind: &[u8; 4]) -> Vec<u8> {
     file[at + 4..at - 4 + size].to_vec()
 }
 
-/// A HEIC file of two tiles of 160x120 beside each other, which is to be turned as `turn` says.
+/// A HEIC file of two adjacent tiles of 160x120, with the rotation `turn`.
 fn heic(tiles: [&Path; 2], turn: u8) -> Vec<u8> {
     let coded = tiles.map(|tile| {
         let mp4 = tile.with_extension("mp4");
@@ -186,7 +186,7 @@ fn half_a_jpeg_is_told_from_a_whole_one() {
         let still = open_still(&path).unwrap();
         assert_eq!(still.damage.is_some(), damaged, "{share}: {:?}", still.damage);
     }
-    // The two bytes that say "end", which some programs leave out.
+    // The two bytes of the end marker, which some programs omit.
     fs::write(&path, &whole[..whole.len() - 2]).unwrap();
     assert_eq!(open_still(&path).unwrap().damage, None);
 }

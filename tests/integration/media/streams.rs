@@ -1,4 +1,4 @@
-//! Inputs that are no files: cameras, HTTP, and descriptions of a pipeline.
+//! Inputs other than files: cameras, HTTP, and descriptions of a pipeline.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use crate::media::clips::{
     H264, PICTURES, assert_same_packets, audio_codecs, ffmpeg, frame_times, sine, tools, transcode_with,
 };
 
-/// Serves a description at rtsp://127.0.0.1:PORT/cam in a thread of its own until dropped.
+/// Serves a description at rtsp://127.0.0.1:PORT/cam in its own thread until dropped.
 struct Camera {
     port: u16,
     main_loop: gstreamer::glib::MainLoop,

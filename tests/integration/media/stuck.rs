@@ -1,4 +1,4 @@
-//! Nothing hangs: streams that change, inputs that fall silent, and what can be read only once.
+//! Nothing hangs: streams that change, inputs that stop, and inputs that can be read only once.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -81,7 +81,7 @@ fn pictures_that_change_their_codec_end_the_output_with_a_sentence() {
     assert_eq!(frame_times(&at("out.mp4")).len(), 25);
 }
 
-/// Records an input; says how many frames came and why it ended early.
+/// Records an input; returns the number of frames and why it ended early.
 fn recorded(input: &Path, output: &Path, patience: Duration) -> (usize, Option<String>) {
     let container = Some(Container::from_path(output).unwrap());
     let options = SourceOptions { container, patience: Some(patience), ..SourceOptions::default() };
@@ -118,7 +118,7 @@ fn an_input_that_falls_silent_ends_with_a_complete_output_and_a_sentence() {
         let writer = std::thread::spawn(move || {
             let mut out = OpenOptions::new().write(true).open(path).unwrap();
             out.write_all(&bytes[..bytes.len() * 2 / 3]).unwrap();
-            // The pipe stays open and silent.
+            // The pipe stays open and gives nothing.
             let _ = finished.recv();
         });
         let output = at(&format!("{name}.mp4"));
@@ -128,7 +128,7 @@ fn an_input_that_falls_silent_ends_with_a_complete_output_and_a_sentence() {
         drop(done);
         writer.join().unwrap();
         let reason = reason.unwrap();
-        assert!(reason.contains("nothing came for 2 s"), "{name}: {reason}");
+        assert!(reason.contains("no data came for 2 s"), "{name}: {reason}");
         assert!((30..100).contains(&frames), "{name}: {frames} frames");
         assert_eq!(frame_times(&output).len(), frames, "{name}");
     }

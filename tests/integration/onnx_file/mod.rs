@@ -1,4 +1,4 @@
-//! ONNX files written by a test, and their networks computed as ONNX defines its operators, in f64.
+//! ONNX files written by a test, and their networks computed by ONNX's definitions of its operators, in f64.
 
 use std::collections::BTreeMap;
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// A real input; `None`, and a word about it, where it is missing.
+/// A real input; `None`, with a message, if it is missing.
 pub fn shared_data(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("SPHEREFACE_DATA")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
@@ -61,7 +61,7 @@ impl Place {
         path
     }
 
-    /// What ffprobe says about the packets or streams of a file.
+    /// The output of ffprobe about the packets or streams of a file.
     pub fn probe(&self, video: &str, stream: &str, entries: &str, more: &[&str]) -> String {
         let probe = Command::new("ffprobe")
             .args(["-v", "error", "-select_streams", stream, "-show_entries", entries, "-of", "csv=p=0"])

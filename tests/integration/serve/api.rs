@@ -1,4 +1,4 @@
-//! Questions about pictures, and people.
+//! Requests about pictures and people.
 
 use std::process::Command;
 
@@ -27,7 +27,7 @@ fn pictures_are_answered_in_each_form_they_may_have() {
     assert!(face["who"]["angle_deg"].as_f64().unwrap() < raw["threshold_deg"].as_f64().unwrap());
     assert!(face["who"]["why"].as_str().unwrap().starts_with("nearest is Ada at "), "{face}");
     assert_eq!(face["landmarks"].as_array().unwrap().len(), 5);
-    // curl --data-binary calls everything a form.
+    // curl --data-binary labels every body as a form.
     let form = "application/x-www-form-urlencoded";
     let as_form = service.request("POST", "/api/v1/recognise").body(form, ada.clone()).send().ok();
     assert_eq!(as_form, raw);
@@ -58,7 +58,7 @@ fn pictures_are_answered_in_each_form_they_may_have() {
     };
     let other = still("Ada", 1);
     let same = compare(&[("a", &ada), ("b", &other)], "").ok();
-    // So near that the calibration knows no rate, or a small one.
+    // So near that the calibration has no rate, or a small one.
     let rate = same["false_match_rate"].as_f64();
     assert!(same["same"] == true && rate.is_none_or(|rate| rate < 1e-3), "{same}");
     assert_eq!(compare(&[("a", &ada), ("c", &chloe)], "").ok()["same"], false);
@@ -80,7 +80,7 @@ fn what_is_no_picture_is_refused_with_a_sentence_that_names_it() {
     assert!(recognise(&[]).refused(400).contains("no picture"));
     assert!(service.post("/api/v1/recognise", &json!({"pictures": []})).refused(400).contains("no picture"));
     let wrong = json!({"pictures": [{"name": "x", "base64": "***"}]});
-    assert!(service.post("/api/v1/recognise", &wrong).refused(400).starts_with("x is no base64"));
+    assert!(service.post("/api/v1/recognise", &wrong).refused(400).starts_with("x is not base64"));
     assert!(service.post("/api/v1/recognise", &json!({"picture": 1})).refused(400).contains("unknown field"));
     let all: Vec<(&str, &[u8])> = vec![("a", &ada); 17];
     assert!(recognise(&all).refused(400).contains("more than 16 pictures"));
@@ -191,7 +191,7 @@ fn people_are_enrolled_shown_renamed_and_removed_and_requests_know_them_at_once(
 #[test]
 fn the_service_says_how_it_is() {
     let place = tempfile::tempdir().unwrap();
-    // Without a gallery everybody is a stranger.
+    // Without a gallery, every person is a stranger.
     let service = Service::start(place.path(), &[]);
     assert_eq!(service.get("/api/v1/health").ok()["status"], "ok");
     assert_eq!(service.get("/api/v1/version").ok()["version"], env!("CARGO_PKG_VERSION"));
@@ -206,7 +206,7 @@ fn the_service_says_how_it_is() {
     let described = service.get("/api/openapi.json").ok();
     assert_eq!(described["info"]["title"], "sphereface");
     for (path, item) in described["paths"].as_object().unwrap() {
-        // Whatever is described for reading is there.
+        // Every described GET route exists.
         if item.get("get").is_some()
             && !path.contains('{')
             && !path.ends_with("stream")
@@ -215,7 +215,7 @@ fn the_service_says_how_it_is() {
         {
             let status = service.get(path).status;
             match path.starts_with("/api/v1/library") {
-                // There is no library, and some of its questions need an answer to who is looked for.
+                // There is no library, and some of its queries need a person.
                 true => assert!([400, 404].contains(&status), "{path}: {status}"),
                 false => assert_eq!(status, 200, "{path}"),
             }
@@ -244,7 +244,7 @@ fn a_configuration_is_written_once_and_nonsense_ends_the_program_with_a_sentence
     assert!(code == 1 && taken.contains("cannot be listened on"), "{taken}");
     for (arguments, reason) in [
         (vec!["missing.toml"], "missing.toml cannot be read"),
-        (vec!["--source", "a=ftp://x"], "the schemes read are"),
+        (vec!["--source", "a=ftp://x"], "the supported schemes are"),
         (vec!["--source", "a b=x.mp4"], "letters, digits"),
         (vec!["--source", "x.mp4"], "is not a source"),
         (vec!["--listen", "nowhere"], "invalid"),

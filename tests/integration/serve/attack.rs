@@ -93,7 +93,7 @@ fn where_others_can_reach_a_token_is_asked_for_and_each_does_what_it_may() {
         with("GET", "/api/v1/changes", &administrator).send().ok()["changes"][0]["who"],
         "administrator"
     );
-    // Pages hold nothing, and say what they need.
+    // Pages contain no data, and state their policy.
     assert_eq!(service.get("/").status, 200);
     assert_eq!(service.get("/api/v1/session").ok(), json!({"role": null, "token_needed": true}));
     service.post("/api/v1/session", &json!({"token": "guess"})).refused(401);
@@ -107,7 +107,7 @@ fn where_others_can_reach_a_token_is_asked_for_and_each_does_what_it_may() {
     service.request("DELETE", "/api/v1/people/Boris").header("Cookie", pair).send().refused(403);
     drop(service);
 
-    // They are shown once, stored nowhere, and worth nothing once there are new ones.
+    // They are shown once, stored nowhere, and invalid once there are new ones.
     let service = Service::start(place.path(), &ANYWHERE);
     assert!(service.told.is_empty(), "{:?}", service.told);
     let get = |token: &str| {
@@ -134,7 +134,7 @@ fn where_others_can_reach_a_token_is_asked_for_and_each_does_what_it_may() {
 }
 
 impl crate::serve::client::Request {
-    /// The status alone: of a stream there is no end.
+    /// The status alone, because a stream does not end.
     fn open_status(&self) -> u16 {
         let bytes = self.until(|bytes| bytes.len() > 12);
         String::from_utf8_lossy(&bytes[9..12]).parse().unwrap()
@@ -158,7 +158,7 @@ fn pages_of_other_sites_get_nothing_done() {
     ] {
         remove().header(name, value).send().refused(403);
     }
-    // A name of somebody else's that leads here (DNS rebinding) reads nothing, either.
+    // Another site's name that resolves to this machine (DNS rebinding) cannot read anything either.
     for path in ["/api/v1/people", "/", "/metrics"] {
         service.request("GET", path).header("Host", "rebound.example").send().refused(403);
     }
@@ -214,7 +214,7 @@ fn no_path_leads_out_and_nothing_is_opened_on_a_clients_word() {
         assert!(sentence.contains("allow_inputs"), "the same whether it is there or not: {sentence}");
     }
     assert_eq!(service.get("/api/v1/sources").ok(), json!({"sources": []}));
-    // What makes paths of names and file names.
+    // Names and file names that could become paths.
     let ada = still("Chloé", 1);
     let path = "/api/v1/people/..%2F..%2Fescaped/stills";
     service.request("POST", path).files(&[("../../../out.jpg", &ada)]).send().ok();
@@ -244,7 +244,7 @@ fn too_much_is_refused_before_it_is_taken_in() {
     let sentence = recognise(bomb).send().refused(413);
     assert!(sentence.contains("5000x5000"), "{sentence}");
 
-    // One at a time is answered, and the others are told to come again.
+    // One at a time is answered, and the others are told to retry later.
     let probe = still("Ada", 3);
     let (done, busy) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -278,7 +278,7 @@ fn too_much_is_refused_before_it_is_taken_in() {
         .collect();
     service.get("/api/v1/wall").refused(503);
     drop(open);
-    // What is no HTTP harms nobody.
+    // Data that is not HTTP does no harm.
     for junk in [
         &b"\0\0\0\0"[..],
         b"GET / HTTP/9\r\n\r\n",
@@ -314,7 +314,7 @@ fn whoever_dawdles_or_asks_too_often_is_turned_away() {
         stream.write_all(start).unwrap();
         stream
     };
-    // Heads that never end, and connections on which nothing is said.
+    // Heads that never end, and idle connections.
     let mut slow = connect(b"GET /api/v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: a");
     let mut silent = connect(b"");
     assert!(is_closed(&mut slow, Duration::from_secs(30)) && is_closed(&mut silent, Duration::from_secs(30)));
@@ -322,13 +322,13 @@ fn whoever_dawdles_or_asks_too_often_is_turned_away() {
     let line = format!("X-Long: {}\r\n", "a".repeat(1000));
     while long.write_all(line.as_bytes()).is_ok() {}
     service.get("/api/v1/health").ok();
-    // More connections than there may be.
+    // More connections than allowed.
     let held: Vec<_> = (0..8).map(|_| connect(b"")).collect();
     std::thread::sleep(Duration::from_millis(200));
     assert!(is_closed(&mut connect(b""), Duration::from_secs(5)), "the ninth");
     drop(held);
     std::thread::sleep(Duration::from_millis(500));
-    // More requests than there may be, counted for each client.
+    // More requests than allowed, counted per client.
     let answers: Vec<Answer> = (0..60).map(|_| service.get("/api/v1/health")).collect();
     let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status != 200).collect();
     assert!((15..50).contains(&refused.len()), "{}", refused.len());
@@ -340,7 +340,7 @@ fn whoever_dawdles_or_asks_too_often_is_turned_away() {
     service.get("/api/v1/health").ok();
 }
 
-/// Runs a program; `None`, and a word about it, where it is not installed.
+/// Runs a program; `None`, with a message, if it is not installed.
 fn run(program: &str, arguments: &[&str], folder: &std::path::Path) -> Option<std::process::Output> {
     let output = std::process::Command::new(program).args(arguments).current_dir(folder).output();
     if let Err(error) = &output {
@@ -418,7 +418,7 @@ fn connections_are_encrypted_where_there_is_a_certificate() {
     );
     assert!(told.contains("HttpOnly") && told.contains("Secure"), "{told}");
     assert!(ask("new.pem", "/api/v1/health", &[]).contains("certificate"), "another one");
-    // Whoever speaks no TLS learns nothing.
+    // A client without TLS gets no data.
     let mut plain = std::net::TcpStream::connect(&service.address).unwrap();
     plain.write_all(b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut answer = Vec::new();
@@ -426,7 +426,7 @@ fn connections_are_encrypted_where_there_is_a_certificate() {
     assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1.1"));
     let mut silent = std::net::TcpStream::connect(&service.address).unwrap();
     assert!(is_closed(&mut silent, Duration::from_secs(30)));
-    // A new certificate is read without a restart; nonsense is not.
+    // A new certificate is read without a restart; an invalid one is refused.
     config("old.pem", "new-key.pem");
     service.signal("HUP");
     assert!(ask("old.pem", "/api/v1/health", &[]).contains("200 OK"));

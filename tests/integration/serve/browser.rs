@@ -1,4 +1,4 @@
-//! A real browser without a window, told what to do over its own protocol.
+//! A real headless browser, controlled over its own protocol.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ pub struct Browser {
     _profile: tempfile::TempDir,
 }
 
-/// Where the browser is.
+/// Path of the browser.
 fn program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium", "chromium-browser", "google-chrome"];
@@ -29,7 +29,7 @@ fn program() -> Option<PathBuf> {
 }
 
 impl Browser {
-    /// Starts one; `None`, and a word about it, where there is none.
+    /// Starts a browser; `None`, with a message, if there is none.
     pub fn start() -> Option<Self> {
         let Some(program) = program() else {
             eprintln!("skipped: there is no chromium");
@@ -85,7 +85,7 @@ impl Browser {
         self.call("Page.navigate", json!({"url": address}));
     }
 
-    /// What an expression of the page is.
+    /// The value of an expression in the page.
     pub fn value(&mut self, expression: &str) -> Value {
         let parameters = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
         self.call("Runtime.evaluate", parameters)["result"]["value"].clone()
@@ -111,13 +111,13 @@ impl Browser {
         ));
     }
 
-    /// Clicks on the middle of something with the mouse.
+    /// Clicks on the middle of an element with the mouse.
     #[track_caller]
     pub fn click(&mut self, what: &str) {
         self.click_at(what, 0.5, 0.5);
     }
 
-    /// Clicks on a place of something, in shares of its width and height.
+    /// Clicks on a point of an element, in fractions of its width and height.
     #[track_caller]
     pub fn click_at(&mut self, what: &str, x: f64, y: f64) {
         let place = self.value(&format!(
@@ -149,7 +149,7 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", features);
     }
 
-    /// Keeps a picture of the page in the folder SPHEREFACE_SCREENSHOTS, where that is set.
+    /// Stores a picture of the page in the folder SPHEREFACE_SCREENSHOTS, if that is set.
     pub fn picture(&mut self, name: &str) {
         let Some(folder) = std::env::var_os("SPHEREFACE_SCREENSHOTS") else { return };
         let taken = self.call("Page.captureScreenshot", json!({}));
@@ -227,7 +227,7 @@ fn send(socket: &mut TcpStream, text: &str) {
             frame.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
-    // A mask of zeros leaves the text as it is.
+    // A mask of zeros leaves the text unchanged.
     frame.extend_from_slice(&[0; 4]);
     frame.extend_from_slice(text.as_bytes());
     socket.write_all(&frame).unwrap();

@@ -71,7 +71,7 @@ fn who_comes_is_told_with_picture_and_reason_and_is_there_after_kill_9() {
     let known = service.get(&path).ok();
     assert_eq!(known["picture"], format!("/api/v1/strangers/{id}/picture"));
 
-    // Whoever is in sight at the end has left.
+    // All people in sight at the end have left.
     let last = acknowledged[0]["id"].as_i64().unwrap();
     service.wait(&format!("/api/v1/events?after={last}"), |events| {
         events["events"].as_array().unwrap().iter().any(|event| event["kind"] == "appeared")
@@ -143,7 +143,7 @@ fn a_stranger_is_named_in_two_steps_and_known_in_the_next_frames() {
     service.event("recognised", "Chloé");
     let hers = service.get("/api/v1/events?person=Chlo%C3%A9&kind=appeared").ok();
     assert!(hers["events"][0]["stranger"].as_i64().is_some(), "events as a stranger are hers: {hers}");
-    // Forgetting leaves nothing.
+    // Forgetting removes all data.
     service.request("DELETE", "/api/v1/people/Chlo%C3%A9").send().ok();
     let left = service.get("/api/v1/events?person=Chlo%C3%A9").ok();
     assert_eq!(left["events"], json!([]));
@@ -177,7 +177,7 @@ fn a_source_that_fails_takes_no_other_with_it_and_sources_come_and_go_while_they
     assert_eq!(service.get("/api/v1/health").ok()["status"], "degraded");
     service.event("recognised", "Boris");
 
-    // What was missing comes.
+    // The missed events arrive.
     std::fs::copy(clips.join("a.mp4"), clips.join("missing.mp4")).unwrap();
     service.wait("/api/v1/sources/gone", |source| source["state"]["frames"].as_u64() > Some(0));
     // Changed, added and removed.
@@ -201,14 +201,14 @@ fn a_source_that_fails_takes_no_other_with_it_and_sources_come_and_go_while_they
     service.request("DELETE", "/api/v1/sources/gone").send().ok();
     service.request("DELETE", "/api/v1/sources/gone").send().refused(404);
     service.get("/api/v1/sources/gone").refused(404);
-    // A slow source is not made to catch up, and nobody waits for it.
+    // A slow source does not catch up, and nothing waits for it.
     let frames = source(&service, "door")["state"]["frames"].as_u64().unwrap();
     let began = Instant::now();
     std::thread::sleep(Duration::from_secs(4));
     let more = source(&service, "door")["state"]["frames"].as_u64().unwrap() - frames;
     assert!(more as f64 <= 2.0 * began.elapsed().as_secs_f64() + 2.0, "{more}");
 
-    // The file is read again, and what the API made of the sources stays.
+    // The file is read again, and the API's changes of sources are kept.
     std::fs::write(place.path().join("serve.toml"), config.replace("\"broken\"", "\"other\"")).unwrap();
     service.signal("HUP");
     service.wait("/api/v1/sources", |sources| sources.to_string().contains("\"name\":\"other\""));

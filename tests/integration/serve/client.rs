@@ -1,4 +1,4 @@
-//! The program, running, and a client that knows just enough HTTP.
+//! The running program, and a minimal HTTP client.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long something may take that takes seconds at most: machines that test are busy.
+/// Time limit for operations that take seconds: test machines are busy.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 pub fn sample(path: &str) -> PathBuf {
@@ -144,7 +144,7 @@ impl Service {
         }
     }
 
-    /// Waits for an event of somebody.
+    /// Waits for an event of a person.
     pub fn event(&self, kind: &str, who: &str) -> Value {
         let path = format!("/api/v1/events?kind={kind}&limit=1000");
         let found = |events: &Value| -> Option<Value> {
@@ -232,7 +232,7 @@ impl Request {
         Answer { status, head, body: if chunked { dechunked(&body) } else { body } }
     }
 
-    /// Reads a stream until it has what is looked for.
+    /// Reads a stream until it contains the wanted data.
     pub fn until(&self, right: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         let mut stream = self.open();
         let (mut bytes, mut part) = (Vec::new(), [0; 65536]);
@@ -259,7 +259,7 @@ fn dechunked(mut rest: &[u8]) -> Vec<u8> {
 }
 
 impl Answer {
-    /// The JSON of an answer that is none of a refusal.
+    /// The JSON of a successful answer.
     #[track_caller]
     pub fn ok(&self) -> Value {
         assert_eq!(self.status, 200, "{}\n{}", self.head, String::from_utf8_lossy(&self.body));

@@ -1,4 +1,4 @@
-//! What docs/service.md says works.
+//! Runs the commands in docs/service.md.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -13,7 +13,7 @@ fn block(kind: &str) -> String {
     rest.split_once("```").unwrap().0.to_owned()
 }
 
-/// Runs a program; `None`, and a word about it, where it is not installed.
+/// Runs a program; `None`, with a message, if it is not installed.
 fn run(command: &mut Command) -> Option<Output> {
     match command.output() {
         Ok(output) => Some(output),

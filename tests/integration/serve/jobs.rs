@@ -26,7 +26,7 @@ fn an_upload_is_labelled_and_its_results_are_there_until_it_is_deleted() {
     service.get(&format!("/api/v1/jobs/{id}/results/named.mp4")).refused(404);
     let path = format!("/api/v1/jobs/{id}");
     service.wait(&path, |job| job["progress"].as_f64() > Some(0.1));
-    // The machine fails: it is begun again.
+    // The machine fails: the job is restarted.
     service.signal("KILL");
     service.ended();
     let service = Service::start(place.path(), &[]);
@@ -57,7 +57,7 @@ fn an_upload_is_labelled_and_its_results_are_there_until_it_is_deleted() {
     }
     assert!(service.request("POST", &format!("{path}/cancel")).send().refused(409).contains("is done"));
 
-    // Whoever is forgotten is in no video, either.
+    // A person who was forgotten is in no video either.
     service.request("DELETE", "/api/v1/people/Ada").send().ok();
     service.get(&path).refused(404);
     assert_eq!(std::fs::read_dir(place.path().join("sphereface-data/jobs")).unwrap().count(), 0);
@@ -69,7 +69,7 @@ fn jobs_wait_for_each_other_and_can_be_cancelled_and_nothing_but_a_video_becomes
     let clips = place.path().join("clips");
     std::fs::create_dir(&clips).unwrap();
     std::fs::copy(sample("sample.mp4"), clips.join("a.mp4")).unwrap();
-    // A container that begins well and holds nothing.
+    // A container with a valid beginning and no content.
     std::fs::write(clips.join("broken.mp4"), [&[0, 0, 0, 16][..], b"ftypisom", &[7; 999]].concat()).unwrap();
     std::fs::copy(sample("sample.mp4"), place.path().join("private.mp4")).unwrap();
     let config = format!("allow_inputs = [\"{}\"]\n[jobs]\nmost = 3\nupload_mib = 2\n", clips.display());

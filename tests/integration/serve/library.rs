@@ -1,4 +1,4 @@
-//! The library that a service shows, asked over the API and on its page.
+//! The library of a service, through the API and on its page.
 
 use std::path::Path;
 use std::process::Command;
@@ -21,7 +21,7 @@ fn program(place: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A library of the sample and a still of Ada, looked at with the gallery.
+/// A library of the sample and a still of Ada, analysed with the gallery.
 fn library(place: &Path) {
     let files = place.join("files");
     std::fs::create_dir(&files).unwrap();
@@ -84,7 +84,7 @@ fn who_is_in_which_file_is_told_by_the_api_and_found_by_clicks() {
     assert_eq!(ask("person=Ada&before=1990-01-01").ok()["count"], 0);
     assert_eq!(list(&ask("person=Ada&limit=1&skip=1").ok(), "files").len(), 1);
     assert!(ask("person=Nobody").refused(404).contains("nobody in the library is named Nobody"));
-    assert!(ask("").refused(400).contains("whom to find"));
+    assert!(ask("").refused(400).contains("give person or stranger"));
     assert!(ask("person=Ada&after=today").refused(400).contains("2019-07-14"));
     service.get("/api/v1/library/pictures/nothing/1").refused(404);
     service.get("/api/v1/library/pictures/..%2f..%2fcatalogue.sqlite/1").refused(404);
@@ -93,13 +93,16 @@ fn who_is_in_which_file_is_told_by_the_api_and_found_by_clicks() {
     service.signal("TERM");
     assert_eq!(service.ended(), Some(0));
 
-    // Without one the page says so.
+    // Without a library, the page says so.
     let service = Service::start(place.path(), &[]);
     assert!(service.get("/api/v1/library").refused(404).contains("shows no library"));
     std::fs::write(place.path().join("serve.toml"), "[library]\npath = \"nothing\"\n").unwrap();
     let service_without = Service::start(place.path(), &["serve.toml", "--data", "other"]);
     let sentence = service_without.get("/api/v1/library/people").refused(404);
-    assert!(sentence.contains("there is no library") && !sentence.contains("nothing"), "{sentence}");
+    assert!(
+        sentence.contains("the configured library does not exist") && !sentence.contains("nothing"),
+        "{sentence}"
+    );
 }
 
 fn clicks(service: &Service) {
@@ -121,7 +124,7 @@ fn clicks(service: &Service) {
     assert_eq!(browser.value("document.querySelectorAll('#files b').length"), 0, "names are no markup");
     browser.wait("document.querySelectorAll('.bar rect').length > 0 && document.querySelectorAll('.times li').length > 0");
     browser.picture("library");
-    // The question is in the address.
+    // The query is in the address.
     browser.wait("location.search === '?person=Ada'");
     browser.value("document.querySelector('[name=other]').value = 'Boris', true");
     browser.value("document.querySelector('[name=kind]').value = 'video', true");

@@ -1,4 +1,4 @@
-//! `sphereface serve` as its users, and those who should not be, meet it: the real program, asked over HTTP.
+//! `sphereface serve` as seen by users and attackers: the real program over HTTP.
 #![cfg(all(feature = "serve", feature = "cli", feature = "bundled-models"))]
 
 mod api;

@@ -1,4 +1,4 @@
-//! Who else is told of events: webhooks, a broker, and pages over a WebSocket.
+//! Outputs of events: webhooks, a broker, and pages over a WebSocket.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,10 +16,10 @@ use crate::serve::client::{LIMIT, Service, place, sample};
 
 const SECRET: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// Headers and body of each request, and what it was answered with.
+/// Headers and body of each request, and its answer.
 type Heard = Vec<(BTreeMap<String, String>, Vec<u8>, u16)>;
 
-/// A server that is told of events.
+/// A server that receives events.
 struct Hook {
     address: String,
     /// What it answers.
@@ -115,7 +115,7 @@ fn an_event_is_kept_until_a_webhook_accepts_it_over_failures_and_kill_9() {
     service.signal("KILL");
     service.ended();
 
-    // Nobody watches any more: what comes now was kept.
+    // There are no more viewers: later events were stored.
     hook.status.store(200, Ordering::SeqCst);
     config(place.path(), &webhook(&hook.address), false);
     let service = Service::start(place.path(), &["serve.toml"]);
@@ -175,7 +175,7 @@ struct Broker {
     folder: tempfile::TempDir,
 }
 
-/// Where the broker's program is; `None`, and a word about it, where it is not installed.
+/// Path of the broker's program; `None`, with a message, if it is not installed.
 fn mosquitto() -> Option<std::path::PathBuf> {
     let places = [
         "/usr/sbin/mosquitto",
@@ -251,7 +251,7 @@ impl Broker {
     }
 }
 
-/// As root the broker gives its rights up, and reads its files as somebody else.
+/// As root, the broker drops its privileges and reads its files as another user.
 fn open_to_all(folder: &Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).unwrap();
@@ -267,10 +267,10 @@ impl Drop for Broker {
     }
 }
 
-/// Somebody who listens to everything on the broker.
+/// A client that subscribes to everything on the broker.
 struct Listener {
     kept: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
-    /// Numbers of the events that were told, in order.
+    /// Numbers of the events received, in order.
     events: Arc<Mutex<Vec<i64>>>,
     /// How often the broker has taken its subscription.
     subscribed: Arc<AtomicUsize>,
@@ -282,7 +282,7 @@ impl Listener {
         let mut options = rumqttc::MqttOptions::new(name, "127.0.0.1", port);
         options.set_credentials("sphereface", "pass word");
         options.set_max_packet_size(4 << 20, 4 << 20);
-        // What comes while it is not connected is kept for it.
+        // Messages are kept for it while it is not connected.
         options.set_clean_session(false);
         let (client, mut connection) = rumqttc::Client::new(options, 100);
         let kept: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
@@ -315,8 +315,8 @@ impl Listener {
         Self { kept, events, subscribed, client }
     }
 
-    /// Waits until it has subscribed more often than `before`: a broker that was killed may have forgotten it, and keeps
-    /// nothing for those it does not know.
+    /// Waits until it has subscribed more often than `before`: a broker that was killed may have forgotten
+    /// it, and keeps nothing for unknown clients.
     fn wait_until_subscribed(&self, before: usize) {
         let until = Instant::now() + LIMIT;
         while self.subscribed.load(Ordering::SeqCst) <= before {
@@ -385,7 +385,7 @@ fn home_assistant_finds_sources_and_people_on_a_real_broker_that_comes_and_goes(
     // Boris leaves when the second shot has begun.
     listener.wait("sphereface/person/Boris", |text| text == "not in sight");
 
-    // The broker is gone for a while: what happened meanwhile is told, and states are as they are.
+    // The broker is gone for a while: events of that time are published, and states are current.
     broker.restart(Duration::from_secs(2));
     assert_eq!(service.get("/api/v1/health").ok()["status"], "ok", "cameras go on");
     listener.forget();
@@ -394,20 +394,20 @@ fn home_assistant_finds_sources_and_people_on_a_real_broker_that_comes_and_goes(
     let outputs = service.wait("/api/v1/outputs", |outputs| outputs["mqtt"]["working"] == true);
     assert!(outputs["mqtt"]["failed"].as_u64() > Some(0), "{outputs}");
 
-    // Whoever is removed leaves nothing on the broker.
+    // A removed person leaves nothing on the broker.
     service.request("DELETE", "/api/v1/people/Boris").send().ok();
     listener.wait("homeassistant/sensor/sphereface/person-Boris/config", str::is_empty);
     listener.wait("sphereface/person/Boris", str::is_empty);
-    // Home Assistant has started: it is told anew.
+    // Home Assistant has started: the discovery is published again.
     listener.forget();
     listener.client.publish("homeassistant/status", rumqttc::QoS::AtLeastOnce, false, "online").unwrap();
     listener.wait("homeassistant/sensor/sphereface/person-Ada/config", |text| text.contains("Ada"));
 
-    // It dies: its last will says so.
+    // The service is killed: its last will says so.
     service.signal("KILL");
     service.ended();
     listener.wait("sphereface/status", |text| text == "offline");
-    // Whoever was removed while nobody was there is removed from the broker at the next start.
+    // A person who was removed while the service was down is removed from the broker at the next start.
     let removed = Command::new(env!("CARGO_BIN_EXE_sphereface"))
         .args(["gallery", "remove", "Ada", "--gallery", "gallery"])
         .current_dir(place.path())
@@ -455,13 +455,13 @@ fn no_event_is_lost_on_its_way_to_a_real_broker_though_both_die_meanwhile() {
             std::thread::sleep(Duration::from_millis(50));
         }
     };
-    // The broker takes what comes and acknowledges nothing: then it dies with it.
+    // The broker accepts messages, acknowledges none, and is then killed.
     broker.signal("STOP");
     more(&service, 2);
     let outputs = service.get("/api/v1/outputs").ok();
     assert!(outputs["mqtt"]["waiting"].as_u64() >= Some(2), "{outputs}");
     broker.stop("KILL");
-    // Nobody is there, and the service dies, too.
+    // There is no broker, and the service is killed, too.
     more(&service, 2);
     service.signal("KILL");
     service.ended();
@@ -554,7 +554,7 @@ fn open_socket(service: &Service, path: &str, more: &str) -> (TcpStream, String)
     (stream, head.lines().next().unwrap().to_owned())
 }
 
-/// The next text that a WebSocket says.
+/// The next text message of a WebSocket.
 fn hear(stream: &mut TcpStream) -> Value {
     loop {
         let mut start = [0; 2];
@@ -592,11 +592,11 @@ fn events_come_over_a_socket_but_to_no_page_of_another_site() {
     assert_eq!(told[0], first);
     let ids: Vec<i64> = told.iter().map(|event| event["id"].as_i64().unwrap()).collect();
     assert_eq!(ids, [1, 2, 3]);
-    // As many as there may be.
+    // As many as allowed.
     let (_, status) = open_socket(&service, "/api/v1/events/ws", "");
     assert!(status.contains("503"), "{status}");
     drop((live, again));
-    // Nobody listens to what a client says, and a long speech ends the connection.
+    // Messages of a client are not read, and a long one ends the connection.
     let until = Instant::now() + LIMIT;
     let mut loud = loop {
         let (stream, status) = open_socket(&service, "/api/v1/events/ws", "");

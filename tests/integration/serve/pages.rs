@@ -1,4 +1,4 @@
-//! The pages, in a real browser where there is one.
+//! The pages, in a real browser if there is one.
 
 use serde_json::json;
 
@@ -22,7 +22,7 @@ fn the_wall_is_live_and_strangers_are_named_in_two_steps() {
     browser.wait("/[1-9]\\.\\d frames\\/s/.test(document.querySelector('.tile').textContent)");
     browser.wait("/ \\d+ ms|\\d+ ms/.test(document.querySelector('.tile').textContent)");
     browser.wait("document.querySelectorAll('#events li').length >= 3");
-    // Pictures of events are there, and not only their places.
+    // Pictures of events have loaded.
     browser.wait("document.querySelector('#events img').naturalWidth > 20");
     browser.picture("wall");
     for (width, scheme) in [(390, "light"), (1280, "dark")] {
@@ -39,7 +39,7 @@ fn the_wall_is_live_and_strangers_are_named_in_two_steps() {
         "[...document.querySelectorAll('.card')].every((card) => card.scrollWidth <= card.clientWidth)";
     assert_eq!(browser.value(inside), true, "nothing sticks out of a card");
     browser.picture("strangers");
-    // Something that was taken for a face for a moment has a card too, and cannot be enrolled.
+    // A brief false detection has a card too, and cannot be enrolled.
     let all = "[...document.querySelectorAll('[data-stranger]')].map((card) => card.dataset.stranger)";
     let ids: Vec<String> = serde_json::from_value(browser.value(all)).unwrap();
     let note = "document.querySelector('#note').textContent";
@@ -90,7 +90,7 @@ fn a_name_is_text_on_every_page_whatever_it_holds() {
     service.event("recognised", evil);
     for path in ["/", "/people", "/events", "/strangers"] {
         browser.open(&format!("http://{}{path}", service.address));
-        // The names to choose from count as well.
+        // Names from the list work as well.
         browser.wait(&format!(
             "[...document.querySelectorAll('strong, h3, option')].some((one) => one.textContent === {0} || one.value === {0})",
             json!(evil)
@@ -127,7 +127,7 @@ fn whoever_has_no_token_is_asked_for_it() {
 fn doubtful_names_strangers_and_stills_are_decided_about_by_clicks() {
     let Some(mut browser) = Browser::start() else { return };
     let place = place();
-    // So wide that everybody is somebody.
+    // So wide that every face gets a name.
     let config = format!(
         "threshold_deg = 89.0\n[[source]]\nname = \"door\"\ninput = \"{}\"\nrepeat = true\n",
         sample("sample.mp4").display()

@@ -1,4 +1,4 @@
-//! What somebody decides: who is not them, who is one, what is no person, and which part of the picture counts.
+//! Decisions of the user: wrong names, merged strangers, false detections, and regions of the picture.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ fn list(answer: &Value, key: &str) -> Vec<Value> {
 #[test]
 fn stills_and_counter_examples_are_added_and_removed_one_by_one() {
     let place = place();
-    // So wide that everybody is somebody.
+    // So wide that every face gets a name.
     std::fs::write(place.path().join("serve.toml"), "threshold_deg = 89.0\n").unwrap();
     let service = Service::start(place.path(), &["serve.toml"]);
     let probe = still("Chloé", 1);
@@ -130,7 +130,8 @@ fn a_threshold_is_set_while_sources_run_and_stays_until_it_is_taken_back() {
     }
     let told = set(json!(3)).ok();
     assert_eq!((&told["in_force_deg"], &told["set_here"]), (&json!(3.0), &json!(true)));
-    // Nobody is so near: the running source names nobody any more, the one with a threshold of its own goes on.
+    // Nobody is that near: the running source names nobody any more, and the one with its own threshold
+    // continues.
     let last = list(&service.get("/api/v1/events?limit=1").ok(), "events")[0]["id"].as_i64().unwrap();
     let named = |service: &Service, source: &str| -> usize {
         let all = service.get(&format!("/api/v1/events?source={source}&kind=recognised&limit=1000")).ok();
@@ -149,7 +150,7 @@ fn a_threshold_is_set_while_sources_run_and_stays_until_it_is_taken_back() {
     assert!(state["state"]["last_error"].is_null() && state["state"]["attempts"] == 0, "{state}");
     let changes = service.get("/api/v1/changes").ok();
     assert_eq!(changes["changes"][0]["what"], "set the threshold to 3 degrees");
-    // It stays over a reload and a start.
+    // It is kept across a reload and a restart.
     service.signal("HUP");
     service.signal("TERM");
     service.ended();
@@ -191,7 +192,7 @@ fn strangers_become_one_or_are_ignored_and_regions_count_while_the_source_runs()
     let events = list(&service.get(&format!("/api/v1/events?stranger={second}")).ok(), "events");
     assert!(events.is_empty());
 
-    // What is no person is seen again in the next round, and nobody is told.
+    // The false detection occurs again in the next round, and no event is sent.
     let ignore = || service.request("POST", &format!("/api/v1/strangers/{third}/ignore")).send();
     ignore().ok();
     ignore().refused(404);

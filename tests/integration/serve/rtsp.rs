@@ -45,7 +45,7 @@ fn a_recorder_sees_the_labelled_pictures_and_only_with_the_password() {
             assert!(Instant::now() < until);
         }
     }
-    // Who looks for faces finds none where they are covered.
+    // No face is detected where faces are covered.
     let faces = |picture: &image::RgbImage| {
         let mut jpeg = std::io::Cursor::new(Vec::new());
         picture.write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();

@@ -7,20 +7,20 @@ use sphereface::detect::{DetectorConfig, MinFace};
 use sphereface::engine::EngineError;
 use sphereface::nn::ArithmeticChoice;
 
-/// What makes an engine another one.
+/// The settings that distinguish engines.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EngineSettings {
     /// Name of a built-in model or path of a file; `None` is the default model.
     pub model: Option<String>,
     /// The smallest face to look for.
     pub min_face: MinFace,
-    /// What the embedding network computes in.
+    /// The number format of the embedding network.
     pub precision: ArithmeticChoice,
-    /// `None`: one for every CPU.
+    /// `None`: one per CPU.
     pub threads: Option<usize>,
 }
 
-/// Made once for the process: networks are large, and streams of one engine share batches.
+/// One set per process: networks are large, and streams of one engine share batches.
 static ENGINES: Mutex<Vec<(EngineSettings, Engine)>> = Mutex::new(Vec::new());
 
 /// The engine for these settings.

@@ -1,15 +1,15 @@
-//! Faces and events as GStreamer tells them: metas on buffers, structures in messages.
+//! Faces and events in GStreamer: metas on buffers, structures in messages.
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 use sphereface::{Event, EventKind, IdentifiedFace, LabelledFrame};
 
-/// Who a face is, in words: a name, "Unknown 3", or "unknown".
+/// The label of a face: a name, "Unknown 3", or "unknown".
 fn who(face: &IdentifiedFace) -> String {
     face.who().map_or_else(|| "unknown".into(), |who| who.to_string())
 }
 
-/// The box of a face as far as it lies in the picture: x, y, width, height; `None` where nothing does.
+/// The part of a face's box inside the picture: x, y, width, height; `None` if it is outside.
 fn rectangle(face: &IdentifiedFace, (width, height): (usize, usize)) -> Option<(u32, u32, u32, u32)> {
     let bbox = face.bbox();
     let side = |first: f32, last: f32, limit: usize| {
@@ -22,7 +22,7 @@ fn rectangle(face: &IdentifiedFace, (width, height): (usize, usize)) -> Option<(
     Some((x, y, width, height))
 }
 
-/// What is known of a face.
+/// The structure of a face.
 fn structure(name: &str, face: &IdentifiedFace) -> gst::Structure {
     let mut structure = gst::Structure::builder(name)
         .field("name", who(face))
@@ -90,7 +90,7 @@ pub fn of_frame(frame: &LabelledFrame, running_time: gst::ClockTime) -> gst::Str
         .build()
 }
 
-/// What is drawn for a frame.
+/// The boxes and texts to draw on a frame.
 pub fn labels(frame: &LabelledFrame) -> Vec<sphereface::annotate::Label> {
     let one = |face: &IdentifiedFace| sphereface::annotate::Label {
         landmarks: Some(face.landmarks()),

@@ -19,25 +19,25 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("sphereface", gst::DebugColorFlags::empty(), Some("Face recognition"))
 });
 
-/// The element's own part.
+/// The implementation of the element.
 #[derive(Default)]
 pub struct SphereFace {
     settings: Mutex<Settings>,
     state: Mutex<State>,
 }
 
-/// What is there while the element runs.
+/// The state while the element runs.
 #[derive(Default)]
 struct State {
     recognition: Option<Recognition>,
     info: Option<gst_video::VideoInfo>,
     /// When the last buffer was shown.
     running_time: gst::ClockTime,
-    /// The gallery was set anew.
+    /// The gallery property was set again.
     reload: bool,
 }
 
-/// A lock whose holder leaves nothing half done.
+/// Locks; a poisoned lock is used, because no holder leaves partial state.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -75,8 +75,8 @@ impl ElementImpl for SphereFace {
             gst::subclass::ElementMetadata::new(
                 "Face recognition",
                 "Filter/Effect/Analyzer/Video",
-                "Says who is in a video: finds, follows and names the people of a gallery, draws their names, and tells \
-                 of them by GstVideoRegionOfInterestMeta (type face, parameter structure sphereface: name, known, \
+                "Identifies people in a video: finds, follows and names the people of a gallery, draws their names, and \
+                 reports them by GstVideoRegionOfInterestMeta (type face, parameter structure sphereface: name, known, \
                  angle, track, score, landmarks) and by element messages (sphereface-event, sphereface-frame)",
                 "The sphereface authors",
             )
@@ -120,7 +120,7 @@ impl BaseTransformImpl for SphereFace {
 
     fn set_caps(&self, incaps: &gst::Caps, _outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
         let info = gst_video::VideoInfo::from_caps(incaps)
-            .map_err(|_| gst::loggable_error!(CAT, "{incaps} are no caps of raw video"))?;
+            .map_err(|_| gst::loggable_error!(CAT, "{incaps} are not caps of raw video"))?;
         let mut state = lock(&self.state);
         if state.info.is_some()
             && let Some(recognition) = &mut state.recognition
@@ -150,7 +150,8 @@ impl BaseTransformImpl for SphereFace {
         query: &mut gst::query::Allocation,
     ) -> Result<(), gst::LoggableError> {
         self.parent_propose_allocation(decide_query, query)?;
-        // Planes and rows are read from where the buffer says they are: a decoder need not copy them together first.
+        // Planes and rows are read at the offsets that the buffer states, so that a decoder need not copy
+        // them into one block.
         if query.find_allocation_meta::<gst_video::VideoMeta>().is_none() {
             query.add_allocation_meta::<gst_video::VideoMeta>(None);
         }
@@ -176,7 +177,7 @@ impl BaseTransformImpl for SphereFace {
 }
 
 impl SphereFace {
-    /// Reads the gallery again where it was set anew. What cannot be read leaves the one before in place.
+    /// Reads the gallery again if it was set. If it cannot be read, the previous one is kept.
     fn reload(&self, state: &mut State, settings: &Settings) {
         if !std::mem::take(&mut state.reload) {
             return;
@@ -201,7 +202,7 @@ impl SphereFace {
             return Err(gst::FlowError::NotNegotiated);
         };
         let unreadable = || {
-            gst::element_imp_error!(self, gst::StreamError::Format, ("a buffer is not what its caps say"));
+            gst::element_imp_error!(self, gst::StreamError::Format, ("a buffer does not match its caps"));
             gst::FlowError::Error
         };
         let mut pixels = Arc::new(picture::read(buffer, info).ok_or_else(unreadable)?);
@@ -221,7 +222,7 @@ impl SphereFace {
         Ok((frame, events))
     }
 
-    /// Nothing more comes: everybody leaves.
+    /// The end of the stream: every person leaves.
     fn finish(&self) {
         let mut state = lock(&self.state);
         let running_time = state.running_time;
@@ -240,7 +241,7 @@ impl SphereFace {
 
     fn post(&self, structure: gst::Structure) {
         let message = gst::message::Element::builder(structure).src(&*self.obj()).build();
-        // Refused only where there is no bus to tell.
+        // Fails only if there is no bus.
         let _ = self.obj().post_message(message);
     }
 }

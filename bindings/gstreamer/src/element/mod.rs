@@ -13,12 +13,12 @@ use gstreamer as gst;
 use gstreamer_base as gst_base;
 
 glib::wrapper! {
-    /// Says who is in a video.
+    /// Identifies the people in a video.
     pub struct SphereFace(ObjectSubclass<imp::SphereFace>)
         @extends gst_base::BaseTransform, gst::Element, gst::Object;
 }
 
-/// Makes the element known to GStreamer.
+/// Registers the element.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     gst::Element::register(Some(plugin), "sphereface", gst::Rank::NONE, SphereFace::static_type())
 }

@@ -9,7 +9,7 @@ use sphereface::media::{Colorimetry, Matrix, Picture};
 pub const FORMATS: [gst_video::VideoFormat; 3] =
     [gst_video::VideoFormat::I420, gst_video::VideoFormat::Yv12, gst_video::VideoFormat::Nv12];
 
-/// Copies a buffer into a picture; `None` where it is not what its caps say.
+/// Copies a buffer into a picture; `None` if the buffer does not match its caps.
 pub fn read(buffer: &gst::BufferRef, info: &gst_video::VideoInfo) -> Option<Picture> {
     let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, info).ok()?;
     let (width, height) = (frame.width() as usize, frame.height() as usize);
@@ -30,7 +30,7 @@ pub fn read(buffer: &gst::BufferRef, info: &gst_video::VideoInfo) -> Option<Pict
     Picture::from_i420(data, width, height, colorimetry(info))
 }
 
-/// Copies a picture back into the buffer that it was made of; `None` where that cannot be written to.
+/// Copies a picture back into its buffer; `None` if the buffer is not writable.
 pub fn write(picture: &Picture, buffer: &mut gst::BufferRef, info: &gst_video::VideoInfo) -> Option<()> {
     let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info).ok()?;
     for (component, plane) in (0u32..).zip(picture.planes()) {
@@ -49,7 +49,7 @@ pub fn write(picture: &Picture, buffer: &mut gst::BufferRef, info: &gst_video::V
     Some(())
 }
 
-/// What the caps say of colour; unknown matrices are guessed by height, as players do.
+/// The colour space of the caps; an unknown matrix is guessed from the height, as players do.
 fn colorimetry(info: &gst_video::VideoInfo) -> Colorimetry {
     use gst_video::VideoColorMatrix as M;
     let matrix = match info.colorimetry().matrix() {

@@ -14,14 +14,15 @@ use super::engines;
 use super::faces::labels;
 use super::settings::Settings;
 
-/// How long a frame is taken to last of which nothing is said, in nanoseconds.
+/// The duration of a frame that states none, in nanoseconds.
 const FRAME_NS: u64 = 40_000_000;
-/// Time that passes at a jump, in nanoseconds, beside that after which somebody has left: more than tracks outlast.
+/// Nanoseconds added at a jump to the time after which a person has left. No track lasts that long without a
+/// face.
 const JUMP_NS: u64 = 10_000_000_000;
-/// Frames for which a place stays covered after a face was seen there: the longest time between searches.
+/// Frames for which a place stays covered after a face was seen there: the longest interval between searches.
 const HOLD_FRAMES: usize = 8;
 
-/// Why an element cannot begin.
+/// Why an element cannot start.
 #[derive(Debug)]
 pub struct CannotStart(pub String);
 
@@ -52,14 +53,14 @@ pub struct Recognition {
     cover: Option<Covering>,
     left_after_ns: u64,
     next_index: u64,
-    /// When the last frame ended, in the time of the stream, which never goes back.
+    /// The end of the last frame in the time of the stream, which never decreases.
     end_ns: u64,
-    /// What is added to the times of buffers, and the last of those.
+    /// The offset that is added to the times of buffers, and the time of the last buffer.
     offset_ns: u64,
     last_ns: Option<u64>,
 }
 
-/// Whose faces are covered, and where that was in the last frames.
+/// Whose faces are covered, and the covered places of the last frames.
 struct Covering {
     whom: Whom,
     redactor: Redactor,
@@ -77,7 +78,7 @@ impl Covering {
 }
 
 impl Recognition {
-    /// Loads what the settings ask for.
+    /// Loads the engine and the gallery of the settings.
     pub fn start(settings: &Settings) -> Result<Self, CannotStart> {
         let engine = engines::engine(&settings.engine()?)?;
         let cover = match settings.whom()? {
@@ -105,12 +106,12 @@ impl Recognition {
         })
     }
 
-    /// What embeddings are computed in, and why.
+    /// The number format of the embeddings, and the reason for it.
     pub fn arithmetic(&self) -> ChosenArithmetic {
         self.engine.arithmetic()
     }
 
-    /// Reads the gallery again and decides by it from the next frame on.
+    /// Reads the gallery again and uses it from the next frame on.
     pub fn reload(&mut self, settings: &Settings) -> Result<(), CannotStart> {
         let gallery = gallery(&self.engine, settings)?;
         self.stream.set_gallery(gallery.as_ref()).map_err(|error| error.to_string())?;
@@ -118,7 +119,7 @@ impl Recognition {
         Ok(())
     }
 
-    /// What comes next has nothing to do with what came before: a seek, another format.
+    /// The next frames do not continue the previous ones, after a seek or a change of format.
     pub fn jump(&mut self) {
         self.last_ns = None;
         if let Some(cover) = &mut self.cover {
@@ -126,14 +127,14 @@ impl Recognition {
         }
     }
 
-    /// Nothing more comes: everybody leaves.
+    /// The end of the stream: every person leaves.
     pub fn finish(&mut self) -> Result<Vec<Event>, RecogniseError> {
         self.stream.finish()?;
         self.jump();
         Ok(self.pull().1)
     }
 
-    /// The faces of the next picture, and what happened in it. `running_ns` is when it is shown.
+    /// The faces of the next picture, and its events. `running_ns` is the time at which it is shown.
     pub fn label(
         &mut self,
         picture: Arc<Picture>,
@@ -149,7 +150,7 @@ impl Recognition {
         Ok(self.pull())
     }
 
-    /// Covers and draws what the settings ask for; says whether that changed the picture.
+    /// Covers and draws as the settings say; true if that changed the picture.
     pub fn draw(&mut self, picture: &mut Arc<Picture>, frame: &LabelledFrame, draw: bool) -> bool {
         let labels = if draw { labels(frame) } else { Vec::new() };
         if labels.is_empty() && self.cover.is_none() {
@@ -163,7 +164,7 @@ impl Recognition {
         true
     }
 
-    /// Where a buffer lies in the time of the stream, which goes on over jumps.
+    /// The time of a buffer in the time of the stream, which continues over jumps.
     fn place(&mut self, running_ns: Option<u64>) -> u64 {
         let running_ns = running_ns.unwrap_or_else(|| self.end_ns.saturating_sub(self.offset_ns));
         let goes_on = self.last_ns.is_some_and(|last| running_ns > last);
@@ -175,7 +176,7 @@ impl Recognition {
         running_ns.saturating_add(self.offset_ns)
     }
 
-    /// What came out of the stream: the frame that was pushed, and events.
+    /// The output of the stream: the frame that was pushed, and events.
     fn pull(&mut self) -> (Option<LabelledFrame>, Vec<Event>) {
         let (mut frame, mut events) = (None, Vec::new());
         while let Some(output) = self.stream.pull() {
@@ -189,13 +190,13 @@ impl Recognition {
     }
 }
 
-/// The people of the gallery that is set.
+/// The people of the configured gallery.
 fn gallery(engine: &Engine, settings: &Settings) -> Result<Option<Gallery>, CannotStart> {
     let open = |folder: &String| Gallery::open_with(engine, folder, &settings.gallery_options());
     Ok(settings.gallery.as_ref().map(open).transpose()?)
 }
 
-/// What draws, in the colours of the gallery.
+/// The annotator, with the colours of the gallery.
 fn annotator(gallery: Option<&Gallery>) -> Result<Annotator, AnnotateError> {
     let numbers = gallery.map(Gallery::colour_numbers).unwrap_or_default();
     Ok(Annotator::new(Style::default())?.with_colours(Colours::new(numbers.iter().cloned())))

@@ -1,4 +1,4 @@
-//! What a user may set, as GStreamer properties.
+//! The settings of the element as GStreamer properties.
 
 use std::sync::LazyLock;
 
@@ -14,10 +14,10 @@ use sphereface::nn::{Arithmetic, ArithmeticChoice};
 
 use super::engines::EngineSettings;
 
-/// Nanoseconds out of sight after which somebody has left, unless set.
+/// Nanoseconds out of sight after which a person has left, unless set.
 const LEFT_AFTER_NS: u64 = 2_000_000_000;
 
-/// What the embedding network computes in.
+/// The number format of the embedding network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
 #[repr(u32)]
 #[enum_type(name = "GstSphereFacePrecision")]
@@ -26,7 +26,7 @@ pub enum Precision {
     F32,
     #[enum_value(name = "bfloat16, on CPUs with AVX-512 BF16", nick = "bf16")]
     Bf16,
-    // The numbers of the others are those that programs have stored.
+    // Programs may have stored the numbers of the other values, so those stay.
     #[default]
     #[enum_value(
         name = "bfloat16 on CPUs where it was measured to be faster, else 32-bit floating point",
@@ -70,7 +70,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Which engine they ask for; the error says what makes no sense.
+    /// The engine of these settings; the error names an invalid one.
     pub fn engine(&self) -> Result<EngineSettings, String> {
         let min_face = match &self.min_face {
             Some(text) => text.parse().map_err(|error| format!("{error}"))?,
@@ -91,7 +91,7 @@ impl Settings {
         parsed.map_err(|error| error.to_string())
     }
 
-    /// How the gallery decides.
+    /// The threshold of the gallery.
     pub fn gallery_options(&self) -> GalleryOptions {
         match self.threshold_deg > 0.0 {
             true => GalleryOptions::default().threshold(ThresholdRequest::AngleDeg(self.threshold_deg)),
@@ -107,7 +107,7 @@ impl Settings {
         }
     }
 
-    /// Sets a property. Says whether the gallery has to be read again.
+    /// Sets a property. Returns whether the gallery has to be read again.
     pub fn set(&mut self, name: &str, value: &glib::Value) -> bool {
         let text = || value.get::<Option<String>>().unwrap_or_default().filter(|text| !text.is_empty());
         let number = || value.get::<u32>().unwrap_or_default();
@@ -123,7 +123,7 @@ impl Settings {
             "redact" => self.redact = text(),
             "left-after" => self.left_after_ns = value.get().unwrap_or(LEFT_AFTER_NS),
             "post-frames" => self.post_frames = value.get().unwrap_or_default(),
-            // GObject asks for declared properties only.
+            // GObject reads and writes declared properties only.
             _ => {}
         }
         matches!(name, "gallery" | "threshold")
@@ -147,18 +147,18 @@ impl Settings {
     }
 }
 
-/// A property that is a text.
+/// A property with a string value.
 fn text(name: &'static str, nick: &str, blurb: &str) -> glib::ParamSpec {
     glib::ParamSpecString::builder(name).nick(nick).blurb(blurb).mutable_ready().build()
 }
 
-/// All properties, with what `gst-inspect-1.0` says of them.
+/// All properties, with the texts for `gst-inspect-1.0`.
 pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let default = Settings::default();
     vec![
         glib::ParamSpecString::builder("gallery")
             .nick("Gallery")
-            .blurb("Folder of the people to name, as `sphereface enroll` makes it; read again whenever it is set. Without one everybody is a numbered stranger")
+            .blurb("Folder of the people to name, as `sphereface enroll` makes it; read again whenever it is set. Without a gallery, every person is a numbered stranger")
             .mutable_playing()
             .build(),
         text("model", "Model", "Embedding network: the name of a built-in one or the path of a safetensors file (unset: the default model)"),
@@ -180,12 +180,12 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         text("min-face", "Smallest face", "Smallest face to look for: pixels (40px) or a share of the frame height (5%) (unset: 40px)"),
         glib::ParamSpecEnum::builder_with_default("precision", default.precision)
             .nick("Precision")
-            .blurb("What the embedding network computes in")
+            .blurb("Number format in which the embedding network computes")
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt::builder("threads")
             .nick("Threads")
-            .blurb("Threads that embed faces at a time; elements with the same settings share them (0: one for every CPU)")
+            .blurb("Threads that embed faces at the same time; elements with the same settings share them (0: one per CPU)")
             .maximum(256)
             .default_value(default.threads)
             .mutable_ready()
@@ -196,10 +196,10 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .default_value(default.draw)
             .mutable_playing()
             .build(),
-        text("redact", "Redact", "Whose faces to cover: all, unknown, except:NAME,... or only:NAME,... A face is covered from the frame on in which it is found: for proof that nothing is left uncovered, use `sphereface label --redact` on a file"),
+        text("redact", "Redact", "Whose faces to cover: all, unknown, except:NAME,... or only:NAME,... A face is covered from the first frame in which it is found: for proof that nothing is left uncovered, use `sphereface label --redact` on a file"),
         glib::ParamSpecUInt64::builder("left-after")
             .nick("Left after")
-            .blurb("Time out of sight in nanoseconds after which somebody has left")
+            .blurb("Time out of sight in nanoseconds after which a person has left")
             .default_value(default.left_after_ns)
             .mutable_ready()
             .build(),

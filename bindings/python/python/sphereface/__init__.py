@@ -1,4 +1,4 @@
-"""Who is in a video or picture.
+"""Identifies people in videos and pictures.
 
     import sphereface
 
@@ -7,11 +7,11 @@
     for face in sphereface.Recogniser(engine, gallery).name(sphereface.read_image("party.jpg")):
         print(face.name or "unknown", face.box)
 
-Pictures are numpy arrays of uint8, height x width x 3 (RGB). Work runs without the interpreter's lock, so that
-threads of a program work side by side.
+Pictures are numpy arrays of uint8, height x width x 3 (RGB). Long operations run without the interpreter's lock, so
+that threads of a program run in parallel.
 
-For scripts that are there already: `sphereface.face_recognition` and `sphereface.facenet_pytorch` have the functions
-of the packages of these names.
+For existing scripts, `sphereface.face_recognition` and `sphereface.facenet_pytorch` have the functions of the packages
+of these names.
 """
 
 from .sphereface_native import (

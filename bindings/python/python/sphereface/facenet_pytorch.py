@@ -1,11 +1,11 @@
 """The detector of the package facenet-pytorch, on sphereface.
 
-Change the import, and a script goes on as it was:
+A script needs no change but the import:
 
     from sphereface.facenet_pytorch import MTCNN
 
-Faces come out as torch tensors where torch is installed, and else as numpy arrays. See docs/python.md for what is
-the same and what differs.
+Faces are torch tensors if torch is installed, otherwise numpy arrays. docs/python.md lists the differences from the
+package.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _LEAST_PX = 12
 
 def __getattr__(name: str) -> Any:
     if name in _OTHERS:
-        # What is not about detection comes from the other package, where that is installed.
+        # Names beyond detection come from the other package, if it is installed.
         try:
             return getattr(importlib.import_module("facenet_pytorch"), name)
         except ImportError:
             raise ImportError(
-                f"{name} is not part of this door, which is for detection: sphereface.Engine.embed() makes "
-                "embeddings, or install facenet-pytorch, from which it is then taken"
+                f"{name} is not part of this module, which only detects faces: compute embeddings with "
+                "sphereface.Engine.embed(), or install facenet-pytorch, which then provides it"
             ) from None
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
@@ -84,7 +84,7 @@ class MTCNN:
         self.device = device
         if min_face_size < _LEAST_PX:
             warnings.warn(
-                f"faces below {_LEAST_PX} pixels are not looked for, and min_face_size is {min_face_size}",
+                f"faces below {_LEAST_PX} pixels cannot be detected, and min_face_size is {min_face_size}",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -99,16 +99,16 @@ class MTCNN:
     # A script may treat it as the torch module that it stands for.
 
     def to(self, device: Any) -> MTCNN:
-        """Goes to that device."""
+        """Moves to a device."""
         self.device = device
         return self
 
     def cpu(self) -> MTCNN:
-        """Goes to the CPU."""
+        """Moves to the CPU."""
         return self.to("cpu")
 
     def cuda(self, device: int | None = None) -> MTCNN:
-        """Goes to a GPU, the first one if nothing is said."""
+        """Moves to a GPU, by default the first one."""
         return self.to(f"cuda:{device or 0}")
 
     def train(self, mode: bool = True) -> MTCNN:
@@ -235,7 +235,7 @@ def _areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _column(entries: list[Any]) -> NDArray[Any]:
-    """An array with one entry for each picture, whatever that is."""
+    """An array with one entry per picture, of any type."""
     column = np.empty(len(entries), dtype=object)
     for at, entry in enumerate(entries):
         column[at] = entry

@@ -13,7 +13,7 @@ _Box = tuple[float, float, float, float]
 _DetectEvery = Union[int, Literal["auto"], None]
 
 class Error(Exception):
-    """What sphereface cannot do, as one sentence that names the cause and what to do about it."""
+    """A failure of sphereface: one sentence that names the cause and what to do about it."""
 
 @final
 class Quality:

@@ -12,10 +12,10 @@ use crate::nn::team::Team;
 const BLOCK: usize = 192;
 
 impl Dense {
-    /// The gradient by the input of the convolution that [`Dense::convolution`] makes with
-    /// `stride` 2: four layers from the gradient by the output to that by the input, one for
-    /// each parity of row and column, since those see different parts of the kernel (1, 2, 2 and
-    /// 4 of its 9 numbers). Together they write every pixel of the input's map.
+    /// The gradient with respect to the input of the convolution that [`Dense::convolution`] makes with
+    /// `stride` 2: four layers from the gradient with respect to the output, one for each parity of row and
+    /// column, since those see different parts of the kernel (1, 2, 2 and 4 of its 9 weights). Together they
+    /// write every pixel of the input's map.
     ///
     /// # Panics
     /// When `input` is not twice as high and wide as `output`.
@@ -28,8 +28,8 @@ impl Dense {
         assert_eq!((input.height, input.width), (2 * output.height, 2 * output.width));
         let outputs = weight.len() / (9 * inputs);
         [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(odd_y, odd_x)| {
-            // An even row is the middle row of one window; an odd one the last of the window
-            // above and the first of the one below.
+            // An even row is the middle row of one window. An odd row is the last row of the window above and
+            // the first row of the window below.
             let length = (1 + odd_x) * output.channels;
             let tap = |odd: usize, second: usize| if odd == 0 { 1 } else { 2 - 2 * second };
             let weights = pack(isa, (1 + odd_y) * length, inputs, |k, n| {
@@ -58,8 +58,9 @@ impl Dense {
         })
     }
 
-    /// Adds to `gradient` [out, in, 3, 3] the gradient by the weights of this convolution of
-    /// `inputs` channels, given its `input` and the gradient `by_output` of `maps` maps.
+    /// Adds to `gradient` [out, in, 3, 3] the gradient with respect to the weights of this convolution of
+    /// `inputs` channels, given its `input` and the gradient `by_output` with respect to the output of `maps`
+    /// maps.
     ///
     /// # Panics
     /// When the buffers are too small.

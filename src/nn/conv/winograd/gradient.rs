@@ -1,8 +1,8 @@
-//! Training with Winograd's filtering: weights that change, and the gradient by them.
+//! Training with Winograd's filtering: weights that change, and the gradient with respect to them.
 //!
-//! The layer is Y = A' [(G g G') . (B' d B)] A over tiles d. It is linear in g, so that the
-//! gradient by g is the transpose of the same steps: G' [sum over tiles of (B' d B) . (A dY A')] G,
-//! where the product of points is an outer product of channels.
+//! The layer is Y = A' [(G g G') . (B' d B)] A over tiles d. It is linear in g, so the gradient with respect
+//! to g is the transpose of the same steps: G' [sum over tiles of (B' d B) . (A dY A')] G, where the product
+//! of points is an outer product of channels.
 
 use std::ops::Range;
 
@@ -19,10 +19,10 @@ use crate::nn::team::Team;
 /// How a layer reads a weight [out, in, 3, 3].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// As the convolution it is.
+    /// For the convolution itself.
     Forward,
-    /// As the one that takes the gradient by the output to that by the input: channels
-    /// exchanged, kernels turned by half a turn.
+    /// For the convolution from the gradient with respect to the output to that with respect to the input:
+    /// channels exchanged, kernels rotated by half a turn.
     Backward,
 }
 
@@ -31,7 +31,7 @@ impl Winograd {
     /// tiles of 2 x 2 or 4 x 4.
     ///
     /// # Panics
-    /// For other tiles, or channels that are no whole panels.
+    /// For other tiles, or channels that are not whole panels.
     pub(crate) fn empty(isa: Isa, tile: usize, inputs: usize, outputs: usize) -> Self {
         assert!(SQUARES.contains(&[tile; 2]), "a trained layer of tiles {tile}");
         assert!([inputs, outputs].iter().all(|channels| channels.is_multiple_of(simd::panel(isa))));
@@ -48,8 +48,8 @@ impl Winograd {
         }
     }
 
-    /// Replaces the weights by those of `weight` [`outputs`, `inputs`, 3, 3] (which the layer's
-    /// own sizes must fit) and what follows the layer.
+    /// Replaces the weights by those of `weight` [`outputs`, `inputs`, 3, 3] (which the layer's own sizes
+    /// must fit), and the epilogue of the layer.
     ///
     /// # Panics
     /// When the sizes do not fit.
@@ -124,7 +124,7 @@ struct Repack<'a> {
     depths: Range<usize>,
     padded_depth: usize,
     lanes: usize,
-    /// Numbers from a depth to the next, and from a lane to the next.
+    /// Numbers from one depth to the next, and from one lane to the next.
     steps: (usize, usize),
     turned: bool,
     tile: [usize; 2],
@@ -186,7 +186,7 @@ impl Repack<'_> {
     }
 }
 
-/// The steps of [`Scheme`] the other way round.
+/// The transposed steps of [`Scheme`].
 trait Transposed<const IN: usize, const OUT: usize>: Scheme<IN, OUT> {
     /// A d
     unsafe fn spread<S: Simd>(d: [S::V; OUT]) -> [S::V; IN];
@@ -213,17 +213,17 @@ impl Transposed<6, 4> for F4 {
     }
 }
 
-/// Memory for gradients by weights, shared by all layers of a network.
+/// Memory for gradients with respect to weights, shared by all layers of a network.
 #[derive(Debug)]
 pub(crate) struct GradientMemory {
-    /// `[point][tile][channel]` of the input and of the gradient by the output.
+    /// `[point][tile][channel]` of the input and of the gradient with respect to the output.
     input: Buffer,
     output: Buffer,
     /// `[point][in][out]`
     sums: Buffer,
 }
 
-/// Most numbers of transformed tiles of input and output in a block: enough tiles to sum over in
+/// The most values of transformed tiles of input and output in a block: enough tiles to sum over in
 /// registers, and not much more than the caches hold.
 const BLOCK_NUMBERS: usize = 1 << 20;
 
@@ -249,9 +249,9 @@ impl GradientMemory {
 }
 
 impl Winograd {
-    /// Adds to `gradient` [`outputs`, `inputs`, 3, 3] the gradient by the weights of this
-    /// (forward) layer, given its `input` and the gradient `by_output` of `maps` maps laid out
-    /// as `map`.
+    /// Adds to `gradient` [`outputs`, `inputs`, 3, 3] the gradient with respect to the weights of this
+    /// (forward) layer, given its `input` and the gradient `by_output` with respect to the output of `maps`
+    /// maps of layout `map`.
     ///
     /// # Panics
     /// When the buffers are too small or the sizes do not fit.
@@ -325,7 +325,7 @@ impl Winograd {
     }
 }
 
-/// Transforms some tiles (counted within the block) of the gradient by the output.
+/// Transforms some tiles (counted within the block) of the gradient with respect to the output.
 struct Spread<'a>(Step<'a>, Range<usize>);
 
 impl RawKernel for Spread<'_> {
@@ -351,7 +351,7 @@ unsafe fn spread<S: Simd, W: Transposed<IN, OUT>, const IN: usize, const OUT: us
     let pitch = step.from.pitch();
     for tile in tiles {
         let (map, y, x) = step.place(tile);
-        // What lies beyond the map, up to whole tiles, is zero.
+        // Beyond the map, up to whole tiles, there are zeros.
         let corner = step.input[map * step.from.len() + step.from.at(y, x)..].as_ptr();
         // SAFETY: the maps hold whole tiles, the block `tiles` tiles.
         unsafe {

@@ -1,11 +1,10 @@
 //! Convolutions of stride 2 on tiles of 2 x 2 outputs.
 //!
 //! Along a row the outputs are y[i] = (w[0] d[2i] + w[2] d[2i + 2]) + w[1] d[2i + 1]: a filter of two
-//! taps on the even pixels and one of a single tap on the odd ones. The first is F(2, 2) at the
-//! points 0, 1 and infinity. A single tap has no part at infinity, so that the second needs the
-//! points 0 and 1 only. Both have the same way back, and are added by the matrix product: at a
-//! point it runs over all that comes from even and odd rows and columns. That makes 25 products for
-//! four outputs and every pair of channels, where there were 36.
+//! taps on the even pixels and one of a single tap on the odd ones. The first is F(2, 2) at the points 0, 1
+//! and infinity. A single tap has no part at infinity, so the second needs the points 0 and 1 only. Both have
+//! the same output transform, and the matrix product adds them: at each point it runs over the inputs from
+//! even and odd rows and columns. That makes 25 products per four outputs and pair of channels instead of 36.
 
 use std::ops::Range;
 
@@ -14,7 +13,7 @@ use super::{Filters, Form, Number, Scheme, Step, Weights, Winograd};
 use crate::nn::Isa;
 use crate::nn::simd::Simd;
 
-/// Even pixels, of which there are three, and what both have in common.
+/// The scheme of the three even pixels, and the output transform of both.
 pub(super) struct Halving;
 
 /// Points along a side of a transformed tile; the last is infinity.
@@ -45,7 +44,8 @@ impl Scheme<SIDE, OUT> for Halving {
     }
 }
 
-/// Kinds of rows, or of columns, that have a part at a point: even and odd ones, or even ones only.
+/// The number of kinds of rows, or of columns, that have a part at a point: even and odd ones, or even ones
+/// only.
 const fn kinds(at: usize) -> usize {
     if at < OUT { 2 } else { 1 }
 }
@@ -119,7 +119,7 @@ impl Step<'_> {
                 // every point `runs` times the channels of each.
                 unsafe {
                     let zero = S::splat(0.0);
-                    // What comes of the even rows, then of the odd ones.
+                    // The transforms of the even rows, then of the odd ones.
                     let mut half = [[zero; IN]; SIDE + OUT];
                     for x in 0..IN {
                         let mut d = [zero; IN];

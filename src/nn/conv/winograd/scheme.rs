@@ -1,5 +1,4 @@
-//! Winograd's filtering along one side of a tile: a filter of three taps by as many products as
-//! there are inputs.
+//! Winograd's filtering along one side of a tile: a filter of three taps with one product per input.
 
 use crate::nn::simd::Simd;
 
@@ -134,8 +133,8 @@ impl Scheme<6, 4> for F4 {
     }
 }
 
-/// F(5, 3) at the points of [`F4`] and 1/2: what the further point adds to the polynomial of every
-/// other, x - 1/2, is taken of the inputs first.
+/// F(5, 3) at the points of [`F4`] and 1/2. The factor that the additional point adds to the polynomial of
+/// every other, x - 1/2, is applied to the inputs first.
 pub(super) struct F5;
 
 impl Scheme<7, 5> for F5 {
@@ -179,7 +178,7 @@ impl Scheme<7, 5> for F5 {
     }
 }
 
-/// F(6, 3) at the points of [`F4`], 1/2 and -1/2, likewise by x^2 - 1/4.
+/// F(6, 3) at the points of [`F4`], 1/2 and -1/2, likewise with the factor x^2 - 1/4.
 pub(super) struct F6;
 
 impl Scheme<8, 6> for F6 {

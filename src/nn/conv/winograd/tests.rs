@@ -5,7 +5,7 @@ use super::*;
 /// Every tile of [`by_tile`].
 const TILES: [[usize; 2]; 6] = [[2, 2], [3, 3], [4, 3], [4, 4], [4, 6], [5, 4]];
 
-/// A number between -1 and 1 for every place of a list, anew for every list.
+/// A generator of numbers between -1 and 1, for every list with a `seed` of its own.
 fn values(seed: usize) -> impl FnMut() -> f32 {
     let mut state = seed as u32 * 2 + 1;
     move || {

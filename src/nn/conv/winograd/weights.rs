@@ -1,4 +1,4 @@
-//! Transformed weights, laid out for the matrix products.
+//! Transformed weights, packed for the matrix products.
 
 use std::{array, mem};
 
@@ -9,15 +9,15 @@ use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
 use crate::nn::simd::{self, Kernel, Simd};
 
-/// How transformed weights are kept.
+/// The storage format of transformed weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// In f32.
     Full,
-    /// In 24 bits where the instruction set unpacks them fast, else in f32. Where memory is what a
-    /// layer waits for, a quarter less of it counts for more than two instructions a vector.
+    /// In 24 bits where the instruction set unpacks them fast, else in f32. In a layer that is bound by
+    /// memory, reading a quarter less saves more time than two more instructions per vector cost.
     Packed,
-    /// In bfloat16, as the transformed inputs are then; products are added up in f32.
+    /// In bfloat16, like the transformed inputs; sums are f32.
     Pairs,
 }
 
@@ -27,22 +27,22 @@ pub(super) enum Weights {
     Full(Buffer),
     /// [`Packed`] numbers, and `[point][output]` the units they are in.
     Packed(Buffer, Buffer),
-    /// Pairs of numbers that follow each other in depth.
+    /// Pairs of numbers of consecutive depths.
     Pairs(Buffer),
 }
 
-/// What is made of every 3x3 kernel, as G g G' of a filter for its rows and one for its columns.
+/// The transform of every 3x3 kernel, G g G', with a filter for its rows and one for its columns.
 pub(super) struct Filters<'a> {
     /// G for the rows and for the columns of a kernel.
     pub(super) sides: [&'a [[f64; 3]]; 2],
-    /// The point for two of them, and which run of the input channels there is theirs.
+    /// For one row of each filter, the point that they belong to and the run of input channels there.
     pub(super) place: &'a dyn Fn(usize, usize) -> (usize, usize),
     /// Runs of the input channels at every point, which make up its depth.
     pub(super) runs: &'a [usize],
 }
 
-/// Outputs whose kernels are transformed and laid out together, so that they are in a cache
-/// meanwhile; divides the number of outputs.
+/// Outputs whose kernels are transformed and packed together, so that they stay in a cache. Divides the
+/// number of outputs.
 pub(super) const KERNELS: usize = 8;
 
 /// Widest panel of any instruction set.
@@ -55,11 +55,11 @@ const SKEW_ROWS: usize = 2;
 /// The largest packed number: what rounding adds to it must not reach the sign.
 const LARGEST: f64 = (1 << 23) as f64 - 2.0;
 
-/// A number that leaves nothing but a whole part to what is added to it, in the lowest bits.
+/// Adding this number rounds a value to an integer, which is then in the lowest bits.
 const WHOLE: f64 = 1.5 * (1u64 << 52) as f64;
 
 impl Weights {
-    /// Those of `weight` [out, `inputs`, 3, 3], with zeros up to `run` inputs and so many `outputs`.
+    /// The weights of `weight` [out, `inputs`, 3, 3], with zeros up to `run` inputs and `outputs` outputs.
     pub(super) fn new(
         isa: Isa,
         form: Form,
@@ -80,7 +80,7 @@ impl Weights {
             simd::run(isa, Transform { to, starts: &starts, weight, inputs, run, first, filters });
             let mut before = 0;
             for (point, (&start, &depth)) in starts.iter().zip(&depths).enumerate() {
-                // Of a point all panels, of a panel all rows.
+                // All panels of a point are consecutive, and all rows of a panel.
                 let begin = first / panel * panel;
                 let (at, width) =
                     (before * outputs + begin * depth + first % panel, panel.min(outputs - begin));
@@ -144,8 +144,8 @@ impl Kernel for Fill<'_> {
     }
 }
 
-/// Packs rows of numbers into rows of a `panel`, each column in a unit of its own, in which its
-/// largest number fills the 24 bits.
+/// Packs rows of numbers into rows of a `panel`. Each column has its own unit, in which its largest number
+/// fills the 24 bits.
 #[inline(always)]
 fn pack(from: &[[f32; KERNELS]], to: &mut [u8], panel: usize, units: &mut [f32; KERNELS]) {
     let mut most = [0.0f32; KERNELS];
@@ -163,11 +163,11 @@ fn pack(from: &[[f32; KERNELS]], to: &mut [u8], panel: usize, units: &mut [f32; 
 }
 
 impl Packed {
-    /// What [`Simd::load_packed`](simd::Simd::load_packed) makes of 1, but for what is below it.
+    /// The result of [`Simd::load_packed`](simd::Simd::load_packed) for 1, without its lowest byte.
     const UNIT: f64 = 256.0;
 
-    /// The bytes of the packed numbers for `values`. What is read is more than their bits say, by half
-    /// of the last one on average.
+    /// The bytes of the packed numbers for `values`. A number reads as larger than its bits say, by half of
+    /// the last one on average.
     #[inline(always)]
     fn nearest(values: [f64; KERNELS]) -> [u64; KERNELS * size_of::<Packed>() / size_of::<u64>()] {
         let [a, b, c, d, e, f, g, h] = values.map(|value| (value - 0.5 + WHOLE).to_bits() & 0xff_ffff);
@@ -217,7 +217,7 @@ impl Kernel for Transform<'_> {
     }
 }
 
-/// The sum of three lists by their weights.
+/// The weighted sum of three lists.
 #[inline(always)]
 fn weighted(weights: &[f64; 3], lists: [&[f64; KERNELS]; 3]) -> [f64; KERNELS] {
     array::from_fn(|i| weights[0] * lists[0][i] + weights[1] * lists[1][i] + weights[2] * lists[2][i])
@@ -235,7 +235,7 @@ mod tests {
         unsafe fn run<S: Simd>(self) {
             let Self(packed, units, to) = self;
             for at in (0..to.len()).step_by(S::LANES) {
-                // SAFETY: there are as many packed numbers and what may be read behind them.
+                // SAFETY: there are as many packed numbers, and the bytes behind them that may be read.
                 unsafe {
                     let value = S::load_packed(packed[at * 3..].as_ptr().cast());
                     let unit = S::load(units[at % units.len()..].as_ptr());

@@ -1,8 +1,8 @@
-"""What face_recognition.api offers: its names, its arguments, its box order (top, right, bottom, left).
+"""The interface of face_recognition.api: its names, its arguments, its box order (top, right, bottom, left).
 
 Encodings are embeddings of the sphereface network, scaled so that the distance 0.6 between two of them is the angle
 of the model's default threshold: the tolerance 0.6 means one false match in a thousand comparisons. Everything that
-scripts do with encodings (differences, norms, nearest neighbours, averages) goes on working. Encodings of the two
+scripts do with encodings (differences, norms, nearest neighbours, averages) still works. Encodings of the two
 packages cannot be compared with each other.
 """
 
@@ -25,19 +25,19 @@ Location = tuple[int, int, int, int]
 Points = list[tuple[int, int]]
 _Path = Union[str, "os.PathLike[str]"]
 
-#: Distance that stands for the model's default threshold.
+#: Distance that corresponds to the model's default threshold.
 TOLERANCE = 0.6
 #: Side in pixels of the smallest face that dlib's detector finds without enlarging a picture.
 _SMALLEST_PX = 80.0
-#: Below this many pixels nothing is a face to the detector.
+#: Smallest face in pixels that the detector can find.
 _LEAST_PX = 12.0
-#: Overlap (intersection over union) from which a face is the one that a location means.
+#: Lowest overlap (intersection over union) at which a location refers to a face.
 _SAME = 0.3
 
 
 @functools.lru_cache(maxsize=None)
 def _engine(upsampled: int = 1) -> Engine:
-    """The engine for pictures that were to be enlarged so often: it looks for smaller faces instead."""
+    """The engine for pictures that would be doubled `upsampled` times: it searches for smaller faces instead."""
     return Engine(min_face=max(_LEAST_PX, _SMALLEST_PX / 2.0**upsampled))
 
 
@@ -48,7 +48,7 @@ def _radius() -> float:
 
 
 def angle_deg(tolerance: float = TOLERANCE) -> float:
-    """The angle in degrees between two embeddings whose encodings are that far apart."""
+    """The angle in degrees between two embeddings for the distance of their encodings."""
     return 2.0 * math.degrees(math.asin(min(1.0, tolerance / (2.0 * _radius()))))
 
 
@@ -73,7 +73,7 @@ def _read(file: _Path | IO[bytes]) -> NDArray[np.uint8]:
 
 
 def _colour(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture in RGB, where it is grey."""
+    """The picture in RGB; a grey one is converted."""
     return np.repeat(image[:, :, None], 3, axis=2) if getattr(image, "ndim", 3) == 2 else image
 
 
@@ -86,8 +86,8 @@ def _location(face: DetectedFace, picture: NDArray[np.uint8]) -> Location:
 def face_locations(
     img: NDArray[np.uint8], number_of_times_to_upsample: int = 1, model: str = "hog"
 ) -> list[Location]:
-    """Where faces are, as (top, right, bottom, left). Faces from 80 / 2**number_of_times_to_upsample pixels on are
-    looked for, 12 at the least. There is one detector, whatever the model."""
+    """Boxes of faces as (top, right, bottom, left). The smallest face has 80 / 2**number_of_times_to_upsample pixels,
+    but at least 12. There is one detector for every value of model."""
     picture = _colour(img)
     return [_location(face, picture) for face in _engine(number_of_times_to_upsample).detect(picture)]
 
@@ -116,7 +116,7 @@ def _landmarks(picture: NDArray[np.uint8], locations: Iterable[Location] | None)
 
 
 def _of_box(box: tuple[float, float, float, float], faces: list[DetectedFace]) -> NDArray[np.float32]:
-    """The points of the face that lies there; where none is found, those of an average face that fills the box."""
+    """The points of the face at a location; if none is found, those of an average face that fills the box."""
     best = max(faces, key=lambda face: _overlap(face.box, box), default=None)
     if best is not None and _overlap(best.box, box) >= _SAME:
         return best.landmarks
@@ -151,7 +151,7 @@ def face_encodings(
     model: str = "small",
 ) -> list[NDArray[np.float64]]:
     """The encoding of every face, 128 values; of those found, or of those at the locations, in their order. With
-    num_jitters above 1 it is the mean of so many encodings of the face moved and turned a little."""
+    num_jitters above 1 it is the mean of num_jitters encodings of the face, each moved and turned a little."""
     picture = _colour(face_image)
     five = _landmarks(picture, known_face_locations)
     return [_encoding(picture, points, max(1, num_jitters)) for points in five]
@@ -172,7 +172,7 @@ def _crop(picture: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np
 
 
 def face_distance(face_encodings: Any, face_to_compare: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far each of the encodings is from that one: 0.6 is the default threshold."""
+    """The distance of each of the encodings from the given one: 0.6 is the default threshold."""
     if len(face_encodings) == 0:
         return np.empty(0)
     distances: NDArray[np.float64] = np.linalg.norm(np.asarray(face_encodings) - face_to_compare, axis=1)
@@ -182,5 +182,5 @@ def face_distance(face_encodings: Any, face_to_compare: NDArray[np.float64]) -> 
 def compare_faces(
     known_face_encodings: Any, face_encoding_to_check: NDArray[np.float64], tolerance: float = TOLERANCE
 ) -> list[bool]:
-    """For each of the encodings, whether that one is the same person: 0.6 is right for 999 of 1,000 strangers."""
+    """For each of the encodings, whether the given one is the same person: 0.6 is right for 999 of 1,000 strangers."""
     return [bool(near) for near in face_distance(known_face_encodings, face_encoding_to_check) <= tolerance]

@@ -1,4 +1,4 @@
-"""What scripts take from face_recognition.face_recognition_cli."""
+"""The functions of face_recognition.face_recognition_cli that scripts use."""
 
 from __future__ import annotations
 

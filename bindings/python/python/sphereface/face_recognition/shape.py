@@ -1,4 +1,4 @@
-"""An average face: what lies between the five points that are measured."""
+"""An average face, which gives the points between the five that are measured."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _PARTS: list[tuple[str, NDArray[np.float64], tuple[int, ...]]] = [
 
 
 class _Fit:
-    """The affine map that brings the average face nearest to five points, and what it misses of each."""
+    """The affine map that brings the average face nearest to five points, and the remaining error of each."""
 
     def __init__(self, five: NDArray[np.float32]) -> None:
         extended = np.concatenate([_FIVE, np.ones((5, 1))], axis=1)
@@ -71,7 +71,7 @@ def large(five: NDArray[np.float32]) -> dict[str, list[tuple[int, int]]]:
 
 
 def small(five: NDArray[np.float32]) -> dict[str, list[tuple[int, int]]]:
-    """The corners of the eyes, and where the nose ends."""
+    """The corners of the eyes, and the bottom of the nose."""
     fit = _Fit(five)
     corners = _EYE[[0, 3]]
     return {
