@@ -32,6 +32,8 @@ pub(super) struct Timeline {
     pub(super) full_range: bool,
     /// Chapters in the format of Nero and FFmpeg.
     pub(super) chapters: Vec<Chapter>,
+    /// Length of the whole in nanoseconds, before the patches.
+    pub(super) duration_ns: Option<u64>,
     /// Bytes to put over those of the file, by their offset in it.
     patches: Vec<(u64, Vec<u8>)>,
 }
@@ -55,6 +57,8 @@ impl Timeline {
         let (movie_scale, movie_duration) = scale_and_duration(movie)?;
         let offset_of = |part: &[u8]| at + (part.as_ptr() as usize - index.as_ptr() as usize) as u64;
         let mut timeline = Self { chapters: read_chapters(index), ..Self::default() };
+        let movie_ns = (movie_duration as f64 * 1e9 / f64::from(movie_scale)).round() as u64;
+        timeline.duration_ns = Some(movie_ns).filter(|&ns| ns > 0);
         let mut longest = movie_duration;
         let mut tracks = parts.iter().filter(|(kind, _)| kind == b"trak");
         timeline.full_range = tracks
@@ -123,6 +127,13 @@ impl Timeline {
             }
         }
     }
+}
+
+/// Whether the beginning of a file is that of an MP4 (or QuickTime) file that is not made of fragments.
+pub(super) fn is_whole(start: &[u8]) -> bool {
+    let begins = matches!(start.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"wide" | b"free" | b"skip"));
+    let fragments = [b"mvex", b"moof", b"styp", b"sidx"];
+    begins && !start.windows(4).any(|kind| fragments.iter().any(|one| kind == *one))
 }
 
 /// Whether a file is MP4 (or QuickTime) and lacks its index, as after an interrupted recording.

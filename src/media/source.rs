@@ -25,6 +25,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
+use tempfile::NamedTempFile;
 
 use connection::Connection;
 use selection::{Chooser, Seams};
@@ -155,8 +156,10 @@ pub struct Source {
 struct SourceShared {
     state: Mutex<State>,
     changed: Condvar,
-    /// The properties of an MP4 file's sound in its index.
-    timeline: Timeline,
+    /// The properties of an MP4 file in its index, once known.
+    timeline: OnceLock<Timeline>,
+    /// A copy of an input that can be read only once, if its demuxer must seek.
+    copy: OnceLock<NamedTempFile>,
     /// The turn that makes the pictures upright, if no tag states it.
     turn: Option<Turn>,
     /// Packets that were missing in a transport stream.
@@ -193,6 +196,8 @@ struct State {
     offset_ns: Option<i64>,
     /// The amount by which all running times exceed those in the file.
     headroom_ns: i64,
+    /// Time of the beginning in the file, in nanoseconds, if its clock does not start at 0.
+    begins_ns: u64,
     /// Whether all tracks are known and were returned.
     opened: bool,
     about: About,
@@ -265,6 +270,11 @@ impl SourceShared {
         self.began.elapsed().saturating_sub(touched)
     }
 
+    /// The index of an MP4 file.
+    fn timeline(&self) -> Option<&Timeline> {
+        self.timeline.get()
+    }
+
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed.wait_timeout(state, SLICE).unwrap_or_else(PoisonError::into_inner).0
     }
@@ -288,7 +298,7 @@ impl Source {
     /// time; when a part of GStreamer is missing; when stopped in the meantime. An [`Input::Still`] is
     /// refused: [`read_still`](super::read_still) reads those.
     pub fn open(input: &Input, options: &SourceOptions) -> Result<Self, MediaError> {
-        let (mut timeline, mut turn, mut fed) = (Timeline::default(), None, false);
+        let (mut timeline, mut turn, mut fed) = (None, None, false);
         match input {
             Input::File(path) => (timeline, turn, fed) = examine(path)?,
             Input::Still(_) => {
@@ -311,8 +321,12 @@ impl Source {
             started: None,
             offset_ns: None,
             headroom_ns: 0,
+            begins_ns: 0,
             opened: false,
-            about: About { title: None, chapters: timeline.chapters.clone() },
+            about: About {
+                title: None,
+                chapters: timeline.as_ref().map_or_else(Vec::new, |timeline| timeline.chapters.clone()),
+            },
             notes: Vec::new(),
             dropped: 0,
             heard: Instant::now(),
@@ -324,7 +338,8 @@ impl Source {
         let shared = Arc::new(SourceShared {
             state: Mutex::new(state),
             changed: Condvar::new(),
-            timeline,
+            timeline: timeline.map_or_else(OnceLock::new, OnceLock::from),
+            copy: OnceLock::new(),
             turn,
             lost_packets: AtomicU64::new(0),
             tone_map: OnceLock::new(),
@@ -340,7 +355,10 @@ impl Source {
         });
         let connection = opened.map_err(|error| refusal::explained(input, error))?;
 
-        let duration_ns = connection.duration_ns();
+        // The index as the demuxer sees it may say more than the file.
+        let stated_ns = shared.timeline().and_then(|timeline| timeline.duration_ns);
+        let duration_ns =
+            connection.duration_ns().map(|ns| stated_ns.map_or(ns, |stated_ns| ns.min(stated_ns)));
         let mut state = shared.state();
         let Some(format) = state.format.clone() else { return Err(MediaError::NoVideo(input.to_string())) };
         if let Some(missing) = state.connection.missing.take() {
@@ -535,6 +553,7 @@ impl Source {
         } else if let Some(duration_ns) = self.info.duration_ns {
             // Containers round, and the last frame's length is a guess.
             let tolerance_ns = 500_000_000.max(duration_ns / 50);
+            let duration_ns = duration_ns.saturating_sub(state.begins_ns);
             if end_ns + tolerance_ns < duration_ns {
                 state.warnings.push(format!(
                     "{input} should last {:.2} s but ends after {:.2} s: it seems to be cut short",
@@ -658,10 +677,10 @@ fn wait_for_picture(
 /// Examines a file before GStreamer does, because GStreamer's errors say little about what is wrong with it.
 /// Also returns the turn of its pictures if no tag states it, and whether this program reads the file itself:
 /// files that can be read only once, and transport streams.
-fn examine(path: &Path) -> Result<(Timeline, Option<Turn>, bool), MediaError> {
+fn examine(path: &Path) -> Result<(Option<Timeline>, Option<Turn>, bool), MediaError> {
     let unreadable = |source| MediaError::Unreadable { path: path.to_owned(), source };
     if !input::is_read_twice(path) && path.exists() && !path.is_dir() {
-        return Ok((Timeline::default(), None, true));
+        return Ok((None, None, true));
     }
     let mut file = open_input(path)?;
     let mut start = Vec::new();
@@ -671,13 +690,13 @@ fn examine(path: &Path) -> Result<(Timeline, Option<Turn>, bool), MediaError> {
         return Err(MediaError::BadInput { input: path.display().to_string(), reason });
     }
     if ts::layout(&start).is_some() {
-        return Ok((Timeline::default(), None, true));
+        return Ok((None, None, true));
     }
     if mp4::lacks_index(&mut file).map_err(unreadable)? {
         return Err(MediaError::NoIndex(path.to_owned()));
     }
     let timeline = Timeline::read(&mut file).map_err(unreadable)?;
-    Ok((timeline, matroska::turn(&mut file).map_err(unreadable)?, false))
+    Ok((Some(timeline), matroska::turn(&mut file).map_err(unreadable)?, false))
 }
 
 /// Whether an error only means that no stream was wanted: when a decoder is really missing,

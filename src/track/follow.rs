@@ -18,9 +18,11 @@ const LEAST_CHANGE: f32 = 0.1;
 const SUDDEN: f32 = 2.5;
 /// Limit of a single change in the recent mean. So a change above [`SUDDEN`] times this is always in doubt.
 const MOST_CHANGE: f32 = 0.15;
-/// Change against the last embedded view above which a face is embedded again. In a dissolve from one person to
-/// another, no frame differs much from the one before it.
-const DRIFTED: f32 = 0.15;
+/// Change against the last embedded view up to which a face is not embedded again for it. In a dissolve from one person
+/// to another, whose frames differ by 0.02 to 0.04 from one to the next, two still faces differed by 0.23 in the end.
+const LEAST_DRIFT: f32 = 0.1;
+/// Views embedded after one that drifted: a single one may show both people of a dissolve.
+const AFTER_DRIFT: u32 = 2;
 /// Maximum number of views embedded after such a change until a good one identifies the face.
 const DOUBTED: u32 = 8;
 /// Weight of the newest change in the running mean.
@@ -95,6 +97,10 @@ struct Chain {
     patch: FacePatch,
     /// Its patch when it was last embedded.
     embedded_patch: Option<FacePatch>,
+    /// Running mean of its change from one embedded view to the next.
+    usual_drift: f32,
+    /// Remaining views to embed because one drifted.
+    after_drift: u32,
     /// Running mean of its change from frame to frame.
     change: f32,
     /// Remaining views to embed in search of a good one after a sudden change.
@@ -117,6 +123,8 @@ impl Chain {
             motion: Motion::default(),
             patch: FacePatch::new(luma, &face.bbox),
             embedded_patch: None,
+            usual_drift: 0.0,
+            after_drift: 0,
             change: 0.0,
             doubt: 0,
             embedded: Vec::new(),
@@ -163,14 +171,20 @@ impl Chain {
         let (first, last) = self.embedded_frames;
         let due = moment.frame.saturating_sub(last) >= FIRST_STEP.max((last - first) / 2);
         let worth = weight >= WORTH * self.best_weight;
-        let drifted = self
-            .embedded_patch
-            .as_ref()
-            .is_some_and(|then| 1.0 - then.correlation(&self.patch) > drifted_const());
         self.embedded.is_empty()
             || weight > BETTER * self.best_weight
-            || worth && (due || drifted || self.embedded.iter().all(turned))
+            || worth && (due || self.drifted() || self.after_drift > 0 || self.embedded.iter().all(turned))
             || worth && moment.pts_ns.saturating_sub(self.embedded_ns) >= REFRESH_NS
+    }
+
+    /// Whether it changed more since it was last embedded than it usually does.
+    fn drifted(&self) -> bool {
+        self.drift() > LEAST_DRIFT.max(SUDDEN * self.usual_drift)
+    }
+
+    /// Its change since it was last embedded.
+    fn drift(&self) -> f32 {
+        self.embedded_patch.as_ref().map_or(0.0, |then| 1.0 - then.correlation(&self.patch))
     }
 
     fn embed(&mut self, moment: &Moment, quality: &Quality) {
@@ -179,15 +193,12 @@ impl Chain {
         }
         self.doubt = if weight(quality) >= GOOD_WEIGHT { 0 } else { self.doubt.saturating_sub(1) };
         self.embedded.push([quality.yaw_deg, quality.pitch_deg]);
+        self.after_drift = if self.drifted() { AFTER_DRIFT } else { self.after_drift.saturating_sub(1) };
+        self.usual_drift = (1.0 - NEWEST) * self.usual_drift + NEWEST * self.drift();
         self.embedded_patch = Some(self.patch.clone());
         self.best_weight = self.best_weight.max(weight(quality));
         (self.embedded_frames.1, self.embedded_ns) = (moment.frame, moment.pts_ns);
     }
-}
-
-fn drifted_const() -> f32 {
-    static ONCE: std::sync::OnceLock<f32> = std::sync::OnceLock::new();
-    *ONCE.get_or_init(|| std::env::var("DRIFTED").ok().and_then(|t| t.parse().ok()).unwrap_or(DRIFTED))
 }
 
 impl Follower {

@@ -220,3 +220,63 @@ fn same_place_cut_on_a_patterned_backdrop_of_small_faces() {
         |x: u32, y: u32| if (x / 20 + y / 30).is_multiple_of(2) { [40, 60, 90] } else { [170, 150, 120] };
     nobody_takes_over_a_name(&stripes, 0.5);
 }
+
+/// Slide shows dissolve one picture into the next, in which no frame differs much from the one before it.
+#[test]
+fn who_appears_in_a_dissolve_does_not_take_over_the_name() {
+    /// Frames before the transition, and of each of the two pictures.
+    const BEFORE: usize = 20;
+    const FRAMES: usize = 50;
+    let stage = Stage { folder: tempfile::tempdir().unwrap() };
+    if Command::new("ffmpeg").arg("-version").output().is_err() {
+        eprintln!("skipped: ffmpeg is not installed");
+        return;
+    }
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/people");
+    let (gallery, video, list) = (stage.path("all"), stage.path("dissolve.mp4"), stage.path("faces.jsonl"));
+    stage.sphereface(&["enroll", "--dir", samples.to_str().unwrap(), "--gallery", &gallery]);
+    for (first, second, transition, frames) in [
+        (("Ada", 1), ("Chloé", 1), "fade", 4),
+        (("Ada", 1), ("Boris", 2), "fade", 8),
+        (("Boris", 3), ("Ada", 2), "fade", 4),
+        (("Ada", 1), ("Boris", 1), "fade", 25),
+        (("Ada", 1), ("Boris", 1), "dissolve", 10),
+        (("Ada", 1), ("Boris", 1), "pixelize", 10),
+        (("Boris", 3), ("Ada", 2), "hblur", 10),
+    ] {
+        let still = |(name, number): (&str, u32)| format!("{}/{name}/{number}.jpg", samples.display());
+        let seconds = |frames: usize| (frames as f64 / 25.0).to_string();
+        let filter = format!(
+            "[0]scale=200:240,fps=25[a];[1]scale=200:240,fps=25[b];\
+             [a][b]xfade=transition={transition}:duration={}:offset={},format=yuv420p",
+            seconds(frames),
+            seconds(BEFORE)
+        );
+        let length = seconds(FRAMES);
+        let still = [still(first), still(second)];
+        let picture = |path| ["-loop", "1", "-t", length.as_str(), "-r", "25", "-i", path];
+        let inputs = [picture(still[0].as_str()), picture(still[1].as_str())].concat();
+        let how = ["-filter_complex", &filter, "-c:v", "libx264", "-crf", "18", "-y", &video];
+        stage.run("ffmpeg", &[&["-v", "error"], &inputs[..], &how].concat());
+        for mode in [&[][..], &["--online"]] {
+            let arguments = ["label", &video, "--no-video", "--gallery", &gallery, "--jsonl", &list];
+            stage.sphereface(&[&arguments, mode].concat());
+            let what = format!("{} to {} by {transition} in {frames} frames, {mode:?}", first.0, second.0);
+            let mut right = [0, 0];
+            for face in fs::read_to_string(&list).unwrap().lines() {
+                let face: Value = serde_json::from_str(face).unwrap();
+                let frame = face["frame"].as_u64().unwrap() as usize;
+                let part = match frame {
+                    _ if frame < BEFORE => 0,
+                    _ if frame > BEFORE + frames => 1,
+                    _ => continue,
+                };
+                let name = face["name"].as_str();
+                let own = [first.0, second.0][part];
+                right[part] += usize::from(name == Some(own));
+                assert!(name.is_none_or(|name| name == own), "{what}: frame {frame} shows {own}: {face}");
+            }
+            assert!(right.iter().all(|&right| right > 12), "{what}: {right:?} views are right");
+        }
+    }
+}

@@ -172,7 +172,7 @@ fn shift_ns(name: &str, origin: &Origin, streams: &Streams) -> i64 {
     // qtdemux ends the names of its streams with the number of the track.
     let number = name.rsplit_once('/').and_then(|(_, number)| number.parse::<u32>().ok());
     let number = number.filter(|_| origin.times != Times::Ours);
-    number.and_then(|number| streams.shared.timeline.shift_ns.get(&number)).copied().unwrap_or(0)
+    number.and_then(|number| streams.shared.timeline()?.shift_ns.get(&number)).copied().unwrap_or(0)
 }
 
 /// End of a buffer from the demuxer, on the time line of the file.

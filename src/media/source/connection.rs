@@ -160,12 +160,22 @@ fn front(
         let path = path.to_owned();
         return Ok(Some(Box::new(move || Ok(Box::new(std::fs::File::open(path)?)))));
     }
+    file_reader(pipeline, path, streams)?;
+    Ok(None)
+}
+
+/// Adds an element that reads a file, whose index is known, in any order.
+pub(super) fn file_reader(
+    pipeline: &gst::Pipeline,
+    path: &std::path::Path,
+    streams: &Arc<Streams>,
+) -> Result<gst::Element, MediaError> {
     let source = element("filesrc")?;
     source.set_property("location", path);
-    retouch(&source, shared);
+    retouch(&source, &streams.shared);
     pipeline.add(&source).map_err(|_| MediaError::MissingElement("a reader of files".to_owned()))?;
     streams.identify(&source)?;
-    Ok(None)
+    Ok(source)
 }
 
 /// Adds the elements whose pads appear with decoded video and sound.
@@ -225,10 +235,10 @@ fn retouch(source: &gst::Element, shared: &Arc<SourceShared>) {
     pad.add_probe(reads, move |_, info| {
         if let Some(buffer) = info.buffer_mut() {
             let (offset, length) = (buffer.offset(), buffer.size());
-            if shared.timeline.touches(offset, length)
+            if let Some(timeline) = shared.timeline().filter(|timeline| timeline.touches(offset, length))
                 && let Ok(mut bytes) = buffer.make_mut().map_writable()
             {
-                shared.timeline.apply(offset, &mut bytes);
+                timeline.apply(offset, &mut bytes);
             }
         }
         gst::PadProbeReturn::Ok
@@ -308,6 +318,8 @@ fn take_picture(
     let nominal_ns = fps.map(|(n, d)| (1e9 * f64::from(d) / f64::from(n)).round() as u64);
     let buffer_ns = buffer.duration().map(gst::ClockTime::nseconds).filter(|&ns| ns > 0);
 
+    let begins_ns = sample.segment().and_then(begins_ns);
+
     let mut state = shared.state();
     while state.generation == generation && !state.live && state.ready.len() >= AHEAD {
         state = shared.wait(state);
@@ -316,6 +328,7 @@ fn take_picture(
         return Err(gst::FlowError::Flushing);
     }
     if state.format.is_none() {
+        state.begins_ns = begins_ns.unwrap_or(0);
         let format = Format {
             width: picture.width(),
             height: picture.height(),
@@ -386,6 +399,13 @@ fn take_picture(
     drop(state);
     shared.changed.notify_all();
     Ok(gst::FlowSuccess::Ok)
+}
+
+/// The time at which a file begins whose clock does not start at 0, in nanoseconds. Demuxers include it in the duration.
+fn begins_ns(segment: &gst::Segment) -> Option<u64> {
+    let segment = segment.downcast_ref::<gst::ClockTime>()?;
+    let start = segment.start()?;
+    (segment.time() == Some(start)).then_some(start.nseconds())
 }
 
 /// Frames missing in a step from one frame to the next, by the nominal rate.

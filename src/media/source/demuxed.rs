@@ -1,6 +1,6 @@
 //! Corrections of the caps from demuxers, before parsers and decoders use them.
 //!
-//! A demuxer's colour description hides that of an H.264 or H.265 stream, and qtdemux omits the range. So it
+//! A demuxer's colour description hides that of an H.264, H.265 or MPEG stream, and qtdemux omits the range. So it
 //! is removed from the caps and used only where the stream states nothing. Some files state a pixel aspect of
 //! zero width or height: such pixels are square.
 
@@ -102,7 +102,11 @@ fn corrected(caps: &gst::CapsRef, kept: &KeptBack) -> Option<gst::Caps> {
     }
     let flat = |aspect: gst::Fraction| aspect.numer() <= 0 || aspect.denom() <= 0;
     let no_aspect = told.get::<gst::Fraction>("pixel-aspect-ratio").is_ok_and(flat);
-    let tells_itself = matches!(name.as_str(), "video/x-h264" | "video/x-h265");
+    if name == "video/x-raw" && told.get::<&str>("format") == Ok("RGB8P") {
+        // Converters look for the palette in the picture, where demuxers do not put it.
+        return Some(gst::Caps::new_empty_simple("video/x-raw with a palette of 8 bits"));
+    }
+    let tells_itself = matches!(name.as_str(), "video/x-h264" | "video/x-h265" | "video/mpeg");
     let colour = told.get::<&str>("colorimetry").ok().filter(|_| tells_itself);
     if !no_aspect && colour.is_none() {
         return None;

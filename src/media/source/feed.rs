@@ -2,7 +2,7 @@
 //! read only once, such as a FIFO.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use tempfile::NamedTempFile;
 
+use super::connection::file_reader;
 use super::origin::{HEADROOM_NS, Origin, Streams, Times};
 use super::ts::{self, Clock, Demuxer, Found, Stream, Unit, Wrapping};
 use crate::media::MediaError;
+use crate::media::mp4::{self, Timeline};
 
 /// Bytes needed to recognise a transport stream.
 pub(super) const TELLING: u64 = 20 * 204;
@@ -62,11 +65,50 @@ fn feed(mut source: Box<dyn Read + Send>, streams: &Arc<Streams>) -> Result<(), 
         return Ok(());
     }
     let layout = ts::layout(&start);
+    let seeks = mp4::is_whole(&start);
     let source = io::Cursor::new(start).chain(source);
     match layout {
         Some(layout) => Program::new(streams).run(source, layout),
+        None if seeks => copied(source, streams),
         None => bytes(source, streams),
     }
+}
+
+/// Copies the input to a temporary file, which can be read in any order. The demuxer of MP4 files loses the last
+/// pictures and sound of files that it reads from the beginning to the end.
+fn copied(mut source: impl Read, streams: &Arc<Streams>) -> Result<(), MediaError> {
+    let failed = |error: io::Error| {
+        let folder = std::env::temp_dir();
+        MediaError::MissingElement(format!("room for a copy of the input in {} ({error})", folder.display()))
+    };
+    let mut copy = NamedTempFile::new().map_err(failed)?;
+    let mut piece = vec![0; PIECE];
+    loop {
+        match source.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => {
+                streams.shared.touch();
+                if streams.shared.state().generation != streams.generation {
+                    return Ok(());
+                }
+                copy.write_all(&piece[..count]).map_err(failed)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                warn(streams, &format!("reading failed: {error}"));
+                break;
+            }
+        }
+    }
+    let timeline = Timeline::read(copy.as_file_mut()).map_err(failed)?;
+    let chapters = timeline.chapters.clone();
+    streams.shared.update(streams.generation, |state| state.about.chapters = chapters);
+    let _ = streams.shared.timeline.set(timeline);
+    let path = streams.shared.copy.get_or_init(|| copy).path();
+    let pipeline = streams.pipeline.upgrade();
+    let pipeline = pipeline.ok_or_else(|| MediaError::MissingElement("a pipeline".to_owned()))?;
+    let reader = file_reader(&pipeline, path, streams)?;
+    reader.sync_state_with_parent().map_err(|_| MediaError::MissingElement("a source that starts".to_owned()))
 }
 
 /// Feeds plain bytes.
@@ -257,6 +299,17 @@ impl<'a> Program<'a> {
         match found {
             Found::Streams(streams) => self.change(streams),
             Found::Unit(unit) => Ok(self.push(unit)),
+            // Only an output would have it.
+            Found::Unread(_) if self.streams.container.is_none() => Ok(true),
+            Found::Unread(kind) => {
+                let told = format!("{kind} in the transport stream is left out");
+                self.streams.shared.update(self.streams.generation, |state| {
+                    if !state.notes.contains(&told) {
+                        state.notes.push(told);
+                    }
+                });
+                Ok(true)
+            }
         }
     }
 
@@ -359,7 +412,7 @@ impl<'a> Program<'a> {
 fn all_begun(waiting: &VecDeque<Found>) -> bool {
     let list = waiting.iter().find_map(|found| match found {
         Found::Streams(list) => Some(list),
-        Found::Unit(_) => None,
+        Found::Unit(_) | Found::Unread(_) => None,
     });
     list.is_some_and(|list| {
         list.iter().all(|stream| {

@@ -17,6 +17,10 @@ pub(super) fn explained(input: &Input, error: MediaError) -> MediaError {
             because("the address answered with a web page".to_owned())
         }
         (MediaError::MissingElement(what), _) if is_page(what) => because("it is a web page".to_owned()),
+        (MediaError::NotDecodable { reason, .. }, _) if reason.contains("not-negotiated") => because(
+            "its decoder gives pictures that cannot be converted, such as single fields of interlaced video"
+                .to_owned(),
+        ),
         (MediaError::NotDecodable { .. }, Input::Url(url)) => unreachable(url).map_or(error, because),
         _ => error,
     }

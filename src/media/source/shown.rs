@@ -32,7 +32,8 @@ pub(super) fn settle(
     on_caps(pad, move |caps| {
         let video = gst_video::VideoInfo::from_caps(caps).ok()?;
         let told = caps.structure(0)?.get::<&str>("colorimetry").ok().and_then(|text| text.parse().ok());
-        let completed = kept.completed(told, video.height(), shared.timeline.full_range);
+        let full_range = shared.timeline().is_some_and(|timeline| timeline.full_range);
+        let completed = kept.completed(told, video.height(), full_range);
         let completed = completed.filter(|_| video.is_yuv());
         let hdr = hdr_of(completed.as_ref().unwrap_or(&video.colorimetry()).transfer());
         note(&shared, generation, &video, hdr, kept.transparent());
@@ -70,7 +71,7 @@ fn note(
 
 impl State {
     /// Records a property that an output will lack, once.
-    fn lacks(&mut self, what: String) {
+    pub(super) fn lacks(&mut self, what: String) {
         if self.format.is_none() && !self.lacking.contains(&what) {
             self.lacking.push(what);
         }

@@ -137,6 +137,10 @@ impl Streams {
         {
             return self.subtitles(pad, origin, &media);
         }
+        if is_picture && self.container.is_some() {
+            self.shared
+                .update(self.generation, |state| state.lacks("a further video track is left out".to_owned()));
+        }
         let Some(container) = self.container.filter(|_| is_sound) else {
             return self.ignore(pad, origin, is_sound);
         };
@@ -260,6 +264,9 @@ impl Streams {
                         let title = title.get().to_owned();
                         shared.update(generation, |state| state.about.title = Some(title));
                     }
+                    if let Some(lost) = left_out(event.tag()) {
+                        shared.update(generation, |state| state.lacks(lost));
+                    }
                 }
                 Some(gst::EventView::Toc(event)) => {
                     let chapters = chapters(event.toc().0);
@@ -303,6 +310,37 @@ impl Streams {
 
 fn missing(what: &str) -> MediaError {
     MediaError::MissingElement(what.to_owned())
+}
+
+/// The metadata of a file that no output will have, in a sentence; `None` without such.
+fn left_out(tags: &gst::TagListRef) -> Option<String> {
+    const KINDS: [(&str, &str); 13] = [
+        ("artist", "artist"),
+        ("album", "album"),
+        ("album-artist", "album artist"),
+        ("composer", "composer"),
+        ("comment", "comment"),
+        ("extended-comment", "comment"),
+        ("description", "description"),
+        ("copyright", "copyright"),
+        ("genre", "genre"),
+        ("keywords", "keywords"),
+        ("image", "cover picture"),
+        ("preview-image", "cover picture"),
+        ("attachment", "attachments"),
+    ];
+    let mut lost: Vec<&str> = Vec::new();
+    for (tag, name) in KINDS {
+        if tags.generic(tag).is_some() && !lost.contains(&name) {
+            lost.push(name);
+        }
+    }
+    let (last, others) = lost.split_last()?;
+    Some(match others {
+        [] if last.ends_with('s') => format!("its {last} are left out"),
+        [] => format!("its {last} is left out"),
+        others => format!("its {} and {last} are left out", others.join(", ")),
+    })
 }
 
 /// The chapters of a table of contents: those of the first edition, without nested chapters.

@@ -94,6 +94,8 @@ pub(super) enum Found {
     Streams(Vec<Stream>),
     /// A unit of one of them.
     Unit(Unit),
+    /// What a stream of the chosen program is that is not read.
+    Unread(&'static str),
 }
 
 /// A unit that is being collected.
@@ -284,10 +286,13 @@ impl Demuxer {
             return;
         }
         let Some(mut rest) = table.get(2..4).and_then(|length| table.get(4 + size(length)..)) else { return };
-        let mut streams = Vec::new();
+        let (mut streams, mut unread) = (Vec::new(), Vec::new());
         while let Some(head) = rest.get(..5) {
             let Some(descriptors) = rest.get(5..5 + size(&head[3..])) else { break };
-            streams.extend(stream(head[0], identifier(&head[1..]), descriptors));
+            match stream(head[0], identifier(&head[1..]), descriptors) {
+                Some(stream) => streams.push(stream),
+                None => unread.extend(unread_kind(head[0], descriptors)),
+            }
             rest = &rest[5 + descriptors.len()..];
         }
         if self.chosen != Some(program) && !streams.iter().any(Stream::is_video) {
@@ -299,6 +304,7 @@ impl Demuxer {
             self.partial.clear();
             self.latm.clear();
             self.found.push(Found::Streams(streams));
+            self.found.extend(unread.into_iter().map(Found::Unread));
         }
         self.chosen = Some(program);
     }
@@ -430,6 +436,31 @@ fn checksum(table: &[u8]) -> u32 {
             sum << 1 ^ if sum >> 31 == 1 { 0x04c1_1db7 } else { 0 }
         })
     })
+}
+
+/// What a stream is that is not read; `None` for data, teletext and subtitles, and for what is not known at all.
+fn unread_kind(kind: u8, descriptors: &[u8]) -> Option<&'static str> {
+    let mut tags = Vec::new();
+    let mut registered: Option<&[u8]> = None;
+    let mut rest = descriptors;
+    while let Some((head, body)) = rest.split_first_chunk::<2>() {
+        tags.push(head[0]);
+        if head[0] == 0x05 {
+            registered = body.get(..4);
+        }
+        rest = body.get(usize::from(head[1])..).unwrap_or_default();
+    }
+    match (kind, registered) {
+        (0x06, Some(b"BSSD")) => Some("sound (SMPTE 302M)"),
+        // Teletext, VBI data and subtitles have descriptors of their own.
+        (0x06, None) if !tags.iter().any(|tag| matches!(tag, 0x45 | 0x46 | 0x56 | 0x59)) => {
+            Some("a stream whose kind is not stated")
+        }
+        (0x80, _) => Some("uncompressed sound"),
+        (0x83, _) => Some("sound (TrueHD)"),
+        (0x1c, _) => Some("sound (AAC without a header)"),
+        _ => None,
+    }
 }
 
 /// A stream of a known type.

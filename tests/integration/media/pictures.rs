@@ -66,6 +66,7 @@ fn full_range_looks_the_same_from_every_container_in_every_container() {
         ("mjpeg.mkv", format!("{full} -c:v mjpeg")),
         ("vp9.webm", format!("{tagged} {vp9}")),
         ("vp9.mp4", format!("{tagged} {vp9}")),
+        ("mpeg4.mp4", format!("{tagged} -c:v mpeg4 -q:v 2 -pix_fmt yuv420p")),
     ] {
         let clip = at(name);
         ffmpeg(&format!("-i {} -frames:v 10 -an {how}", people.display()), &clip);
@@ -330,4 +331,60 @@ fn ten_bits_that_become_eight_are_said() {
     ffmpeg(&format!("{PICTURES} -c:v libx264 -preset ultrafast -pix_fmt yuv420p10le"), &at("ten.mkv"));
     let done = same_frames(&at("ten.mkv"), &at("out.mp4"));
     assert!(warns(&done, "10 bits"), "{:?}", done.warnings);
+}
+
+/// Rows of indices into a palette, which converters do not find.
+#[test]
+fn pictures_with_a_palette_are_refused_by_name() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let clip = folder.path().join("palette.avi");
+    ffmpeg(&format!("{PICTURES} -c:v rawvideo -pix_fmt pal8"), &clip);
+    let error = Source::open(&Input::File(clip), &SourceOptions::default()).err().unwrap().to_string();
+    assert!(error.contains("palette.avi") && error.contains("a palette of 8 bits"), "{error}");
+}
+
+/// A cutter that does not encode anew hides the beginning by an edit list; a recording may begin at any time.
+#[test]
+fn false_cut_short_of_hidden_beginnings_and_late_clocks() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let whole = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=3";
+    ffmpeg(&format!("{whole} {H264} -g 75"), &at("whole.mp4"));
+    ffmpeg(&format!("-ss 0.44 -i {} -c copy", at("whole.mp4").display()), &at("cut.mp4"));
+    ffmpeg(&format!("-i {} -c copy -output_ts_offset 5", at("whole.mp4").display()), &at("late.mkv"));
+    for name in ["whole.mp4", "cut.mp4", "late.mkv"] {
+        let mut source = Source::open(&Input::File(at(name)), &SourceOptions::default()).unwrap();
+        while source.next_frame().unwrap().is_some() {}
+        assert_eq!(source.take_warnings(), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn what_no_output_keeps_is_told_by_name() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let tags = "-metadata artist=Somebody -metadata comment=Good -metadata title=Kept";
+    ffmpeg(&format!("{PICTURES} {H264} {tags}"), &at("tags.mp4"));
+    ffmpeg(&format!("{PICTURES} {PICTURES} -map 0 -map 1 {H264}"), &at("two.mkv"));
+    for (name, told) in [
+        ("tags.mp4", "its artist and comment are left out"),
+        ("two.mkv", "a further video track is left out"),
+    ] {
+        for extension in ["mp4", "mkv", "webm"] {
+            let done = same_frames(&at(name), &at(&format!("{name}.out.{extension}")));
+            let found = done.warnings.iter().filter(|warning| warning.contains(told)).count();
+            assert_eq!((found, done.warnings.len()), (1, 1), "{name} -> {extension}: {:?}", done.warnings);
+        }
+        let silent = Source::open(&Input::File(at(name)), &SourceOptions::default()).unwrap().take_warnings();
+        assert_eq!(silent, Vec::<String>::new(), "{name}: nothing is written");
+    }
 }

@@ -10,7 +10,7 @@ use sphereface::media::{Container, Input, Sink, SinkOptions, Source, SourceOptio
 use tempfile::TempDir;
 
 use crate::media::clips::{
-    H264, PICTURES, audio_codecs, ffmpeg, frame_times, packets, sine, tools, transcode,
+    H264, PICTURES, assert_same_packets, audio_codecs, ffmpeg, frame_times, packets, sine, tools, transcode,
 };
 
 fn join(parts: &[PathBuf], path: &Path) {
@@ -141,8 +141,16 @@ fn a_fifo_is_read_once_and_whole() {
     }
     let folder = TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name);
-    for name in ["a.ts", "a.mkv", "a.flv"] {
-        ffmpeg(&format!("{PICTURES} {} {H264} -c:a aac", sine(440)), &at(name));
+    // The index of the first MP4 file is at its end, that of the second at the beginning; the third is made of fragments.
+    for (name, how) in [
+        ("a.ts", ""),
+        ("a.mkv", ""),
+        ("a.flv", ""),
+        ("a.mp4", ""),
+        ("b.mp4", "-movflags +faststart"),
+        ("c.mp4", "-movflags +frag_keyframe+empty_moov"),
+    ] {
+        ffmpeg(&format!("{PICTURES} {} {H264} -c:a aac {how}", sine(440)), &at(name));
         let pipe = at(&format!("{name}.pipe"));
         fifo(&pipe);
         assert!(!Input::File(pipe.clone()).is_read_twice() && Input::File(at(name)).is_read_twice());
@@ -158,6 +166,9 @@ fn a_fifo_is_read_once_and_whole() {
         writer.join().unwrap().unwrap();
         assert_eq!((frames, reason), (25, None), "{name}");
         assert_eq!(audio_codecs(&output), ["aac"], "{name}");
+        if how.is_empty() || how.contains("faststart") {
+            assert_same_packets(&output, &at(name), 0);
+        }
     }
 }
 
