@@ -1,16 +1,23 @@
 //! A SphereFace network on the CPU kernels.
 
+mod tiled;
+mod vectors;
+
 use std::borrow::Cow;
 
 use super::{Architecture, EmbedError};
 use crate::align::{CROP_HEIGHT, CROP_WIDTH};
 #[cfg(feature = "candle")]
 use crate::models::Tensor;
-use crate::models::arch::{LAST_BIAS, LAST_MAP, LAST_WEIGHT};
+use crate::models::arch::{Convolution, LAST_BIAS, LAST_MAP, LAST_WEIGHT};
 use crate::models::{Source, Weights, all_finite, all_finite_halves};
-use crate::nn::conv::{Activation, Dense, Form, Map, Tiles, Winograd, padded};
+use crate::nn::conv::{Activation, Dense, Map, padded};
 use crate::nn::team::Team;
+use crate::nn::tiles::TileUnit;
 use crate::nn::{Arithmetic, Buffer, Isa, simd};
+
+use tiled::{Tiled, TiledMemory};
+use vectors::{VectorMemory, Vectors};
 
 impl Architecture {
     /// A tensor of the network.
@@ -79,42 +86,30 @@ impl Architecture {
 pub struct Network {
     architecture: Architecture,
     input: Map,
-    stages: Vec<Stage>,
-    fully_connected: Dense,
+    layers: Layers,
 }
 
+/// The layers of a network for one kind of kernels.
 #[derive(Debug)]
-struct Stage {
-    map: Map,
-    open: Opening,
-    units: Vec<[Winograd; 2]>,
+enum Layers {
+    Vectors(Vectors),
+    Tiled(Tiled),
 }
-
-/// The convolution of stride 2 that a stage begins with.
-#[derive(Debug)]
-enum Opening {
-    Dense(Dense),
-    Winograd(Box<Winograd>, Map),
-}
-
-/// A layer, once it is packed.
-enum Layer {
-    Dense(Dense),
-    Winograd(Winograd),
-}
-
-/// Packs one.
-type Layout<'a> = Box<dyn Fn() -> Result<Layer, EmbedError> + Sync + 'a>;
 
 /// Memory of one worker, and the threads that share its work.
 #[derive(Debug)]
 pub struct Workspace {
     team: Team,
     input: Buffer,
-    /// For every stage its maps, and those between the two convolutions of a unit.
-    maps: Vec<[Buffer; 2]>,
+    memory: Memory,
     features: Buffer,
-    tiles: Vec<Tiles>,
+}
+
+/// Memory for the maps of [`Layers`].
+#[derive(Debug)]
+enum Memory {
+    Vectors(VectorMemory),
+    Tiled(TiledMemory),
 }
 
 /// The most faces that go through the network together: enough to share each load of the weights among many.
@@ -122,21 +117,6 @@ const MOST_FACES: usize = 16;
 
 /// Faces that go through the first stage together; its maps are large and its weights small.
 const FIRST_STAGE_FACES: usize = 2;
-
-/// Rows and columns of the Winograd tiles of each stage, whose maps have 56 x 48, 28 x 24, 14 x 12 and 7 x 6
-/// pixels. Tiles of 5 x 6 in the third stage would save 11 % of the products there, but need a third more
-/// weights, and reading the weights bounds a single face.
-const TILES: [[usize; 2]; 4] = [[4, 6], [4, 6], [5, 4], [4, 3]];
-
-/// The storage format of the weights of each stage's Winograd convolutions. Reading those of the last two
-/// stages bounds a single face.
-const FORMS: [Form; 4] = [Form::Full, Form::Full, Form::Packed, Form::Packed];
-
-/// Which stages begin with a Winograd convolution. The first has too few inputs for it.
-const HALVING: [bool; 4] = [false, true, true, true];
-
-/// Every Winograd tile in bfloat16: larger ones need more than its 8 bits.
-const TILE_BF16: [usize; 2] = [2, 2];
 
 impl Network {
     /// Checks `weights` and repacks them for `isa` and `arithmetic`, which works with every instruction set
@@ -153,90 +133,43 @@ impl Network {
         threads: usize,
     ) -> Result<Self, EmbedError> {
         let isa = Isa::from_name(&isa.to_string())?;
+        let unit = match arithmetic {
+            Arithmetic::F32 => None,
+            Arithmetic::Bf16 => TileUnit::of_this_machine(isa),
+        };
+        match unit {
+            Some(unit) => Self::on_tiles(architecture, weights, (isa, unit), threads),
+            None => Self::with(architecture, weights, isa, |input, setting| {
+                Vectors::new(input, setting, arithmetic, threads).map(Layers::Vectors)
+            }),
+        }
+    }
+
+    /// The same in bfloat16 by products of tiles.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), but for the instruction set.
+    pub(super) fn on_tiles(
+        architecture: &Architecture,
+        weights: &dyn Source,
+        (isa, unit): (Isa, TileUnit),
+        threads: usize,
+    ) -> Result<Self, EmbedError> {
+        Self::with(architecture, weights, isa, |input, setting| {
+            Tiled::new(input, setting, unit, threads).map(Layers::Tiled)
+        })
+    }
+
+    fn with(
+        architecture: &Architecture,
+        weights: &dyn Source,
+        isa: Isa,
+        lay_out: impl FnOnce(Map, Setting<'_>) -> Result<Layers, EmbedError>,
+    ) -> Result<Self, EmbedError> {
         architecture.check_shapes(weights)?;
-        let values = |name: &str, shape: &[usize]| architecture.values(weights, name, shape);
-        // The last tile of a convolution onto half of 14 rows reaches three rows further than they do.
-        let (tiles, stored, forms) = match arithmetic {
-            Arithmetic::F32 => (TILES, TILES, FORMS),
-            Arithmetic::Bf16 => ([TILE_BF16; 4], [TILE_BF16.map(|pixels| 2 * pixels); 4], [Form::Pairs; 4]),
-        };
         let input = Map::new(CROP_HEIGHT, CROP_WIDTH, 3, [1; 2]);
-        let mut maps = vec![input];
-        let mut from = input;
-        for (&channels, &stored) in architecture.channels.iter().zip(&stored) {
-            from = Map::new(from.height / 2, from.width / 2, padded(channels, isa), stored);
-            maps.push(from);
-        }
-        debug_assert_eq!((from.height, from.width), LAST_MAP);
-        let mut layouts: Vec<Layout<'_>> = Vec::new();
-        for c in architecture.convolutions() {
-            let stage = c.stage - 1;
-            let layer = move |lay_out: &dyn Fn(&[f32], Activation) -> Layer| {
-                let bias = values(&c.bias(), &[c.output])?;
-                let slopes = values(&c.slopes(), &[c.output])?;
-                let weight = values(&c.weight(), &[c.output, c.input, 3, 3])?;
-                Ok(lay_out(&weight, Activation::new(&bias, Some(&slopes), padded(c.output, isa))))
-            };
-            let (tile, form, ends) = (tiles[stage], forms[stage], (maps[stage], maps[stage + 1]));
-            layouts.push(match c.stride {
-                1 => Box::new(move || {
-                    layer(&|weight, activation| {
-                        Layer::Winograd(Winograd::new(isa, tile, form, weight, c.input, activation))
-                    })
-                }),
-                _ if HALVING[stage] => Box::new(move || {
-                    layer(&|weight, activation| {
-                        Layer::Winograd(Winograd::halving(isa, form, weight, c.input, activation))
-                    })
-                }),
-                stride => Box::new(move || {
-                    layer(&|weight, activation| {
-                        let weight = (weight, 3);
-                        Layer::Dense(Dense::convolution(isa, weight, c.input, ends, stride, activation))
-                    })
-                }),
-            });
-        }
-        layouts.push(Box::new(move || {
-            let (name, channels) = (LAST_WEIGHT, architecture.channels[3]);
-            let bias = values(LAST_BIAS, &[architecture.embedding])?;
-            let activation = Activation::new(&bias, None, padded(architecture.embedding, isa));
-            let halves = weights.halves(name).filter(|_| simd::reads_halves(isa));
-            Ok(Layer::Dense(match halves {
-                Some(halves) if !all_finite_halves(halves) => return Err(EmbedError::NotFinite(name.into())),
-                Some(halves) => Dense::fully_connected_halves(isa, halves, channels, from, activation),
-                None => {
-                    let weight = values(name, &[architecture.embedding, architecture.flattened()])?;
-                    Dense::fully_connected(isa, &weight, channels, from, activation)
-                }
-            }))
-        }));
-        // The last layers are the largest. Starting with them balances the threads.
-        let last = layouts.len() - 1;
-        let layers = Team::new(threads).map(layouts.len(), |item| layouts[last - item]());
-        let mut layers = layers.into_iter().collect::<Result<Vec<Layer>, EmbedError>>()?;
-        let mut next = || match layers.pop() {
-            Some(layer) => layer,
-            None => unreachable!("a layer for every place in the network"),
-        };
-        let stages = (0..4).map(|stage| {
-            let open = match next() {
-                Layer::Dense(layer) => Opening::Dense(layer),
-                Layer::Winograd(layer) => Opening::Winograd(Box::new(layer), maps[stage]),
-            };
-            let mut convolution = || match next() {
-                Layer::Winograd(layer) => layer,
-                Layer::Dense(_) => unreachable!("convolutions of stride 1 go by Winograd's way"),
-            };
-            let units = (0..architecture.units[stage]).map(|_| [convolution(), convolution()]).collect();
-            Stage { map: maps[stage + 1], open, units }
-        });
-        let stages = stages.collect();
-        let fully_connected = match next() {
-            Layer::Dense(layer) => layer,
-            Layer::Winograd(_) => unreachable!("the last layer is fully connected"),
-        };
-        Ok(Self { architecture: *architecture, input, stages, fully_connected })
+        let layers = lay_out(input, Setting { architecture, weights, isa })?;
+        Ok(Self { architecture: *architecture, input, layers })
     }
 
     /// The network's shape.
@@ -247,11 +180,11 @@ impl Network {
     /// Memory for one worker, and `threads` threads (the calling one included) for its work.
     pub fn workspace(&self, threads: usize) -> Workspace {
         let team = Team::new(threads);
-        let mut tiles: Vec<Tiles> = (0..team.threads()).map(|_| Tiles::default()).collect();
-        for tiles in &mut tiles {
-            tiles.grow(self.stages.iter().flat_map(Stage::winograd));
-        }
-        Workspace { team, input: Buffer::default(), maps: Vec::new(), features: Buffer::default(), tiles }
+        let memory = match &self.layers {
+            Layers::Vectors(layers) => Memory::Vectors(layers.memory(team.threads())),
+            Layers::Tiled(_) => Memory::Tiled(TiledMemory::new(team.threads())),
+        };
+        Workspace { team, input: Buffer::default(), memory, features: Buffer::default() }
     }
 
     /// Features of some faces, `pixels` [faces, 112, 96, 3].
@@ -270,60 +203,45 @@ impl Network {
         workspace: &mut Workspace,
     ) -> Vec<Vec<f32>> {
         workspace.grow(self, faces.len());
-        let Workspace { team, input, maps, features, tiles } = workspace;
-        let [first, second, third, fourth] = &mut maps[..] else { unreachable!("four stages") };
-        let stages = &self.stages;
+        let Workspace { team, input, memory, features } = workspace;
         for (group, faces) in faces.chunks(FIRST_STAGE_FACES).enumerate() {
             for (face, to) in faces.iter().zip(input.chunks_exact_mut(self.input.len())) {
                 for (y, row) in face.chunks_exact(3 * CROP_WIDTH).enumerate() {
                     to[self.input.at(y, 0)..][..row.len()].copy_from_slice(row);
                 }
             }
-            stages[0].open(team, tiles, faces.len(), input, &mut first[0]);
-            stages[0].units(team, tiles, faces.len(), first);
-            let place = group * FIRST_STAGE_FACES * stages[1].map.len();
-            stages[1].open(team, tiles, faces.len(), &first[0], &mut second[0][place..]);
+            let faces = group * FIRST_STAGE_FACES..group * FIRST_STAGE_FACES + faces.len();
+            match (&self.layers, &mut *memory) {
+                (Layers::Vectors(layers), Memory::Vectors(memory)) => {
+                    layers.first_stage(team, memory, faces, input);
+                }
+                (Layers::Tiled(layers), Memory::Tiled(memory)) => {
+                    layers.first_stage(team, memory, faces, input);
+                }
+                _ => unreachable!("memory is of the network that it was taken from"),
+            }
         }
-        stages[1].units(team, tiles, faces.len(), second);
-        stages[2].open(team, tiles, faces.len(), &second[0], &mut third[0]);
-        stages[2].units(team, tiles, faces.len(), third);
-        stages[3].open(team, tiles, faces.len(), &third[0], &mut fourth[0]);
-        stages[3].units(team, tiles, faces.len(), fourth);
-        self.fully_connected.apply(team, faces.len(), &fourth[0], features);
+        match (&self.layers, memory) {
+            (Layers::Vectors(layers), Memory::Vectors(memory)) => {
+                layers.other_stages(team, memory, faces.len(), features);
+            }
+            (Layers::Tiled(layers), Memory::Tiled(memory)) => {
+                layers.other_stages(team, memory, faces.len(), features);
+            }
+            _ => unreachable!("memory is of the network that it was taken from"),
+        }
         let size = self.architecture.embedding;
         features
-            .chunks_exact(self.fully_connected.output_len())
+            .chunks_exact(self.fully_connected().output_len())
             .take(faces.len())
             .map(|feature| feature[..size].to_vec())
             .collect()
     }
-}
 
-impl Stage {
-    fn winograd(&self) -> impl Iterator<Item = &Winograd> {
-        let open = match &self.open {
-            Opening::Winograd(layer, _) => Some(&**layer),
-            Opening::Dense(_) => None,
-        };
-        open.into_iter().chain(self.units.iter().flatten())
-    }
-
-    /// The first convolution, from the maps of the stage before.
-    fn open(&self, team: &mut Team, tiles: &mut [Tiles], faces: usize, input: &[f32], output: &mut [f32]) {
-        match &self.open {
-            Opening::Dense(layer) => layer.apply(team, faces, input, output),
-            Opening::Winograd(layer, from) => {
-                layer.apply(team, tiles, faces, (*from, input), (self.map, output), false);
-            }
-        }
-    }
-
-    /// The residual units, in place on `maps[0]`.
-    fn units(&self, team: &mut Team, tiles: &mut [Tiles], faces: usize, maps: &mut [Buffer; 2]) {
-        let [outer, inner] = maps;
-        for [first, second] in &self.units {
-            first.apply(team, tiles, faces, (self.map, outer), (self.map, inner), false);
-            second.apply(team, tiles, faces, (self.map, inner), (self.map, outer), true);
+    fn fully_connected(&self) -> &Dense {
+        match &self.layers {
+            Layers::Vectors(layers) => &layers.fully_connected,
+            Layers::Tiled(layers) => &layers.fully_connected,
         }
     }
 }
@@ -334,11 +252,74 @@ impl Workspace {
     fn grow(&mut self, network: &Network, faces: usize) {
         let first = faces.min(FIRST_STAGE_FACES);
         self.input.grow(first * network.input.len());
-        self.maps.resize_with(network.stages.len(), Default::default);
-        for (s, (stage, maps)) in network.stages.iter().zip(&mut self.maps).enumerate() {
-            let faces = if s == 0 { first } else { faces };
-            maps.iter_mut().for_each(|map| map.grow(faces * stage.map.len()));
+        match (&network.layers, &mut self.memory) {
+            (Layers::Vectors(layers), Memory::Vectors(memory)) => memory.grow(layers, [first, faces]),
+            (Layers::Tiled(layers), Memory::Tiled(memory)) => memory.grow(layers, [first, faces]),
+            _ => unreachable!("memory is of the network that it was taken from"),
         }
-        self.features.grow(faces * network.fully_connected.output_len());
+        self.features.grow(faces * network.fully_connected().output_len());
     }
+}
+
+/// Weights, and what they are laid out for.
+#[derive(Clone, Copy)]
+struct Setting<'a> {
+    architecture: &'a Architecture,
+    weights: &'a dyn Source,
+    isa: Isa,
+}
+
+/// Weights [out, in, 3, 3], biases and slopes of a convolution.
+struct Parameters<'a> {
+    weight: &'a [f32],
+    bias: &'a [f32],
+    slopes: &'a [f32],
+}
+
+/// Lays a layer out.
+type Layout<'a, L> = Box<dyn Fn() -> Result<L, EmbedError> + Sync + 'a>;
+
+impl<'a> Setting<'a> {
+    fn values(&self, name: &str, shape: &[usize]) -> Result<Cow<'a, [f32]>, EmbedError> {
+        self.architecture.values(self.weights, name, shape)
+    }
+
+    /// Lays a convolution out.
+    fn convolution<L>(&self, c: Convolution, lay_out: impl Fn(Parameters<'_>) -> L) -> Result<L, EmbedError> {
+        let bias = self.values(&c.bias(), &[c.output])?;
+        let slopes = self.values(&c.slopes(), &[c.output])?;
+        let weight = self.values(&c.weight(), &[c.output, c.input, 3, 3])?;
+        Ok(lay_out(Parameters { weight: &weight, bias: &bias, slopes: &slopes }))
+    }
+
+    /// Lays the last layer out, for the maps `input`.
+    fn fully_connected(&self, input: Map) -> Result<Dense, EmbedError> {
+        debug_assert_eq!((input.height, input.width), LAST_MAP);
+        let (name, architecture, isa) = (LAST_WEIGHT, self.architecture, self.isa);
+        let channels = architecture.channels[3];
+        let bias = self.values(LAST_BIAS, &[architecture.embedding])?;
+        let activation = Activation::new(&bias, None, padded(architecture.embedding, isa));
+        let halves = self.weights.halves(name).filter(|_| simd::reads_halves(isa));
+        Ok(match halves {
+            Some(halves) if !all_finite_halves(halves) => return Err(EmbedError::NotFinite(name.into())),
+            Some(halves) => Dense::fully_connected_halves(isa, halves, channels, input, activation),
+            None => {
+                let weight = self.values(name, &[architecture.embedding, architecture.flattened()])?;
+                Dense::fully_connected(isa, &weight, channels, input, activation)
+            }
+        })
+    }
+}
+
+impl Parameters<'_> {
+    fn activation(&self, isa: Isa) -> Activation {
+        Activation::new(self.bias, Some(self.slopes), padded(self.bias.len(), isa))
+    }
+}
+
+/// Lays all layers out on so many `threads`. The first layer is the last of the list.
+fn lay_out<L: Send>(threads: usize, layouts: &[Layout<'_, L>]) -> Result<Vec<L>, EmbedError> {
+    // The last are the largest: a thread that begins with them ends together with the others.
+    let last = layouts.len() - 1;
+    Team::new(threads).map(layouts.len(), |item| layouts[last - item]()).into_iter().collect()
 }

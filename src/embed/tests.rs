@@ -9,6 +9,7 @@ use super::{Architecture, ChannelOrder, EmbedError, EmbedOptions, Embedder, Mirr
 use crate::align::Crop;
 use crate::models::candle::var_builder;
 use crate::models::{MTCNN, Precision, SPHEREFACE, Stored, Tensor, Weights};
+use crate::nn::tiles::TileUnit;
 use crate::nn::{Arithmetic, Isa};
 
 /// A small generator (xorshift64*), the same on every machine.
@@ -222,6 +223,69 @@ fn bf16_is_near_the_reference_with_any_batch_and_threads() {
     let sphere10 = Architecture::of_depth(10).unwrap();
     check_in(Arithmetic::Bf16, sphere10.with_channels([17, 33, 31, 49]).with_embedding(65), &few);
     check_in(Arithmetic::Bf16, Architecture::of_depth(20).unwrap(), &[(1, 2), (3, 2)]);
+}
+
+/// Features of a network on tiles: of all crops for every pair of batch size and thread count.
+fn on_tiles(
+    with: (Isa, TileUnit),
+    architecture: Architecture,
+    crops: &[Crop],
+    runs: &[(usize, usize)],
+) -> Vec<Vec<Vec<f32>>> {
+    let network = Network::on_tiles(&architecture, &random_weights(&architecture, 7), with, 2).unwrap();
+    let features = |&(batch, threads): &(usize, usize)| {
+        let mut workspace = network.workspace(threads);
+        let mut forward = |crops: &[Crop]| {
+            let mut values = Vec::new();
+            crops.iter().for_each(|crop| pixels(crop, ChannelOrder::Rgb, &mut values));
+            network.forward(&values, &mut workspace)
+        };
+        crops.chunks(batch).flat_map(&mut forward).collect()
+    };
+    runs.iter().map(features).collect()
+}
+
+/// The software model of the unit for tiles: the features against the oracle, the same with any batch and threads.
+fn check_tiles(isa: Isa, architecture: Architecture, count: usize, runs: &[(usize, usize)]) {
+    let crops = random_crops(count, 11);
+    let expected = oracle(&architecture, &random_weights(&architecture, 7), &crops);
+    let found = on_tiles((isa, TileUnit::Model), architecture, &crops, runs);
+    for (found, run) in found.iter().zip(runs) {
+        for (found, expected) in found.iter().zip(&expected) {
+            let what = format!("{architecture} {isa} tiles {run:?}");
+            assert_within(found, expected, bounds(Arithmetic::Bf16), &what);
+        }
+    }
+    assert!(found.iter().all(|other| *other == found[0]), "{architecture} {isa}");
+}
+
+#[test]
+fn tiles_are_near_the_reference_with_any_batch_and_threads() {
+    let sphere10 = Architecture::of_depth(10).unwrap();
+    for isa in Isa::available() {
+        for architecture in
+            [narrow(4), narrow(20), sphere10.with_channels([17, 33, 31, 49]).with_embedding(65)]
+        {
+            check_tiles(isa, architecture, 3, &[(1, 1), (2, 3), (3, 2)]);
+        }
+    }
+    check_tiles(Isa::best(), narrow(10), 17, &[(17, 3), (5, 1)]);
+    check_tiles(Isa::best(), Architecture::of_depth(20).unwrap(), 1, &[(1, 2)]);
+}
+
+#[test]
+fn tiles_of_this_machine_give_the_bits_of_their_model() {
+    let isa = Isa::best();
+    let Some(unit) = TileUnit::of_this_machine(isa) else {
+        return println!("skipped: this machine has no AMX, or the system does not grant it");
+    };
+    for architecture in [narrow(20), Architecture::of_depth(20).unwrap()] {
+        let crops = random_crops(2, 11);
+        let runs = [(1, 2), (2, 1)];
+        let [hardware, model] =
+            [unit, TileUnit::Model].map(|unit| on_tiles((isa, unit), architecture, &crops, &runs));
+        assert_eq!(hardware, model, "{architecture}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::tiles::TileUnit;
 use super::{Device, Isa, simd};
 
 /// The number format in which the CPU computes the products of an embedding network. Sums are always f32.
@@ -55,7 +56,7 @@ impl Arithmetic {
     pub fn check(self, isa: Isa) -> Result<(), ArithmeticError> {
         match self {
             Self::F32 => Ok(()),
-            Self::Bf16 if simd::multiplies_pairs(isa) => Ok(()),
+            Self::Bf16 if simd::multiplies_pairs(isa) || TileUnit::of_this_machine(isa).is_some() => Ok(()),
             Self::Bf16 => Err(ArithmeticError::Slow(isa)),
         }
     }

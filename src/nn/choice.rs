@@ -83,7 +83,8 @@ struct CpuFamily {
 
 /// CPUs on which bf16 was measured to be faster than f32 with the built-in networks and SphereFace-20, in
 /// batches of 1, 4 and 16, on one and two threads (BENCHMARKS.md, `benches/peers/precision.py`). The
-/// instruction alone says little: Intel's Sapphire Rapids has it too, and bf16 is slower than f32 there.
+/// instruction alone says little: Intel's Sapphire Rapids has it too, and bf16 is slower than f32 with it
+/// there. It also has AMX, with which bf16 was not measured.
 const FASTER_IN_BF16: [CpuFamily; 2] = [
     // Zen 4. Zen 3 belongs to the same family but lacks the instruction.
     CpuFamily { vendor: *b"AuthenticAMD", family: 0x19 },

@@ -21,6 +21,7 @@ pub(crate) mod layers;
 pub mod peak;
 pub(crate) mod simd;
 pub(crate) mod team;
+pub(crate) mod tiles;
 
 pub use arithmetic::{Arithmetic, ArithmeticError};
 pub(crate) use buffer::Buffer;

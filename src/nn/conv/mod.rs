@@ -12,6 +12,7 @@ mod outer;
 mod pool;
 mod product;
 mod strip;
+mod tiled;
 mod winograd;
 
 pub(crate) use dense::Dense;
@@ -19,6 +20,7 @@ pub(crate) use depthwise::Depthwise;
 pub(crate) use elements::Elements;
 pub(crate) use pool::max_pool_row;
 pub(crate) use strip::{STRIP, StripConv, StripOut, StripScratch, UNDER};
+pub(crate) use tiled::{BlockMap, Stream, TiledConv, TiledOutput, round};
 pub(crate) use winograd::{Direction, Form, GradientMemory, Tiles, Winograd};
 
 use super::Isa;
