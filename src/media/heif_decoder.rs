@@ -9,6 +9,7 @@ use gstreamer_video::{VideoFrameExt, VideoTransferFunction};
 use image::RgbImage;
 
 use super::heif::{Coding, Main};
+use super::pads::copy_pictures_of;
 use super::{element, error_text, start_gstreamer};
 
 /// How long a decoder may take for one coded picture.
@@ -96,6 +97,7 @@ fn tiles(main: &Main, decoder: gst::Element) -> Result<RgbImage, String> {
     if let (Some(colour), Some(pad)) = (main.colour, convert.static_pad("sink")) {
         colour_as_told(&pad, colour);
     }
+    copy_pictures_of(&decoder);
     elements.extend([decoder, convert, sink.clone().upcast()]);
     let failed = |_| "its decoder cannot be used".to_owned();
     pipeline.add_many(&elements).map_err(failed)?;

@@ -30,6 +30,8 @@ pub(super) struct Timeline {
     pub(super) shift_ns: HashMap<u32, i64>,
     /// Whether the pictures have full range, which qtdemux does not report.
     pub(super) full_range: bool,
+    /// Numbers of the tracks of uncompressed sound with the lower bytes first, which qtdemux takes for the other order.
+    pub(super) little_endian: Vec<u32>,
     /// Chapters in the format of Nero and FFmpeg.
     pub(super) chapters: Vec<Chapter>,
     /// Length of the whole in nanoseconds, before the patches.
@@ -64,6 +66,8 @@ impl Timeline {
         timeline.full_range = tracks
             .find(|(_, track)| is_of_kind(track, b"vide"))
             .is_some_and(|(_, track)| is_full_range(track));
+        let swapped = parts.iter().filter(|(kind, track)| kind == b"trak" && is_little_endian(track));
+        timeline.little_endian = swapped.filter_map(|(_, track)| track_number(track)).collect();
         for (_, track) in parts.iter().filter(|(kind, _)| kind == b"trak") {
             let Some((scale, duration)) = inside(track, &[b"mdia", b"mdhd"]).and_then(scale_and_duration)
             else {
@@ -309,6 +313,24 @@ fn track_number(track: &[u8]) -> Option<u32> {
 /// Whether the handler of a track is for sound (soun) or pictures (vide).
 fn is_of_kind(track: &[u8], kind: &[u8; 4]) -> bool {
     inside(track, &[b"mdia", b"hdlr"]).and_then(|handler| handler.get(16..20)) == Some(kind)
+}
+
+/// Whether a track is uncompressed sound with the lower bytes first (QuickTime File Format, `enda`).
+fn is_little_endian(track: &[u8]) -> bool {
+    /// Bytes of the first and the second version of a sound sample entry before the boxes in it.
+    const ENTRIES: [usize; 2] = [36, 52];
+    let entry = inside(track, &[b"mdia", b"minf", b"stbl", b"stsd"])
+        .and_then(|list| boxes(list.get(16..)?).first().copied());
+    let Some((b"in24" | b"in32" | b"fl32" | b"fl64", entry)) =
+        entry.as_ref().map(|(kind, entry)| (kind, *entry))
+    else {
+        return false;
+    };
+    let order = ENTRIES.into_iter().find_map(|header| {
+        let wave = boxes(entry.get(header..)?).into_iter().find(|(kind, _)| kind == b"wave")?.1;
+        inside(wave, &[b"enda"])?.get(8..10)
+    });
+    order == Some(&[0, 1])
 }
 
 /// Whether the colour description of a track's pictures (ISO/IEC 14496-12, 12.1.5) states full range.

@@ -22,3 +22,16 @@ pub(super) fn on_caps(
         gst::PadProbeReturn::Ok
     });
 }
+
+/// Lets the decoders that a pipeline will have copy their pictures. Those of libav write into GStreamer's memory
+/// otherwise, and crash if GStreamer has no name for the format of the pictures, such as 16 bits per sample in FFV1.
+pub(super) fn copy_pictures(pipeline: &gst::Pipeline) {
+    pipeline.connect_deep_element_added(|_, _, element| copy_pictures_of(element));
+}
+
+/// The same for a decoder.
+pub(super) fn copy_pictures_of(decoder: &gst::Element) {
+    if decoder.has_property("direct-rendering") {
+        decoder.set_property("direct-rendering", false);
+    }
+}

@@ -492,7 +492,12 @@ impl Sound {
             chain.extend(encoder.chain(format, false)?);
             delay_ns = encoder.delay_ns(format);
         }
-        chain.extend(names(&track.description())?);
+        let mut description = track.description();
+        // mp4mux would make it the title of the file.
+        if let Some(title) = description.title.take_if(|_| container == Container::Mp4) {
+            track.note(format!("the title of a sound track is left out ({title}): .mkv keeps it"));
+        }
+        chain.extend(names(&description)?);
         chain.push(unlimited_queue()?);
         if track.kind == Kind::Text {
             make_sparse(&out);

@@ -24,7 +24,7 @@ use crate::pipeline::{Control, LabelJob, LabelSummary, Pass, Progress};
 use crate::report::{JsonLines, Output, Results};
 
 /// The most starts of a job that was running whenever the service ended.
-const MOST_ATTEMPTS: u32 = 3;
+const MOST_ATTEMPTS: u32 = 2;
 /// How long an input may give no data.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Polling interval for new jobs.

@@ -6,6 +6,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
+use super::demuxed::track_number;
 use super::origin::{HEADROOM_NS, Origin, Streams, Times};
 use crate::media::audio::{Copyable, Kind, Track};
 use crate::media::{Container, MediaError, element};
@@ -169,9 +170,7 @@ pub(super) fn text_branch(pad: &gst::Pad, origin: &Origin, streams: &Streams) ->
 
 /// The offset that the index of an MP4 file gives for the stream of that name.
 fn shift_ns(name: &str, origin: &Origin, streams: &Streams) -> i64 {
-    // qtdemux ends the names of its streams with the number of the track.
-    let number = name.rsplit_once('/').and_then(|(_, number)| number.parse::<u32>().ok());
-    let number = number.filter(|_| origin.times != Times::Ours);
+    let number = track_number(name).filter(|_| origin.times != Times::Ours);
     number.and_then(|number| streams.shared.timeline()?.shift_ns.get(&number)).copied().unwrap_or(0)
 }
 

@@ -18,6 +18,7 @@ use super::origin::{HEADROOM_NS, SOUND_DECODER, Streams};
 use super::shown;
 use super::{FALLBACK_FRAME_NS, Format, SourceOptions, SourceShared};
 use crate::media::matroska::Turn;
+use crate::media::pads::copy_pictures;
 use crate::media::{Frame, Input, MediaError, Picture};
 use crate::media::{element, error_text};
 
@@ -49,8 +50,9 @@ impl Connection {
 
         connection.watch(generation)?;
         let kept = Arc::new(KeptBack::default());
+        copy_pictures(&pipeline);
         demuxed::leave_out_transparency();
-        demuxed::correct(&pipeline, &kept);
+        demuxed::correct(&pipeline, &kept, shared);
         let (video_pad, filter) = video_branch(&pipeline, shared, generation)?;
         shown::settle(&video_pad, &filter, shared, generation, kept);
         let streams = Arc::new(Streams {

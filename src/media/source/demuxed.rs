@@ -13,6 +13,7 @@ use gstreamer_video::{
     VideoColorMatrix, VideoColorPrimaries, VideoColorRange, VideoColorimetry, VideoTransferFunction,
 };
 
+use super::SourceShared;
 use crate::media::pads::on_caps;
 
 /// The demuxer's colour description of a stream that may contain its own.
@@ -72,8 +73,8 @@ impl KeptBack {
 }
 
 /// Corrects the caps of every demuxer that the pipeline will have.
-pub(super) fn correct(pipeline: &gst::Pipeline, kept: &Arc<KeptBack>) {
-    let kept = Arc::clone(kept);
+pub(super) fn correct(pipeline: &gst::Pipeline, kept: &Arc<KeptBack>, shared: &Arc<SourceShared>) {
+    let (kept, shared) = (Arc::clone(kept), Arc::clone(shared));
     pipeline.connect_deep_element_added(move |_, _, element| {
         let demuxes = element
             .factory()
@@ -81,14 +82,35 @@ pub(super) fn correct(pipeline: &gst::Pipeline, kept: &Arc<KeptBack>) {
         if demuxes != Some(true) {
             return;
         }
-        let kept = Arc::clone(&kept);
+        let (kept, shared) = (Arc::clone(&kept), Arc::clone(&shared));
         element.connect_pad_added(move |_, pad| {
             if pad.direction() == gst::PadDirection::Src {
-                let kept = Arc::clone(&kept);
-                on_caps(pad, move |caps| corrected(caps, &kept));
+                let (kept, shared, name) = (Arc::clone(&kept), Arc::clone(&shared), pad.stream_id());
+                on_caps(pad, move |caps| {
+                    let number = name.as_ref().and_then(|name| track_number(name));
+                    let timeline = shared.timeline();
+                    let swapped = timeline
+                        .zip(number)
+                        .is_some_and(|(timeline, number)| timeline.little_endian.contains(&number));
+                    if swapped { with_lower_bytes_first(caps) } else { corrected(caps, &kept) }
+                });
             }
         });
     });
+}
+
+/// The number of a track in the name of a stream, which qtdemux ends with it.
+pub(super) fn track_number(name: &str) -> Option<u32> {
+    name.rsplit_once('/').and_then(|(_, number)| number.parse().ok())
+}
+
+/// Uncompressed sound in the other order of bytes.
+fn with_lower_bytes_first(caps: &gst::CapsRef) -> Option<gst::Caps> {
+    let format = caps.structure(0)?.get::<&str>("format").ok()?.strip_suffix("BE")?;
+    let format = format!("{format}LE");
+    let mut caps = caps.to_owned();
+    caps.make_mut().structure_mut(0)?.set("format", format);
+    Some(caps)
 }
 
 fn corrected(caps: &gst::CapsRef, kept: &KeptBack) -> Option<gst::Caps> {

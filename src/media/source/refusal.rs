@@ -18,7 +18,7 @@ pub(super) fn explained(input: &Input, error: MediaError) -> MediaError {
         }
         (MediaError::MissingElement(what), _) if is_page(what) => because("it is a web page".to_owned()),
         (MediaError::NotDecodable { reason, .. }, _) if reason.contains("not-negotiated") => because(
-            "its decoder gives pictures that cannot be converted, such as single fields of interlaced video"
+            "its decoder gives pictures of a kind that cannot be converted, such as single fields or 16 bits per sample"
                 .to_owned(),
         ),
         (MediaError::NotDecodable { .. }, Input::Url(url)) => unreachable(url).map_or(error, because),

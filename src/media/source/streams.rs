@@ -133,7 +133,10 @@ impl Streams {
         }
         if media.starts_with("text/")
             || media.starts_with("subpicture/")
-            || media.starts_with("application/x-ss")
+            || matches!(
+                media.as_str(),
+                "application/x-ssa" | "application/x-ass" | "application/x-subtitle-vtt"
+            )
         {
             return self.subtitles(pad, origin, &media);
         }
@@ -158,7 +161,8 @@ impl Streams {
         let Some(container) = self.container else {
             return self.ignore(pad, origin, false);
         };
-        if container == Container::Matroska && !media.starts_with("subpicture/") {
+        let is_written = !media.starts_with("subpicture/") && media != "application/x-subtitle-vtt";
+        if container == Container::Matroska && is_written {
             let sink = text_branch(pad, origin, self);
             start_sink(&sink);
             return self.append(pad, &[sink]);

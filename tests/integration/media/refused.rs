@@ -197,3 +197,18 @@ fn an_encoder_that_fails_in_the_middle_is_an_error_and_not_a_hang() {
     assert!(message.contains("out.mp4 failed"), "{message}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the temporary file is gone");
 }
+
+/// GStreamer has no name for such pictures, and its decoders crashed at them.
+#[test]
+fn pictures_of_unusual_formats_are_refused_and_nothing_crashes() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    for format in ["yuv420p16le", "yuv440p", "yuv420p9le", "gray12le", "gbrp16le"] {
+        let clip = folder.path().join(format!("{format}.mkv"));
+        ffmpeg(&format!("{PICTURES} -c:v ffv1 -pix_fmt {format}"), &clip);
+        let error = Source::open(&Input::File(clip), &SourceOptions::default()).err().unwrap().to_string();
+        assert!(error.contains(format) && error.contains("cannot be converted"), "{error}");
+    }
+}

@@ -202,6 +202,43 @@ fn sound_whose_rate_and_channels_change_goes_on() {
     }
 }
 
+/// QuickTime says in a box of its own that the lower bytes come first.
+#[test]
+fn uncompressed_sound_of_either_order_of_bytes_is_the_same_sound() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let samples = |path: &Path| {
+        output_of(
+            "ffmpeg",
+            &["-v", "error", "-i", path.to_str().unwrap(), "-f", "s16le", "-ac", "1", "-ar", "44100", "-"],
+        )
+    };
+    for codec in ["s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be", "f64le", "f64be"] {
+        let clip = at(&format!("{codec}.mov"));
+        ffmpeg(&format!("{PICTURES} {} {TINY} -c:a pcm_{codec}", sine(440)), &clip);
+        let before = samples(&clip);
+        for target in ["mkv", "mp4"] {
+            let output = at(&format!("{codec}.{target}"));
+            transcode(&clip, &output);
+            let after = samples(&output);
+            let pairs = before.as_chunks::<2>().0.iter().zip(after.as_chunks::<2>().0);
+            let values = pairs.map(|(a, b)| [*a, *b].map(|two| f64::from(i16::from_le_bytes(two))));
+            let (mut both, mut squares) = (0.0, [0.0; 2]);
+            // Sound that is coded again is louder or softer by little, and none of it is another.
+            for [a, b] in values.skip(4410).take(22_050) {
+                both += a * b;
+                squares = [squares[0] + a * a, squares[1] + b * b];
+            }
+            let correlation = both / (squares[0] * squares[1]).sqrt();
+            assert!(correlation > 0.99, "{codec} -> {target}: {correlation}");
+            assert!((0.8..1.25).contains(&(squares[1] / squares[0])), "{codec} -> {target}: {squares:?}");
+        }
+    }
+}
+
 /// As digital television sends it.
 #[test]
 fn latm_sound_is_whole_from_its_first_packet_on() {
@@ -261,6 +298,52 @@ fn languages_and_titles_of_sound_are_kept() {
             let languages = probe(&output, "a", "stream_tags=language", &[]);
             let known = [["deu", "fra"], ["ger", "fre"], ["ger", "fra"]];
             assert!(known.iter().any(|known| languages == known), "{name} -> {target}: {languages:?}");
+        }
+    }
+}
+
+#[test]
+fn titles_of_sound_do_not_become_that_of_the_file() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let tags = "-metadata:s:a:0 title=First -metadata:s:a:1 title=Second";
+    let how = format!("{PICTURES} {} {} -map 0 -map 1 -map 2 {H264} -c:a aac {tags}", sine(440), sine(880));
+    ffmpeg(&how, &at("a.mkv"));
+    for (target, titles, told) in [("mkv", &["First", "Second"][..], 0), ("mp4", &[], 2)] {
+        let output = at(&format!("out.{target}"));
+        let done = transcode(&at("a.mkv"), &output);
+        assert_eq!(probe(&output, "a", "stream_tags=title", &[]), titles, "{target}");
+        assert_eq!(probe(&output, "v", "format_tags=title", &[]), Vec::<String>::new(), "{target}");
+        let found = done.warnings.iter().filter(|text| text.contains("the title of a sound track")).count();
+        assert_eq!((found, done.warnings.len()), (told, told), "{target}: {:?}", done.warnings);
+    }
+}
+
+#[test]
+fn subtitles_of_every_kind_are_kept_or_told() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("s.srt"), "1\n00:00:00,200 --> 00:00:00,700\nHallo\n").unwrap();
+    let subtitles = at("s.srt");
+    for (name, codec, kept) in [("ass.mkv", "ass", true), ("vtt.webm", "webvtt", false)] {
+        let video = if name.ends_with("webm") { "-c:v libvpx -deadline realtime -cpu-used 8" } else { TINY };
+        ffmpeg(
+            &format!("{PICTURES} -i {} -map 0 -map 1 {video} -c:s {codec}", subtitles.display()),
+            &at(name),
+        );
+        for target in ["mkv", "mp4", "webm"] {
+            let output = at(&format!("{name}.out.{target}"));
+            let done = transcode(&at(name), &output);
+            let packets = probe(&output, "s", "packet=pts_time", &[]).len();
+            let told = done.warnings.iter().filter(|text| text.contains("subtitles")).count();
+            let keeps = kept && target == "mkv";
+            assert_eq!((packets, told), if keeps { (1, 0) } else { (0, 1) }, "{name}: {:?}", done.warnings);
         }
     }
 }
