@@ -91,6 +91,7 @@ pub struct Network {
 
 /// The layers of a network for one kind of kernels.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one per network")]
 enum Layers {
     Vectors(Vectors),
     Tiled(Tiled),

@@ -23,15 +23,16 @@ pub(super) fn on_caps(
     });
 }
 
-/// Lets the decoders that a pipeline will have copy their pictures. Those of libav write into GStreamer's memory
+/// Lets some decoders that a pipeline will have copy their pictures. Those of libav write into GStreamer's memory
 /// otherwise, and crash if GStreamer has no name for the format of the pictures, such as 16 bits per sample in FFV1.
 pub(super) fn copy_pictures(pipeline: &gst::Pipeline) {
     pipeline.connect_deep_element_added(|_, _, element| copy_pictures_of(element));
 }
 
-/// The same for a decoder.
+/// The same for a decoder. Of others, such as that of QuickTime's animation, the times of pictures would be lost.
 pub(super) fn copy_pictures_of(decoder: &gst::Element) {
-    if decoder.has_property("direct-rendering") {
+    let name = decoder.factory().map(|factory| factory.name());
+    if matches!(name.as_deref(), Some("avdec_ffv1" | "avdec_h264" | "avdec_h265")) {
         decoder.set_property("direct-rendering", false);
     }
 }

@@ -175,6 +175,8 @@ struct SourceShared {
     seams: Option<Seams>,
     /// End of the discarded sound in nanoseconds.
     sound_end_ns: AtomicU64,
+    /// Time of the beginning in the file, in nanoseconds, if its clock does not start at 0.
+    begins_ns: AtomicU64,
 }
 
 /// State shared by the streaming threads and the consumer.
@@ -196,8 +198,6 @@ struct State {
     offset_ns: Option<i64>,
     /// The amount by which all running times exceed those in the file.
     headroom_ns: i64,
-    /// Time of the beginning in the file, in nanoseconds, if its clock does not start at 0.
-    begins_ns: u64,
     /// Whether all tracks are known and were returned.
     opened: bool,
     about: About,
@@ -321,7 +321,6 @@ impl Source {
             started: None,
             offset_ns: None,
             headroom_ns: 0,
-            begins_ns: 0,
             opened: false,
             about: About {
                 title: None,
@@ -348,6 +347,7 @@ impl Source {
             touched_ms: AtomicU64::new(0),
             seams: Seams::of(&options.selection),
             sound_end_ns: AtomicU64::new(0),
+            begins_ns: AtomicU64::new(0),
         });
         let opened = Connection::start(input, options, &shared).and_then(|connection| {
             let limit = options.patience.map_or(OPEN_LIMIT, |patience| patience.max(OPEN_LIMIT));
@@ -553,7 +553,8 @@ impl Source {
         } else if let Some(duration_ns) = self.info.duration_ns {
             // Containers round, and the last frame's length is a guess.
             let tolerance_ns = 500_000_000.max(duration_ns / 50);
-            let duration_ns = duration_ns.saturating_sub(state.begins_ns);
+            // Demuxers include the time before the beginning in the duration.
+            let duration_ns = duration_ns.saturating_sub(self.shared.begins_ns.load(Ordering::Acquire));
             if end_ns + tolerance_ns < duration_ns {
                 state.warnings.push(format!(
                     "{input} should last {:.2} s but ends after {:.2} s: it seems to be cut short",

@@ -342,13 +342,9 @@ mod tests {
                 embedded.push(frame);
             }
         }
-        let between = embedded.iter().filter(|frame| (50..=60).contains(*frame)).count();
-        assert!(between >= 3, "{embedded:?}");
-        let after = embedded.iter().find(|frame| **frame >= 60);
-        assert!(
-            after.is_some_and(|frame| *frame <= 62),
-            "the second face, as soon as it is alone: {embedded:?}"
-        );
+        // One where both show, and those after it, the last of which shows the second nearly alone.
+        let between: Vec<u64> = embedded.iter().copied().filter(|frame| (51..60).contains(frame)).collect();
+        assert!(between.len() >= 3 && between[between.len() - 1] >= 56, "{embedded:?}");
     }
 
     #[test]

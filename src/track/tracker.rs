@@ -121,9 +121,9 @@ impl Open {
 
     /// Whether a good view shows another person than the good views of the track. In a dissolve, single views show both
     /// people, and each view is like the one before it. So the latest views together are compared with all before them.
-    fn is_far(&self, embedding: &Embedding, weight: f32, same_deg: f64, change: Change) -> bool {
+    fn is_far(&self, embedding: &Embedding, weight: f32, same_deg: f64) -> bool {
         let Some(angle) = angle_to_sum_deg(&self.good, embedding) else { return false };
-        if angle > same_deg + if change == Change::None { FAR_DEG } else { CHANGED_DEG } {
+        if angle > same_deg + FAR_DEG {
             return true;
         }
         let (mut before, mut latest) = (self.good.clone(), None);
@@ -224,7 +224,7 @@ impl Tracker {
         let Some((same_deg, angle)) = self.same_deg.zip(angle) else { return false };
         let is_good = weight(seen.quality) >= GOOD_WEIGHT;
         let inside = weight_inside(seen.face, seen.quality);
-        let is_far = |embedding| track.is_far(embedding, inside, same_deg, seen.change);
+        let is_far = |embedding| track.is_far(embedding, inside, same_deg);
         if inside >= GOOD_WEIGHT && seen.embedding.is_some_and(is_far) {
             return true;
         }

@@ -90,7 +90,7 @@ fn other_networks_are_refused_by_name() {
     assert!(refusal("no-state.pth").contains("no state dictionary"));
     assert!(
         refusal("make.py")
-            .contains("no Caffe model, ONNX model, ESP-DL file, PyTorch checkpoint or safetensors file")
+            .contains("not a Caffe model, ONNX model, ESP-DL file, PyTorch checkpoint or safetensors file")
     );
     assert!(refusal("absent.pth").contains("cannot read"));
     let twice = import(&[fixture("zip.pth"), fixture("new.caffemodel")]).unwrap_err().to_string();

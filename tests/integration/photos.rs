@@ -485,7 +485,8 @@ fn names_go_into_the_photo_itself_and_everything_else_stays() {
     fs::copy(place.at("plain.jpg"), place.at("shadowed.jpg")).unwrap();
     place.succeeds(&["label", "shadowed.jpg", "--xmp", "--gallery", "gallery", "-q"]);
     picture.save(place.at("picture.png")).unwrap();
-    for (file, words) in [("shadowed.jpg", "shadowed.jpg.xmp count before"), ("picture.png", "JPEG files")] {
+    for (file, words) in [("shadowed.jpg", "shadowed.jpg.xmp take precedence"), ("picture.png", "JPEG files")]
+    {
         let before = fs::read(place.at(file)).unwrap();
         let (code, _, err) = place.run(&["label", file, "--xmp-embed", "--gallery", "gallery", "-q"]);
         assert!(code == 1 && err.contains(words), "{err}");

@@ -320,8 +320,6 @@ fn take_picture(
     let nominal_ns = fps.map(|(n, d)| (1e9 * f64::from(d) / f64::from(n)).round() as u64);
     let buffer_ns = buffer.duration().map(gst::ClockTime::nseconds).filter(|&ns| ns > 0);
 
-    let begins_ns = sample.segment().and_then(begins_ns);
-
     let mut state = shared.state();
     while state.generation == generation && !state.live && state.ready.len() >= AHEAD {
         state = shared.wait(state);
@@ -330,7 +328,6 @@ fn take_picture(
         return Err(gst::FlowError::Flushing);
     }
     if state.format.is_none() {
-        state.begins_ns = begins_ns.unwrap_or(0);
         let format = Format {
             width: picture.width(),
             height: picture.height(),
@@ -401,13 +398,6 @@ fn take_picture(
     drop(state);
     shared.changed.notify_all();
     Ok(gst::FlowSuccess::Ok)
-}
-
-/// The time at which a file begins whose clock does not start at 0, in nanoseconds. Demuxers include it in the duration.
-fn begins_ns(segment: &gst::Segment) -> Option<u64> {
-    let segment = segment.downcast_ref::<gst::ClockTime>()?;
-    let start = segment.start()?;
-    (segment.time() == Some(start)).then_some(start.nseconds())
 }
 
 /// Frames missing in a step from one frame to the next, by the nominal rate.

@@ -126,7 +126,7 @@ fn corrected(caps: &gst::CapsRef, kept: &KeptBack) -> Option<gst::Caps> {
     let no_aspect = told.get::<gst::Fraction>("pixel-aspect-ratio").is_ok_and(flat);
     if name == "video/x-raw" && told.get::<&str>("format") == Ok("RGB8P") {
         // Converters look for the palette in the picture, where demuxers do not put it.
-        return Some(gst::Caps::new_empty_simple("video/x-raw with a palette of 8 bits"));
+        return Some(gst::Caps::new_empty_simple("video/x-palette-of-8-bits"));
     }
     let tells_itself = matches!(name.as_str(), "video/x-h264" | "video/x-h265" | "video/mpeg");
     let colour = told.get::<&str>("colorimetry").ok().filter(|_| tells_itself);

@@ -152,7 +152,7 @@ fn audio_specific_config(bits: &mut Bits<'_>) -> Option<Config> {
     }
     let extended = bits.read(1)? == 1;
     let says = (1..=4).contains(&object) && (1..=7).contains(&channels) && !short_frames && !extended;
-    says.then_some(Config {
+    says.then(|| Config {
         profile: object as u8 - 1,
         rate: core_rate as u8,
         channels: channels as u8,

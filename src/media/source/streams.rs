@@ -12,7 +12,7 @@ use gstreamer::prelude::*;
 
 use super::branches::{attach, dry_sink, end_ns, parse_caps, start_sink, stop, text_branch, wanted_caps};
 use super::origin::{HEADROOM_NS, Origin, SOUND_DECODER, Streams, Times};
-use super::selection;
+use super::{SourceShared, selection};
 use crate::media::audio::Copyable;
 use crate::media::{Chapter, Container, MediaError, element};
 
@@ -61,7 +61,7 @@ impl Streams {
     /// The kind of the input is known.
     fn found(self: &Arc<Self>, pad: &gst::Pad, caps: &gst::Caps) -> Result<(), MediaError> {
         let Some(factory) = demuxer(caps) else {
-            move_segments(pad, &Origin::new(Times::Cut));
+            move_segments(pad, &Origin::new(Times::Cut), &self.shared);
             self.whole(pad, &Origin::new(Times::Cut))?;
             self.complete();
             return Ok(());
@@ -122,7 +122,7 @@ impl Streams {
             (media.starts_with("audio/"), media.starts_with("video/") || media.starts_with("image/"));
         self.read_about(pad);
         if origin.times != Times::Ours {
-            move_segments(pad, origin);
+            move_segments(pad, origin, &self.shared);
         }
         if format.is_some_and(|format| format.get::<bool>("systemstream") == Ok(true)) {
             return self.whole(pad, origin);
@@ -377,13 +377,17 @@ fn demuxer(caps: &gst::Caps) -> Option<gst::ElementFactory> {
 
 /// Shifts the times of a stream. If the segments of its demuxer only define the beginning, nothing is cut
 /// off.
-fn move_segments(pad: &gst::Pad, origin: &Origin) {
+fn move_segments(pad: &gst::Pad, origin: &Origin, shared: &Arc<SourceShared>) {
+    let shared = Arc::clone(shared);
     let begin = (origin.times != Times::Cut).then(|| Arc::clone(&origin.begin));
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         let moved = match info.event().map(|event| event.view()) {
             Some(gst::EventView::Segment(event)) => moved(event, begin.as_deref()),
             _ => None,
         };
+        if let Some(begin) = begin.as_deref().and_then(OnceLock::get) {
+            shared.begins_ns.store(begin.nseconds(), Ordering::Release);
+        }
         if let Some(event) = moved {
             info.data = Some(gst::PadProbeData::Event(event));
         }

@@ -103,8 +103,8 @@ impl TileProduct<'_> {
     /// Whether all rows of tiles are whole cache lines: those that straddle two take twice as long.
     fn is_aligned(&self) -> bool {
         let aligned = |at: *const f32| at.addr().is_multiple_of(STRIDE);
-        let rows = self.left.iter().copied().chain([self.right, self.sums.cast_const()]);
-        rows.into_iter().all(aligned) && self.offsets.iter().all(|offset| offset.is_multiple_of(LINE))
+        let mut rows = self.left.iter().copied().chain([self.right, self.sums.cast_const()]);
+        rows.all(aligned) && self.offsets.iter().all(|offset| offset.is_multiple_of(LINE))
     }
 }
 

@@ -404,6 +404,6 @@ mod tests {
             let problem = read(&[("person", "Ada"), wrong]).map(|_| ()).unwrap_err();
             assert!(format!("{problem:?}").contains(reason), "{wrong:?}: {problem:?}");
         }
-        assert!(format!("{:?}", read(&[]).map(|_| ()).unwrap_err()).contains("whom to find"));
+        assert!(format!("{:?}", read(&[]).map(|_| ()).unwrap_err()).contains("person or stranger"));
     }
 }

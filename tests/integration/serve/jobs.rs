@@ -81,7 +81,7 @@ fn jobs_wait_for_each_other_and_can_be_cancelled_and_nothing_but_a_video_becomes
     }
     for playlist in ["#EXTM3U\nhttp://127.0.0.1/x.ts\n", "", "<?xml version=\"1.0\"?>", "RIFF    WEBP"] {
         assert!(
-            upload(&service, "x.mp4", playlist.into()).refused(422).contains("not a video"),
+            upload(&service, "x.mp4", playlist.into()).refused(422).contains("not a supported video"),
             "{playlist}"
         );
     }

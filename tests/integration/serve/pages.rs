@@ -252,7 +252,7 @@ fn a_video_is_uploaded_watched_while_it_is_labelled_and_played() {
     std::fs::write(&playlist, "#EXTM3U\nhttp://127.0.0.1/\n").unwrap();
     browser.choose("#upload input", &playlist);
     browser.click("#upload button");
-    browser.wait("document.querySelector('#note').textContent.includes('not a video')");
+    browser.wait("document.querySelector('#note').textContent.includes('not a supported video')");
     browser.choose("#upload input", &sample("sample.mp4"));
     browser.click("#upload button");
     browser.wait("document.querySelector('[data-job] progress')?.value > 0.05");
