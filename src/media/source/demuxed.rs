@@ -16,6 +16,9 @@ use gstreamer_video::{
 use super::SourceShared;
 use crate::media::pads::on_caps;
 
+/// The caps of raw pictures with a palette, which nothing decodes.
+pub(super) const PALETTE: &str = "video/x-palette-of-8-bits";
+
 /// The demuxer's colour description of a stream that may contain its own.
 #[derive(Debug, Default)]
 pub(super) struct KeptBack {
@@ -126,7 +129,7 @@ fn corrected(caps: &gst::CapsRef, kept: &KeptBack) -> Option<gst::Caps> {
     let no_aspect = told.get::<gst::Fraction>("pixel-aspect-ratio").is_ok_and(flat);
     if name == "video/x-raw" && told.get::<&str>("format") == Ok("RGB8P") {
         // Converters look for the palette in the picture, where demuxers do not put it.
-        return Some(gst::Caps::new_empty_simple("video/x-palette-of-8-bits"));
+        return Some(gst::Caps::new_empty_simple(PALETTE));
     }
     let tells_itself = matches!(name.as_str(), "video/x-h264" | "video/x-h265" | "video/mpeg");
     let colour = told.get::<&str>("colorimetry").ok().filter(|_| tells_itself);

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use super::demuxed::PALETTE;
 use crate::media::{Input, MediaError};
 
 /// Time limit for a host to answer.
@@ -15,6 +16,9 @@ pub(super) fn explained(input: &Input, error: MediaError) -> MediaError {
     match (&error, input) {
         (MediaError::MissingElement(what), Input::Url(_)) if is_page(what) => {
             because("the address answered with a web page".to_owned())
+        }
+        (MediaError::MissingElement(what), _) if what.contains(PALETTE) => {
+            because("pictures with a palette of 8 bits are not supported".to_owned())
         }
         (MediaError::MissingElement(what), _) if is_page(what) => because("it is a web page".to_owned()),
         (MediaError::NotDecodable { reason, .. }, _) if reason.contains("not-negotiated") => because(

@@ -343,7 +343,7 @@ fn pictures_with_a_palette_are_refused_by_name() {
     let clip = folder.path().join("palette.avi");
     ffmpeg(&format!("{PICTURES} -c:v rawvideo -pix_fmt pal8"), &clip);
     let error = Source::open(&Input::File(clip), &SourceOptions::default()).err().unwrap().to_string();
-    assert!(error.contains("palette.avi") && error.contains("palette-of-8-bits"), "{error}");
+    assert!(error.contains("palette.avi") && error.contains("a palette of 8 bits"), "{error}");
 }
 
 /// A cutter that does not encode anew hides the beginning by an edit list; a recording may begin at any time.
