@@ -21,8 +21,10 @@ const MOST_CHANGE: f32 = 0.15;
 /// Change against the last embedded view up to which a face is not embedded again for it. In a dissolve from one person
 /// to another, whose frames differ by 0.02 to 0.04 from one to the next, two still faces differed by 0.23 in the end.
 const LEAST_DRIFT: f32 = 0.12;
-/// Views embedded after one that drifted: a single one may show both people of a dissolve.
+/// Views embedded after one of a still face that drifted: a single one may show both people of a dissolve.
 const AFTER_DRIFT: u32 = 3;
+/// Usual change from one embedded view to the next below which a face is still. Faces that move are embedded again soon.
+const STILL_DRIFT: f32 = 0.05;
 /// Maximum number of views embedded after such a change until a good one identifies the face.
 const DOUBTED: u32 = 8;
 /// Weight of the newest change in the running mean.
@@ -194,10 +196,11 @@ impl Chain {
         self.doubt = if weight(quality) >= GOOD_WEIGHT { 0 } else { self.doubt.saturating_sub(1) };
         self.embedded.push([quality.yaw_deg, quality.pitch_deg]);
         let drifted = self.drifted();
+        let stirred = drifted && self.usual_drift < STILL_DRIFT;
         if drifted || self.after_drift == 0 {
             self.usual_drift = (1.0 - NEWEST) * self.usual_drift + NEWEST * self.drift();
         }
-        self.after_drift = if drifted { AFTER_DRIFT } else { self.after_drift.saturating_sub(1) };
+        self.after_drift = if stirred { AFTER_DRIFT } else { self.after_drift.saturating_sub(1) };
         self.embedded_patch = Some(self.patch.clone());
         self.best_weight = self.best_weight.max(weight(quality));
         (self.embedded_frames.1, self.embedded_ns) = (moment.frame, moment.pts_ns);
