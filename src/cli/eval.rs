@@ -313,6 +313,9 @@ struct ImageArgs {
     detection: DetectionArgs,
 }
 
+/// The crop of a face, and how it is seen.
+type FoundFace = (Crop, Viewpoint);
+
 impl ImageArgs {
     /// The crop of each image and how the face is seen, `None` without a face, and the number of images that are
     /// already aligned crops. Faces of `--aligned` images count as seen from the front.
@@ -321,7 +324,7 @@ impl ImageArgs {
         paths: &[PathBuf],
         device: &Device,
         threads: usize,
-    ) -> Result<(Vec<Option<(Crop, Viewpoint)>>, usize)> {
+    ) -> Result<(Vec<Option<FoundFace>>, usize)> {
         let detector = self.detection.detector(device)?;
         let bar = progress(paths.len(), "aligning");
         let mut crops = Vec::with_capacity(paths.len());

@@ -331,7 +331,7 @@ mod tests {
     fn a_face_that_dissolves_into_another_is_embedded_on_the_way() {
         // Stripes that run down become stripes that run across, in ten frames.
         let picture = |share: f32| -> Vec<u8> {
-            let stripe = |at: usize| if at / 12 % 2 == 0 { 200.0 } else { 60.0 };
+            let stripe = |at: usize| if (at / 12).is_multiple_of(2) { 200.0 } else { 60.0 };
             let pixel = |at: usize| ((1.0 - share) * stripe(at % 160) + share * stripe(at / 160)) as u8;
             (0..160 * 160).map(pixel).collect()
         };

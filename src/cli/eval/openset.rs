@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::{BATCH, ImageArgs, UsageError, group_table, percent, progress};
+use super::{BATCH, FoundFace, ImageArgs, UsageError, group_table, percent, progress};
 use crate::align::Crop;
 use crate::cli::options::{
     self, DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs,
@@ -223,7 +223,7 @@ impl OpensetArgs {
 struct Set {
     people: Vec<Person>,
     /// The faces in the images of each person, and how they are seen.
-    faces: Vec<Vec<(Crop, Viewpoint)>>,
+    faces: Vec<Vec<FoundFace>>,
 }
 
 impl Set {
