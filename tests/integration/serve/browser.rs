@@ -67,6 +67,12 @@ impl Browser {
 
     /// Calls a method of the browser.
     fn call(&mut self, method: &str, parameters: Value) -> Value {
+        let answer = self.answer(method, parameters);
+        assert!(answer["error"].is_null(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    fn answer(&mut self, method: &str, parameters: Value) -> Value {
         self.calls += 1;
         send(
             &mut self.socket,
@@ -75,8 +81,7 @@ impl Browser {
         loop {
             let answer: Value = serde_json::from_str(&receive(&mut self.socket)).unwrap();
             if answer["id"] == self.calls {
-                assert!(answer["error"].is_null(), "{method}: {answer}");
-                return answer["result"].clone();
+                return answer;
             }
         }
     }
@@ -95,7 +100,9 @@ impl Browser {
     #[track_caller]
     pub fn wait(&mut self, expression: &str) {
         let until = Instant::now() + LIMIT;
-        while self.value(expression) != true {
+        let parameters = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
+        // The page may be left for another one while it is asked: there is no value then.
+        while self.answer("Runtime.evaluate", parameters.clone())["result"]["result"]["value"] != true {
             if Instant::now() > until {
                 panic!("never: {expression}\n{}", self.value("document.documentElement.outerHTML"));
             }
