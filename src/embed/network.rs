@@ -277,7 +277,7 @@ struct Parameters<'a> {
     slopes: &'a [f32],
 }
 
-/// Lays a layer out.
+/// Packs a layer.
 type Layout<'a, L> = Box<dyn Fn() -> Result<L, EmbedError> + Sync + 'a>;
 
 impl<'a> Setting<'a> {
@@ -285,7 +285,7 @@ impl<'a> Setting<'a> {
         self.architecture.values(self.weights, name, shape)
     }
 
-    /// Lays a convolution out.
+    /// Packs a convolution.
     fn convolution<L>(&self, c: Convolution, lay_out: impl Fn(Parameters<'_>) -> L) -> Result<L, EmbedError> {
         let bias = self.values(&c.bias(), &[c.output])?;
         let slopes = self.values(&c.slopes(), &[c.output])?;
@@ -293,7 +293,7 @@ impl<'a> Setting<'a> {
         Ok(lay_out(Parameters { weight: &weight, bias: &bias, slopes: &slopes }))
     }
 
-    /// Lays the last layer out, for the maps `input`.
+    /// Packs the last layer, for the maps `input`.
     fn fully_connected(&self, input: Map) -> Result<Dense, EmbedError> {
         debug_assert_eq!((input.height, input.width), LAST_MAP);
         let (name, architecture, isa) = (LAST_WEIGHT, self.architecture, self.isa);
@@ -318,7 +318,7 @@ impl Parameters<'_> {
     }
 }
 
-/// Lays all layers out on so many `threads`. The first layer is the last of the list.
+/// Packs all layers on `threads` threads. The first layer is the last of the list.
 fn lay_out<L: Send>(threads: usize, layouts: &[Layout<'_, L>]) -> Result<Vec<L>, EmbedError> {
     // The last are the largest: a thread that begins with them ends together with the others.
     let last = layouts.len() - 1;

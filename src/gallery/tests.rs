@@ -385,7 +385,7 @@ fn a_large_gallery_is_packed_and_follows_every_change() {
     fs::remove_file(gallery.root().join("Ann/stills/a.png")).unwrap();
     assert_eq!(packed()[0].templates.len(), 3);
     gallery.remove(&name("Ann")).unwrap();
-    assert!(!path.exists(), "nothing of whoever is removed stays");
+    assert!(!path.exists(), "nothing of a removed person stays");
     assert_eq!(packed(), plain());
     assert_eq!(packed().len(), 2);
 

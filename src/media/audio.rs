@@ -279,7 +279,7 @@ impl Track {
         first
     }
 
-    /// From the source: no packet follows for now.
+    /// From the source: the stream pauses, so nobody should wait for its first packet.
     pub(super) fn run_dry(&self) {
         self.state().begun = true;
     }

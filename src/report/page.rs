@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Appearance, Output, ReportError};
 use crate::annotate::Colours;
 
-/// The page, with [`DATA`] as a placeholder for the data.
+/// The page, in which [`DATA`] is replaced by the data.
 const TEMPLATE: &str = include_str!("page.html");
 const DATA: &str = "{{DATA}}";
 

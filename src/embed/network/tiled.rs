@@ -61,7 +61,7 @@ struct StageMemory {
 }
 
 impl Tiled {
-    /// Lays the layers out, on so many `threads`.
+    /// Packs the layers on `threads` threads.
     pub(super) fn new(
         input: Map,
         setting: Setting<'_>,
@@ -212,12 +212,12 @@ impl Stage {
 }
 
 impl TiledMemory {
-    /// Memory for one worker of so many `threads`.
+    /// Memory for one worker of `threads` threads.
     pub(super) fn new(threads: usize) -> Self {
         Self { stages: Vec::new(), sums: TiledConv::memory(threads) }
     }
 
-    /// Makes room for so many faces in the first stage and in the others.
+    /// Makes room for these numbers of faces, in the first stage and in the others.
     pub(super) fn grow(&mut self, layers: &Tiled, [first, others]: [usize; 2]) {
         self.stages.resize_with(layers.stages.len(), Default::default);
         for (s, (stage, memory)) in layers.stages.iter().zip(&mut self.stages).enumerate() {

@@ -48,17 +48,18 @@ pub(super) struct VectorMemory {
 /// third more weights, for which a face alone waits.
 const TILES: [[usize; 2]; 4] = [[4, 6], [4, 6], [5, 4], [4, 3]];
 
-/// How each stage keeps the weights of its convolutions by Winograd's way: those of the last two are what a face alone waits for.
+/// The storage format of the weights of each stage's Winograd convolutions. Reading those of the last two
+/// stages bounds a single face.
 const FORMS: [Form; 4] = [Form::Full, Form::Full, Form::Packed, Form::Packed];
 
-/// Which stages begin with a convolution by Winograd's way. The first has too few inputs for it.
+/// Which stages begin with a Winograd convolution. The first has too few inputs for it.
 const HALVING: [bool; 4] = [false, true, true, true];
 
 /// Every Winograd tile in bfloat16: larger ones need more than its 8 bits.
 const TILE_BF16: [usize; 2] = [2, 2];
 
 impl Vectors {
-    /// Lays the layers out, on so many `threads`.
+    /// Packs the layers on `threads` threads.
     pub(super) fn new(
         input: Map,
         setting: Setting<'_>,
@@ -116,7 +117,7 @@ impl Vectors {
             };
             let mut convolution = || match next() {
                 Layer::Winograd(layer) => layer,
-                Layer::Dense(_) => unreachable!("convolutions of stride 1 go by Winograd's way"),
+                Layer::Dense(_) => unreachable!("convolutions of stride 1 are Winograd convolutions"),
             };
             let units = (0..architecture.units[stage]).map(|_| [convolution(), convolution()]).collect();
             Stage { map: maps[stage + 1], open, units }
@@ -129,7 +130,7 @@ impl Vectors {
         Ok(Self { stages, fully_connected })
     }
 
-    /// Memory for one worker of so many `threads`.
+    /// Memory for one worker of `threads` threads.
     pub(super) fn memory(&self, threads: usize) -> VectorMemory {
         let mut tiles: Vec<Tiles> = (0..threads).map(|_| Tiles::default()).collect();
         for tiles in &mut tiles {
@@ -203,7 +204,7 @@ impl Stage {
 }
 
 impl VectorMemory {
-    /// Makes room for so many faces in the first stage and in the others.
+    /// Makes room for these numbers of faces, in the first stage and in the others.
     pub(super) fn grow(&mut self, layers: &Vectors, [first, others]: [usize; 2]) {
         self.maps.resize_with(layers.stages.len(), Default::default);
         for (s, (stage, maps)) in layers.stages.iter().zip(&mut self.maps).enumerate() {

@@ -171,7 +171,7 @@ impl<'a> Bits<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// Up to 16 bits as a number; `None` where there are not so many.
+    /// Up to 16 bits as a number; `None` where there are fewer.
     fn read(&mut self, count: usize) -> Option<u32> {
         let first = self.at / 8;
         let mut window = 0;

@@ -304,7 +304,7 @@ fn is_closed(stream: &mut std::net::TcpStream, within: Duration) -> bool {
 }
 
 #[test]
-fn whoever_dawdles_or_asks_too_often_is_turned_away() {
+fn slow_and_too_frequent_clients_are_refused() {
     let place = place();
     std::fs::write(place.path().join("serve.toml"), "[limits]\nconnections = 8\nrequests_per_s = 5\n")
         .unwrap();

@@ -101,7 +101,7 @@ fn a_name_is_text_on_every_page_whatever_it_holds() {
 }
 
 #[test]
-fn whoever_has_no_token_is_asked_for_it() {
+fn a_visitor_without_a_token_is_asked_for_it() {
     let Some(mut browser) = Browser::start() else { return };
     let place = place();
     let service = Service::start(place.path(), &["--listen", "0.0.0.0:0"]);
