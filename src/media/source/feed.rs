@@ -76,29 +76,19 @@ fn feed(mut source: Box<dyn Read + Send>, streams: &Arc<Streams>) -> Result<(), 
 
 /// Copies the input to a temporary file, which can be read in any order. The demuxer of MP4 files loses the last
 /// pictures and sound of files that it reads from the beginning to the end.
-fn copied(mut source: impl Read, streams: &Arc<Streams>) -> Result<(), MediaError> {
+fn copied(source: impl Read, streams: &Arc<Streams>) -> Result<(), MediaError> {
     let failed = |error: io::Error| {
         let folder = std::env::temp_dir();
         MediaError::MissingElement(format!("room for a copy of the input in {} ({error})", folder.display()))
     };
     let mut copy = NamedTempFile::new().map_err(failed)?;
-    let mut piece = vec![0; PIECE];
-    loop {
-        match source.read(&mut piece) {
-            Ok(0) => break,
-            Ok(count) => {
-                streams.shared.touch();
-                if streams.shared.state().generation != streams.generation {
-                    return Ok(());
-                }
-                copy.write_all(&piece[..count]).map_err(failed)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                warn(streams, &format!("reading failed: {error}"));
-                break;
-            }
-        }
+    let is_current = || streams.shared.state().generation == streams.generation;
+    let whole = in_pieces(source, streams, |piece| {
+        copy.write_all(piece).map_err(failed)?;
+        Ok(is_current())
+    })?;
+    if !whole {
+        return Ok(());
     }
     let timeline = Timeline::read(copy.as_file_mut()).map_err(failed)?;
     let chapters = timeline.chapters.clone();
@@ -107,35 +97,48 @@ fn copied(mut source: impl Read, streams: &Arc<Streams>) -> Result<(), MediaErro
     let path = streams.shared.copy.get_or_init(|| copy).path();
     let pipeline = streams.pipeline.upgrade();
     let pipeline = pipeline.ok_or_else(|| MediaError::MissingElement("a pipeline".to_owned()))?;
-    let reader = file_reader(&pipeline, path, streams)?;
-    reader.sync_state_with_parent().map_err(|_| MediaError::MissingElement("a source that starts".to_owned()))
+    start_element(&file_reader(&pipeline, path, streams)?)
 }
 
 /// Feeds plain bytes.
-fn bytes(mut source: impl Read, streams: &Arc<Streams>) -> Result<(), MediaError> {
+fn bytes(source: impl Read, streams: &Arc<Streams>) -> Result<(), MediaError> {
     let out = gst_app::AppSrc::builder().format(gst::Format::Bytes).max_bytes(WAITING).block(true).build();
     add(streams, &out)?;
     streams.identify(out.upcast_ref())?;
     start_element(&out)?;
+    let whole = in_pieces(source, streams, |piece| {
+        Ok(out.push_buffer(gst::Buffer::from_slice(piece.to_vec())).is_ok())
+    })?;
+    if whole {
+        let _ = out.end_of_stream();
+    }
+    Ok(())
+}
+
+/// Reads to the end, or until `take` wants no more: returns whether the end was reached. What cannot be read is
+/// left out, with a warning.
+fn in_pieces(
+    mut source: impl Read,
+    streams: &Streams,
+    mut take: impl FnMut(&[u8]) -> Wanted,
+) -> Result<bool, MediaError> {
     let mut piece = vec![0; PIECE];
     loop {
         match source.read(&mut piece) {
-            Ok(0) => break,
+            Ok(0) => return Ok(true),
             Ok(count) => {
                 streams.shared.touch();
-                if out.push_buffer(gst::Buffer::from_slice(piece[..count].to_vec())).is_err() {
-                    return Ok(());
+                if !take(&piece[..count])? {
+                    return Ok(false);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 warn(streams, &format!("reading failed: {error}"));
-                break;
+                return Ok(true);
             }
         }
     }
-    let _ = out.end_of_stream();
-    Ok(())
 }
 
 fn add(streams: &Streams, out: &gst_app::AppSrc) -> Result<(), MediaError> {
@@ -144,7 +147,7 @@ fn add(streams: &Streams, out: &gst_app::AppSrc) -> Result<(), MediaError> {
     pipeline.add(out).map_err(|_| MediaError::MissingElement("a way in".to_owned()))
 }
 
-fn start_element(out: &gst_app::AppSrc) -> Result<(), MediaError> {
+fn start_element(out: &impl IsA<gst::Element>) -> Result<(), MediaError> {
     out.sync_state_with_parent().map_err(|_| MediaError::MissingElement("a source that starts".to_owned()))
 }
 
