@@ -24,7 +24,7 @@
 //! | [`detect`] | MTCNN: pyramid, three networks, boxes; face quality | `models`, `nn` |
 //! | [`align`] | landmarks -> similarity transform -> 112x96 crop, and the columns beside it | `detect` |
 //! | [`embed`] | SphereFace networks and imported ones: crop -> embedding | `models`, `nn`, `align` |
-//! | [`track`] | tracking: which faces of a video are one person; the weight of each view | `detect`, `embed` |
+//! | [`track`] | tracking: which faces of a video are one person; the weight of each view | `models`, `detect`, `embed` |
 //! | [`gallery`] | people, stills, templates, storage, search, counter-examples, checking a gallery | `file`, `media`, `xmp`, `models`, `nn`, `detect`, `align`, `embed` |
 //! | [`identify`] | the open-set decision about a face or a track; its threshold | `models`, `nn`, `detect`, `embed`, `track`, `gallery` |
 //! | [`engine`] | the entry points: engine, gallery, stream, recogniser, events | `media`, `models`, `nn`, `detect`, `align`, `embed`, `track`, `gallery`, `identify` |
