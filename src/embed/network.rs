@@ -116,6 +116,9 @@ enum Memory {
 /// The most faces that go through the network together: enough to share each load of the weights among many.
 const MOST_FACES: usize = 16;
 
+/// Pixels of a crop, row by row.
+type Face = [f32; CROP_HEIGHT * CROP_WIDTH * 3];
+
 /// Faces that go through the first stage together; its maps are large and its weights small.
 const FIRST_STAGE_FACES: usize = 2;
 
@@ -198,37 +201,21 @@ impl Network {
         faces.0.chunks(MOST_FACES).flat_map(|faces| self.forward_batch(faces, workspace)).collect()
     }
 
-    fn forward_batch(
-        &self,
-        faces: &[[f32; CROP_HEIGHT * CROP_WIDTH * 3]],
-        workspace: &mut Workspace,
-    ) -> Vec<Vec<f32>> {
+    fn forward_batch(&self, faces: &[Face], workspace: &mut Workspace) -> Vec<Vec<f32>> {
         workspace.grow(self, faces.len());
         let Workspace { team, input, memory, features } = workspace;
-        for (group, faces) in faces.chunks(FIRST_STAGE_FACES).enumerate() {
-            for (face, to) in faces.iter().zip(input.chunks_exact_mut(self.input.len())) {
-                for (y, row) in face.chunks_exact(3 * CROP_WIDTH).enumerate() {
-                    to[self.input.at(y, 0)..][..row.len()].copy_from_slice(row);
-                }
-            }
-            let faces = group * FIRST_STAGE_FACES..group * FIRST_STAGE_FACES + faces.len();
-            match (&self.layers, &mut *memory) {
-                (Layers::Vectors(layers), Memory::Vectors(memory)) => {
-                    layers.first_stage(team, memory, faces, input);
-                }
-                (Layers::Tiled(layers), Memory::Tiled(memory)) => {
-                    layers.first_stage(team, memory, faces, input);
-                }
-                _ => unreachable!("memory is of the network that it was taken from"),
-            }
-        }
         match (&self.layers, memory) {
             (Layers::Vectors(layers), Memory::Vectors(memory)) => {
+                for (group, some) in faces.chunks(FIRST_STAGE_FACES).enumerate() {
+                    for (face, to) in some.iter().zip(input.chunks_exact_mut(self.input.len())) {
+                        self.input.fill(face, to);
+                    }
+                    let first = group * FIRST_STAGE_FACES;
+                    layers.first_stage(team, memory, first..first + some.len(), input);
+                }
                 layers.other_stages(team, memory, faces.len(), features);
             }
-            (Layers::Tiled(layers), Memory::Tiled(memory)) => {
-                layers.other_stages(team, memory, faces.len(), features);
-            }
+            (Layers::Tiled(layers), Memory::Tiled(memory)) => layers.forward(team, memory, faces, features),
             _ => unreachable!("memory is of the network that it was taken from"),
         }
         let size = self.architecture.embedding;
@@ -252,10 +239,12 @@ impl Workspace {
     /// layer writes them.
     fn grow(&mut self, network: &Network, faces: usize) {
         let first = faces.min(FIRST_STAGE_FACES);
-        self.input.grow(first * network.input.len());
         match (&network.layers, &mut self.memory) {
-            (Layers::Vectors(layers), Memory::Vectors(memory)) => memory.grow(layers, [first, faces]),
-            (Layers::Tiled(layers), Memory::Tiled(memory)) => memory.grow(layers, [first, faces]),
+            (Layers::Vectors(layers), Memory::Vectors(memory)) => {
+                self.input.grow(first * network.input.len());
+                memory.grow(layers, [first, faces]);
+            }
+            (Layers::Tiled(layers), Memory::Tiled(memory)) => memory.grow(layers, faces),
             _ => unreachable!("memory is of the network that it was taken from"),
         }
         self.features.grow(faces * network.fully_connected().output_len());

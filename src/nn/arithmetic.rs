@@ -28,7 +28,7 @@ pub enum ArithmeticError {
     UnknownChoice(String),
     /// The CPU has no instruction for it.
     #[error(
-        "bf16 would be slower than f32 here: {0} code has no instruction for it (AVX-512 BF16 has one); omit --precision bf16"
+        "bf16 would be slower than f32 here: {0} code has no instruction for it (AVX-512 BF16 and AMX have one); omit --precision bf16"
     )]
     Slow(Isa),
     /// On a GPU, the library chooses the arithmetic.

@@ -2,40 +2,40 @@
 //!
 //! Products are of numbers in bfloat16, sums are f32. The sum that goes through the residual units of a stage stays
 //! f32: rounded to bfloat16 after every unit, it would add about as large an error as all products together (1 - cos
-//! 1.0e-5 instead of 6e-6 for SphereFace-20 with random weights). The first layer, whose inputs have three channels, and
-//! the fully connected one, which waits for its weights to come from memory, are computed in f32: they have 1 % of
-//! the multiply-adds.
+//! 1.0e-5 instead of 6e-6 for SphereFace-20 with random weights). The fully connected layer, which waits for its weights
+//! to come from memory, is computed in f32: it has 1 % of the multiply-adds.
 
-use std::ops::Range;
-
-use super::{Layout, Setting, lay_out};
+use super::{Face, Layout, Setting, lay_out};
 use crate::embed::EmbedError;
 use crate::nn::Buffer;
-use crate::nn::Isa;
-use crate::nn::conv::{BlockMap, Dense, Map, Stream, TiledConv, TiledOutput, padded, round};
+use crate::nn::conv::{BlockMap, Dense, Map, Stream, TiledConv, TiledOutput, padded, windows};
 use crate::nn::team::Team;
 use crate::nn::tiles::TileUnit;
+
+/// The most faces that go through each stage together, so that their maps stay in a second-level cache, and enough
+/// share each load of the weights.
+const TOGETHER: [usize; 4] = [1, 2, 8, super::MOST_FACES];
 
 /// The layers.
 #[derive(Debug)]
 pub(super) struct Tiled {
-    isa: Isa,
-    first: Dense,
+    /// Of the pixels.
+    input: Map,
     stages: Vec<Stage>,
     pub(super) fully_connected: Dense,
 }
 
 #[derive(Debug)]
 struct Stage {
-    /// The convolution of stride 2 that it begins with, but for the first, where that is another layer.
-    open: Option<TiledConv>,
+    /// For its first convolution: windows of pixels, or what the stage before gave.
+    from: BlockMap,
+    /// The convolution of stride 2 that it begins with.
+    open: TiledConv,
     units: Vec<[TiledConv; 2]>,
     /// Of the sum that goes through the units.
     stream: Map,
     /// For the convolutions of the units.
     inside: BlockMap,
-    /// For the convolution that the next stage begins with.
-    next: Option<BlockMap>,
 }
 
 /// A layer, once it is laid out.
@@ -47,6 +47,7 @@ enum Layer {
 /// Memory of one worker.
 #[derive(Debug)]
 pub(super) struct TiledMemory {
+    input: Buffer,
     stages: Vec<StageMemory>,
     sums: Vec<Buffer>,
 }
@@ -54,10 +55,10 @@ pub(super) struct TiledMemory {
 /// Maps of one stage.
 #[derive(Debug, Default)]
 struct StageMemory {
+    from: Buffer,
     stream: Buffer,
     /// Before a unit and between its two convolutions.
     inside: [Buffer; 2],
-    next: Buffer,
 }
 
 impl Tiled {
@@ -76,18 +77,24 @@ impl Tiled {
             let [height, width] = sizes[stage];
             Map::new(height, width, padded(channels[stage], isa), [1; 2])
         };
-        let blocks = |stage: usize, stride| BlockMap::new(sizes[stage], channels[stage], stride);
+        let inside = |stage: usize| BlockMap::new(sizes[stage], channels[stage], 1);
+        let from = |stage: usize| match stage {
+            0 => BlockMap::of_windows(sizes[0]),
+            _ => BlockMap::new(sizes[stage - 1], channels[stage - 1], 2),
+        };
         let mut layouts: Vec<Layout<'_, Layer>> = Vec::new();
         for c in architecture.convolutions() {
             let stage = c.stage - 1;
             layouts.push(Box::new(move || {
                 setting.convolution(c, |p| {
-                    if stage == 0 && c.stride == 2 {
-                        let (weight, maps) = ((p.weight, 3), (input, stream(0)));
-                        return Layer::Dense(Dense::convolution(isa, weight, 3, maps, 2, p.activation(isa)));
-                    }
-                    let from = if c.stride == 2 { blocks(stage - 1, 2) } else { blocks(stage, 1) };
-                    Layer::Tiled(TiledConv::new((isa, unit), p.weight, c.input, from, (p.bias, p.slopes)))
+                    let (on, activation) = ((isa, unit), (p.bias, p.slopes));
+                    Layer::Tiled(match c.stride {
+                        2 if stage == 0 => {
+                            TiledConv::of_windows(on, p.weight, c.input, from(stage), activation)
+                        }
+                        2 => TiledConv::new(on, p.weight, c.input, from(stage), activation),
+                        _ => TiledConv::new(on, p.weight, c.input, inside(stage), activation),
+                    })
                 })
             }));
         }
@@ -97,52 +104,49 @@ impl Tiled {
             Some(layer) => layer,
             None => unreachable!("a layer for every place in the network"),
         };
-        let first = next().dense();
         let stages = (0..4).map(|stage| Stage {
-            open: (stage > 0).then(|| next().tiled()),
+            from: from(stage),
+            open: next().tiled(),
             units: (0..architecture.units[stage]).map(|_| [next().tiled(), next().tiled()]).collect(),
             stream: stream(stage),
-            inside: blocks(stage, 1),
-            next: (stage < 3).then(|| blocks(stage, 2)),
+            inside: inside(stage),
         });
         let stages = stages.collect();
-        Ok(Self { isa, first, stages, fully_connected: next().dense() })
+        Ok(Self { input, stages, fully_connected: next().dense() })
     }
 
-    /// The first stage, and the beginning of the second, for some of the faces of a batch.
-    pub(super) fn first_stage(
+    /// Features of `faces`.
+    pub(super) fn forward(
         &self,
         team: &mut Team,
-        TiledMemory { stages: memory, sums }: &mut TiledMemory,
-        faces: Range<usize>,
-        input: &[f32],
-    ) {
-        let [first, second, ..] = &mut memory[..] else { unreachable!("four stages") };
-        let stage = &self.stages[0];
-        let StageMemory { stream, inside: [outer, _], next } = first;
-        self.first.apply(team, faces.len(), input, stream);
-        if let Some(to) = stage.blocks(stage.units.is_empty(), [outer, next], 0) {
-            round(self.isa, team, faces.len(), (stage.stream, stream), to);
-        }
-        stage.units(team, sums, faces.len(), first);
-        self.stages[1].open(team, sums, faces, &first.next, second);
-    }
-
-    /// What comes then, for all faces.
-    pub(super) fn other_stages(
-        &self,
-        team: &mut Team,
-        TiledMemory { stages: memory, sums }: &mut TiledMemory,
-        faces: usize,
+        memory: &mut TiledMemory,
+        faces: &[Face],
         features: &mut [f32],
     ) {
-        let [_, second, third, fourth] = &mut memory[..] else { unreachable!("four stages") };
-        self.stages[1].units(team, sums, faces, second);
-        self.stages[2].open(team, sums, 0..faces, &second.next, third);
-        self.stages[2].units(team, sums, faces, third);
-        self.stages[3].open(team, sums, 0..faces, &third.next, fourth);
-        self.stages[3].units(team, sums, faces, fourth);
-        self.fully_connected.apply(team, faces, &fourth.stream, features);
+        let last = self.stages.len() - 1;
+        self.stage(last, team, memory, faces, 0);
+        self.fully_connected.apply(team, faces.len(), &memory.stages[last].stream, features);
+    }
+
+    /// All stages up to that one, for no more faces than go through it together. What the next stage begins with is
+    /// written to its memory from the `first` face on.
+    fn stage(&self, stage: usize, team: &mut Team, memory: &mut TiledMemory, faces: &[Face], first: usize) {
+        if stage > 0 {
+            for (i, some) in faces.chunks(TOGETHER[stage - 1]).enumerate() {
+                self.stage(stage - 1, team, memory, some, i * TOGETHER[stage - 1]);
+            }
+        }
+        let (layers, TiledMemory { input, stages, sums }) = (&self.stages[stage], memory);
+        let [memory, after @ ..] = &mut stages[stage..] else { unreachable!("memory for every stage") };
+        if stage == 0 {
+            for (face, to) in faces.iter().zip(input.chunks_exact_mut(self.input.len())) {
+                self.input.fill(face, to);
+            }
+            windows(team, faces.len(), (self.input, input), (layers.from, &mut memory.from));
+        }
+        let next = self.stages.get(stage + 1).zip(after.first_mut());
+        let next = next.map(|(next, memory)| (next.from, &mut memory.from[first * next.from.len()..]));
+        layers.apply(team, sums, faces.len(), memory, next);
     }
 }
 
@@ -150,7 +154,7 @@ impl Layer {
     fn dense(self) -> Dense {
         match self {
             Self::Dense(layer) => layer,
-            Self::Tiled(_) => unreachable!("the first and the last layer are computed in f32"),
+            Self::Tiled(_) => unreachable!("the last layer is computed in f32"),
         }
     }
 
@@ -163,50 +167,31 @@ impl Layer {
 }
 
 impl Stage {
-    /// The first convolution, from the maps of the stage before, for some faces of the batch.
-    fn open(
+    /// All convolutions of the stage, from maps in `memory.from` to those of the `next` stage, or to the stream if there
+    /// is none.
+    fn apply(
         &self,
         team: &mut Team,
         sums: &mut [Buffer],
-        faces: Range<usize>,
-        input: &[f32],
+        faces: usize,
         memory: &mut StageMemory,
+        mut next: Option<(BlockMap, &mut [f32])>,
     ) {
-        let Some(layer) = &self.open else { unreachable!("the first stage begins otherwise") };
-        let StageMemory { stream, inside: [outer, _], next } = memory;
+        let StageMemory { from, stream, inside: [outer, inner] } = memory;
+        let is_last = next.is_none();
         let end = self.units.is_empty();
-        let stream = &mut stream[faces.start * self.stream.len()..];
-        // Nobody reads it where the stage ends and another follows.
-        let stream = (!end || self.next.is_none()).then_some((self.stream, stream, Stream::Begin));
-        let blocks = self.blocks(end, [outer, next], faces.start);
-        layer.apply(team, sums, faces.len(), input, TiledOutput { stream, blocks });
-    }
-
-    /// The residual units.
-    fn units(&self, team: &mut Team, sums: &mut [Buffer], faces: usize, memory: &mut StageMemory) {
-        let StageMemory { stream, inside: [outer, inner], next } = memory;
+        // Nobody reads the stream where the stage ends and another follows.
+        let begin = (!end || is_last).then_some((self.stream, &mut stream[..], Stream::Begin));
+        let blocks = if end { next.take() } else { Some((self.inside, &mut outer[..])) };
+        self.open.apply(team, sums, faces, from, TiledOutput { stream: begin, blocks });
         for (i, [first, second]) in self.units.iter().enumerate() {
             let end = i + 1 == self.units.len();
             let to = TiledOutput { stream: None, blocks: Some((self.inside, inner)) };
             first.apply(team, sums, faces, outer, to);
-            let how = if end && self.next.is_some() { Stream::End } else { Stream::Add };
-            let blocks = self.blocks(end, [outer, next], 0);
+            let how = if end && !is_last { Stream::End } else { Stream::Add };
+            let blocks = if end { next.take() } else { Some((self.inside, &mut outer[..])) };
             let to = TiledOutput { stream: Some((self.stream, stream, how)), blocks };
             second.apply(team, sums, faces, inner, to);
-        }
-    }
-
-    /// The maps in bfloat16 for what comes after a unit, from the `first` face on: for the next unit, or at the `end` of
-    /// the stage for the next stage, if there is one.
-    fn blocks<'m>(
-        &self,
-        end: bool,
-        [inside, next]: [&'m mut Buffer; 2],
-        first: usize,
-    ) -> Option<(BlockMap, &'m mut [f32])> {
-        match end {
-            false => Some((self.inside, &mut inside[first * self.inside.len()..])),
-            true => self.next.map(|map| (map, &mut next[first * map.len()..])),
         }
     }
 }
@@ -214,17 +199,18 @@ impl Stage {
 impl TiledMemory {
     /// Memory for one worker of `threads` threads.
     pub(super) fn new(threads: usize) -> Self {
-        Self { stages: Vec::new(), sums: TiledConv::memory(threads) }
+        Self { input: Buffer::default(), stages: Vec::new(), sums: TiledConv::memory(threads) }
     }
 
-    /// Makes room for these numbers of faces, in the first stage and in the others.
-    pub(super) fn grow(&mut self, layers: &Tiled, [first, others]: [usize; 2]) {
+    /// Makes room for `faces` faces. Borders are zero from the start and stay so.
+    pub(super) fn grow(&mut self, layers: &Tiled, faces: usize) {
+        self.input.grow(faces.min(TOGETHER[0]) * layers.input.len());
         self.stages.resize_with(layers.stages.len(), Default::default);
-        for (s, (stage, memory)) in layers.stages.iter().zip(&mut self.stages).enumerate() {
-            let faces = if s == 0 { first } else { others };
+        for ((stage, memory), together) in layers.stages.iter().zip(&mut self.stages).zip(TOGETHER) {
+            let faces = faces.min(together);
+            memory.from.grow(faces * stage.from.len());
             memory.stream.grow(faces * stage.stream.len());
             memory.inside.iter_mut().for_each(|map| map.grow(faces * stage.inside.len()));
-            memory.next.grow(faces * stage.next.map_or(0, |map| map.len()));
         }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) use depthwise::Depthwise;
 pub(crate) use elements::Elements;
 pub(crate) use pool::max_pool_row;
 pub(crate) use strip::{STRIP, StripConv, StripOut, StripScratch, UNDER};
-pub(crate) use tiled::{BlockMap, Stream, TiledConv, TiledOutput, round};
+pub(crate) use tiled::{BlockMap, Stream, TiledConv, TiledOutput, windows};
 pub(crate) use winograd::{Direction, Form, GradientMemory, Tiles, Winograd};
 
 use super::Isa;
@@ -92,6 +92,13 @@ impl Map {
     /// Place of the first channel of a pixel.
     pub(crate) fn at(&self, y: usize, x: usize) -> usize {
         ((y + self.border) * self.columns + x + self.border) * self.channels
+    }
+
+    /// Copies pixels without border into a map.
+    pub(crate) fn fill(&self, pixels: &[f32], map: &mut [f32]) {
+        for (y, row) in pixels.chunks_exact(self.width * self.channels).enumerate() {
+            map[self.at(y, 0)..][..row.len()].copy_from_slice(row);
+        }
     }
 
     /// Numbers from a pixel to the one below.

@@ -9,9 +9,12 @@
 //! alike, 16 positions that follow each other are a tile as they lie in memory, and no input is copied. The 32 channels
 //! of a position are one cache line ([`BlockMap`]). Positions in the border between two rows are computed in vain.
 //!
-//! Weights go through the first-level cache in pieces, each of which is multiplied with all positions of a group
-//! before the next. Meanwhile the sums of the group stay in the second-level cache. Every output is a sum in one
-//! fixed order, so that it depends neither on the threads nor on what else is in the batch.
+//! The first layer of a network has too few input channels for that: each position of its map ([`BlockMap::of_windows`])
+//! holds all numbers under the kernel.
+//!
+//! Sums stay in tiles from the first product to the last. For each block of outputs, its weights, which fit into a
+//! second-level cache, are multiplied with all positions of a group, whose inputs fit beside them. Every output is a
+//! sum in one fixed order, so that it depends neither on the threads nor on what else is in the batch.
 
 #[cfg(test)]
 mod tests;
@@ -34,12 +37,9 @@ pub(crate) const BLOCK: usize = 2 * LINE;
 /// Numbers of the weights for one tap, one block of inputs and one of outputs: two tiles.
 const STEP: usize = 2 * TILE;
 
-/// Most taps and blocks of inputs in a piece of the weights. A piece takes 24 KB, so that it stays in a first-level
-/// cache of 48 KB with the inputs of 32 positions and their sums. Results do not depend on it.
-const PIECE: usize = 12;
-
-/// Pairs of tiles of positions that use a piece of the weights one after the other. Their sums take 96 KB.
-const GROUP: usize = 24;
+/// Numbers of inputs that pairs of tiles of positions may have which use a block of the weights one after the other:
+/// 768 KB, of a second-level cache of 2 MB. Results do not depend on it.
+const GROUP: usize = 192 << 10;
 
 /// Numbers of the sums of a pair of tiles of positions.
 const SUMS: usize = 4 * TILE;
@@ -57,7 +57,7 @@ pub(crate) struct BlockMap {
     width: usize,
     /// Blocks of channels.
     blocks: usize,
-    /// Of the convolution that reads it.
+    /// Of the convolution that reads it; 1 where positions hold windows.
     stride: usize,
     /// Positions of a row of a plane.
     columns: usize,
@@ -74,6 +74,13 @@ impl BlockMap {
         // The tap that is furthest down and right reads so far for the last position of the last tile.
         let plane = map.tiles() * ROWS + (2 / stride) * (columns + 1);
         Self { plane, ..map }
+    }
+
+    /// A map of the windows for all outputs, without border, for a convolution of so few channels that a window is
+    /// a block.
+    pub(crate) fn of_windows([height, width]: [usize; 2]) -> Self {
+        let map = Self { height, width, blocks: 1, stride: 1, columns: width, plane: 0 };
+        Self { plane: map.tiles() * ROWS, ..map }
     }
 
     /// Numbers of a whole map, each of which holds two.
@@ -98,8 +105,10 @@ impl BlockMap {
 
     /// Where the pixel lies that is `row` and `column` pixels further than the corner of the border.
     fn place(&self, row: usize, column: usize) -> usize {
-        let plane = row % self.stride * self.stride + column % self.stride;
-        (plane * self.plane + row / self.stride * self.columns + column / self.stride) * LINE
+        // Not by division: this is needed for every pixel.
+        let shift = self.stride - 1;
+        let plane = (row & shift) << shift | column & shift;
+        (plane * self.plane + (row >> shift) * self.columns + (column >> shift)) * LINE
     }
 
     /// Where the first block of a pixel lies.
@@ -153,23 +162,47 @@ impl TiledConv {
     ) -> Self {
         assert_eq!(from.blocks, inputs.div_ceil(BLOCK));
         assert_eq!(weight.len(), bias.len() * inputs * 9);
-        let outputs = bias.len().div_ceil(BLOCK);
         let offsets = (0..from.blocks)
             .flat_map(|block| (0..9).map(move |tap| block * from.block_len() + from.place(tap / 3, tap % 3)));
-        Self {
-            isa,
-            unit,
-            weights: pack(weight, [bias.len(), inputs]),
-            from,
-            outputs,
-            offsets: offsets.collect(),
-            activation: Activation::new(bias, Some(slopes), outputs * BLOCK),
-        }
+        let weights = pack([bias.len(), 9 * from.blocks], |n, step, k| {
+            let (c, tap) = (step / 9 * BLOCK + k, step % 9);
+            (c < inputs).then(|| weight[(n * inputs + c) * 9 + tap])
+        });
+        Self::with((isa, unit), weights, from, offsets.collect(), (bias, slopes))
+    }
+
+    /// `weight` [out, in, 3, 3] for the windows of at most three channels of [`windows`].
+    pub(crate) fn of_windows(
+        (isa, unit): (Isa, TileUnit),
+        weight: &[f32],
+        inputs: usize,
+        from: BlockMap,
+        (bias, slopes): (&[f32], &[f32]),
+    ) -> Self {
+        assert!(9 * inputs <= BLOCK && from.blocks == 1);
+        assert_eq!(weight.len(), bias.len() * inputs * 9);
+        let weights = pack([bias.len(), 1], |n, _, k| {
+            let (tap, c) = (k / inputs, k % inputs);
+            (tap < 9).then(|| weight[(n * inputs + c) * 9 + tap])
+        });
+        Self::with((isa, unit), weights, from, vec![0], (bias, slopes))
+    }
+
+    fn with(
+        (isa, unit): (Isa, TileUnit),
+        weights: Buffer,
+        from: BlockMap,
+        offsets: Vec<usize>,
+        (bias, slopes): (&[f32], &[f32]),
+    ) -> Self {
+        let outputs = bias.len().div_ceil(BLOCK);
+        let activation = Activation::new(bias, Some(slopes), outputs * BLOCK);
+        Self { isa, unit, weights, from, outputs, offsets, activation }
     }
 
     /// Memory for the sums of each thread of a team.
     pub(crate) fn memory(threads: usize) -> Vec<Buffer> {
-        (0..threads).map(|_| Buffer::new(GROUP * SUMS)).collect()
+        (0..threads).map(|_| Buffer::new(SUMS)).collect()
     }
 
     /// Applies the layer to `maps` maps.
@@ -185,16 +218,17 @@ impl TiledConv {
         output: TiledOutput<'_>,
     ) {
         assert!(input.len() >= maps * self.from.len());
-        assert!(memory.len() >= team.threads() && memory.iter().all(|sums| sums.len() >= GROUP * SUMS));
+        assert!(memory.len() >= team.threads() && memory.iter().all(|sums| sums.len() >= SUMS));
         let finish = self.finish(maps, output);
         let tiles = maps * self.from.tiles();
         let pairs = tiles.div_ceil(2);
-        let groups = pairs.div_ceil(GROUP);
-        // Blocks of outputs are shared where groups are too few to go round.
-        let parts = if groups >= 2 * team.threads() { 1 } else { self.outputs.min(4 * team.threads()) };
+        let parts = self.outputs.min(4 * team.threads());
+        // Enough items that no thread waits long for the others at the end.
+        let enough = (4 * team.threads()).div_ceil(parts);
+        let groups = (pairs * 2 * ROWS * LINE * self.from.blocks).div_ceil(GROUP).max(enough).min(pairs);
         let memory: Vec<_> = memory.iter_mut().map(|sums| SharedPointer(sums.as_mut_ptr())).collect();
         team.run(groups * parts, &|thread, item| {
-            let (part, group) = (item / groups, item % groups);
+            let (group, part) = (item / parts, item % parts);
             let task = Task {
                 layer: self,
                 input,
@@ -230,20 +264,16 @@ impl TiledConv {
     }
 }
 
-/// Weights [out, in, 3, 3] as tiles for B: see [`TiledConv`].
-fn pack(weight: &[f32], [outputs, inputs]: [usize; 2]) -> Buffer {
-    let steps = inputs.div_ceil(BLOCK) * 9;
+/// Weights as tiles for B: see [`TiledConv`]. `at` gives that of an output for number `k` of a step, if there is one.
+fn pack([outputs, steps]: [usize; 2], at: impl Fn(usize, usize, usize) -> Option<f32>) -> Buffer {
     let mut packed = Buffer::new(outputs.div_ceil(BLOCK) * steps * STEP);
-    let at = |n: usize, c: usize, tap: usize| match n < outputs && c < inputs {
-        true => bf16::from_f32(weight[(n * inputs + c) * 9 + tap]),
-        false => bf16::ZERO,
-    };
     for (step, tiles) in packed.chunks_exact_mut(STEP).enumerate() {
-        let (block, c, tap) = (step / steps, step % steps / 9 * BLOCK, step % 9);
+        let (block, step) = (step / steps, step % steps);
         for (i, pair) in tiles.iter_mut().enumerate() {
             let n = block * BLOCK + i / TILE * LINE + i % LINE;
-            let c = c + i % TILE / LINE * 2;
-            *pair = Pair([at(n, c, tap), at(n, c + 1, tap)]).bits();
+            let k = i % TILE / LINE * 2;
+            let at = |k| if n < outputs { at(n, step, k) } else { None };
+            *pair = Pair([k, k + 1].map(|k| bf16::from_f32(at(k).unwrap_or(0.0)))).bits();
         }
     }
     packed
@@ -272,18 +302,12 @@ impl Task<'_> {
     /// # Safety
     /// As checked by [`TiledConv::apply`]; the same holds below.
     unsafe fn run(&self, unit: &mut dyn ConfiguredTiles) {
-        let steps = self.layer.offsets.len();
-        let pieces = steps.div_ceil(PIECE);
         for block in self.blocks.clone() {
-            for piece in 0..pieces {
-                for pair in self.pairs.clone() {
-                    // SAFETY: the caller's.
-                    unsafe {
-                        self.multiply(unit, block, (share(steps, piece, pieces), piece == 0), pair);
-                        if piece + 1 == pieces {
-                            self.finish(block, pair);
-                        }
-                    }
+            for pair in self.pairs.clone() {
+                // SAFETY: the caller's.
+                unsafe {
+                    self.multiply(unit, block, pair);
+                    self.finish(block, pair);
                 }
             }
         }
@@ -294,41 +318,21 @@ impl Task<'_> {
         2 * pair..self.tiles.min(2 * pair + 2)
     }
 
-    /// Where the sums of a pair are kept.
-    fn sums_of(&self, pair: usize) -> *mut f32 {
-        let place = pair - self.pairs.start;
-        debug_assert!(place < GROUP);
-        // In the memory of a thread, which has as many places.
-        self.sums.wrapping_add(place * SUMS)
-    }
-
-    /// Adds the products of a piece of the weights to the sums of a pair.
-    unsafe fn multiply(
-        &self,
-        unit: &mut dyn ConfiguredTiles,
-        block: usize,
-        (steps, fresh): (Range<usize>, bool),
-        pair: usize,
-    ) {
-        let (from, all) = (self.layer.from, &self.layer.offsets);
-        let weights = &self.layer.weights[(block * all.len() + steps.start) * STEP..][..steps.len() * STEP];
+    /// Multiplies the inputs of a pair with the weights for a block of outputs.
+    unsafe fn multiply(&self, unit: &mut dyn ConfiguredTiles, block: usize, pair: usize) {
+        let (from, offsets) = (self.layer.from, &self.layer.offsets[..]);
+        let weights = &self.layer.weights[block * offsets.len() * STEP..][..offsets.len() * STEP];
         let tiles = self.tiles_of(pair);
         let place = |tile: usize| tile / from.tiles() * from.len() + tile % from.tiles() * ROWS * LINE;
-        let offsets = &all[steps];
         debug_assert!(
             tiles.clone().all(|tile| offsets.iter().all(|o| place(tile) + o + TILE <= self.input.len()))
         );
         let left = [tiles.start, tiles.end - 1].map(|tile| self.input[place(tile)..].as_ptr());
-        let product = TileProduct {
-            left: &left[..tiles.len()],
-            offsets,
-            right: weights.as_ptr(),
-            sums: self.sums_of(pair),
-            fresh,
-        };
+        let product =
+            TileProduct { left: &left[..tiles.len()], offsets, right: weights.as_ptr(), sums: self.sums };
         // SAFETY: the map has a place for every tap of every position of its tiles, of every block. The weights were
-        // counted just now. Sums that are not fresh were written with the piece before.
-        unsafe { unit.accumulate(&product) };
+        // counted just now. The sums of a pair fit into the memory of a thread.
+        unsafe { unit.multiply(&product) };
     }
 
     /// Turns the sums of a pair into outputs.
@@ -338,7 +342,8 @@ impl Task<'_> {
             let rows = TileOutput {
                 finish: self.finish,
                 activation: self.layer.activation.at(block * BLOCK),
-                sums: self.sums_of(pair).wrapping_add(i * 2 * TILE),
+                // In the memory of a thread, which has room for two.
+                sums: self.sums.wrapping_add(i * 2 * TILE),
                 block,
                 map: tile / from.tiles(),
                 first: tile % from.tiles() * ROWS,
@@ -370,11 +375,60 @@ struct TileOutput {
 impl RawKernel for TileOutput {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
+        let how = self.finish.stream.map(|(.., how)| how);
+        // SAFETY: the caller's.
+        unsafe {
+            match (how, self.finish.blocks.is_some()) {
+                (None, true) => self.pixels::<S, false, false, true>(),
+                (Some(Stream::Begin), false) => self.pixels::<S, false, true, false>(),
+                (Some(Stream::Begin), true) => self.pixels::<S, false, true, true>(),
+                (Some(Stream::Add), false) => self.pixels::<S, true, true, false>(),
+                (Some(Stream::Add), true) => self.pixels::<S, true, true, true>(),
+                (Some(Stream::End), true) => self.pixels::<S, true, false, true>(),
+                // Nothing is kept.
+                (None | Some(Stream::End), false) => {}
+            }
+        }
+    }
+}
+
+impl TileOutput {
+    /// The positions that are pixels. The stream is added if it is `READ` and becomes the sum if it is `WRITTEN`.
+    ///
+    /// # Safety
+    /// The maps that are read or written must be there, with room for the outputs; see [`Simd`].
+    #[inline(always)]
+    unsafe fn pixels<S: Simd, const READ: bool, const WRITTEN: bool, const BLOCKS: bool>(&self) {
+        let stream = self.finish.stream.map(|(map, start, _)| (map, start.get()));
+        let blocks = self.finish.blocks.map(|(map, start)| (map, start.get()));
+        let first = self.block * BLOCK;
+        let channels = stream.map_or(0, |(map, _)| map.channels.saturating_sub(first));
         let (mut y, mut x) = (self.first / self.columns, self.first % self.columns);
         for row in 0..ROWS {
             if x < self.size[1] && y < self.size[0] {
-                // SAFETY: the pixel is one of the outputs, for which `apply` has checked that there is room.
-                unsafe { self.pixel::<S>(self.sums.add(row * LINE), [y, x]) };
+                let stream = stream.map_or(std::ptr::null_mut(), |(map, start)| {
+                    start.wrapping_add(self.map * map.len() + map.at(y, x) + first)
+                });
+                let blocks = blocks.map_or(std::ptr::null_mut(), |(map, start)| {
+                    start.wrapping_add(self.map * map.len() + self.block * map.block_len() + map.at(y, x))
+                });
+                for c in (0..BLOCK).step_by(S::LANES) {
+                    // SAFETY: the pixel is one of the outputs, for which the maps have room. Channels of the stream are
+                    // whole vectors.
+                    unsafe {
+                        let sum = S::load(self.sums.add(c / LINE * TILE + row * LINE + c % LINE));
+                        let mut value = self.activation.apply::<S>(c, sum);
+                        if READ && c < channels {
+                            value = S::add(value, S::load(stream.add(c)));
+                        }
+                        if WRITTEN && c < channels {
+                            S::store(stream.add(c), value);
+                        }
+                        if BLOCKS {
+                            S::store_pairs(blocks.add(c / 2), value);
+                        }
+                    }
+                }
             }
             x += 1;
             if x == self.columns {
@@ -384,94 +438,44 @@ impl RawKernel for TileOutput {
     }
 }
 
-impl TileOutput {
-    /// # Safety
-    /// The pixel must be one of the outputs; see [`Simd`].
-    #[inline(always)]
-    unsafe fn pixel<S: Simd>(&self, sums: *const f32, [y, x]: [usize; 2]) {
-        let to = self.finish.blocks.map(|(map, start)| {
-            let place = self.map * map.len() + self.block * map.block_len() + map.at(y, x);
-            start.get().wrapping_add(place)
-        });
-        let first = self.block * BLOCK;
-        let stream = self.finish.stream.map(|(map, start, how)| {
-            let place = self.map * map.len() + map.at(y, x) + first;
-            (start.get().wrapping_add(place), map.channels - first.min(map.channels), how)
-        });
-        for c in (0..BLOCK).step_by(S::LANES) {
-            // SAFETY: the caller's. Channels of the stream are whole vectors.
-            unsafe {
-                let sum = S::load(sums.add(c / LINE * TILE + c % LINE));
-                let mut value = self.activation.apply::<S>(c, sum);
-                if let Some((stream, channels, how)) = stream
-                    && c < channels
-                {
-                    let stream = stream.add(c);
-                    if how != Stream::Begin {
-                        value = S::add(value, S::load(stream));
-                    }
-                    if how != Stream::End {
-                        S::store(stream, value);
-                    }
-                }
-                if let Some(to) = to {
-                    S::store_pairs(to.add(c / 2), value);
-                }
-            }
-        }
-    }
-}
-
-/// Rounds `maps` maps of f32 to maps of blocks of the same size.
+/// Rounds the windows of `maps` maps of f32 to maps of windows, for a 3x3 convolution of padding 1 and stride 2.
 ///
 /// # Panics
 /// When there are less maps, or they do not fit each other.
-pub(crate) fn round(
-    isa: Isa,
+pub(crate) fn windows(
     team: &mut Team,
     maps: usize,
     (from, input): (Map, &[f32]),
     (to, output): (BlockMap, &mut [f32]),
 ) {
-    assert_eq!([from.height, from.width], [to.height, to.width]);
-    assert!(from.channels <= to.blocks * BLOCK && from.channels.is_multiple_of(simd::lanes(isa)));
+    assert_eq!([from.height, from.width].map(|n| n.div_ceil(2)), [to.height, to.width]);
+    from.assert_within([3; 2], ([2; 2], [1; 2]), Map::new(to.height, to.width, 1, [1; 2]));
+    assert!(9 * from.channels <= BLOCK && (to.blocks, to.stride, to.columns) == (1, 1, to.width));
     assert!(input.len() >= maps * from.len() && output.len() >= maps * to.len());
-    let output = SharedPointer(output.as_mut_ptr());
-    team.run(maps * from.height, &|_, item| {
-        let (map, y) = (item / from.height, item % from.height);
-        let row = Row {
-            from: input[map * from.len() + from.at(y, 0)..].as_ptr(),
-            channels: from.channels,
-            to,
-            // In the map, which is there.
-            output: output.get().wrapping_add(map * to.len()),
-            y,
-        };
-        // SAFETY: the maps are there, as checked above; no two items share a row of a map.
-        simd::run_pairs(isa, unsafe { Vouched::new(row) });
-    });
+    let row_len = to.width * LINE;
+    for (input, output) in input.chunks_exact(from.len()).zip(output.chunks_exact_mut(to.len())).take(maps) {
+        team.run_parts(&mut output[..to.height * row_len], row_len, |_, y, output| {
+            let rows = [0, 1, 2].map(|row| {
+                let start = from.corner([2; 2], [1; 2], [y, 0]) + row * from.pitch();
+                &input[start..][..(2 * to.width + 1) * from.channels]
+            });
+            window_row(rows, 2 * from.channels, output);
+        });
+    }
 }
 
-/// A row of pixels on its way into blocks.
-struct Row {
-    from: *const f32,
-    channels: usize,
-    to: BlockMap,
-    output: *mut f32,
-    y: usize,
-}
-
-impl RawKernel for Row {
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        for x in 0..self.to.width {
-            for c in (0..self.channels).step_by(S::LANES) {
-                let place = c / BLOCK * self.to.block_len() + self.to.at(self.y, x) + c % BLOCK / 2;
-                // SAFETY: the pixel and its block are in the maps; channels are whole vectors.
-                unsafe {
-                    S::store_pairs(self.output.add(place), S::load(self.from.add(x * self.channels + c)));
-                }
-            }
+/// The windows for a row of outputs, one line each, each `step` numbers further than the one before, from the inputs
+/// under the three rows of the kernel.
+fn window_row(rows: [&[f32]; 3], step: usize, output: &mut [f32]) {
+    let rows = rows.map(|row| row.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>());
+    let len = step / 2 * 3;
+    for (x, line) in output.as_chunks_mut::<LINE>().0.iter_mut().enumerate() {
+        let mut window = [bf16::ZERO; BLOCK];
+        for (to, row) in window.chunks_exact_mut(len).zip(&rows) {
+            to.copy_from_slice(&row[x * step..][..len]);
+        }
+        for (to, pair) in line.iter_mut().zip(window.as_chunks::<2>().0) {
+            *to = Pair(*pair).bits();
         }
     }
 }

@@ -109,23 +109,20 @@ impl Drop for Amx {
     }
 }
 
-/// Tiles need not keep their values from one block of assembly to the next. So each block loads the sums, adds all
-/// products and stores the sums.
+/// Tiles need not keep their values from one block of assembly to the next. So one block adds up all products and stores
+/// the sums.
 impl ConfiguredTiles for Amx {
-    unsafe fn accumulate(&mut self, product: &TileProduct<'_>) {
+    unsafe fn multiply(&mut self, product: &TileProduct<'_>) {
         debug_assert!(product.is_aligned());
         if product.offsets.is_empty() {
-            if product.fresh {
-                // SAFETY: the caller's.
-                unsafe { product.sums.write_bytes(0, 2 * TILE * product.left.len()) };
-            }
-            return;
+            // SAFETY: the caller's.
+            return unsafe { product.sums.write_bytes(0, 2 * TILE * product.left.len()) };
         }
         // SAFETY: the caller's; there is a product.
         unsafe {
             match *product.left {
-                [one] => accumulate_one(product, one),
-                [first, second] => accumulate_two(product, [first, second]),
+                [one] => multiply_one(product, one),
+                [first, second] => multiply_two(product, [first, second]),
                 _ => unreachable!("one or two tiles at a time"),
             }
         }
@@ -138,36 +135,29 @@ const BYTES: usize = STRIDE * TILE / LINE;
 /// Sums in tmm0 and tmm1, A in tmm4, B in tmm6 and tmm7.
 ///
 /// # Safety
-/// As [`ConfiguredTiles::accumulate`]. Whole tiles must be configured, and there must be a product.
-unsafe fn accumulate_one(product: &TileProduct<'_>, left: *const f32) {
+/// As [`ConfiguredTiles::multiply`]. Whole tiles must be configured, and there must be a product.
+unsafe fn multiply_one(product: &TileProduct<'_>, left: *const f32) {
     // SAFETY: tiles are configured and memory is there, says the caller. Every register that is changed is named.
     unsafe {
         asm!(
-            "test {fresh:e}, {fresh:e}",
-            "jnz 2f",
-            "tileloadd tmm0, [{sums} + {stride}]",
-            "tileloadd tmm1, [{sums} + {stride} + {bytes}]",
-            "jmp 3f",
-            "2:",
             "tilezero tmm0",
             "tilezero tmm1",
-            "3:",
+            "2:",
             "mov {at}, [{offset}]",
             "lea {at}, [{left} + 4 * {at}]",
-            "tileloadd tmm4, [{at} + {stride}]",
             "tileloadd tmm6, [{right} + {stride}]",
+            "tileloadd tmm4, [{at} + {stride}]",
             "tileloadd tmm7, [{right} + {stride} + {bytes}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "add {right}, {two}",
             "add {offset}, 8",
             "dec {count}",
-            "jnz 3b",
+            "jnz 2b",
             "tilestored [{sums} + {stride}], tmm0",
             "tilestored [{sums} + {stride} + {bytes}], tmm1",
             bytes = const BYTES,
             two = const 2 * BYTES,
-            fresh = in(reg) u32::from(product.fresh),
             stride = in(reg) STRIDE,
             sums = in(reg) product.sums,
             left = in(reg) left,
@@ -184,39 +174,31 @@ unsafe fn accumulate_one(product: &TileProduct<'_>, left: *const f32) {
 /// Sums in tmm0 to tmm3, A in tmm4 and tmm5, B in tmm6 and tmm7.
 ///
 /// # Safety
-/// As [`accumulate_one`].
-unsafe fn accumulate_two(product: &TileProduct<'_>, [first, second]: [*const f32; 2]) {
+/// As [`multiply_one`].
+unsafe fn multiply_two(product: &TileProduct<'_>, [first, second]: [*const f32; 2]) {
     // SAFETY: as above.
     unsafe {
         asm!(
-            "test {fresh:e}, {fresh:e}",
-            "jnz 2f",
-            "tileloadd tmm0, [{sums} + {stride}]",
-            "tileloadd tmm1, [{sums} + {stride} + {bytes}]",
-            "tileloadd tmm2, [{sums} + {stride} + {two}]",
-            "tileloadd tmm3, [{sums} + {stride} + {three}]",
-            "jmp 3f",
-            "2:",
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
-            "3:",
+            "2:",
             "mov {offset}, [{offsets}]",
             "lea {at}, [{first} + 4 * {offset}]",
-            "tileloadd tmm4, [{at} + {stride}]",
             "tileloadd tmm6, [{right} + {stride}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{right} + {stride} + {bytes}]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm4, [{at} + {stride}]",
             "lea {at}, [{second} + 4 * {offset}]",
             "tileloadd tmm5, [{at} + {stride}]",
+            "tileloadd tmm7, [{right} + {stride} + {bytes}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm3, tmm5, tmm7",
             "add {right}, {two}",
             "add {offsets}, 8",
             "dec {count}",
-            "jnz 3b",
+            "jnz 2b",
             "tilestored [{sums} + {stride}], tmm0",
             "tilestored [{sums} + {stride} + {bytes}], tmm1",
             "tilestored [{sums} + {stride} + {two}], tmm2",
@@ -224,7 +206,6 @@ unsafe fn accumulate_two(product: &TileProduct<'_>, [first, second]: [*const f32
             bytes = const BYTES,
             two = const 2 * BYTES,
             three = const 3 * BYTES,
-            fresh = in(reg) u32::from(product.fresh),
             stride = in(reg) STRIDE,
             sums = in(reg) product.sums,
             first = in(reg) first,

@@ -6,7 +6,7 @@
 //! C\[m\]\[n\] += sum over k < 16 of A\[m\]\[2k\] B\[2k\]\[n\] + A\[m\]\[2k+1\] B\[2k+1\]\[n\]
 //!
 //! Row k of the tile for B holds B\[2k\]\[n\] and B\[2k+1\]\[n\] side by side, for one n after the other. There are eight
-//! tiles. [`ConfiguredTiles::accumulate`] keeps four of sums, two for A and two for B, so that four products share four loads.
+//! tiles. [`ConfiguredTiles::multiply`] keeps four of sums, two for A and two for B, so that four products share four loads.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -95,8 +95,6 @@ pub(crate) struct TileProduct<'a> {
     pub(crate) right: *const f32,
     /// The sums: two tiles for each one for A.
     pub(crate) sums: *mut f32,
-    /// Whether sums begin at zero, not at what is there.
-    pub(crate) fresh: bool,
 }
 
 impl TileProduct<'_> {
@@ -110,12 +108,12 @@ impl TileProduct<'_> {
 
 /// Tiles that are configured for this thread.
 pub(crate) trait ConfiguredTiles {
-    /// Adds the products to the sums, in the order of their offsets.
+    /// Adds up the products in the order of their offsets and writes the sums.
     ///
     /// # Safety
     /// For every place on the left and every offset a tile must be readable, as must all tiles on the right. The sums
-    /// must be writable, and initialised unless they begin at zero.
-    unsafe fn accumulate(&mut self, product: &TileProduct<'_>);
+    /// must be writable.
+    unsafe fn multiply(&mut self, product: &TileProduct<'_>);
 }
 
 #[cfg(test)]
@@ -148,51 +146,43 @@ mod tests {
         (buffer, numbers.into_iter().map(f64::from).collect())
     }
 
-    /// Sums of one or two tiles for A, several products each, from what the sums are before.
-    fn accumulate(unit: TileUnit, tiles: usize, products: usize, before: Option<&[f32]>) -> Vec<f32> {
+    /// Sums of one or two tiles for A, several products each.
+    fn multiply(unit: TileUnit, tiles: usize, products: usize) -> Vec<f32> {
         let (left, _) = pairs(2 * TILE + products * LINE, 3);
         let (right, _) = pairs(2 * TILE * products, 5);
         let places = [left.as_ptr(), left[TILE..].as_ptr()];
         let offsets: Vec<usize> = (0..products).map(|i| i * LINE).collect();
         let mut sums = Buffer::new(2 * TILE * tiles);
-        if let Some(before) = before {
-            sums.copy_from_slice(before);
-        }
+        // What is there does not matter.
+        sums.fill(7.0);
         unit.run(&mut |unit| {
             let product = TileProduct {
                 left: &places[..tiles],
                 offsets: &offsets,
                 right: right.as_ptr(),
                 sums: sums.as_mut_ptr(),
-                fresh: before.is_none(),
             };
             // SAFETY: as many tiles are there: those on the left end with `left` at the last offset.
-            unsafe { unit.accumulate(&product) };
+            unsafe { unit.multiply(&product) };
         });
         sums.to_vec()
     }
 
     #[test]
     fn products_of_tiles_are_those_of_matrices() {
-        for (tiles, products) in [(1, 1), (2, 1), (1, 3), (2, 5)] {
+        for (tiles, products) in [(1, 1), (2, 1), (1, 3), (2, 5), (1, 0), (2, 0)] {
             let (_, left) = pairs(2 * TILE + products * LINE, 3);
             let (_, right) = pairs(2 * TILE * products, 5);
-            let before: Vec<f32> = (0..2 * TILE * tiles).map(|i| i as f32 / 64.0 - 3.0).collect();
-            for before in [None, Some(&before[..])] {
-                let found = accumulate(TileUnit::Model, tiles, products, before);
-                for (i, &found) in found.iter().enumerate() {
-                    let (tile, column, row, n) = (i / TILE / 2, i / TILE % 2, i / LINE % ROWS, i % LINE);
-                    let mut wanted = before.map_or(0.0, |before| f64::from(before[i]));
-                    for (product, k) in (0..products).flat_map(|p| (0..2 * LINE).map(move |k| (p, k))) {
-                        let a = left[2 * (tile * TILE + (row + product) * LINE) + k];
-                        let b = right[2 * ((2 * product + column) * TILE + k / 2 * LINE + n) + k % 2];
-                        wanted += a * b;
-                    }
-                    assert!(
-                        (f64::from(found) - wanted).abs() < 1e-5,
-                        "{tiles} {products} {i}: {found} {wanted}"
-                    );
+            let found = multiply(TileUnit::Model, tiles, products);
+            for (i, &found) in found.iter().enumerate() {
+                let (tile, column, row, n) = (i / TILE / 2, i / TILE % 2, i / LINE % ROWS, i % LINE);
+                let mut wanted = 0.0;
+                for (product, k) in (0..products).flat_map(|p| (0..2 * LINE).map(move |k| (p, k))) {
+                    let a = left[2 * (tile * TILE + (row + product) * LINE) + k];
+                    let b = right[2 * ((2 * product + column) * TILE + k / 2 * LINE + n) + k % 2];
+                    wanted += a * b;
                 }
+                assert!((f64::from(found) - wanted).abs() < 1e-5, "{tiles} {products} {i}: {found} {wanted}");
             }
         }
     }
@@ -202,14 +192,11 @@ mod tests {
         let Some(unit) = TileUnit::of_this_machine(Isa::best()) else {
             return println!("skipped: this machine has no AMX, or the system does not grant it");
         };
-        let before: Vec<f32> = (0..4 * TILE).map(|i| i as f32 / 64.0 - 3.0).collect();
-        for (tiles, products) in [(1, 1), (2, 1), (1, 12), (2, 13)] {
-            for before in [None, Some(&before[..2 * TILE * tiles])] {
-                let bits = |unit| -> Vec<u32> {
-                    accumulate(unit, tiles, products, before).into_iter().map(f32::to_bits).collect()
-                };
-                assert_eq!(bits(unit), bits(TileUnit::Model), "{tiles} {products}");
-            }
+        for (tiles, products) in [(1, 1), (2, 1), (1, 12), (2, 13), (1, 0), (2, 0)] {
+            let bits = |unit| -> Vec<u32> {
+                multiply(unit, tiles, products).into_iter().map(f32::to_bits).collect()
+            };
+            assert_eq!(bits(unit), bits(TileUnit::Model), "{tiles} {products}");
         }
     }
 }

@@ -126,18 +126,13 @@ fn flushed(x: f32) -> f32 {
 
 /// The instructions in the order of the kernels for the hardware.
 impl ConfiguredTiles for Model {
-    unsafe fn accumulate(&mut self, product: &TileProduct<'_>) {
-        let &TileProduct { left, offsets, right, sums, fresh } = product;
+    unsafe fn multiply(&mut self, product: &TileProduct<'_>) {
+        let &TileProduct { left, offsets, right, sums } = product;
         assert!(matches!(left.len(), 1 | 2));
         debug_assert!(product.is_aligned());
         // SAFETY: the caller's.
         unsafe {
-            for tile in 0..2 * left.len() {
-                match fresh {
-                    true => self.tilezero(tile),
-                    false => self.tileloadd(tile, sums.add(tile * TILE), STRIDE),
-                }
-            }
+            (0..2 * left.len()).for_each(|tile| self.tilezero(tile));
             for (i, &offset) in offsets.iter().enumerate() {
                 for n in 0..2 {
                     self.tileloadd(6 + n, right.add((2 * i + n) * TILE), STRIDE);

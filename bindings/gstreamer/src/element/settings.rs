@@ -24,7 +24,7 @@ const LEFT_AFTER_NS: u64 = 2_000_000_000;
 pub enum Precision {
     #[enum_value(name = "32-bit floating point", nick = "f32")]
     F32,
-    #[enum_value(name = "bfloat16, on CPUs with AVX-512 BF16", nick = "bf16")]
+    #[enum_value(name = "bfloat16, on CPUs with AVX-512 BF16 or AMX", nick = "bf16")]
     Bf16,
     // Programs may have stored the numbers of the other values, so those stay.
     #[default]

@@ -15,6 +15,11 @@ fn rounded(x: f32) -> f32 {
     bf16::from_f32(x).to_f32()
 }
 
+/// One or two numbers, rounded, as a pair.
+fn pair_of(numbers: &[f32]) -> f32 {
+    Pair([0, 1].map(|i| bf16::from_f32(numbers.get(i).copied().unwrap_or(0.0)))).bits()
+}
+
 /// A convolution and what goes through it.
 #[derive(Clone, Copy)]
 struct Case {
@@ -84,13 +89,15 @@ impl Case {
         let (from, stream, blocks) = self.maps(isa, next);
         let [inputs, outputs] = self.channels;
         let mut team = Team::new(threads);
-        let plain = Map::new(self.size[0], self.size[1], inputs.next_multiple_of(simd::lanes(isa)), [1; 2]);
-        let (mut input, mut rounded) =
-            (Buffer::new(self.maps * plain.len()), Buffer::new(self.maps * from.len()));
+        let mut rounded = Buffer::new(self.maps * from.len());
         for ((map, y, x), pixel) in self.pixels(self.size).zip(numbers.pixels.chunks_exact(inputs)) {
-            input[map * plain.len() + plain.at(y, x)..][..inputs].copy_from_slice(pixel);
+            for (block, channels) in pixel.chunks(BLOCK).enumerate() {
+                let place = map * from.len() + block * from.block_len() + from.at(y, x);
+                for (to, pair) in rounded[place..].iter_mut().zip(channels.chunks(2)) {
+                    *to = pair_of(pair);
+                }
+            }
         }
-        round(isa, &mut team, self.maps, (plain, &input), (from, &mut rounded));
         let mut to = Buffer::new(self.maps * stream.len());
         for ((map, y, x), pixel) in self.pixels(self.outputs()).zip(numbers.before.chunks_exact(outputs)) {
             to[map * stream.len() + stream.at(y, x)..][..outputs].copy_from_slice(pixel);
@@ -228,10 +235,55 @@ fn outputs_do_not_depend_on_threads_or_the_batch() {
 }
 
 #[test]
+fn a_layer_on_windows_is_the_convolution() {
+    for (size, [inputs, outputs], maps) in
+        [([112, 96], [3, 64], 1), ([6, 8], [3, 32], 2), ([7, 5], [2, 33], 3), ([1, 1], [1, 5], 1)]
+    {
+        for isa in Isa::available() {
+            let case = Case { size, channels: [inputs, outputs], stride: 2, maps };
+            let numbers = case.numbers();
+            let plain = Map::new(size[0], size[1], inputs, [1; 2]);
+            let mut pixels = Buffer::new(maps * plain.len());
+            for (map, face) in pixels
+                .chunks_exact_mut(plain.len())
+                .zip(numbers.pixels.chunks_exact(size[0] * size[1] * inputs))
+            {
+                plain.fill(face, map);
+            }
+            let from = BlockMap::of_windows(case.outputs());
+            let mut team = Team::new(2);
+            let mut input = Buffer::new(maps * from.len());
+            windows(&mut team, maps, (plain, &pixels), (from, &mut input));
+            let activation = (&numbers.bias[..], &numbers.slopes[..]);
+            let with = (isa, TileUnit::Model);
+            let layer = TiledConv::of_windows(with, &numbers.weight, inputs, from, activation);
+            let (_, stream, _) = case.maps(isa, 1);
+            let mut found = Buffer::new(maps * stream.len());
+            let output = TiledOutput { stream: Some((stream, &mut found, Stream::Begin)), blocks: None };
+            layer.apply(&mut team, &mut TiledConv::memory(2), maps, &input, output);
+            for (map, y, x) in case.pixels(case.outputs()) {
+                let window = case.window(&numbers.pixels, map, [y, x]);
+                for o in 0..outputs {
+                    let weights = &numbers.weight[o * inputs * 9..][..inputs * 9];
+                    let sum: f64 = weights.iter().zip(&window).map(|(&w, x)| f64::from(rounded(w)) * x).sum();
+                    let sum = sum + f64::from(numbers.bias[o]);
+                    let wanted = if sum < 0.0 { sum * f64::from(numbers.slopes[o]) } else { sum };
+                    let found = found[map * stream.len() + stream.at(y, x) + o];
+                    assert!((f64::from(found) - wanted).abs() < 1e-5, "{size:?} {isa} {map} {y} {x} {o}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn weights_are_where_the_product_of_tiles_wants_them() {
     let [outputs, inputs] = [37, 45];
     let weight: Vec<f32> = (0..outputs * inputs * 9).map(|i| (i % 251) as f32).collect();
-    let packed = pack(&weight, [outputs, inputs]);
+    let packed = pack([outputs, 9 * 2], |n, step, k| {
+        let (c, tap) = (step / 9 * BLOCK + k, step % 9);
+        (c < inputs).then(|| weight[(n * inputs + c) * 9 + tap])
+    });
     let mut found = vec![0.0; weight.len()];
     let mut rest = 0;
     for block in 0..2 {
