@@ -168,9 +168,13 @@ const GOOD_WEIGHT: f32 = 0.25;
 
 /// The [`weight`] of a view, times the square of the share of the face that lies in the picture.
 pub fn weight_inside(face: &Face, quality: &Quality) -> f32 {
+    weight(quality) * visible(face, quality).powi(2)
+}
+
+/// The share of a face that lies in the picture, 0 to 1.
+fn visible(face: &Face, quality: &Quality) -> f32 {
     let area = face.bbox.area();
-    let visible = if area > 0.0 { (quality.size_px.powi(2) / area).min(1.0) } else { 1.0 };
-    weight(quality) * visible.powi(2)
+    if area > 0.0 { (quality.size_px.powi(2) / area).min(1.0) } else { 1.0 }
 }
 
 /// The direction of the weighted sum of the embeddings of `observations`; `None` when none has an embedding
