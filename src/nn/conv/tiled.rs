@@ -161,6 +161,7 @@ impl TiledConv {
         (bias, slopes): (&[f32], &[f32]),
     ) -> Self {
         assert_eq!(from.blocks, inputs.div_ceil(BLOCK));
+        assert!(from.columns > from.width.div_ceil(from.stride), "taps reach into the border");
         assert_eq!(weight.len(), bias.len() * inputs * 9);
         let offsets = (0..from.blocks)
             .flat_map(|block| (0..9).map(move |tap| block * from.block_len() + from.place(tap / 3, tap % 3)));
