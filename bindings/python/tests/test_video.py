@@ -143,8 +143,10 @@ def test_what_cannot_be_labelled_is_an_exception(engine, gallery, tmp_path):
 
 
 def test_ctrl_c_ends_label_and_leaves_nothing(folder, clip, tmp_path):
+    # Whoever runs the tests in the background of a shell without terminal has SIGINT ignored, and children inherit that.
     script = f"""
-        import sphereface
+        import signal, sphereface
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         print("ready", flush=True)
         for _ in range(100):
             sphereface.label({str(clip)!r}, {str(tmp_path / "out.mkv")!r}, {str(folder)!r})
