@@ -39,20 +39,19 @@
 //! | [`train`] | data set, augmentation, losses, schedule, checkpoints, the loop | `file`, `models`, `nn`, `align`, `embed`, `report`, `eval` |
 //! | [`serve`] | cameras and a service: many sources on one engine, API, pages, events, jobs | `media`, `models`, `nn`, `detect`, `embed`, `track`, `gallery`, `identify`, `engine`, `discover`, `annotate`, `report`, `pipeline`, `library` |
 //! | [`bench`](mod@bench) | this machine's peak and the speed of the networks and of a whole job | `media`, `models`, `nn`, `detect`, `align`, `embed`, `gallery`, `engine`, `annotate`, `pipeline`, `library`, `serve` |
-//! | [`cli`] | one file per subcommand: arguments -> validated config -> library call | everything |
 //!
-//! A test checks this table against the imports.
+//! A test checks this table against the imports. The program is a crate of its own, `src/main.rs` with
+//! `src/cli`: one file per subcommand, arguments -> validated config -> library call.
 //!
 //! Features add top-level modules and do not change others: `label` is [`analysis`] to [`pipeline`] for
 //! stills, `download` and `xmp` are the modules of that name, `video` adds GStreamer to them, `train` is
 //! [`prepare`] to [`train`](mod@train) and [`bench`](mod@bench), `serve` cameras and a service, `library`
-//! many files, `cli` the command line, `candle` the networks in candle's operations, `cuda` those on a GPU,
+//! many files, `cli` the command line's program, `candle` the networks in candle's operations, `cuda` those on a GPU,
 //! and `bundled-models` the trained networks, whose terms differ from the code's. Without features, faces in
 //! stills are detected, embedded and identified.
 //!
-//! The library never prints or exits, and its errors are typed. Only [`cli`] prints.
+//! The library never prints or exits, and its errors are typed. Only the program prints.
 #![deny(missing_docs)]
-// The macros panic when the reader of a pipe is gone: the command line has its own.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod align;
@@ -62,8 +61,6 @@ pub mod analysis;
 pub mod annotate;
 #[cfg(feature = "train")]
 pub mod bench;
-#[cfg(feature = "cli")]
-pub mod cli;
 pub mod detect;
 #[cfg(feature = "label")]
 pub mod discover;

@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 
 use super::UsageError;
 use super::options::{DetectionArgs, DeviceArgs, ThreadArgs};
-use crate::prepare::{self, CropFormat, CropSize, PrepareError, Settings, Source};
+use sphereface::prepare::{self, CropFormat, CropSize, PrepareError, Settings, Source};
 
 /// Align a data set: detect the face in every photo and crop it
 ///
@@ -138,7 +138,7 @@ mod tests {
 
     use super::*;
     use crate::cli::options::Scores;
-    use crate::prepare::AUTHORS_DETECTION;
+    use sphereface::prepare::AUTHORS_DETECTION;
 
     #[test]
     fn detection_is_the_authors_by_default() {

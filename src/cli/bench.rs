@@ -18,10 +18,10 @@ use indicatif::ProgressBar;
 
 use super::UsageError;
 use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
-use crate::bench::{self, MachineBench};
-use crate::embed::{EmbedOptions, Embedder, Family};
-use crate::models::{MTCNN, Weights};
-use crate::nn::{Device, DeviceChoice};
+use sphereface::bench::{self, MachineBench};
+use sphereface::embed::{EmbedOptions, Embedder, Family};
+use sphereface::models::{MTCNN, Weights};
+use sphereface::nn::{Device, DeviceChoice};
 
 /// Measure the speed of this machine, the networks, the detector and a whole job
 ///

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::options::{DetectionArgs, DeviceArgs, ModelArgs, ThresholdArgs};
 use super::{Different, UsageError, faces};
-use crate::embed::Mirror;
-use crate::gallery::{Choice, Examined, examine_still};
-use crate::identify::{Calibration, Threshold};
+use sphereface::embed::Mirror;
+use sphereface::gallery::{Choice, Examined, examine_still};
+use sphereface::identify::{Calibration, Threshold};
 
 /// Compare two stills: do they show the same person?
 ///

@@ -9,12 +9,12 @@ use serde_json::json;
 
 use super::faces;
 use super::options::{self, DeviceArgs, MarginArgs, ModelArgs, ThresholdArgs};
-use crate::analysis::Analysis;
-use crate::annotate::{SheetCell, SheetRow, contact_sheet};
-use crate::detect::SURE_SCORE;
-use crate::discover::{self, Member};
-use crate::identify::{self, decide};
-use crate::media::write_still;
+use sphereface::analysis::Analysis;
+use sphereface::annotate::{SheetCell, SheetRow, contact_sheet};
+use sphereface::detect::SURE_SCORE;
+use sphereface::discover::{self, Member};
+use sphereface::identify::{self, decide};
+use sphereface::media::write_still;
 
 /// Group the strangers of analysed videos into people
 ///
@@ -167,7 +167,7 @@ impl DiscoverArgs {
             let times_ns: BTreeSet<u64> = wanted.keys().copied().collect();
             discover::pictures(&video, &times_ns, |pts_ns, picture| {
                 for member in wanted.get(&pts_ns).into_iter().flatten() {
-                    let portrait = discover::portrait(&picture, &analysis.observations[member.best]);
+                    let portrait = discover::portrait(&picture, &analysis.observations[member.best].face);
                     pictures.extend(portrait.map(|portrait| ((file, member.track), portrait)));
                 }
             })?;

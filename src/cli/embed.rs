@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::faces;
 use super::options::{DetectionArgs, DeviceArgs, ModelArgs};
-use crate::detect::Detector;
-use crate::embed::{Embedder, Mirror};
-use crate::gallery::examine_all;
-use crate::media::read_still;
+use sphereface::detect::Detector;
+use sphereface::embed::{Embedder, Mirror};
+use sphereface::gallery::examine_all;
+use sphereface::media::read_still;
 
 /// Print every face of stills with its embedding
 ///

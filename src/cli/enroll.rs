@@ -9,10 +9,10 @@ use clap::Args;
 use super::UsageError;
 use super::faces::{self, Tracks};
 use super::options::{DetectionArgs, DeviceArgs};
-use crate::detect::Detector;
-use crate::file::counted;
-use crate::gallery::{Choice, GalleryError, GalleryFolder, NewStill, PersonName, Tagged};
-use crate::xmp;
+use sphereface::detect::Detector;
+use sphereface::file::counted;
+use sphereface::gallery::{Choice, GalleryError, GalleryFolder, NewStill, PersonName, Tagged};
+use sphereface::xmp;
 
 /// Enrol people from stills
 ///

@@ -15,17 +15,17 @@ use serde_json::json;
 
 use super::UsageError;
 use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
-use crate::align::Crop;
-use crate::embed::{Embedder, Mirror};
-use crate::eval::calibrate::{self, Calibration, Sample};
-use crate::eval::groups::GroupRate;
-use crate::eval::lfw;
-use crate::eval::people::people;
-use crate::eval::truth::Truth;
-use crate::eval::video::{self, Counts, NumberCounts, Rule, Score};
-use crate::gallery::Viewpoint;
-use crate::models::{BuiltIn, Precision, Weights};
-use crate::nn::{Arithmetic, ArithmeticChoice, Device};
+use sphereface::align::Crop;
+use sphereface::embed::{Embedder, Mirror};
+use sphereface::eval::calibrate::{self, Calibration, Sample};
+use sphereface::eval::groups::GroupRate;
+use sphereface::eval::lfw;
+use sphereface::eval::people::people;
+use sphereface::eval::truth::Truth;
+use sphereface::eval::video::{self, Counts, NumberCounts, Rule, Score};
+use sphereface::gallery::Viewpoint;
+use sphereface::models::{BuiltIn, Precision, Weights};
+use sphereface::nn::{Arithmetic, ArithmeticChoice, Device};
 
 /// Measure the accuracy of models and of labelled videos
 #[derive(Debug, Args)]
@@ -349,7 +349,7 @@ impl ImageArgs {
 
 /// Writes a drawn plot.
 fn write_plot(path: &Path, bytes: &[u8]) -> Result<()> {
-    crate::file::write(path, bytes).with_context(|| format!("{} cannot be written", path.display()))
+    sphereface::file::write(path, bytes).with_context(|| format!("{} cannot be written", path.display()))
 }
 
 fn round(x: f64, digits: i32) -> f64 {

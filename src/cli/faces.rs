@@ -10,11 +10,11 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde_json::json;
 
 use super::UsageError;
-use crate::analysis::{Analysis, AnalysisError};
-use crate::detect::BBox;
-use crate::discover::{self, MAX_STILLS};
-use crate::gallery::{Examined, NewStill};
-use crate::track::TrackId;
+use sphereface::analysis::{Analysis, AnalysisError};
+use sphereface::detect::BBox;
+use sphereface::discover::{self, MAX_STILLS};
+use sphereface::gallery::{Examined, NewStill};
+use sphereface::track::TrackId;
 
 /// Tracks of an analysed video, written `clip.parquet#7` or `clip.parquet#7,9`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,18 +10,18 @@ use serde_json::json;
 use super::UsageError;
 use super::faces::{self, Tracks};
 use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, ThresholdArgs};
-use crate::analysis::Analysis;
-use crate::annotate::{SheetCell, SheetRow, contact_sheet};
-use crate::detect::SURE_SCORE;
-use crate::discover::{self, Member};
-use crate::engine::{Known, templates};
-use crate::file::counted;
-use crate::gallery::{
+use sphereface::analysis::Analysis;
+use sphereface::annotate::{SheetCell, SheetRow, contact_sheet};
+use sphereface::detect::SURE_SCORE;
+use sphereface::discover::{self, Member};
+use sphereface::engine::{Known, templates};
+use sphereface::file::counted;
+use sphereface::gallery::{
     Choice, Circumstances, Finding, GalleryFolder, NewStill, Person, PersonName, ThresholdCalibration,
     Viewpoint, check, expected_false_matches,
 };
-use crate::identify::{self, Calibration, Identifier, Threshold};
-use crate::media::write_still;
+use sphereface::identify::{self, Calibration, Identifier, Threshold};
+use sphereface::media::write_still;
 
 /// List, check and edit a gallery
 #[derive(Debug, Args)]

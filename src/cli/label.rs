@@ -17,20 +17,20 @@ use super::options::{
 use super::results::{Lists, RedactArgs, ResultArgs, is_standard_output};
 use super::terminal::Signals;
 use super::{UsageError, faces};
-use crate::analysis::Analysis;
-use crate::annotate::Style;
-use crate::embed::{Embedder, Mirror};
-use crate::engine::{DetectEvery, Engine, EngineBuilder, Gallery, GalleryOptions};
-use crate::file::{self, counted};
-use crate::media::{Input, MediaError};
-use crate::nn::{Arithmetic, ArithmeticChoice, Device};
+use sphereface::analysis::Analysis;
+use sphereface::annotate::Style;
+use sphereface::embed::{Embedder, Mirror};
+use sphereface::engine::{DetectEvery, Engine, EngineBuilder, Gallery, GalleryOptions};
+use sphereface::file::{self, counted};
+use sphereface::media::{Input, MediaError};
+use sphereface::nn::{Arithmetic, ArithmeticChoice, Device};
 #[cfg(feature = "video")]
-use crate::pipeline::label;
-use crate::pipeline::{
+use sphereface::pipeline::label;
+use sphereface::pipeline::{
     Control, LabelError, LabelJob, LabelRequest, LabelSummary, Mode, Pass, Progress, RelabelJob, RequestError,
 };
-use crate::report::timeline::TimecodeError;
-use crate::report::{Appearance, ReportError};
+use sphereface::report::timeline::TimecodeError;
+use sphereface::report::{Appearance, ReportError};
 
 /// Label everyone you enrolled in a video or a still
 ///
@@ -178,8 +178,8 @@ enum SpeedName {
 
 #[cfg(feature = "video")]
 impl EncodingArgs {
-    fn options(&self) -> crate::media::SinkOptions {
-        use crate::media::{Codec, SinkOptions, Speed};
+    fn options(&self) -> sphereface::media::SinkOptions {
+        use sphereface::media::{Codec, SinkOptions, Speed};
         SinkOptions {
             codec: match self.codec {
                 CodecName::Auto => Codec::Auto,
@@ -338,7 +338,7 @@ impl LabelArgs {
     /// Refuses a window if there is no display, before any work is done.
     #[cfg(feature = "video")]
     fn check_view(&self) -> Result<(), MediaError> {
-        if self.view { crate::media::View::check() } else { Ok(()) }
+        if self.view { sphereface::media::View::check() } else { Ok(()) }
     }
 
     /// Labels the tracks of an analysis.
@@ -656,10 +656,8 @@ fn with_flags(error: &RequestError, input: &Input) -> String {
             "{input} is a still, but the output {} does not have the extension of one: use .jpg, .png, .webp, .bmp or .tiff",
             output.display()
         ),
-        // No flag of `label` makes these.
-        RequestError::SelectionWritten
-        | RequestError::FramesPerSecond(_)
-        | RequestError::SampledAnalysis(_) => error.to_string(),
+        // No flag of `label` makes the others.
+        _ => error.to_string(),
     }
 }
 
@@ -744,6 +742,7 @@ impl Reporter {
                     self.say(&format!("warning: {text}"));
                 }
             }
+            _ => {}
         }
     }
 
@@ -757,8 +756,8 @@ impl Reporter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identify::Who;
-    use crate::report::Span;
+    use sphereface::identify::Who;
+    use sphereface::report::Span;
 
     #[test]
     fn a_long_list_of_strangers_is_summed_up() {

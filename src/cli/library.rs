@@ -15,8 +15,8 @@ use super::UsageError;
 use super::options::{
     self, DetectionArgs, DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs,
 };
-use crate::engine::{Engine, GalleryOptions};
-use crate::library::{Library, LibraryError, Names};
+use sphereface::engine::{Engine, GalleryOptions};
+use sphereface::library::{Library, LibraryError, Names};
 
 /// The folder of a library, unless another is given.
 const DEFAULT_FOLDER: &str = "sphereface-library";
@@ -145,7 +145,7 @@ fn refused(error: LibraryError) -> anyhow::Error {
         ),
         LibraryError::Address(_) | LibraryError::Request(_) => UsageError(error.to_string()).into(),
         LibraryError::OtherModel { .. } => anyhow::anyhow!("{error} (--model)"),
-        LibraryError::Analysis(crate::analysis::AnalysisError::Read { .. }) => {
+        LibraryError::Analysis(sphereface::analysis::AnalysisError::Read { .. }) => {
             anyhow::anyhow!("{error}: is --library the folder that the workers wrote to?")
         }
         LibraryError::Engine(error) => options::refused(error),
@@ -268,9 +268,9 @@ impl People {
 
 fn gallery_options(naming: &Naming) -> GalleryOptions {
     let request = match (naming.threshold_deg, naming.fmr) {
-        (Some(angle_deg), _) => crate::identify::ThresholdRequest::AngleDeg(angle_deg),
-        (None, Some(fmr)) => crate::identify::ThresholdRequest::Fmr(fmr),
-        (None, None) => crate::identify::ThresholdRequest::Default,
+        (Some(angle_deg), _) => sphereface::identify::ThresholdRequest::AngleDeg(angle_deg),
+        (None, Some(fmr)) => sphereface::identify::ThresholdRequest::Fmr(fmr),
+        (None, None) => sphereface::identify::ThresholdRequest::Default,
     };
     GalleryOptions::default().threshold(request).margin_deg(naming.margin_deg)
 }
@@ -283,10 +283,10 @@ fn names(engine: &Engine, naming: &Naming, folder: Option<&Path>) -> Result<Name
 /// f32.
 fn engine_of(naming: &Naming) -> Result<Engine> {
     let builder = Engine::builder()
-        .device(crate::nn::DeviceChoice::Cpu)
+        .device(sphereface::nn::DeviceChoice::Cpu)
         .isa(options::isa()?)
-        .precision(crate::nn::Arithmetic::F32);
-    let model = if naming.model.is_empty() { crate::models::SPHEREFACE.name } else { &naming.model };
+        .precision(sphereface::nn::Arithmetic::F32);
+    let model = if naming.model.is_empty() { sphereface::models::SPHEREFACE.name } else { &naming.model };
     builder.model(model).build().map_err(options::refused)
 }
 

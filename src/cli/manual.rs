@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::Cli;
-use crate::file;
+use sphereface::file;
 
 /// Print shell completions
 ///

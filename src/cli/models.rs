@@ -9,8 +9,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::UsageError;
-use crate::file;
-use crate::models::{
+use sphereface::file;
+use sphereface::models::{
     BuiltIn, Network, Normalisation, PictureOptions, Precision, Published, Weights, import_as, to_onnx,
 };
 

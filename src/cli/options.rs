@@ -9,13 +9,17 @@ use anyhow::Result;
 use clap::Args;
 
 use super::UsageError;
-use crate::analysis::Analysis;
-use crate::detect::{Detector, DetectorConfig, MinFace};
-use crate::embed::Embedder;
-use crate::engine::{EngineError, Known, open_embedder};
-use crate::identify::{DEFAULT_MARGIN_DEG, ThresholdRequest, parse_angle_deg, parse_fmr, parse_margin_deg};
-use crate::models::{MTCNN, SPHEREFACE};
-use crate::nn::{Arithmetic, ArithmeticChoice, ChosenArithmetic, Device, DeviceChoice, DeviceError, Isa};
+use sphereface::analysis::Analysis;
+use sphereface::detect::{Detector, DetectorConfig, MinFace};
+use sphereface::embed::Embedder;
+use sphereface::engine::{EngineError, Known, open_embedder};
+use sphereface::identify::{
+    DEFAULT_MARGIN_DEG, ThresholdRequest, parse_angle_deg, parse_fmr, parse_margin_deg,
+};
+use sphereface::models::{MTCNN, SPHEREFACE};
+use sphereface::nn::{
+    Arithmetic, ArithmeticChoice, ChosenArithmetic, Device, DeviceChoice, DeviceError, Isa,
+};
 
 /// The instruction set of the CPU kernels; a wrong `SPHEREFACE_ISA` is a usage error.
 pub fn isa() -> Result<Isa> {

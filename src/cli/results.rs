@@ -8,15 +8,15 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::UsageError;
 use super::terminal::Data;
-use crate::annotate::{Cover, Redactor, Whom};
-use crate::file;
-use crate::gallery::GalleryFolder;
-use crate::pipeline::page::PageJob;
-use crate::pipeline::redact::Redaction;
-use crate::pipeline::{Control, LabelError, Sidecar};
-use crate::report::timeline::{Rate, Timecode, TimelineFormat, TimelineOptions};
-use crate::report::{Audit, ChapterFormat, JsonLines, Output, ReportError, Results, SubtitleFormat};
-use crate::xmp;
+use sphereface::annotate::{Cover, Redactor, Whom};
+use sphereface::file;
+use sphereface::gallery::GalleryFolder;
+use sphereface::pipeline::page::PageJob;
+use sphereface::pipeline::redact::Redaction;
+use sphereface::pipeline::{Control, LabelError, Sidecar};
+use sphereface::report::timeline::{Rate, Timecode, TimelineFormat, TimelineOptions};
+use sphereface::report::{Audit, ChapterFormat, JsonLines, Output, ReportError, Results, SubtitleFormat};
+use sphereface::xmp;
 
 /// Whether a path stands for standard output.
 pub fn is_standard_output(path: &Path) -> bool {

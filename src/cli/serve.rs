@@ -8,9 +8,9 @@ use clap::{Args, ValueEnum};
 
 use super::UsageError;
 use super::options::{self, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
-use crate::media::Input;
-use crate::serve::store::Store;
-use crate::serve::{
+use sphereface::media::Input;
+use sphereface::serve::store::Store;
+use sphereface::serve::{
     Config, ConfigError, NewTokens, ServeError, Service, ServiceOptions, Settings, SourceConfig, TEMPLATE,
 };
 

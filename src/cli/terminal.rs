@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::pipeline::Control;
+use sphereface::pipeline::Control;
 
 /// Writes to standard output.
 macro_rules! out {

@@ -12,10 +12,10 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::UsageError;
 use super::options::{self, DeviceArgs};
-use crate::train::checkpoint::Checkpoint;
-use crate::train::config::{Flags, Layers, PRESETS};
-use crate::train::trainer::{CURVES_NAME, METRICS_NAME};
-use crate::train::{Config, Dataset, Event, TrainError, Trainer};
+use sphereface::train::checkpoint::Checkpoint;
+use sphereface::train::config::{Flags, Layers, PRESETS};
+use sphereface::train::trainer::{CURVES_NAME, METRICS_NAME};
+use sphereface::train::{Config, Dataset, Event, TrainError, Trainer};
 
 /// Train a model
 ///

@@ -1,4 +1,7 @@
 //! Settings of the detector and their validation.
+//!
+//! A setting is also recorded in analyses (`analysis/file.rs`) and in aligned data sets (`prepare`), and is set
+//! by a flag in `cli/options.rs`.
 
 use std::fmt;
 use std::str::FromStr;

@@ -86,9 +86,9 @@ pub fn still(video: &str, frame: &RgbImage, observation: &Observation) -> Option
     })
 }
 
-/// The face of an observation with its surroundings; `None` when it is outside the frame.
-pub fn portrait(frame: &RgbImage, observation: &Observation) -> Option<RgbImage> {
-    cut_out(frame, &observation.face).map(|(image, _)| image)
+/// A face with its surroundings; `None` when it is outside the frame.
+pub fn portrait(frame: &RgbImage, face: &Face) -> Option<RgbImage> {
+    cut_out(frame, face).map(|(image, _)| image)
 }
 
 /// A face with its surroundings, and its position in them.

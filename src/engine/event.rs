@@ -148,10 +148,8 @@ mod tests {
             index,
             pts_ns: index * SECOND,
             duration_ns: SECOND,
-            cut: false,
-            elsewhere: Vec::new(),
             faces: faces.iter().map(one).collect(),
-            picture: None,
+            ..LabelledFrame::default()
         }
     }
 

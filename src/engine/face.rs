@@ -138,7 +138,7 @@ impl IdentifiedFace {
 }
 
 /// A frame of a video with its identified faces.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct LabelledFrame {
     /// Position in the decoded video, from 0.
@@ -153,6 +153,9 @@ pub struct LabelledFrame {
     pub faces: Vec<IdentifiedFace>,
     /// Boxes of the faces that do not count, because they lie outside the regions of the stream.
     pub elsewhere: Vec<BBox>,
-    /// The pixels, as decoded, with faces covered if requested; `None` if no subscriber wants them.
+    /// Boxes to cover in the picture, in pixels: of faces, and of people before, between and after the frames
+    /// in which they are seen. Empty unless a job redacts faces.
+    pub covered: Vec<BBox>,
+    /// The pixels; `None` if they are not needed.
     pub picture: Option<Arc<Picture>>,
 }

@@ -158,7 +158,7 @@ impl Gallery {
 }
 
 /// The templates of a folder and the threshold for them.
-pub(crate) struct Known {
+pub struct Known {
     /// The templates.
     pub templates: Templates,
     /// The angle below which a face is named.
@@ -218,7 +218,7 @@ impl Known {
 ///
 /// # Errors
 /// When there is no such folder, nobody is in it, or it cannot be embedded.
-pub(crate) fn templates(folder: &Path, embedder: &Embedder) -> Result<Templates, EngineError> {
+pub fn templates(folder: &Path, embedder: &Embedder) -> Result<Templates, EngineError> {
     let mut scratch = embedder.scratch();
     let templates = GalleryFolder::open(folder)?
         .templates(embedder.model(), |crops| embedder.embed(crops, Mirror::Average, &mut scratch))?;

@@ -61,10 +61,7 @@ pub use schedule::{BadInterval, DetectEvery};
 pub use stream::{Output, Stream, StreamOptions};
 pub use work::Work;
 
-#[cfg(any(feature = "cli", feature = "library"))]
-pub(crate) use gallery::Known;
-#[cfg(feature = "cli")]
-pub(crate) use gallery::templates;
+pub use gallery::{Known, templates};
 #[cfg(feature = "video")]
 pub(crate) use stream::{Decider, same_deg};
 
@@ -323,7 +320,10 @@ impl EngineBuilder {
 
 /// The embedding network of that name or file on a device, with its own `threads` threads per call, and its
 /// arithmetic.
-pub(crate) fn open_embedder(
+///
+/// # Errors
+/// When there is no such network, it cannot be read, or it cannot be run on the device in that arithmetic.
+pub fn open_embedder(
     model: &str,
     device: &Device,
     precision: ArithmeticChoice,

@@ -299,7 +299,7 @@ impl Decider {
             face.embedding = observed.embedding;
         }
         let Moment { frame: index, pts_ns, cut } = moment;
-        Ok(LabelledFrame { index, pts_ns, duration_ns, cut, faces, elsewhere: Vec::new(), picture })
+        Ok(LabelledFrame { index, pts_ns, duration_ns, cut, faces, picture, ..LabelledFrame::default() })
     }
 
     /// Decides about the tracks by the frames so far.

@@ -3,6 +3,15 @@
 //! A probe is compared with every template of every person. The person with the nearest template is the
 //! candidate, who is named only if the angle is below the threshold and the runner-up is farther by the
 //! margin. Near a person's counter-examples, the threshold is lower.
+//!
+//! | decision about | function |
+//! |---|---|
+//! | one face alone | [`Identifier::identify`] |
+//! | a track by its views | [`Evidence::decide`] |
+//! | all tracks of a video, in two passes | [`decide`] |
+//! | the tracks so far, online | [`Online::decide`] |
+//!
+//! In the last two, of two faces in one frame with the same name, the farther one loses it.
 
 mod decision;
 mod evidence;

@@ -73,7 +73,7 @@ const COLUMNS: [&str; 11] = [
 ];
 
 /// A time in seconds since 1970 as `2019-07-14T12:30:05`.
-pub(crate) fn date(seconds: i64) -> String {
+pub fn date(seconds: i64) -> String {
     let time = chrono::DateTime::from_timestamp(seconds, 0);
     time.map_or_else(String::new, |time| time.format("%Y-%m-%dT%H:%M:%S").to_string())
 }

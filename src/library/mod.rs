@@ -52,8 +52,7 @@ use database::{Database, Transaction, on_connection, on_pool};
 pub use catalogue::{Added, Adding, FailedFile, Kind, KindStatus, Status};
 pub use error::LibraryError;
 pub use export::ExportFormat;
-#[cfg(any(feature = "cli", feature = "serve"))]
-pub(crate) use export::date;
+pub use export::date;
 pub use find::{Found, FoundFile, PersonSummary, Query, Subject, playlist};
 pub use forget::Forgotten;
 pub use look::LookOptions;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::page::PageJob;
 use super::redact::Redaction;
 use super::statistics::Statistics;
-use super::subscriber::{OnEvent, OnFrame, Subscriber};
+use super::subscriber::{OnEvent, OnFrame, Pictures, Subscriber};
 use crate::analysis::Analysis;
 use crate::annotate::{Annotator, Colours, Style};
 use crate::engine::{DetectEvery, Engine, Event, Gallery, LabelledFrame, Work};
@@ -273,12 +273,12 @@ impl<'a> LabelJob<'a> {
 
     /// Calls back with every labelled frame, without its picture.
     pub fn on_frame(self, call: impl FnMut(&LabelledFrame) + 'a) -> Self {
-        self.subscriber(OnFrame { call, pictures: false })
+        self.subscriber(OnFrame { call, pictures: Pictures::None })
     }
 
     /// Calls back with every labelled frame and its picture.
     pub fn on_picture(self, call: impl FnMut(&LabelledFrame) + 'a) -> Self {
-        self.subscriber(OnFrame { call, pictures: true })
+        self.subscriber(OnFrame { call, pictures: Pictures::Plain })
     }
 
     /// Calls back when a person appears, leaves or gets another name.
@@ -352,7 +352,7 @@ impl<'a> LabelJob<'a> {
             return Err(RequestError::FramesPerSecond(fps));
         }
         let shown = self.output.is_some() || self.view || self.page.is_some() || self.redaction.is_some();
-        let pictures = self.subscribers.iter().any(|one| one.wants_pictures());
+        let pictures = self.subscribers.iter().any(|one| one.pictures() != Pictures::None);
         let whole = self.selection.is_all();
         match !whole && (shown || pictures || self.opening.is_some() || self.request().is_once()) {
             true => Err(RequestError::SelectionWritten),
@@ -397,7 +397,7 @@ impl RelabelJob<'_> {
     #[cfg(feature = "video")]
     pub(super) fn check_whole(&self) -> Result<(), RequestError> {
         let shown = self.output.is_some() || self.view || self.page.is_some() || self.redaction.is_some();
-        let pictures = self.subscribers.iter().any(|one| one.wants_pictures());
+        let pictures = self.subscribers.iter().any(|one| one.pictures() != Pictures::None);
         let video = &self.analysis.video;
         if video.is_whole() || !(shown || pictures) {
             return Ok(());

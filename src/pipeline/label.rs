@@ -6,9 +6,11 @@
 
 #[cfg(feature = "video")]
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::LabelError;
+use super::draw::labels;
 use super::graph::Control;
 #[cfg(feature = "video")]
 use super::job::Mode;
@@ -21,11 +23,11 @@ pub use super::open::PendingSource;
 use super::open::Purpose;
 #[cfg(feature = "video")]
 use super::output::OutputSpec;
-use super::run_summary::{RunSummary, labels};
+use super::run_summary::RunSummary;
 use super::statistics::Statistics;
-use super::subscriber::Subscribers;
+use super::subscriber::{Pictures, Viewers};
 use crate::detect::{Scratch, Turned};
-use crate::engine::{Engine, IdentifiedFace, LabelledFrame, RecogniseError, Recogniser};
+use crate::engine::{Engine, LabelledFrame, RecogniseError, Recogniser};
 use crate::media::{self, Input, Picture};
 
 impl LabelJob<'_> {
@@ -76,7 +78,7 @@ impl RelabelJob<'_> {
                 OutputSpec { output: self.output.clone(), encoding: self.encoding.clone(), view: self.view };
             let video = self.video.clone();
             let open = || match &video {
-                Some(video) => Ok(spec.begin(spec.open(video, None, control)?.finish()?)?),
+                Some(video) => Ok(spec.begin(spec.open(video, None, control)?.finish()?, control)?),
                 None => Err(LabelError::NoVideo("the analysis".into())),
             };
             super::two_pass::relabel(self, open, control, on_progress)
@@ -112,42 +114,33 @@ fn still(
         let hint = format!("{} shows a face only if rotated by {turned}: rotate the picture", job.input);
         on_progress(Progress::Warning(&hint));
     }
-    let mut viewers = Subscribers::pick(&mut job.subscribers, true, 0);
-    let mut summary = RunSummary::new(&mut job.subscribers);
-    let mut frame = labelled_still(faces);
-    summary.enter(&frame)?;
-    let redacted = match job.redaction {
-        Some(mut redaction) => {
-            let covered = redaction.redactor.draw_rgb(&mut picture, &redaction.of_still(&frame.faces));
-            redaction.check((0, 0), size, &frame.faces, &covered)?;
-            Some(redaction.audit.finish()?)
-        }
-        None => None,
-    };
-    if !viewers.is_empty() {
-        frame.picture = Some(std::sync::Arc::new(Picture::from_rgb(&picture)));
-        viewers.tell(&frame)?;
+    let mut redacted = None;
+    let mut frame = LabelledFrame { faces, ..LabelledFrame::default() };
+    if let Some(redaction) = job.redaction {
+        frame.covered = redaction.of_still(&frame.faces);
+        redaction.redactor.draw_rgb(&mut picture, &frame.covered);
+        let check = redaction.check();
+        redacted = Some(check.summary.clone());
+        job.subscribers.push(Box::new(check));
     }
-    if let Some(output) = &job.output {
+    let mut viewers = Viewers::pick(&mut job.subscribers, 0);
+    let mut summary = RunSummary::new(&mut job.subscribers);
+    summary.enter(&frame)?;
+    if viewers.need(Pictures::Plain) {
+        frame.picture = Some(Arc::new(Picture::from_rgb(&picture)));
+    }
+    if job.output.is_some() || viewers.need(Pictures::Named) {
         let annotator = job.drawing.annotator(job.gallery.as_ref())?;
         annotator.draw_rgb(&mut picture, &labels(&frame.faces));
-        media::write_still(output, &picture)?;
     }
+    let named = viewers.need(Pictures::Named).then(|| Arc::new(Picture::from_rgb(&picture)));
+    viewers.tell(frame, named)?;
+    // A still is written in all its colours, so not by a subscriber.
+    job.output.as_ref().map(|output| media::write_still(output, &picture)).transpose()?;
     on_progress(Progress::Frame);
     let statistics = Statistics { wall: start.elapsed(), items: 1, ..Statistics::default() };
-    Ok(LabelSummary { redacted, ..summary.close(statistics, 0, false, Some(viewers))? })
-}
-
-fn labelled_still(faces: Vec<IdentifiedFace>) -> LabelledFrame {
-    LabelledFrame {
-        index: 0,
-        pts_ns: 0,
-        duration_ns: 0,
-        cut: false,
-        faces,
-        elsewhere: Vec::new(),
-        picture: None,
-    }
+    let summary = summary.close(statistics, 0, false, viewers)?;
+    Ok(LabelSummary { redacted: redacted.and_then(|redacted| redacted.take()), ..summary })
 }
 
 /// The rotation by which a still shows a face.
@@ -197,8 +190,7 @@ fn frames(
     if twice {
         return super::two_pass::run(job, opened, spec, control, on_progress);
     }
-    let (source, output) = spec.begin(opened)?;
-    super::online::run(job, source, output, control, on_progress)
+    super::online::run(job, spec.begin(opened, control)?, control, on_progress)
 }
 
 /// Begins to open a video for the first pass over it, for a [`LabelJob`] of the same input,

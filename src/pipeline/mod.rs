@@ -7,6 +7,7 @@
 
 #[cfg(feature = "video")]
 mod analysis_builder;
+mod draw;
 mod error;
 pub mod graph;
 pub mod job;
@@ -33,4 +34,4 @@ pub use graph::{Control, Flow, Graph, GraphError, Overflow};
 pub use job::{LabelJob, LabelRequest, LabelSummary, Mode, Pass, Progress, RelabelJob, RequestError};
 pub use sidecar::Sidecar;
 pub use statistics::{StageStatistics, Statistics, peak_memory_bytes};
-pub use subscriber::{Ending, Subscriber};
+pub use subscriber::{Ending, Pictures, Subscriber};

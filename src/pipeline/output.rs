@@ -1,54 +1,83 @@
 //! Outputs of the frames of a video: a file, a window, or both.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use super::LabelError;
 use super::graph::Control;
 use super::open::{OpenedSource, PendingSource, Purpose};
-use crate::media::{self, Input, MediaError};
+use super::redact::Check;
+use super::run_summary::APPEARANCE_GAP_NS;
+use super::subscriber::{Ending, Pictures, Subscriber, Viewers};
+use crate::engine::LabelledFrame;
+use crate::media::{self, Frame, Input, MediaError, Source};
 
-/// The outputs of frames.
-pub(super) struct FrameOutput {
-    sink: Option<media::Sink>,
-    view: Option<media::View>,
+/// Writes a video file.
+struct VideoWriter {
+    sink: media::Sink,
+    control: Control,
+}
+
+impl Subscriber for VideoWriter {
+    fn pictures(&self) -> Pictures {
+        Pictures::Named
+    }
+
+    fn frame(&mut self, frame: &LabelledFrame) -> Result<(), LabelError> {
+        let LabelledFrame { index, pts_ns, duration_ns, .. } = *frame;
+        let Some(picture) = frame.picture.clone() else { return Ok(()) };
+        Ok(self.sink.write(Frame { index, pts_ns, duration_ns, picture })?)
+    }
+
+    fn finish(self: Box<Self>, _: &Ending<'_>) -> Result<(), LabelError> {
+        let Self { sink, control } = *self;
+        sink.finish_unless(|| control.is_aborted())?;
+        Ok(())
+    }
+}
+
+/// Shows a video in a window.
+struct Window {
+    view: media::View,
+    /// Stops the job when the window is closed, if nothing else is written.
+    control: Option<Control>,
+}
+
+impl Subscriber for Window {
+    fn pictures(&self) -> Pictures {
+        Pictures::Named
+    }
+
+    fn frame(&mut self, frame: &LabelledFrame) -> Result<(), LabelError> {
+        let LabelledFrame { index, pts_ns, duration_ns, .. } = *frame;
+        let Some(picture) = frame.picture.clone() else { return Ok(()) };
+        self.view.show(&Frame { index, pts_ns, duration_ns, picture });
+        if let Some(control) = self.control.as_ref().filter(|_| !self.view.is_open()) {
+            control.stop();
+        }
+        Ok(())
+    }
+}
+
+/// An opened video with the subscribers that write and show it.
+pub(super) struct Outputs {
+    pub(super) source: Source,
+    pub(super) subscribers: Vec<Box<dyn Subscriber>>,
+    /// Name of the encoder, if a video is written.
+    pub(super) encoder: Option<String>,
     /// Ends the source of the frames and the sound.
     pub(super) stop: media::StopHandle,
 }
 
-impl FrameOutput {
-    /// Whether any output needs pictures.
-    pub(super) fn shows(&self) -> bool {
-        self.sink.is_some() || self.view.is_some()
-    }
-
-    /// Name of the encoder, when a video is written.
-    pub(super) fn encoder(&self) -> Option<&str> {
-        self.sink.as_ref().map(media::Sink::encoder)
-    }
-
-    /// Shows and writes the next frame.
-    pub(super) fn show(&mut self, frame: media::Frame, control: &Control) -> Result<(), MediaError> {
-        if let Some(view) = &self.view {
-            view.show(&frame);
-            // Closing the only output ends the run.
-            if !view.is_open() && self.sink.is_none() {
-                control.stop();
-            }
-        }
-        match &mut self.sink {
-            Some(sink) => sink.write(frame),
-            None => Ok(()),
-        }
-    }
-
-    /// Completes the file; returns the time that took.
-    pub(super) fn finish(self, control: &Control) -> Result<Duration, MediaError> {
-        let start = Instant::now();
-        if let Some(sink) = self.sink {
-            sink.finish_unless(|| control.is_aborted())?;
-        }
-        Ok(start.elapsed())
+impl Outputs {
+    /// The subscribers that need pictures: `check`, these outputs, and those among `others`.
+    pub(super) fn viewers<'a>(
+        &mut self,
+        check: Option<Check>,
+        others: Vec<Box<dyn Subscriber + 'a>>,
+    ) -> Viewers<'a> {
+        let check = check.map(|check| Box::new(check) as Box<dyn Subscriber + 'a>);
+        let outputs = std::mem::take(&mut self.subscribers).into_iter().map(|one| one as _);
+        Viewers::pick(&mut check.into_iter().chain(outputs).chain(others).collect(), APPEARANCE_GAP_NS)
     }
 }
 
@@ -77,20 +106,30 @@ impl OutputSpec {
         PendingSource::begin(input, purpose, live, control)
     }
 
+    /// Whether a video is written or shown.
+    pub(super) fn is_any(&self) -> bool {
+        self.output.is_some() || self.view
+    }
+
     /// Begins the outputs of the opened input.
-    pub(super) fn begin(&self, opened: OpenedSource) -> Result<(media::Source, FrameOutput), MediaError> {
+    pub(super) fn begin(&self, opened: OpenedSource, control: &Control) -> Result<Outputs, MediaError> {
         let OpenedSource { mut source, encoder, stop } = opened;
         let info = source.info().clone();
-        let sink = match (&self.output, encoder) {
-            (None, _) => None,
-            (Some(path), Some(encoder)) => {
-                Some(media::Sink::create_with(path, &info, source.take_audio(), &self.encoding, encoder)?)
-            }
-            (Some(path), None) => {
-                Some(media::Sink::create(path, &info, source.take_audio(), &self.encoding)?)
-            }
-        };
-        let view = if self.view { Some(media::View::open(&info)?) } else { None };
-        Ok((source, FrameOutput { sink, view, stop }))
+        let mut subscribers: Vec<Box<dyn Subscriber>> = Vec::new();
+        if self.view {
+            let control = self.output.is_none().then(|| control.clone());
+            subscribers.push(Box::new(Window { view: media::View::open(&info)?, control }));
+        }
+        let mut name = None;
+        if let Some(path) = &self.output {
+            let (audio, encoding) = (source.take_audio(), &self.encoding);
+            let sink = match encoder {
+                Some(encoder) => media::Sink::create_with(path, &info, audio, encoding, encoder)?,
+                None => media::Sink::create(path, &info, audio, encoding)?,
+            };
+            name = Some(sink.encoder().to_owned());
+            subscribers.push(Box::new(VideoWriter { sink, control: control.clone() }));
+        }
+        Ok(Outputs { source, subscribers, encoder: name, stop })
     }
 }

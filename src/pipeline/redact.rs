@@ -1,11 +1,16 @@
 //! Redaction of a video whose tracks are known, and its audit.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::LabelError;
+use super::subscriber::{Ending, Pictures, Subscriber};
 use crate::analysis::Analysis;
-use crate::annotate::{FaceBox, Redactor, Region, Whom, cover_gaps};
+use crate::annotate::{FaceBox, Redactor, Whom, cover_gaps};
 use crate::detect::BBox;
-use crate::engine::IdentifiedFace;
+use crate::engine::{IdentifiedFace, LabelledFrame};
 use crate::identify::Decision;
-use crate::report::{Audit, AuditFace, ReportError};
+use crate::report::{Audit, AuditFace, AuditSummary};
 
 /// Settings of a redaction.
 pub struct Redaction {
@@ -19,14 +24,11 @@ pub struct Redaction {
     pub audit: Audit,
 }
 
-/// The method and, for each frame, the covered boxes.
-pub type Covered = (Redactor, Vec<Vec<BBox>>);
-
 impl Redaction {
     /// The boxes to cover in each frame of an analysed video: tracks are covered as a whole,
     /// gaps included.
     #[cfg_attr(not(feature = "video"), expect(dead_code, reason = "needs the frames"))]
-    pub(super) fn cover(&self, analysis: &Analysis, decisions: &[Decision]) -> Covered {
+    pub(super) fn of_video(&self, analysis: &Analysis, decisions: &[Decision]) -> Vec<Vec<BBox>> {
         let frames = analysis.video.frames;
         let mut boxes: Vec<Vec<BBox>> = vec![Vec::new(); usize::try_from(frames).unwrap_or(0)];
         for track in analysis.tracks() {
@@ -42,7 +44,7 @@ impl Redaction {
                 place.into_iter().for_each(|place| place.push(bbox));
             }
         }
-        (self.redactor, boxes)
+        boxes
     }
 
     /// The boxes to cover in a still.
@@ -51,22 +53,45 @@ impl Redaction {
         covered.map(|one| one.face.bbox).collect()
     }
 
-    /// Checks a frame that was covered.
-    pub(super) fn check(
-        &mut self,
-        (frame, pts_ns): (u64, u64),
-        size: (usize, usize),
-        faces: &[IdentifiedFace],
-        covered: &[Region],
-    ) -> Result<(), ReportError> {
-        let faces: Vec<AuditFace<'_>> = faces
-            .iter()
-            .map(|face| {
-                let name = face.identification.name.as_deref();
-                let (track, bbox) = (face.track.map(|track| track.0), face.face.bbox);
-                AuditFace { track, name, bbox, redact: self.whom.covers(name) }
-            })
-            .collect();
-        self.audit.enter((frame, pts_ns), size, &faces, covered)
+    /// The subscriber that checks the covered frames.
+    pub(super) fn check(self) -> Check {
+        let Self { whom, redactor, audit, .. } = self;
+        Check { whom, redactor, audit, summary: Rc::default() }
+    }
+}
+
+/// A face as in the audit.
+fn entry<'a>(one: &'a IdentifiedFace, whom: &Whom) -> AuditFace<'a> {
+    let name = one.name();
+    let track = one.track.map(|track| track.0);
+    AuditFace { track, name, bbox: one.face.bbox, redact: whom.covers(name) }
+}
+
+/// Checks that the faces of every frame are covered as requested.
+pub(super) struct Check {
+    whom: Whom,
+    redactor: Redactor,
+    audit: Audit,
+    /// The counts, at the end.
+    pub summary: Rc<Cell<Option<AuditSummary>>>,
+}
+
+impl Subscriber for Check {
+    /// It checks the frames that are written.
+    fn pictures(&self) -> Pictures {
+        Pictures::Named
+    }
+
+    fn frame(&mut self, frame: &LabelledFrame) -> Result<(), LabelError> {
+        let Some(picture) = &frame.picture else { return Ok(()) };
+        let (width, height) = (picture.width(), picture.height());
+        let faces: Vec<AuditFace<'_>> = frame.faces.iter().map(|one| entry(one, &self.whom)).collect();
+        let areas = self.redactor.areas(&frame.covered, width, height);
+        Ok(self.audit.enter((frame.index, frame.pts_ns), (width, height), &faces, &areas)?)
+    }
+
+    fn finish(self: Box<Self>, _: &Ending<'_>) -> Result<(), LabelError> {
+        self.summary.set(Some(self.audit.finish()?));
+        Ok(())
     }
 }

@@ -1,28 +1,16 @@
 //! Counts frames, faces and people, and notifies the subscribers.
 
+use std::time::Instant;
+
 use super::LabelError;
 use super::job::LabelSummary;
 use super::statistics::Statistics;
-use super::subscriber::{Ending, Subscriber, Subscribers};
-use crate::annotate::Label;
+use super::subscriber::{Ending, Pictures, Subscriber, Subscribers, Viewers};
 use crate::engine::{IdentifiedFace, LabelledFrame, Work};
-use crate::report::{Appearance, Appearances};
+use crate::report::Appearances;
 
 /// Absences up to this long do not end an appearance, in nanoseconds.
 pub const APPEARANCE_GAP_NS: u64 = 1_000_000_000;
-
-/// The labels to draw on a picture.
-pub(super) fn labels(faces: &[IdentifiedFace]) -> Vec<Label> {
-    let one = |one: &IdentifiedFace| Label {
-        landmarks: Some(one.face.landmarks),
-        name: one.identification.name.clone(),
-        stranger: one.stranger,
-        angle_deg: one.angle_deg(),
-        score: Some(one.face.score),
-        ..Label::unknown(one.face.bbox)
-    };
-    faces.iter().filter(|face| !face.transient).map(one).collect()
-}
 
 /// Counts frames, faces and people, and notifies subscribers.
 pub(super) struct RunSummary<'a> {
@@ -40,19 +28,13 @@ pub(super) struct RunSummary<'a> {
 impl<'a> RunSummary<'a> {
     /// An empty summary. Takes those out of `subscribers` that need no pictures.
     pub(super) fn new(subscribers: &mut Vec<Box<dyn Subscriber + 'a>>) -> Self {
-        Self::telling(Subscribers::pick(subscribers, false, APPEARANCE_GAP_NS))
+        Self::telling(Subscribers::pick(subscribers, Pictures::None, APPEARANCE_GAP_NS))
     }
 
     /// An empty summary with these subscribers.
     pub(super) fn telling(subscribers: Subscribers<'a>) -> Self {
         let appearances = Appearances::new(APPEARANCE_GAP_NS);
         Self { work: Work::default(), subscribers, end_ns: 0, appearances, faces: 0, named: 0 }
-    }
-
-    /// Everyone seen so far.
-    #[cfg_attr(not(feature = "video"), expect(dead_code, reason = "only the passes over a video tell"))]
-    pub(super) fn people(&self) -> Vec<Appearance> {
-        self.appearances.people()
     }
 
     /// Advances to `end_ns` over frames without faces.
@@ -70,21 +52,23 @@ impl<'a> RunSummary<'a> {
         self.subscribers.tell(frame)
     }
 
-    /// Completes the reports; `dropped` frames were lost before they entered the graph. `viewers` are
-    /// subscribers that were notified elsewhere.
+    /// Completes everything that the subscribers write; `dropped` frames were lost before they entered the
+    /// graph. The wall time of `statistics` grows by the time that the viewers take.
     pub(super) fn close(
         self,
         mut statistics: Statistics,
         dropped: u64,
         stopped: bool,
-        viewers: Option<Subscribers<'a>>,
+        viewers: Viewers<'a>,
     ) -> Result<LabelSummary, LabelError> {
         // Stages count chunks of frames.
         statistics.items = self.work.frames.max(statistics.items);
         let people = self.appearances.people();
         let end = Ending { people: &people, end_ns: self.end_ns };
+        let start = Instant::now();
+        viewers.finish(&end)?;
+        statistics.wall += start.elapsed();
         self.subscribers.finish(&end)?;
-        viewers.map(|viewers| viewers.finish(&end)).transpose()?;
         Ok(LabelSummary {
             frames: statistics.items,
             listed: statistics.items,

@@ -37,13 +37,13 @@ pub(super) struct Observe<'a> {
 
 impl<'a> Observe<'a> {
     /// The settings of a job.
-    pub fn of(job: &'a LabelJob<'_>, pictures: bool) -> Self {
+    pub fn of(job: &'a LabelJob<'_>, embeds: bool, pictures: bool) -> Self {
         let per_frame = job.mode == Mode::PerFrame;
         let views = if per_frame { Views::All } else { Views::Telling };
         Self {
             engine: &job.engine,
             every: (!per_frame).then_some(job.detect_every),
-            views: if job.embeds() { views } else { Views::None },
+            views: if embeds { views } else { Views::None },
             pictures,
         }
     }

@@ -1,18 +1,32 @@
 //! Subscribers to the results of a job.
 
+use std::sync::Arc;
+
 use crate::engine::{Event, IdentifiedFace, LabelledFrame, Presence};
+use crate::media::Picture;
 use crate::pipeline::LabelError;
 use crate::report::timeline::VideoFacts;
 use crate::report::{Appearance, FaceRecord, Results};
 
+/// The pictures that a subscriber receives with the frames of a video or a still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pictures {
+    /// None. In two passes over a video, frames come as soon as the first pass has decided.
+    #[default]
+    None,
+    /// As decoded, with faces covered if requested. In two passes, frames come during the second one.
+    Plain,
+    /// The same with boxes and names.
+    Named,
+}
+
 /// Receives every labelled frame and every event of a job, in order, on the thread that runs it.
 ///
-/// In two passes over a video, this happens after the first pass, when everything is decided: before the
-/// output is written, or while it is written if pictures are needed.
+/// All that a job writes about a video is written by subscribers.
 pub trait Subscriber {
-    /// Whether the pictures of frames are needed. In two passes, the video is then decoded a second time.
-    fn wants_pictures(&self) -> bool {
-        false
+    /// The pictures that are needed. In two passes, the video is then decoded a second time.
+    fn pictures(&self) -> Pictures {
+        Pictures::None
     }
 
     /// The video is open. Not called for stills.
@@ -24,7 +38,7 @@ pub trait Subscriber {
         Ok(())
     }
 
-    /// A frame. From an analysis, only frames with faces are reported, without pictures.
+    /// A frame. From an analysis, a subscriber without pictures receives only frames with faces.
     ///
     /// # Errors
     /// Any error ends the job.
@@ -62,11 +76,11 @@ pub struct Ending<'a> {
 /// A function that is called with every labelled frame.
 pub(super) struct OnFrame<F> {
     pub call: F,
-    pub pictures: bool,
+    pub pictures: Pictures,
 }
 
 impl<F: FnMut(&LabelledFrame)> Subscriber for OnFrame<F> {
-    fn wants_pictures(&self) -> bool {
+    fn pictures(&self) -> Pictures {
         self.pictures
     }
 
@@ -154,10 +168,9 @@ pub(super) struct Subscribers<'a> {
 }
 
 impl<'a> Subscribers<'a> {
-    /// Takes out of `list` those that need pictures, or those that do not.
-    pub fn pick(list: &mut Vec<Box<dyn Subscriber + 'a>>, pictures: bool, left_after_ns: u64) -> Self {
-        let (picked, rest) = list.drain(..).partition(|one| one.wants_pictures() == pictures);
-        *list = rest;
+    /// Takes those out of `list` that need such pictures.
+    pub fn pick(list: &mut Vec<Box<dyn Subscriber + 'a>>, pictures: Pictures, left_after_ns: u64) -> Self {
+        let picked = list.extract_if(.., |one| one.pictures() == pictures).collect();
         Self { list: picked, presence: Presence::new(left_after_ns) }
     }
 
@@ -187,5 +200,52 @@ impl<'a> Subscribers<'a> {
             one.finish(end)?;
         }
         Ok(())
+    }
+}
+
+/// The subscribers that need pictures.
+pub(super) struct Viewers<'a> {
+    plain: Subscribers<'a>,
+    named: Subscribers<'a>,
+}
+
+impl<'a> Viewers<'a> {
+    /// Takes them out of `list`.
+    pub fn pick(list: &mut Vec<Box<dyn Subscriber + 'a>>, left_after_ns: u64) -> Self {
+        let [plain, named] =
+            [Pictures::Plain, Pictures::Named].map(|kind| Subscribers::pick(list, kind, left_after_ns));
+        Self { plain, named }
+    }
+
+    /// No subscribers.
+    #[cfg(feature = "video")]
+    pub fn none() -> Self {
+        Self::pick(&mut Vec::new(), 0)
+    }
+
+    /// Whether any subscriber needs that kind of pictures.
+    pub fn need(&self, pictures: Pictures) -> bool {
+        match pictures {
+            Pictures::None => false,
+            Pictures::Plain => !self.plain.is_empty(),
+            Pictures::Named => !self.named.is_empty(),
+        }
+    }
+
+    /// Whether there are no subscribers.
+    pub fn is_empty(&self) -> bool {
+        self.plain.is_empty() && self.named.is_empty()
+    }
+
+    /// Notifies all of the next frame, whose own picture is the plain one.
+    pub fn tell(&mut self, frame: LabelledFrame, named: Option<Arc<Picture>>) -> Result<(), LabelError> {
+        self.plain.tell(&frame)?;
+        self.named.tell(&LabelledFrame { picture: named, ..frame })
+    }
+
+    /// Notifies all that the job is done, first those that write the video.
+    pub fn finish(self, end: &Ending<'_>) -> Result<(), LabelError> {
+        self.named.finish(end)?;
+        self.plain.finish(end)
     }
 }

@@ -13,6 +13,9 @@
 //! | [`Results`] | all reports but the page and the audit |
 //! | [`chart`] | curves of an evaluation or a training run, as SVG or PNG |
 //!
+//! A new report about faces is a writer in this module and a field of [`Results`]. The command line requests
+//! it in `cli/results.rs`.
+//!
 //! # The JSON lines
 //! No header line: every line is one face, so that `jq`, DuckDB or pandas read the file as it
 //! is. Lines come in the order of frames and, within a frame, in the order of the detector.
@@ -24,6 +27,7 @@
 mod appearances;
 mod audit;
 pub mod chart;
+mod csv;
 mod explain;
 mod face;
 mod json_lines;
@@ -31,11 +35,11 @@ mod output;
 mod page;
 mod results;
 mod scenes;
-mod tables;
 pub mod timeline;
 
 pub use appearances::{Appearance, Appearances, Span};
 pub use audit::{Audit, AuditFace, AuditSummary};
+pub use csv::{FaceTable, write_appearances};
 pub use explain::Explanation;
 pub use face::FaceRecord;
 pub use json_lines::JsonLines;
@@ -43,7 +47,6 @@ pub use output::Output;
 pub use page::{Page, PagePerson, PageVideo};
 pub use results::Results;
 pub use scenes::{ChapterFormat, MIN_CHAPTER_NS, SubtitleFormat, write_chapters, write_subtitles};
-pub use tables::{FaceTable, write_appearances};
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! All reports of a run together.
 
+use super::csv::write_appearances;
 use super::scenes::{ChapterFormat, SubtitleFormat, write_chapters, write_subtitles};
-use super::tables::write_appearances;
 use super::timeline::{TimelineFormat, TimelineOptions, Timelines, VideoFacts};
 use super::{Appearance, FaceRecord, FaceTable, JsonLines, Output, ReportError};
 

@@ -468,15 +468,7 @@ mod tests {
         let picture = Picture::from_rgb(&RgbImage::from_pixel(640, 360, image::Rgb([90, 120, 60])));
         let pts_ns = index * 200_000_000;
         let (duration_ns, picture) = (200_000_000, Some(Arc::new(picture)));
-        LabelledFrame {
-            index,
-            pts_ns,
-            duration_ns,
-            cut: false,
-            faces: vec![face],
-            elsewhere: Vec::new(),
-            picture,
-        }
+        LabelledFrame { index, pts_ns, duration_ns, faces: vec![face], picture, ..LabelledFrame::default() }
     }
 
     fn event(kind: EventKind, who: &Who) -> engine::Event {

@@ -102,7 +102,7 @@ impl Model {
         let (mut class_place, mut bias, mut projection) = (None, None, None);
         if config.loss.weight > 0.0 {
             class_place = add(Parameter::xavier(CLASSES, vec![classes, size], seed));
-            if matches!(loss, Loss::SphereFace2 { .. }) {
+            if !loss.is_cross_entropy() {
                 let first = loss.initial_bias(classes) as f32;
                 bias = add(Parameter { decay: 0.0, ..Parameter::filled(BIAS, vec![1], first) });
             }
@@ -246,6 +246,11 @@ impl Model {
     /// Whether there is a loss over the classes.
     pub fn has_classes(&self) -> bool {
         self.classes.is_some()
+    }
+
+    /// Whether that loss is a cross-entropy.
+    pub fn has_cross_entropy(&self) -> bool {
+        self.has_classes() && self.loss.is_cross_entropy()
     }
 
     /// The weights of the network alone, with the metadata that describe them and `further`.

@@ -268,7 +268,7 @@ impl Trainer {
 
     fn log(&mut self, line: Training) -> Result<(), TrainError> {
         let stuck_after = self.config.run.stuck_after;
-        let cross_entropy = self.model.has_classes() && self.config.loss.kind != LossKind::SphereFace2;
+        let cross_entropy = self.model.has_cross_entropy();
         let late = stuck_after > 0 && line.iteration >= stuck_after;
         let (iteration, loss) = (line.iteration, line.class_loss);
         self.metrics.add(Line::Training(line))?;

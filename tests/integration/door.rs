@@ -7,15 +7,19 @@
     feature = "video"
 ))]
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::thread;
 
 use sphereface::analysis::Analysis;
+use sphereface::annotate::{Cover, Redactor, Whom};
 use sphereface::gallery::{Choice, GalleryFolder, NewStill, PersonName};
 use sphereface::media::{Frame, Input, Sink, SinkOptions, Source, SourceOptions, read_still};
 use sphereface::nn::{Arithmetic, ArithmeticChoice, Device, DeviceChoice, Isa};
-use sphereface::pipeline::{Control, LabelJob, Mode, RequestError};
+use sphereface::pipeline::redact::Redaction;
+use sphereface::pipeline::{Control, LabelError, LabelJob, Mode, Pictures, RequestError, Subscriber};
+use sphereface::report::Audit;
 use sphereface::{
     Engine, EngineError, Event, EventKind, Gallery, IdentifiedFace, LabelledFrame, Output, Recogniser,
     Stream, StreamOptions,
@@ -317,17 +321,73 @@ fn angles_differ_by_less_than_half_a_degree_between_arithmetics() {
     assert!(most < 0.5, "{most}");
 }
 
+/// Collects every frame, with those pictures.
+struct Collects<'a>(Pictures, &'a RefCell<Vec<LabelledFrame>>);
+
+impl Subscriber for Collects<'_> {
+    fn pictures(&self) -> Pictures {
+        self.0
+    }
+
+    fn frame(&mut self, frame: &LabelledFrame) -> Result<(), LabelError> {
+        self.1.borrow_mut().push(frame.clone());
+        Ok(())
+    }
+}
+
+#[test]
+fn subscribers_receive_covered_pictures_with_names_or_without() {
+    let all = [Pictures::None, Pictures::Plain, Pictures::Named].map(|kind| (kind, RefCell::default()));
+    let redaction = Redaction {
+        whom: Whom::Unknown,
+        redactor: Redactor::new(Cover::Solid, 0.0).unwrap(),
+        hold_frames: 3,
+        audit: Audit::new(None),
+    };
+    let mut job = job().redaction(Some(redaction));
+    for (kind, frames) in &all {
+        job = job.subscriber(Collects(*kind, frames));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let summary = job.output(folder.path().join("out.mkv")).run(&Control::new(), &mut |_| {}).unwrap();
+    let [none, plain, named] = all.map(|(_, frames)| frames.into_inner());
+    let decoded = frames();
+    assert_eq!([none.len(), plain.len(), named.len()], [decoded.len(); 3]);
+    let (mut covered, mut drawn) = (0, 0);
+    for (((none, plain), named), decoded) in none.iter().zip(&plain).zip(&named).zip(&decoded) {
+        assert!(none.picture.is_none());
+        for other in [plain, named] {
+            assert_eq!((other.index, other.pts_ns), (none.index, none.pts_ns));
+            assert_eq!((&other.faces, &other.covered), (&none.faces, &none.covered));
+        }
+        let [plain_picture, named_picture] = [plain, named].map(|one| one.picture.as_deref().unwrap());
+        let changed = plain_picture != &*decoded.picture;
+        assert_eq!(changed, !plain.covered.is_empty(), "frame {}", plain.index);
+        let width = plain_picture.width();
+        for bbox in &plain.covered {
+            let [x, y] = [(bbox.x1 + bbox.x2) / 2.0, (bbox.y1 + bbox.y2) / 2.0].map(|x| x as usize);
+            assert_eq!(plain_picture.planes()[0][y * width + x], 16, "black in the middle of {bbox:?}");
+        }
+        let shown = plain.faces.iter().any(|face| !face.transient);
+        assert_eq!(plain_picture != named_picture, shown, "frame {}", plain.index);
+        covered += u64::from(changed);
+        drawn += u64::from(shown);
+    }
+    assert!(covered > 20 && drawn > 40, "{covered} {drawn}");
+    assert_eq!(summary.redacted.unwrap().frames_covered, covered);
+}
+
 #[test]
 fn a_subscriber_that_fails_ends_the_job_and_no_output_is_left() {
     struct Fails;
-    impl sphereface::pipeline::Subscriber for Fails {
-        fn wants_pictures(&self) -> bool {
-            true
+    impl Subscriber for Fails {
+        fn pictures(&self) -> Pictures {
+            Pictures::Plain
         }
 
-        fn frame(&mut self, frame: &LabelledFrame) -> Result<(), sphereface::pipeline::LabelError> {
+        fn frame(&mut self, frame: &LabelledFrame) -> Result<(), LabelError> {
             match frame.index {
-                5 => Err(sphereface::pipeline::LabelError::Subscriber("enough".into())),
+                5 => Err(LabelError::Subscriber("enough".into())),
                 _ => Ok(()),
             }
         }

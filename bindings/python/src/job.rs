@@ -9,7 +9,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use sphereface::engine::{self, DetectEvery};
 use sphereface::media::Input;
-use sphereface::pipeline::{Control, LabelError, LabelJob, LabelSummary, Mode, Progress, Subscriber};
+use sphereface::pipeline::{
+    Control, LabelError, LabelJob, LabelSummary, Mode, Pictures, Progress, Subscriber,
+};
 use sphereface::report::Appearance;
 
 use crate::engine::Engine;
@@ -57,8 +59,8 @@ impl Teller {
 }
 
 impl Subscriber for Teller {
-    fn wants_pictures(&self) -> bool {
-        self.pictures
+    fn pictures(&self) -> Pictures {
+        if self.pictures { Pictures::Plain } else { Pictures::None }
     }
 
     fn frame(&mut self, frame: &sphereface::LabelledFrame) -> Result<(), LabelError> {

@@ -8,10 +8,10 @@ use anyhow::Result;
 use clap::Args;
 use indicatif::ProgressBar;
 
-use crate::bench::CamerasBench;
 use crate::cli::UsageError;
 use crate::cli::options::{self, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
-use crate::serve::{Service, ServiceOptions};
+use sphereface::bench::CamerasBench;
+use sphereface::serve::{Service, ServiceOptions};
 
 /// Measure a service with many sources
 ///
@@ -73,7 +73,7 @@ impl CamerasArgs {
         let report = bench.run(&service, &|doing| bar.set_message(doing.to_owned()));
         bar.finish_and_clear();
         let report = report.map_err(|error| match error {
-            crate::bench::BenchError::Serve(crate::serve::ServeError::Config(error)) => {
+            sphereface::bench::BenchError::Serve(sphereface::serve::ServeError::Config(error)) => {
                 UsageError(error.to_string()).into()
             }
             other => anyhow::Error::from(other),

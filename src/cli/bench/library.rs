@@ -3,9 +3,9 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::bench::{LibraryBench, LibraryReport};
 use crate::cli::options::ThreadArgs;
 use crate::cli::terminal;
+use sphereface::bench::{LibraryBench, LibraryReport};
 
 /// Measure a large library: grouping strangers and finding people
 ///
@@ -21,7 +21,7 @@ pub struct LibraryArgs {
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
     appearances: u32,
     /// Mean angle in degrees below which two tracks show one stranger
-    #[arg(long, value_name = "ANGLE", default_value_t = 67.0, value_parser = crate::identify::parse_angle_deg)]
+    #[arg(long, value_name = "ANGLE", default_value_t = 67.0, value_parser = sphereface::identify::parse_angle_deg)]
     same: f64,
     /// Print JSON
     #[arg(long)]

@@ -7,8 +7,8 @@ use anyhow::Result;
 use clap::Args;
 use indicatif::ProgressBar;
 
-use crate::bench::{SearchBench, SearchReport, Speed};
 use crate::cli::options::{self, ThreadArgs};
+use sphereface::bench::{SearchBench, SearchReport, Speed};
 
 /// Measure the search in a very large gallery
 ///

@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::super::options::DeviceArgs;
 use super::super::train;
-use crate::train::config::{Flags, Layers, PRESETS};
-use crate::train::{Dataset, bench};
+use sphereface::train::config::{Flags, Layers, PRESETS};
+use sphereface::train::{Dataset, bench};
 
 /// Measure the speed of training: forward pass, losses, backward pass and update
 ///

@@ -9,20 +9,20 @@ use clap::Args;
 use serde_json::json;
 
 use super::{BATCH, FoundFace, ImageArgs, UsageError, group_table, percent, progress};
-use crate::align::Crop;
 use crate::cli::options::{
     self, DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs,
 };
-use crate::embed::{Embedder, Embedding, Mirror};
-use crate::engine::Known;
-use crate::eval::groups::{self, GroupRate, Labels, Trial};
-use crate::eval::openset::{self, Decided, Estimate, Named, OpenSet, Search, SplitOptions};
-use crate::eval::people::{Person, people};
-use crate::gallery::{PersonTemplates, Template, Templates, Viewpoint, expected_false_matches};
-use crate::identify::{
+use sphereface::align::Crop;
+use sphereface::embed::{Embedder, Embedding, Mirror};
+use sphereface::engine::Known;
+use sphereface::eval::groups::{self, GroupRate, Labels, Trial};
+use sphereface::eval::openset::{self, Decided, Estimate, Named, OpenSet, Search, SplitOptions};
+use sphereface::eval::people::{Person, people};
+use sphereface::gallery::{PersonTemplates, Template, Templates, Viewpoint, expected_false_matches};
+use sphereface::identify::{
     Calibration, Identifier, Threshold, ThresholdError, ThresholdRequest, ViewCalibration,
 };
-use crate::report::chart::Chart;
+use sphereface::report::chart::Chart;
 
 /// Measure open-set identification
 ///

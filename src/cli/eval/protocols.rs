@@ -9,14 +9,14 @@ use clap::Args;
 use serde_json::json;
 
 use super::{BATCH, ImageArgs, ModelChoice, UsageError, progress};
-use crate::embed::{Embedder, Embedding, Mirror};
-use crate::eval::EvalError;
-use crate::eval::lfw;
-use crate::eval::megaface::{MegaFace, Probe, Report};
-use crate::eval::people::{images, people};
-use crate::eval::templates::{self, Identification};
-use crate::eval::youtube::{VideoPairs, mean};
-use crate::nn::Device;
+use sphereface::embed::{Embedder, Embedding, Mirror};
+use sphereface::eval::EvalError;
+use sphereface::eval::lfw;
+use sphereface::eval::megaface::{MegaFace, Probe, Report};
+use sphereface::eval::people::{images, people};
+use sphereface::eval::templates::{self, Identification};
+use sphereface::eval::youtube::{VideoPairs, mean};
+use sphereface::nn::Device;
 
 /// False accept rates of IJB's 1:1 protocol.
 const FALSE_ACCEPT_RATES: [f64; 6] = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6];

@@ -9,13 +9,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{BATCH, ImageArgs, ModelChoice, UsageError, group_table, progress, round};
-use crate::align::Crop;
-use crate::embed::{Embedder, Embedding, Mirror};
-use crate::eval::groups::{self, GroupRate, Labels, Trial};
-use crate::eval::lfw::{ImageName, Pairs};
-use crate::eval::verification::{Verification, verify};
-use crate::identify::{Threshold, ThresholdRequest};
-use crate::report::chart::Chart;
+use sphereface::align::Crop;
+use sphereface::embed::{Embedder, Embedding, Mirror};
+use sphereface::eval::groups::{self, GroupRate, Labels, Trial};
+use sphereface::eval::lfw::{ImageName, Pairs};
+use sphereface::eval::verification::{Verification, verify};
+use sphereface::identify::{Threshold, ThresholdRequest};
+use sphereface::report::chart::Chart;
 
 /// Measure verification by the protocol of LFW
 ///

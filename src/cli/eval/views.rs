@@ -9,12 +9,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::{BATCH, ImageArgs, ModelChoice, progress};
-use crate::embed::{Embedder, Embedding, Mirror};
-use crate::eval::EvalError;
-use crate::eval::lfw;
-use crate::eval::people::people;
-use crate::eval::views::{ViewSample, measure, reference};
-use crate::identify::ViewCalibration;
+use sphereface::embed::{Embedder, Embedding, Mirror};
+use sphereface::eval::EvalError;
+use sphereface::eval::lfw;
+use sphereface::eval::people::people;
+use sphereface::eval::views::{ViewSample, measure, reference};
+use sphereface::identify::ViewCalibration;
 
 /// Measure how alike strangers look by pose
 ///

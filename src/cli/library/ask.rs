@@ -11,8 +11,8 @@ use serde_json::json;
 use super::super::UsageError;
 use super::super::results::is_standard_output;
 use super::{LibraryPlace, engine_of, naming, refresh, refused};
-use crate::file::{self, counted};
-use crate::library::{
+use sphereface::file::{self, counted};
+use sphereface::library::{
     self, ExportFormat, FoundFile, Kind, Library, Query, Stranger, Subject, page, playlist,
 };
 
@@ -133,7 +133,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 fn found(file: &FoundFile) -> serde_json::Value {
-    let spans = |spans: &[crate::report::Span]| -> Vec<[f64; 2]> {
+    let spans = |spans: &[sphereface::report::Span]| -> Vec<[f64; 2]> {
         spans.iter().map(|span| [span.start_ns as f64 / 1e9, span.end_ns as f64 / 1e9]).collect()
     };
     let people: Vec<_> = (file.people.iter())

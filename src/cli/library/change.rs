@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::super::UsageError;
 use super::{LibraryPlace, NAMING, People, engine_of, naming, refused};
-use crate::file::counted;
-use crate::gallery::{GalleryError, GalleryFolder, PersonName};
-use crate::library::{Library, LibraryError, Subject, Told};
+use sphereface::file::counted;
+use sphereface::gallery::{GalleryError, GalleryFolder, PersonName};
+use sphereface::library::{Library, LibraryError, Subject};
 
 /// Name a stranger
 ///
@@ -34,20 +34,21 @@ impl NameArgs {
         if let Some(gallery) = &self.gallery {
             naming.gallery = Some(gallery.clone());
         }
-        let (told, place) = match &naming.gallery {
+        let (tracks, stills, place) = match &naming.gallery {
             Some(gallery) => {
                 let told = library.name_stranger(self.number, &name, gallery).map_err(refused)?;
-                (told, gallery.display().to_string())
+                (told.tracks, told.stills, gallery.display().to_string())
             }
             None if library.gallery_change().map_err(refused)? > 0 => {
-                (name_in_shared(&library, self.number, &name)?, "the shared gallery".to_owned())
+                let (tracks, stills) = name_in_shared(&library, self.number, &name)?;
+                (tracks, stills, "the shared gallery".to_owned())
             }
             None => {
                 let reason = "no gallery was used so far: give one with --gallery DIR";
                 return Err(UsageError(reason.into()).into());
             }
         };
-        let (tracks, stills) = (counted(told.tracks, "track"), counted(told.stills, "still"));
+        let (tracks, stills) = (counted(tracks, "track"), counted(stills, "still"));
         outln!("{name}: {tracks} named, {stills} enrolled in {place}");
         naming.gallery = naming.gallery.map(|gallery| gallery.canonicalize().unwrap_or(gallery));
         library.set_setting(NAMING, &serde_json::to_string(&naming)?).map_err(refused)?;
@@ -77,12 +78,13 @@ fn change_shared<T>(library: &Library, mut change: impl FnMut(&Path) -> Result<T
     }
 }
 
-fn name_in_shared(library: &Library, number: i64, name: &PersonName) -> Result<Told> {
+/// The number of tracks that got the name, and of stills that were enrolled.
+fn name_in_shared(library: &Library, number: i64, name: &PersonName) -> Result<(usize, usize)> {
     let stills = library.stranger_stills(number).map_err(refused)?;
     let stills =
         change_shared(library, |copy| Ok(GalleryFolder::create(copy)?.enroll(name, stills.clone())?.added))?;
     let tracks = library.tell_name(number, name).map_err(refused)?;
-    Ok(Told { tracks, stills })
+    Ok((tracks, stills))
 }
 
 /// Merge strangers who are one person
@@ -139,7 +141,7 @@ impl SplitArgs {
                     ))
                 })?;
             let whole = std::fs::canonicalize(path).ok().and_then(|path| Some(path.to_str()?.to_owned()));
-            let is = |one: &&crate::library::StrangerTrack| {
+            let is = |one: &&sphereface::library::StrangerTrack| {
                 one.track == track && (one.path == path || Some(&one.path) == whole.as_ref())
             };
             let Some(found) = stranger.tracks.iter().find(is) else {

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{LibraryPlace, refused};
-use crate::file::counted;
+use sphereface::file::counted;
 
 /// Share one gallery with all workers, in the database
 ///

@@ -12,13 +12,13 @@ use serde_json::json;
 use super::super::terminal::Signals;
 use super::super::{UsageError, options, terminal};
 use super::{EngineArgs, LibraryPlace, People, refused};
-use crate::engine::{DetectEvery, Engine};
-use crate::file::counted;
-use crate::library::{
+use sphereface::engine::{DetectEvery, Engine};
+use sphereface::file::counted;
+use sphereface::library::{
     Added, Adding, KindStatus, Library, LookOptions, Shard, ShardItem, ShardOutcome, Status, WorkEvent,
     WorkOptions, WorkSummary, Worker,
 };
-use crate::pipeline::Control;
+use sphereface::pipeline::Control;
 
 /// Failed files that are listed, unless all are requested.
 const LISTED: usize = 10;
@@ -66,6 +66,7 @@ fn add(library: &Library, paths: &[PathBuf], priority: u32) -> Result<Added> {
     let added = library.add(paths, priority, &mut |progress| match progress {
         Adding::Found(count) => bar.set_length(count as u64),
         Adding::Read(_) => bar.inc(1),
+        _ => {}
     });
     bar.finish_and_clear();
     added.map_err(refused)
@@ -134,13 +135,12 @@ struct WorkerArgs {
 
 impl WorkerArgs {
     fn options(&self) -> WorkOptions {
-        WorkOptions {
-            look: self.look.options(),
-            pictures: !self.no_pictures,
-            part: Duration::from_secs(self.part),
-            heartbeat: Duration::from_secs(self.heartbeat),
-            ..WorkOptions::default()
-        }
+        let mut options = WorkOptions::default();
+        options.look = self.look.options();
+        options.pictures = !self.no_pictures;
+        options.part = Duration::from_secs(self.part);
+        options.heartbeat = Duration::from_secs(self.heartbeat);
+        options
     }
 }
 
@@ -246,6 +246,7 @@ fn work(
         WorkEvent::Away { cause, pause_s } => {
             bar.suspend(|| errln!("{cause}: trying again in {pause_s} s"));
         }
+        _ => {}
     });
     bar.finish_and_clear();
     summary.map_err(refused)

@@ -9,9 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::UsageError;
-use crate::download::{Download, DownloadError, Patience, Step};
-use crate::file;
-use crate::models::{Precision, Published, Weights, WeightsError, import};
+use sphereface::download::{Download, DownloadError, Patience, Step};
+use sphereface::file;
+use sphereface::models::{Precision, Published, Weights, WeightsError, import};
 
 /// Download a published network from its publisher and import it
 ///

@@ -94,7 +94,10 @@ impl Loss {
                 let beyond = c.clamp(-1.0, 1.0).acos() + m > std::f64::consts::PI;
                 if beyond { Psi { value: c - m * m.sin(), slope: 1.0 } } else { cosine_of(c, 1.0, m) }
             }
-            _ => Psi { value: c, slope: 1.0 },
+            Loss::Softmax
+            | Loss::NormalisedSoftmax { .. }
+            | Loss::SphereFaceR { version: Version::V2, .. }
+            | Loss::SphereFace2 { .. } => Psi { value: c, slope: 1.0 },
         };
         self.logit(psi, c, length)
     }
@@ -106,7 +109,13 @@ impl Loss {
             Loss::SphereFaceR { version: Version::V2, m, detach, .. } => {
                 detached(cosine_of(c, 1.0 / m, 0.0), detach)
             }
-            _ => Psi { value: c, slope: 1.0 },
+            Loss::Softmax
+            | Loss::NormalisedSoftmax { .. }
+            | Loss::ASoftmax { .. }
+            | Loss::SphereFaceR { version: Version::V1, .. }
+            | Loss::SphereFace2 { .. }
+            | Loss::CosFace { .. }
+            | Loss::ArcFace { .. } => Psi { value: c, slope: 1.0 },
         };
         self.logit(psi, c, length)
     }

@@ -18,6 +18,10 @@
 //! Except for plain softmax, the class vectors have unit length: the caller normalises them in place before
 //! every pass (`normalise_rows`), as the authors do, and their gradient is that of the unnormalised
 //! product.
+//!
+//! A new loss is a variant of [`Loss`] with its logits in `margin` (`own` for the target class, `other`,
+//! `fixed_scale`), or with a function beside `cross_entropy` if it is none. Its name and settings are in
+//! [`LossKind`](super::config::LossKind) and `Config::loss`.
 
 mod distill;
 mod margin;
@@ -181,6 +185,20 @@ impl Loss {
         !matches!(self, Loss::Softmax)
     }
 
+    /// Whether it is the cross-entropy of logits, one per class. Others are sums over the classes, with a learned
+    /// offset.
+    pub fn is_cross_entropy(&self) -> bool {
+        match self {
+            Loss::SphereFace2 { .. } => false,
+            Loss::Softmax
+            | Loss::NormalisedSoftmax { .. }
+            | Loss::ASoftmax { .. }
+            | Loss::SphereFaceR { .. }
+            | Loss::CosFace { .. }
+            | Loss::ArcFace { .. } => true,
+        }
+    }
+
     /// Initial value of the learned offset, for `classes` classes. For SphereFace2, it balances the gradients
     /// of the target class and of all others at cos(theta) = 0.
     pub fn initial_bias(&self, classes: usize) -> f64 {
@@ -288,9 +306,9 @@ impl Loss {
             correct: row.iter().all(|&other| other <= row[label]),
             ..Row::default()
         };
-        match *self {
-            Loss::SphereFace2 { .. } => self.binary(row, (label, own), x_length, input.bias, &mut result),
-            _ => self.cross_entropy(row, (label, own), x_length, input.lambda, logits, &mut result),
+        match self.is_cross_entropy() {
+            true => self.cross_entropy(row, (label, own), x_length, input.lambda, logits, &mut result),
+            false => self.binary(row, (label, own), x_length, input.bias, &mut result),
         }
         result.by_length /= x_length;
         result
