@@ -57,14 +57,3 @@ pub const TARGETS: &[(&str, Target)] = &[
 pub fn target(name: &str) -> Option<Target> {
     TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
 }
-
-/// An unnamed file of these bytes, for readers that take files.
-///
-/// # Panics
-/// When the system has no room for it.
-#[allow(clippy::unwrap_used)]
-pub(crate) fn file(bytes: &[u8]) -> std::fs::File {
-    let mut file = tempfile::tempfile().unwrap();
-    std::io::Write::write_all(&mut file, bytes).unwrap();
-    file
-}

@@ -356,7 +356,7 @@ pub(super) fn decode(file: File) -> Result<Analysis, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{fuzzing, mutations};
+    use crate::mutations;
 
     /// Four faces, two of them embedded.
     fn analysis() -> Analysis {
@@ -399,7 +399,7 @@ mod tests {
     fn analyses_of_any_bytes_are_survived() {
         let mut whole = Vec::new();
         analysis().encode(&mut whole).unwrap();
-        assert_eq!(decode(fuzzing::file(&whole)), Ok(analysis()));
+        assert_eq!(decode(crate::file::unnamed(&whole)), Ok(analysis()));
         mutations::survived_by("analysis", "four-faces.parquet", &whole, 4000);
     }
 

@@ -2,5 +2,5 @@
 
 /// An analysis in a Parquet file.
 pub(crate) fn analysis(bytes: &[u8]) {
-    drop(super::file::decode(crate::fuzzing::file(bytes)));
+    drop(super::file::decode(crate::file::unnamed(bytes)));
 }

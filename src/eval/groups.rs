@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
-use super::openset::{Estimate, estimate};
+use super::estimate::{Estimate, estimate};
 use super::{EvalError, read};
 
 /// A group whose rate of false matches is more than this many times that of all is highlighted.

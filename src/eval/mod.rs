@@ -2,6 +2,7 @@
 
 pub mod calibrate;
 mod continuity;
+mod estimate;
 pub mod groups;
 pub mod lfw;
 pub mod megaface;

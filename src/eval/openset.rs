@@ -22,6 +22,8 @@ use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
 use super::EvalError;
+use super::estimate::estimate;
+pub use super::estimate::{CONFIDENCE, Estimate};
 use super::groups::{self, Trial};
 use super::people::Person;
 use crate::report::chart::{Axis, Chart, Curve, Scale};
@@ -31,9 +33,6 @@ pub const RATES: [f64; 3] = [1e-1, 1e-2, 1e-3];
 
 /// Ranks that are reported for the closed set.
 pub const RANKS: [usize; 3] = [1, 5, 10];
-
-/// Share of the bootstrap's replicates inside an interval.
-pub const CONFIDENCE: f64 = 0.95;
 
 /// One probe that was searched for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -122,17 +121,6 @@ pub fn named(
         strangers_interval: [lower, upper],
         strangers_expected,
     }
-}
-
-/// A share with its interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Estimate {
-    /// The share.
-    pub rate: f64,
-    /// Lower end of the interval.
-    pub lower: f64,
-    /// Upper end of the interval.
-    pub upper: f64,
 }
 
 /// The closed set.
@@ -330,22 +318,6 @@ fn curve(mated: &Probes, strangers: &Probes) -> Vec<(f64, f64)> {
         ));
     }
     points
-}
-
-/// The estimate with the percentiles of its replicates (interpolated between neighbours).
-pub(super) fn estimate(rate: f64, mut replicates: Vec<f64>) -> Estimate {
-    replicates.sort_unstable_by(f64::total_cmp);
-    let percentile = |share: f64| {
-        let place = share * replicates.len().saturating_sub(1) as f64;
-        let value = |index: usize| replicates.get(index).copied().unwrap_or(rate);
-        let (below, above) = (value(place.floor() as usize), value(place.ceil() as usize));
-        below + (above - below) * place.fract()
-    };
-    Estimate {
-        rate,
-        lower: percentile((1.0 - CONFIDENCE) / 2.0),
-        upper: percentile((1.0 + CONFIDENCE) / 2.0),
-    }
 }
 
 impl OpenSet {

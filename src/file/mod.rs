@@ -234,5 +234,17 @@ fn keep_permissions(file: &File, target: &Path) -> io::Result<()> {
     }
 }
 
+/// An unnamed file of these bytes, for readers that take files.
+///
+/// # Panics
+/// When the system has no room for it.
+#[allow(clippy::unwrap_used)]
+#[cfg(any(fuzzing, test))]
+pub(crate) fn unnamed(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    Write::write_all(&mut file, bytes).unwrap();
+    file
+}
+
 #[cfg(test)]
 mod tests;

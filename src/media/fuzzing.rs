@@ -7,7 +7,7 @@ use super::still::{StillMetadata, still_of_bytes, still_size};
 #[cfg(feature = "video")]
 use super::{heif, matroska, mp4};
 #[cfg(feature = "video")]
-use crate::fuzzing::file;
+use crate::file::unnamed;
 
 #[cfg(feature = "video")]
 pub(crate) use super::source::transport_stream;
@@ -34,7 +34,7 @@ pub(crate) fn heif(bytes: &[u8]) {
 /// The index of an MP4 file: edit lists, chapters, colour, date; and its repair.
 #[cfg(feature = "video")]
 pub(crate) fn mp4(bytes: &[u8]) {
-    let mut file = file(bytes);
+    let mut file = unnamed(bytes);
     drop(mp4::lacks_index(&mut file));
     drop(mp4::recorded_s(&mut file));
     if let Ok(timeline) = mp4::Timeline::read(&mut file) {
@@ -50,7 +50,7 @@ pub(crate) fn mp4(bytes: &[u8]) {
 /// The orientation and the date of a Matroska file.
 #[cfg(feature = "video")]
 pub(crate) fn matroska(bytes: &[u8]) {
-    let mut file = file(bytes);
+    let mut file = unnamed(bytes);
     drop(matroska::turn(&mut file));
     drop(matroska::recorded_s(&mut file));
 }

@@ -9,7 +9,20 @@ use super::redact::Check;
 use super::run_summary::APPEARANCE_GAP_NS;
 use super::subscriber::{Ending, Pictures, Subscriber, Viewers};
 use crate::engine::LabelledFrame;
-use crate::media::{self, Frame, Input, MediaError, Source};
+use crate::media::{self, Frame, Input, MediaError, Source, SourceInfo};
+use crate::report::timeline::VideoFacts;
+
+/// The facts about an opened video for subscribers.
+pub(super) fn facts_of(info: &SourceInfo) -> VideoFacts {
+    let file = info.input.path().and_then(|path| path.file_name());
+    VideoFacts {
+        name: file.map_or_else(|| info.input.to_string(), |name| name.to_string_lossy().into_owned()),
+        width: info.width,
+        height: info.height,
+        fps: info.fps,
+        sound: Some(info.audio_tracks > 0),
+    }
+}
 
 /// Writes a video file.
 struct VideoWriter {

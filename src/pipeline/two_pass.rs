@@ -6,7 +6,7 @@ use super::draw::Drawer;
 use super::graph::{self, Control, Overflow};
 use super::job::{LabelJob, LabelSummary, Pass, Progress, RelabelJob};
 use super::open::OpenedSource;
-use super::output::{OutputSpec, Outputs};
+use super::output::{OutputSpec, Outputs, facts_of};
 use super::page::{PageJob, PageWriter};
 use super::redact::Redaction;
 use super::run_summary::RunSummary;
@@ -18,7 +18,7 @@ use crate::annotate::Annotator;
 use crate::detect::BBox;
 use crate::engine::{Gallery, IdentifiedFace, LabelledFrame, RecogniseError, Work, same_deg};
 use crate::identify::{Decision, decide};
-use crate::media::{Frame, Source, SourceInfo};
+use crate::media::{Frame, Source};
 use crate::report::Explanation;
 use crate::report::timeline::VideoFacts;
 use crate::track::{self, Moment, Observation, Tracker};
@@ -109,18 +109,6 @@ fn add_page(
 /// Whether any subscriber needs pictures.
 fn want_pictures(subscribers: &[Box<dyn Subscriber + '_>]) -> bool {
     subscribers.iter().any(|one| one.pictures() != Pictures::None)
-}
-
-/// The facts about an opened video for subscribers.
-pub(super) fn facts_of(info: &SourceInfo) -> VideoFacts {
-    let file = info.input.path().and_then(|path| path.file_name());
-    VideoFacts {
-        name: file.map_or_else(|| info.input.to_string(), |name| name.to_string_lossy().into_owned()),
-        width: info.width,
-        height: info.height,
-        fps: info.fps,
-        sound: Some(info.audio_tracks > 0),
-    }
 }
 
 /// Results of the first pass.

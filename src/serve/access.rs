@@ -15,13 +15,16 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::listen::Client;
 use super::problem::Problem;
 use super::site::{App, Site};
 use super::tokens::Role;
 
 /// Name of the cookie that holds the token of a page.
 pub(super) const COOKIE: &str = "sphereface";
+
+/// The address of the client.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client(pub IpAddr);
 
 /// Requests with pictures that change nothing.
 const QUESTIONS: [&str; 4] = ["/api/v1/recognise", "/api/v1/detect", "/api/v1/embed", "/api/v1/compare"];

@@ -1,6 +1,5 @@
 //! Incoming connections, with limits on their number and their time.
 
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use super::access::Client;
 use super::site::Site;
 use super::{api, lock};
 
@@ -27,10 +27,6 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const MOST_HEAD_BYTES: usize = 64 * 1024;
 /// Pause when no connection can be accepted, for example because there are no descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// The address of the client.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Client(pub IpAddr);
 
 /// Answers requests until the service ends, and then finishes the open ones.
 pub(super) async fn answer(listener: std::net::TcpListener, site: Arc<Site>) {

@@ -7,7 +7,7 @@
 //!
 //! | part | job |
 //! |---|---|
-//! | [`Config`], [`Settings`] | the TOML file, and the settings after validation |
+//! | [`Config`], [`Settings`] | the TOML file, and the settings after validation, which include what clients may open and encryption |
 //! | `camera`, `cameras` | a source on its own threads; all sources, which can change while they run |
 //! | `turns` | the order in which sources compute |
 //! | `galleries` | snapshots of the galleries, replaced under running sources when a person is enrolled |
@@ -19,14 +19,13 @@
 //! | `rtsp` | labelled pictures as streams, with the feature of that name |
 //! | [`store`] | events, strangers, tokens and added sources in SQLite |
 //! | `shelf` | the [library](crate::library) to show |
-//! | `listen`, `rates`, `tls` | incoming connections: limits, rates, encryption |
+//! | `listen`, `rates` | incoming connections: limits, rates |
 //! | `access` | access control: tokens, origin, host |
 //! | `api`, `pages` | the HTTP API and the pages |
 //!
 //! A [`Service`] is all of them, running.
 
 mod access;
-mod allow;
 mod api;
 mod camera;
 mod cameras;
@@ -46,27 +45,24 @@ mod problem;
 mod rates;
 #[cfg(feature = "rtsp")]
 mod rtsp;
-mod rtsp_config;
 mod service;
 mod shelf;
 mod sightings;
 mod site;
 pub mod store;
-mod tls;
 mod tokens;
 mod turns;
 mod why;
 
 pub use api::description;
 pub use config::{
-    Config, ConfigError, JobLimits, Limits, Retention, Settings, SourceConfig, SourceSettings, TEMPLATE,
+    Config, ConfigError, JobLimits, LibraryConfig, Limits, MqttConfig, MqttSettings, RtspConfig,
+    RtspSettings, Settings, SourceConfig, SourceSettings, TEMPLATE, TlsConfig, WebhookConfig,
+    WebhookSettings,
 };
 pub use error::ServeError;
-pub use outputs::{MqttConfig, MqttSettings, WebhookConfig, WebhookSettings};
-pub use rtsp_config::{RtspConfig, RtspSettings};
 pub use service::{Figures, Service, ServiceOptions, SourceFigures};
-pub use shelf::LibraryConfig;
-pub use tls::TlsConfig;
+pub use store::Retention;
 pub use tokens::{NewTokens, Role};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -14,7 +14,7 @@ use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::*;
 use tokio::runtime::Handle;
 
-use super::rtsp_config::RtspSettings;
+use super::config::RtspSettings;
 use super::site::Site;
 
 /// From pictures to packets. Frames come when they have been analysed.

@@ -14,14 +14,14 @@ use super::cameras::{Cameras, wanted};
 use super::config::Settings;
 use super::galleries::Galleries;
 use super::jobs::Jobs;
-use super::outputs::Outputs;
+use super::outputs::state::Outputs;
 use super::rates::Rates;
 use super::shelf::Shelf;
 use super::site::{Counts, Site, threshold_set};
 use super::store::Store;
 use super::tokens::{NewTokens, Tokens};
 use super::turns::Turns;
-use super::{ServeError, listen, lock, now_ms};
+use super::{ServeError, jobs, listen, lock, now_ms, outputs};
 use crate::annotate::{Annotator, Style};
 use crate::engine::Engine;
 use crate::nn::{ArithmeticChoice, Device, DeviceChoice, Isa};
@@ -143,7 +143,7 @@ impl Service {
             .build()
             .map_err(ServeError::Threads)?;
         // The outputs must be set before the first event.
-        Outputs::start(&site, &site.settings(), runtime.handle())?;
+        outputs::start(&site, &site.settings(), runtime.handle())?;
         site.cameras.set_all(&sources)?;
         let server = runtime.spawn(listen::answer(listener, Arc::clone(&site)));
         runtime.spawn(sweep(Arc::clone(&site)));
@@ -153,7 +153,7 @@ impl Service {
             let start = |rtsp| super::rtsp::Rtsp::start(&site, rtsp, runtime.handle());
             settings.rtsp.as_ref().map(start).transpose().map_err(ServeError::Rtsp)?
         };
-        let jobs = Jobs::start(&site)?;
+        let jobs = jobs::worker::start(&site)?;
         let service = Self {
             site,
             runtime,
@@ -214,7 +214,7 @@ impl Service {
         let before = std::mem::replace(&mut *lock(&self.site.settings), Arc::new(settings));
         let now = self.site.settings();
         if (&before.config.webhooks, &before.config.mqtt) != (&now.config.webhooks, &now.config.mqtt) {
-            Outputs::start(&self.site, &now, self.runtime.handle())?;
+            outputs::start(&self.site, &now, self.runtime.handle())?;
         }
         self.site.galleries.renew(None)?;
         self.site.cameras.renew_galleries(None)?;

@@ -12,7 +12,7 @@ use super::config::Settings;
 use super::galleries::Galleries;
 use super::jobs::Jobs;
 use super::lock;
-use super::outputs::Outputs;
+use super::outputs::state::Outputs;
 use super::problem::Problem;
 use super::rates::Rates;
 use super::shelf::Shelf;

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::serve::access::{COOKIE, Caller};
 use crate::serve::camera::{Phase, SourceState};
 use crate::serve::lock;
-use crate::serve::outputs::{BROKER, OutputState};
+use crate::serve::outputs::state::{BROKER, OutputState};
 use crate::serve::problem::Problem;
 use crate::serve::site::{App, Site};
 use crate::serve::store::{Note, rfc3339};

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use rumqttc::{AsyncClient, Incoming, LastWill, MqttOptions, Outgoing, QoS, TlsConfiguration, Transport};
 use tokio::sync::{broadcast, mpsc};
 
+use super::state::BROKER;
 use super::topics::{Message, Presence, Topics};
-use super::{BROKER, MqttSettings};
 use crate::serve::camera::Phase;
+use crate::serve::config::MqttSettings;
 use crate::serve::now_ms;
 use crate::serve::site::Site;
 use crate::serve::store::Event;

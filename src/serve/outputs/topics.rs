@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::config::MqttConfig;
+use crate::serve::config::MqttConfig;
 use crate::serve::store::{Event, Kind};
 
 /// Longest state that Home Assistant takes, in characters.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use serde::Serialize;
 
-use super::config::WebhookSettings;
 use super::sign::signature;
+use crate::serve::config::WebhookSettings;
 use crate::serve::now_ms;
 use crate::serve::problem::Problem;
 use crate::serve::site::Site;

@@ -33,14 +33,30 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use super::config::Retention;
 use super::{lock, now_ms};
 use crate::embed::Embedding;
 
 /// Events that a subscriber may lag behind before it must read the missed ones from the store.
 const WAITING_EVENTS: usize = 1024;
+
+/// How many days events and pictures are kept; 0 keeps them for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// For strangers.
+    pub strangers_days: u32,
+    /// For enrolled people.
+    pub known_days: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { strangers_days: 7, known_days: 30 }
+    }
+}
 
 /// Milliseconds of a day.
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;

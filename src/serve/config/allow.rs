@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::config::{ConfigError, value};
+use super::error::{ConfigError, value};
 use crate::media::Input;
 
 /// Folders and prefixes of addresses to which the inputs of clients' sources are restricted.
@@ -27,7 +27,7 @@ struct Address {
 impl Allowed {
     /// # Errors
     /// When one of them is neither a folder nor an address.
-    pub(super) fn new(places: &[String]) -> Result<Self, ConfigError> {
+    pub(in crate::serve) fn new(places: &[String]) -> Result<Self, ConfigError> {
         let place = |text: &String| {
             let refused = |reason: &str| value("allow_inputs".into(), text, reason.into());
             if text.contains("://") {

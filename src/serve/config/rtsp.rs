@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{ConfigError, value};
+use super::error::{ConfigError, value};
 
 /// The server of streams.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +36,8 @@ impl std::fmt::Debug for RtspConfig {
 #[derive(Clone)]
 #[cfg_attr(not(feature = "rtsp"), expect(dead_code, reason = "nobody serves them"))]
 pub struct RtspSettings {
-    pub(super) listen: SocketAddr,
-    pub(super) login: Option<(String, String)>,
+    pub(in crate::serve) listen: SocketAddr,
+    pub(in crate::serve) login: Option<(String, String)>,
 }
 
 impl RtspConfig {
@@ -45,7 +45,7 @@ impl RtspConfig {
     ///
     /// # Errors
     /// The first invalid value, and always if the program was built without the feature `rtsp`.
-    pub(super) fn settings(&self) -> Result<RtspSettings, ConfigError> {
+    pub(in crate::serve) fn settings(&self) -> Result<RtspSettings, ConfigError> {
         if cfg!(not(feature = "rtsp")) {
             let reason =
                 "this program was built without RTSP streams: build it with --features rtsp".to_owned();

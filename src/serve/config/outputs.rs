@@ -8,7 +8,7 @@ use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use tokio_rustls::rustls;
 
-use crate::serve::config::{ConfigError, check_name, number, value};
+use super::error::{ConfigError, check_name, number, value};
 use crate::serve::store::Kind;
 
 /// Prefix of the secret of a webhook.
@@ -61,7 +61,7 @@ pub struct WebhookSettings {
     /// The configuration.
     pub config: WebhookConfig,
     /// The secret.
-    pub(super) key: Arc<Vec<u8>>,
+    pub(in crate::serve) key: Arc<Vec<u8>>,
     /// Time limit of an answer.
     pub timeout: Duration,
     /// Milliseconds after which an event is dropped.
@@ -171,12 +171,12 @@ fn default_discovery() -> String {
 pub struct MqttSettings {
     /// The configuration.
     pub config: MqttConfig,
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) user: Option<(String, String)>,
-    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(in crate::serve) host: String,
+    pub(in crate::serve) port: u16,
+    pub(in crate::serve) user: Option<(String, String)>,
+    pub(in crate::serve) tls: Option<Arc<rustls::ClientConfig>>,
     /// Milliseconds after which an event is dropped.
-    pub(super) give_up_after_ms: i64,
+    pub(in crate::serve) give_up_after_ms: i64,
 }
 
 impl std::fmt::Debug for MqttConfig {

@@ -9,7 +9,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, crypto};
 
-use super::config::{ConfigError, value};
+use super::error::{ConfigError, value};
 
 /// A certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ impl TlsConfig {
     ///
     /// # Errors
     /// When they cannot be read, are invalid, or do not match.
-    pub(super) fn acceptor(&self) -> Result<TlsAcceptor, ConfigError> {
+    pub(in crate::serve) fn acceptor(&self) -> Result<TlsAcceptor, ConfigError> {
         let refused = |setting: &str, path: &Path, reason: String| {
             value(format!("tls.{setting}"), path.display(), reason)
         };
