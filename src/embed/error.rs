@@ -1,3 +1,5 @@
+//! Errors of embedding networks.
+
 use crate::models::WeightsError;
 use crate::nn::IsaError;
 

@@ -1,3 +1,5 @@
+//! The choice of an encoder for video, and its settings.
+
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video::{VideoColorMatrix, VideoColorRange, VideoColorimetry};

@@ -1,3 +1,5 @@
+//! Errors of reading and writing pictures and video.
+
 use std::io;
 use std::path::PathBuf;
 

@@ -1,3 +1,7 @@
+//! What a source opens, as the user writes it: a file, a still, an address, a webcam or a GStreamer pipeline.
+//!
+//! The GStreamer elements for each kind are made in `source/connection.rs`.
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+//! Writing a video file: the frames that are encoded, and the sound that is copied.
+
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+//! Reading and writing stills.
+
 use std::fs;
 use std::io::{self, Cursor, Read, Write};
 use std::path::Path;

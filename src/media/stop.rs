@@ -1,3 +1,5 @@
+//! Ending a source from another thread.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

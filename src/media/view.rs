@@ -1,3 +1,5 @@
+//! A window that shows frames.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,3 +1,5 @@
+//! Errors of training.
+
 use std::path::PathBuf;
 
 use crate::embed::EmbedError;
