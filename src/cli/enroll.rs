@@ -12,6 +12,7 @@ use super::options::{DetectionArgs, DeviceArgs};
 use sphereface::detect::Detector;
 use sphereface::file::counted;
 use sphereface::gallery::{Choice, GalleryError, GalleryFolder, NewStill, PersonName, Tagged};
+use sphereface::media::{ONLY_FIRST, is_animated};
 use sphereface::xmp;
 
 /// Enrol people from stills
@@ -180,9 +181,7 @@ struct WaitingStills {
 
 impl WaitingStills {
     fn add(&mut self, name: PersonName, photo: &Path, still: NewStill) {
-        for problem in still.examined.problems() {
-            outln!("{name}: {}: {problem}", photo.display());
-        }
+        remark(&name, photo, &still);
         self.bytes += still.bytes.len();
         self.people.entry(name).or_default().push((photo.to_owned(), still));
     }
@@ -267,6 +266,14 @@ fn report(name: &PersonName, path: &Path, still: &NewStill) {
             still.examined.number,
             still.examined.places()
         );
+    }
+    remark(name, path, still);
+}
+
+/// Prints the problems of a still that was used.
+fn remark(name: &PersonName, path: &Path, still: &NewStill) {
+    if is_animated(&still.bytes) {
+        errln!("warning: {name}: {}: {ONLY_FIRST}", path.display());
     }
     for problem in still.examined.problems() {
         outln!("{name}: {}: {problem}", path.display());

@@ -71,7 +71,7 @@ pub fn find_faces(
 /// # Errors
 /// When the file is not a whole picture, or shows no such face.
 pub fn examine_still(path: &Path, choice: Choice, detector: &Detector) -> Result<Examined, StillError> {
-    let Still { picture, damage } = open_still(path)?;
+    let Still { picture, damage, .. } = open_still(path)?;
     match damage {
         Some(damage) => Err(StillError::Damaged(damage.to_string())),
         None => examine_picture(&picture, choice, detector),

@@ -61,7 +61,7 @@ impl Tagged {
         if named.is_empty() {
             return Ok(None);
         }
-        let Still { picture, damage } = media::still_of_bytes(path, &bytes).map_err(StillError::from)?;
+        let Still { picture, damage, .. } = media::still_of_bytes(path, &bytes).map_err(StillError::from)?;
         if let Some(damage) = damage {
             return Err(StillError::Damaged(damage).into());
         }

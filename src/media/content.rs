@@ -151,10 +151,139 @@ pub(super) fn cut_jpeg(bytes: &[u8]) -> Option<Cut> {
     Some(if progressive && scans > 0 { Cut::Detail } else { Cut::Rows })
 }
 
+/// The remark about an animation that is used as a still.
+pub const ONLY_FIRST: &str = "it is an animation, of which only the first picture is used";
+
+/// Whether an image file holds an animation: a GIF, PNG or WebP file, or a HEIC or AVIF file, of several pictures.
+/// As a still, only the first one is read.
+pub fn is_animated(bytes: &[u8]) -> bool {
+    if bytes.starts_with(b"GIF8") {
+        return gif_pictures(bytes, 2) > 1;
+    }
+    if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        return png_pictures(bytes).is_some_and(|count| count > 1);
+    }
+    if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
+        return webp_pictures(bytes) > 1;
+    }
+    // The brand of a sequence comes first if the sequence is what the file is for.
+    Content::of(bytes) == Content::Still(Still::Heif)
+        && matches!(bytes.get(8..12), Some(b"hevc" | b"hevx" | b"msf1" | b"avis"))
+}
+
+/// The number of pictures in a GIF file, up to `most`.
+fn gif_pictures(bytes: &[u8], most: usize) -> usize {
+    let palette = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << (usize::from(flags & 7) + 1) };
+    let Some(&flags) = bytes.get(10) else { return 0 };
+    let (mut at, mut count) = (13 + palette(flags), 0);
+    while count < most
+        && let Some(kind) = bytes.get(at)
+    {
+        at += match kind {
+            // An extension, with its label.
+            0x21 => 2,
+            0x2c => {
+                let Some(flags) = bytes.get(at + 9) else { break };
+                count += 1;
+                // Followed by the number of bits of the first codes.
+                10 + palette(*flags) + 1
+            }
+            _ => break,
+        };
+        // Blocks of data, of which an empty one is the last.
+        while let Some(&length) = bytes.get(at) {
+            at += 1 + usize::from(length);
+            if length == 0 {
+                break;
+            }
+        }
+    }
+    count
+}
+
+/// The number of pictures that an animated PNG file states; `None` if it is not animated.
+fn png_pictures(bytes: &[u8]) -> Option<u32> {
+    let mut at = 8;
+    loop {
+        let head = bytes.get(at..at + 8)?;
+        let length = u32::from_be_bytes(head[..4].try_into().ok()?);
+        match &head[4..] {
+            b"acTL" => return Some(u32::from_be_bytes(bytes.get(at + 8..at + 12)?.try_into().ok()?)),
+            // The animation is announced before the pixels.
+            b"IDAT" => return None,
+            _ => at = at.checked_add(usize::try_from(length).ok()?)?.checked_add(12)?,
+        }
+    }
+}
+
+/// The number of pictures of an animation in a WebP file.
+fn webp_pictures(bytes: &[u8]) -> usize {
+    let (mut at, mut count) = (12, 0);
+    while let Some(head) = bytes.get(at..at + 8) {
+        count += usize::from(head.starts_with(b"ANMF"));
+        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        at = at.saturating_add(8).saturating_add(length.next_multiple_of(2));
+    }
+    count
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::mutations;
+
+    /// An animated PNG file begins with a picture for programs that know no animations.
+    fn animated_png(pictures: u32) -> Vec<u8> {
+        let mut plain = std::io::Cursor::new(Vec::new());
+        image::RgbImage::new(3, 2).write_to(&mut plain, image::ImageFormat::Png).unwrap();
+        let plain = plain.into_inner();
+        let control = [&[0, 0, 0, 8][..], b"acTL", &pictures.to_be_bytes(), &[0; 4], &[0; 4]].concat();
+        // After the header, which is the first chunk.
+        [&plain[..33], &control, &plain[33..]].concat()
+    }
+
+    fn webp(chunks: &[&[u8; 4]]) -> Vec<u8> {
+        let chunks: Vec<u8> =
+            chunks.iter().flat_map(|kind| [&kind[..], &[3, 0, 0, 0, 1, 2, 3, 0]].concat()).collect();
+        [&b"RIFF"[..], &(chunks.len() as u32 + 4).to_le_bytes(), b"WEBP", &chunks].concat()
+    }
+
+    #[test]
+    fn pictures_of_an_animation_are_counted() {
+        let gif = |pictures: usize| {
+            let mut bytes = Vec::new();
+            let mut encoder = image::codecs::gif::GifEncoder::new(&mut bytes);
+            for _ in 0..pictures {
+                encoder.encode_frame(image::Frame::new(image::RgbaImage::new(4, 3))).unwrap();
+            }
+            drop(encoder);
+            bytes
+        };
+        for (bytes, animated) in [
+            (gif(1), false),
+            (gif(2), true),
+            (gif(5), true),
+            (animated_png(1), false),
+            (animated_png(2), true),
+            (webp(&[b"VP8X", b"ANIM", b"ANMF"]), false),
+            (webp(&[b"VP8X", b"ANIM", b"ANMF", b"ANMF"]), true),
+            (webp(&[b"VP8 "]), false),
+            (b"\0\0\0\x18ftypavis\0\0\0\0avisavif".to_vec(), true),
+            (b"\0\0\0\x18ftypavif\0\0\0\0avifmif1".to_vec(), false),
+            (b"\xff\xd8\xff\xe0".to_vec(), false),
+            (Vec::new(), false),
+        ] {
+            let head = &bytes[..bytes.len().min(12)];
+            assert_eq!(is_animated(&bytes), animated, "{} of {} bytes", head.escape_ascii(), bytes.len());
+            // Any part of a file and any change to it is survived.
+            for end in 0..bytes.len() {
+                is_animated(&bytes[..end]);
+            }
+        }
+        mutations::survived_by("still", "animated.gif", &gif(3), 300);
+        mutations::survived_by("still", "animated.png", &animated_png(2), 300);
+        mutations::survived_by("still", "animated.webp", &webp(&[b"VP8X", b"ANIM", b"ANMF", b"ANMF"]), 300);
+    }
 
     #[test]
     fn the_first_bytes_tell_stills_from_videos() {

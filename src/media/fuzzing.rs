@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::content::{Content, Still, cut_jpeg};
+use super::content::{Content, Still, cut_jpeg, is_animated};
 use super::still::{StillMetadata, still_of_bytes, still_size};
 #[cfg(feature = "video")]
 use super::{heif, matroska, mp4};
@@ -15,6 +15,7 @@ pub(crate) use super::source::transport_stream;
 /// A picture and its metadata.
 pub(crate) fn still(bytes: &[u8]) {
     cut_jpeg(bytes);
+    is_animated(bytes);
     StillMetadata::of_bytes(bytes);
     let path = Path::new("still");
     drop(still_size(path, bytes));

@@ -43,6 +43,7 @@ mod stop;
 #[cfg(feature = "video")]
 mod view;
 
+pub use content::{ONLY_FIRST, is_animated};
 pub use error::MediaError;
 pub use input::{Container, Input};
 pub use picture::{Colorimetry, Matrix, Picture};

@@ -10,7 +10,7 @@ use image::{
 };
 
 use super::MediaError;
-use super::content::{Content, Cut, Still as Format, cut_jpeg};
+use super::content::{Content, Cut, Still as Format, cut_jpeg, is_animated};
 use super::output::Pending;
 
 /// Quality of written JPEG files, of 100.
@@ -34,6 +34,8 @@ pub struct Still {
     pub picture: RgbImage,
     /// A description of the missing part, if its file is truncated.
     pub damage: Option<String>,
+    /// Whether its file is an [animation](super::is_animated), of which this is the first picture.
+    pub animated: bool,
 }
 
 /// Reads an image file as 8-bit RGB, upright (its EXIF orientation is applied). The format is recognised by
@@ -63,13 +65,14 @@ pub fn open_still(path: &Path) -> Result<Still, MediaError> {
 /// As [`read_still`], when it is not an image.
 pub fn still_of_bytes(path: &Path, bytes: &[u8]) -> Result<Still, MediaError> {
     let bad = |reason: String| MediaError::BadImage { path: path.to_owned(), reason };
-    let whole = |picture| Still { picture, damage: None };
+    let animated = is_animated(bytes);
+    let whole = |picture| Still { picture, damage: None, animated };
     match Content::of(bytes) {
         Content::Still(Format::Heif) => read_heif(path, bytes).map(whole),
         Content::Still(Format::Foreign(name)) => Err(bad(format!("{name} is not read"))),
         Content::Still(Format::Jpeg) => {
             let (picture, rows) = decode(bytes).map_err(bad)?;
-            Ok(Still { picture, damage: damage(cut_jpeg(bytes), rows) })
+            Ok(Still { picture, damage: damage(cut_jpeg(bytes), rows), animated })
         }
         _ => decode(bytes).map(|(picture, _)| whole(picture)).map_err(bad),
     }

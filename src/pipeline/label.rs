@@ -97,9 +97,10 @@ fn still(
 ) -> Result<LabelSummary, LabelError> {
     let start = Instant::now();
     let Some(path) = job.input.path() else { return Err(LabelError::NoVideo(job.input.to_string())) };
-    let media::Still { mut picture, damage } = media::open_still(path)?;
-    if let Some(damage) = damage {
-        on_progress(Progress::Warning(&format!("{}: {damage}", job.input)));
+    let media::Still { mut picture, damage, animated } = media::open_still(path)?;
+    let animated = animated.then(|| media::ONLY_FIRST.to_owned());
+    for remark in damage.into_iter().chain(animated) {
+        on_progress(Progress::Warning(&format!("{}: {remark}", job.input)));
     }
     let size = (picture.width() as usize, picture.height() as usize);
     on_progress(Progress::Opened { pass: Pass::Only, size, frames: Some(1), encoder: None });

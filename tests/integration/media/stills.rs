@@ -205,6 +205,29 @@ fn half_a_jpeg_is_not_enrolled_and_labelled_with_a_warning() {
 }
 
 #[test]
+fn an_animation_is_said_to_be_used_as_its_first_picture() {
+    let folder = TempDir::new().unwrap();
+    let picture = read_still(&sample("people/Ada/1.jpg")).unwrap();
+    let frame = image::DynamicImage::from(picture).into_rgba8();
+    for (name, pictures) in [("moving.gif", 2), ("still.gif", 1)] {
+        let mut encoder =
+            image::codecs::gif::GifEncoder::new(fs::File::create(folder.path().join(name)).unwrap());
+        for _ in 0..pictures {
+            encoder.encode_frame(image::Frame::new(frame.clone())).unwrap();
+        }
+        drop(encoder);
+        let gallery = format!("{name}.people");
+        for command in [format!("label {name} -o out.png"), format!("enroll Ada {name} --gallery {gallery}")]
+        {
+            let (code, said) = says(folder.path(), &command);
+            assert_eq!(code, Some(0), "{command}: {said}");
+            let told = said.matches("it is an animation, of which only the first picture is used").count();
+            assert_eq!(told, usize::from(pictures > 1), "{command}: {said}");
+        }
+    }
+}
+
+#[test]
 fn a_still_by_any_name_is_labelled_as_a_still() {
     let folder = TempDir::new().unwrap();
     for name in ["ada.jfif", "ada", "ada.mp4"] {
