@@ -83,8 +83,21 @@ pub(super) struct Unit {
     pub(super) pts: Option<i64>,
     /// Decoding time, likewise.
     pub(super) dts: Option<i64>,
+    /// What its duration depends on.
+    pub(super) length: Length,
     /// Its bytes.
     pub(super) data: Vec<u8>,
+}
+
+/// What the duration of a unit depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Length {
+    /// On the distance of pictures.
+    Picture,
+    /// It is known, in ticks.
+    Ticks(i64),
+    /// On the number of bytes: sound of a constant bit rate.
+    Bytes,
 }
 
 /// An item found in a transport stream.
@@ -104,7 +117,8 @@ struct Partial {
     bytes: Vec<u8>,
     /// Stated length, header included; `None` if the unit lasts until the next begins.
     length: Option<usize>,
-    counter: Option<u8>,
+    /// Counter and payload of the last packet.
+    last: Option<(u8, Vec<u8>)>,
 }
 
 /// A demultiplexer of transport streams.
@@ -153,7 +167,7 @@ impl Counters {
             // A packet may be repeated once.
             let repeated = carries && number == before;
             let gap = number.wrapping_sub(before + u8::from(carries)) & 0x0f;
-            if gap > 0 && !repeated && TABLES.contains(&pid) {
+            if (gap > 0 || repeated) && TABLES.contains(&pid) {
                 // Where files were joined, every counter restarts, that of the tables first.
                 self.last.clear();
             } else if !repeated {
@@ -312,11 +326,12 @@ impl Demuxer {
     /// A piece of a unit.
     fn piece(&mut self, pid: u16, payload: &[u8], starts: bool, counter: u8) {
         let partial = self.partial.entry(pid).or_default();
-        let repeated = partial.counter == Some(counter);
-        partial.counter = Some(counter);
-        if repeated {
+        // The counter alone does not show it: where files were joined, it may begin where it ended.
+        let is_same = |(number, before): &(u8, Vec<u8>)| *number == counter && before == payload;
+        if partial.last.as_ref().is_some_and(is_same) {
             return;
         }
+        partial.last = Some((counter, payload.to_vec()));
         if starts {
             self.complete(pid);
             let Some(partial) = self.partial.get_mut(&pid) else { return };
@@ -352,8 +367,8 @@ impl Demuxer {
         if data.is_empty() {
             return;
         }
-        let wrapping = self.streams.iter().find(|stream| stream.pid == pid).map(|stream| stream.wrapping);
-        match wrapping {
+        let stream = self.streams.iter().find(|stream| stream.pid == pid);
+        match stream.map(|stream| stream.wrapping) {
             Some(Wrapping::Opus(_)) => {
                 // Only the first packet of several has a time.
                 let mut pts = pts;
@@ -362,6 +377,7 @@ impl Demuxer {
                         pid,
                         pts: pts.take(),
                         dts: None,
+                        length: Length::Ticks(0),
                         data: data.to_vec(),
                     }));
                 }
@@ -369,10 +385,18 @@ impl Demuxer {
             Some(Wrapping::Latm) => {
                 let data = self.latm.entry(pid).or_default().adts(&data);
                 if !data.is_empty() {
-                    self.found.push(Found::Unit(Unit { pid, pts, dts, data }));
+                    let length = Length::Ticks(adts_ticks(&data));
+                    self.found.push(Found::Unit(Unit { pid, pts, dts, length, data }));
                 }
             }
-            _ => self.found.push(Found::Unit(Unit { pid, pts, dts, data })),
+            _ => {
+                let length = match stream {
+                    Some(stream) if stream.is_video() => Length::Picture,
+                    Some(stream) if stream.codec() == "AAC" => Length::Ticks(adts_ticks(&data)),
+                    _ => Length::Bytes,
+                };
+                self.found.push(Found::Unit(Unit { pid, pts, dts, length, data }));
+            }
         }
     }
 }
@@ -395,6 +419,21 @@ fn stamp(bytes: &[u8]) -> Option<i64> {
     let [a, b, c, d, e] = *<&[u8; 5]>::try_from(bytes).ok()?;
     let (a, b, c, d, e) = (i64::from(a), i64::from(b), i64::from(c), i64::from(d), i64::from(e));
     Some((a >> 1 & 7) << 30 | b << 22 | (c >> 1) << 15 | d << 7 | e >> 1)
+}
+
+/// Duration of AAC packets with headers (ISO/IEC 13818-7, 6.2), in ticks.
+fn adts_ticks(data: &[u8]) -> i64 {
+    const RATES: [i64; 13] = [
+        96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350,
+    ];
+    let (mut samples, mut rate, mut rest) = (0, 0, data);
+    while let Some(head) = rest.get(..7).filter(|head| head[0] == 0xff && head[1] & 0xf0 == 0xf0) {
+        rate = RATES.get(usize::from(head[2] >> 2 & 0x0f)).copied().unwrap_or(0);
+        samples += 1024 * (i64::from(head[6] & 3) + 1);
+        let length = usize::from(head[3] & 3) << 11 | usize::from(head[4]) << 3 | usize::from(head[5] >> 5);
+        rest = rest.get(length.max(7)..).unwrap_or_default();
+    }
+    (samples * TICKS_PER_S).checked_div(rate).unwrap_or(0)
 }
 
 /// Opus packets without the control headers that transport streams put before each.
@@ -517,10 +556,21 @@ fn stream(kind: u8, pid: u16, mut descriptors: &[u8]) -> Option<Stream> {
 pub(super) struct Clock {
     /// Offsets of the stamps of this part, and of those of the part before.
     offsets: (i64, Option<i64>),
-    /// The latest time of each stream.
-    last: HashMap<u16, i64>,
-    /// The latest time of all.
+    /// The streams so far.
+    streams: HashMap<u16, Heard>,
+    /// The time at which all of them have ended.
     end: Option<i64>,
+}
+
+/// What came of a stream.
+#[derive(Clone, Copy)]
+struct Heard {
+    /// Times of the first unit and of the last.
+    first: i64,
+    last: i64,
+    /// Bytes of the last unit, and distance from the one before.
+    bytes: usize,
+    step: i64,
 }
 
 impl Clock {
@@ -529,23 +579,45 @@ impl Clock {
         let stamp = unit.dts.or(unit.pts)?;
         let time = self.place(unit.pid, stamp);
         let ahead = unit.pts.map_or(0, |pts| wrapped(pts - stamp));
-        self.last.insert(unit.pid, time);
-        self.end = Some(self.end.map_or(time, |end| end.max(time)));
+        let end = time + self.note(unit, time);
+        self.end = Some(self.end.map_or(end, |before| before.max(end)));
         Some((time + ahead, time))
+    }
+
+    /// Records the time of a unit; returns its duration.
+    fn note(&mut self, unit: &Unit, time: i64) -> i64 {
+        /// Duration of a picture without another one near it.
+        const PICTURE: i64 = TICKS_PER_S / 25;
+        let bytes = unit.data.len();
+        let new = Heard { first: time, last: time, bytes, step: 0 };
+        let heard = self.streams.entry(unit.pid).or_insert(new);
+        let before = *heard;
+        let step = Some(time - before.last).filter(|step| (1..=TICKS_PER_S).contains(step));
+        *heard = Heard { last: time, bytes, step: step.unwrap_or(before.step), ..before };
+        match unit.length {
+            Length::Picture if (1..=TICKS_PER_S / 5).contains(&heard.step) => heard.step,
+            Length::Picture => PICTURE,
+            Length::Ticks(ticks) => ticks,
+            // As many ticks per byte as the unit before.
+            Length::Bytes => {
+                let ticks = i128::from(step.unwrap_or(0)) * bytes as i128;
+                i64::try_from(ticks / (before.bytes.max(1) as i128)).unwrap_or(0).min(TICKS_PER_S)
+            }
+        }
     }
 
     /// A stream continues under another identifier.
     pub(super) fn rename(&mut self, from: u16, to: u16) {
         if from != to
-            && let Some(last) = self.last.remove(&from)
+            && let Some(heard) = self.streams.remove(&from)
         {
-            self.last.insert(to, last);
+            self.streams.insert(to, heard);
         }
     }
 
     fn place(&mut self, pid: u16, stamp: i64) -> i64 {
         let Some(end) = self.end else { return stamp };
-        let last = self.last.get(&pid).copied();
+        let last = self.streams.get(&pid).map(|heard| heard.last);
         let expected = last.unwrap_or(end);
         let fits = |time: &i64| match last {
             Some(last) => {
@@ -560,8 +632,11 @@ impl Clock {
         if let Some(time) = places.min_by_key(|time| (time - expected).abs()) {
             return time;
         }
-        // A new part follows the previous one.
-        let begin = end + TICKS_PER_S / 25;
+        // A new part follows the previous one. Streams that begin earlier than this one need room, as much as in
+        // the first part.
+        let earliest = self.streams.values().map(|heard| heard.first).min();
+        let lead = self.streams.get(&pid).zip(earliest).map_or(0, |(heard, earliest)| heard.first - earliest);
+        let begin = end + lead.min(TICKS_PER_S);
         self.offsets = (begin - stamp, Some(now));
         begin
     }
@@ -615,7 +690,8 @@ mod tests {
 
     fn unit(pid: u16, seconds: f64) -> Unit {
         let stamp = ((seconds * 90_000.0).round() as i64).rem_euclid(WRAP);
-        Unit { pid, pts: Some(stamp), dts: None, data: Vec::new() }
+        let length = if pid == 1 { Length::Picture } else { Length::Ticks(0) };
+        Unit { pid, pts: Some(stamp), dts: None, length, data: Vec::new() }
     }
 
     fn times(units: &[(u16, f64)]) -> Vec<f64> {
@@ -626,9 +702,30 @@ mod tests {
 
     #[test]
     fn a_part_that_starts_anew_follows_the_one_before() {
-        // Both streams go back; the sound of the first part comes late.
+        // Both streams go back; the sound of the first part comes late. That of the second part begins earlier
+        // than its pictures, but not before the first part has ended.
         let units = [(1, 1.4), (2, 1.38), (1, 3.8), (1, 1.4), (2, 3.5), (1, 1.44), (2, 1.38), (2, 1.6)];
-        assert_eq!(times(&units), [1.4, 1.38, 3.8, 3.84, 3.5, 3.88, 3.82, 4.04]);
+        assert_eq!(times(&units), [1.4, 1.38, 3.8, 3.86, 3.5, 3.9, 3.84, 4.06]);
+    }
+
+    #[test]
+    fn a_part_follows_when_the_last_sound_has_ended() {
+        // Packets of 1024 samples at 48 kHz, of 7 bytes each.
+        let packet = [0xff, 0xf1, 0x4c, 0x80, 0, 0xe0, 0xfc];
+        assert_eq!(adts_ticks(&packet.repeat(14)), 14 * 1920);
+        assert_eq!(adts_ticks(&packet[..6]), 0);
+        let sound = |seconds: f64, length: Length, bytes: usize| Unit {
+            length,
+            data: vec![0; bytes],
+            ..unit(2, seconds)
+        };
+        for (length, bytes) in [(Length::Ticks(27_000), 0), (Length::Bytes, 3000)] {
+            let sounds = [1.4, 1.7, 2.0, 2.3, 2.6].map(|seconds| sound(seconds, length, bytes));
+            let units = [&sounds[..], &[unit(1, 1.4), unit(1, 2.6), unit(1, 1.4)], &sounds[..1]].concat();
+            let mut clock = Clock::default();
+            let found = units.iter().map(|unit| clock.time(unit).unwrap().0 as f64 / 90_000.0);
+            assert_eq!(found.collect::<Vec<_>>(), [1.4, 1.7, 2.0, 2.3, 2.6, 1.4, 2.6, 2.9, 2.9]);
+        }
     }
 
     #[test]
@@ -760,6 +857,33 @@ mod tests {
         let list = &whole[188..376];
         let list = &list[list.len() - (4 + 5 + 11 + 15 + 4)..list.len() - 4];
         mutations::survived_by("transport_stream", "table", list, 2000);
+    }
+
+    #[test]
+    fn the_first_packet_of_a_joined_file_is_no_repetition_of_the_last() {
+        let list = [&[0xe1, 1, 0xf0, 0][..], &[0x1b, 0xe1, 1, 0xf0, 0]].concat();
+        let tables =
+            [table(0, 1, &[0, 1, 0xf0, 0]), table(2, 1, &list)].map(|table| [vec![0], table].concat());
+        let picture = |number: u8| [&[0, 0, 1, 0xe0, 0, 0, 0x80, 0, 0][..], &[number; 60]].concat();
+        // Each file has one packet of pictures, and a repetition of that.
+        let file = |number: u8| {
+            let packets = [
+                carrying(0, 0, true, &tables[0]),
+                carrying(0x1000, 0, true, &tables[1]),
+                carrying(0x101, 0, true, &picture(number)),
+                carrying(0x101, 0, true, &picture(number)),
+            ];
+            packets.concat()
+        };
+        let both = [file(7), file(8)].concat();
+        let found = found(&both).into_iter().filter_map(|found| match found {
+            Found::Unit(unit) => Some(unit.data),
+            _ => None,
+        });
+        assert_eq!(found.collect::<Vec<_>>(), [vec![7; 60], vec![8; 60]]);
+        let mut demuxer = Demuxer::new((188, 0));
+        drop(demuxer.read(&both));
+        assert_eq!(demuxer.lost(), 0);
     }
 
     #[test]
