@@ -158,10 +158,29 @@ pub(super) struct Description {
 pub(super) struct Start {
     /// The time of its first packet; negative before the start of the file.
     pub(super) first_ns: i64,
-    /// Length of the priming: the beginning that must not be heard.
-    pub(super) priming_ns: u64,
+    /// Length of the beginning that must not be heard.
+    pub(super) hidden_ns: u64,
+    /// The part of it that decoders discard by themselves, as the header of Opus tells them.
+    pub(super) skip_ns: u64,
+    /// Length of its first packet.
+    pub(super) step_ns: u64,
     /// Its caps at first.
     pub(super) caps: gst::Caps,
+}
+
+impl Start {
+    /// Length of the beginning that a container leaves out if it cannot hide it: the packets that are over when the
+    /// sound begins to be heard. The last of them stays if it is priming, without which a decoder gives another
+    /// first packet; a longer hidden beginning was cut off by somebody, and could be heard.
+    pub(super) fn cut_ns(&self) -> u64 {
+        /// The longest priming: two packets and more, of the lowest usual rates.
+        const LONGEST_PRIMING_NS: u64 = 100_000_000;
+        let hidden_ns = u64::try_from(-self.first_ns).unwrap_or(0).min(self.hidden_ns);
+        // Lengths are rounded.
+        let packets = (hidden_ns + 1_000).checked_div(self.step_ns).unwrap_or(0);
+        let kept = u64::from(hidden_ns <= LONGEST_PRIMING_NS);
+        packets.saturating_sub(kept) * self.step_ns
+    }
 }
 
 struct TrackState {
@@ -344,26 +363,28 @@ impl Track {
         let zero_ns = state.zero_ns()?;
         let held = state.held.iter().find(|held| held.running_ns.is_some())?;
         let caps = held.sample.caps_owned()?;
-        let priming_ns = match opus_skip_ns(&caps) {
-            Some(skip_ns) => skip_ns,
-            None => u64::try_from(-state.shift_ns).unwrap_or(0),
-        };
+        let skip_ns = opus_skip_ns(&caps).unwrap_or(0);
+        let hidden_ns = u64::try_from(-state.shift_ns).unwrap_or(0).max(skip_ns);
         let first_ns = held.pts_ns(zero_ns)?;
+        let step_ns = held.sample.buffer()?.duration().map_or(0, gst::ClockTime::nseconds);
         Some(match self.kind {
-            Kind::Packets | Kind::Text => Start { first_ns, priming_ns, caps },
-            // Samples of priming are cut off.
-            Kind::Samples => Start { first_ns: first_ns.max(state.least_ns(0)), priming_ns: 0, caps },
+            Kind::Packets | Kind::Text => Start { first_ns, hidden_ns, skip_ns, step_ns, caps },
+            // Hidden samples are cut off.
+            Kind::Samples => {
+                Start { first_ns: first_ns.max(state.least_ns(0)), hidden_ns: 0, skip_ns, step_ns, caps }
+            }
         })
     }
 
     /// From the sink: the destination of packets, and their delay. Packets that would then be before 0 by up
-    /// to `clamped_ns` are written at 0.
-    pub(super) fn connect(&self, out: gst_app::AppSrc, later_ns: u64, clamped_ns: u64) {
+    /// to `clamped_ns` are written at 0. Earlier ones are left out, and so are those before `from_ns`.
+    pub(super) fn connect(&self, out: gst_app::AppSrc, later_ns: u64, clamped_ns: u64, from_ns: Option<i64>) {
         let mut state = self.state();
         state.out = Some(out);
         state.later_ns = later_ns as i64;
         let primed = self.kind == Kind::Samples && state.shift_ns < 0;
         state.floor_ns = if primed { 0 } else { -state.later_ns - clamped_ns as i64 };
+        state.floor_ns = from_ns.map_or(state.floor_ns, |from_ns| state.floor_ns.max(from_ns));
         state.flush();
     }
 
@@ -639,6 +660,23 @@ fn without_start(buffer: &gst::Buffer, caps: &gst::Caps, early_ns: u64) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packets_that_are_over_before_the_sound_is_heard_are_cut_off() {
+        gst::init().unwrap();
+        let caps = gst::Caps::builder("audio/mpeg").build();
+        let cut = |first_ns: i64, hidden_ns: u64| {
+            let start = Start { first_ns, hidden_ns, skip_ns: 0, step_ns: 20_000_000, caps: caps.clone() };
+            start.cut_ns() / 1_000_000
+        };
+        assert_eq!(cut(0, 0), 0);
+        assert_eq!(cut(-20_000_000, 20_000_000), 0, "one packet of priming");
+        assert_eq!(cut(-45_000_000, 45_000_000), 20, "one of two");
+        assert_eq!(cut(-300_000_000, 300_000_000), 300, "a cut");
+        assert_eq!(cut(-299_999_500, 299_999_500), 300, "a rounded one");
+        assert_eq!(cut(-305_000_000, 305_000_000), 300, "the packet across the cut stays");
+        assert_eq!(cut(-300_000_000, 0), 0, "sound before the first picture");
+    }
 
     #[test]
     fn a_block_of_samples_loses_what_lies_before_time_0() {

@@ -234,7 +234,7 @@ impl Sink {
         let mut hidden_ns = Vec::new();
         for (track, sound) in tracks.iter().zip(sounds) {
             hidden_ns.push(sound.hidden_ns);
-            track.connect(sound.out, lead_ns + sound.later_ns, sound.clamped_ns);
+            track.connect(sound.out, lead_ns + sound.later_ns, sound.clamped_ns, sound.from_ns);
         }
         let summary = SinkSummary {
             path: path.to_owned(),
@@ -468,6 +468,8 @@ struct Sound {
     hidden_ns: u64,
     /// Distance before the beginning of the file within which packets are written at the beginning.
     clamped_ns: u64,
+    /// The earliest time of a packet that is written, if packets are left out.
+    from_ns: Option<i64>,
 }
 
 impl Sound {
@@ -505,14 +507,15 @@ impl Sound {
             make_sparse(&out);
         }
         link_to(pipeline, &chain, muxer, if track.kind == Kind::Text { "subtitle_%u" } else { "audio_%u" })?;
-        let first_ns = start.as_ref().map_or(0, |start| start.first_ns);
-        let priming_ns = start.as_ref().map_or(0, |start| start.priming_ns);
-        let is_opus = format.is_some_and(|format| format.name() == "audio/x-opus");
-        // MP4 hides a beginning with an edit list; matroskamux itself delays Opus by its codec delay.
-        let (later_ns, clamped_ns) = match container {
-            Container::Mp4 => (priming_ns, 0),
-            _ if is_opus => (0, priming_ns),
-            _ => (0, 0),
+        // MP4 hides any beginning with an edit list.
+        let cut_ns = start.as_ref().filter(|_| container != Container::Mp4).map_or(0, Start::cut_ns);
+        let first_ns = start.as_ref().map_or(0, |start| start.first_ns.saturating_add(cut_ns as i64));
+        let from_ns = start.as_ref().filter(|_| cut_ns > 0).map(|start| first_ns - start.step_ns as i64 / 2);
+        let (later_ns, clamped_ns) = match (container, &start) {
+            (_, None) => (0, 0),
+            (Container::Mp4, Some(start)) => (start.hidden_ns, 0),
+            // matroskamux itself delays Opus by its codec delay.
+            (_, Some(start)) => (0, start.skip_ns),
         };
         let early_ns = u64::try_from(-first_ns).unwrap_or(0).saturating_sub(later_ns + clamped_ns);
         Ok(Self {
@@ -521,6 +524,7 @@ impl Sound {
             early_ns,
             later_ns,
             clamped_ns,
+            from_ns,
             hidden_ns: later_ns + delay_ns,
         })
     }

@@ -437,3 +437,73 @@ fn lossless_sound_and_channels_that_are_lost_are_told() {
         }
     }
 }
+
+/// A file whose sound begins later by its edit list than before.
+fn with_sound_from(file: &[u8], ticks: u32) -> Vec<u8> {
+    let mut file = file.to_vec();
+    let handler = file.windows(4).rposition(|window| window == b"soun").unwrap();
+    // The only entry, after version, flags and number: its length, and the place where it begins.
+    let list = file[..handler].windows(4).rposition(|window| window == b"elst").unwrap() + 12;
+    assert_eq!(file[list - 4..list], 1u32.to_be_bytes());
+    let begin = u32::from_be_bytes(file[list + 4..list + 8].try_into().unwrap());
+    file[list + 4..list + 8].copy_from_slice(&(begin + ticks).to_be_bytes());
+    // In ticks of the movie, of which there are 1000 per second.
+    let length = u32::from_be_bytes(file[list..list + 4].try_into().unwrap());
+    file[list..list + 4].copy_from_slice(&(length - ticks / 48).to_be_bytes());
+    file
+}
+
+#[test]
+fn sound_that_an_edit_list_hides_is_not_heard() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for sound in ["aac", "libmp3lame", "libopus"] {
+        for hidden_ms in [150, 300, 450, 800] {
+            // One beep that is hidden but for its last 50 ms of silence, and one that is heard.
+            let hidden_s = f64::from(hidden_ms) / 1000.0;
+            let beeps = format!("lt(t,{})+between(t,1,1.1)", hidden_s - 0.05);
+            let source = format!(
+                "-f lavfi -i aevalsrc='if({beeps},0.8*sin(6283*t),0)':duration=1.5:sample_rate=48000"
+            );
+            ffmpeg(&format!("{PICTURES} {source} {TINY} -c:a {sound}"), &at("whole.mp4"));
+            fs::write(at("cut.mp4"), with_sound_from(&fs::read(at("whole.mp4")).unwrap(), hidden_ms * 48))
+                .unwrap();
+            for target in ["mkv", "mp4", "webm"] {
+                let output = at(&format!("out.{target}"));
+                transcode(&at("cut.mp4"), &output);
+                let begins = beep(&output);
+                let what = format!("{sound}, {hidden_ms} ms hidden -> {target}");
+                assert!((begins - (1.0 - hidden_s)).abs() < 0.01, "{what}: heard from {begins} s on");
+            }
+        }
+    }
+}
+
+#[test]
+fn chains_of_ogg_follow_each_other() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for sound in ["libvorbis", "flac", "libopus"] {
+        for (name, tone) in [("a.ogv", 440), ("b.ogv", 880), ("c.ogv", 660)] {
+            ffmpeg(&format!("{PICTURES} {} -c:v libtheora -c:a {sound} -shortest", sine(tone)), &at(name));
+        }
+        joined(&[&at("a.ogv"), &at("b.ogv"), &at("c.ogv")], &at("all.ogv"));
+        let part_s = beep_free(&at("a.ogv"));
+        for target in ["mkv", "mp4", "webm"] {
+            let output = at(&format!("all.{target}"));
+            let done = transcode(&at("all.ogv"), &output);
+            let what = format!("{sound} -> {target}: {:?}", done.warnings);
+            let parts = frame_times(&at("a.ogv")).len();
+            assert_eq!(done.frames.len(), 3 * parts, "{what}");
+            assert_eq!(frame_times(&output).len(), 3 * parts, "{what}");
+            let heard_s = beep_free(&output);
+            assert!((heard_s - 3.0 * part_s).abs() < 0.15, "{what}: {heard_s} s of {part_s} s each");
+        }
+    }
+}
