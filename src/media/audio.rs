@@ -9,6 +9,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 use super::Container;
+use super::listed::Flags;
 use super::remake::Remake;
 
 /// Compressed sound that a container accepts without re-encoding.
@@ -145,12 +146,29 @@ pub(super) enum Kind {
     Text,
 }
 
-/// The language and title of a track.
+/// The language, title and flags of a track.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Description {
     /// ISO 639 code.
     pub(super) language: Option<String>,
     pub(super) title: Option<String>,
+    pub(super) flags: Flags,
+}
+
+impl Description {
+    /// Adds what the tags of a stream say.
+    pub(super) fn add(&mut self, tags: &gst::TagListRef) {
+        let language = tags.get::<gst::tags::LanguageCode>();
+        let title = tags.get::<gst::tags::Title>();
+        self.tell(language.as_ref().map(|code| code.get()), title.as_ref().map(|title| title.get()));
+    }
+
+    /// Adds a language and a title, if known.
+    fn tell(&mut self, language: Option<&str>, title: Option<&str>) {
+        let said = language.filter(|code| !matches!(*code, "" | "und"));
+        self.language = said.map(str::to_owned).or_else(|| self.language.take());
+        self.title = title.map(str::to_owned).or_else(|| self.title.take());
+    }
 }
 
 /// The beginning of a track.
@@ -258,12 +276,16 @@ impl Track {
         self.state().counts_skip = true;
     }
 
-    /// From the source: the language and title of the track, as far as known.
-    pub(super) fn describe(&self, language: Option<&str>, title: Option<&str>) {
+    /// From the source: the language of the track, if its container states it, and its flags.
+    pub(super) fn describe(&self, language: Option<&str>, flags: Flags) {
         let description = &mut self.state().description;
-        let said = language.filter(|code| !matches!(*code, "" | "und"));
-        description.language = said.map(str::to_owned).or_else(|| description.language.take());
-        description.title = title.map(str::to_owned).or_else(|| description.title.take());
+        description.tell(language, None);
+        description.flags = flags;
+    }
+
+    /// From the source: what the tags of the stream say.
+    pub(super) fn follow(&self, tags: &gst::TagListRef) {
+        self.state().description.add(tags);
     }
 
     /// From the source: the caps of the track before it was decoded.
@@ -342,7 +364,7 @@ impl Track {
         held.unwrap_or(0).max(state.last_end_ns)
     }
 
-    /// For the sink: the language and title of the track.
+    /// For the sink: the language, title and flags of the track.
     pub(super) fn description(&self) -> Description {
         self.state().description.clone()
     }

@@ -48,10 +48,10 @@ pub(crate) fn mp4(bytes: &[u8]) {
     drop(mp4::repair(&mut file, &repairs));
 }
 
-/// The orientation and the date of a Matroska file.
+/// The header of a Matroska file, and what is written into it.
 #[cfg(feature = "video")]
 pub(crate) fn matroska(bytes: &[u8]) {
     let mut file = unnamed(bytes);
-    drop(matroska::turn(&mut file));
-    drop(matroska::recorded_s(&mut file));
+    drop(matroska::Header::read(&mut file));
+    drop(matroska::describe(&mut file, &[super::audio::Description::default()]));
 }

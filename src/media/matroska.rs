@@ -84,7 +84,7 @@ pub(super) fn turn(file: &mut File) -> io::Result<Option<Turn>> {
 /// # Errors
 /// When the file cannot be read.
 pub(super) fn recorded_s(file: &mut File) -> io::Result<Option<i64>> {
-    Ok(part(file, INFO)?.and_then(|info| recorded_of(&info)))
+    Ok(part(file, INFO)?.and_then(|info| recorded_of(&info.content)))
 }
 
 /// The time in the description of a file: nanoseconds since the beginning of 2001.
@@ -94,14 +94,20 @@ fn recorded_of(info: &[u8]) -> Option<i64> {
     (ns / 1_000_000_000).checked_add(YEAR_2001_S)
 }
 
+/// An element of a file: its content, and where that begins.
+struct Part {
+    at: u64,
+    content: Vec<u8>,
+}
+
 /// The first element of a file with that identifier.
-fn part(file: &mut File, wanted: u64) -> io::Result<Option<Vec<u8>>> {
+fn part(file: &mut File, wanted: u64) -> io::Result<Option<Part>> {
     let length = file.metadata()?.len();
     let mut at = 0;
     for number in 0..MOST_ELEMENTS {
         file.seek(SeekFrom::Start(at))?;
         let mut head = Vec::new();
-        file.by_ref().take(12).read_to_end(&mut head)?;
+        (&mut *file).take(12).read_to_end(&mut head)?;
         let Some(Head { id, size, length: head }) = Head::read(&head) else { return Ok(None) };
         if (number == 0) != (id == HEADER) {
             return Ok(None);
@@ -111,10 +117,10 @@ fn part(file: &mut File, wanted: u64) -> io::Result<Option<Vec<u8>>> {
             // Continues with the children.
             (SEGMENT, _) => {}
             (id, Some(size)) if id == wanted && size <= LARGEST_PART => {
-                let mut part = Vec::new();
+                let mut content = Vec::new();
                 file.seek(SeekFrom::Start(at))?;
-                file.by_ref().take(size).read_to_end(&mut part)?;
-                return Ok(Some(part));
+                (&mut *file).take(size).read_to_end(&mut content)?;
+                return Ok(Some(Part { at, content }));
             }
             (_, Some(size)) if size < length - at.min(length) => at += size,
             _ => return Ok(None),
@@ -142,16 +148,32 @@ fn turn_of(tracks: &[u8]) -> Option<Turn> {
     Turn::of_pose(&pose)
 }
 
-/// The complete elements in `bytes`.
+/// The complete elements in `bytes`: identifiers and contents.
 fn elements(bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
-        let Head { id, size, length } = Head::read(rest)?;
-        let size = usize::try_from(size?).ok()?;
-        let value = rest.get(length..)?.get(..size)?;
-        rest = &rest[length + size..];
+        let Element { id, value, whole } = Element::first(rest)?;
+        rest = &rest[whole.len()..];
         Some((id, value))
     })
+}
+
+/// A complete element.
+struct Element<'a> {
+    id: u64,
+    value: &'a [u8],
+    /// With its head.
+    whole: &'a [u8],
+}
+
+impl<'a> Element<'a> {
+    /// The element at the beginning of `bytes`.
+    fn first(bytes: &'a [u8]) -> Option<Self> {
+        let Head { id, size, length } = Head::read(bytes)?;
+        let size = usize::try_from(size?).ok()?;
+        let value = bytes.get(length..)?.get(..size)?;
+        Some(Self { id, value, whole: &bytes[..length + size] })
+    }
 }
 
 /// Number and size of an element.
@@ -194,12 +216,10 @@ fn float(bytes: &[u8]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
     use crate::mutations;
 
-    fn element(id: u64, content: &[u8]) -> Vec<u8> {
+    fn long_element(id: u64, content: &[u8]) -> Vec<u8> {
         let mut bytes: Vec<u8> = id.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
         bytes.push(0x08);
         bytes.extend((content.len() as u32).to_be_bytes());
@@ -208,31 +228,34 @@ mod tests {
     }
 
     fn posed(yaw: f64, roll: f64) -> Vec<u8> {
-        let pose = [element(YAW, &yaw.to_be_bytes()), element(ROLL, &(roll as f32).to_be_bytes())].concat();
-        let video = element(VIDEO, &element(PROJECTION, &pose));
-        let sound = element(TRACK, &element(0x83, &[2]));
-        let tracks = element(TRACKS, &[sound, element(TRACK, &video)].concat());
-        [element(HEADER, b""), element(SEGMENT, &[element(0xec, &[0; 300]), tracks].concat())].concat()
+        let pose = [long_element(YAW, &yaw.to_be_bytes()), long_element(ROLL, &(roll as f32).to_be_bytes())]
+            .concat();
+        let video = long_element(VIDEO, &long_element(PROJECTION, &pose));
+        let sound = long_element(TRACK, &long_element(0x83, &[2]));
+        let tracks = long_element(TRACKS, &[sound, long_element(TRACK, &video)].concat());
+        [long_element(HEADER, b""), long_element(SEGMENT, &[long_element(0xec, &[0; 300]), tracks].concat())]
+            .concat()
     }
 
     fn turn_in(bytes: &[u8]) -> Option<Turn> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        turn(&mut file).unwrap()
+        Header::read(&mut file).unwrap().and_then(|header| header.turn)
     }
 
     #[test]
     fn a_file_says_when_it_was_recorded() {
         let recorded = |info: &[u8]| {
-            let segment = element(SEGMENT, &[element(0xec, &[0; 30]), element(INFO, info)].concat());
+            let segment =
+                long_element(SEGMENT, &[long_element(0xec, &[0; 30]), long_element(INFO, info)].concat());
             let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&[element(HEADER, b""), segment].concat()).unwrap();
+            file.write_all(&[long_element(HEADER, b""), segment].concat()).unwrap();
             recorded_s(&mut file).unwrap()
         };
-        let day = element(DATE, &(86_400_000_000_000_i64).to_be_bytes());
-        assert_eq!(recorded(&[element(0x4d80, b"us"), day].concat()), Some(YEAR_2001_S + 86_400));
-        assert_eq!(recorded(&element(0x4d80, b"us")), None);
-        assert_eq!(recorded(&element(DATE, &[1, 2])), None);
+        let day = long_element(DATE, &(86_400_000_000_000_i64).to_be_bytes());
+        assert_eq!(recorded(&[long_element(0x4d80, b"us"), day].concat()), Some(YEAR_2001_S + 86_400));
+        assert_eq!(recorded(&long_element(0x4d80, b"us")), None);
+        assert_eq!(recorded(&long_element(DATE, &[1, 2])), None);
     }
 
     #[test]

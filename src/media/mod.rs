@@ -23,6 +23,8 @@ mod heif;
 #[cfg(feature = "video")]
 mod heif_decoder;
 #[cfg(feature = "video")]
+mod listed;
+#[cfg(feature = "video")]
 mod matroska;
 #[cfg(feature = "video")]
 mod mp4;

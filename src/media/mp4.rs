@@ -23,6 +23,9 @@ const PREVIEW_SHARE: f64 = 0.2;
 /// The longest end of a track that an edit list may hide without being a cut.
 const LONGEST_PADDING_S: f64 = 0.2;
 
+/// The flag in the header of a track that players treat as a default (ISO/IEC 14496-12, 8.3.2).
+const ENABLED: u8 = 1;
+
 /// The edit lists of the sound of a file, and the patches that hide from qtdemux what it misinterprets.
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
@@ -53,22 +56,18 @@ impl Timeline {
         let parts = boxes(index.get(8..)?);
         // Fragments carry their own times.
         if parts.iter().any(|(kind, _)| kind == b"mvex") {
-            return None;
+            return Some(timeline);
         }
-        let movie = parts.iter().find(|(kind, _)| kind == b"mvhd")?.1;
         let (movie_scale, movie_duration) = scale_and_duration(movie)?;
         let offset_of = |part: &[u8]| at + (part.as_ptr() as usize - index.as_ptr() as usize) as u64;
-        let mut timeline = Self { chapters: read_chapters(index), ..Self::default() };
+        timeline.chapters = read_chapters(index);
         let movie_ns = (movie_duration as f64 * 1e9 / f64::from(movie_scale)).round() as u64;
         timeline.duration_ns = Some(movie_ns).filter(|&ns| ns > 0);
         let mut longest = movie_duration;
-        let mut tracks = parts.iter().filter(|(kind, _)| kind == b"trak");
-        timeline.full_range = tracks
-            .find(|(_, track)| is_of_kind(track, b"vide"))
-            .is_some_and(|(_, track)| is_full_range(track));
-        let swapped = parts.iter().filter(|(kind, track)| kind == b"trak" && is_little_endian(track));
-        timeline.little_endian = swapped.filter_map(|(_, track)| track_number(track)).collect();
-        for (_, track) in parts.iter().filter(|(kind, _)| kind == b"trak") {
+        timeline.full_range = pictures.is_some_and(is_full_range);
+        let swapped = tracks.clone().filter(|track| is_little_endian(track));
+        timeline.little_endian = swapped.filter_map(track_number).collect();
+        for track in tracks.clone() {
             let Some((scale, duration)) = inside(track, &[b"mdia", b"mdhd"]).and_then(scale_and_duration)
             else {
                 continue;
@@ -393,9 +392,9 @@ fn repaired(index: &[u8], repairs: &Repairs<'_>) -> Option<Vec<u8>> {
     let mut kept = index[..8].to_vec();
     for (kind, whole) in parts {
         if kind == *b"udta"
-            && let Some(list) = chapters.take()
+            && let Some(about) = about.take()
         {
-            let mut more = [whole, &list].concat();
+            let mut more = [whole, &about].concat();
             set_size(&mut more);
             kept.extend(more);
             continue;
@@ -405,11 +404,14 @@ fn repaired(index: &[u8], repairs: &Repairs<'_>) -> Option<Vec<u8>> {
             continue;
         }
         let lead_ns = if is_of_kind(whole, b"soun") { *leads.next().unwrap_or(&0) } else { 0 };
+        let flags = descriptions.next().map(|description| description.flags).unwrap_or_default();
         if has_samples(whole) == Some(false) {
             continue;
         }
         let mended = with_opus_mended(whole);
         let whole = mended.as_deref().unwrap_or(whole);
+        let chosen = if flags.default == Some(false) { without_default(whole) } else { None };
+        let whole = chosen.as_deref().unwrap_or(whole);
         if is_of_kind(whole, b"vide") {
             let length = (video_ns as f64 * f64::from(movie_scale) / 1e9).ceil() as u64;
             kept.extend(with_length(whole, length));
@@ -419,8 +421,8 @@ fn repaired(index: &[u8], repairs: &Repairs<'_>) -> Option<Vec<u8>> {
             kept.extend(with_lead(whole, lead_ns, movie_scale)?);
         }
     }
-    if let Some(list) = chapters {
-        let mut more = [&b"\0\0\0\0udta"[..], &list].concat();
+    if let Some(about) = about {
+        let mut more = [&b"\0\0\0\0udta"[..], &about].concat();
         set_size(&mut more);
         kept.extend(more);
     }

@@ -11,12 +11,12 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 
-use super::audio::{Description, Kind, Track};
+use super::audio::{Description, Kind, Start, Track};
 use super::encoder::{self, SinkOptions, SoundEncoder, VideoCodec, WorkingEncoder};
-use super::mp4;
 use super::output::Pending;
 use super::{Audio, Chapter, Container, Frame, Input, MediaError, Picture, SourceInfo};
 use super::{element, error_text, start_gstreamer};
+use super::{matroska, mp4};
 
 /// Frames waiting for the encoder.
 const AHEAD: u32 = 4;
@@ -215,10 +215,13 @@ impl Sink {
         }
 
         let tracks = audio.into_tracks();
+        let mut descriptions = vec![pictures];
         let mut sounds = Vec::new();
         for track in &tracks {
             sounds.push(Sound::add(track, container, &pipeline, &muxer)?);
+            descriptions.push(track.description());
         }
+        settle_defaults(&mut descriptions, &tracks);
         let encoded = sounds.iter().filter(|sound| sound.encoded).count();
         let copied = tracks.iter().filter(|track| track.kind != Kind::Text).count() - encoded;
         // Everything is delayed by the sound before the first picture that cannot be hidden.
@@ -258,8 +261,8 @@ impl Sink {
             meta: Layout::new(coded),
             lead_ns,
             hidden_ns,
-            chapters: info.about.chapters.clone(),
-            title: info.about.title.clone(),
+            about: info.about.clone(),
+            descriptions,
             first_pts_ns: None,
             last_pts_ns: None,
             end_ns: 0,
@@ -343,7 +346,7 @@ impl Sink {
                 let repairs = mp4::Repairs {
                     video_ns,
                     hidden_ns: &self.hidden_ns,
-                    chapters: &self.chapters,
+                    chapters: &self.about.chapters,
                     chapters_later_ns: self.lead_ns,
                 };
                 mp4::repair(pending.file(), &repairs).map_err(|error| self.failed(error.to_string()))?;
@@ -569,7 +572,8 @@ fn make_sparse(out: &gst_app::AppSrc) {
 
 /// Gives the muxer the title and the chapters, delayed by `later_ns`.
 fn entitle(muxer: &gst::Element, info: &SourceInfo, later_ns: u64) {
-    if let (Some(title), Some(setter)) = (&info.about.title, muxer.dynamic_cast_ref::<gst::TagSetter>()) {
+    let setter = muxer.dynamic_cast_ref::<gst::TagSetter>();
+    if let (Some(title), Some(setter)) = (&info.about.title, setter) {
         setter.add_tag::<gst::tags::Title>(&title.as_str(), gst::TagMergeMode::Replace);
     }
     let Some(setter) = muxer.dynamic_cast_ref::<gst::TocSetter>() else { return };
@@ -599,8 +603,7 @@ fn entitle(muxer: &gst::Element, info: &SourceInfo, later_ns: u64) {
 fn mend_title(file: &mut File, title: &str) -> io::Result<()> {
     /// The largest distance of the tags from the end of the file.
     const TAIL: u64 = 1 << 20;
-    let Ok(written) = title.to_value().serialize() else { return Ok(()) };
-    let (written, mut right) = (written.as_bytes(), title.as_bytes().to_vec());
+    let (written, mut right) = (written.as_bytes(), right.as_bytes().to_vec());
     if written == right || written.len() < right.len() {
         return Ok(());
     }
@@ -626,14 +629,19 @@ fn names(description: &Description) -> Result<Option<gst::Element>, MediaError> 
     if let Some(title) = &description.title {
         list.add::<gst::tags::Title>(&title.as_str(), gst::TagMergeMode::Replace);
     }
-    if list.n_tags() == 0 {
-        return Ok(None);
+    if list.n_tags() > 0 {
+        lists.push(tags);
     }
+    lists.iter().map(injector).collect()
+}
+
+/// An element that adds tags to a stream.
+fn injector(tags: &gst::TagList) -> Result<gst::Element, MediaError> {
     let naming = element("taginject")?;
     let text = tags.to_string();
     let text = text.trim_start_matches("taglist").trim_start_matches(',').trim_end_matches(';').trim();
     naming.set_property("tags", text);
-    Ok(Some(naming))
+    Ok(naming)
 }
 
 /// Adds a chain of elements and links its end to a new pad of the muxer.

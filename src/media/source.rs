@@ -33,6 +33,7 @@ pub use selection::{Selection, marks_key_frames};
 use tone::ToneMap;
 
 use super::audio::{Kind, Track};
+use super::listed::Listed;
 use super::matroska::{self, Turn};
 use super::mp4::{self, Timeline};
 use super::still::open_input;
@@ -162,6 +163,8 @@ struct SourceShared {
     copy: OnceLock<NamedTempFile>,
     /// The turn that makes the pictures upright, if no tag states it.
     turn: Option<Turn>,
+    /// The tracks that the header of the file lists, once known.
+    listed: OnceLock<Vec<Listed>>,
     /// Packets that were missing in a transport stream.
     lost_packets: AtomicU64,
     /// The tone map for pictures of high dynamic range, once there is one.
@@ -270,6 +273,12 @@ impl SourceShared {
         self.began.elapsed().saturating_sub(touched)
     }
 
+    /// What the header of the file says of the stream of that name.
+    fn listed(&self, name: &str) -> Option<&Listed> {
+        let number = demuxed::track_number(name)?;
+        self.listed.get()?.iter().find(|listed| listed.number == number)
+    }
+
     /// The index of an MP4 file.
     fn timeline(&self) -> Option<&Timeline> {
         self.timeline.get()
@@ -298,15 +307,14 @@ impl Source {
     /// time; when a part of GStreamer is missing; when stopped in the meantime. An [`Input::Still`] is
     /// refused: [`read_still`](super::read_still) reads those.
     pub fn open(input: &Input, options: &SourceOptions) -> Result<Self, MediaError> {
-        let (mut timeline, mut turn, mut fed) = (None, None, false);
-        match input {
-            Input::File(path) => (timeline, turn, fed) = examine(path)?,
+        let examined = match input {
+            Input::File(path) => examine(path)?,
             Input::Still(_) => {
                 let reason = "it is a still image, not a video".to_owned();
                 return Err(MediaError::BadInput { input: input.to_string(), reason });
             }
-            _ => {}
-        }
+            _ => Examined::default(),
+        };
         start_gstreamer()?;
         let state = State {
             generation: 0,
@@ -331,18 +339,19 @@ impl Source {
             heard: Instant::now(),
             connection: ConnectionState::default(),
             warnings: Vec::new(),
-            lacking: Vec::new(),
+            lacking: examined.lacking,
             left_out: 0,
         };
         let shared = Arc::new(SourceShared {
             state: Mutex::new(state),
             changed: Condvar::new(),
-            timeline: timeline.map_or_else(OnceLock::new, OnceLock::from),
+            timeline: examined.timeline.map_or_else(OnceLock::new, OnceLock::from),
             copy: OnceLock::new(),
-            turn,
+            turn: examined.turn,
+            listed: examined.listed.map_or_else(OnceLock::new, OnceLock::from),
             lost_packets: AtomicU64::new(0),
             tone_map: OnceLock::new(),
-            fed,
+            fed: examined.fed,
             began: Instant::now(),
             touched_ms: AtomicU64::new(0),
             seams: Seams::of(&options.selection),
@@ -676,12 +685,11 @@ fn wait_for_picture(
 }
 
 /// Examines a file before GStreamer does, because GStreamer's errors say little about what is wrong with it.
-/// Also returns the turn of its pictures if no tag states it, and whether this program reads the file itself:
-/// files that can be read only once, and transport streams.
-fn examine(path: &Path) -> Result<(Option<Timeline>, Option<Turn>, bool), MediaError> {
+fn examine(path: &Path) -> Result<Examined, MediaError> {
     let unreadable = |source| MediaError::Unreadable { path: path.to_owned(), source };
+    let fed = || Examined { fed: true, ..Examined::default() };
     if !input::is_read_twice(path) && path.exists() && !path.is_dir() {
-        return Ok((None, None, true));
+        return Ok(fed());
     }
     let mut file = open_input(path)?;
     let mut start = Vec::new();
@@ -691,7 +699,7 @@ fn examine(path: &Path) -> Result<(Option<Timeline>, Option<Turn>, bool), MediaE
         return Err(MediaError::BadInput { input: path.display().to_string(), reason });
     }
     if ts::layout(&start).is_some() {
-        return Ok((None, None, true));
+        return Ok(fed());
     }
     if mp4::lacks_index(&mut file).map_err(unreadable)? {
         return Err(MediaError::NoIndex(path.to_owned()));

@@ -6,6 +6,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
+use super::SourceShared;
 use super::demuxed::track_number;
 use super::origin::{HEADROOM_NS, Origin, Streams, Times};
 use crate::media::audio::{Copyable, Kind, Track};
@@ -55,6 +56,9 @@ pub(super) fn attach(
     let refused = |what: &str| MediaError::MissingElement(format!("a way to take its {what}"));
     if media.starts_with("video/") && !streams.video_pad.is_linked() {
         streams.shared.update(streams.generation, |state| state.connection.video_found = true);
+        if !has_room(origin, streams) {
+            return Ok(());
+        }
         return pad.link(&streams.video_pad).map(drop).map_err(|_| refused("video"));
     }
     let elements = match streams.container {
@@ -218,9 +222,8 @@ fn track(name: &str, kind: Kind, origin: &Origin, streams: &Streams) -> Option<A
     if origin.times == Times::Matroska {
         new.count_skip();
     }
-    if let Some(language) = &origin.language {
-        new.describe(Some(language), None);
-    }
+    let flags = streams.shared.listed(name).map(|listed| listed.flags).unwrap_or_default();
+    new.describe(origin.language.as_deref(), flags);
     state.tracks.push(Arc::clone(&new));
     Some(new)
 }
@@ -232,12 +235,7 @@ fn follow_tags(pad: &gst::Pad, track: &Arc<Track>) {
         if let Some(gst::EventView::Tag(event)) = info.event().map(|event| event.view()) {
             let tags = event.tag();
             if tags.scope() == gst::TagScope::Stream {
-                let language = tags.get::<gst::tags::LanguageCode>();
-                let title = tags.get::<gst::tags::Title>();
-                track.describe(
-                    language.as_ref().map(|code| code.get()),
-                    title.as_ref().map(|title| title.get()),
-                );
+                track.follow(tags);
             }
         }
         gst::PadProbeReturn::Ok

@@ -102,7 +102,8 @@ pub(super) fn correct(pipeline: &gst::Pipeline, kept: &Arc<KeptBack>, shared: &A
     });
 }
 
-/// The number of a track in the name of a stream, which qtdemux ends with it.
+/// The number of a track in the name of a stream, which qtdemux ends with it, and matroskademux with it and an
+/// identifier.
 pub(super) fn track_number(name: &str) -> Option<u32> {
     name.rsplit_once('/').and_then(|(_, number)| number.parse().ok())
 }

@@ -15,7 +15,6 @@ use tempfile::NamedTempFile;
 use super::connection::file_reader;
 use super::origin::{HEADROOM_NS, Origin, Streams, Times};
 use super::ts::{self, Clock, Demuxer, Found, Stream, Unit, Wrapping};
-use crate::media::MediaError;
 use crate::media::mp4::{self, Timeline};
 
 /// Bytes needed to recognise a transport stream.

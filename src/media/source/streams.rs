@@ -161,7 +161,8 @@ impl Streams {
         let Some(container) = self.container else {
             return self.ignore(pad, origin, false);
         };
-        let is_written = !media.starts_with("subpicture/") && media != "application/x-subtitle-vtt";
+        let is_written =
+            media.starts_with("text/") || matches!(media, "application/x-ssa" | "application/x-ass");
         if container == Container::Matroska && is_written {
             let sink = text_branch(pad, origin, self);
             start_sink(&sink);
@@ -222,7 +223,7 @@ impl Streams {
         self.shared.update(self.generation, |state| state.connection.undecided += 1);
         let (streams, from) = (Arc::clone(self), origin.clone());
         decoder.connect_pad_added(move |_, pad| streams.check(streams.attach(pad, &from)));
-        for signal in ["no-more-pads", "unknown-type"] {
+        for signal in ["no-more-pads", "unknown-type"].into_iter().filter(|_| is_awaited) {
             let streams = Arc::clone(self);
             decoder.connect(signal, false, move |_| {
                 streams.shared.update(streams.generation, |state| {
@@ -334,8 +335,15 @@ fn left_out(tags: &gst::TagListRef) -> Option<String> {
         ("attachment", "attachments"),
     ];
     let mut lost: Vec<&str> = Vec::new();
+    // Tags of Matroska that GStreamer has no names for, of which these are told or kept in other ways.
+    let is_known = |text: &str| ["TIMECODE=", "LOCATION="].iter().any(|name| text.starts_with(name));
+    let lacks = |tag: &str| {
+        tags.iter_generic().any(|(name, mut values)| {
+            name.as_str() == tag && values.any(|value| !value.get::<&str>().is_ok_and(is_known))
+        })
+    };
     for (tag, name) in KINDS {
-        if tags.generic(tag).is_some() && !lost.contains(&name) {
+        if lacks(tag) && !lost.contains(&name) {
             lost.push(name);
         }
     }

@@ -202,6 +202,37 @@ fn sound_whose_rate_and_channels_change_goes_on() {
     }
 }
 
+#[test]
+fn sound_that_outlasts_the_pictures_is_whole_where_transport_streams_are_joined() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for (sound, packet_s) in
+        [("aac", 1024.0 / 48_000.0), ("mp2", 1152.0 / 48_000.0), ("ac3", 1536.0 / 48_000.0)]
+    {
+        // Units of a transport stream hold many packets: the last one begins before the last picture ends.
+        let tone = "-f lavfi -i sine=440:duration=1.37:sample_rate=48000";
+        ffmpeg(&format!("{PICTURES} {tone} {TINY} -c:a {sound}"), &at("a.ts"));
+        joined(&[&at("a.ts"), &at("a.ts"), &at("a.ts")], &at("all.ts"));
+        for target in ["mkv", "mp4"] {
+            let output = at(&format!("all.{target}"));
+            let done = transcode(&at("all.ts"), &output);
+            let what = format!("{sound} -> {target}");
+            assert_eq!(done.warnings, Vec::<String>::new(), "{what}");
+            assert_eq!(done.frames.len(), 90, "{what}");
+            let times = since_picture(&output);
+            assert_eq!(times.len(), 3 * packets(&at("a.ts"), 0).len(), "{what}");
+            let steps = times.windows(2).map(|pair| pair[1] - pair[0]);
+            let (least, most) =
+                steps.fold((f64::INFINITY, 0.0), |(a, b), step| (f64::min(a, step), f64::max(b, step)));
+            assert!(least > packet_s - 0.003, "{what}: sound goes back, by steps of {least} s");
+            assert!(most < packet_s + 0.05, "{what}: a gap of {most} s");
+        }
+    }
+}
+
 /// QuickTime says in a box of its own that the lower bytes come first.
 #[test]
 fn uncompressed_sound_of_either_order_of_bytes_is_the_same_sound() {
@@ -298,6 +329,49 @@ fn languages_and_titles_of_sound_are_kept() {
             let languages = probe(&output, "a", "stream_tags=language", &[]);
             let known = [["deu", "fra"], ["ger", "fre"], ["ger", "fra"]];
             assert!(known.iter().any(|known| languages == known), "{name} -> {target}: {languages:?}");
+        }
+    }
+}
+
+#[test]
+fn unknown_languages_and_flags_of_tracks_are_kept() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("s.srt"), "1\n00:00:00,200 --> 00:00:00,700\nHallo\n").unwrap();
+    let inputs = format!("{PICTURES} {} {} -i {}", sine(440), sine(880), at("s.srt").display());
+    let tags = "-metadata:s:v:0 language=swe -metadata:s:a:1 language=deu -disposition:v:0 default -disposition:a:0 0 -disposition:a:1 default+original";
+    let how = format!("{inputs} -map 0 -map 1 -map 2 {H264} -c:a aac {tags}");
+    ffmpeg(&format!("{how} -map 3 -c:s srt -disposition:s:0 forced"), &at("a.mkv"));
+    ffmpeg(&how, &at("a.mp4"));
+    ffmpeg(&format!("{inputs} -map 0 -map 1 -map 2 {H264} -c:a aac"), &at("a.ts"));
+    for (name, language, sounds, original) in [
+        ("a.mkv", "ger", ["0", "1"], "1"),
+        ("a.mp4", "ger", ["0", "1"], "0"),
+        ("a.ts", "und", ["1", "0"], "0"),
+    ] {
+        for target in ["mkv", "webm", "mp4"] {
+            let output = at(&format!("{name}.{target}"));
+            transcode(&at(name), &output);
+            let what = format!("{name} -> {target}");
+            let flag =
+                |stream: &str, flag: &str| probe(&output, stream, &format!("stream_disposition={flag}"), &[]);
+            assert_eq!(flag("v", "default"), ["1"], "{what}");
+            assert_eq!(flag("a", "default"), sounds, "{what}");
+            // ffprobe does not print an unknown language of Matroska, and prints the T codes of MP4.
+            let told = |stream: &str| {
+                let told = probe(&output, stream, "stream_tags=language", &[]);
+                told.first().map_or("und", |code| if code == "deu" { "ger" } else { code }).to_owned()
+            };
+            assert_eq!([told("a:0"), told("a:1")], ["und", language], "{what}");
+            assert_eq!(told("v:0"), if name == "a.ts" { "und" } else { "swe" }, "{what}");
+            if target == "mkv" {
+                assert_eq!(flag("a:1", "original"), [original], "{what}");
+                let subtitles: &[&str] = if name == "a.mkv" { &["1"] } else { &[] };
+                assert_eq!(flag("s", "forced"), subtitles, "{what}");
+            }
         }
     }
 }
