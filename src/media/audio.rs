@@ -578,6 +578,20 @@ fn goes_on(told: &gst::Caps, caps: &gst::Caps) -> bool {
         "audio/x-opus" => same("channel-mapping-family") && (same("channels") || !maps_channels(told)),
         // The next elements convert these.
         "audio/x-raw" => true,
+        // Between the identification and the code books there are only comments.
+        "audio/x-vorbis" => {
+            let headers = |format: &gst::StructureRef| {
+                let all = format.get::<gst::Array>("streamheader").ok()?;
+                let bytes = |number: usize| {
+                    let header = all.get(number)?.get::<gst::Buffer>().ok()?;
+                    header.map_readable().ok().map(|bytes| bytes.to_vec())
+                };
+                Some((bytes(0)?, bytes(2)?))
+            };
+            headers(told).is_some_and(|told| headers(new) == Some(told))
+        }
+        // Every frame describes itself, and the header has lengths and a checksum of the whole.
+        "audio/x-flac" => ["rate", "channels"].into_iter().all(same),
         _ => ["rate", "channels", "mpegversion", "codec_data", "streamheader"].into_iter().all(same),
     }
 }

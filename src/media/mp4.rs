@@ -5,8 +5,10 @@
 //! the track; mp4mux cannot write such edit lists. So the edit lists of sound are hidden from qtdemux
 //! ([`Timeline`]) and written by us ([`repair`]). The edit lists that mp4mux writes for pictures count in
 //! decoding order. With reordered frames of a variable rate they hide the last frames; [`repair`] makes them
-//! long enough. Finally, qtdemux omits pictures that are much shorter than the sound, unless their header
-//! says otherwise.
+//! long enough. Without an edit list, qtdemux ends pictures at the sum of their durations, although frames that
+//! are stored in another order are shown later than that; their header is patched to last until the last frame
+//! is over. qtdemux also omits pictures that are much shorter than the sound, unless their header says otherwise.
+//! Finally, it reports rotations, but no matrix that mirrors.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -72,6 +74,7 @@ impl Timeline {
             else {
                 continue;
             };
+            let duration = duration.saturating_add(reordered(track));
             let Some(Edit { delay, start, length }) = edit(track) else { continue };
             let seconds = |ticks: u64, scale: u32| ticks as f64 / f64::from(scale);
             let (start_s, end_s) = (seconds(start, scale), seconds(duration, scale));
@@ -95,15 +98,21 @@ impl Timeline {
         if longest > movie_duration && movie_duration > 0 {
             timeline.patches.push(new_duration(offset_of(movie), movie, longest)?);
         }
+        let mut lengths = Vec::new();
+        for track in tracks.filter(|track| is_of_kind(track, b"vide")) {
+            let Some(header) = inside(track, &[b"mdia", b"mdhd"]) else { continue };
+            let Some((scale, duration)) = scale_and_duration(header) else { continue };
+            let later = reordered(track);
+            let whole = duration.saturating_add(later);
+            if later > 0 {
+                timeline.patches.push(new_duration(offset_of(header), header, whole)?);
+            }
+            lengths.push((whole as f64 / f64::from(scale), scale, header));
+        }
         // qtdemux takes pictures that are much shorter than the whole for a preview, even if they are the
         // only ones.
-        let pictures = parts.iter().filter(|(kind, track)| kind == b"trak" && is_of_kind(track, b"vide"));
-        let headers = pictures.filter_map(|(_, track)| inside(track, &[b"mdia", b"mdhd"]));
-        let lengths = headers.filter_map(|header| {
-            let (scale, duration) = scale_and_duration(header)?;
-            Some((duration as f64 / f64::from(scale), scale, header))
-        });
-        if let Some((length_s, scale, header)) = lengths.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        let longest_pictures = lengths.into_iter().max_by(|a, b| a.0.total_cmp(&b.0));
+        if let Some((length_s, scale, header)) = longest_pictures {
             let least_s = longest as f64 / f64::from(movie_scale) * PREVIEW_SHARE;
             if length_s < least_s {
                 let least = (least_s * f64::from(scale)).ceil() as u64 + 1;
@@ -307,6 +316,60 @@ fn new_duration(at: u64, header: &[u8], duration: u64) -> Option<(u64, Vec<u8>)>
 fn track_number(track: &[u8]) -> Option<u32> {
     let header = inside(track, &[b"tkhd"])?;
     number_at(header, if *header.get(8)? == 0 { 20 } else { 28 })
+}
+
+/// The tracks of an index.
+fn listed<'a>(tracks: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<Listed> {
+    // Tracks of text that hold the titles of chapters.
+    let references = tracks.clone().filter_map(|track| inside(track, &[b"tref", b"chap"]));
+    let of_chapters: Vec<u32> = references
+        .flat_map(|list| {
+            list.get(8..).unwrap_or_default().chunks_exact(4).filter_map(|one| number_at(one, 0))
+        })
+        .collect();
+    let one = |track| {
+        let number = track_number(track)?;
+        let header = inside(track, &[b"tkhd"])?;
+        let silent = match inside(track, &[b"mdia", b"hdlr"])?.get(16..20)? {
+            b"tmcd" => Some("timecode track"),
+            b"text" if of_chapters.contains(&number) => None,
+            b"text" | b"sbtl" | b"subt" | b"clcp" => Some("subtitles"),
+            b"meta" => Some("timed metadata"),
+            _ => None,
+        };
+        let enabled = header.get(11)? & ENABLED != 0;
+        let flags = Flags { default: Some(enabled), ..Flags::default() };
+        Some(Listed { number, flags, silent, top_first: None })
+    };
+    tracks.filter_map(one).collect()
+}
+
+/// The upper left 2x2 part of the matrix that makes the pictures of a track upright, by rows; `None` if it does
+/// more than turn and mirror them.
+fn matrix(track: &[u8]) -> Option<[i32; 4]> {
+    /// Offsets of the four numbers in the header of a track, which has longer times in its second version.
+    const PLACES: [usize; 4] = [48, 52, 60, 64];
+    const ONE: i32 = 1 << 16;
+    let header = inside(track, &[b"tkhd"])?;
+    let longer = if *header.get(8)? == 0 { 0 } else { 12 };
+    let mut units = [0; 4];
+    for (unit, place) in units.iter_mut().zip(PLACES) {
+        let number = number_at(header, place + longer)? as i32;
+        *unit = [-1, 0, 1].into_iter().find(|unit| unit * ONE == number)?;
+    }
+    Some(units)
+}
+
+/// The time in ticks by which the last frame of a track without an edit list may end later than the sum of all
+/// durations: the largest distance from decoding to presentation (ISO/IEC 14496-12, 8.6.1.3).
+fn reordered(track: &[u8]) -> u64 {
+    if !is_of_kind(track, b"vide") || inside(track, &[b"edts", b"elst"]).is_some() {
+        return 0;
+    }
+    let Some(list) = inside(track, &[b"mdia", b"minf", b"stbl", b"ctts"]) else { return 0 };
+    // After version, flags and number: pairs of a number of frames and their distance, which may be negative.
+    let distances = list.get(16..).unwrap_or_default().chunks_exact(8).filter_map(|pair| number_at(pair, 4));
+    distances.map(|distance| u64::try_from(distance as i32).unwrap_or(0)).max().unwrap_or(0)
 }
 
 /// Whether the handler of a track is for sound (soun) or pictures (vide).

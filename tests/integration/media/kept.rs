@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::media::clips::{
     H264, PICTURES, assert_same_packets, audio_codecs, ffmpeg, frame_times, output_of, packets, probe,
-    same_frames, same_frames_with, sine, tools,
+    same_frames, same_frames_with, sine, tools, transcode,
 };
 
 #[test]
@@ -105,6 +105,40 @@ fn frames_written_in_another_order_keep_their_times() {
             same_frames_with(&clip, &output, &SinkOptions { speed, ..SinkOptions::default() });
             let delay = probe(&output, "v", "stream=has_b_frames", &[]);
             assert_eq!(delay.iter().any(|line| line != "0"), reorders, "{speed:?}: {delay:?}");
+        }
+    }
+}
+
+#[test]
+fn reordered_frames_without_an_edit_list_are_kept_to_the_last() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let x264 = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
+    for (name, sound) in [("silent.mp4", String::new()), ("sound.mp4", format!("{} -c:a aac", sine(440)))] {
+        for frames in [1, 2, 3] {
+            // Without an edit list, the first frame is shown late, and the last one after the stated end.
+            ffmpeg(&format!("{PICTURES} {sound} {x264} -bf {frames} -use_editlist 0"), &at(name));
+            for extension in ["mp4", "mkv"] {
+                let what = format!("{frames} reordered frames in {name} -> {extension}");
+                let output = at(&format!("{name}.out.{extension}"));
+                let done = transcode(&at(name), &output);
+                assert_eq!((done.frames.len(), done.warnings), (25, Vec::new()), "{what}");
+                let (before, after) = (frame_times(&at(name)), frame_times(&output));
+                assert_eq!((before.len(), after.len()), (25, 25), "{what}");
+                // A file without sound may begin with its first picture.
+                let later = |times: &[f64]| times.iter().map(|time| time - times[0]).collect::<Vec<_>>();
+                let pairs = later(&before).into_iter().zip(later(&after));
+                let off = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                assert!(off < 0.0021, "{what}: {off} s off");
+                if !sound.is_empty() {
+                    let of_sound = |path: &Path| packets(path, 0)[1].0 - frame_times(path)[0];
+                    let (before, after) = (of_sound(&at(name)), of_sound(&output));
+                    assert!((before - after).abs() < 0.003, "{what}: sound at {after}, was {before}");
+                }
+            }
         }
     }
 }
