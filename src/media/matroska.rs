@@ -48,6 +48,19 @@ impl Turn {
         }
     }
 
+    /// From the matrix of an MP4 track: the upper left 2x2 part, by rows, in units of 1. Only turns that mirror;
+    /// `None` for plain rotations, which the demuxer reports, and for anything else.
+    pub(super) fn of_matrix(matrix: [i32; 4]) -> Option<Self> {
+        let quarters = match matrix {
+            [-1, 0, 0, 1] => 0,
+            [0, 1, 1, 0] => 1,
+            [1, 0, 0, -1] => 2,
+            [0, -1, -1, 0] => 3,
+            _ => return None,
+        };
+        Some(Self { mirrored: true, quarters })
+    }
+
     /// From a pose in degrees; `None` if the picture is upright, or the pose is not that of a flat picture.
     fn of_pose(pose: &Pose) -> Option<Self> {
         let near = |angle: f64, wanted: f64| (angle - wanted).abs() < 0.5;

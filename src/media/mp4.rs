@@ -37,6 +37,13 @@ pub(super) struct Timeline {
     pub(super) full_range: bool,
     /// Numbers of the tracks of uncompressed sound with the lower bytes first, which qtdemux takes for the other order.
     pub(super) little_endian: Vec<u32>,
+    /// The turn that makes mirrored pictures upright.
+    pub(super) turn: Option<Turn>,
+    /// Orders of samples that no format of GStreamer has, by track number.
+    pub(super) packed: HashMap<u32, Packed>,
+    /// Palettes in the file, of which qtdemux knows only the standard ones: 256 colours, each in four bytes from
+    /// blue to alpha.
+    pub(super) palettes: HashMap<u32, Vec<u8>>,
     /// Chapters in the format of Nero and FFmpeg.
     pub(super) chapters: Vec<Chapter>,
     /// Length of the whole in nanoseconds, before the patches.
@@ -56,6 +63,22 @@ impl Timeline {
 
     fn of_index(at: u64, index: &[u8]) -> Option<Self> {
         let parts = boxes(index.get(8..)?);
+        let tracks = parts.iter().filter(|(kind, _)| kind == b"trak").map(|(_, track)| *track);
+        let pictures = tracks.clone().find(|track| is_of_kind(track, b"vide"));
+        let turn = pictures.and_then(matrix).and_then(Turn::of_matrix);
+        let movie = parts.iter().find(|(kind, _)| kind == b"mvhd")?.1;
+        let mut timeline = Self {
+            turn,
+            tracks: listed(tracks.clone()),
+            recorded_s: recorded_of(movie),
+            location: place_of(index),
+            ..Self::default()
+        };
+        for track in tracks.clone().filter(|track| is_of_kind(track, b"vide")) {
+            let (Some(number), Some(entry)) = (track_number(track), sample_entry(track)) else { continue };
+            timeline.packed.extend(packed(entry).map(|packed| (number, packed)));
+            timeline.palettes.extend(palette(entry).map(|palette| (number, palette)));
+        }
         // Fragments carry their own times.
         if parts.iter().any(|(kind, _)| kind == b"mvex") {
             return Some(timeline);

@@ -28,6 +28,8 @@ const AHEAD: usize = 2;
 const LEAST_STEP_NS: u64 = 1_000_000;
 /// Jitter buffer of RTSP, in milliseconds; packets in order are not held back by it.
 const RTSP_LATENCY_MS: u32 = 100;
+/// The name of the element that makes pictures upright.
+pub(super) const FLIP: &str = "upright";
 /// How long to wait for a pipeline to shut down.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -260,6 +262,7 @@ fn video_branch(
     queue.set_property("max-size-time", 0u64);
     let convert = element("videoconvert")?;
     let flip = element("videoflip")?;
+    flip.set_property("name", FLIP);
     flip.set_property_from_str("video-direction", shared.turn.map_or("auto", Turn::direction));
     let scale = element("videoscale")?;
     scale.set_property("add-borders", true);

@@ -12,7 +12,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use tempfile::NamedTempFile;
 
-use super::connection::file_reader;
+use super::connection::{FLIP, file_reader};
 use super::origin::{HEADROOM_NS, Origin, Streams, Times};
 use super::ts::{self, Clock, Demuxer, Found, Stream, Unit, Wrapping};
 use crate::media::mp4::{self, Timeline};
@@ -96,6 +96,9 @@ fn copied(source: impl Read, streams: &Arc<Streams>) -> Result<(), MediaError> {
     let path = streams.shared.copy.get_or_init(|| copy).path();
     let pipeline = streams.pipeline.upgrade();
     let pipeline = pipeline.ok_or_else(|| MediaError::MissingElement("a pipeline".to_owned()))?;
+    if let Some((turn, flip)) = turn.zip(pipeline.by_name(FLIP)) {
+        flip.set_property_from_str("video-direction", turn.direction());
+    }
     start_element(&file_reader(&pipeline, path, streams)?)
 }
 

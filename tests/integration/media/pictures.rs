@@ -116,6 +116,41 @@ fn a_pose_in_matroska_turns_the_picture_as_a_rotation_in_mp4_does() {
     }
 }
 
+/// Cameras write such matrices for pictures that are mirrored, as those of yourself are.
+#[test]
+fn a_matrix_that_mirrors_is_followed() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let plain = folder.path().join("plain.mp4");
+    ffmpeg(&format!("-f lavfi -i testsrc2=size=160x120:rate=25:duration=0.4 {H264}"), &plain);
+    let plain = fs::read(&plain).unwrap();
+    for (name, matrix, size) in [
+        ("transpose", [0, 1, 1, 0], "120,160"),
+        ("transverse", [0, -1, -1, 0], "120,160"),
+        ("left and right", [-1, 0, 0, 1], "160,120"),
+        ("up and down", [1, 0, 0, -1], "160,120"),
+    ] {
+        let mut file = plain.clone();
+        // The matrix begins 44 bytes after the name of the header of the only track.
+        let header = file.windows(4).position(|window| window == b"tkhd").unwrap();
+        for (number, at) in matrix.iter().zip([44, 48, 56, 60]) {
+            file[header + at..][..4].copy_from_slice(&(number * (1 << 16) as i32).to_be_bytes());
+        }
+        let clip = folder.path().join(format!("{name}.mp4"));
+        fs::write(&clip, file).unwrap();
+        for extension in ["mp4", "mkv"] {
+            let out = clip.with_extension(format!("out.{extension}"));
+            same_frames(&clip, &out);
+            let what = format!("{name} -> {extension}");
+            assert_eq!(probe(&out, "v:0", "stream=width,height", &[]), [size], "{what}");
+            let off = distance(&shown(&clip), &shown(&out));
+            assert!(off < 10.0, "{what}: {off} apart from how ffmpeg shows it");
+        }
+    }
+}
+
 const SEGMENT: u64 = 0x1853_8067;
 const TRACKS: u64 = 0x1654_ae6b;
 const TRACK: u64 = 0xae;
