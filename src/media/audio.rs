@@ -531,6 +531,11 @@ impl TrackState {
             if let Some(remake) = self.remake.take() {
                 remake.finish();
             }
+            // The headers of a next part, which are those that the sink has already.
+            let is_header = buffer.flags().contains(gst::BufferFlags::HEADER);
+            if is_header && written_ns.is_none() && self.last_written_ns.is_some() {
+                return;
+            }
             // The next elements convert samples and need their caps.
             let sent = if is_samples(&caps) { &caps } else { &told };
             let sample = gst::Sample::builder().buffer(&buffer).caps(sent).build();

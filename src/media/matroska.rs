@@ -87,9 +87,84 @@ struct Pose {
 /// The turn of the pictures of a file; `None` if they are upright, or it is not a Matroska file.
 ///
 /// # Errors
-/// When the file cannot be read.
-pub(super) fn turn(file: &mut File) -> io::Result<Option<Turn>> {
-    Ok(part(file, TRACKS)?.and_then(|tracks| turn_of(&tracks)))
+/// When the file cannot be read or written.
+pub(super) fn describe(file: &mut File, tracks: &[Description]) -> io::Result<()> {
+    let Some(Part { at, content }) = part(file, TRACKS)? else { return Ok(()) };
+    let mut described = tracks.iter();
+    let mut made = Vec::with_capacity(content.len());
+    let mut rest = &content[..];
+    while let Some(element) = Element::first(rest) {
+        rest = &rest[element.whole.len()..];
+        let head = element.whole.len() - element.value.len();
+        let track = if element.id == TRACK { described.next() } else { None };
+        let changed = track.and_then(|description| described_entry(element.value, description));
+        made.extend(&element.whole[..head]);
+        made.extend(changed.as_deref().unwrap_or(element.value));
+    }
+    made.extend(rest);
+    file.seek(SeekFrom::Start(at))?;
+    file.write_all(&made)
+}
+
+/// The content of a track's entry with its language and flags, of the same length; `None` without room for the
+/// language.
+fn described_entry(entry: &[u8], description: &Description) -> Option<Vec<u8>> {
+    let (mut made, mut written) = (Vec::with_capacity(entry.len()), None);
+    let mut rest = entry;
+    while let Some(element) = Element::first(rest) {
+        rest = &rest[element.whole.len()..];
+        match element.id {
+            LANGUAGE => written = Some(element.value),
+            NAME => {}
+            _ => made.extend(element.whole),
+        }
+    }
+    made.extend(rest);
+    let language = language(written, description.language.as_deref());
+    made.extend(element(LANGUAGE, language));
+    let mut left = entry.len().checked_sub(made.len())?;
+    let Flags { default, forced, for_deaf, for_blind, original, commentary } = description.flags;
+    let flags = [
+        (DEFAULT, default == Some(false), 0),
+        (FORCED, forced, 1),
+        (FOR_DEAF, for_deaf, 1),
+        (FOR_BLIND, for_blind, 1),
+        (COMMENTARY, commentary, 1),
+        (ORIGINAL, original, 1),
+    ];
+    for (id, _, value) in flags.into_iter().filter(|(_, wanted, _)| *wanted) {
+        let plain = element(id, &[value]);
+        // An element that fills the rest needs at least two bytes. A number may begin with zeros.
+        let flag = if plain.len() + 1 == left { element(id, &[0, value]) } else { plain };
+        if flag.len() <= left {
+            left -= flag.len();
+            made.extend(flag);
+        }
+    }
+    match left.checked_sub(2) {
+        Some(filling) => made.extend(element(VOID, &vec![0; filling])),
+        None if left == 0 => {}
+        None => return None,
+    }
+    Some(made)
+}
+
+/// The code to write, given the one that the muxer wrote, which knows only some languages.
+fn language<'a>(written: Option<&'a [u8]>, wanted: Option<&'a str>) -> &'a [u8] {
+    let is_code = |code: &&str| code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_lowercase());
+    match (wanted, written) {
+        (None, _) => b"und",
+        (Some("en" | "eng"), _) => b"eng",
+        (Some(_), Some(code)) if code != PLACEHOLDER.as_bytes() => code,
+        (Some(code), _) => Some(code).filter(is_code).unwrap_or("und").as_bytes(),
+    }
+}
+
+/// An element of less than 127 bytes.
+fn element(id: u64, value: &[u8]) -> Vec<u8> {
+    let id = id.to_be_bytes();
+    let id = id.iter().skip_while(|byte| **byte == 0);
+    id.copied().chain([0x80 | value.len() as u8]).chain(value.iter().copied()).collect()
 }
 
 /// The recording time stated by a file, in seconds since 1970.

@@ -208,6 +208,10 @@ impl Sink {
         if let Some(parser) = codec.parser() {
             chain.push(element(parser)?);
         }
+        let mut pictures = info.about.pictures.clone();
+        // mp4mux would make it the title of the file.
+        pictures.title.take_if(|_| container == Container::Mp4);
+        chain.extend(names(&pictures, container)?);
         chain.push(unlimited_queue()?);
         let pad = link_to(&pipeline, &chain, &muxer, "video_%u")?;
         if pad.has_property("trak-timescale") {
@@ -504,7 +508,7 @@ impl Sound {
         if let Some(title) = description.title.take_if(|_| container == Container::Mp4) {
             track.note(format!("the title of a sound track is left out ({title}): .mkv keeps it"));
         }
-        chain.extend(names(&description)?);
+        chain.extend(names(&description, container)?);
         chain.push(unlimited_queue()?);
         if track.kind == Kind::Text {
             make_sparse(&out);

@@ -229,6 +229,11 @@ struct ConnectionState {
     /// Why the input cannot be read further.
     cut_off: Option<String>,
     audio_pads: usize,
+    /// Numbers of the tracks of the file that the demuxer has given.
+    seen: Vec<u32>,
+    /// Streams of pictures that continue others, and those of them whose predecessors have passed.
+    coming: u32,
+    passed: u32,
     pictures: u64,
     video_ended: bool,
     ended: bool,

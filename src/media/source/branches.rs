@@ -54,7 +54,7 @@ pub(super) fn attach(
     let caps = origin.caps.clone().filter(|_| caps.is_any()).unwrap_or(caps);
     let media = caps.structure(0).map_or(String::new(), |s| s.name().to_string());
     let refused = |what: &str| MediaError::MissingElement(format!("a way to take its {what}"));
-    if media.starts_with("video/") && !streams.video_pad.is_linked() {
+    if media.starts_with("video/") && (!streams.video_pad.is_linked() || origin.chain.is_some()) {
         streams.shared.update(streams.generation, |state| state.connection.video_found = true);
         if !has_room(origin, streams) {
             return Ok(());
@@ -83,6 +83,40 @@ pub(super) fn attach(
     let input =
         elements.first().and_then(|first| first.static_pad("sink")).ok_or_else(|| refused("sound"))?;
     pad.link(&input).map(drop).map_err(|_| refused("sound"))
+}
+
+/// Waits until all pictures that come before those of a stream have passed. Returns whether there is room for these.
+fn has_room(origin: &Origin, streams: &Streams) -> bool {
+    let mut state = streams.shared.state();
+    while state.generation == streams.generation && state.connection.passed < origin.follows {
+        state = streams.shared.wait(state);
+    }
+    let is_current = state.generation == streams.generation;
+    drop(state);
+    let before = streams.video_pad.peer();
+    is_current && before.is_none_or(|before| before.unlink(&streams.video_pad).is_ok())
+}
+
+/// Hides the end of pictures from the elements after a pad if others will continue them.
+pub(super) fn continue_pictures(pad: &gst::Pad, shared: &Arc<SourceShared>, generation: u64) {
+    let shared = Arc::clone(shared);
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let ends = info.event().is_some_and(|event| event.type_() == gst::EventType::Eos);
+        let mut continued = false;
+        if ends {
+            shared.update(generation, |state| {
+                let now = &mut state.connection;
+                continued = now.coming > now.passed;
+                now.passed += u32::from(continued);
+            });
+        }
+        if continued {
+            // GStreamer 1.22 complains if the event is taken away.
+            let nothing = gst::Structure::new_empty("continued");
+            info.data = Some(gst::PadProbeData::Event(gst::event::CustomDownstreamSticky::new(nothing)));
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// A sink that discards its input.

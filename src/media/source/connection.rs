@@ -10,7 +10,7 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use gstreamer_video::VideoFrameExt;
 
-use super::branches::{start_sink, stop, wanted_caps};
+use super::branches::{continue_pictures, start_sink, stop, wanted_caps};
 use super::caps::{colorimetry, pinned};
 use super::demuxed::{self, KeptBack};
 use super::feed::{self, Opener};
@@ -56,6 +56,7 @@ impl Connection {
         demuxed::leave_out_transparency();
         demuxed::correct(&pipeline, &kept, shared);
         let (video_pad, filter) = video_branch(&pipeline, shared, generation)?;
+        continue_pictures(&video_pad, shared, generation);
         shown::settle(&video_pad, &filter, shared, generation, kept);
         let streams = Arc::new(Streams {
             pipeline: pipeline.downgrade(),

@@ -1,5 +1,6 @@
 //! The properties of a connection and of its streams.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use gstreamer as gst;
@@ -39,6 +40,36 @@ pub(super) enum Times {
     Plain,
 }
 
+/// The chain of an Ogg file (RFC 3533, 4) whose streams are current: when they have ended, others follow, which
+/// continue their pictures and sound.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    /// Its number.
+    number: AtomicU32,
+    /// The number of its sound tracks so far, and of its pictures.
+    sounds: AtomicU32,
+    pictures: AtomicU32,
+}
+
+impl Chain {
+    /// All streams of this chain are known: the next stream belongs to the next chain.
+    pub(super) fn complete(&self) {
+        self.number.fetch_add(1, Ordering::AcqRel);
+        self.sounds.store(0, Ordering::Release);
+        self.pictures.store(0, Ordering::Release);
+    }
+
+    /// The name of the track of the next sound.
+    pub(super) fn sound(&self) -> String {
+        format!("chain/{:03}", self.sounds.fetch_add(1, Ordering::AcqRel))
+    }
+
+    /// Whether the next pictures continue those of the previous chain.
+    pub(super) fn continues_pictures(&self) -> bool {
+        self.pictures.fetch_add(1, Ordering::AcqRel) == 0 && self.number.load(Ordering::Acquire) > 0
+    }
+}
+
 /// The properties of a stream that are known from its container.
 #[derive(Debug, Clone)]
 pub(super) struct Origin {
@@ -51,6 +82,10 @@ pub(super) struct Origin {
     pub(super) caps: Option<gst::Caps>,
     /// The caps of sound before it was decoded.
     pub(super) coded: Option<gst::Caps>,
+    /// The chain of a file in which streams follow each other.
+    pub(super) chain: Option<Arc<Chain>>,
+    /// The number of streams of pictures before this one.
+    pub(super) follows: u32,
     /// The first begin of a demuxer's segments, which the demuxer may change later.
     pub(super) begin: Arc<OnceLock<gst::ClockTime>>,
 }
@@ -58,6 +93,15 @@ pub(super) struct Origin {
 impl Origin {
     /// A stream whose other properties only GStreamer knows.
     pub(super) fn new(times: Times) -> Self {
-        Self { times, name: None, language: None, caps: None, coded: None, begin: Arc::default() }
+        Self {
+            times,
+            name: None,
+            language: None,
+            caps: None,
+            coded: None,
+            chain: None,
+            follows: 0,
+            begin: Arc::default(),
+        }
     }
 }

@@ -11,7 +11,8 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::branches::{attach, dry_sink, end_ns, parse_caps, start_sink, stop, text_branch, wanted_caps};
-use super::origin::{HEADROOM_NS, Origin, SOUND_DECODER, Streams, Times};
+use super::demuxed::{tell_rows, track_number, unpack};
+use super::origin::{Chain, HEADROOM_NS, Origin, SOUND_DECODER, Streams, Times};
 use super::{SourceShared, selection};
 use crate::media::audio::Copyable;
 use crate::media::{Chapter, Container, MediaError, element};
@@ -72,12 +73,18 @@ impl Streams {
             "matroskademux" => Times::Matroska,
             _ => Times::Demuxer,
         };
-        let origin = Origin::new(times);
+        let chain = (factory.name() == "oggdemux").then(Arc::<Chain>::default);
+        let origin = Origin { chain: chain.clone(), ..Origin::new(times) };
         let demuxer = factory.create().build().map_err(|_| missing(&factory.name()))?;
         let streams = Arc::clone(self);
         demuxer.connect_pad_added(move |_, pad| streams.check(streams.stream(pad, &origin)));
         let streams = Arc::clone(self);
-        demuxer.connect_no_more_pads(move |_| streams.complete());
+        demuxer.connect_no_more_pads(move |_| {
+            streams.complete();
+            if let Some(chain) = &chain {
+                chain.complete();
+            }
+        });
         self.append(pad, &[demuxer])
     }
 
@@ -127,6 +134,16 @@ impl Streams {
         if format.is_some_and(|format| format.get::<bool>("systemstream") == Ok(true)) {
             return self.whole(pad, origin);
         }
+        let continued = is_picture && origin.chain.as_ref().is_some_and(|chain| chain.continues_pictures());
+        if continued {
+            let mut follows = 0;
+            self.shared.update(self.generation, |state| {
+                state.connection.coming += 1;
+                follows = state.connection.coming;
+            });
+            let origin = Origin { follows, ..origin.clone() };
+            return self.decode(pad, &origin, PICTURE_DECODER, &wanted_caps(None, true)?);
+        }
         if is_picture && self.claim_pictures() {
             selection::watch(pad, &self.shared);
             return self.decode(pad, origin, PICTURE_DECODER, &wanted_caps(None, true)?);
@@ -149,7 +166,8 @@ impl Streams {
         };
         let plain = Copyable::of(container)
             .any(|kind| parse_caps(kind.caps).is_ok_and(|known| caps.is_subset(&known)));
-        let origin = &Origin { coded: Some(caps), ..origin.clone() };
+        let name = origin.chain.as_ref().map(|chain| chain.sound()).or_else(|| origin.name.clone());
+        let origin = &Origin { coded: Some(caps), name, ..origin.clone() };
         if plain || media == "audio/x-raw" {
             return self.attach(pad, origin);
         }
@@ -220,7 +238,9 @@ impl Streams {
         decoder.set_property("name", unique);
         decoder.set_property("caps", wanted);
         decoder.set_property("expose-all-streams", false);
-        self.shared.update(self.generation, |state| state.connection.undecided += 1);
+        // Pictures that continue others give nothing before those have passed.
+        let is_awaited = origin.follows == 0;
+        self.shared.update(self.generation, |state| state.connection.undecided += usize::from(is_awaited));
         let (streams, from) = (Arc::clone(self), origin.clone());
         decoder.connect_pad_added(move |_, pad| streams.check(streams.attach(pad, &from)));
         for signal in ["no-more-pads", "unknown-type"].into_iter().filter(|_| is_awaited) {
