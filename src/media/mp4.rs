@@ -164,6 +164,16 @@ impl Timeline {
     }
 }
 
+/// An order of the samples of uncompressed pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packed {
+    /// Five bits each of red, green and blue, the upper byte first. qtdemux takes them for 5, 6 and 5 bits in the
+    /// other order.
+    Rgb555,
+    /// Red-difference chroma, luma, blue-difference chroma, for which qtdemux names luma first.
+    Vyu,
+}
+
 /// Whether the beginning of a file is that of an MP4 (or QuickTime) file that is not made of fragments.
 pub(super) fn is_whole(start: &[u8]) -> bool {
     let begins = matches!(start.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"wide" | b"free" | b"skip"));
@@ -416,6 +426,43 @@ fn is_little_endian(track: &[u8]) -> bool {
         inside(wave, &[b"enda"])?.get(8..10)
     });
     order == Some(&[0, 1])
+}
+
+/// The first sample entry of a track, with its header.
+fn sample_entry(track: &[u8]) -> Option<&[u8]> {
+    let list = inside(track, &[b"mdia", b"minf", b"stbl", b"stsd"])?;
+    boxes(list.get(16..)?).first().map(|(_, entry)| *entry)
+}
+
+/// Bits per pixel in a visual sample entry, without the flag of grey levels.
+fn depth(entry: &[u8]) -> Option<u8> {
+    entry.get(83).map(|depth| depth & 0x1f)
+}
+
+/// The order of samples of uncompressed pictures that GStreamer lacks.
+fn packed(entry: &[u8]) -> Option<Packed> {
+    match entry.get(4..8)? {
+        b"raw " if depth(entry) == Some(16) => Some(Packed::Rgb555),
+        b"v308" => Some(Packed::Vyu),
+        _ => None,
+    }
+}
+
+/// The colour table of a visual sample entry (QuickTime File Format, `ctab`).
+fn palette(entry: &[u8]) -> Option<Vec<u8>> {
+    /// The identifier of a table that follows; others are those of standard ones.
+    const FOLLOWS: &[u8] = &[0, 0];
+    if !matches!(depth(entry)?, 1 | 2 | 4 | 8) || entry.get(84..86)? != FOLLOWS {
+        return None;
+    }
+    // Seed and flags, then the number of the last colour. Each has an index and 16 bits of red, green and blue.
+    let last = usize::from(*entry.get(93).filter(|_| entry.get(92) == Some(&0))?);
+    let colours = entry.get(94..94 + (last + 1) * 8)?;
+    let mut palette = vec![0; 256 * 4];
+    for (colour, place) in colours.chunks_exact(8).zip(palette.chunks_exact_mut(4)) {
+        place.copy_from_slice(&[colour[6], colour[4], colour[2], 0xff]);
+    }
+    Some(palette)
 }
 
 /// Whether the colour description of a track's pictures (ISO/IEC 14496-12, 12.1.5) states full range.

@@ -221,6 +221,97 @@ fn a_file_without_index_is_told_from_what_is_no_mp4() {
 }
 
 #[test]
+fn a_file_says_where_it_was_recorded() {
+    let place = "+48.1371+011.5754/";
+    let old = [&[0, place.len() as u8, 0x55, 0xc4][..], place.as_bytes()].concat();
+    let old = make(b"udta", &make(b"\xa9xyz", &old));
+    let keys = ["com.apple.quicktime.make", "com.apple.quicktime.location.ISO6709"];
+    let keys: Vec<u8> = keys.iter().flat_map(|key| make(b"mdta", key.as_bytes())).collect();
+    let keys = make(b"keys", &[numbers(&[0, 2]), keys].concat());
+    let value = |number: u32, text: &str| {
+        make(&number.to_be_bytes(), &make(b"data", &[&numbers(&[1, 0])[..], text.as_bytes()].concat()))
+    };
+    let list = make(b"ilst", &[value(1, "Somebody"), value(2, place)].concat());
+    let new = make(b"meta", &[keys, list].concat());
+    let phone = [&[0; 6][..], b"Munich\0\0", &numbers(&[758_605, 3_154_712, 0]), b"earth\0\0"].concat();
+    let phone = make(b"udta", &make(b"loci", &phone));
+    for (more, found) in [(old, Some(place)), (new, Some(place)), (phone, Some(place)), (Vec::new(), None)] {
+        let mut made = file(&[make(b"ftyp", b"qt  "), make(b"moov", &[movie(2000), more].concat())]);
+        assert_eq!(Timeline::read(&mut made).unwrap().location.as_deref(), found);
+    }
+}
+
+#[test]
+fn times_places_and_defaults_are_written() {
+    let data = make(b"ftyp", b"isom");
+    let flagged = |flags: u32| bytes_at(&track(1, 1, None), 16, &flags.to_be_bytes());
+    let mut made = file(&[data, make(b"moov", &[movie(2000), flagged(7), flagged(7)].concat())]);
+    let tracks = [Some(true), Some(false)].map(|default| Description {
+        flags: Flags { default, ..Flags::default() },
+        ..Description::default()
+    });
+    let repairs =
+        Repairs { tracks: &tracks, recorded_s: Some(86_400), location: Some("+1+2/"), ..Repairs::default() };
+    repair(&mut made, &repairs).unwrap();
+    let timeline = Timeline::read(&mut made).unwrap();
+    assert_eq!((timeline.recorded_s, timeline.location.as_deref()), (Some(86_400), Some("+1+2/")));
+    let defaults: Vec<_> = timeline.tracks.iter().map(|track| track.flags.default).collect();
+    assert_eq!(defaults, [Some(true), Some(false)]);
+}
+
+/// Bytes with others in their place.
+fn bytes_at(bytes: &[u8], at: usize, new: &[u8]) -> Vec<u8> {
+    [&bytes[..at], new, &bytes[at + new.len()..]].concat()
+}
+
+#[test]
+fn tracks_that_demuxers_pass_over_are_listed() {
+    let of_kind = |number: u32, kind: &[u8; 4], more: &[u8]| {
+        let handler = make(b"hdlr", &[&[0; 8][..], kind].concat());
+        let header = make(b"tkhd", &numbers(&[1, 0, 0, number]));
+        make(b"trak", &[header, more.to_vec(), make(b"mdia", &handler)].concat())
+    };
+    let chapters = make(b"tref", &make(b"chap", &numbers(&[2])));
+    let tracks = [
+        of_kind(1, b"vide", &chapters),
+        of_kind(2, b"text", &[]),
+        of_kind(3, b"text", &[]),
+        of_kind(4, b"tmcd", &[]),
+        of_kind(5, b"meta", &[]),
+    ];
+    let mut made = file(&[make(b"ftyp", b"qt  "), make(b"moov", &[movie(2000), tracks.concat()].concat())]);
+    let listed = Timeline::read(&mut made).unwrap().tracks;
+    let silent: Vec<_> = listed.iter().map(|track| (track.number, track.silent)).collect();
+    let expected =
+        [None, None, Some("subtitles"), Some("timecode track"), Some("timed metadata")].into_iter().zip(1..);
+    assert_eq!(silent, expected.map(|(what, number)| (number, what)).collect::<Vec<_>>());
+}
+
+#[test]
+fn palettes_and_orders_of_samples_are_read() {
+    let entry = |kind: &[u8; 4], depth: u8, table: &[u8]| {
+        let head = [&[0; 75][..], &[depth], table].concat();
+        let table = make(b"stsd", &[numbers(&[0, 1]), make(kind, &head)].concat());
+        let handler = make(b"hdlr", &[&[0; 8][..], b"vide"].concat());
+        let media = make(b"mdia", &[handler, make(b"minf", &make(b"stbl", &table))].concat());
+        let track = make(b"trak", &[make(b"tkhd", &numbers(&[0, 0, 0, 6])), media].concat());
+        let mut made = file(&[make(b"ftyp", b"qt  "), make(b"moov", &[movie(2000), track].concat())]);
+        let timeline = Timeline::read(&mut made).unwrap();
+        (timeline.packed.get(&6).copied(), timeline.palettes.get(&6).cloned())
+    };
+    // Two colours, of 16 bits each.
+    let colours =
+        [&[0, 0][..], &[0; 4], &[0x80, 0], &[0, 1], &[0, 0, 1, 1, 2, 2, 3, 3], &[0, 1, 4, 4, 5, 5, 6, 6]];
+    let (packed, palette) = entry(b"smc ", 8, &colours.concat());
+    assert_eq!(packed, None);
+    assert_eq!(palette.unwrap()[..12], [3, 2, 1, 255, 6, 5, 4, 255, 0, 0, 0, 0]);
+    assert_eq!(entry(b"smc ", 8, &[0xff, 0xff]), (None, None), "the standard one");
+    assert_eq!(entry(b"raw ", 16, &[0xff, 0xff]), (Some(Packed::Rgb555), None));
+    assert_eq!(entry(b"raw ", 24, &[0xff, 0xff]), (None, None));
+    assert_eq!(entry(b"v308", 24, &[0xff, 0xff]), (Some(Packed::Vyu), None));
+}
+
+#[test]
 fn a_file_says_when_it_was_recorded() {
     let recorded = |header: &[u8]| {
         let mut file = file(&[make(b"ftyp", b"isom"), make(b"moov", &make(b"mvhd", header))]);

@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use gstreamer_video as gst_video;
 use gstreamer_video::{
     VideoColorMatrix, VideoColorPrimaries, VideoColorRange, VideoColorimetry, VideoTransferFunction,
 };
 
 use super::SourceShared;
+use crate::media::mp4::{Packed, Timeline};
 use crate::media::pads::on_caps;
 
 /// The caps of raw pictures with a palette, which nothing decodes.
@@ -91,11 +93,9 @@ pub(super) fn correct(pipeline: &gst::Pipeline, kept: &Arc<KeptBack>, shared: &A
                 let (kept, shared, name) = (Arc::clone(&kept), Arc::clone(&shared), pad.stream_id());
                 on_caps(pad, move |caps| {
                     let number = name.as_ref().and_then(|name| track_number(name));
-                    let timeline = shared.timeline();
-                    let swapped = timeline
-                        .zip(number)
-                        .is_some_and(|(timeline, number)| timeline.little_endian.contains(&number));
-                    if swapped { with_lower_bytes_first(caps) } else { corrected(caps, &kept) }
+                    let told = shared.timeline().zip(number);
+                    let told = told.and_then(|(timeline, number)| as_listed(caps, timeline, number));
+                    corrected(told.as_deref().unwrap_or(caps), &kept).or(told)
                 });
             }
         });
@@ -105,7 +105,66 @@ pub(super) fn correct(pipeline: &gst::Pipeline, kept: &Arc<KeptBack>, shared: &A
 /// The number of a track in the name of a stream, which qtdemux ends with it, and matroskademux with it and an
 /// identifier.
 pub(super) fn track_number(name: &str) -> Option<u32> {
-    name.rsplit_once('/').and_then(|(_, number)| number.parse().ok())
+    let (_, end) = name.rsplit_once('/')?;
+    end.split(':').next()?.parse().ok()
+}
+
+/// The caps of a track of an MP4 file as its index has them.
+fn as_listed(caps: &gst::CapsRef, timeline: &Timeline, number: u32) -> Option<gst::Caps> {
+    if timeline.little_endian.contains(&number) {
+        return with_lower_bytes_first(caps);
+    }
+    let told = caps.structure(0)?;
+    let mut caps = caps.to_owned();
+    if told.has_field("palette_data") {
+        let palette = gst::Buffer::from_slice(timeline.palettes.get(&number)?.clone());
+        caps.make_mut().structure_mut(0)?.set("palette_data", palette);
+        return Some(caps);
+    }
+    if timeline.packed.get(&number) == Some(&Packed::Rgb555) {
+        caps.make_mut().structure_mut(0)?.set("format", "RGB15");
+        return Some(caps);
+    }
+    None
+}
+
+/// Changes the order of samples of uncompressed pictures to that of their caps.
+pub(super) fn unpack(pad: &gst::Pad, packed: Packed) {
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(buffer) = info.buffer_mut()
+            && let Ok(mut bytes) = buffer.make_mut().map_writable()
+        {
+            match packed {
+                Packed::Rgb555 => bytes.chunks_exact_mut(2).for_each(|pair| pair.swap(0, 1)),
+                Packed::Vyu => bytes.chunks_exact_mut(3).for_each(|pixel| pixel.rotate_left(1)),
+            }
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Tells the distance of rows of uncompressed pictures in one plane that is larger than GStreamer's, such as that
+/// of r210, whose rows are filled up to 64 pixels.
+pub(super) fn tell_rows(pad: &gst::Pad) {
+    pad.add_probe(gst::PadProbeType::BUFFER, |pad, info| {
+        let video = pad.current_caps().and_then(|caps| gst_video::VideoInfo::from_caps(&caps).ok());
+        let (Some(video), Some(buffer)) = (video, info.buffer_mut()) else { return gst::PadProbeReturn::Ok };
+        let height = video.height() as usize;
+        let row = i32::try_from(buffer.size() / height.max(1)).unwrap_or(0);
+        if video.n_planes() == 1 && buffer.size().is_multiple_of(height.max(1)) && row > video.stride()[0] {
+            // Fails only for a buffer that is too small.
+            let _ = gst_video::VideoMeta::add_full(
+                buffer.make_mut(),
+                gst_video::VideoFrameFlags::empty(),
+                video.format(),
+                video.width(),
+                video.height(),
+                &[0],
+                &[row],
+            );
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// Uncompressed sound in the other order of bytes.

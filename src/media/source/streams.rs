@@ -145,6 +145,15 @@ impl Streams {
             return self.decode(pad, &origin, PICTURE_DECODER, &wanted_caps(None, true)?);
         }
         if is_picture && self.claim_pictures() {
+            if let Some(packed) =
+                self.shared.timeline().zip(number).and_then(|(timeline, number)| timeline.packed.get(&number))
+            {
+                unpack(pad, *packed);
+            }
+            if media == "video/x-raw" {
+                tell_rows(pad);
+            }
+            self.describe_pictures(pad, name.as_ref().and_then(|name| self.shared.listed(name)));
             selection::watch(pad, &self.shared);
             return self.decode(pad, origin, PICTURE_DECODER, &wanted_caps(None, true)?);
         }

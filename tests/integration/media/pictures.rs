@@ -381,6 +381,37 @@ fn pictures_with_a_palette_are_refused_by_name() {
     assert!(error.contains("palette.avi") && error.contains("a palette of 8 bits"), "{error}");
 }
 
+/// Orders of samples, distances of rows and palettes that GStreamer takes for others.
+#[test]
+fn uncompressed_pictures_and_palettes_of_quicktime_have_their_colours() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    // 160 pixels are no multiple of 64, to which rows of r210 are filled up.
+    let half = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=0.2";
+    for (name, how) in [
+        ("555.mov", "-c:v rawvideo -pix_fmt rgb555be"),
+        ("v308.mov", "-c:v v308"),
+        ("r210.mov", "-c:v r210"),
+        ("r210.avi", "-c:v r210"),
+        ("v210.mov", "-c:v v210"),
+        ("uyvy.mov", "-c:v rawvideo -pix_fmt uyvy422"),
+        ("rgb.mov", "-c:v rawvideo -pix_fmt rgb24"),
+        ("smc.mov", "-c:v smc"),
+        ("rle.mov", "-c:v qtrle"),
+    ] {
+        ffmpeg(&format!("{half} {how}"), &at(name));
+        let out = at(&format!("{name}.out.mkv"));
+        same_frames_with(&at(name), &out, &SinkOptions { quantizer: Some(4), ..SinkOptions::default() });
+        let off = distance(&shown(&at(name)), &shown(&out));
+        println!("{name}: {off:.2} apart");
+        // Chroma loses detail; other colours would be off by 100 and more.
+        assert!(off < 12.0, "{name}: {off} apart");
+    }
+}
+
 /// A cutter that does not encode anew hides the beginning by an edit list; a recording may begin at any time.
 #[test]
 fn false_cut_short_of_hidden_beginnings_and_late_clocks() {
