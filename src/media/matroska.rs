@@ -1,5 +1,5 @@
-//! Properties of a Matroska file that matroskademux does not report: the orientation of its pictures, and the
-//! time of recording.
+//! What the header of a Matroska file says beyond what GStreamer's elements read and write: the orientation and
+//! field order of its pictures, the flags of its tracks, and the time of recording.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -16,6 +16,7 @@ const DATE: u64 = 0x4461;
 const TRACKS: u64 = 0x1654_ae6b;
 const TRACK: u64 = 0xae;
 const VIDEO: u64 = 0xe0;
+const FIELD_ORDER: u64 = 0x9d;
 const PROJECTION: u64 = 0x7670;
 const YAW: u64 = 0x7673;
 const PITCH: u64 = 0x7674;
@@ -84,7 +85,89 @@ struct Pose {
     roll: f64,
 }
 
-/// The turn of the pictures of a file; `None` if they are upright, or it is not a Matroska file.
+/// The header of a file.
+#[derive(Debug)]
+pub(super) struct Header {
+    /// The turn of its pictures; `None` if they are upright.
+    pub(super) turn: Option<Turn>,
+    /// Its tracks.
+    pub(super) tracks: Vec<Listed>,
+    /// The time of recording, in seconds since 1970.
+    pub(super) recorded_s: Option<i64>,
+    /// The place of recording, as in ISO 6709.
+    pub(super) location: Option<String>,
+    /// Whether a timecode is stated.
+    pub(super) has_timecode: bool,
+}
+
+impl Header {
+    /// Reads the header of a file; `None` if it is not a Matroska file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn read(file: &mut File) -> io::Result<Option<Self>> {
+        let Some(Part { content: tracks, .. }) = part(file, TRACKS)? else { return Ok(None) };
+        let listed = elements(&tracks).filter(|(id, _)| *id == TRACK).filter_map(|(_, track)| listed(track));
+        let tags = part(file, TAGS)?.map_or_else(Vec::new, |tags| tags.content);
+        Ok(Some(Self {
+            turn: turn_of(&tracks),
+            tracks: listed.collect(),
+            recorded_s: recorded_s(file)?,
+            location: tag(&tags, b"LOCATION").and_then(place),
+            has_timecode: tag(&tags, b"TIMECODE").is_some(),
+        }))
+    }
+}
+
+/// The text of the first tag with that name.
+fn tag<'a>(tags: &'a [u8], wanted: &[u8]) -> Option<&'a str> {
+    let all = elements(tags).filter(|(id, _)| *id == TAG).flat_map(|(_, tag)| elements(tag));
+    let mut simple = all.filter(|(id, _)| *id == SIMPLE_TAG);
+    simple.find_map(|(_, tag)| {
+        let value = |wanted: u64| elements(tag).find(|(id, _)| *id == wanted).map(|(_, value)| value);
+        // Both may be filled up with zeros.
+        let filled = |value: &'a [u8]| value.split(|byte| *byte == 0).next().unwrap_or_default();
+        let text = std::str::from_utf8(filled(value(TAG_STRING)?)).ok()?;
+        (filled(value(TAG_NAME)?) == wanted).then_some(text)
+    })
+}
+
+fn listed(track: &[u8]) -> Option<Listed> {
+    let value = |wanted: u64| elements(track).find(|(id, _)| *id == wanted).map(|(_, value)| value);
+    let flag = |wanted: u64| value(wanted).and_then(number).is_some_and(|value| value > 0);
+    let video = value(VIDEO).unwrap_or_default();
+    let order = elements(video).find(|(id, _)| *id == FIELD_ORDER).and_then(|(_, value)| number(value));
+    Some(Listed {
+        number: u32::try_from(number(value(NUMBER)?)?).ok()?,
+        flags: Flags {
+            // Its default is 1.
+            default: Some(value(DEFAULT).is_none() || flag(DEFAULT)),
+            forced: flag(FORCED),
+            for_deaf: flag(FOR_DEAF),
+            for_blind: flag(FOR_BLIND),
+            original: flag(ORIGINAL),
+            commentary: flag(COMMENTARY),
+        },
+        silent: match number(value(KIND)?)? {
+            0x11 => Some("subtitles"),
+            0x12 => Some("buttons"),
+            0x21 => Some("timed metadata"),
+            _ => None,
+        },
+        top_first: match order {
+            Some(1 | 9) => Some(true),
+            Some(6 | 14) => Some(false),
+            _ => None,
+        },
+    })
+}
+
+/// The language that the sink gives each track at first, so that the file has room for the right one.
+pub(super) const PLACEHOLDER: &str = "eng";
+
+/// Writes the languages and flags of the tracks into the header of a file that matroskamux has finished, which
+/// keeps its length. The muxer leaves them out: by the defaults of Matroska, every track would be English and
+/// played unless another one is chosen. The room is that of the names that the muxer invents, such as `Audio`.
 ///
 /// # Errors
 /// When the file cannot be read or written.
@@ -367,6 +450,85 @@ mod tests {
             let turn = turn_in(&posed(yaw, roll));
             assert_eq!(turn.map(Turn::direction), direction, "{yaw} {roll}");
         }
+    }
+
+    #[test]
+    fn the_header_lists_flags_and_fields() {
+        let track = |number: u8, more: &[Vec<u8>]| {
+            let head = [long_element(NUMBER, &[number]), long_element(KIND, &[1])];
+            long_element(TRACK, &[head.concat(), more.concat()].concat())
+        };
+        let order = |value: u8| long_element(VIDEO, &long_element(FIELD_ORDER, &[value]));
+        let tracks = [
+            track(1, &[order(1), long_element(DEFAULT, &[1])]),
+            track(2, &[order(6), long_element(DEFAULT, &[0]), long_element(FORCED, &[1])]),
+            track(3, &[order(2), long_element(ORIGINAL, &[0, 1]), long_element(COMMENTARY, &[])]),
+        ];
+        let mut file = tempfile::tempfile().unwrap();
+        let segment = long_element(SEGMENT, &long_element(TRACKS, &tracks.concat()));
+        file.write_all(&[long_element(HEADER, b""), segment].concat()).unwrap();
+        let listed = |number, flags, top_first| Listed { number, flags, silent: None, top_first };
+        let played = Flags { default: Some(true), ..Flags::default() };
+        let expected = [
+            listed(1, played, Some(true)),
+            listed(2, Flags { default: Some(false), forced: true, ..played }, Some(false)),
+            listed(3, Flags { original: true, ..played }, None),
+        ];
+        assert_eq!(Header::read(&mut file).unwrap().unwrap().tracks, expected);
+    }
+
+    #[test]
+    fn place_and_timecode_are_found_among_the_tags() {
+        let simple = |name: &[u8], text: &[u8]| {
+            long_element(SIMPLE_TAG, &[long_element(TAG_NAME, name), long_element(TAG_STRING, text)].concat())
+        };
+        let read = |tags: &[Vec<u8>]| {
+            let tags = long_element(TAGS, &long_element(TAG, &tags.concat()));
+            let mut file = tempfile::tempfile().unwrap();
+            let segment = long_element(SEGMENT, &[long_element(TRACKS, b""), tags].concat());
+            file.write_all(&[long_element(HEADER, b""), segment].concat()).unwrap();
+            let header = Header::read(&mut file).unwrap().unwrap();
+            (header.location, header.has_timecode)
+        };
+        let (place, home) = (simple(b"LOCATION\0\0", b"+48.1+011.5/"), simple(b"LOCATION", b"home"));
+        assert_eq!(read(&[simple(b"TITLE", b"+1+1/"), place]), (Some("+48.1+011.5/".to_owned()), false));
+        assert_eq!(read(&[home, simple(b"TIMECODE", b"01:00:00:00")]), (None, true));
+    }
+
+    #[test]
+    fn languages_and_flags_are_written_over_invented_names() {
+        let described = |language: Option<&str>, flags| Description {
+            language: language.map(str::to_owned),
+            title: None,
+            flags,
+        };
+        let (played, other) = (Flags::default(), Flags { default: Some(false), ..Flags::default() });
+        let entry = |language: &[u8], name: &[u8]| {
+            [element(NUMBER, &[1]), element(LANGUAGE, language), element(NAME, name), element(0x86, b"A")]
+                .concat()
+        };
+        let kept = |language: &[u8], rest: &[u8]| {
+            [&element(NUMBER, &[1])[..], &element(0x86, b"A"), &element(LANGUAGE, language), rest].concat()
+        };
+        for (written, description, expected) in [
+            (&b"eng"[..], described(None, played), kept(b"und", &[0xec, 0x86, 0, 0, 0, 0, 0, 0])),
+            (b"eng", described(Some("en"), played), kept(b"eng", &[0xec, 0x86, 0, 0, 0, 0, 0, 0])),
+            (b"ger", described(Some("de"), other), kept(b"ger", &[0x88, 0x81, 0, 0xec, 0x83, 0, 0, 0])),
+            (b"eng", described(Some("yue"), other), kept(b"yue", &[0x88, 0x81, 0, 0xec, 0x83, 0, 0, 0])),
+            (b"eng", described(Some("?!"), played), kept(b"und", &[0xec, 0x86, 0, 0, 0, 0, 0, 0])),
+            (
+                b"eng",
+                described(None, Flags { forced: true, ..other }),
+                kept(b"und", &[0x88, 0x81, 0, 0x55, 0xaa, 0x82, 0, 1]),
+            ),
+        ] {
+            let before = entry(written, b"Audio");
+            let after = described_entry(&before, &description).unwrap();
+            assert_eq!(after.len(), before.len());
+            assert_eq!(after, expected, "{description:?}");
+        }
+        // Neither a name nor a language leaves no room.
+        assert_eq!(described_entry(&element(NUMBER, &[1]), &described(None, other)), None);
     }
 
     #[test]

@@ -204,6 +204,8 @@ struct State {
     /// Whether all tracks are known and were returned.
     opened: bool,
     about: About,
+    /// Whether the upper field of interlaced pictures is shown first, if the container says so.
+    top_first: Option<bool>,
     /// Warnings that do not name the input yet.
     notes: Vec<String>,
     dropped: u64,
@@ -339,6 +341,7 @@ impl Source {
                 title: None,
                 chapters: timeline.as_ref().map_or_else(Vec::new, |timeline| timeline.chapters.clone()),
             },
+            top_first: None,
             notes: Vec::new(),
             dropped: 0,
             heard: Instant::now(),

@@ -338,7 +338,7 @@ fn take_picture(
             pixel_aspect: (video.par().numer().max(1) as u32, video.par().denom().max(1) as u32),
             fps,
             colorimetry: picture.colorimetry(),
-            caps: shown::settled(caps, &video, buffer),
+            caps: shown::settled(caps, &video, buffer, state.top_first),
         };
         let caps = pinned(Some(&format), hdr);
         state.format = Some(format);

@@ -92,11 +92,12 @@ fn hdr_of(transfer: VideoTransferFunction) -> Option<Hdr> {
 }
 
 /// The caps of the returned frames, from those of the first picture: of standard range, and either interlaced
-/// or progressive.
+/// or progressive. `top_first` is the order of fields by the container, for decoders that do not know it.
 pub(super) fn settled(
     caps: &gst::CapsRef,
     video: &gst_video::VideoInfo,
     first: &gst::BufferRef,
+    top_first: Option<bool>,
 ) -> gst::Caps {
     let mut caps = caps.to_owned();
     let Some(structure) = caps.make_mut().structure_mut(0) else { return caps };
@@ -119,7 +120,7 @@ pub(super) fn settled(
         structure.set("interlace-mode", "progressive");
         structure.remove_field("field-order");
     } else if video.interlace_mode() == VideoInterlaceMode::Mixed || !structure.has_field("field-order") {
-        let top = flags.contains(gst_video::VideoBufferFlags::TFF);
+        let top = top_first.unwrap_or_else(|| flags.contains(gst_video::VideoBufferFlags::TFF));
         structure.set("interlace-mode", "interleaved");
         structure.set("field-order", if top { "top-field-first" } else { "bottom-field-first" });
     }

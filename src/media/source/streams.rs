@@ -220,6 +220,23 @@ impl Streams {
         self.ignore(pad, origin, false)
     }
 
+    /// Records what the file says of the stream of its pictures.
+    fn describe_pictures(&self, pad: &gst::Pad, listed: Option<&Listed>) {
+        self.shared.update(self.generation, |state| {
+            state.top_first = listed.and_then(|listed| listed.top_first);
+            state.about.pictures.flags = listed.map(|listed| listed.flags).unwrap_or_default();
+        });
+        let (shared, generation) = (Arc::clone(&self.shared), self.generation);
+        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+            if let Some(gst::EventView::Tag(event)) = info.event().map(|event| event.view())
+                && event.tag().scope() == gst::TagScope::Stream
+            {
+                shared.update(generation, |state| state.about.pictures.add(event.tag()));
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+
     /// Whether no other stream has given pictures.
     fn claim_pictures(&self) -> bool {
         let mut first = false;

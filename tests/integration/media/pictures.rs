@@ -260,6 +260,9 @@ fn fields_and_their_order_arrive() {
         ("tff.mkv", format!("{} -c:v mpeg2video", fields(1)), "tt"),
         ("h264.mp4", format!("{} -c:v libx264 -x264-params tff=1", fields(1)), "tt"),
         ("h264.mkv", format!("{} -c:v libx264 -x264-params bff=1", fields(0)), "bb"),
+        // Its decoder does not know the order.
+        ("tff ffv1.mkv", format!("{} -c:v ffv1", fields(1)), "tt"),
+        ("bff ffv1.mkv", format!("{} -c:v ffv1 -level 3", fields(0)), "bb"),
         (
             "frames.mpg",
             "-f lavfi -i testsrc2=size=160x128:rate=25:duration=0.8 -c:v mpeg2video".into(),
