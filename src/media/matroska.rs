@@ -2,7 +2,11 @@
 //! field order of its pictures, the flags of its tracks, and the time of recording.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
+use super::audio::Description;
+use super::listed::{Flags, Listed};
+use super::recorded::place;
 
 /// The most elements that are read before the wanted one.
 const MOST_ELEMENTS: usize = 4096;
@@ -15,6 +19,22 @@ const INFO: u64 = 0x1549_a966;
 const DATE: u64 = 0x4461;
 const TRACKS: u64 = 0x1654_ae6b;
 const TRACK: u64 = 0xae;
+const NUMBER: u64 = 0xd7;
+const KIND: u64 = 0x83;
+const NAME: u64 = 0x536e;
+const LANGUAGE: u64 = 0x22_b59c;
+const DEFAULT: u64 = 0x88;
+const FORCED: u64 = 0x55aa;
+const FOR_DEAF: u64 = 0x55ab;
+const FOR_BLIND: u64 = 0x55ac;
+const ORIGINAL: u64 = 0x55ae;
+const COMMENTARY: u64 = 0x55af;
+const VOID: u64 = 0xec;
+const TAGS: u64 = 0x1254_c367;
+const TAG: u64 = 0x7373;
+const SIMPLE_TAG: u64 = 0x67c8;
+const TAG_NAME: u64 = 0x45a3;
+const TAG_STRING: u64 = 0x4487;
 const VIDEO: u64 = 0xe0;
 const FIELD_ORDER: u64 = 0x9d;
 const PROJECTION: u64 = 0x7670;

@@ -87,6 +87,12 @@ pub struct Frame {
 struct About {
     title: Option<String>,
     chapters: Vec<Chapter>,
+    /// Time of recording in seconds since 1970.
+    recorded_s: Option<i64>,
+    /// Place of recording, as in ISO 6709: `+48.1371+011.5754/`.
+    location: Option<String>,
+    /// Language, title and flags of the pictures.
+    pictures: audio::Description,
 }
 
 /// A chapter of a file.

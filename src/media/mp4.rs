@@ -15,6 +15,10 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use super::Chapter;
+use super::audio::Description;
+use super::listed::{Flags, Listed};
+use super::matroska::Turn;
+use super::recorded::{place, place_at};
 
 /// Larger indexes are not read: that of a day of video has some 10 MB.
 const LARGEST_INDEX: u64 = 256 << 20;
@@ -46,6 +50,12 @@ pub(super) struct Timeline {
     pub(super) palettes: HashMap<u32, Vec<u8>>,
     /// Chapters in the format of Nero and FFmpeg.
     pub(super) chapters: Vec<Chapter>,
+    /// The tracks that are listed.
+    pub(super) tracks: Vec<Listed>,
+    /// Time of recording in seconds since 1970.
+    pub(super) recorded_s: Option<i64>,
+    /// Place of recording, as in ISO 6709.
+    pub(super) location: Option<String>,
     /// Length of the whole in nanoseconds, before the patches.
     pub(super) duration_ns: Option<u64>,
     /// Bytes to put over those of the file, by their offset in it.
@@ -196,6 +206,12 @@ pub(super) struct Repairs<'a> {
     pub(super) chapters: &'a [Chapter],
     /// Delay of the chapters.
     pub(super) chapters_later_ns: u64,
+    /// The tracks, in the order of the file.
+    pub(super) tracks: &'a [Description],
+    /// Time of recording in seconds since 1970; `None` for now.
+    pub(super) recorded_s: Option<i64>,
+    /// Place of recording, as in ISO 6709.
+    pub(super) location: Option<&'a str>,
 }
 
 /// Completes a file that mp4mux has finished, and removes tracks that never got a sample, which
@@ -326,6 +342,34 @@ fn recorded_of(movie: &[u8]) -> Option<i64> {
         _ => i64::try_from(long_at(movie, 12)?).ok()?,
     };
     since_1904.checked_sub(YEAR_1970_S).filter(|seconds| *seconds > 0)
+}
+
+/// The place of recording in an index, as old and new cameras state it (QuickTime File Format, user data and
+/// metadata).
+fn place_of(index: &[u8]) -> Option<String> {
+    const KEY: &[u8] = b"com.apple.quicktime.location.ISO6709";
+    let text = |bytes: &[u8]| place(std::str::from_utf8(bytes).ok()?);
+    // After the length of the text and its language.
+    let old = inside(index, &[b"udta", b"\xa9xyz"]).and_then(|list| {
+        let length = usize::from(u16::from_be_bytes(list.get(8..10)?.try_into().ok()?));
+        text(list.get(12..12 + length)?)
+    });
+    old.or_else(|| loci(inside(index, &[b"udta", b"loci"])?)).or_else(|| {
+        // The number of a key, from 1, is the kind of the box with its value.
+        let keys = inside(index, &[b"meta", b"keys"])?;
+        let number = boxes(keys.get(16..)?).iter().position(|(_, key)| key.get(8..) == Some(KEY))? + 1;
+        let kind = u32::try_from(number).ok()?.to_be_bytes();
+        text(inside(index, &[b"meta", b"ilst", &kind, b"data"])?.get(16..)?)
+    })
+}
+
+/// The place in a box of mobile phones (3GPP TS 26.244, 8.8).
+fn loci(list: &[u8]) -> Option<String> {
+    // After the language: the name of the place, and its role.
+    let named = list.get(14..)?;
+    let end = named.iter().position(|byte| *byte == 0)?;
+    let degrees = |at: usize| Some(f64::from(number_at(named, end + 2 + at)? as i32) / 65_536.0);
+    place_at(degrees(4)?, degrees(0)?, degrees(8))
 }
 
 /// Ticks per second and duration in ticks of an mvhd or mdhd box.
@@ -521,7 +565,10 @@ fn repaired(index: &[u8], repairs: &Repairs<'_>) -> Option<Vec<u8>> {
     let (movie_scale, _) =
         parts.iter().find(|(kind, _)| kind == b"mvhd").and_then(|(_, movie)| scale_and_duration(movie))?;
     let mut leads = repairs.hidden_ns.iter();
-    let mut chapters = chapter_list(repairs);
+    let mut descriptions = repairs.tracks.iter();
+    let mut about =
+        Some([chapter_list(repairs), location(repairs)].into_iter().flatten().flatten().collect())
+            .filter(|about: &Vec<u8>| !about.is_empty());
     let mut kept = index[..8].to_vec();
     for (kind, whole) in parts {
         if kind == *b"udta"
@@ -530,6 +577,12 @@ fn repaired(index: &[u8], repairs: &Repairs<'_>) -> Option<Vec<u8>> {
             let mut more = [whole, &about].concat();
             set_size(&mut more);
             kept.extend(more);
+            continue;
+        }
+        if kind == *b"mvhd"
+            && let Some(recorded_s) = repairs.recorded_s
+        {
+            kept.extend(with_time(whole, recorded_s));
             continue;
         }
         if kind != *b"trak" {
@@ -561,6 +614,45 @@ fn repaired(index: &[u8], repairs: &Repairs<'_>) -> Option<Vec<u8>> {
     }
     set_size(&mut kept);
     Some(kept)
+}
+
+/// The header of a movie with a time of creation; unchanged if that cannot be expressed.
+fn with_time(movie: &[u8], recorded_s: i64) -> Vec<u8> {
+    let mut made = movie.to_vec();
+    let since_1904 = recorded_s.checked_add(YEAR_1970_S).and_then(|seconds| u64::try_from(seconds).ok());
+    let (Some(seconds), Some(version)) = (since_1904, movie.get(8)) else { return made };
+    let bytes = match (version, u32::try_from(seconds)) {
+        (0, Ok(seconds)) => seconds.to_be_bytes().to_vec(),
+        (0, Err(_)) => return made,
+        _ => seconds.to_be_bytes().to_vec(),
+    };
+    if let Some(field) = made.get_mut(12..12 + bytes.len()) {
+        field.copy_from_slice(&bytes);
+    }
+    made
+}
+
+/// A track that is not played unless it is chosen.
+fn without_default(track: &[u8]) -> Option<Vec<u8>> {
+    let header = inside(track, &[b"tkhd"])?;
+    let flags = header.as_ptr() as usize - track.as_ptr() as usize + 11;
+    let mut made = track.to_vec();
+    *made.get_mut(flags)? &= !ENABLED;
+    Some(made)
+}
+
+/// The place of recording (QuickTime File Format, `©xyz`); `None` without one.
+fn location(repairs: &Repairs<'_>) -> Option<Vec<u8>> {
+    /// The language of the text: undetermined, in five bits per letter.
+    const UNDETERMINED: u16 = 0x55c4;
+    let text = repairs.location?;
+    let length = u16::try_from(text.len()).ok()?;
+    let mut made = b"\0\0\0\0\xa9xyz".to_vec();
+    made.extend(length.to_be_bytes());
+    made.extend(UNDETERMINED.to_be_bytes());
+    made.extend(text.as_bytes());
+    set_size(&mut made);
+    Some(made)
 }
 
 /// A list of chapters (chpl); `None` without any.

@@ -14,7 +14,7 @@ use gstreamer_video as gst_video;
 use super::audio::{Description, Kind, Start, Track};
 use super::encoder::{self, SinkOptions, SoundEncoder, VideoCodec, WorkingEncoder};
 use super::output::Pending;
-use super::{Audio, Chapter, Container, Frame, Input, MediaError, Picture, SourceInfo};
+use super::{About, Audio, Container, Frame, Input, MediaError, Picture, SourceInfo};
 use super::{element, error_text, start_gstreamer};
 use super::{matroska, mp4};
 
@@ -63,8 +63,9 @@ pub struct Sink {
     lead_ns: u64,
     /// Length of the priming of each sound track.
     hidden_ns: Vec<u64>,
-    chapters: Vec<Chapter>,
-    title: Option<String>,
+    about: About,
+    /// Languages and flags of the tracks, in the order of the file.
+    descriptions: Vec<Description>,
     first_pts_ns: Option<u64>,
     last_pts_ns: Option<u64>,
     end_ns: u64,
@@ -352,10 +353,15 @@ impl Sink {
                     hidden_ns: &self.hidden_ns,
                     chapters: &self.about.chapters,
                     chapters_later_ns: self.lead_ns,
+                    tracks: &self.descriptions,
+                    recorded_s: self.about.recorded_s,
+                    location: self.about.location.as_deref(),
                 };
                 mp4::repair(pending.file(), &repairs).map_err(|error| self.failed(error.to_string()))?;
-            } else if let Some(title) = &self.title {
-                mend_title(pending.file(), title).map_err(|error| self.failed(error.to_string()))?;
+            } else {
+                let mended = mend_tags(pending.file(), &self.about)
+                    .and_then(|()| matroska::describe(pending.file(), &self.descriptions));
+                mended.map_err(|error| self.failed(error.to_string()))?;
             }
             pending.publish()?;
         }
@@ -574,11 +580,20 @@ fn make_sparse(out: &gst_app::AppSrc) {
     });
 }
 
-/// Gives the muxer the title and the chapters, delayed by `later_ns`.
+/// Gives the muxer the title, the time and place of recording, and the chapters, delayed by `later_ns`.
 fn entitle(muxer: &gst::Element, info: &SourceInfo, later_ns: u64) {
     let setter = muxer.dynamic_cast_ref::<gst::TagSetter>();
     if let (Some(title), Some(setter)) = (&info.about.title, setter) {
         setter.add_tag::<gst::tags::Title>(&title.as_str(), gst::TagMergeMode::Replace);
+    }
+    // Only the muxer of Matroska has this property, and in MP4 both are written afterwards.
+    if muxer.has_property("creation-time") {
+        if let Some(time) = info.about.recorded_s.and_then(|s| gst::glib::DateTime::from_unix_utc(s).ok()) {
+            muxer.set_property("creation-time", time);
+        }
+        if let (Some(place), Some(setter)) = (&info.about.location, setter) {
+            setter.add_tag::<Place>(&place.as_str(), gst::TagMergeMode::Replace);
+        }
     }
     let Some(setter) = muxer.dynamic_cast_ref::<gst::TocSetter>() else { return };
     let mut toc = gst::Toc::new(gst::TocScope::Global);
@@ -602,9 +617,38 @@ fn entitle(muxer: &gst::Element, info: &SourceInfo, later_ns: u64) {
     }
 }
 
-/// Corrects the title, which matroskamux of GStreamer 1.22 writes escaped, with backslashes before spaces.
-/// The rest of the field is filled with zeros, as Matroska allows.
-fn mend_title(file: &mut File, title: &str) -> io::Result<()> {
+/// Says of the tracks of an input that does not say which of them are played unless others are chosen: the
+/// pictures and the first sound.
+fn settle_defaults(descriptions: &mut [Description], tracks: &[Arc<Track>]) {
+    let is_sound = |track: &Arc<Track>| track.kind != Kind::Text;
+    let first_sound = tracks.iter().position(is_sound).map(|place| place + 1);
+    for (place, description) in descriptions.iter_mut().enumerate() {
+        let played = place == 0 || Some(place) == first_sound;
+        description.flags.default.get_or_insert(played);
+    }
+}
+
+/// The tag under which the muxer of Matroska writes the place of recording, for which it has none.
+type Place = gst::tags::License;
+/// Its name in the file, and the right one.
+const PLACE: (&str, &str) = ("TERMS_OF_USE", "LOCATION");
+
+/// Corrects the title, which matroskamux of GStreamer 1.22 writes escaped, with backslashes before spaces, and the
+/// name of the place of recording. The rest of a field is filled with zeros, as Matroska allows.
+fn mend_tags(file: &mut File, about: &About) -> io::Result<()> {
+    if let Some(title) = &about.title
+        && let Ok(written) = title.to_value().serialize()
+    {
+        replace(file, &written, title)?;
+    }
+    match about.location {
+        Some(_) => replace(file, PLACE.0, PLACE.1),
+        None => Ok(()),
+    }
+}
+
+/// Replaces a text among the tags, at the end of a file, by another one that is not longer.
+fn replace(file: &mut File, written: &str, right: &str) -> io::Result<()> {
     /// The largest distance of the tags from the end of the file.
     const TAIL: u64 = 1 << 20;
     let (written, mut right) = (written.as_bytes(), right.as_bytes().to_vec());
@@ -624,7 +668,14 @@ fn mend_title(file: &mut File, title: &str) -> io::Result<()> {
 }
 
 /// The tags with the language and title of a track.
-fn names(description: &Description) -> Result<Option<gst::Element>, MediaError> {
+fn names(description: &Description, container: Container) -> Result<Vec<gst::Element>, MediaError> {
+    let mut lists = Vec::new();
+    if container != Container::Mp4 {
+        // Remains where the language is unknown, to the muxer or at all.
+        let mut tags = gst::TagList::new();
+        tags.make_mut().add::<gst::tags::LanguageCode>(&matroska::PLACEHOLDER, gst::TagMergeMode::Replace);
+        lists.push(tags);
+    }
     let mut tags = gst::TagList::new();
     let list = tags.make_mut();
     if let Some(language) = &description.language {

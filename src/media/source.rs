@@ -338,8 +338,13 @@ impl Source {
             headroom_ns: 0,
             opened: false,
             about: About {
-                title: None,
-                chapters: timeline.as_ref().map_or_else(Vec::new, |timeline| timeline.chapters.clone()),
+                chapters: examined
+                    .timeline
+                    .as_ref()
+                    .map_or_else(Vec::new, |timeline| timeline.chapters.clone()),
+                recorded_s: examined.recorded_s,
+                location: examined.location,
+                ..About::default()
             },
             top_first: None,
             notes: Vec::new(),
@@ -692,6 +697,24 @@ fn wait_for_picture(
     }
 }
 
+/// What is known of a file before GStreamer reads it.
+#[derive(Default)]
+struct Examined {
+    timeline: Option<Timeline>,
+    /// The turn of its pictures if no tag states it.
+    turn: Option<Turn>,
+    /// Its tracks, if its header lists them.
+    listed: Option<Vec<Listed>>,
+    /// Time of recording in seconds since 1970.
+    recorded_s: Option<i64>,
+    /// Place of recording, as in ISO 6709.
+    location: Option<String>,
+    /// Properties that an output will lack.
+    lacking: Vec<String>,
+    /// Whether this program reads the file itself: files that can be read only once, and transport streams.
+    fed: bool,
+}
+
 /// Examines a file before GStreamer does, because GStreamer's errors say little about what is wrong with it.
 fn examine(path: &Path) -> Result<Examined, MediaError> {
     let unreadable = |source| MediaError::Unreadable { path: path.to_owned(), source };
@@ -712,8 +735,16 @@ fn examine(path: &Path) -> Result<Examined, MediaError> {
     if mp4::lacks_index(&mut file).map_err(unreadable)? {
         return Err(MediaError::NoIndex(path.to_owned()));
     }
-    let timeline = Timeline::read(&mut file).map_err(unreadable)?;
-    Ok((Some(timeline), matroska::turn(&mut file).map_err(unreadable)?, false))
+    if let Some(header) = matroska::Header::read(&mut file).map_err(unreadable)? {
+        let matroska::Header { turn, tracks, recorded_s, location, has_timecode } = header;
+        let lacking = has_timecode.then(|| "its timecode is left out".to_owned()).into_iter().collect();
+        let listed = Some(tracks);
+        return Ok(Examined { turn, listed, recorded_s, location, lacking, ..Examined::default() });
+    }
+    let mut timeline = Timeline::read(&mut file).map_err(unreadable)?;
+    let (turn, recorded_s, location) = (timeline.turn, timeline.recorded_s, timeline.location.clone());
+    let listed = Some(std::mem::take(&mut timeline.tracks));
+    Ok(Examined { timeline: Some(timeline), turn, listed, recorded_s, location, ..Examined::default() })
 }
 
 /// Whether an error only means that no stream was wanted: when a decoder is really missing,

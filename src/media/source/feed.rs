@@ -16,6 +16,7 @@ use super::connection::{FLIP, file_reader};
 use super::origin::{HEADROOM_NS, Origin, Streams, Times};
 use super::ts::{self, Clock, Demuxer, Found, Stream, Unit, Wrapping};
 use crate::media::mp4::{self, Timeline};
+use crate::media::{About, MediaError};
 
 /// Bytes needed to recognise a transport stream.
 pub(super) const TELLING: u64 = 20 * 204;
@@ -89,9 +90,14 @@ fn copied(source: impl Read, streams: &Arc<Streams>) -> Result<(), MediaError> {
     if !whole {
         return Ok(());
     }
-    let timeline = Timeline::read(copy.as_file_mut()).map_err(failed)?;
-    let chapters = timeline.chapters.clone();
-    streams.shared.update(streams.generation, |state| state.about.chapters = chapters);
+    let mut timeline = Timeline::read(copy.as_file_mut()).map_err(failed)?;
+    let (recorded_s, turn) = (timeline.recorded_s, timeline.turn);
+    let (chapters, location) = (timeline.chapters.clone(), timeline.location.clone());
+    streams.shared.update(streams.generation, |state| {
+        let title = state.about.title.take();
+        state.about = About { title, chapters, recorded_s, location, ..About::default() };
+    });
+    let _ = streams.shared.listed.set(std::mem::take(&mut timeline.tracks));
     let _ = streams.shared.timeline.set(timeline);
     let path = streams.shared.copy.get_or_init(|| copy).path();
     let pipeline = streams.pipeline.upgrade();

@@ -315,7 +315,10 @@ impl Streams {
                         let title = title.get().to_owned();
                         shared.update(generation, |state| state.about.title = Some(title));
                     }
-                    if let Some(lost) = left_out(event.tag()) {
+                    if let Some(place) = location(event.tag()) {
+                        shared.update(generation, |state| state.about.location = Some(place));
+                    }
+                    if let Some(lost) = tags_left_out(event.tag()) {
                         shared.update(generation, |state| state.lacks(lost));
                     }
                 }
@@ -364,7 +367,7 @@ fn missing(what: &str) -> MediaError {
 }
 
 /// The metadata of a file that no output will have, in a sentence; `None` without such.
-fn left_out(tags: &gst::TagListRef) -> Option<String> {
+fn tags_left_out(tags: &gst::TagListRef) -> Option<String> {
     const KINDS: [(&str, &str); 13] = [
         ("artist", "artist"),
         ("album", "album"),
@@ -399,6 +402,14 @@ fn left_out(tags: &gst::TagListRef) -> Option<String> {
         [] => format!("its {last} is left out"),
         others => format!("its {} and {last} are left out", others.join(", ")),
     })
+}
+
+/// The place of recording in tags, as in ISO 6709.
+fn location(tags: &gst::TagListRef) -> Option<String> {
+    let latitude = tags.get::<gst::tags::GeoLocationLatitude>()?.get();
+    let longitude = tags.get::<gst::tags::GeoLocationLongitude>()?.get();
+    let height = tags.get::<gst::tags::GeoLocationElevation>().map(|height| height.get());
+    place_at(latitude, longitude, height)
 }
 
 /// The chapters of a table of contents: those of the first edition, without nested chapters.

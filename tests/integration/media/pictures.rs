@@ -457,3 +457,25 @@ fn what_no_output_keeps_is_told_by_name() {
         assert_eq!(silent, Vec::<String>::new(), "{name}: nothing is written");
     }
 }
+
+#[test]
+fn time_and_place_of_recording_are_kept() {
+    if !tools() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let tags = "-metadata creation_time=2020-05-06T07:08:09Z -metadata location=+48.1371+011.5754/";
+    for name in ["a.mp4", "a.mov", "a.mkv"] {
+        ffmpeg(&format!("{PICTURES} {H264} {tags}"), &at(name));
+        for extension in ["mp4", "mkv", "webm"] {
+            let out = at(&format!("{name}.out.{extension}"));
+            let done = same_frames(&at(name), &out);
+            let what = format!("{name} -> {extension}");
+            let told = |tag: &str| probe(&out, "v", &format!("format_tags={tag}"), &[]).join(",");
+            assert_eq!(told("creation_time"), "2020-05-06T07:08:09.000000Z", "{what}");
+            assert_eq!(told("location"), "+48.1371+011.5754/", "{what}");
+            assert_eq!(done.warnings, Vec::<String>::new(), "{what}");
+        }
+    }
+}
