@@ -15,6 +15,8 @@ use super::demuxed::{tell_rows, track_number, unpack};
 use super::origin::{Chain, HEADROOM_NS, Origin, SOUND_DECODER, Streams, Times};
 use super::{SourceShared, selection};
 use crate::media::audio::Copyable;
+use crate::media::listed::{Listed, left_out};
+use crate::media::recorded::place_at;
 use crate::media::{Chapter, Container, MediaError, element};
 
 /// Bytes and time of compressed pictures that are read ahead, so that sound stored after them is found in
@@ -56,7 +58,12 @@ impl Streams {
 
     /// All streams are known.
     pub(super) fn complete(&self) {
-        self.shared.update(self.generation, |state| state.connection.pads_done = true);
+        let listed = self.shared.listed.get();
+        self.shared.update(self.generation, |state| {
+            state.connection.pads_done = true;
+            let lost = listed.map_or_else(Vec::new, |listed| left_out(listed, &state.connection.seen));
+            lost.into_iter().for_each(|what| state.lacks(what));
+        });
     }
 
     /// The kind of the input is known.
@@ -128,6 +135,9 @@ impl Streams {
         let (is_sound, is_picture) =
             (media.starts_with("audio/"), media.starts_with("video/") || media.starts_with("image/"));
         self.read_about(pad);
+        let name = pad.stream_id();
+        let number = name.as_ref().and_then(|name| track_number(name));
+        self.shared.update(self.generation, |state| state.connection.seen.extend(number));
         if origin.times != Times::Ours {
             move_segments(pad, origin, &self.shared);
         }
@@ -159,10 +169,9 @@ impl Streams {
         }
         if media.starts_with("text/")
             || media.starts_with("subpicture/")
-            || matches!(
-                media.as_str(),
-                "application/x-ssa" | "application/x-ass" | "application/x-subtitle-vtt"
-            )
+            || media.starts_with("closedcaption/")
+            || media.starts_with("application/x-subtitle")
+            || matches!(media.as_str(), "application/x-ssa" | "application/x-ass" | "application/ttml+xml")
         {
             return self.subtitles(pad, origin, &media);
         }

@@ -444,7 +444,17 @@ fn what_no_output_keeps_is_told_by_name() {
     let tags = "-metadata artist=Somebody -metadata comment=Good -metadata title=Kept";
     ffmpeg(&format!("{PICTURES} {H264} {tags}"), &at("tags.mp4"));
     ffmpeg(&format!("{PICTURES} {PICTURES} -map 0 -map 1 {H264}"), &at("two.mkv"));
+    ffmpeg(&format!("{PICTURES} {H264} -timecode 01:02:03:04"), &at("timecode.mov"));
+    ffmpeg(&format!("{PICTURES} {H264} -timecode 01:02:03:04"), &at("timecode.mkv"));
+    fs::write(at("s.vtt"), "WEBVTT\n\n00:00.200 --> 00:00.700\nHallo\n").unwrap();
+    let titled = format!("{PICTURES} -i {}", at("s.vtt").display());
+    ffmpeg(&format!("{titled} {H264}"), &at("vtt.mkv"));
+    ffmpeg(&format!("{titled} -c:v libvpx -deadline realtime -cpu-used 8"), &at("vtt.webm"));
     for (name, told) in [
+        ("timecode.mov", "its timecode track is left out"),
+        ("timecode.mkv", "its timecode is left out"),
+        ("vtt.mkv", "its subtitles are left out"),
+        ("vtt.webm", "its subtitles are left out"),
         ("tags.mp4", "its artist and comment are left out"),
         ("two.mkv", "a further video track is left out"),
     ] {
