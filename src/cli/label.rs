@@ -737,10 +737,8 @@ impl Reporter {
                 self.bar.enable_steady_tick(Duration::from_millis(250));
             }
             Progress::Frame => self.bar.inc(1),
-            Progress::Warning(text) => {
-                if self.warned.borrow_mut().insert(text.to_owned()) {
-                    self.say(&format!("warning: {text}"));
-                }
+            Progress::Warning(text) if self.warned.borrow_mut().insert(text.to_owned()) => {
+                self.say(&format!("warning: {text}"));
             }
             _ => {}
         }

@@ -136,7 +136,7 @@ fn a_matrix_that_mirrors_is_followed() {
         // The matrix begins 44 bytes after the name of the header of the only track.
         let header = file.windows(4).position(|window| window == b"tkhd").unwrap();
         for (number, at) in matrix.iter().zip([44, 48, 56, 60]) {
-            file[header + at..][..4].copy_from_slice(&(number * (1 << 16) as i32).to_be_bytes());
+            file[header + at..][..4].copy_from_slice(&(number * 65_536_i32).to_be_bytes());
         }
         let clip = folder.path().join(format!("{name}.mp4"));
         fs::write(&clip, file).unwrap();
