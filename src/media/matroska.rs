@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use super::audio::Description;
 use super::listed::{Flags, Listed};
-use super::recorded::place;
+use super::location::place;
 
 /// The most elements that are read before the wanted one.
 const MOST_ELEMENTS: usize = 4096;

@@ -25,6 +25,8 @@ mod heif_decoder;
 #[cfg(feature = "video")]
 mod listed;
 #[cfg(feature = "video")]
+mod location;
+#[cfg(feature = "video")]
 mod matroska;
 #[cfg(feature = "video")]
 mod mp4;

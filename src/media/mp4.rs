@@ -17,8 +17,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use super::Chapter;
 use super::audio::Description;
 use super::listed::{Flags, Listed};
+use super::location::{place, place_at};
 use super::matroska::Turn;
-use super::recorded::{place, place_at};
 
 /// Larger indexes are not read: that of a day of video has some 10 MB.
 const LARGEST_INDEX: u64 = 256 << 20;

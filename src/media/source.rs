@@ -5,6 +5,7 @@ mod caps;
 mod connection;
 mod demuxed;
 mod feed;
+mod file_reader;
 mod latm;
 mod origin;
 mod refusal;

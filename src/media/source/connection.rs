@@ -14,7 +14,8 @@ use super::branches::{continue_pictures, start_sink, stop, wanted_caps};
 use super::caps::{colorimetry, pinned};
 use super::demuxed::{self, KeptBack};
 use super::feed::{self, Opener};
-use super::origin::{HEADROOM_NS, SOUND_DECODER, Streams};
+use super::file_reader::file_reader;
+use super::origin::{FLIP, HEADROOM_NS, SOUND_DECODER, Streams};
 use super::shown;
 use super::{FALLBACK_FRAME_NS, Format, SourceOptions, SourceShared};
 use crate::media::matroska::Turn;
@@ -28,8 +29,6 @@ const AHEAD: usize = 2;
 const LEAST_STEP_NS: u64 = 1_000_000;
 /// Jitter buffer of RTSP, in milliseconds; packets in order are not held back by it.
 const RTSP_LATENCY_MS: u32 = 100;
-/// The name of the element that makes pictures upright.
-pub(super) const FLIP: &str = "upright";
 /// How long to wait for a pipeline to shut down.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -169,20 +168,6 @@ fn front(
     Ok(None)
 }
 
-/// Adds an element that reads a file, whose index is known, in any order.
-pub(super) fn file_reader(
-    pipeline: &gst::Pipeline,
-    path: &std::path::Path,
-    streams: &Arc<Streams>,
-) -> Result<gst::Element, MediaError> {
-    let source = element("filesrc")?;
-    source.set_property("location", path);
-    retouch(&source, &streams.shared);
-    pipeline.add(&source).map_err(|_| MediaError::MissingElement("a reader of files".to_owned()))?;
-    streams.identify(&source)?;
-    Ok(source)
-}
-
 /// Adds the elements whose pads appear with decoded video and sound.
 fn decoder(pipeline: &gst::Pipeline, input: &Input, streams: &Arc<Streams>) -> Result<(), MediaError> {
     let failed = |_| MediaError::MissingElement("a part of the decoder".to_owned());
@@ -221,7 +206,9 @@ fn decoder(pipeline: &gst::Pipeline, input: &Input, streams: &Arc<Streams>) -> R
                 })?
                 .upcast()
         }
-        _ => return Err(MediaError::NoVideo(input.to_string())),
+        Input::File(_) | Input::Still(_) | Input::Url(_) => {
+            return Err(MediaError::NoVideo(input.to_string()));
+        }
     };
     let decoder = element("decodebin")?;
     decoder.set_property("caps", caps);
@@ -230,24 +217,6 @@ fn decoder(pipeline: &gst::Pipeline, input: &Input, streams: &Arc<Streams>) -> R
     source.link(&decoder).map_err(failed)?;
     streams.follow(&decoder);
     Ok(())
-}
-
-/// Applies the patches of [`Timeline`] to the index of an MP4 file before the demuxer reads it.
-fn retouch(source: &gst::Element, shared: &Arc<SourceShared>) {
-    let shared = Arc::clone(shared);
-    let Some(pad) = source.static_pad("src") else { return };
-    let reads = gst::PadProbeType::BUFFER | gst::PadProbeType::PULL | gst::PadProbeType::PUSH;
-    pad.add_probe(reads, move |_, info| {
-        if let Some(buffer) = info.buffer_mut() {
-            let (offset, length) = (buffer.offset(), buffer.size());
-            if let Some(timeline) = shared.timeline().filter(|timeline| timeline.touches(offset, length))
-                && let Ok(mut bytes) = buffer.make_mut().map_writable()
-            {
-                timeline.apply(offset, &mut bytes);
-            }
-        }
-        gst::PadProbeReturn::Ok
-    });
 }
 
 /// Adds the elements that turn decoded video into upright I420 of one size. Returns their input and the

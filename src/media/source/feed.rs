@@ -12,8 +12,8 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use tempfile::NamedTempFile;
 
-use super::connection::{FLIP, file_reader};
-use super::origin::{HEADROOM_NS, Origin, Streams, Times};
+use super::file_reader::file_reader;
+use super::origin::{FLIP, HEADROOM_NS, Origin, Streams, Times};
 use super::ts::{self, Clock, Demuxer, Found, Stream, Unit, Wrapping};
 use crate::media::mp4::{self, Timeline};
 use crate::media::{About, MediaError};

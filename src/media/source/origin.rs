@@ -13,6 +13,8 @@ use crate::media::Container;
 /// express.
 pub(super) const HEADROOM_NS: i64 = 3_600_000_000_000;
 
+/// The name of the element that makes pictures upright.
+pub(super) const FLIP: &str = "upright";
 /// Prefix of the names of sound decoders: their errors end a track, but not the pictures.
 pub(super) const SOUND_DECODER: &str = "sound-decoder";
 

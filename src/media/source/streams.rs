@@ -16,7 +16,7 @@ use super::origin::{Chain, HEADROOM_NS, Origin, SOUND_DECODER, Streams, Times};
 use super::{SourceShared, selection};
 use crate::media::audio::Copyable;
 use crate::media::listed::{Listed, left_out};
-use crate::media::recorded::place_at;
+use crate::media::location::place_at;
 use crate::media::{Chapter, Container, MediaError, element};
 
 /// Bytes and time of compressed pictures that are read ahead, so that sound stored after them is found in
