@@ -30,6 +30,9 @@ use crate::nn::{ArithmeticChoice, Device, DeviceChoice, Isa};
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// Interval at which old data is deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(15 * 60);
+/// Interval at which free memory is returned to the system.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const TRIM_EVERY: Duration = Duration::from_secs(60);
 /// Threads that answer requests; pictures are processed on others.
 const ANSWERING_THREADS: usize = 2;
 
@@ -147,6 +150,8 @@ impl Service {
         site.cameras.set_all(&sources)?;
         let server = runtime.spawn(listen::answer(listener, Arc::clone(&site)));
         runtime.spawn(sweep(Arc::clone(&site)));
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        runtime.spawn(trim());
         #[cfg(feature = "rtsp")]
         let rtsp = {
             let settings = site.settings();
@@ -286,6 +291,21 @@ fn site(
         jobs: Jobs::new(&data),
         shelf: Shelf::default(),
     })
+}
+
+/// Returns free memory to the system at regular intervals. A free part of the heap between two parts in use
+/// stays with the process otherwise. In an hour with 16 cameras that were lost and came back, such parts grew
+/// to 50 MB, while the memory in use stayed the same.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+async fn trim() {
+    let mut every = tokio::time::interval(TRIM_EVERY);
+    loop {
+        every.tick().await;
+        // SAFETY: it takes a number, and may be called from any thread at any time.
+        let trimmed = tokio::task::spawn_blocking(|| unsafe { libc::malloc_trim(0) });
+        // Whether anything was returned does not matter.
+        let _ = trimmed.await;
+    }
 }
 
 /// Deletes old data at regular intervals.
