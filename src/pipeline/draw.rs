@@ -1,14 +1,22 @@
 //! Covering faces and drawing names on the frames of a job.
 
+#[cfg(feature = "video")]
 use std::sync::Arc;
 
+#[cfg(feature = "video")]
 use super::subscriber::{Pictures, Viewers};
-use crate::annotate::{Annotator, Label, Redactor};
-use crate::engine::{IdentifiedFace, LabelledFrame};
+use crate::annotate::Label;
+#[cfg(feature = "video")]
+use crate::annotate::{Annotator, Redactor};
+use crate::engine::IdentifiedFace;
+#[cfg(feature = "video")]
+use crate::engine::LabelledFrame;
+#[cfg(feature = "video")]
 use crate::media::Picture;
 
 /// Makes the pictures that the subscribers of a job need. It keeps nothing between frames, so any number of
 /// threads can use it.
+#[cfg(feature = "video")]
 pub(super) struct Drawer {
     annotator: Annotator,
     redactor: Option<Redactor>,
@@ -16,6 +24,7 @@ pub(super) struct Drawer {
     named: bool,
 }
 
+#[cfg(feature = "video")]
 impl Drawer {
     /// Draws what the subscribers need.
     pub fn new(annotator: Annotator, redactor: Option<Redactor>, viewers: &Viewers<'_>) -> Self {

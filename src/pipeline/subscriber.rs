@@ -233,6 +233,7 @@ impl<'a> Viewers<'a> {
     }
 
     /// Whether there are no subscribers.
+    #[cfg(feature = "video")]
     pub fn is_empty(&self) -> bool {
         self.plain.is_empty() && self.named.is_empty()
     }

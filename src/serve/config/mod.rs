@@ -28,6 +28,9 @@ use crate::media::Input;
 use allow::Allowed;
 use error::{angle, value, whole};
 
+/// The highest limit of pictures per request.
+pub(in crate::serve) const MOST_PICTURES: usize = 1000;
+
 /// The file that `--init` writes: every setting with its default.
 pub const TEMPLATE: &str = include_str!("template.toml");
 
@@ -263,7 +266,7 @@ impl Limits {
         let all = [
             ("body_mib", self.body_mib as u64, 1024),
             ("megapixels", self.megapixels, 1000),
-            ("pictures", self.pictures as u64, 1000),
+            ("pictures", self.pictures as u64, MOST_PICTURES as u64),
             ("faces", self.faces as u64, 10_000),
             ("requests", self.requests as u64, 1000),
             ("streams", self.streams as u64, 10_000),

@@ -448,7 +448,7 @@ fn what_no_output_keeps_is_told_by_name() {
     ffmpeg(&format!("{PICTURES} {H264} -timecode 01:02:03:04"), &at("timecode.mkv"));
     fs::write(at("s.vtt"), "WEBVTT\n\n00:00.200 --> 00:00.700\nHallo\n").unwrap();
     let titled = format!("{PICTURES} -i {}", at("s.vtt").display());
-    ffmpeg(&format!("{titled} {H264}"), &at("vtt.mkv"));
+    ffmpeg(&format!("{titled} {H264} -c:s webvtt"), &at("vtt.mkv"));
     ffmpeg(&format!("{titled} -c:v libvpx -deadline realtime -cpu-used 8"), &at("vtt.webm"));
     for (name, told) in [
         ("timecode.mov", "its timecode track is left out"),

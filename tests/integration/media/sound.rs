@@ -569,13 +569,15 @@ fn chains_of_ogg_follow_each_other() {
         }
         joined(&[&at("a.ogv"), &at("b.ogv"), &at("c.ogv")], &at("all.ogv"));
         let part_s = beep_free(&at("a.ogv"));
+        // FFmpeg does not count the pictures on the last page of such a file.
+        let part = transcode(&at("a.ogv"), &at("part.mkv")).frames.len();
+        assert!((25..=30).contains(&part), "{sound}: {part}");
         for target in ["mkv", "mp4", "webm"] {
             let output = at(&format!("all.{target}"));
             let done = transcode(&at("all.ogv"), &output);
             let what = format!("{sound} -> {target}: {:?}", done.warnings);
-            let parts = frame_times(&at("a.ogv")).len();
-            assert_eq!(done.frames.len(), 3 * parts, "{what}");
-            assert_eq!(frame_times(&output).len(), 3 * parts, "{what}");
+            assert_eq!(done.frames.len(), 3 * part, "{what}");
+            assert_eq!(frame_times(&output).len(), 3 * part, "{what}");
             let heard_s = beep_free(&output);
             assert!((heard_s - 3.0 * part_s).abs() < 0.15, "{what}: {heard_s} s of {part_s} s each");
         }

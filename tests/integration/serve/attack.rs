@@ -322,12 +322,17 @@ fn slow_and_too_frequent_clients_are_refused() {
     let line = format!("X-Long: {}\r\n", "a".repeat(1000));
     while long.write_all(line.as_bytes()).is_ok() {}
     service.get("/api/v1/health").ok();
-    // More connections than allowed.
-    let held: Vec<_> = (0..8).map(|_| connect(b"")).collect();
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(is_closed(&mut connect(b""), Duration::from_secs(5)), "the ninth");
-    drop(held);
-    std::thread::sleep(Duration::from_millis(500));
+    // More connections than allowed. While the place of the client before is not free yet, only seven of the
+    // eight are held, and the ninth is accepted.
+    let ninth_is_refused = || {
+        let held: Vec<_> = (0..8).map(|_| connect(b"")).collect();
+        std::thread::sleep(Duration::from_millis(200));
+        let refused = is_closed(&mut connect(b""), Duration::from_secs(5));
+        drop(held);
+        std::thread::sleep(Duration::from_millis(500));
+        refused
+    };
+    assert!((0..3).any(|_| ninth_is_refused()), "the ninth");
     // More requests than allowed, counted per client.
     let answers: Vec<Answer> = (0..60).map(|_| service.get("/api/v1/health")).collect();
     let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status != 200).collect();
