@@ -5,11 +5,14 @@ use std::path::Path;
 
 use super::{ModelId, Stored, Weights, WeightsError};
 
-/// The bytes of a file beside the code, in a program that has trained weights.
+/// The bytes of a file beside the code, in a program that has trained weights. A static is in a program once; the
+/// bytes of a constant would be in every crate that uses it.
 macro_rules! bundled {
     ($file:literal) => {{
         #[cfg(feature = "bundled-models")]
-        let bytes: Option<&'static [u8]> = Some(include_bytes!($file));
+        static BYTES: [u8; include_bytes!($file).len()] = *include_bytes!($file);
+        #[cfg(feature = "bundled-models")]
+        let bytes: Option<&'static [u8]> = Some(&BYTES);
         #[cfg(not(feature = "bundled-models"))]
         let bytes: Option<&'static [u8]> = None;
         bytes

@@ -4,18 +4,30 @@ use std::path::{Path, PathBuf};
 
 use super::LabelError;
 use super::subscriber::{Ending, Subscriber};
-use crate::analysis::{Analysis, Video, fingerprint};
+use crate::analysis::{Analysis, AnalysisError, Video, fingerprint};
 use crate::detect::{Face, Quality};
 use crate::embed::{Embedding, Mirror};
 use crate::engine::observe::ObservedFrame;
 use crate::engine::{Engine, LabelledFrame};
+use crate::file;
 use crate::media::{Input, SourceInfo};
 use crate::track::{Moment, Observation, TrackId};
 
 /// A subscriber that writes an analysis of its frames.
 pub(super) struct AnalysisWriter {
-    pub builder: AnalysisBuilder,
-    pub path: PathBuf,
+    builder: AnalysisBuilder,
+    path: PathBuf,
+}
+
+impl AnalysisWriter {
+    /// Writes what `builder` makes of the frames to `path`.
+    ///
+    /// # Errors
+    /// When no file can be written there.
+    pub fn new(builder: AnalysisBuilder, path: PathBuf) -> Result<Self, LabelError> {
+        file::check(&path).map_err(|source| AnalysisError::Write { path: path.clone(), source })?;
+        Ok(Self { builder, path })
+    }
 }
 
 impl Subscriber for AnalysisWriter {
@@ -30,6 +42,7 @@ impl Subscriber for AnalysisWriter {
 }
 
 /// Builds an analysis frame by frame.
+#[derive(Clone)]
 pub(super) struct AnalysisBuilder {
     analysis: Analysis,
 }

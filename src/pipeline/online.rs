@@ -43,7 +43,7 @@ pub(super) fn run(
     let mut subscribers = std::mem::take(&mut job.subscribers);
     if let Some(path) = job.analysis.take() {
         let builder = AnalysisBuilder::new(&job.engine, true, &job.input, &info);
-        subscribers.push(Box::new(AnalysisWriter { builder, path }));
+        subscribers.push(Box::new(AnalysisWriter::new(builder, path)?));
     }
     tell_opened(&mut subscribers, &facts_of(&info))?;
     let mut summary = RunSummary::new(&mut subscribers);

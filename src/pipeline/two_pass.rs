@@ -34,10 +34,9 @@ pub(super) fn run(
     let OpenedSource { mut source, encoder, .. } = opened;
     let annotator = job.drawing.annotator(job.gallery.as_ref())?;
     let embeds = job.embeds();
-    let begin = || AnalysisBuilder::new(&job.engine, embeds, &job.input, source.info());
-    let builder = begin();
+    let builder = AnalysisBuilder::new(&job.engine, embeds, &job.input, source.info());
     if let Some(path) = job.analysis.take() {
-        job.subscribers.push(Box::new(AnalysisWriter { builder: begin(), path }));
+        job.subscribers.push(Box::new(AnalysisWriter::new(builder.clone(), path)?));
     }
     add_page(&mut job.subscribers, job.page.take(), &annotator, job.redaction.as_ref());
     tell_opened(&mut job.subscribers, &facts_of(source.info()))?;
