@@ -208,7 +208,7 @@ pub(super) struct Repairs<'a> {
     pub(super) chapters_later_ns: u64,
     /// The tracks, in the order of the file.
     pub(super) tracks: &'a [Description],
-    /// Time of recording in seconds since 1970; `None` for now.
+    /// Time of recording in seconds since 1970; without one, the time of writing is stated.
     pub(super) recorded_s: Option<i64>,
     /// Place of recording, as in ISO 6709.
     pub(super) location: Option<&'a str>,

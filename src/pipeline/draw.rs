@@ -1,22 +1,15 @@
 //! Covering faces and drawing names on the frames of a job.
 
-#[cfg(feature = "video")]
 use std::sync::Arc;
 
-#[cfg(feature = "video")]
+use super::labels::labels;
 use super::subscriber::{Pictures, Viewers};
-use crate::annotate::Label;
-#[cfg(feature = "video")]
 use crate::annotate::{Annotator, Redactor};
-use crate::engine::IdentifiedFace;
-#[cfg(feature = "video")]
 use crate::engine::LabelledFrame;
-#[cfg(feature = "video")]
 use crate::media::Picture;
 
 /// Makes the pictures that the subscribers of a job need. It keeps nothing between frames, so any number of
 /// threads can use it.
-#[cfg(feature = "video")]
 pub(super) struct Drawer {
     annotator: Annotator,
     redactor: Option<Redactor>,
@@ -24,7 +17,6 @@ pub(super) struct Drawer {
     named: bool,
 }
 
-#[cfg(feature = "video")]
 impl Drawer {
     /// Draws what the subscribers need.
     pub fn new(annotator: Annotator, redactor: Option<Redactor>, viewers: &Viewers<'_>) -> Self {
@@ -37,8 +29,11 @@ impl Drawer {
     pub fn draw(&self, frame: &mut LabelledFrame) -> Option<Arc<Picture>> {
         let mut picture = frame.picture.take()?;
         // Faces are covered first, so that names stay readable.
-        if let Some(redactor) = self.redactor.as_ref().filter(|_| !frame.covered.is_empty()) {
-            redactor.draw(Arc::make_mut(&mut picture), &frame.covered);
+        match &self.redactor {
+            Some(_) if frame.covered.is_empty() => {}
+            Some(redactor) => redactor.draw(Arc::make_mut(&mut picture), &frame.covered),
+            // The check of a redaction must not see boxes that are not covered.
+            None => frame.covered.clear(),
         }
         frame.picture = self.plain.then(|| picture.clone());
         if self.named && !frame.faces.is_empty() {
@@ -46,17 +41,4 @@ impl Drawer {
         }
         self.named.then_some(picture)
     }
-}
-
-/// The labels to draw on a picture.
-pub(super) fn labels(faces: &[IdentifiedFace]) -> Vec<Label> {
-    let one = |one: &IdentifiedFace| Label {
-        landmarks: Some(one.face.landmarks),
-        name: one.identification.name.clone(),
-        stranger: one.stranger,
-        angle_deg: one.angle_deg(),
-        score: Some(one.face.score),
-        ..Label::unknown(one.face.bbox)
-    };
-    faces.iter().filter(|face| !face.transient).map(one).collect()
 }

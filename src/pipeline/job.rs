@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use super::page::PageJob;
 use super::redact::Redaction;
 use super::statistics::Statistics;
+#[cfg(feature = "video")]
+use super::subscriber::want_pictures;
 use super::subscriber::{OnEvent, OnFrame, Pictures, Subscriber};
 use crate::analysis::Analysis;
 use crate::annotate::{Annotator, Colours, Style};
@@ -352,7 +354,7 @@ impl<'a> LabelJob<'a> {
             return Err(RequestError::FramesPerSecond(fps));
         }
         let shown = self.output.is_some() || self.view || self.page.is_some() || self.redaction.is_some();
-        let pictures = self.subscribers.iter().any(|one| one.pictures() != Pictures::None);
+        let pictures = want_pictures(&self.subscribers);
         let whole = self.selection.is_all();
         match !whole && (shown || pictures || self.opening.is_some() || self.request().is_once()) {
             true => Err(RequestError::SelectionWritten),
@@ -397,7 +399,7 @@ impl RelabelJob<'_> {
     #[cfg(feature = "video")]
     pub(super) fn check_whole(&self) -> Result<(), RequestError> {
         let shown = self.output.is_some() || self.view || self.page.is_some() || self.redaction.is_some();
-        let pictures = self.subscribers.iter().any(|one| one.pictures() != Pictures::None);
+        let pictures = want_pictures(&self.subscribers);
         let video = &self.analysis.video;
         if video.is_whole() || !(shown || pictures) {
             return Ok(());

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::LabelError;
-use super::draw::labels;
 use super::graph::Control;
 #[cfg(feature = "video")]
 use super::job::Mode;
 #[cfg(feature = "video")]
 use super::job::RequestError;
 use super::job::{LabelJob, LabelSummary, Pass, Progress, RelabelJob};
+use super::labels::labels;
 #[cfg(feature = "video")]
 pub use super::open::PendingSource;
 #[cfg(feature = "video")]

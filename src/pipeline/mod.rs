@@ -7,11 +7,13 @@
 
 #[cfg(feature = "video")]
 mod analysis_builder;
+#[cfg(feature = "video")]
 mod draw;
 mod error;
 pub mod graph;
 pub mod job;
 pub mod label;
+mod labels;
 #[cfg(feature = "video")]
 mod online;
 #[cfg(feature = "video")]

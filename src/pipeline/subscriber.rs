@@ -123,6 +123,12 @@ impl Subscriber for Results {
     }
 }
 
+/// Whether any subscriber needs pictures.
+#[cfg(feature = "video")]
+pub(super) fn want_pictures(subscribers: &[Box<dyn Subscriber + '_>]) -> bool {
+    subscribers.iter().any(|one| one.pictures() != Pictures::None)
+}
+
 /// Notifies all subscribers about the video.
 #[cfg(feature = "video")]
 pub(super) fn tell_opened(

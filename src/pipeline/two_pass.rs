@@ -12,7 +12,7 @@ use super::redact::Redaction;
 use super::run_summary::RunSummary;
 use super::stages::{self, Observe};
 use super::statistics::Statistics;
-use super::subscriber::{Pictures, Subscriber, Viewers, tell_opened};
+use super::subscriber::{Subscriber, Viewers, tell_opened, want_pictures};
 use crate::analysis::Analysis;
 use crate::annotate::Annotator;
 use crate::detect::BBox;
@@ -103,11 +103,6 @@ fn add_page(
     let redactor = redaction.map(|redaction| redaction.redactor);
     let writer = page.map(|page| PageWriter::new(page, annotator.colours().clone(), redactor));
     writer.into_iter().for_each(|writer| subscribers.push(Box::new(writer)));
-}
-
-/// Whether any subscriber needs pictures.
-fn want_pictures(subscribers: &[Box<dyn Subscriber + '_>]) -> bool {
-    subscribers.iter().any(|one| one.pictures() != Pictures::None)
 }
 
 /// Results of the first pass.
