@@ -25,8 +25,8 @@ pub(super) use state::{FaceInSight, Phase, SourceState};
 
 /// Pause before a source that failed is opened again; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause: including the time of an attempt, a source is back 30 s after it answers again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// The longest pause. With an attempt that is given up after 20 s, a source is back 30 s after it answers again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A source that ran for that long begins with the first pause again.
 const RAN_WELL: Duration = Duration::from_secs(10);
 /// How long a source may give nothing before it is opened again.
