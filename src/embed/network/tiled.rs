@@ -183,14 +183,14 @@ impl Stage {
         // Nobody reads the stream where the stage ends and another follows.
         let begin = (!end || is_last).then_some((self.stream, &mut stream[..], Stream::Begin));
         let blocks = if end { next.take() } else { Some((self.inside, &mut outer[..])) };
-        self.open.apply(team, sums, faces, from, TiledOutput { stream: begin, blocks });
+        self.open.apply(team, sums, faces, from, TiledOutput { stream: begin, blocks, sums: None });
         for (i, [first, second]) in self.units.iter().enumerate() {
             let end = i + 1 == self.units.len();
-            let to = TiledOutput { stream: None, blocks: Some((self.inside, inner)) };
+            let to = TiledOutput { stream: None, blocks: Some((self.inside, inner)), sums: None };
             first.apply(team, sums, faces, outer, to);
             let how = if end && !is_last { Stream::End } else { Stream::Add };
             let blocks = if end { next.take() } else { Some((self.inside, &mut outer[..])) };
-            let to = TiledOutput { stream: Some((self.stream, stream, how)), blocks };
+            let to = TiledOutput { stream: Some((self.stream, stream, how)), blocks, sums: None };
             second.apply(team, sums, faces, inner, to);
         }
     }

@@ -20,7 +20,10 @@ pub(crate) use depthwise::Depthwise;
 pub(crate) use elements::Elements;
 pub(crate) use pool::max_pool_row;
 pub(crate) use strip::{STRIP, StripConv, StripOut, StripScratch, UNDER};
-pub(crate) use tiled::{BlockMap, Stream, TiledConv, TiledOutput, windows};
+pub(crate) use tiled::{
+    BLOCK, BlockMap, Pass, Stream, TiledConv, TiledGradient, TiledGradientMemory, TiledOutput,
+    activation_backward, windows,
+};
 pub(crate) use winograd::{Direction, Form, GradientMemory, Tiles, Winograd};
 
 use super::Isa;
@@ -148,6 +151,16 @@ struct ActivationAt {
 }
 
 impl ActivationAt {
+    /// The bias for the vector of channels `at` numbers on.
+    ///
+    /// # Safety
+    /// As many channels must follow; see [`Simd`].
+    #[inline(always)]
+    unsafe fn with_bias<S: Simd>(self, at: usize, y: S::V) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::add(y, S::load(self.bias.add(at))) }
+    }
+
     /// Bias and PReLU for the vector of channels `at` numbers on.
     ///
     /// # Safety
@@ -156,7 +169,7 @@ impl ActivationAt {
     unsafe fn apply<S: Simd>(self, at: usize, y: S::V) -> S::V {
         // SAFETY: the caller's.
         unsafe {
-            let y = S::add(y, S::load(self.bias.add(at)));
+            let y = self.with_bias::<S>(at, y);
             let zero = S::splat(0.0);
             S::fma(S::load(self.slopes.add(at)), S::min(y, zero), S::max(y, zero))
         }

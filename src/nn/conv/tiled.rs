@@ -16,8 +16,11 @@
 //! second-level cache, are multiplied with all positions of a group, whose inputs fit beside them. Every output is a
 //! sum in one fixed order, so that it depends neither on the threads nor on what else is in the batch.
 
+mod gradient;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use gradient::{TiledGradient, TiledGradientMemory, activation_backward};
 
 use std::ops::Range;
 
@@ -83,6 +86,11 @@ impl BlockMap {
         Self { plane: map.tiles() * ROWS, ..map }
     }
 
+    /// Rows and columns of pixels.
+    pub(crate) fn size(&self) -> [usize; 2] {
+        [self.height, self.width]
+    }
+
     /// Numbers of a whole map, each of which holds two.
     pub(crate) fn len(&self) -> usize {
         self.blocks * self.block_len()
@@ -117,19 +125,63 @@ impl BlockMap {
     }
 }
 
-/// A 3x3 convolution of padding 1 and stride 1 or 2, with bias and PReLU.
+/// A 3x3 convolution of padding 1 and stride 1 or 2, with bias and PReLU, or its backward pass.
 #[derive(Debug)]
 pub(crate) struct TiledConv {
     isa: Isa,
     unit: TileUnit,
+    pass: Pass,
+    /// Outputs and inputs of the products.
+    channels: [usize; 2],
     /// `[block of outputs][block of inputs][tap]`, two tiles each.
     weights: Buffer,
     from: BlockMap,
-    /// Blocks of outputs.
-    outputs: usize,
     /// How much further than for the first output the inputs lie, for each block and tap.
     offsets: Vec<usize>,
     activation: Activation,
+}
+
+/// What products with the weights [out, in, 3, 3] of a convolution give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// The outputs.
+    Forward,
+    /// The outputs, from windows of few channels.
+    Windows,
+    /// For stride 1, the gradient with respect to the input from that with respect to the output.
+    Backward,
+    /// The same for stride 2, for the input pixels in rows 2y + the first number and columns 2x + the second: these see
+    /// one, two or four of the nine weights.
+    BackwardOfHalving([usize; 2]),
+}
+
+impl Pass {
+    /// For each product the row and column of the position that it takes, counted from the corner of the border, and the
+    /// number of the weight.
+    fn taps(self) -> Vec<[usize; 3]> {
+        let all = |tap: fn(usize) -> usize| (0..9).map(|i| [i / 3, i % 3, tap(i)]).collect();
+        match self {
+            Self::Forward => all(|i| i),
+            Self::Windows => vec![[0, 0, 0]],
+            Self::Backward => all(|i| 8 - i),
+            Self::BackwardOfHalving(odd) => {
+                // An even row is the middle row of one window. An odd row is the last row of the window above and the first
+                // row of the window below.
+                let [rows, columns] = odd.map(|odd| if odd == 0 { &[[1, 1]][..] } else { &[[1, 2], [2, 0]] });
+                let both =
+                    |&[row, y]: &[usize; 2]| columns.iter().map(move |&[column, x]| [row, column, 3 * y + x]);
+                rows.iter().flat_map(both).collect()
+            }
+        }
+    }
+
+    /// How many pixels the outputs lie apart, and the row and the column of the first one.
+    fn spread(self) -> [usize; 3] {
+        match self {
+            Self::BackwardOfHalving([y, x]) => [2, y, x],
+            _ => [1, 0, 0],
+        }
+    }
 }
 
 /// Where the outputs of a [`TiledConv`] go. All maps have the size of its outputs.
@@ -138,6 +190,8 @@ pub(crate) struct TiledOutput<'a> {
     pub(crate) stream: Option<(Map, &'a mut [f32], Stream)>,
     /// Maps for the next convolutions.
     pub(crate) blocks: Option<(BlockMap, &'a mut [f32])>,
+    /// Maps of the sums with their bias and before the PReLU, for the backward pass.
+    pub(crate) sums: Option<(BlockMap, &'a mut [f32])>,
 }
 
 /// What becomes of a residual stream, which is in f32.
@@ -154,51 +208,113 @@ pub(crate) enum Stream {
 impl TiledConv {
     /// `weight` [out, in, 3, 3] for maps laid out as `from`.
     pub(crate) fn new(
-        (isa, unit): (Isa, TileUnit),
+        on: (Isa, TileUnit),
         weight: &[f32],
         inputs: usize,
         from: BlockMap,
-        (bias, slopes): (&[f32], &[f32]),
+        activation: (&[f32], &[f32]),
     ) -> Self {
-        assert_eq!(from.blocks, inputs.div_ceil(BLOCK));
-        assert!(from.columns > from.width.div_ceil(from.stride), "taps reach into the border");
-        assert_eq!(weight.len(), bias.len() * inputs * 9);
-        let offsets = (0..from.blocks)
-            .flat_map(|block| (0..9).map(move |tap| block * from.block_len() + from.place(tap / 3, tap % 3)));
-        let weights = pack([bias.len(), 9 * from.blocks], |n, step, k| {
-            let (c, tap) = (step / 9 * BLOCK + k, step % 9);
-            (c < inputs).then(|| weight[(n * inputs + c) * 9 + tap])
-        });
-        Self::with((isa, unit), weights, from, offsets.collect(), (bias, slopes))
+        Self::with(on, Pass::Forward, weight, inputs, from, activation)
     }
 
     /// `weight` [out, in, 3, 3] for the windows of at most three channels of [`windows`].
     pub(crate) fn of_windows(
-        (isa, unit): (Isa, TileUnit),
+        on: (Isa, TileUnit),
+        weight: &[f32],
+        inputs: usize,
+        from: BlockMap,
+        activation: (&[f32], &[f32]),
+    ) -> Self {
+        Self::with(on, Pass::Windows, weight, inputs, from, activation)
+    }
+
+    fn with(
+        on: (Isa, TileUnit),
+        pass: Pass,
         weight: &[f32],
         inputs: usize,
         from: BlockMap,
         (bias, slopes): (&[f32], &[f32]),
     ) -> Self {
-        assert!(9 * inputs <= BLOCK && from.blocks == 1);
         assert_eq!(weight.len(), bias.len() * inputs * 9);
-        let weights = pack([bias.len(), 1], |n, _, k| {
-            let (tap, c) = (k / inputs, k % inputs);
-            (tap < 9).then(|| weight[(n * inputs + c) * 9 + tap])
-        });
-        Self::with((isa, unit), weights, from, vec![0], (bias, slopes))
+        let mut layer = Self::empty(on, pass, [bias.len(), inputs], from);
+        layer.refresh(&mut Team::default(), weight, bias, slopes);
+        layer
     }
 
-    fn with(
+    /// A layer whose weights are all zero, of `channels` outputs and inputs, for maps laid out as `from`. Without
+    /// [`refresh`](Self::refresh) its slopes are 1.
+    pub(crate) fn empty(
         (isa, unit): (Isa, TileUnit),
-        weights: Buffer,
+        pass: Pass,
+        channels: [usize; 2],
         from: BlockMap,
-        offsets: Vec<usize>,
-        (bias, slopes): (&[f32], &[f32]),
     ) -> Self {
-        let outputs = bias.len().div_ceil(BLOCK);
-        let activation = Activation::new(bias, Some(slopes), outputs * BLOCK);
-        Self { isa, unit, weights, from, outputs, offsets, activation }
+        let [outputs, inputs] = channels;
+        if pass == Pass::Windows {
+            assert!(9 * inputs <= BLOCK && from.blocks == 1);
+        } else {
+            assert_eq!(from.blocks, inputs.div_ceil(BLOCK));
+            assert!(from.columns > from.width.div_ceil(from.stride), "taps reach into the border");
+            assert!(pass == Pass::Forward || from.stride == 1);
+        }
+        let taps = pass.taps();
+        let offsets = (0..from.blocks)
+            .flat_map(|block| {
+                taps.iter().map(move |&[row, column, _]| block * from.block_len() + from.place(row, column))
+            })
+            .collect();
+        let outputs = outputs.div_ceil(BLOCK);
+        let weights = Buffer::new(outputs * from.blocks * taps.len() * STEP);
+        let activation = Activation::new(&[], None, outputs * BLOCK);
+        Self { isa, unit, pass, channels, weights, from, offsets, activation }
+    }
+
+    /// Packs other weights, of the convolution [out, in, 3, 3] also for a backward pass, whose activation is none:
+    /// `bias` and `slopes` are then empty.
+    pub(crate) fn refresh(&mut self, team: &mut Team, weight: &[f32], bias: &[f32], slopes: &[f32]) {
+        let [outputs, inputs] = self.channels;
+        assert_eq!(weight.len(), outputs * inputs * 9);
+        let padded = self.blocks() * BLOCK;
+        self.activation = Activation::new(bias, (!slopes.is_empty()).then_some(slopes), padded);
+        if self.pass == Pass::Windows {
+            let at = |n: usize, k: usize| {
+                let (tap, c) = (k / inputs, k % inputs);
+                if n < outputs && tap < 9 { weight[(n * inputs + c) * 9 + tap] } else { 0.0 }
+            };
+            for (i, pair) in self.weights.iter_mut().enumerate() {
+                let n = i / STEP * BLOCK + i % STEP / TILE * LINE + i % LINE;
+                let k = i % TILE / LINE * 2;
+                *pair = Pair([k, k + 1].map(|k| bf16::from_f32(at(n, k)))).bits();
+            }
+            return;
+        }
+        // Numbers from one output to the next, and from one input to the next.
+        let steps = if self.pass == Pass::Forward { [inputs * 9, 9] } else { [9, outputs * 9] };
+        let taps: Vec<usize> = self.pass.taps().into_iter().map(|[.., tap]| tap).collect();
+        let blocks = self.from.blocks;
+        team.run_parts(&mut self.weights, taps.len() * STEP, |_, part, to| {
+            let (first_n, first_c) = (part / blocks * BLOCK, part % blocks * BLOCK);
+            let at = |n: usize, c: usize| {
+                let there = first_n + n < outputs && first_c + c < inputs;
+                there.then(|| &weight[(first_n + n) * steps[0] + (first_c + c) * steps[1]..][..9])
+            };
+            for n in 0..BLOCK {
+                for pair in 0..LINE {
+                    let pairs = [2 * pair, 2 * pair + 1].map(|c| at(n, c));
+                    let to = &mut to[n / LINE * TILE + pair * LINE + n % LINE..];
+                    for (i, &tap) in taps.iter().enumerate() {
+                        let numbers = pairs.map(|taps| bf16::from_f32(taps.map_or(0.0, |taps| taps[tap])));
+                        to[i * STEP] = Pair(numbers).bits();
+                    }
+                }
+            }
+        });
+    }
+
+    /// Blocks of outputs.
+    fn blocks(&self) -> usize {
+        self.channels[0].div_ceil(BLOCK)
     }
 
     /// Memory for the sums of each thread of a team.
@@ -223,7 +339,7 @@ impl TiledConv {
         let finish = self.finish(maps, output);
         let tiles = maps * self.from.tiles();
         let pairs = tiles.div_ceil(2);
-        let parts = self.outputs.min(4 * team.threads());
+        let parts = self.blocks().min(4 * team.threads());
         // Enough items that no thread waits long for the others at the end.
         let enough = (4 * team.threads()).div_ceil(parts);
         let groups = (pairs * 2 * ROWS * LINE * self.from.blocks).div_ceil(GROUP).max(enough).min(pairs);
@@ -235,7 +351,7 @@ impl TiledConv {
                 input,
                 tiles,
                 pairs: share(pairs, group, groups),
-                blocks: share(self.outputs, part, parts),
+                blocks: share(self.blocks(), part, parts),
                 sums: memory[thread].get(),
                 finish,
             };
@@ -246,38 +362,26 @@ impl TiledConv {
     }
 
     /// Checks where the outputs go.
-    fn finish(&self, maps: usize, TiledOutput { stream, blocks }: TiledOutput<'_>) -> Finish {
+    fn finish(&self, maps: usize, TiledOutput { stream, blocks, sums }: TiledOutput<'_>) -> Finish {
         let size = self.from.outputs();
+        let spread = self.pass.spread();
         let stream = stream.map(|(map, numbers, how)| {
-            assert_eq!([map.height, map.width], size);
+            assert_eq!([map.height, map.width], size.map(|n| spread[0] * n));
             assert!(
-                map.channels.is_multiple_of(simd::lanes(self.isa)) && map.channels <= self.outputs * BLOCK
+                map.channels.is_multiple_of(simd::lanes(self.isa)) && map.channels <= self.blocks() * BLOCK
             );
             assert!(numbers.len() >= maps * map.len());
             (map, SharedPointer(numbers.as_mut_ptr()), how)
         });
-        let blocks = blocks.map(|(map, numbers)| {
-            assert_eq!(([map.height, map.width], map.blocks), (size, self.outputs));
-            assert!(numbers.len() >= maps * map.len());
-            (map, SharedPointer(numbers.as_mut_ptr()))
+        let [blocks, sums] = [blocks, sums].map(|to| {
+            to.map(|(map, numbers)| {
+                assert_eq!(([map.height, map.width], map.blocks, spread[0]), (size, self.blocks(), 1));
+                assert!(numbers.len() >= maps * map.len());
+                (map, SharedPointer(numbers.as_mut_ptr()))
+            })
         });
-        Finish { stream, blocks }
+        Finish { stream, blocks, sums, spread }
     }
-}
-
-/// Weights as tiles for B: see [`TiledConv`]. `at` gives that of an output for number `k` of a step, if there is one.
-fn pack([outputs, steps]: [usize; 2], at: impl Fn(usize, usize, usize) -> Option<f32>) -> Buffer {
-    let mut packed = Buffer::new(outputs.div_ceil(BLOCK) * steps * STEP);
-    for (step, tiles) in packed.chunks_exact_mut(STEP).enumerate() {
-        let (block, step) = (step / steps, step % steps);
-        for (i, pair) in tiles.iter_mut().enumerate() {
-            let n = block * BLOCK + i / TILE * LINE + i % LINE;
-            let k = i % TILE / LINE * 2;
-            let at = |k| if n < outputs { at(n, step, k) } else { None };
-            *pair = Pair([k, k + 1].map(|k| bf16::from_f32(at(k).unwrap_or(0.0)))).bits();
-        }
-    }
-    packed
 }
 
 /// Where outputs go, once that was checked.
@@ -285,6 +389,9 @@ fn pack([outputs, steps]: [usize; 2], at: impl Fn(usize, usize, usize) -> Option
 struct Finish {
     stream: Option<(Map, SharedPointer, Stream)>,
     blocks: Option<(BlockMap, SharedPointer)>,
+    sums: Option<(BlockMap, SharedPointer)>,
+    /// See [`Pass::spread`].
+    spread: [usize; 3],
 }
 
 /// Some pairs of tiles of positions and some blocks of outputs of [`TiledConv::apply`].
@@ -329,8 +436,14 @@ impl Task<'_> {
             tiles.clone().all(|tile| offsets.iter().all(|o| place(tile) + o + TILE <= self.input.len()))
         );
         let left = [tiles.start, tiles.end - 1].map(|tile| self.input[place(tile)..].as_ptr());
-        let product =
-            TileProduct { left: &left[..tiles.len()], offsets, right: weights.as_ptr(), sums: self.sums };
+        let product = TileProduct {
+            left: &left[..tiles.len()],
+            offsets,
+            right: [weights.as_ptr(), weights[TILE..].as_ptr()],
+            right_step: STEP,
+            sums: self.sums,
+            add: false,
+        };
         // SAFETY: the map has a place for every tap of every position of its tiles, of every block. The weights were
         // counted just now. The sums of a pair fit into the memory of a thread.
         unsafe { unit.multiply(&product) };
@@ -376,30 +489,47 @@ struct TileOutput {
 impl RawKernel for TileOutput {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let how = self.finish.stream.map(|(.., how)| how);
         // SAFETY: the caller's.
         unsafe {
-            match (how, self.finish.blocks.is_some()) {
-                (None, true) => self.pixels::<S, false, false, true>(),
-                (Some(Stream::Begin), false) => self.pixels::<S, false, true, false>(),
-                (Some(Stream::Begin), true) => self.pixels::<S, false, true, true>(),
-                (Some(Stream::Add), false) => self.pixels::<S, true, true, false>(),
-                (Some(Stream::Add), true) => self.pixels::<S, true, true, true>(),
-                (Some(Stream::End), true) => self.pixels::<S, true, false, true>(),
-                // Nothing is kept.
-                (None | Some(Stream::End), false) => {}
+            match self.finish.sums.is_some() {
+                true => self.run_with::<S, true>(),
+                false => self.run_with::<S, false>(),
             }
         }
     }
 }
 
 impl TileOutput {
+    /// # Safety
+    /// As [`pixels`](Self::pixels).
+    #[inline(always)]
+    unsafe fn run_with<S: Simd, const SUMS: bool>(&self) {
+        let how = self.finish.stream.map(|(.., how)| how);
+        // SAFETY: the caller's.
+        unsafe {
+            match (how, self.finish.blocks.is_some()) {
+                (None, true) => self.pixels::<S, false, false, true, SUMS>(),
+                (Some(Stream::Begin), false) => self.pixels::<S, false, true, false, SUMS>(),
+                (Some(Stream::Begin), true) => self.pixels::<S, false, true, true, SUMS>(),
+                (Some(Stream::Add), false) => self.pixels::<S, true, true, false, SUMS>(),
+                (Some(Stream::Add), true) => self.pixels::<S, true, true, true, SUMS>(),
+                (Some(Stream::End), true) => self.pixels::<S, true, false, true, SUMS>(),
+                // Nothing is kept.
+                (None | Some(Stream::End), false) => {}
+            }
+        }
+    }
+
     /// The positions that are pixels. The stream is added if it is `READ` and becomes the sum if it is `WRITTEN`.
     ///
     /// # Safety
     /// The maps that are read or written must be there, with room for the outputs; see [`Simd`].
     #[inline(always)]
-    unsafe fn pixels<S: Simd, const READ: bool, const WRITTEN: bool, const BLOCKS: bool>(&self) {
+    unsafe fn pixels<S: Simd, const READ: bool, const WRITTEN: bool, const BLOCKS: bool, const SUMS: bool>(
+        &self,
+    ) {
+        let [step, odd_y, odd_x] = self.finish.spread;
+        let sums = self.finish.sums.map(|(map, start)| (map, start.get()));
         let stream = self.finish.stream.map(|(map, start, _)| (map, start.get()));
         let blocks = self.finish.blocks.map(|(map, start)| (map, start.get()));
         let first = self.block * BLOCK;
@@ -408,16 +538,23 @@ impl TileOutput {
         for row in 0..ROWS {
             if x < self.size[1] && y < self.size[0] {
                 let stream = stream.map_or(std::ptr::null_mut(), |(map, start)| {
-                    start.wrapping_add(self.map * map.len() + map.at(y, x) + first)
+                    start.wrapping_add(
+                        self.map * map.len() + map.at(step * y + odd_y, step * x + odd_x) + first,
+                    )
                 });
-                let blocks = blocks.map_or(std::ptr::null_mut(), |(map, start)| {
-                    start.wrapping_add(self.map * map.len() + self.block * map.block_len() + map.at(y, x))
+                let [blocks, kept] = [blocks, sums].map(|to| {
+                    to.map_or(std::ptr::null_mut(), |(map, start): (BlockMap, *mut f32)| {
+                        start.wrapping_add(self.map * map.len() + self.block * map.block_len() + map.at(y, x))
+                    })
                 });
                 for c in (0..BLOCK).step_by(S::LANES) {
                     // SAFETY: the pixel is one of the outputs, for which the maps have room. Channels of the stream are
                     // whole vectors.
                     unsafe {
                         let sum = S::load(self.sums.add(c / LINE * TILE + row * LINE + c % LINE));
+                        if SUMS {
+                            S::store_pairs(kept.add(c / 2), self.activation.with_bias::<S>(c, sum));
+                        }
                         let mut value = self.activation.apply::<S>(c, sum);
                         if READ && c < channels {
                             value = S::add(value, S::load(stream.add(c)));

@@ -115,8 +115,11 @@ impl ConfiguredTiles for Amx {
     unsafe fn multiply(&mut self, product: &TileProduct<'_>) {
         debug_assert!(product.is_aligned());
         if product.offsets.is_empty() {
-            // SAFETY: the caller's.
-            return unsafe { product.sums.write_bytes(0, 2 * TILE * product.left.len()) };
+            if !product.add {
+                // SAFETY: the caller's.
+                unsafe { product.sums.write_bytes(0, 2 * TILE * product.left.len()) };
+            }
+            return;
         }
         // SAFETY: the caller's; there is a product.
         unsafe {
@@ -140,29 +143,38 @@ unsafe fn multiply_one(product: &TileProduct<'_>, left: *const f32) {
     // SAFETY: tiles are configured and memory is there, says the caller. Every register that is changed is named.
     unsafe {
         asm!(
+            "test {at}, {at}",
+            "jnz 3f",
             "tilezero tmm0",
             "tilezero tmm1",
+            "jmp 2f",
+            "3:",
+            "tileloadd tmm0, [{sums} + {stride}]",
+            "tileloadd tmm1, [{sums} + {stride} + {bytes}]",
             "2:",
             "mov {at}, [{offset}]",
             "lea {at}, [{left} + 4 * {at}]",
             "tileloadd tmm6, [{right} + {stride}]",
             "tileloadd tmm4, [{at} + {stride}]",
-            "tileloadd tmm7, [{right} + {stride} + {bytes}]",
+            "tileloadd tmm7, [{beside} + {stride}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "add {right}, {two}",
+            "add {right}, {step}",
+            "add {beside}, {step}",
             "add {offset}, 8",
             "dec {count}",
             "jnz 2b",
             "tilestored [{sums} + {stride}], tmm0",
             "tilestored [{sums} + {stride} + {bytes}], tmm1",
             bytes = const BYTES,
-            two = const 2 * BYTES,
             stride = in(reg) STRIDE,
             sums = in(reg) product.sums,
             left = in(reg) left,
-            at = out(reg) _,
-            right = inout(reg) product.right => _,
+            // First whether sums are added to.
+            at = inout(reg) usize::from(product.add) => _,
+            right = inout(reg) product.right[0] => _,
+            beside = inout(reg) product.right[1] => _,
+            step = in(reg) size_of::<f32>() * product.right_step,
             offset = inout(reg) product.offsets.as_ptr() => _,
             count = inout(reg) product.offsets.len() => _,
             out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
@@ -179,10 +191,18 @@ unsafe fn multiply_two(product: &TileProduct<'_>, [first, second]: [*const f32; 
     // SAFETY: as above.
     unsafe {
         asm!(
+            "test {at}, {at}",
+            "jnz 3f",
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
+            "jmp 2f",
+            "3:",
+            "tileloadd tmm0, [{sums} + {stride}]",
+            "tileloadd tmm1, [{sums} + {stride} + {bytes}]",
+            "tileloadd tmm2, [{sums} + {stride} + {two}]",
+            "tileloadd tmm3, [{sums} + {stride} + {three}]",
             "2:",
             "mov {offset}, [{offsets}]",
             "lea {at}, [{first} + 4 * {offset}]",
@@ -190,12 +210,13 @@ unsafe fn multiply_two(product: &TileProduct<'_>, [first, second]: [*const f32; 
             "tileloadd tmm4, [{at} + {stride}]",
             "lea {at}, [{second} + 4 * {offset}]",
             "tileloadd tmm5, [{at} + {stride}]",
-            "tileloadd tmm7, [{right} + {stride} + {bytes}]",
+            "tileloadd tmm7, [{beside} + {stride}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {right}, {two}",
+            "add {right}, {step}",
+            "add {beside}, {step}",
             "add {offsets}, 8",
             "dec {count}",
             "jnz 2b",
@@ -210,9 +231,12 @@ unsafe fn multiply_two(product: &TileProduct<'_>, [first, second]: [*const f32; 
             sums = in(reg) product.sums,
             first = in(reg) first,
             second = in(reg) second,
-            at = out(reg) _,
+            // First whether sums are added to.
+            at = inout(reg) usize::from(product.add) => _,
             offset = out(reg) _,
-            right = inout(reg) product.right => _,
+            right = inout(reg) product.right[0] => _,
+            beside = inout(reg) product.right[1] => _,
+            step = in(reg) size_of::<f32>() * product.right_step,
             offsets = inout(reg) product.offsets.as_ptr() => _,
             count = inout(reg) product.offsets.len() => _,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,

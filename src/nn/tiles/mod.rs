@@ -91,18 +91,23 @@ pub(crate) struct TileProduct<'a> {
     pub(crate) left: &'a [*const f32],
     /// How many numbers further the rows for each product lie.
     pub(crate) offsets: &'a [usize],
-    /// Two tiles for B side by side in the matrix, one after the other in memory, for each product in turn.
-    pub(crate) right: *const f32,
+    /// The two tiles for B of the first product.
+    pub(crate) right: [*const f32; 2],
+    /// How many numbers further those for each further product lie.
+    pub(crate) right_step: usize,
     /// The sums: two tiles for each one for A.
     pub(crate) sums: *mut f32,
+    /// Whether the products are added to the sums that are there.
+    pub(crate) add: bool,
 }
 
 impl TileProduct<'_> {
     /// Whether all rows of tiles are whole cache lines: those that straddle two take twice as long.
     fn is_aligned(&self) -> bool {
         let aligned = |at: *const f32| at.addr().is_multiple_of(STRIDE);
-        let mut rows = self.left.iter().copied().chain([self.right, self.sums.cast_const()]);
-        rows.all(aligned) && self.offsets.iter().all(|offset| offset.is_multiple_of(LINE))
+        let mut rows = self.left.iter().copied().chain(self.right).chain([self.sums.cast_const()]);
+        let mut steps = self.offsets.iter().chain([&self.right_step]);
+        rows.all(aligned) && steps.all(|step| step.is_multiple_of(LINE))
     }
 }
 
@@ -112,7 +117,7 @@ pub(crate) trait ConfiguredTiles {
     ///
     /// # Safety
     /// For every place on the left and every offset a tile must be readable, as must all tiles on the right. The sums
-    /// must be writable.
+    /// must be writable, and readable if products are added to them.
     unsafe fn multiply(&mut self, product: &TileProduct<'_>);
 }
 
@@ -146,21 +151,25 @@ mod tests {
         (buffer, numbers.into_iter().map(f64::from).collect())
     }
 
+    /// What is in memory before the sums.
+    const BEFORE: f32 = 7.0;
+
     /// Sums of one or two tiles for A, several products each.
-    fn multiply(unit: TileUnit, tiles: usize, products: usize) -> Vec<f32> {
+    fn multiply(unit: TileUnit, tiles: usize, products: usize, add: bool) -> Vec<f32> {
         let (left, _) = pairs(2 * TILE + products * LINE, 3);
-        let (right, _) = pairs(2 * TILE * products, 5);
+        let (right, _) = pairs(2 * TILE * (products + 1), 5);
         let places = [left.as_ptr(), left[TILE..].as_ptr()];
         let offsets: Vec<usize> = (0..products).map(|i| i * LINE).collect();
         let mut sums = Buffer::new(2 * TILE * tiles);
-        // What is there does not matter.
-        sums.fill(7.0);
+        sums.fill(BEFORE);
         unit.run(&mut |unit| {
             let product = TileProduct {
                 left: &places[..tiles],
                 offsets: &offsets,
-                right: right.as_ptr(),
+                right: [right.as_ptr(), right[TILE..].as_ptr()],
+                right_step: 2 * TILE,
                 sums: sums.as_mut_ptr(),
+                add,
             };
             // SAFETY: as many tiles are there: those on the left end with `left` at the last offset.
             unsafe { unit.multiply(&product) };
@@ -170,19 +179,25 @@ mod tests {
 
     #[test]
     fn products_of_tiles_are_those_of_matrices() {
-        for (tiles, products) in [(1, 1), (2, 1), (1, 3), (2, 5), (1, 0), (2, 0)] {
+        let cases = [(1, 1), (2, 1), (1, 3), (2, 5), (1, 0), (2, 0)];
+        for (add, (tiles, products)) in
+            [false, true].into_iter().flat_map(|add| cases.map(|case| (add, case)))
+        {
             let (_, left) = pairs(2 * TILE + products * LINE, 3);
-            let (_, right) = pairs(2 * TILE * products, 5);
-            let found = multiply(TileUnit::Model, tiles, products);
+            let (_, right) = pairs(2 * TILE * (products + 1), 5);
+            let found = multiply(TileUnit::Model, tiles, products, add);
             for (i, &found) in found.iter().enumerate() {
                 let (tile, column, row, n) = (i / TILE / 2, i / TILE % 2, i / LINE % ROWS, i % LINE);
-                let mut wanted = 0.0;
+                let mut wanted = if add { f64::from(BEFORE) } else { 0.0 };
                 for (product, k) in (0..products).flat_map(|p| (0..2 * LINE).map(move |k| (p, k))) {
                     let a = left[2 * (tile * TILE + (row + product) * LINE) + k];
                     let b = right[2 * ((2 * product + column) * TILE + k / 2 * LINE + n) + k % 2];
                     wanted += a * b;
                 }
-                assert!((f64::from(found) - wanted).abs() < 1e-5, "{tiles} {products} {i}: {found} {wanted}");
+                assert!(
+                    (f64::from(found) - wanted).abs() < 1e-5,
+                    "{tiles} {products} {add} {i}: {found} {wanted}"
+                );
             }
         }
     }
@@ -193,10 +208,12 @@ mod tests {
             return println!("skipped: this machine has no AMX, or the system does not grant it");
         };
         for (tiles, products) in [(1, 1), (2, 1), (1, 12), (2, 13), (1, 0), (2, 0)] {
-            let bits = |unit| -> Vec<u32> {
-                multiply(unit, tiles, products).into_iter().map(f32::to_bits).collect()
-            };
-            assert_eq!(bits(unit), bits(TileUnit::Model), "{tiles} {products}");
+            for add in [false, true] {
+                let bits = |unit| -> Vec<u32> {
+                    multiply(unit, tiles, products, add).into_iter().map(f32::to_bits).collect()
+                };
+                assert_eq!(bits(unit), bits(TileUnit::Model), "{tiles} {products} {add}");
+            }
         }
     }
 }

@@ -127,15 +127,20 @@ fn flushed(x: f32) -> f32 {
 /// The instructions in the order of the kernels for the hardware.
 impl ConfiguredTiles for Model {
     unsafe fn multiply(&mut self, product: &TileProduct<'_>) {
-        let &TileProduct { left, offsets, right, sums } = product;
+        let &TileProduct { left, offsets, right, right_step, sums, add } = product;
         assert!(matches!(left.len(), 1 | 2));
         debug_assert!(product.is_aligned());
         // SAFETY: the caller's.
         unsafe {
-            (0..2 * left.len()).for_each(|tile| self.tilezero(tile));
+            for tile in 0..2 * left.len() {
+                match add {
+                    true => self.tileloadd(tile, sums.add(tile * TILE), STRIDE),
+                    false => self.tilezero(tile),
+                }
+            }
             for (i, &offset) in offsets.iter().enumerate() {
-                for n in 0..2 {
-                    self.tileloadd(6 + n, right.add((2 * i + n) * TILE), STRIDE);
+                for (n, right) in right.iter().enumerate() {
+                    self.tileloadd(6 + n, right.add(i * right_step), STRIDE);
                 }
                 for (m, left) in left.iter().enumerate() {
                     self.tileloadd(4 + m, left.add(offset), STRIDE);

@@ -39,11 +39,13 @@ struct Numbers {
     before: Vec<f32>,
 }
 
-/// What a layer gives: the stream and the blocks of every map, bit for bit.
+/// What a layer gives for every map, bit for bit.
 #[derive(PartialEq, Eq)]
 struct Outputs {
     stream: Vec<u32>,
     blocks: Vec<u32>,
+    /// Before the activation.
+    sums: Vec<u32>,
 }
 
 impl Case {
@@ -103,12 +105,18 @@ impl Case {
             to[map * stream.len() + stream.at(y, x)..][..outputs].copy_from_slice(pixel);
         }
         let mut next = Buffer::new(self.maps * blocks.len());
+        let kept = BlockMap::new(self.outputs(), outputs, 1);
+        let mut sums = Buffer::new(self.maps * kept.len());
         let activation = (&numbers.bias[..], &numbers.slopes[..]);
         let layer = TiledConv::new((isa, unit), &numbers.weight, inputs, from, activation);
-        let output = TiledOutput { stream: Some((stream, &mut to, how)), blocks: Some((blocks, &mut next)) };
+        let output = TiledOutput {
+            stream: Some((stream, &mut to, how)),
+            blocks: Some((blocks, &mut next)),
+            sums: Some((kept, &mut sums)),
+        };
         layer.apply(&mut team, &mut TiledConv::memory(threads), self.maps, &rounded, output);
         let bits = |buffer: &Buffer| buffer.iter().map(|x| x.to_bits()).collect();
-        Outputs { stream: bits(&to), blocks: bits(&next) }
+        Outputs { stream: bits(&to), blocks: bits(&next), sums: bits(&sums) }
     }
 
     /// Panics unless every `every`-th pixel of the outputs is the sum in f64 of numbers in bfloat16.
@@ -138,8 +146,13 @@ impl Case {
                 assert!((f64::from(found_stream) - kept).abs() < bound, "{name} {y} {x} {o}: stream");
                 let place = o / BLOCK * blocks.block_len() + blocks.at(y, x) + o % BLOCK / 2;
                 let pair = found.blocks[map * blocks.len() + place];
-                let half = f64::from(f32::from_bits(pair >> (o % 2 * 16) << 16));
-                assert!((half - wanted).abs() < bound + wanted.abs() / 256.0, "{name} {y} {x} {o}: {half}");
+                let half = |pair: u32| f64::from(f32::from_bits(pair >> (o % 2 * 16) << 16));
+                let next = half(pair);
+                assert!((next - wanted).abs() < bound + wanted.abs() / 256.0, "{name} {y} {x} {o}: {next}");
+                let kept = BlockMap::new(self.outputs(), outputs, 1);
+                let place = o / BLOCK * kept.block_len() + kept.at(y, x) + o % BLOCK / 2;
+                let before = half(found.sums[map * kept.len() + place]);
+                assert!((before - sum).abs() < bound + sum.abs() / 256.0, "{name} {y} {x} {o}: {before}");
             }
         }
         self.check_borders(&found, stream, blocks);
@@ -259,7 +272,8 @@ fn a_layer_on_windows_is_the_convolution() {
             let layer = TiledConv::of_windows(with, &numbers.weight, inputs, from, activation);
             let (_, stream, _) = case.maps(isa, 1);
             let mut found = Buffer::new(maps * stream.len());
-            let output = TiledOutput { stream: Some((stream, &mut found, Stream::Begin)), blocks: None };
+            let output =
+                TiledOutput { stream: Some((stream, &mut found, Stream::Begin)), blocks: None, sums: None };
             layer.apply(&mut team, &mut TiledConv::memory(2), maps, &input, output);
             for (map, y, x) in case.pixels(case.outputs()) {
                 let window = case.window(&numbers.pixels, map, [y, x]);
@@ -280,10 +294,9 @@ fn a_layer_on_windows_is_the_convolution() {
 fn weights_are_where_the_product_of_tiles_wants_them() {
     let [outputs, inputs] = [37, 45];
     let weight: Vec<f32> = (0..outputs * inputs * 9).map(|i| (i % 251) as f32).collect();
-    let packed = pack([outputs, 9 * 2], |n, step, k| {
-        let (c, tap) = (step / 9 * BLOCK + k, step % 9);
-        (c < inputs).then(|| weight[(n * inputs + c) * 9 + tap])
-    });
+    let on = (Isa::best(), TileUnit::Model);
+    let numbers = (&vec![0.0; outputs][..], &vec![0.0; outputs][..]);
+    let packed = TiledConv::new(on, &weight, inputs, BlockMap::new([5, 4], inputs, 1), numbers).weights;
     let mut found = vec![0.0; weight.len()];
     let mut rest = 0;
     for block in 0..2 {
