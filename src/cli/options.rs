@@ -58,14 +58,14 @@ impl DeviceArgs {
     }
 }
 
-/// Prints the device of the networks.
-pub fn tell(device: &Device) {
-    errln!("networks run on {device}");
-}
-
 /// Prints the device of the networks and the arithmetic of embeddings.
 pub fn tell_with(device: &Device, arithmetic: impl fmt::Display) {
     errln!("networks run on {device}; embeddings are computed in {arithmetic}");
+}
+
+/// Prints the device and the number format of training.
+pub fn tell_of_training(device: &Device, arithmetic: impl fmt::Display) {
+    errln!("the network runs on {device}; products are computed in {arithmetic}");
 }
 
 /// Prints the device of the networks and the arithmetic of an analysis's embeddings.

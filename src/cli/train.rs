@@ -29,6 +29,9 @@ use sphereface::train::{Config, Dataset, Event, TrainError, Trainer};
 ///
 /// Ctrl-C or SIGTERM writes a checkpoint and stops. --resume continues the run with the same result
 /// as without the interruption. On another --device the last digits may differ.
+///
+/// On CPUs with AMX, the products of the convolutions are in bf16, unless --precision f32 is given. A
+/// run that was stopped may be continued in the other format.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sphereface train casia-112x96 --output run1\n  \
@@ -87,7 +90,7 @@ impl TrainArgs {
         let of_run = device.clone();
         let trainer = Trainer::new(config, dataset, &self.output, checkpoint, of_run).map_err(told)?;
         if !self.quiet {
-            options::tell(&device);
+            options::tell_of_training(&device, trainer.arithmetic());
         }
         let stop = Arc::new(AtomicBool::new(false));
         #[cfg(unix)]

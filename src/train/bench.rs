@@ -29,6 +29,8 @@ pub struct Report {
     pub device: String,
     /// Instruction set on the CPU.
     pub isa: String,
+    /// Number format of the products of the convolutions.
+    pub precision: String,
     /// The network.
     pub network: String,
     /// Classes.
@@ -49,10 +51,10 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { batch, threads, device, network, classes, images_per_s, .. } = self;
+        let Self { batch, threads, device, precision, network, classes, images_per_s, .. } = self;
         writeln!(
             f,
-            "{network}, {classes} classes, batches of {batch}, {threads} threads, on {device}: milliseconds per image"
+            "{network}, {classes} classes, batches of {batch}, {threads} threads, {precision}, on {device}: milliseconds per image"
         )?;
         if let Some(loading_ms) = self.loading_ms {
             writeln!(f, "loading   {loading_ms:9.3} (one thread, in parallel with the others)")?;
@@ -97,7 +99,7 @@ pub fn bench(
         let start = Instant::now();
         let pass = Pass { batch: &batch, lambda: config.lambda().at(number + 1), teacher: None, stop: &stop };
         let Some(totals) = model.gradients(pass)? else { unreachable!("nobody stops it") };
-        let length = Optimiser::gradient_length(&model.parameters);
+        let length = model.gradient_length();
         let update = Instant::now();
         // A learning rate of 0, so that the weights stay those of the start.
         model.update(&mut optimiser, 0.0, number + 1, length);
@@ -139,6 +141,7 @@ pub fn bench(
         threads: config.run.threads,
         device: device.to_string(),
         isa: device.isa().to_string(),
+        precision: model.arithmetic().to_string(),
         network: config.architecture()?.to_string(),
         classes,
         loading_ms,

@@ -197,6 +197,8 @@ section! {
     seed: u64 = 1, [long, value_name = "N"];
     /// Compute threads
     threads: usize = 1, [long, value_name = "N"];
+    /// Number format of the products of the convolutions; weights and their gradients are always f32
+    precision: Precision = Precision::Auto, [long, value_name = "FORMAT"];
     /// Iterations between checkpoints; a killed process loses at most these
     checkpoint_every: u64 = 500, [long, value_name = "N"];
     /// Iterations between lines of metrics
@@ -257,6 +259,19 @@ pub enum OptimiserKind {
     #[cfg_attr(feature = "cli", value(name = "adamw"))]
     #[serde(rename = "adamw")]
     AdamW,
+}
+
+/// Number formats of products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// bf16 on CPUs with AMX, else f32
+    Auto,
+    /// 24 bits of precision
+    F32,
+    /// bfloat16, 8 bits of precision; sums are f32. For CPUs with AMX
+    Bf16,
 }
 
 /// What to do with identities that have too few images.

@@ -3,14 +3,14 @@
 //!
 //! - [`config`]: the settings of a run, its presets;
 //! - [`dataset`], [`augment`], [`loader`]: from files to batches, ahead of the training;
-//! - [`network`] on the CPU and [`tensors`] on any device, [`backend`] to choose between them;
+//! - [`network`] in f32 and [`tiled`] in bfloat16 on the CPU, [`tensors`] on any device, [`backend`] to choose between them;
 //!   [`loss`], [`model`], [`parameters`]: from a batch to gradients;
 //! - [`optimiser`], [`schedule`]: from gradients to better weights;
 //! - [`checkpoint`], [`metrics`], [`plot`], [`validate`]: state and reports of a run;
 //! - [`trainer`]: the loop around all of them.
 //!
-//! On the CPU, results depend only on the settings, the seed and the instruction set: a run that was stopped
-//! and resumed gives the same bits as one that was not. A checkpoint is independent of the device. On another
+//! On the CPU, results depend only on the settings, the seed, the instruction set and the precision: a run that was
+//! stopped and resumed gives the same bits as one that was not. A checkpoint is independent of the device. On another
 //! device only the rounding differs.
 
 pub mod augment;
@@ -22,6 +22,7 @@ pub mod dataset;
 mod error;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod last;
 pub mod loader;
 pub mod loss;
 pub mod metrics;
@@ -37,6 +38,7 @@ pub mod plot;
 pub mod schedule;
 #[cfg(feature = "candle")]
 pub mod tensors;
+pub mod tiled;
 pub mod trainer;
 pub mod validate;
 

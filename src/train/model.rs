@@ -13,11 +13,11 @@ use super::loss::{
     Distillation, Gradients, Input, Loss, Workspace, add_class_gradients, distill, normalise_rows,
 };
 use super::network::CROP_LEN;
-use super::optimiser::Optimiser;
+use super::optimiser::{self, Optimiser};
 use super::parameters::{self, BIAS, CLASSES, PROJECTION, Parameter};
 use crate::models::{FORMAT, ModelId, Tensor, Weights};
-use crate::nn::Device;
 use crate::nn::team::Team;
+use crate::nn::{Arithmetic, Device, Isa};
 
 /// The trained model with its backend and losses.
 #[derive(Debug)]
@@ -30,7 +30,9 @@ pub struct Model {
     loss: Loss,
     class_weight: f64,
     teacher_weight: f64,
-    /// Threads and memory of the losses.
+    /// Instructions of the optimiser.
+    isa: Isa,
+    /// Threads and memory of losses and optimiser.
     team: Team,
     workspace: Workspace<f32>,
     /// Indices into `parameters`.
@@ -121,7 +123,7 @@ impl Model {
                 }
             }
         }
-        let network = Backend::new(architecture, &list, device, config.run.threads);
+        let network = Backend::new(architecture, &list, device, config.run.precision, config.run.threads)?;
         Ok(Self {
             parameters: list,
             init,
@@ -129,8 +131,9 @@ impl Model {
             loss,
             class_weight: config.loss.weight,
             teacher_weight: config.teacher.weight,
+            isa: device.isa(),
             team: Team::new(config.run.threads),
-            workspace: Workspace::default(),
+            workspace: Workspace::new(device.isa()),
             classes: class_place,
             bias,
             projection,
@@ -150,7 +153,9 @@ impl Model {
         let size = self.network.architecture().embedding;
         let samples = batch.labels.len();
         let scale = 1.0 / samples as f64;
-        self.parameters.iter_mut().for_each(|p| p.gradient.fill(0.0));
+        for parameter in &mut self.parameters {
+            self.team.run_parts(&mut parameter.gradient, optimiser::PART, |_, _, part| part.fill(0.0));
+        }
         self.network.begin();
         let mut totals = Totals { samples, ..Totals::default() };
         let start = Instant::now();
@@ -232,15 +237,25 @@ impl Model {
         Ok(Some(totals))
     }
 
+    /// Norm of the gradient of all parameters together.
+    pub fn gradient_length(&mut self) -> f64 {
+        Optimiser::gradient_length(&self.parameters, &mut self.team)
+    }
+
     /// Updates the parameters: step `t` (from 1) at a learning rate, given the norm of the gradient.
     pub fn update(&mut self, optimiser: &mut Optimiser, rate: f64, t: u64, length: f64) {
-        optimiser.step(&mut self.parameters, rate, t, length);
+        optimiser.step(&mut self.parameters, (rate, t, length), self.isa, &mut self.team);
         self.network.refresh(&self.parameters);
     }
 
     /// Updates the network after the parameters were replaced.
     pub fn refresh(&mut self) {
         self.network.refresh(&self.parameters);
+    }
+
+    /// The number format of the products of the convolutions.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.network.arithmetic()
     }
 
     /// Whether there is a loss over the classes.

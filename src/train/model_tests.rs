@@ -30,6 +30,8 @@ embedding = 12
 lambda_base = 20.0
 [optimiser]
 rate = 0.02
+[run]
+precision = \"f32\"
 ";
     Layers::default().over(text, "test").unwrap().finish(&Flags::default()).unwrap()
 }
@@ -66,7 +68,7 @@ impl Run {
             let batch = batch(t);
             let pass = Pass { batch: &batch, lambda: config.lambda().at(t), teacher: None, stop: &stop };
             let totals = self.model.gradients(pass).unwrap().unwrap();
-            let length = Optimiser::gradient_length(&self.model.parameters);
+            let length = self.model.gradient_length();
             self.model.update(&mut self.optimiser, config.optimiser.rate, t, length);
             totals.class_loss / totals.samples as f64
         };

@@ -4,12 +4,11 @@
 //! reverse, written out: no graph is recorded. Activations are kept for one chunk of a batch at a time.
 //! Gradients of the weights add up exactly over chunks, because nothing in the network mixes samples.
 
+use super::last::LastLayer;
 use super::parameters::Parameter;
 use crate::align::{CROP_HEIGHT, CROP_WIDTH, Crop};
 use crate::embed::Architecture;
-use crate::models::arch::LAST_MAP;
 use crate::nn::conv::{Activation, Dense, Direction, GradientMemory, Map, Tiles, Winograd, padded};
-use crate::nn::gemm::{Matrix, multiply};
 use crate::nn::simd::{self, Kernel, Simd};
 use crate::nn::team::{Parts, Team};
 use crate::nn::{Buffer, Isa};
@@ -34,8 +33,7 @@ pub struct Network {
     input_map: Map,
     input: Buffer,
     stages: Vec<Stage>,
-    /// [samples, channels x rows x columns], the input of the last layer.
-    flat: Vec<f32>,
+    last: LastLayer,
     samples: usize,
 }
 
@@ -71,7 +69,7 @@ struct Unit {
 }
 
 /// Number of the weight of a convolution in the list of parameters; bias and slopes follow.
-fn place(convolution: usize) -> usize {
+pub(super) fn place(convolution: usize) -> usize {
     3 * convolution
 }
 
@@ -140,7 +138,7 @@ impl Network {
             input_map,
             input: Buffer::new(CHUNK * input_map.len()),
             stages,
-            flat: Vec::new(),
+            last: LastLayer::new(architecture),
             samples: 0,
         }
     }
@@ -194,37 +192,8 @@ impl Network {
             }
             from = &maps[units.len()];
         }
-        self.fully_connected(parameters)
-    }
-
-    fn fully_connected(&mut self, parameters: &[Parameter]) -> Vec<f32> {
-        let Architecture { embedding, .. } = self.architecture;
-        let size = self.architecture.flattened();
-        let stage = &self.stages[3];
-        let last = &stage.maps[stage.units.len()];
-        self.flat.clear();
-        for map in last.chunks_exact(stage.map.len()).take(self.samples) {
-            for c in 0..stage.channels {
-                for y in 0..LAST_MAP.0 {
-                    self.flat.extend((0..LAST_MAP.1).map(|x| map[stage.map.at(y, x) + c]));
-                }
-            }
-        }
-        let [.., weight, bias] = self.network_parameters(parameters) else { unreachable!("a last layer") };
-        let mut features = bias.value.repeat(self.samples);
-        multiply(
-            &mut features,
-            Matrix::new(&self.flat, self.samples, size),
-            Matrix::new(&weight.value, embedding, size).t(),
-            true,
-            self.team.threads(),
-        );
-        features
-    }
-
-    fn network_parameters<'p>(&self, parameters: &'p [Parameter]) -> &'p [Parameter] {
-        let convolutions = self.architecture.convolutions().len();
-        &parameters[..place(convolutions) + 2]
+        let Stage { map, maps, .. } = &self.stages[3];
+        self.last.forward(parameters, samples, (*map, &maps[maps.len() - 1]), self.team.threads())
     }
 
     /// Adds the gradients w.r.t. all parameters to them, given the gradient w.r.t. the features
@@ -233,9 +202,10 @@ impl Network {
     /// # Panics
     /// When `by_feature` has another size.
     pub fn backward(&mut self, parameters: &mut [Parameter], by_feature: &[f32]) {
-        self.fully_connected_backward(parameters, by_feature);
-        let Self { stages, team, tiles, memory, samples, isa, input, .. } = self;
+        let Self { stages, team, tiles, memory, samples, isa, input, last, .. } = self;
         let samples = *samples;
+        let Stage { map, by_map, .. } = &mut stages[3];
+        last.backward(parameters, samples, by_feature, (*map, by_map), team.threads());
         for s in (0..stages.len()).rev() {
             let (before, rest) = stages.split_at_mut(s);
             let previous = before.last_mut();
@@ -294,40 +264,10 @@ impl Network {
             }
         }
     }
-
-    fn fully_connected_backward(&mut self, parameters: &mut [Parameter], by_feature: &[f32]) {
-        let Architecture { embedding, .. } = self.architecture;
-        let size = self.architecture.flattened();
-        let convolutions = self.architecture.convolutions().len();
-        let [weight, bias] = &mut parameters[place(convolutions)..][..2] else {
-            unreachable!("two are taken")
-        };
-        let threads = self.team.threads();
-        let by_feature = Matrix::new(by_feature, self.samples, embedding);
-        multiply(
-            &mut weight.gradient,
-            by_feature.t(),
-            Matrix::new(&self.flat, self.samples, size),
-            true,
-            threads,
-        );
-        let ones = vec![1.0; self.samples];
-        multiply(&mut bias.gradient, Matrix::new(&ones, 1, self.samples), by_feature, true, threads);
-        let mut by_flat = vec![0.0; self.samples * size];
-        multiply(&mut by_flat, by_feature, Matrix::new(&weight.value, embedding, size), false, threads);
-        let stage = &mut self.stages[3];
-        for (flat, map) in by_flat.chunks_exact(size).zip(stage.by_map.chunks_exact_mut(stage.map.len())) {
-            for (c, plane) in flat.chunks_exact(LAST_MAP.0 * LAST_MAP.1).enumerate() {
-                for (i, value) in plane.iter().enumerate() {
-                    map[stage.map.at(i / LAST_MAP.1, i % LAST_MAP.1) + c] = *value;
-                }
-            }
-        }
-    }
 }
 
 /// Weight, bias and slopes of a convolution.
-fn layer(parameters: &mut [Parameter], convolution: usize) -> &mut [Parameter; 3] {
+pub(super) fn layer(parameters: &mut [Parameter], convolution: usize) -> &mut [Parameter; 3] {
     match parameters[place(convolution)..].first_chunk_mut() {
         Some(three) => three,
         None => unreachable!("the parameters were checked against the architecture"),

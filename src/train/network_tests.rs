@@ -9,8 +9,10 @@ use rand::{RngExt, SeedableRng};
 use super::network::{CHUNK, CROP_LEN, Network};
 use super::parameters::{self, Parameter};
 use super::tensors::TensorNetwork;
+use super::tiled::TiledNetwork;
 use crate::embed::Architecture;
 use crate::embed::candle::{self, SphereFace};
+use crate::nn::tiles::TileUnit;
 use crate::nn::{Device as OurDevice, DeviceChoice, Isa};
 
 /// Parameters that keep activations near 1, with slopes of both signs and biases of any size.
@@ -169,4 +171,65 @@ fn gradients_add_up_over_chunks() {
             }
         }
     }
+}
+
+/// In bfloat16 the gradients are those of the reference up to rounding, whatever the threads, the chunks and what was there
+/// before.
+#[test]
+fn gradients_in_bfloat16_are_near_those_of_the_reference() {
+    let of =
+        |depth, channels| Architecture::of_depth(depth).unwrap().with_channels(channels).with_embedding(9);
+    let isa = Isa::best();
+    let units: Vec<TileUnit> = TileUnit::of_this_machine(isa).into_iter().chain([TileUnit::Model]).collect();
+    for (architecture, samples) in [(of(4, [3, 5, 4, 6]), 2), (of(10, [8, 33, 12, 35]), 3)] {
+        let parameters = random_parameters(&architecture);
+        let pixels = random(samples * CROP_LEN, 1);
+        let by_feature = random(samples * architecture.embedding, 2);
+        let (expected_features, expected) = oracle(&architecture, &parameters, &pixels, &by_feature);
+        let mut results = Vec::new();
+        for (&unit, threads) in units.iter().zip([3, 1]) {
+            let mut found = parameters.clone();
+            let mut network = TiledNetwork::new(architecture, &found, (isa, unit), threads);
+            // Left from a batch that was dropped.
+            network.forward(&found, &random((samples + 1) * CROP_LEN, 9));
+            network.backward(&mut found.clone(), &random((samples + 1) * architecture.embedding, 3));
+            network.begin();
+            let mut features = Vec::new();
+            // The samples in two chunks.
+            for (pixels, by_feature) in
+                pixels.chunks(2 * CROP_LEN).zip(by_feature.chunks(2 * architecture.embedding))
+            {
+                features.extend(network.forward(&found, pixels));
+                network.backward(&mut found, by_feature);
+            }
+            network.collect(&mut found);
+            let error = relative_error(&features, &expected_features);
+            assert!(error < 0.02, "{architecture}: features off by {error:e}");
+            for (parameter, expected) in found.iter().zip(&expected) {
+                let error = relative_error(&parameter.gradient, expected);
+                assert!(error < 0.1, "{architecture} {}: off by {error:e}", parameter.name);
+            }
+            results.push((features, found));
+        }
+        assert!(results.iter().all(|result| *result == results[0]), "{architecture}: threads or unit show");
+    }
+}
+
+/// Weights that change are those that the next pass uses, forward and backward.
+#[test]
+fn networks_in_bfloat16_follow_their_parameters() {
+    let architecture = Architecture::of_depth(4).unwrap().with_channels([3, 5, 4, 6]).with_embedding(7);
+    let (before, after) = (parameters::network(&architecture, 1), random_parameters(&architecture));
+    let on = (Isa::best(), TileUnit::Model);
+    let run = |mut network: TiledNetwork| {
+        let mut found = after.clone();
+        network.begin();
+        let features = network.forward(&found, &random(CROP_LEN, 1));
+        network.backward(&mut found, &random(architecture.embedding, 2));
+        network.collect(&mut found);
+        (features, found)
+    };
+    let mut refreshed = TiledNetwork::new(architecture, &before, on, 1);
+    refreshed.refresh(&after);
+    assert!(run(refreshed) == run(TiledNetwork::new(architecture, &after, on, 1)));
 }

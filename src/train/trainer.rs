@@ -18,7 +18,7 @@ use super::plot;
 use super::validate::Validation;
 use crate::file;
 use crate::models::{ModelId, Precision};
-use crate::nn::Device;
+use crate::nn::{Arithmetic, Device};
 
 /// The trained weights in the output folder.
 pub const MODEL_NAME: &str = "model.safetensors";
@@ -151,6 +151,11 @@ impl Trainer {
         })
     }
 
+    /// The number format of the products of the convolutions.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.model.arithmetic()
+    }
+
     /// Trains until all iterations are done or `stop` is set. Then the current iteration is dropped, a
     /// checkpoint is written, and the run can be resumed with the same result.
     ///
@@ -208,7 +213,7 @@ impl Trainer {
             let (lambda, rate) = (lambda.at(t), schedule.rate(self.state.iteration));
             let pass = Pass { batch: &batch, lambda, teacher: self.teacher.as_ref(), stop };
             let Some(totals) = self.model.gradients(pass)? else { break };
-            let length = Optimiser::gradient_length(&self.model.parameters);
+            let length = self.model.gradient_length();
             let samples = totals.samples as f64;
             let illness =
                 self.state.health.examine(totals.class_loss / samples, totals.teacher_loss / samples, length);

@@ -166,7 +166,30 @@ fn lfw_accuracy(model: &Path, pairs: &Path, images: &Path) -> f64 {
 #[test]
 #[cfg(unix)]
 fn a_run_that_is_stopped_and_resumed_separates_people_as_one_that_is_not() {
+    stopped_and_resumed("f32");
+}
+
+/// In bf16 too, on machines that train in it.
+#[test]
+#[cfg(unix)]
+fn a_run_in_bf16_resumes_with_the_same_bits() {
     let (folder, data, config) = setup();
+    let run = folder.path().join("run");
+    let result =
+        train(&data, &run, &config).args(["--precision", "bf16", "--iterations", "1"]).output().unwrap();
+    if !result.status.success() {
+        assert!(text(&result).contains("this CPU has no AMX"), "{}", text(&result));
+        return println!("skipped: this machine has no AMX, or the system does not grant it");
+    }
+    stopped_and_resumed("bf16");
+}
+
+/// Stops a run by a signal and by a kill, and compares it with a run of its own.
+#[cfg(unix)]
+fn stopped_and_resumed(precision: &str) {
+    let (folder, data, config) = setup();
+    let settings = format!("{TINY}precision = \"{precision}\"\n");
+    std::fs::write(&config, settings).unwrap();
     let whole = folder.path().join("whole");
     ok(&mut train(&data, &whole, &config));
     let parts = folder.path().join("parts");
@@ -194,7 +217,8 @@ fn a_run_that_is_stopped_and_resumed_separates_people_as_one_that_is_not() {
     let mut command = program();
     command.arg("train").arg(&data).arg("--output").arg(&parts).args(["--resume", "--device", "cpu"]);
     let said = text(&ok(&mut command));
-    assert!(said.starts_with("networks run on the CPU with"), "{said}");
+    assert!(said.starts_with("the network runs on the CPU with"), "{said}");
+    assert!(said.contains(&format!("; products are computed in {precision}\n")), "{said}");
     assert!(said.contains("36 images of 6 identities\ncontinuing after iteration"), "{said}");
     let weights = |folder: &Path| Weights::load(&folder.join("model.safetensors")).unwrap();
     assert_eq!(weights(&parts).tensors, weights(&whole).tensors, "to the bit");
@@ -294,6 +318,14 @@ fn what_cannot_be_trained_is_told_in_one_sentence() {
     assert!(said.contains(if built { "cannot be used" } else { "tools/cuda.sh" }), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(!output.exists(), "nothing is left behind");
+    // Instructions without AMX.
+    let result = train(&data, &output, &config)
+        .args(["--precision", "bf16"])
+        .env("SPHEREFACE_ISA", "portable")
+        .output()
+        .unwrap();
+    assert_eq!(result.status.code(), Some(2), "{}", text(&result));
+    assert!(text(&result).contains("run.precision = bf16 is invalid: it would be slower than f32 here"));
 
     let wrong = folder.path().join("wrong.toml");
     std::fs::write(&wrong, "[loss]\nlamda_min = 5\n").unwrap();

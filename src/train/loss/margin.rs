@@ -60,7 +60,7 @@ fn cosine_of(c: f64, factor: f64, offset: f64) -> Psi {
 
 impl Loss {
     /// The scale that replaces the length of the feature.
-    fn fixed_scale(&self) -> Option<f64> {
+    pub(super) fn fixed_scale(&self) -> Option<f64> {
         match *self {
             Loss::NormalisedSoftmax { s } | Loss::CosFace { s, .. } | Loss::ArcFace { s, .. } => Some(s),
             Loss::SphereFaceR { s, .. } => s,
@@ -100,6 +100,20 @@ impl Loss {
             | Loss::SphereFace2 { .. } => Psi { value: c, slope: 1.0 },
         };
         self.logit(psi, c, length)
+    }
+
+    /// The logit of another class divided by the product with it, if that is the same for all.
+    pub(super) fn factor_of_others(&self, length: f64) -> Option<f64> {
+        match *self {
+            Loss::SphereFaceR { version: Version::V2, .. } => None,
+            Loss::Softmax
+            | Loss::NormalisedSoftmax { .. }
+            | Loss::ASoftmax { .. }
+            | Loss::SphereFaceR { version: Version::V1, .. }
+            | Loss::SphereFace2 { .. }
+            | Loss::CosFace { .. }
+            | Loss::ArcFace { .. } => Some(self.fixed_scale().map_or(1.0, |s| s / length)),
+        }
     }
 
     /// The logit of another class.

@@ -25,6 +25,7 @@
 
 mod distill;
 mod margin;
+mod softmax;
 #[cfg(test)]
 mod tests;
 
@@ -33,8 +34,10 @@ pub use margin::{Psi, a_softmax_psi};
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use self::softmax::{Softmax, Sums};
 use crate::nn::gemm::{Matrix, Number, multiply};
 use crate::nn::team::Team;
+use crate::nn::{Isa, simd};
 
 /// The gradient of A-Softmax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -158,17 +161,26 @@ pub(crate) struct Gradients<'a, T> {
 /// Reusable memory of evaluations.
 #[derive(Debug)]
 pub(crate) struct Workspace<T> {
+    isa: Isa,
     /// [classes, samples]: products of class vectors and features.
     products: Vec<T>,
     /// [ranges, size, samples]: gradients w.r.t. the features from each range of classes.
     by_feature: Vec<T>,
     /// The logits of a sample, one list per thread, so that no thread waits.
-    logits: Vec<Mutex<Vec<Logit>>>,
+    logits: Vec<Mutex<Logits>>,
 }
 
-impl<T> Default for Workspace<T> {
-    fn default() -> Self {
-        Self { products: Vec::new(), by_feature: Vec::new(), logits: Vec::new() }
+/// Memory for the logits of a sample: with their derivatives, or alone.
+#[derive(Debug, Default)]
+struct Logits {
+    all: Vec<Logit>,
+    values: Vec<f64>,
+}
+
+impl<T> Workspace<T> {
+    /// Empty memory, for evaluations with the instructions of `isa`.
+    pub(crate) fn new(isa: Isa) -> Self {
+        Self { isa, products: Vec::new(), by_feature: Vec::new(), logits: Vec::new() }
     }
 }
 
@@ -229,7 +241,7 @@ impl Loss {
         let classes = input.classes.len() / size;
         let (class_matrix, features) =
             (Matrix::new(input.classes, classes, size), Matrix::new(input.features, samples, size));
-        let Workspace { products, by_feature, logits } = workspace;
+        let Workspace { isa, products, by_feature, logits } = workspace;
         let by_product = gradients.products;
         assert_eq!(by_product.len(), samples * classes);
         products.resize(classes * samples, T::ZERO);
@@ -245,7 +257,7 @@ impl Loss {
                 *to = products[sample];
             }
             let mut logits = logits[thread].lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = rows[sample].set(self.sample(&input, sample, row, &mut logits));
+            let _ = rows[sample].set(self.sample(*isa, &input, sample, row, &mut logits));
         });
         let rows: Vec<Row> = rows.into_iter().filter_map(OnceLock::into_inner).collect();
         let mut value = Value::default();
@@ -286,10 +298,11 @@ impl Loss {
     /// The loss of one sample; `row` holds its products and then the derivatives w.r.t. them.
     fn sample<T: Number>(
         &self,
+        isa: Isa,
         input: &Input<'_, T>,
         sample: usize,
         row: &mut [T],
-        logits: &mut Vec<Logit>,
+        logits: &mut Logits,
     ) -> Row {
         let label = input.labels[sample];
         let size = input.classes.len() / row.len();
@@ -306,9 +319,24 @@ impl Loss {
             correct: row.iter().all(|&other| other <= row[label]),
             ..Row::default()
         };
-        match self.is_cross_entropy() {
-            true => self.cross_entropy(row, (label, own), x_length, input.lambda, logits, &mut result),
-            false => self.binary(row, (label, own), x_length, input.bias, &mut result),
+        let target = (label, own);
+        match (self.is_cross_entropy(), self.factor_of_others(x_length)) {
+            (true, Some(factor)) => {
+                let logits = &mut logits.values;
+                self.linear_cross_entropy(
+                    isa,
+                    row,
+                    target,
+                    (x_length, factor),
+                    input.lambda,
+                    logits,
+                    &mut result,
+                );
+            }
+            (true, None) => {
+                self.cross_entropy(row, target, x_length, input.lambda, &mut logits.all, &mut result);
+            }
+            (false, _) => self.binary(row, target, x_length, input.bias, &mut result),
         }
         result.by_length /= x_length;
         result
@@ -349,6 +377,33 @@ impl Loss {
             }
             result.by_length += by_logit * logit.by_length;
         }
+    }
+
+    /// [`cross_entropy`](Self::cross_entropy), where the logits of all other classes are their products times a factor.
+    fn linear_cross_entropy<T: Number>(
+        &self,
+        isa: Isa,
+        row: &mut [T],
+        (label, own): (usize, f64),
+        (length, factor): (f64, f64),
+        lambda: f64,
+        logits: &mut Vec<f64>,
+        result: &mut Row,
+    ) {
+        let own = self.own(own, length, lambda);
+        let mut sums = Sums::default();
+        simd::run(isa, Softmax { row, logits, factor, own: (label, own.value), result: &mut sums });
+        let by_logit = sums.own - 1.0;
+        let by_product = by_logit * own.by_product;
+        row[label] = T::from_f64(by_product);
+        result.loss = sums.loss;
+        result.own_for_classes = match self {
+            Loss::ASoftmax { gradient: Gradient::Authors, .. } => by_logit,
+            _ => by_product,
+        };
+        // A factor that stands for a fixed length is divided by the feature's own.
+        let of_others = if self.fixed_scale().is_some() { -sums.mean_of_others / length } else { 0.0 };
+        result.by_length += by_logit * own.by_length + of_others;
     }
 
     /// SphereFace2 of one sample; as [`cross_entropy`](Self::cross_entropy).

@@ -62,7 +62,7 @@ impl Case {
         let mut products = vec![0.0; labels.len() * CLASSES];
         let gradients = Gradients { features: &mut features, products: &mut products, bias: &mut by_bias };
         let mut team = Team::new(1);
-        let value = loss.evaluate(input, gradients, &mut team, &mut Workspace::default());
+        let value = loss.evaluate(input, gradients, &mut team, &mut Workspace::new(Isa::best()));
         add_class_gradients(x, &products, SIZE, 1.0, &mut classes, &mut team);
         (value, features, classes, by_bias)
     }
@@ -392,7 +392,7 @@ fn many_classes_in_single_precision_have_the_numbers_of_double_precision() {
         };
         let gradients = Gradients { features: &mut by_feature, products: &mut products, bias: &mut by_bias };
         let mut team = Team::new(1);
-        let expected = loss.evaluate(input, gradients, &mut team, &mut Workspace::default());
+        let expected = loss.evaluate(input, gradients, &mut team, &mut Workspace::new(Isa::best()));
         add_class_gradients(&wide_features, &products, size, 0.5, &mut by_class, &mut team);
         let near = |found: &[f32], expected: &[f64], what: &str| {
             let most = expected.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
@@ -402,7 +402,7 @@ fn many_classes_in_single_precision_have_the_numbers_of_double_precision() {
         };
         let mut results = Vec::new();
         for threads in [1, 3] {
-            let (mut team, mut workspace) = (Team::new(threads), Workspace::default());
+            let (mut team, mut workspace) = (Team::new(threads), Workspace::new(Isa::best()));
             // Data left from an evaluation of more samples must not matter.
             for labels in [&[labels.as_slice(), &labels].concat(), &labels] {
                 let features = features.repeat(labels.len() / samples);
