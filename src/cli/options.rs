@@ -58,6 +58,11 @@ impl DeviceArgs {
     }
 }
 
+/// Prints the device of the networks.
+fn tell(device: &Device) {
+    errln!("networks run on {device}");
+}
+
 /// Prints the device of the networks and the arithmetic of embeddings.
 pub fn tell_with(device: &Device, arithmetic: impl fmt::Display) {
     errln!("networks run on {device}; embeddings are computed in {arithmetic}");

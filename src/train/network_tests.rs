@@ -174,7 +174,7 @@ fn gradients_add_up_over_chunks() {
 }
 
 /// In bfloat16 the gradients are those of the reference up to rounding, whatever the threads, the chunks and what was there
-/// before.
+/// before. The slopes are near 1: otherwise sums near 0 whose rounded inputs change their sign add a few per cent.
 #[test]
 fn gradients_in_bfloat16_are_near_those_of_the_reference() {
     let of =
@@ -182,7 +182,10 @@ fn gradients_in_bfloat16_are_near_those_of_the_reference() {
     let isa = Isa::best();
     let units: Vec<TileUnit> = TileUnit::of_this_machine(isa).into_iter().chain([TileUnit::Model]).collect();
     for (architecture, samples) in [(of(4, [3, 5, 4, 6]), 2), (of(10, [8, 33, 12, 35]), 3)] {
-        let parameters = random_parameters(&architecture);
+        let mut parameters = random_parameters(&architecture);
+        for slopes in parameters.iter_mut().filter(|parameter| parameter.name.starts_with("relu")) {
+            slopes.value.iter_mut().for_each(|slope| *slope = 1.0 + 0.1 * *slope);
+        }
         let pixels = random(samples * CROP_LEN, 1);
         let by_feature = random(samples * architecture.embedding, 2);
         let (expected_features, expected) = oracle(&architecture, &parameters, &pixels, &by_feature);
@@ -207,7 +210,7 @@ fn gradients_in_bfloat16_are_near_those_of_the_reference() {
             assert!(error < 0.02, "{architecture}: features off by {error:e}");
             for (parameter, expected) in found.iter().zip(&expected) {
                 let error = relative_error(&parameter.gradient, expected);
-                assert!(error < 0.1, "{architecture} {}: off by {error:e}", parameter.name);
+                assert!(error < 0.03, "{architecture} {}: off by {error:e}", parameter.name);
             }
             results.push((features, found));
         }

@@ -87,12 +87,13 @@ impl Case {
         let to = BlockMap::new(self.outputs(), self.channels[0], 1);
         let mut gradient = TiledGradient::new((isa, unit), self.channels, from);
         let mut team = Team::new(threads);
-        let mut memory = TiledGradientMemory::default();
         // What is left of another layer does not matter.
-        memory.inputs = Buffer::new(1 << 18);
-        memory.inputs.fill(3.0);
-        memory.outputs = Buffer::new(1 << 18);
-        memory.outputs.fill(3.0);
+        let left = || {
+            let mut buffer = Buffer::new(1 << 18);
+            buffer.fill(3.0);
+            buffer
+        };
+        let mut memory = TiledGradientMemory { inputs: left(), outputs: left(), offsets: Vec::new() };
         gradient.sums.fill(9.0);
         gradient.clear();
         for seed in [1, 3] {
