@@ -69,6 +69,7 @@ pub fn tell_with(device: &Device, arithmetic: impl fmt::Display) {
 }
 
 /// Prints the device and the number format of training.
+#[cfg(feature = "train")]
 pub fn tell_of_training(device: &Device, arithmetic: impl fmt::Display) {
     errln!("the network runs on {device}; products are computed in {arithmetic}");
 }
