@@ -8,7 +8,7 @@ const LANES: usize = 8;
 
 /// Replaces the products in `row` by derivatives.
 pub(super) struct Softmax<'a, T> {
-    /// Products, then p times `by_product`, p being the probability of the class.
+    /// Products, then `factor` times the probability of each class.
     pub(super) row: &'a mut [T],
     /// Reusable memory.
     pub(super) logits: &'a mut Vec<f64>,
