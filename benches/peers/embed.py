@@ -14,13 +14,14 @@ parser.add_argument("program")
 parser.add_argument("--threads", type=int, default=1)
 parser.add_argument("--rounds", type=int, default=15)
 parser.add_argument("--batches", default="1,4,16")
-parser.add_argument("--precision", choices=["f32", "bf16"], default="f32",
-                    help="bf16: ours, OpenVINO and PyTorch in bfloat16, on a CPU that has it")
+parser.add_argument("--precision", choices=["f32", "bf16", "auto"], default="f32",
+                    help="bf16: ours, OpenVINO and PyTorch in bfloat16, on a CPU that has it; auto: each program as it "
+                         "comes, with the arithmetic that it chooses itself")
 parser.add_argument("--peers", help="default: openvino,ort,torch; in bf16 openvino,torch")
 parser.add_argument("--network", metavar="FILE.onnx",
                     help="another network than SphereFace-20: one that takes any number of 112x112 pictures, RGB, 0 to 255")
 options = parser.parse_args()
-bf16 = options.precision == "bf16"
+bf16, auto = options.precision == "bf16", options.precision == "auto"
 default = "openvino,ort" if options.network else "openvino,torch" if bf16 else "openvino,ort,torch"
 names = (options.peers or default).split(",")
 if options.network and (bf16 or "torch" in names):
@@ -81,14 +82,18 @@ def openvino_peer():
     import openvino
 
     core, requests = openvino.Core(), {}
+    settings = {"INFERENCE_NUM_THREADS": options.threads, "NUM_STREAMS": "1", "PERFORMANCE_HINT": "LATENCY"}
+    if not auto:
+        settings["INFERENCE_PRECISION_HINT"] = options.precision
 
     def run(batch):
         if batch not in requests:
             model = core.read_model(options.network) if options.network else core.read_model(onnx_network(batch), b"")
             model.reshape(faces[:batch].shape)
-            requests[batch] = core.compile_model(model, "CPU", {
-                "INFERENCE_NUM_THREADS": options.threads, "NUM_STREAMS": "1",
-                "INFERENCE_PRECISION_HINT": options.precision, "PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+            compiled = core.compile_model(model, "CPU", settings)
+            if auto and not requests:
+                print(f"openvino chooses {compiled.get_property('INFERENCE_PRECISION_HINT').get_type_name()}")
+            requests[batch] = compiled.create_infer_request()
         return list(requests[batch].infer({0: faces[:batch]}).values())[0]
 
     return run

@@ -25,6 +25,7 @@ turns=${ROUNDS:+--rounds $ROUNDS}
 # shellcheck disable=SC2086 # two words or none
 for threads in 1 2; do
     "$python" embed.py "$program" --threads $threads $turns
+    "$python" embed.py "$program" --threads $threads --precision auto $turns
     "$python" detect.py "$program" "$video" --threads $threads $turns
 done
 "$python" train.py "$program" $turns

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
+use sqlx::{Executor, PgPool, Postgres, Sqlite, SqlitePool};
 
 use super::LibraryError;
 
@@ -19,6 +19,12 @@ const VERSION: i64 = 2;
 const BUSY: Duration = Duration::from_secs(60);
 /// How long a connection to PostgreSQL may take.
 const CONNECT: Duration = Duration::from_secs(20);
+/// A session of PostgreSQL may do nothing for 20 s in the middle of a transaction. The statements of one follow each other
+/// at once, so a longer pause means that the process is stopped or its machine is out of reach, and its locks would hold up
+/// all others.
+const STUCK: &str = "SET idle_in_transaction_session_timeout = '20s'";
+/// The same where a file is read or written between two statements, perhaps a large one over a network.
+const PAUSE: &str = "SET LOCAL idle_in_transaction_session_timeout = '600s'";
 /// Connections: for the work, for the heartbeat, and spare ones.
 const CONNECTIONS: u32 = 4;
 /// Name of the SQLite file in the folder of a library.
@@ -134,6 +140,7 @@ impl Database {
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(CONNECT)
+            .after_connect(|connection, _| Box::pin(async { connection.execute(STUCK).await.map(drop) }))
             .connect_with(options)
             .await?;
         Ok(Self::Postgres(pool))
@@ -212,6 +219,12 @@ impl Database {
 }
 
 impl Transaction {
+    /// Allows pauses between the statements of this transaction, for files that are read or written meanwhile.
+    pub async fn allow_pauses(&mut self) -> Result<(), sqlx::Error> {
+        let Self::Postgres(transaction) = self else { return Ok(()) };
+        sqlx::query(PAUSE).execute(&mut **transaction).await.map(drop)
+    }
+
     pub async fn commit(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(transaction) => transaction.commit().await,

@@ -127,11 +127,11 @@ impl LibraryError {
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_) => true,
             sqlx::Error::Database(error) => {
-                // PostgreSQL: connection exceptions, shutdown, startup, and transactions to retry. SQLite:
-                // busy, locked.
+                // PostgreSQL: connection exceptions, shutdown, startup, a session that paused for too long,
+                // and transactions to retry. SQLite: busy, locked.
                 let code = error.code().unwrap_or_default().into_owned();
                 code.starts_with("08")
-                    || ["57P01", "57P02", "57P03", "40001", "40P01", "5", "6", "261", "517"]
+                    || ["57P01", "57P02", "57P03", "25P03", "40001", "40P01", "5", "6", "261", "517"]
                         .contains(&code.as_str())
             }
             _ => false,

@@ -53,6 +53,7 @@ impl Library {
         let mut unread = None;
         let change = self.wait(async {
             let mut transaction = self.database.begin().await?;
+            transaction.allow_pauses().await?;
             if let Transaction::Postgres(transaction) = &mut transaction {
                 // One writer at a time: the second one sees the change of the first.
                 sqlx::query("SELECT pg_advisory_xact_lock(7374)").execute(&mut **transaction).await?;
@@ -148,6 +149,7 @@ impl Library {
             if let Transaction::Postgres(transaction) = &mut transaction {
                 sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut **transaction).await?;
             }
+            transaction.allow_pauses().await?;
             let stored: Option<(String,)> = on_connection!(&mut transaction, c => {
                 sqlx::query_as("SELECT value FROM setting WHERE key = $1").bind(CHANGE).fetch_optional(c).await
             })?;

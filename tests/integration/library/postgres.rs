@@ -1,7 +1,8 @@
 //! Several workers on a PostgreSQL database that the test starts itself.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::{Place, Worker, json, media, until};
 
@@ -67,8 +68,47 @@ impl Server {
         self.run("pg_ctl", &["-D", &self.data(), "-w", "-m", "immediate", "-l", log, "-o", &options, what]);
     }
 
+    /// A session of its own.
+    fn session(&self) -> Session {
+        let mut child = self.client(&[]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let input = child.stdin.take().unwrap();
+        Session { child, input }
+    }
+
+    /// The answer to a question, as text.
+    fn ask(&self, question: &str) -> String {
+        let answer = self.client(&["-c", question]).output().unwrap();
+        assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+        String::from_utf8(answer.stdout).unwrap().trim().to_owned()
+    }
+
+    fn client(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.programs.join("psql"));
+        command.arg("-h").arg(self.folder.path()).args(["-U", "me", "-XAtq"]).args(arguments).arg("faces");
+        command
+    }
+
     fn address(&self) -> String {
         format!("postgres://me@localhost/faces?host={}", self.folder.path().display())
+    }
+}
+
+/// Statements to the server from another client.
+struct Session {
+    child: Child,
+    input: ChildStdin,
+}
+
+impl Session {
+    fn say(&mut self, statements: &str) {
+        writeln!(self.input, "{statements}").unwrap();
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -201,6 +241,40 @@ fn workers_die_pause_and_lose_the_database_and_every_file_is_done_once() {
     let place_has = place.everything();
     assert_eq!(place_has, alone.everything());
     assert_eq!(place_has.1.len(), 5);
+}
+
+/// A worker is stopped in the middle of the transaction that stores its results, with locks on what the others need:
+/// the database must end its session.
+#[test]
+fn a_worker_that_is_stopped_in_a_transaction_holds_up_nobody() {
+    let (Some(media), Some(server)) = (media(), Server::start()) else { return };
+    let place = place(&server);
+    place.run(&["add", &media.text("media/photos/one.png")]);
+    let count = |what: &str| server.ask(&format!("SELECT count(*) FROM {what}"));
+    let mut other = server.session();
+    other.say("BEGIN; LOCK TABLE track IN EXCLUSIVE MODE;");
+    until("the lock", || {
+        count("pg_locks WHERE mode = 'ExclusiveLock' AND relation = 'track'::regclass") == "1"
+    });
+    let sleeper = place.worker(media);
+    until("a worker that waits for the lock", || {
+        count("pg_stat_activity WHERE wait_event_type = 'Lock'") == "1"
+    });
+    sleeper.signal("-STOP");
+    other.say("COMMIT;");
+    until("a transaction in which nothing happens", || {
+        count("pg_stat_activity WHERE state = 'idle in transaction'") == "1"
+    });
+    let (well, told, error) = place.worker(media).wait();
+    assert!(well, "{error}");
+    let of = |told: &str, state: &str| told.lines().map(json).filter(|line| line["state"] == state).count();
+    assert_eq!((of(&told, "done"), of(&told, "lost")), (1, 0), "{told}");
+    // The stopped one learns that its results are not wanted any more.
+    sleeper.signal("-CONT");
+    let (well, told, error) = sleeper.wait();
+    assert!(well, "{error}");
+    assert_eq!((of(&told, "done"), of(&told, "lost")), (0, 1), "{told} {error}");
+    assert_eq!(place.status()["photos"]["done"], 1);
 }
 
 #[test]

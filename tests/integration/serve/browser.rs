@@ -124,12 +124,20 @@ impl Browser {
         self.click_at(what, 0.5, 0.5);
     }
 
-    /// Clicks on a point of an element, in fractions of its width and height.
+    /// Clicks on a point of an element, in fractions of its width and height, when it has stopped moving: what is
+    /// above it may still be loading.
     #[track_caller]
     pub fn click_at(&mut self, what: &str, x: f64, y: f64) {
         let place = self.value(&format!(
-            "(() => {{ const e = document.querySelector({}); if (!e) return null; e.scrollIntoView({{block: 'center', behavior: 'instant'}}); \
-             const b = e.getBoundingClientRect(); return [b.left + {x} * b.width, b.top + {y} * b.height]; }})()",
+            "(async () => {{ \
+             const place = () => {{ \
+               const e = document.querySelector({}); if (!e) return null; e.scrollIntoView({{block: 'center', behavior: 'instant'}}); \
+               const b = e.getBoundingClientRect(); return [b.left + {x} * b.width, b.top + {y} * b.height]; }}; \
+             let last = place(); \
+             for (let same = 0, frames = 0; same < 3 && frames < 200; frames++) {{ \
+               await new Promise(requestAnimationFrame); \
+               const now = place(); same = String(now) === String(last) ? same + 1 : 0; last = now; }} \
+             return last; }})()",
             json!(what)
         ));
         assert!(place.is_array(), "there is no {what}: {}", self.value("document.body.outerHTML"));
