@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
 
-use super::faces;
 use super::options::{self, DeviceArgs, MarginArgs, ModelArgs, ThresholdArgs};
+use super::{faces, outputs};
 use sphereface::analysis::Analysis;
 use sphereface::annotate::{SheetCell, SheetRow, contact_sheet};
 use sphereface::detect::SURE_SCORE;
@@ -72,10 +72,17 @@ struct Stranger<'a> {
 impl DiscoverArgs {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
+        let sheet: Vec<_> = self.sheet.iter().map(|path| ("--sheet", path.as_path())).collect();
+        outputs::refuse_inputs(&sheet, self.analyses.iter().map(PathBuf::as_path))?;
+        if let Some(gallery) = &self.gallery {
+            outputs::refuse_own(&sheet, gallery, "gallery")?;
+        }
         let embedder = self.model.embedder(&self.device.open_and_tell()?)?;
         let mut analyses = Vec::new();
         for path in &self.analyses {
             let analysis = Analysis::read(path)?;
+            let video = analysis.find_video(path, self.video.as_deref()).ok();
+            outputs::refuse_inputs(&sheet, video.as_deref())?;
             analysis.check_model(path, embedder.model())?;
             analyses.push(analysis);
         }

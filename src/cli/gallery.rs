@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::UsageError;
 use super::faces::{self, Tracks};
 use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, ThresholdArgs};
+use super::{UsageError, outputs};
 use sphereface::analysis::Analysis;
 use sphereface::annotate::{SheetCell, SheetRow, contact_sheet};
 use sphereface::detect::SURE_SCORE;
@@ -224,6 +224,9 @@ impl RejectArgs {
 
 impl CheckArgs {
     fn run(self) -> Result<()> {
+        if let Some(sheet) = &self.sheet {
+            outputs::refuse_own(&[("--sheet", sheet)], &self.place.gallery, "gallery")?;
+        }
         let gallery = GalleryFolder::open(&self.place.gallery)?;
         let people = gallery.people()?;
         let embedder = self.model.embedder(&self.device.open_and_tell()?)?;
@@ -349,7 +352,13 @@ impl CalibrateArgs {
                 ))
                 .into());
             };
-            known.extend(tracks.iter().map(|track| (file, *track)));
+            for track in tracks {
+                if !analyses[file].observations.iter().any(|one| one.track == *track) {
+                    let analysis = analysis.display();
+                    return Err(UsageError(format!("--known: {analysis} has no track {track}")).into());
+                }
+                known.insert((file, *track));
+            }
         }
         let mut members = discover::members(&analyses, usize::from(self.min_views), self.min_score)?;
         members.retain(|member| !known.contains(&(member.file, member.track)));

@@ -16,12 +16,12 @@ use super::options::{
 };
 use super::results::{Lists, RedactArgs, ResultArgs, is_standard_output};
 use super::terminal::Signals;
-use super::{UsageError, faces};
+use super::{UsageError, faces, outputs};
 use sphereface::analysis::Analysis;
 use sphereface::annotate::Style;
 use sphereface::embed::{Embedder, Mirror};
 use sphereface::engine::{DetectEvery, Engine, EngineBuilder, Gallery, GalleryOptions};
-use sphereface::file::{self, counted};
+use sphereface::file::counted;
 use sphereface::media::{Input, MediaError};
 use sphereface::nn::{Arithmetic, ArithmeticChoice, Device};
 #[cfg(feature = "video")]
@@ -351,6 +351,9 @@ impl LabelArgs {
         #[cfg(feature = "video")]
         self.check_view()?;
         let analysis = Analysis::read(path)?;
+        // The video is no argument if it lies beside the analysis.
+        let media = analysis.find_video(path, self.video.as_deref()).ok();
+        outputs::refuse_inputs(&self.outputs().collect::<Vec<_>>(), media.as_deref())?;
         let video = match self.output.is_some() || self.view || self.results.page() {
             true => Some(faces::video_of(path, &analysis, self.video.as_deref())?),
             false => None,
@@ -366,7 +369,7 @@ impl LabelArgs {
         let facts = self.facts(known, gallery.as_ref());
         let (lists, output) = (self.lists(control), self.output.as_deref());
         // Timelines refer to the video, but do without it.
-        let media = self.video.clone().or_else(|| analysis.find_video(path, None).ok());
+        let media = self.video.clone().or(media);
         let mut job = RelabelJob::new(&analysis)
             .video(video.clone().map(Input::File))
             .style(self.style.clone())
@@ -478,6 +481,12 @@ impl LabelArgs {
                 "{input} is already an analysis: --analysis, --online, --per-frame, --live and --precision apply to video only"
             ));
         }
+        let looks = self.detect_every != DetectEvery::Auto || !self.detection.is_default() || self.mirror;
+        if analysed && looks {
+            return refuse(format!(
+                "{input} is already an analysis, whose faces were found and embedded before: --min-face, --factor, --scores, --detect-every and --mirror apply to pictures only"
+            ));
+        }
         if !analysed && self.video.is_some() {
             return refuse(format!("--video applies to analyses only, and {input} is not one: omit it"));
         }
@@ -523,32 +532,15 @@ impl LabelArgs {
         }
     }
 
-    /// Refuses outputs that would overwrite each other or the input.
+    /// Refuses outputs that would overwrite each other, the input, or the gallery.
     fn refuse_shared(&self, input: &Input) -> Result<(), UsageError> {
-        let refuse = |reason: String| Err(UsageError(reason));
         let outputs: Vec<_> = self.outputs().collect();
-        for (index, &(flag, path)) in outputs.iter().enumerate() {
-            for source in [input.path(), self.video.as_deref()].into_iter().flatten() {
-                if file::is_same(path, source) {
-                    let path = path.display();
-                    return refuse(format!("{flag} {path} is also the input: choose another file"));
-                }
-            }
-            for &(other, before) in &outputs[..index] {
-                if is_standard_output(path) && is_standard_output(before) {
-                    return refuse(format!(
-                        "{other} and {flag} both write to standard output: give one of them a file"
-                    ));
-                }
-                if file::is_same(path, before) {
-                    let path = path.display();
-                    return refuse(format!(
-                        "{other} and {flag} both write to {path}: choose another file for one of them"
-                    ));
-                }
-            }
+        outputs::refuse_inputs(&outputs, [input.path(), self.video.as_deref()].into_iter().flatten())?;
+        outputs::refuse_shared(&outputs)?;
+        match &self.gallery {
+            Some(gallery) => outputs::refuse_own(&outputs, gallery, "gallery"),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn say(&self, text: &str) {

@@ -7,7 +7,7 @@ mod work;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,8 @@ use super::UsageError;
 use super::options::{
     self, DetectionArgs, DeviceArgs, MarginArgs, ModelArgs, PrecisionArgs, ThreadArgs, ThresholdArgs,
 };
-use sphereface::engine::{Engine, GalleryOptions};
+use sphereface::engine::{Engine, EngineError, GalleryOptions};
+use sphereface::gallery::GalleryFolder;
 use sphereface::library::{Library, LibraryError, Names};
 
 /// The folder of a library, unless another is given.
@@ -194,14 +195,28 @@ impl EngineArgs {
 
     /// The people to name; the settings are stored.
     fn people(&self, library: &Library, engine: &Engine) -> Result<People> {
+        // Nothing is stored if that is refused.
+        library.check_model(engine).map_err(refused)?;
         let before = naming(library)?;
         let gallery = match &self.gallery {
             Some(folder) => {
                 let whole = folder.canonicalize();
-                Some(whole.with_context(|| format!("the gallery {} cannot be read", folder.display()))?)
+                let whole =
+                    whole.with_context(|| format!("the gallery {} cannot be read", folder.display()))?;
+                // All names would be removed because of a wrong path.
+                if GalleryFolder::open(&whole)?.people()?.is_empty() {
+                    return Err(options::refused(EngineError::NobodyEnrolled(folder.clone())));
+                }
+                Some(whole)
             }
             None => before.gallery,
         };
+        if let Some(missing) = gallery.as_ref().filter(|folder| !folder.is_dir()) {
+            bail!(
+                "the gallery {} of this library does not exist: make it available, or give another with --gallery DIR",
+                missing.display()
+            );
+        }
         let naming = Naming {
             gallery,
             model: self.model.model.clone(),
@@ -294,6 +309,10 @@ fn engine_of(naming: &Naming) -> Result<Engine> {
 /// it has.
 fn refresh(library: &Library) -> Result<()> {
     let naming = naming(library)?;
+    if let Some(missing) = naming.gallery.as_ref().filter(|folder| !folder.is_dir()) {
+        errln!("warning: the gallery {} does not exist, so names are as decided before", missing.display());
+        return Ok(());
+    }
     if library.setting(GALLERY_STATE).map_err(refused)? == Some(state(library, &naming)?) {
         return Ok(());
     }

@@ -23,6 +23,7 @@ mod library;
 mod manual;
 mod models;
 mod options;
+mod outputs;
 mod results;
 #[cfg(feature = "serve")]
 mod serve;

@@ -121,6 +121,12 @@ impl fmt::Display for Scores {
 }
 
 impl DetectionArgs {
+    /// Whether nothing was requested.
+    pub fn is_default(&self) -> bool {
+        let Self { min_face, factor, scores: Scores(thresholds) } = *self;
+        DetectorConfig { min_face, factor, thresholds } == DetectorConfig::default()
+    }
+
     /// The validated settings.
     pub fn config(&self) -> Result<DetectorConfig> {
         let Self { min_face, factor, scores: Scores(thresholds) } = *self;

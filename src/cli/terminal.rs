@@ -62,9 +62,29 @@ pub fn print(text: fmt::Arguments<'_>) {
 }
 
 /// Writes a line to standard error in one call, because other programs may write there too. A failure
-/// is ignored, as it could not be reported.
+/// is ignored, as it could not be reported. Control characters, which come from names of files, are shown as such
+/// and not obeyed by the terminal; a message may have several lines.
 pub fn remark(text: fmt::Arguments<'_>) {
-    let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+    let line = escaped(&text.to_string(), |c| c.is_control() && !matches!(c, '\n' | '\t'));
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+/// The name of a file for a line of a listing.
+#[cfg_attr(not(feature = "library"), allow(dead_code))]
+pub fn printable(name: &str) -> String {
+    escaped(name, char::is_control)
+}
+
+/// A text with some of its characters written as in Rust.
+fn escaped(text: &str, which: impl Fn(char) -> bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match which(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// Flushes standard output.

@@ -259,6 +259,22 @@ impl Library {
         })
     }
 
+    /// Whether a path is that of a video or photo of the library.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn has(&self, path: &Path) -> Result<bool, LibraryError> {
+        let Some(whole) = path.canonicalize().ok().and_then(|whole| whole.to_str().map(str::to_owned)) else {
+            return Ok(false);
+        };
+        let row: Option<(String,)> = self.wait(async {
+            on_pool!(&self.database, pool => {
+                sqlx::query_as("SELECT content FROM place WHERE path = $1").bind(whole).fetch_optional(pool).await
+            })
+        })?;
+        Ok(row.is_some())
+    }
+
     /// Every known path.
     fn places(&self) -> Result<BTreeMap<String, Known>, LibraryError> {
         let rows: Vec<(String, String, i64, i64, i64)> = self.wait(async {

@@ -134,6 +134,33 @@ impl Database {
         Ok(Self::Sqlite(pool))
     }
 
+    /// Opens the SQLite file in a folder that this process may only read.
+    pub async fn sqlite_to_read(folder: &Path) -> Result<Self, sqlx::Error> {
+        let path = folder.join(FILE);
+        // Without a journal nobody writes; with one, its index is there, too. SQLite would create both.
+        let is_idle = !folder.join(format!("{FILE}-wal")).exists();
+        let options =
+            SqliteConnectOptions::new().filename(path).read_only(true).immutable(is_idle).busy_timeout(BUSY);
+        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await?;
+        Ok(Self::Sqlite(pool))
+    }
+
+    /// Checks that this program knows the tables, without writing anything.
+    ///
+    /// # Errors
+    /// When they are newer, or older and have to be changed by a process that may write.
+    pub async fn check_version(&self, place: &str) -> Result<(), LibraryError> {
+        match self.version().await {
+            Some(VERSION) => Ok(()),
+            Some(found) if found > VERSION => {
+                Err(LibraryError::Newer { place: place.to_owned(), found, known: VERSION })
+            }
+            _ => Err(LibraryError::Request(format!(
+                "the catalogue of {place} must be brought up to date, and it can only be read: run `sphereface library status` as its owner"
+            ))),
+        }
+    }
+
     /// Connects to a PostgreSQL database.
     pub async fn postgres(address: &str) -> Result<Self, sqlx::Error> {
         let options = PgConnectOptions::from_str(address)?.application_name("sphereface");

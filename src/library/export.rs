@@ -1,5 +1,6 @@
 //! Export of the whole catalogue for other programs: who is in which file, and when.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -96,7 +97,7 @@ impl Library {
     }
 
     /// Writes a file beside each video and photo that lists who is in it: `clip.mp4.faces.json`. Returns how
-    /// many.
+    /// many. A list that is there beside a file without faces becomes empty.
     ///
     /// # Errors
     /// When one cannot be written, or the database fails.
@@ -113,7 +114,27 @@ impl Library {
             file::write(&path, text.as_bytes()).map_err(|source| LibraryError::Write { path, source })?;
             count += 1;
         }
+        // A list from before may name people who were forgotten since.
+        let listed: BTreeSet<&str> = rows.iter().map(|row| row.path.as_str()).collect();
+        for place in self.present_places()?.iter().filter(|place| !listed.contains(place.as_str())) {
+            let path = PathBuf::from(format!("{place}.faces.json"));
+            if path.is_file() {
+                let text = format!("{:#}\n", json!({ "tracks": [] }));
+                file::write(&path, text.as_bytes()).map_err(|source| LibraryError::Write { path, source })?;
+                count += 1;
+            }
+        }
         Ok(count)
+    }
+
+    /// The paths at which files are now.
+    fn present_places(&self) -> Result<Vec<String>, LibraryError> {
+        let rows: Vec<(String,)> = self.wait(async {
+            on_pool!(&self.database, pool => {
+                sqlx::query_as("SELECT path FROM place WHERE present = 1 ORDER BY path").fetch_all(pool).await
+            })
+        })?;
+        Ok(rows.into_iter().map(|(path,)| path).collect())
     }
 
     fn rows(&self) -> Result<Vec<Row>, LibraryError> {

@@ -6,6 +6,8 @@ use std::fmt::{self, Write};
 use super::catalogue::Kind;
 use super::database::on_pool;
 use super::{Library, LibraryError};
+use crate::file::percent_encoded;
+use crate::gallery::PersonName;
 use crate::report::Span;
 
 /// An absence of at most that long does not end an appearance, as in the reports of a video.
@@ -18,6 +20,22 @@ pub enum Subject {
     Named(String),
     /// A stranger by number.
     Stranger(i64),
+}
+
+impl Subject {
+    /// The person as the catalogue knows them: names are normalised as in galleries.
+    ///
+    /// # Errors
+    /// [`LibraryError::Request`] for what cannot be a name. An empty one would be everybody without a name.
+    pub(super) fn normalised(&self) -> Result<Self, LibraryError> {
+        match self {
+            Self::Named(name) => match PersonName::new(name) {
+                Ok(name) => Ok(Self::Named(name.as_str().to_owned())),
+                Err(error) => Err(LibraryError::Request(error.to_string())),
+            },
+            Self::Stranger(number) => Ok(Self::Stranger(*number)),
+        }
+    }
 }
 
 impl fmt::Display for Subject {
@@ -126,13 +144,14 @@ impl Library {
     /// The files with all people requested, in the order in which they were taken.
     ///
     /// # Errors
-    /// [`LibraryError::NoPerson`] and [`LibraryError::NoStranger`] for a person who is in no file; when the
-    /// database fails.
+    /// [`LibraryError::NoPerson`] and [`LibraryError::NoStranger`] for a person who is in no file,
+    /// [`LibraryError::Request`] for what cannot be a name; when the database fails.
     pub fn find(&self, query: &Query) -> Result<Vec<FoundFile>, LibraryError> {
-        let Some(first) = query.with.first() else { return Ok(Vec::new()) };
+        let with = query.with.iter().map(Subject::normalised).collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = with.first() else { return Ok(Vec::new()) };
         let files = self.files_with(first, query)?;
         let mut people = Vec::new();
-        for who in &query.with {
+        for who in &with {
             let tracks = self.tracks_with(who)?;
             if tracks.is_empty() {
                 return Err(match who {
@@ -302,7 +321,10 @@ pub fn playlist(files: &[FoundFile]) -> String {
         let Some(path) = file.paths.first() else { continue };
         // A line break would begin another entry.
         let title = path.rsplit('/').next().unwrap_or(path).replace(['\n', '\r'], " ");
-        let path = path.replace(['\n', '\r'], " ");
+        let path = match path.contains(['\n', '\r']) {
+            true => format!("file://{}", percent_encoded(path)),
+            false => path.clone(),
+        };
         if file.kind == Kind::Photo {
             let _ = write!(text, "#EXTINF:-1,{title}\n{path}\n");
         }
@@ -357,8 +379,8 @@ mod tests {
             file(Kind::Video, &[], vec![span(1, 3)]),
         ];
         let expected = "#EXTM3U\n#EXTINF:2,a b.mp4 0:01.0-0:03.0\n#EXTVLCOPT:start-time=1.000\n#EXTVLCOPT:stop-time=3.000\n\
-                        /v/a b.mp4\n#EXTINF:1,a b.mp4 0:08.0-0:09.0\n#EXTVLCOPT:start-time=8.000\n\
-                        #EXTVLCOPT:stop-time=9.000\n/v/a b.mp4\n#EXTINF:-1,c.jpg\n/p/c.jpg\n";
+                        file:///v/a%0Ab.mp4\n#EXTINF:1,a b.mp4 0:08.0-0:09.0\n#EXTVLCOPT:start-time=8.000\n\
+                        #EXTVLCOPT:stop-time=9.000\nfile:///v/a%0Ab.mp4\n#EXTINF:-1,c.jpg\n/p/c.jpg\n";
         assert_eq!(playlist(&files), expected);
     }
 }

@@ -23,9 +23,10 @@ impl Library {
     /// analyses. Analysing the same files again does not restore them. Stills in a gallery are not touched.
     ///
     /// # Errors
-    /// When there is no person of that name or number, or something cannot be written. The call can then be
-    /// repeated.
+    /// When there is no person of that name or number, the name cannot be one, or something cannot be written. The
+    /// call can then be repeated.
     pub fn forget(&self, who: &Subject) -> Result<Forgotten, LibraryError> {
+        let who = &who.normalised()?;
         let (statement, name, number) = match who {
             Subject::Named(name) => (
                 "SELECT content, track FROM track WHERE name = $1 AND $2 = $2 ORDER BY 1, 2",

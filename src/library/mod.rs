@@ -94,7 +94,7 @@ impl Library {
         Self::in_folder(folder, true)
     }
 
-    /// Opens the library in a folder.
+    /// Opens the library in a folder. If this process may only read it, it can be searched but not changed.
     ///
     /// # Errors
     /// [`LibraryError::NoLibrary`] if there is none; otherwise as for [`create`](Self::create).
@@ -130,9 +130,18 @@ impl Library {
         // Two processes that start at once would create the same tables.
         let path = folder.join(LOCK);
         let write = |source| LibraryError::Write { path: path.clone(), source };
-        let lock = fs::File::create(&path).map_err(write)?;
-        lock.lock().map_err(write)?;
         let failed = |source| LibraryError::Database { place: place.clone(), source };
+        let lock = match fs::File::create(&path) {
+            Ok(lock) => lock,
+            Err(error) if !create && is_read_only(&error) => {
+                let database = runtime.block_on(Database::sqlite_to_read(folder)).map_err(failed)?;
+                runtime.block_on(database.check_version(&place))?;
+                let analyses = Analyses::in_library(folder)?;
+                return Self { runtime, database, folder: folder.to_owned(), analyses, place }.with_bucket();
+            }
+            Err(error) => return Err(write(error)),
+        };
+        lock.lock().map_err(write)?;
         let database = runtime.block_on(Database::sqlite(folder, create)).map_err(failed)?;
         runtime.block_on(database.prepare(&place))?;
         let analyses = Analyses::in_library(folder)?;
@@ -241,6 +250,11 @@ impl Library {
             transaction.commit().await
         })
     }
+}
+
+/// Whether a file cannot be written because this process may only read it.
+fn is_read_only(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
 }
 
 impl Drop for Library {

@@ -173,15 +173,21 @@ async fn put_names(
     let mut changed = 0;
     for decision in decisions {
         let (name, angle_deg) = name_of(decision);
+        let track = i64::from(decision.track.0);
         let statement = "UPDATE track SET name = COALESCE((SELECT told.name FROM told \
-                         WHERE told.content = $1 AND told.track = $2 AND kind = 'name'), $3), angle_deg = $4 \
-                         WHERE content = $1 AND track = $2 AND (angle_deg <> $4 OR name <> COALESCE((SELECT told.name FROM told \
-                         WHERE told.content = $1 AND told.track = $2 AND kind = 'name'), $3))";
+                         WHERE told.content = $1 AND told.track = $2 AND kind = 'name'), $3) \
+                         WHERE content = $1 AND track = $2 AND name <> COALESCE((SELECT told.name FROM told \
+                         WHERE told.content = $1 AND told.track = $2 AND kind = 'name'), $3)";
         let done = on_connection!(&mut *transaction, c => {
-            let query = sqlx::query(statement).bind(content).bind(i64::from(decision.track.0)).bind(name);
-            query.bind(angle_deg).execute(c).await.map(|done| done.rows_affected())
+            let query = sqlx::query(statement).bind(content).bind(track).bind(name);
+            query.execute(c).await.map(|done| done.rows_affected())
         })?;
         changed += done as usize;
+        // An angle may change without the name.
+        on_connection!(&mut *transaction, c => {
+            let statement = "UPDATE track SET angle_deg = $3 WHERE content = $1 AND track = $2 AND angle_deg <> $3";
+            sqlx::query(statement).bind(content).bind(track).bind(angle_deg).execute(c).await.map(drop)
+        })?;
     }
     Ok(changed)
 }

@@ -63,6 +63,7 @@ pub(super) fn scan(paths: &[PathBuf], except: Option<&Path>) -> Result<Scan, Lib
         }
         scan.roots.push(text(&whole)?);
     }
+    let named = files.clone();
     while let Some(folder) = waiting.pop() {
         if !visited.insert(folder.clone()) || is_person_of_gallery(&folder) {
             continue;
@@ -89,6 +90,10 @@ pub(super) fn scan(paths: &[PathBuf], except: Option<&Path>) -> Result<Scan, Lib
     }
     for path in files {
         match look(&path) {
+            // In a folder, other files are normal.
+            Ok(None) if named.contains(&path) => {
+                scan.unreadable.push((path, "it is neither a video nor a photo".into()));
+            }
             Ok(found) => scan.found.extend(found),
             Err(error) => scan.unreadable.push((path, error)),
         }

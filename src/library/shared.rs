@@ -46,10 +46,16 @@ impl Library {
     ///
     /// # Errors
     /// [`LibraryError::GalleryChanged`] if the shared gallery is not the one that the folder is a copy of,
-    /// unless `replace`; when the folder cannot be read or the database fails.
+    /// unless `replace`; [`LibraryError::Request`] if it is not such a copy and nobody is enrolled there; when the
+    /// folder cannot be read or the database fails.
     pub fn put_gallery(&self, folder: &Path, replace: bool) -> Result<i64, LibraryError> {
         let files = files(folder)?;
         let base = base(folder, &self.place);
+        let is_gallery = || files.keys().any(|path| path.rsplit('/').next() == Some(INDEX));
+        if base == 0 && !is_gallery() {
+            let reason = format!("nobody is enrolled in {}: it is not a gallery", folder.display());
+            return Err(LibraryError::Request(reason));
+        }
         let mut unread = None;
         let change = self.wait(async {
             let mut transaction = self.database.begin().await?;

@@ -680,7 +680,10 @@ impl Library {
     }
 
     /// Refuses an engine of another model than that of the files already done.
-    fn check_model(&self, engine: &Engine) -> Result<(), LibraryError> {
+    ///
+    /// # Errors
+    /// [`LibraryError::OtherModel`]; when the database fails.
+    pub fn check_model(&self, engine: &Engine) -> Result<(), LibraryError> {
         let asked = engine.model().to_string();
         let row: Option<(String,)> = self.wait(async {
             on_pool!(&self.database, pool => {

@@ -1,6 +1,7 @@
 //! Why a service does not start.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::config::ConfigError;
 use super::store::StoreError;
@@ -14,6 +15,9 @@ pub enum ServeError {
     /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Another service uses the data folder.
+    #[error("the data folder {} is in use by another sphereface serve", .0.display())]
+    InUse(PathBuf),
     /// The store fails.
     #[error(transparent)]
     Store(#[from] StoreError),

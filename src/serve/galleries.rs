@@ -1,6 +1,6 @@
 //! Snapshots of the galleries that sources and requests use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -25,7 +25,8 @@ impl Galleries {
         Self { engine: engine.clone(), snapshots: Mutex::default(), editing: Mutex::default() }
     }
 
-    /// The people of a folder; `None` if nobody is enrolled.
+    /// The people of a folder; `None` if nobody is enrolled. If the folder is missing, these are the people
+    /// that were read from it before.
     ///
     /// # Errors
     /// When the folder cannot be read, or the threshold is invalid for the model.
@@ -34,24 +35,70 @@ impl Galleries {
         if let Some(snapshot) = lock(&self.snapshots).get(&key) {
             return Ok(snapshot.clone());
         }
-        let snapshot = self.open(folder, threshold)?;
+        let snapshot = match self.open(folder, threshold) {
+            Err(EngineError::Gallery(GalleryError::Missing(_))) => {
+                self.warn_of_missing(folder);
+                self.read_before(folder)
+            }
+            opened => opened?,
+        };
         Ok(lock(&self.snapshots).entry(key).or_insert(snapshot).clone())
     }
 
-    /// Reads the snapshots of a folder, or of all folders, again.
+    /// Reads the snapshots of some folders again. Those of a folder that is missing are kept, because a disk
+    /// that is not mounted, or a folder that is being replaced, does not mean that everybody is a stranger.
     ///
     /// # Errors
     /// The first error of a folder; its old snapshot is kept.
-    pub fn renew(&self, folder: Option<&Path>) -> Result<(), EngineError> {
+    pub fn renew(&self, which: impl Fn(&Path) -> bool) -> Result<(), EngineError> {
         let keys: Vec<Key> = lock(&self.snapshots).keys().cloned().collect();
-        for key in keys.into_iter().filter(|key| folder.is_none_or(|folder| key.0 == folder)) {
+        let mut missing = BTreeSet::new();
+        for key in keys.into_iter().filter(|key| which(&key.0)) {
             let threshold = key
                 .1
                 .map_or(ThresholdRequest::Default, |bits| ThresholdRequest::AngleDeg(f64::from_bits(bits)));
-            let snapshot = self.open(&key.0, threshold)?;
-            lock(&self.snapshots).insert(key, snapshot);
+            match self.open(&key.0, threshold) {
+                Err(EngineError::Gallery(GalleryError::Missing(_))) => {
+                    if missing.insert(key.0.clone()) {
+                        self.warn_of_missing(&key.0);
+                    }
+                }
+                opened => {
+                    let snapshot = opened?;
+                    lock(&self.snapshots).insert(key, snapshot);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Drops the snapshots of all other folders.
+    pub fn keep(&self, which: impl Fn(&Path) -> bool) {
+        lock(&self.snapshots).retain(|key, _| which(&key.0));
+    }
+
+    /// Whether a folder is missing from which people were read before, who are still named.
+    pub fn is_lost(&self, folder: &Path) -> bool {
+        !folder.is_dir() && self.read_before(folder).is_some()
+    }
+
+    /// The people that were read from a folder, with whatever threshold.
+    fn read_before(&self, folder: &Path) -> Option<Gallery> {
+        let snapshots = lock(&self.snapshots);
+        snapshots.iter().filter(|(key, _)| key.0 == folder).find_map(|(_, snapshot)| snapshot.clone())
+    }
+
+    fn warn_of_missing(&self, folder: &Path) {
+        let named = self.read_before(folder).is_some();
+        let folder = folder.display();
+        match named {
+            true => tracing::warn!(
+                "the gallery {folder} is missing: the people who were read from it before are still named"
+            ),
+            false => tracing::warn!(
+                "the gallery {folder} does not exist: it will be created when the first person is enrolled"
+            ),
+        }
     }
 
     /// Changes a folder exclusively, then reads its snapshots again.
@@ -65,7 +112,7 @@ impl Galleries {
     ) -> Result<T, E> {
         let _alone = lock(&self.editing);
         let changed = change()?;
-        self.renew(Some(folder))?;
+        self.renew(|one| one == folder)?;
         Ok(changed)
     }
 
@@ -73,7 +120,7 @@ impl Galleries {
         let options = GalleryOptions::default().threshold(threshold);
         match Gallery::open_with(&self.engine, folder, &options) {
             Ok(gallery) => Ok(Some(gallery)),
-            Err(EngineError::NobodyEnrolled(_) | EngineError::Gallery(GalleryError::Missing(_))) => Ok(None),
+            Err(EngineError::NobodyEnrolled(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }

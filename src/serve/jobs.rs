@@ -157,18 +157,18 @@ impl Jobs {
         Ok(store.remove_job(id)?)
     }
 
-    /// Deletes the jobs whose results name a person.
+    /// Deletes the jobs whose results show a person, also under a former name.
     ///
     /// # Errors
     /// As for [`Jobs::remove`].
     pub fn forget(&self, store: &Store, name: &str) -> Result<(), Problem> {
-        let about = |job: &Job| job.people.iter().any(|person| person == name);
-        for job in store.jobs()?.iter().filter(|job| about(job) || job.state == JobState::Running) {
-            // A running job may find the person, so it is restarted without them.
-            match job.state {
-                JobState::Running => self.begin_again(store, job.id)?,
-                _ => self.remove(store, job.id)?,
-            }
+        // A running job may find the person, so it is restarted without them.
+        for job in store.jobs()?.iter().filter(|job| job.state == JobState::Running) {
+            self.begin_again(store, job.id)?;
+        }
+        // One that ended in the meantime is among these.
+        for job in store.jobs()?.iter().filter(|job| job.names(name)) {
+            self.remove(store, job.id)?;
         }
         Ok(())
     }

@@ -17,6 +17,7 @@
 //! | `jobs` | videos that are labelled in the background |
 //! | `outputs` | events as signed webhooks and on an MQTT broker |
 //! | `rtsp` | labelled pictures as streams, with the feature of that name |
+//! | `data` | the data folder, for one service at a time |
 //! | [`store`] | events, strangers, tokens and added sources in SQLite |
 //! | `shelf` | the [library](crate::library) to show |
 //! | `listen`, `rates` | incoming connections: limits, rates |
@@ -32,6 +33,7 @@ mod cameras;
 mod config;
 mod confirm;
 mod cover;
+mod data;
 mod error;
 mod follow;
 #[cfg(any(fuzzing, test))]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::camera::{Common, Phase};
 use super::cameras::{Cameras, wanted};
 use super::config::Settings;
+use super::data::DataFolder;
 use super::galleries::Galleries;
 use super::jobs::Jobs;
 use super::outputs::state::Outputs;
@@ -97,6 +99,8 @@ pub struct Service {
     jobs: std::thread::JoinHandle<()>,
     #[cfg(feature = "rtsp")]
     rtsp: Option<super::rtsp::Rtsp>,
+    /// The last field, so that the folder is free only once nothing writes to it any more.
+    _data: DataFolder,
 }
 
 impl Service {
@@ -117,7 +121,8 @@ impl Service {
     /// cannot be read again later.
     ///
     /// # Errors
-    /// When the address, the store, the model or a gallery cannot be used.
+    /// When the address, the store, the model or a gallery cannot be used, or another service uses the data
+    /// folder.
     pub fn start(
         settings: Settings,
         options: &ServiceOptions,
@@ -127,6 +132,8 @@ impl Service {
         let listener = TcpListener::bind(address).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
+        // Before anything in it is read or changed.
+        let data = DataFolder::take(&settings.config.data)?;
         let store = Arc::new(Store::open(&settings.config.data)?);
         store.sweep(settings.config.retention, now_ms())?;
         let made = if settings.asks_for_token() { NewTokens::make_first(&store)? } else { None };
@@ -168,6 +175,7 @@ impl Service {
             jobs,
             #[cfg(feature = "rtsp")]
             rtsp,
+            _data: data,
         };
         Ok((service, made))
     }
@@ -208,7 +216,7 @@ impl Service {
     /// encrypted do not change.
     ///
     /// # Errors
-    /// When a gallery cannot be used.
+    /// When a gallery cannot be used. One that is missing now keeps its people, with a warning.
     pub fn reload(&self, settings: Settings) -> Result<(), ServeError> {
         let settings = settings.with_threshold(threshold_set(&self.site.store)?);
         let sources = wanted(&settings, &self.site.store)?;
@@ -221,9 +229,13 @@ impl Service {
         if (&before.config.webhooks, &before.config.mqtt) != (&now.config.webhooks, &now.config.mqtt) {
             outputs::start(&self.site, &now, self.runtime.handle())?;
         }
-        self.site.galleries.renew(None)?;
+        let used =
+            |folder: &Path| now.config.gallery == folder || sources.iter().any(|one| one.gallery == folder);
+        // Whatever became of a gallery that is no longer used does not matter.
+        self.site.galleries.renew(used)?;
         self.site.cameras.renew_galleries(None)?;
         self.site.cameras.set_all(&sources)?;
+        self.site.galleries.keep(used);
         Ok(())
     }
 

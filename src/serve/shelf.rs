@@ -44,6 +44,7 @@ impl From<LibraryError> for Problem {
     fn from(error: LibraryError) -> Self {
         match error {
             LibraryError::NoPerson(_) | LibraryError::NoStranger(_) => Self::not_found(error.to_string()),
+            LibraryError::Request(_) => Self::bad(error.to_string()),
             // Its expected path is in the log only.
             LibraryError::NoLibrary(_) => {
                 tracing::warn!("{error}");

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use axum::http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
@@ -21,7 +22,7 @@ use super::tokens::Tokens;
 use super::turns::Turns;
 use crate::annotate::Whom;
 use crate::engine::{Engine, EngineError, Gallery};
-use crate::gallery::GalleryFolder;
+use crate::gallery::{GalleryError, GalleryFolder};
 
 /// Setting of the store: the threshold that was set on its page, in degrees.
 const THRESHOLD: &str = "threshold_deg";
@@ -32,6 +33,13 @@ const THRESHOLD: &str = "threshold_deg";
 /// When the store fails.
 pub(super) fn threshold_set(store: &Store) -> Result<Option<f64>, StoreError> {
     Ok(store.setting(THRESHOLD)?.and_then(|text| text.parse().ok()))
+}
+
+/// The problem that the folder of the gallery is missing.
+fn lost() -> Problem {
+    let detail =
+        "the folder of the gallery is missing: put it back, or restart the service to begin a new one";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
 }
 
 /// The state of a request.
@@ -120,20 +128,40 @@ impl Site {
             *settings = Arc::new((**settings).clone().with_threshold(degrees));
         }
         let request = self.settings().threshold;
-        self.galleries.renew(None)?;
+        self.galleries.renew(|_| true)?;
         Ok(self.cameras.set_threshold(request)?)
+    }
+
+    /// The folder of the gallery; `None` before the first person is enrolled.
+    ///
+    /// # Errors
+    /// When it is missing although people were read from it before.
+    pub fn people_folder(&self) -> Result<Option<GalleryFolder>, Problem> {
+        let folder = self.settings().config.gallery.clone();
+        match GalleryFolder::open(&folder) {
+            Err(GalleryError::Missing(_)) if self.galleries.is_lost(&folder) => Err(lost()),
+            Err(GalleryError::Missing(_)) => Ok(None),
+            opened => Ok(Some(opened?)),
+        }
     }
 
     /// Changes the gallery exclusively; running sources use it from the next frame on.
     ///
     /// # Errors
-    /// Errors of `change`, and when the folder cannot be created or read.
+    /// Errors of `change`, and when the folder cannot be created or read, or is missing although people were
+    /// read from it before.
     pub fn edit_people<T>(
         &self,
         change: impl FnOnce(&GalleryFolder) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
         let folder = self.settings().config.gallery.clone();
-        let changed = self.galleries.edit(&folder, || change(&GalleryFolder::create(&folder)?))?;
+        let changed = self.galleries.edit(&folder, || {
+            // Created anew, it would be read as one in which nobody else is enrolled.
+            if self.galleries.is_lost(&folder) {
+                return Err(lost());
+            }
+            change(&GalleryFolder::create(&folder)?)
+        })?;
         self.cameras.renew_galleries(Some(&folder))?;
         Ok(changed)
     }

@@ -8,8 +8,9 @@ use chrono::NaiveDate;
 use clap::Args;
 use serde_json::json;
 
-use super::super::UsageError;
 use super::super::results::is_standard_output;
+use super::super::terminal::printable;
+use super::super::{UsageError, outputs};
 use super::{LibraryPlace, engine_of, naming, refresh, refused};
 use sphereface::file::{self, counted};
 use sphereface::library::{
@@ -87,6 +88,7 @@ impl FindArgs {
             return Err(UsageError(format!("no day is on or after {after} and before {before}")).into());
         }
         let library = place.open()?;
+        refuse_outputs(&library, [("--m3u", &self.m3u), ("--html", &self.html)])?;
         refresh(&library)?;
         if !self.stranger.is_empty() {
             group(&library)?;
@@ -121,6 +123,30 @@ impl FindArgs {
         }
         Ok(())
     }
+}
+
+/// Refuses outputs that would replace each other, a video or photo of the library, or the library itself.
+fn refuse_outputs(library: &Library, outputs: [(&str, &Option<PathBuf>); 2]) -> Result<()> {
+    let outputs: Vec<(&str, &Path)> =
+        outputs.iter().filter_map(|(flag, path)| Some((*flag, path.as_deref()?))).collect();
+    outputs::refuse_shared(&outputs)?;
+    for (flag, path) in outputs {
+        if is_standard_output(path) {
+            continue;
+        }
+        let shown = path.display();
+        if library.has(path).map_err(refused)? {
+            let reason = format!("{flag} {shown} is a video or photo of the library: choose another file");
+            return Err(UsageError(reason).into());
+        }
+        let whole = path.canonicalize().ok();
+        let own = whole.zip(library.folder().canonicalize().ok());
+        if own.is_some_and(|(whole, folder)| whole.is_file() && whole.starts_with(folder)) {
+            let reason = format!("{flag} {shown} is a file of the library itself: choose another file");
+            return Err(UsageError(reason).into());
+        }
+    }
+    Ok(())
 }
 
 /// Writes a text file, or standard output.
@@ -183,7 +209,7 @@ fn table(files: &[FoundFile]) -> Result<String> {
 
 fn tell(files: &[FoundFile]) {
     for file in files {
-        let path = file.paths.first().map_or("(no longer there)", String::as_str);
+        let path = file.paths.first().map_or_else(|| "(no longer there)".to_owned(), |path| printable(path));
         let spans: Vec<String> = file.spans.iter().map(ToString::to_string).collect();
         let spans = if spans.is_empty() { file.kind.name().to_owned() } else { spans.join(", ") };
         let more = match file.paths.len() {
@@ -273,6 +299,7 @@ fn group(library: &Library) -> Result<()> {
 impl StrangersArgs {
     pub fn run(self, place: &LibraryPlace) -> Result<()> {
         let library = place.open()?;
+        refuse_outputs(&library, [("--html", &self.html), ("", &None)])?;
         refresh(&library)?;
         group(&library)?;
         let mut strangers = library.strangers().map_err(refused)?;
@@ -347,6 +374,7 @@ impl ExportArgs {
             None => None,
         };
         let library = place.open()?;
+        refuse_outputs(&library, [("the file", &self.file), ("", &None)])?;
         refresh(&library)?;
         group(&library)?;
         if let (Some(path), Some(format)) = (&self.file, format) {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::super::UsageError;
-use super::{LibraryPlace, NAMING, People, engine_of, naming, refused};
+use super::{LibraryPlace, NAMING, People, engine_of, naming, refresh, refused};
 use sphereface::file::counted;
 use sphereface::gallery::{GalleryError, GalleryFolder, PersonName};
 use sphereface::library::{Library, LibraryError, Subject};
@@ -192,6 +192,14 @@ impl ForgetArgs {
             (None, Some(number)) => Subject::Stranger(number),
             (None, None) => return Err(UsageError("say whom to forget".into()).into()),
         };
+        if let Subject::Named(name) = &who {
+            PersonName::new(name).map_err(|error| UsageError(error.to_string()))?;
+            if !self.keep_stills {
+                check_gallery(&library)?;
+            }
+            // Those who have the name now are forgotten, not those who had it when a file was analysed.
+            refresh(&library)?;
+        }
         let stills = match (&who, self.keep_stills) {
             (Subject::Named(name), false) => remove_stills(&library, name)?,
             _ => false,
@@ -213,6 +221,17 @@ impl ForgetArgs {
     }
 }
 
+/// Refuses to forget somebody while the stills in the gallery cannot be removed: they would be named again.
+fn check_gallery(library: &Library) -> Result<()> {
+    let Some(gallery) = naming(library)?.gallery else { return Ok(()) };
+    match GalleryFolder::open(&gallery) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(anyhow::anyhow!(
+            "{error}, so that no stills can be removed from it: make it available, or give --keep-stills to forget only what the library has"
+        )),
+    }
+}
+
 /// Removes a person from the gallery of the library. Returns whether they were enrolled.
 fn remove_stills(library: &Library, name: &str) -> Result<bool> {
     let naming = naming(library)?;
@@ -227,8 +246,7 @@ fn remove_stills(library: &Library, name: &str) -> Result<bool> {
 }
 
 fn remove_from(gallery: &Path, name: &PersonName) -> Result<bool> {
-    let Ok(folder) = GalleryFolder::open(gallery) else { return Ok(false) };
-    match folder.remove(name) {
+    match GalleryFolder::open(gallery)?.remove(name) {
         Ok(_) => Ok(true),
         Err(GalleryError::Unknown(_)) => Ok(false),
         Err(other) => Err(other.into()),

@@ -147,7 +147,8 @@ impl WorkerArgs {
 /// Analyse the files that are due
 ///
 /// Any number of workers may run at once, on one machine or on many (--database). Ctrl-C returns the current
-/// file to the queue. If a worker is killed, only its own work is lost: another one takes the file.
+/// file to the queue. If a worker is killed, only its own work is lost: another one takes the file. The exit code is 1 if
+/// a file failed; the others are analysed all the same.
 #[derive(Debug, Args)]
 pub struct WorkArgs {
     #[command(flatten)]
@@ -180,6 +181,12 @@ impl WorkArgs {
         library.group_strangers(&engine, engine.threads()).map_err(refused)?;
         if !self.json {
             tell_work(&summary, library.due().map_err(refused)?);
+        }
+        if summary.failed > 0 {
+            bail!(
+                "{} failed: `sphereface library status` lists the files",
+                counted(summary.failed, "attempt")
+            );
         }
         Ok(())
     }
@@ -393,7 +400,7 @@ fn tell_status(library: &Library, status: &Status, all: bool) {
     }
     let most = if all { status.failures.len() } else { LISTED };
     for one in status.failures.iter().take(most) {
-        outln!("  failed: {}: {}", one.path, one.error);
+        outln!("  failed: {}: {}", terminal::printable(&one.path), terminal::printable(&one.error));
     }
     if status.failures.len() > most {
         outln!("  and {} more: --all lists them", status.failures.len() - most);

@@ -1,7 +1,7 @@
 //! Names to confirm or reject, and the effect of the threshold.
 
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::events::Events;
+use super::path::Path;
 use super::people::new_still;
 use super::pictures::{decode, named};
 use super::upload::Upload;
@@ -101,10 +102,10 @@ fn again(site: &Site, id: i64) -> Result<Json<Event>, Problem> {
 pub(super) async fn confirm(
     State(site): State<App>,
     Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
+    Path(id): Path<i64>,
     confirmation: Result<Json<Confirmation>, JsonRejection>,
 ) -> Result<Json<Event>, Problem> {
-    let (Path(id), Json(Confirmation { enroll })) = (id?, confirmation?);
+    let Json(Confirmation { enroll }) = confirmation?;
     site.compute(move |site| {
         let (event, name, upload) = event_with_name(site, id)?;
         if enroll {
@@ -133,9 +134,8 @@ pub(super) async fn confirm(
 pub(super) async fn reject(
     State(site): State<App>,
     Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
+    Path(id): Path<i64>,
 ) -> Result<Json<Event>, Problem> {
-    let Path(id) = id?;
     site.compute(move |site| {
         let (event, name, upload) = event_with_name(site, id)?;
         let still = still_of(site, &event, &upload)?;

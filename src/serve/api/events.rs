@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
 use super::jpeg;
+use super::path::Path;
 use crate::serve::follow::Follow;
 use crate::serve::problem::Problem;
 use crate::serve::site::App;
@@ -117,11 +118,7 @@ pub(super) async fn list(
     get, path = "/api/v1/events/{id}", tag = "events", params(("id" = i64, Path)),
     responses((status = 200, body = Event), (status = 404, body = Problem))
 )]
-pub(super) async fn show(
-    State(site): State<App>,
-    id: Result<Path<i64>, PathRejection>,
-) -> Result<Json<Event>, Problem> {
-    let Path(id) = id?;
+pub(super) async fn show(State(site): State<App>, Path(id): Path<i64>) -> Result<Json<Event>, Problem> {
     let none = move || Problem::not_found(format!("there is no event {id}"));
     site.wait_for(move |site| Ok(Json(site.store.event(id)?.ok_or_else(none)?))).await
 }
@@ -131,11 +128,7 @@ pub(super) async fn show(
     get, path = "/api/v1/events/{id}/picture", tag = "events", params(("id" = i64, Path)),
     responses((status = 200, content_type = "image/jpeg", body = Vec<u8>), (status = 404, body = Problem))
 )]
-pub(super) async fn picture(
-    State(site): State<App>,
-    id: Result<Path<i64>, PathRejection>,
-) -> Result<Response, Problem> {
-    let Path(id) = id?;
+pub(super) async fn picture(State(site): State<App>, Path(id): Path<i64>) -> Result<Response, Problem> {
     let picture = site.wait_for(move |site| Ok(site.store.event_picture(id)?)).await?;
     jpeg(picture, "there is no such event, or it has no picture")
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, RequestExt};
@@ -15,6 +15,7 @@ use tower::ServiceExt;
 use tower_http::services::ServeFile;
 use utoipa::{IntoParams, ToSchema};
 
+use super::path::Path;
 use crate::media::Input;
 use crate::serve::access::Caller;
 use crate::serve::jobs::{LOOK_AT_BYTES, RESULTS, is_video};
@@ -57,7 +58,7 @@ pub(super) struct JobAnswer {
     progress: Option<f64>,
     /// Frames processed so far; a file is read twice.
     frames: Option<u64>,
-    /// The people seen.
+    /// The people seen, under the names that they had then.
     people: Vec<String>,
     /// Addresses of the results, once it is done.
     results: Option<ResultsAnswer>,
@@ -138,11 +139,7 @@ pub(super) async fn list(State(site): State<App>) -> Result<Json<JobsAnswer>, Pr
     get, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = i64, Path)),
     responses((status = 200, body = JobAnswer), (status = 404, body = Problem))
 )]
-pub(super) async fn show(
-    State(site): State<App>,
-    id: Result<Path<i64>, PathRejection>,
-) -> Result<Json<JobAnswer>, Problem> {
-    let Path(id) = id?;
+pub(super) async fn show(State(site): State<App>, Path(id): Path<i64>) -> Result<Json<JobAnswer>, Problem> {
     site.wait_for(move |site| show_job(site, id)).await
 }
 
@@ -155,6 +152,7 @@ pub(super) async fn show(
     request_body(content((Vec<u8> = "video/mp4"), (NewJob = "application/json"))),
     responses(
         (status = 200, body = JobAnswer),
+        (status = 400, description = "It is a folder", body = Problem),
         (status = 403, description = "The configuration does not allow that file", body = Problem),
         (status = 413, description = "The video is larger than the service accepts", body = Problem),
         (status = 422, description = "It is not a video", body = Problem),
@@ -213,6 +211,9 @@ fn add_file(
         Ok(input @ Input::File(path)) if site.settings().allowed.allows(input) => path.canonicalize().ok(),
         _ => None,
     };
+    if file.as_deref().is_some_and(std::path::Path::is_dir) {
+        return Err(Problem::bad(format!("{} is a folder: give a video", input.escape_debug())));
+    }
     let Some(file) = file.as_deref().and_then(std::path::Path::to_str) else {
         let detail = "the configuration does not allow that file: see allow_inputs there";
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
@@ -290,9 +291,8 @@ async fn receive(body: Body, file: &std::path::Path, most_bytes: u64) -> Result<
 pub(super) async fn cancel(
     State(site): State<App>,
     Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
+    Path(id): Path<i64>,
 ) -> Result<Json<JobAnswer>, Problem> {
-    let Path(id) = id?;
     site.wait_for(move |site| {
         let job = site.store.job(id)?.ok_or_else(|| none(id))?;
         if job.state.is_over() {
@@ -318,9 +318,8 @@ pub(super) async fn cancel(
 pub(super) async fn remove(
     State(site): State<App>,
     Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
+    Path(id): Path<i64>,
 ) -> Result<Json<JobsAnswer>, Problem> {
-    let Path(id) = id?;
     let removed = site.wait_for(move |site| {
         site.store.job(id)?.ok_or_else(|| none(id))?;
         site.jobs.remove(&site.store, id)?;
@@ -340,10 +339,9 @@ pub(super) async fn remove(
 )]
 pub(super) async fn result(
     State(site): State<App>,
-    path: Result<Path<(i64, String)>, PathRejection>,
+    Path((id, file)): Path<(i64, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Path((id, file)) = path?;
     let known = RESULTS.into_iter().find(|(name, _)| *name == file);
     let (name, kind) = known.ok_or_else(|| Problem::not_found("a job has no such result"))?;
     let job = site.wait_for(move |site| site.store.job(id)?.ok_or_else(|| none(id))).await?;
@@ -353,8 +351,16 @@ pub(super) async fn result(
     let served = ServeFile::new(site.jobs.folder(id).join(name)).oneshot(request).await;
     // Only a missing file fails, which is an answer.
     let mut response = served.map_or_else(|never| match never {}, IntoResponse::into_response);
-    if response.status() == StatusCode::NOT_FOUND {
+    let status = response.status();
+    if status == StatusCode::NOT_FOUND {
         return Err(Problem::not_found(format!("job {id} has no such result")));
+    }
+    if status.is_client_error() || status.is_server_error() {
+        // Its own answers are no problem documents. The length of the file is in `Content-Range`.
+        let length = response.headers_mut().remove(header::CONTENT_RANGE);
+        let mut refused = Problem::new(status, "this part of the result cannot be sent").into_response();
+        refused.headers_mut().extend(length.map(|length| (header::CONTENT_RANGE, length)));
+        return Ok(refused);
     }
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

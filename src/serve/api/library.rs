@@ -1,14 +1,15 @@
 //! Queries to the library: who is in which video and photo.
 
 use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::response::Response;
 use chrono::NaiveDate;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::jpeg;
+use super::path::Path;
 use super::people::percent;
 use crate::library::{self, Found, FoundFile, Kind, KindStatus, PersonSummary, Query as Asked, Subject};
 use crate::report::Span;
@@ -305,9 +306,8 @@ pub(super) async fn files(
 )]
 pub(super) async fn picture(
     State(site): State<App>,
-    place: Result<Path<(String, i64)>, PathRejection>,
+    Path((content, track)): Path<(String, i64)>,
 ) -> Result<Response, Problem> {
-    let Path((content, track)) = place?;
     let picture = ask(&site, move |library, _| Ok(library.picture(&content, track)?)).await?;
     jpeg(picture, "there is no such picture")
 }

@@ -5,6 +5,7 @@ mod doubts;
 mod events;
 mod jobs;
 mod library;
+mod path;
 mod people;
 mod pictures;
 mod sources;

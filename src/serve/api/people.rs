@@ -1,13 +1,14 @@
 //! The enrolled people.
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::path::Path;
 use super::pictures::{decode, named};
 use super::upload::{JsonPictures, Upload, Uploads};
 use crate::gallery::{
@@ -114,12 +115,9 @@ pub(super) fn percent(text: &str) -> String {
 #[utoipa::path(get, path = "/api/v1/people", tag = "people", responses((status = 200, body = People)))]
 pub(super) async fn list(State(site): State<App>) -> Result<Json<People>, Problem> {
     site.wait_for(|site| {
-        let folder = site.settings().config.gallery.clone();
-        let people = match GalleryFolder::open(&folder) {
-            Ok(folder) => folder.people()?,
-            // Nobody is enrolled yet.
-            Err(GalleryError::Missing(_)) => Vec::new(),
-            Err(error) => return Err(error.into()),
+        let people = match site.people_folder()? {
+            Some(folder) => folder.people()?,
+            None => Vec::new(),
         };
         Ok(Json(People { people: people.iter().map(PersonAnswer::of).collect() }))
     })
@@ -307,7 +305,7 @@ pub(super) async fn unreject(
 
 /// Rename a person
 ///
-/// Their events get the new name too.
+/// Their events get the new name too. Videos that were labelled before keep the old name.
 #[utoipa::path(
     patch, path = "/api/v1/people/{name}", tag = "people", params(("name" = String, Path)), request_body = NewName,
     responses((status = 200, body = PersonAnswer), (status = 404, body = Problem), (status = 409, body = Problem))
@@ -330,7 +328,8 @@ pub(super) async fn rename(
 
 /// Remove a person
 ///
-/// Their stills, embeddings, events, pictures, and the labelled videos that name them are deleted too.
+/// Their stills, embeddings, events, pictures, and the labelled videos that name them, also by a former name,
+/// are deleted too.
 #[utoipa::path(
     delete, path = "/api/v1/people/{name}", tag = "people", params(("name" = String, Path)),
     responses((status = 200, body = Forgotten), (status = 404, body = Problem))
@@ -355,11 +354,8 @@ pub(super) async fn remove(
 /// A person of the service's gallery.
 fn person(site: &Site, name: &str) -> Result<(GalleryFolder, Person), Problem> {
     let name = PersonName::new(name)?;
-    let folder = site.settings().config.gallery.clone();
-    let folder = match GalleryFolder::open(&folder) {
-        Err(GalleryError::Missing(_)) => return Err(GalleryError::Unknown(name.to_string()).into()),
-        opened => opened?,
-    };
+    let nobody = || GalleryError::Unknown(name.to_string());
+    let folder = site.people_folder()?.ok_or_else(nobody)?;
     let person = folder.person(&name)?;
     Ok((folder, person))
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::ToSchema;
 
 use super::jpeg;
+use super::path::Path;
 use crate::media::Input;
 use crate::serve::access::Caller;
 use crate::serve::camera::{SourceState, Tile};

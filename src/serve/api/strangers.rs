@@ -1,13 +1,14 @@
 //! Strangers: people who were seen and are not enrolled.
 
-use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
 use axum::response::Response;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::jpeg;
+use super::path::Path;
 use super::people::{NewName, enroll_picture};
 use crate::gallery::PersonName;
 use crate::serve::access::Caller;
@@ -56,11 +57,7 @@ pub(super) async fn list(State(site): State<App>) -> Result<Json<Strangers>, Pro
     get, path = "/api/v1/strangers/{id}", tag = "strangers", params(("id" = i64, Path)),
     responses((status = 200, body = Stranger), (status = 404, body = Problem))
 )]
-pub(super) async fn show(
-    State(site): State<App>,
-    id: Result<Path<i64>, PathRejection>,
-) -> Result<Json<Stranger>, Problem> {
-    let Path(id) = id?;
+pub(super) async fn show(State(site): State<App>, Path(id): Path<i64>) -> Result<Json<Stranger>, Problem> {
     site.wait_for(move |site| Ok(Json(site.store.stranger(id)?.ok_or_else(|| nobody(id))?))).await
 }
 
@@ -69,11 +66,7 @@ pub(super) async fn show(
     get, path = "/api/v1/strangers/{id}/picture", tag = "strangers", params(("id" = i64, Path)),
     responses((status = 200, content_type = "image/jpeg", body = Vec<u8>), (status = 404, body = Problem))
 )]
-pub(super) async fn picture(
-    State(site): State<App>,
-    id: Result<Path<i64>, PathRejection>,
-) -> Result<Response, Problem> {
-    let Path(id) = id?;
+pub(super) async fn picture(State(site): State<App>, Path(id): Path<i64>) -> Result<Response, Problem> {
     let picture = site.wait_for(move |site| Ok(site.store.stranger_picture(id)?)).await?;
     jpeg(picture.map(|picture| picture.jpeg), "there is no such stranger")
 }
@@ -93,10 +86,10 @@ pub(super) async fn picture(
 pub(super) async fn name(
     State(site): State<App>,
     Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
+    Path(id): Path<i64>,
     name: Result<Json<NewName>, JsonRejection>,
 ) -> Result<Json<Named>, Problem> {
-    let (Path(id), name) = (id?, PersonName::new(&name?.0.name)?);
+    let name = PersonName::new(&name?.0.name)?;
     site.compute(move |site| {
         let picture = site.store.stranger_picture(id)?.ok_or_else(|| nobody(id))?;
         let file = format!("unknown-{id}.jpg");
@@ -123,10 +116,10 @@ pub(super) async fn name(
 pub(super) async fn merge(
     State(site): State<App>,
     Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
+    Path(id): Path<i64>,
     other: Result<Json<Other>, JsonRejection>,
 ) -> Result<Json<Stranger>, Problem> {
-    let (Path(id), Json(Other { into })) = (id?, other?);
+    let Json(Other { into }) = other?;
     site.wait_for(move |site| {
         if id == into {
             return Err(Problem::bad(
@@ -153,9 +146,8 @@ pub(super) async fn merge(
 pub(super) async fn ignore(
     State(site): State<App>,
     Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
+    Path(id): Path<i64>,
 ) -> Result<Json<Strangers>, Problem> {
-    let Path(id) = id?;
     site.wait_for(move |site| {
         if !site.store.ignore_stranger(id)? {
             return Err(nobody(id));
@@ -176,9 +168,8 @@ pub(super) async fn ignore(
 pub(super) async fn forget(
     State(site): State<App>,
     Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
+    Path(id): Path<i64>,
 ) -> Result<Json<Strangers>, Problem> {
-    let Path(id) = id?;
     site.wait_for(move |site| {
         if !site.store.forget_stranger(id)? {
             return Err(nobody(id));

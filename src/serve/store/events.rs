@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, Row, params, params_from_iter};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, jobs};
 
 /// The most events per answer.
 pub const MOST_EVENTS: usize = 1000;
@@ -371,12 +371,17 @@ impl Store {
         Ok(gone)
     }
 
-    /// Gives the events of a person another name.
+    /// Gives the events of a person another name. Jobs keep the name that their results use, and are found
+    /// by both.
     ///
     /// # Errors
     /// When SQLite fails.
     pub fn rename_person(&self, from: &str, to: &str) -> Result<(), StoreError> {
+        if from == to {
+            return Ok(());
+        }
         self.change(|sql| {
+            jobs::rename_person(sql, from, to)?;
             sql.execute("UPDATE events SET person = ?2 WHERE person = ?1", [from, to])?;
             sql.execute("UPDATE changes SET about = ?2 WHERE about = ?1", [from, to])?;
             sql.execute("UPDATE events SET was = ?2 WHERE was = ?1", [from, to])

@@ -1,8 +1,9 @@
 //! Stored jobs: videos to label.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -69,11 +70,26 @@ pub struct Job {
     pub ended_ms: Option<i64>,
     /// Number of starts.
     pub attempts: u32,
-    /// The people seen, once it is done.
+    /// The people seen, once it is done, under the names that they had then.
     pub people: Vec<String>,
+    /// Later changes of these names, from one to another, the oldest first.
+    pub renamed: Vec<(String, String)>,
 }
 
-const COLUMNS: &str = "id, name, input, state, reason, made_ms, ended_ms, attempts, people";
+impl Job {
+    /// Whether its results show a person of that name, whom they may call by a former one.
+    pub fn names(&self, name: &str) -> bool {
+        let mut names: BTreeSet<&str> = self.people.iter().map(String::as_str).collect();
+        for (from, to) in &self.renamed {
+            if names.contains(from.as_str()) {
+                names.insert(to);
+            }
+        }
+        names.contains(name)
+    }
+}
+
+const COLUMNS: &str = "id, name, input, state, reason, made_ms, ended_ms, attempts, people, renamed";
 
 impl Store {
     /// Adds a waiting job, after `place` has stored its files.
@@ -106,8 +122,9 @@ impl Store {
     /// # Errors
     /// When SQLite fails.
     pub fn begin_job(&self) -> Result<Option<Job>, StoreError> {
+        // It is done with the names of now, whatever became of an earlier attempt.
         let next = format!(
-            "UPDATE jobs SET state = 'running', attempts = attempts + 1
+            "UPDATE jobs SET state = 'running', attempts = attempts + 1, renamed = '[]'
              WHERE id = (SELECT MIN(id) FROM jobs WHERE state = 'waiting') RETURNING {COLUMNS}"
         );
         self.with(|sql| sql.query_row(&next, [], read).optional())
@@ -128,8 +145,10 @@ impl Store {
         let people = serde_json::to_string(people).unwrap_or_default();
         let update = "UPDATE jobs SET state = ?2, reason = ?3, people = ?4, ended_ms = ?5
                       WHERE id = ?1 AND (state = 'running' OR (state = 'waiting' AND ?2 = 'cancelled'))";
-        self.with(|sql| sql.execute(update, params![id, state.name(), reason, people, now_ms()]))?;
-        Ok(())
+        self.change(|sql| match sql.execute(update, params![id, state.name(), reason, people, now_ms()])? {
+            0 => Ok(()),
+            _ => forget_other_names(sql, id),
+        })
     }
 
     /// Makes jobs that were running when the service ended wait again. Those that were started `most` times
@@ -151,8 +170,8 @@ impl Store {
     /// # Errors
     /// When SQLite fails.
     pub fn put_back_job(&self, id: i64) -> Result<(), StoreError> {
-        let update =
-            "UPDATE jobs SET state = 'waiting', attempts = attempts - 1 WHERE id = ?1 AND state = 'running'";
+        let update = "UPDATE jobs SET state = 'waiting', attempts = attempts - 1, renamed = '[]'
+                      WHERE id = ?1 AND state = 'running'";
         self.with(|sql| sql.execute(update, [id]))?;
         Ok(())
     }
@@ -185,8 +204,43 @@ impl Store {
     }
 }
 
+/// Records that a person has another name, in the jobs whose results use the old one. Those of a running job
+/// may: it began with the gallery of before.
+pub(super) fn rename_person(sql: &Connection, from: &str, to: &str) -> rusqlite::Result<()> {
+    let ask = format!("SELECT {COLUMNS} FROM jobs WHERE state IN ('running', 'done')");
+    let jobs: Vec<Job> = sql.prepare(&ask)?.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
+    for mut job in jobs {
+        if job.state == JobState::Running || job.names(from) {
+            job.renamed.push((from.to_owned(), to.to_owned()));
+            set_renamed(sql, &job)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the names of people whom the results of a job that ended do not show.
+fn forget_other_names(sql: &Connection, id: i64) -> rusqlite::Result<()> {
+    let ask = format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1");
+    let mut job = sql.query_row(&ask, [id], read)?;
+    let renamed = std::mem::take(&mut job.renamed);
+    // One after the other: a name counts only once there is a person who has it.
+    for one in renamed {
+        if job.names(&one.0) {
+            job.renamed.push(one);
+        }
+    }
+    set_renamed(sql, &job)
+}
+
+fn set_renamed(sql: &Connection, job: &Job) -> rusqlite::Result<()> {
+    // Serialising a list of texts does not fail.
+    let renamed = serde_json::to_string(&job.renamed).unwrap_or_default();
+    sql.execute("UPDATE jobs SET renamed = ?2 WHERE id = ?1", params![job.id, renamed])?;
+    Ok(())
+}
+
 fn read(row: &Row<'_>) -> rusqlite::Result<Job> {
-    let (state, people): (String, String) = (row.get(3)?, row.get(8)?);
+    let (state, people, renamed): (String, String, String) = (row.get(3)?, row.get(8)?, row.get(9)?);
     let state = JobState::ALL.into_iter().find(|one| one.name() == state);
     Ok(Job {
         id: row.get(0)?,
@@ -198,5 +252,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Job> {
         ended_ms: row.get(6)?,
         attempts: row.get(7)?,
         people: serde_json::from_str(&people).unwrap_or_default(),
+        renamed: serde_json::from_str(&renamed).unwrap_or_default(),
     })
 }

@@ -62,7 +62,7 @@ impl Default for Retention {
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Raised when the tables change.
-const LAYOUT: i64 = 2;
+const LAYOUT: i64 = 3;
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS events (
@@ -113,7 +113,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     made_ms INTEGER NOT NULL,
     ended_ms INTEGER,
     attempts INTEGER NOT NULL,
-    people TEXT NOT NULL
+    people TEXT NOT NULL,
+    renamed TEXT NOT NULL DEFAULT '[]'
 );
 CREATE TABLE IF NOT EXISTS deliveries (
     hook TEXT NOT NULL,
@@ -136,11 +137,14 @@ PRAGMA user_version = 2;
 COMMIT;
 ";
 
+/// The column that the table of jobs of layout 2 lacked. Layout 1 had no such table.
+const FROM_LAYOUT_2: &str = "ALTER TABLE jobs ADD COLUMN renamed TEXT NOT NULL DEFAULT '[]'";
+
 /// Errors of the store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The folder cannot be created.
+    /// The folder, or a file in it, cannot be created.
     #[error("{} cannot be written: {source}", .path.display())]
     Folder {
         /// The folder.
@@ -389,6 +393,12 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
     }
     if found <= LAYOUT {
         connection.execute_batch(TABLES)?;
+        // The layout does not tell: that of an interrupted update of layout 1 is 2, without a table of jobs.
+        let ask = "SELECT COUNT(*) FROM pragma_table_info('jobs') WHERE name = 'renamed'";
+        let columns: i64 = connection.query_row(ask, [], |row| row.get(0))?;
+        if columns == 0 {
+            connection.execute_batch(FROM_LAYOUT_2)?;
+        }
         connection.execute_batch(&format!("PRAGMA user_version = {LAYOUT}"))?;
     }
     Ok(found)

@@ -294,6 +294,66 @@ fn a_store_of_the_first_layout_is_brought_up_to_date() {
 }
 
 #[test]
+fn a_job_is_found_by_every_later_name_of_the_people_in_it_and_by_nobody_elses() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let begin = || {
+        let id = store.add_job("a", None, |_| Ok(())).unwrap().unwrap();
+        assert_eq!(store.begin_job().unwrap().unwrap().id, id);
+        id
+    };
+    let end = |id: i64, people: &[&str]| {
+        let people: Vec<String> = people.iter().map(ToString::to_string).collect();
+        store.end_job(id, JobState::Done, None, &people).unwrap();
+    };
+    let job = |id: i64| store.job(id).unwrap().unwrap();
+    let before = begin();
+    end(before, &["Boris", "Chloe"]);
+    // Those that run while she is renamed may find her under either name, or not at all.
+    let during = begin();
+    store.rename_person("Chloe", "Zoe").unwrap();
+    end(during, &["Chloe"]);
+    let without = begin();
+    store.rename_person("Zoe", "Eve").unwrap();
+    end(without, &["Boris"]);
+    store.rename_person("Nobody", "Ada").unwrap();
+    for id in [before, during] {
+        let job = job(id);
+        assert!(["Chloe", "Zoe", "Eve"].iter().all(|name| job.names(name)) && !job.names("Ada"), "{job:?}");
+        assert!(job.people.iter().any(|name| name == "Chloe"), "the name that its results use");
+    }
+    assert!(!job(without).names("Eve") && job(without).renamed.is_empty(), "it does not know of her");
+    assert!(job(before).names("Boris") && !job(during).names("Boris"));
+    // What is done again is done with the names of then.
+    let again = begin();
+    store.rename_person("Eve", "Ida").unwrap();
+    store.put_back_job(again).unwrap();
+    assert!(job(again).renamed.is_empty());
+    drop(store);
+    let store = Store::open(folder.path()).unwrap();
+    assert!(store.job(before).unwrap().unwrap().names("Ida"), "after a restart");
+}
+
+#[test]
+fn a_store_whose_jobs_know_no_later_names_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let id = store.add_job("a", None, |_| Ok(())).unwrap().unwrap();
+    store.begin_job().unwrap();
+    store.end_job(id, JobState::Done, None, &["Chloe".into()]).unwrap();
+    let older = "ALTER TABLE jobs DROP COLUMN renamed; PRAGMA user_version = 2;";
+    store.with(|sql| sql.execute_batch(older)).unwrap();
+    drop(store);
+    for name in ["Zoe", "Eve"] {
+        let store = Store::open(folder.path()).unwrap();
+        let job = store.job(id).unwrap().unwrap();
+        assert!(job.names("Chloe") && !job.names(name), "{job:?}");
+        store.rename_person("Chloe", name).unwrap();
+        assert!(store.job(id).unwrap().unwrap().names(name));
+    }
+}
+
+#[test]
 fn jobs_are_begun_in_order_and_again_after_a_crash_but_not_for_ever() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();

@@ -2,6 +2,7 @@
 #![cfg(all(feature = "bundled-models", feature = "cli", feature = "library"))]
 
 mod bucket;
+mod care;
 mod many;
 mod one;
 mod parts;

@@ -87,7 +87,12 @@ fn what_cannot_be_read_is_said_and_the_rest_is_done() {
     std::fs::copy(media.path("media/photos/one.png"), place.path("in/a.png")).unwrap();
     std::fs::copy(media.path("media/photos/one.png"), place.path("in/b.png")).unwrap();
     place.run(&["add", "in"]);
-    let told = place.run(&["work", "--no-pictures", "--json"]);
+    let work = |arguments: &[&str]| {
+        let output = output(place.folder.path(), &place.arguments(arguments));
+        assert_eq!(output.status.code(), Some(1), "a file failed");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let told = work(&["work", "--no-pictures", "--json"]);
     let failed: Vec<_> = told.lines().map(json).filter(|line| line["state"] == "failed").collect();
     assert_eq!(failed.len(), 1, "{told}");
     assert_eq!(failed[0]["again"], false, "it would fail again");
@@ -97,7 +102,7 @@ fn what_cannot_be_read_is_said_and_the_rest_is_done() {
     assert_eq!(place.run(&["retry"]).trim(), "due again: 1 file");
     let gone = place.path("in/broken.mp4");
     std::fs::remove_file(gone).unwrap();
-    let told = place.run(&["work", "--json"]);
+    let told = work(&["work", "--json"]);
     assert!(told.contains("broken.mp4"), "{told}");
     assert_eq!(place.run(&["forget", "--files", "in/a.png"]).trim(), "0 files forgotten", "the copy stays");
     assert_eq!(place.run(&["forget", "--files", "in"]).trim(), "2 files forgotten");

@@ -225,6 +225,27 @@ fn no_path_leads_out_and_nothing_is_opened_on_a_clients_word() {
 }
 
 #[test]
+fn a_path_that_is_no_text_is_refused_with_a_problem_by_every_route() {
+    let place = place();
+    let service = Service::start(place.path(), &[]);
+    let described = service.get("/api/openapi.json").ok();
+    let mut refused = 0;
+    for (path, item) in described["paths"].as_object().unwrap() {
+        let parts = path.split('/').map(|part| if part.starts_with('{') { "%FF" } else { part });
+        let broken = parts.collect::<Vec<_>>().join("/");
+        for method in ["get", "post", "put", "patch", "delete"] {
+            if broken != *path && item.get(method).is_some() {
+                let sentence = service.request(&method.to_uppercase(), &broken).send().refused(400);
+                assert!(sentence.contains("UTF-8"), "{method} {path}: {sentence}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 25, "{refused}");
+    service.get("/api/v1/people/Ada").ok();
+}
+
+#[test]
 fn too_much_is_refused_before_it_is_taken_in() {
     let place = place();
     let config = "[limits]\nbody_mib = 1\nmegapixels = 1\nrequests = 1\nstreams = 2\nfaces = 1\n";

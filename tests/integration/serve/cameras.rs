@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::serve::client::{Service, place, sample, still};
+use crate::serve::client::{LIMIT, Service, place, sample, still};
 
 fn sample_source() -> String {
     format!("door={}", sample("sample.mp4").display())
@@ -95,6 +95,79 @@ fn who_comes_is_told_with_picture_and_reason_and_is_there_after_kill_9() {
         came += 1;
     }
     assert!(came > 1 && here.is_empty(), "{here:?}: {all:#}");
+}
+
+#[test]
+fn a_gallery_that_is_not_there_yet_is_named_in_the_log_and_created_with_the_first_person() {
+    let place = tempfile::tempdir().unwrap();
+    let log = place.path().join("log");
+    let service = Service::start_logged(place.path(), &["--gallery", "galery"], &log);
+    let told = std::fs::read_to_string(&log).unwrap();
+    let sentence = "the gallery galery does not exist: it will be created when the first person is enrolled";
+    assert!(told.contains(sentence), "{told}");
+    assert!(!place.path().join("galery").exists());
+    let stills = service.request("POST", "/api/v1/people/Ada/stills").files(&[("1.jpg", &still("Ada", 1))]);
+    stills.send().ok();
+    assert!(place.path().join("galery").is_dir());
+    assert_eq!(service.get("/api/v1/people").ok()["people"][0]["name"], "Ada");
+}
+
+#[test]
+fn a_gallery_that_goes_missing_makes_nobody_a_stranger() {
+    let place = place();
+    let (log, gallery, away) =
+        (place.path().join("log"), place.path().join("gallery"), place.path().join("away"));
+    let service = Service::start_logged(place.path(), &["--source", &sample_source(), "--repeat"], &log);
+    service.event("recognised", "Boris");
+    let in_sight = |state: &Value| {
+        let faces = state["state"]["faces"].as_array().unwrap();
+        faces.iter().any(|face| !face["person"].is_null())
+    };
+    let reread = |times: usize| {
+        service.signal("HUP");
+        let until = Instant::now() + LIMIT;
+        loop {
+            let told = std::fs::read_to_string(&log).unwrap();
+            if told.matches("configuration and galleries reread").count() == times {
+                return told;
+            }
+            assert!(Instant::now() < until, "{told}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let name = || {
+        let told =
+            service.request("POST", "/api/v1/recognise").body("image/jpeg", still("Ada", 3)).send().ok();
+        told["pictures"][0]["faces"][0]["who"]["name"].clone()
+    };
+    let last = service.get("/api/v1/events?limit=1").ok()["events"][0]["id"].clone();
+    service.wait("/api/v1/sources/door", in_sight);
+    std::fs::rename(&gallery, &away).unwrap();
+    let told = reread(1);
+    let sentence = "the gallery gallery is missing: the people who were read from it before are still named";
+    assert!(told.contains(sentence), "{told}");
+    assert_eq!(name(), "Ada");
+    // Another threshold does not change that, and nothing begins a new gallery in place of the old one.
+    service.request("PUT", "/api/v1/threshold").json(&json!({"threshold_deg": 75})).send().ok();
+    assert_eq!(name(), "Ada");
+    service.request("DELETE", "/api/v1/people/Eve").send().refused(503);
+    let stills = service.request("POST", "/api/v1/people/Eve/stills").files(&[("1.jpg", &still("Chloé", 1))]);
+    assert!(stills.send().refused(503).contains("the folder of the gallery is missing"));
+    service.get("/api/v1/people").refused(503);
+    service.get("/api/v1/people/Ada").refused(503);
+    assert!(!gallery.exists());
+    let frames = source(&service, "door")["state"]["frames"].as_u64().unwrap();
+    service.wait("/api/v1/sources/door", |state| state["state"]["frames"].as_u64() > Some(frames + 20));
+    let corrected = service.get(&format!("/api/v1/events?kind=corrected&after={last}")).ok();
+    let lost_a_name = |event: &Value| event["was"] == "Ada" || event["was"] == "Boris";
+    assert!(!corrected["events"].as_array().unwrap().iter().any(lost_a_name), "{corrected:#}");
+    // It is back.
+    std::fs::rename(&away, &gallery).unwrap();
+    reread(2);
+    assert_eq!(service.get("/api/v1/people").ok()["people"].as_array().unwrap().len(), 2);
+    assert_eq!(name(), "Ada");
+    let in_force = service.get("/api/v1/threshold").ok()["in_force_deg"].clone();
+    assert_eq!(in_force, 75.0, "with the threshold that was set meanwhile");
 }
 
 #[test]

@@ -73,6 +73,15 @@ impl Service {
 
     /// The same with variables of the environment.
     pub fn start_with(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::launch(folder, arguments, environment, Stdio::inherit())
+    }
+
+    /// The same with its log in a file.
+    pub fn start_logged(folder: &Path, arguments: &[&str], log: &Path) -> Self {
+        Self::launch(folder, arguments, &[], std::fs::File::create(log).unwrap().into())
+    }
+
+    fn launch(folder: &Path, arguments: &[&str], environment: &[(&str, &str)], log: Stdio) -> Self {
         let listen = if arguments.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"][..] };
         let mut child = Command::new(env!("CARGO_BIN_EXE_sphereface"))
             .arg("serve")
@@ -82,6 +91,7 @@ impl Service {
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut told = Vec::new();

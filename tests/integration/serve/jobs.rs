@@ -1,5 +1,7 @@
 //! Videos that are labelled in the background.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use crate::serve::client::{Service, place, sample};
@@ -52,6 +54,13 @@ fn an_upload_is_labelled_and_its_results_are_there_until_it_is_deleted() {
         .header("Range", "bytes=0-99")
         .send();
     assert_eq!((part.status, &part.body[..]), (206, &video.body[..100]));
+    let beyond = service
+        .request("GET", done["results"]["video"].as_str().unwrap())
+        .header("Range", "bytes=999999999-")
+        .send();
+    let length = format!("content-range: bytes */{}", video.body.len());
+    assert!(beyond.head.to_lowercase().contains(&length), "{}", beyond.head);
+    beyond.refused(416);
     for wrong in ["person.json", "..%2f..%2fservice.sqlite3", "input"] {
         service.get(&format!("{path}/results/{wrong}")).refused(404);
     }
@@ -61,6 +70,57 @@ fn an_upload_is_labelled_and_its_results_are_there_until_it_is_deleted() {
     service.request("DELETE", "/api/v1/people/Ada").send().ok();
     service.get(&path).refused(404);
     assert_eq!(std::fs::read_dir(place.path().join("sphereface-data/jobs")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_labelled_video_goes_with_a_person_who_was_renamed_since() {
+    let place = place();
+    let service = Service::start(place.path(), &[]);
+    let id = upload(&service, "a.mp4", video()).ok()["id"].as_i64().unwrap();
+    let done = wait(&service, id, "done");
+    assert_eq!(done["people"], json!(["Boris", "Ada"]));
+    let rename = |service: &Service, from: &str, to: &str| {
+        service.request("PATCH", &format!("/api/v1/people/{from}")).json(&json!({"name": to})).send().ok()
+    };
+    rename(&service, "Ada", "Lovelace");
+    drop(service);
+    let service = Service::start(place.path(), &[]);
+    rename(&service, "Lovelace", "Countess");
+    let path = format!("/api/v1/jobs/{id}");
+    assert_eq!(service.get(&path).ok()["people"], done["people"], "the names of then");
+    service.request("DELETE", "/api/v1/people/Countess").send().ok();
+    service.get(&path).refused(404);
+    for result in ["page", "video", "faces"] {
+        service.get(done["results"][result].as_str().unwrap()).refused(404);
+    }
+    assert_eq!(service.get("/api/v1/jobs").ok(), json!({"jobs": []}));
+    assert_eq!(std::fs::read_dir(place.path().join("sphereface-data/jobs")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_second_service_is_refused_the_data_of_the_first_and_its_jobs_go_on() {
+    let place = place();
+    let mut service = Service::start(place.path(), &[]);
+    let id = upload(&service, "a.mp4", video()).ok()["id"].as_i64().unwrap();
+    wait(&service, id, "running");
+    for _ in 0..3 {
+        let second = Command::new(env!("CARGO_BIN_EXE_sphereface"))
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .current_dir(place.path())
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&second.stderr);
+        assert_eq!(second.status.code(), Some(1), "{told}");
+        let sentence = "the data folder sphereface-data is in use by another sphereface serve";
+        assert!(told.contains(sentence), "{told}");
+    }
+    let done = wait(&service, id, "done");
+    assert_eq!(done["reason"], json!(null));
+    // One that was killed is in nobody's way.
+    service.signal("KILL");
+    service.ended();
+    let service = Service::start(place.path(), &[]);
+    assert_eq!(service.get(&format!("/api/v1/jobs/{id}")).ok()["state"], "done");
 }
 
 #[test]
@@ -90,6 +150,9 @@ fn jobs_wait_for_each_other_and_can_be_cancelled_and_nothing_but_a_video_becomes
     assert_eq!(service.get("/api/v1/jobs").ok(), json!({"jobs": []}));
     let jobs = place.path().join("sphereface-data/jobs");
     assert_eq!(std::fs::read_dir(&jobs).map_or(0, Iterator::count), 0, "nothing is left of what was refused");
+
+    let folder = add(&clips).refused(400);
+    assert_eq!(folder, format!("{} is a folder: give a video", clips.display()));
 
     let first = add(&clips.join("a.mp4")).ok()["id"].as_i64().unwrap();
     let second = add(&clips.join("broken.mp4")).ok()["id"].as_i64().unwrap();

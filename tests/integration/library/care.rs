@@ -1,0 +1,257 @@
+//! What a library must not lose, and what it must not keep.
+
+use std::process::{Command, Stdio};
+
+use super::{Media, Place, json, media, run, sample_path};
+
+/// A library of the clips and photos of the tests, whose gallery is a copy.
+fn place(media: &Media) -> Place {
+    let place = Place::new();
+    copy(&media.text("gallery"), &place.path("gallery"));
+    copy(&media.text("media"), &place.path("in"));
+    place.run(&["add", "in"]);
+    place.run(&["work", "--gallery", "gallery"]);
+    place
+}
+
+fn copy(from: &str, to: &str) {
+    assert!(Command::new("cp").args(["-r", from, to]).status().unwrap().success());
+}
+
+/// Gives a person of the gallery another name.
+fn rename(place: &Place, name: &str, new: &str) {
+    let still = |number: u32| sample_path(&format!("people/{name}/{number}.jpg"));
+    let folder = place.folder.path();
+    run(folder, &["gallery", "remove", name, "--gallery", "gallery"]);
+    run(folder, &["enroll", new, &still(1), &still(2), "--gallery", "gallery"]);
+}
+
+fn tracks(place: &Place) -> usize {
+    place.run(&["export", "-"]).lines().count()
+}
+
+#[test]
+fn an_empty_name_is_not_everybody_without_a_name() {
+    let Some(media) = media() else { return };
+    let place = place(media);
+    let before = place.everything();
+    for arguments in
+        [&["forget", ""][..], &["forget", " "], &["find", ""], &["find", "--with", "Ada", "--with", ""]]
+    {
+        let (code, error) = place.fail(arguments);
+        assert_eq!(code, 2, "{error}");
+        assert!(error.contains("is empty"), "{error}");
+    }
+    assert_eq!(place.everything(), before);
+}
+
+#[test]
+fn a_name_in_another_unicode_form_is_the_same_name() {
+    let Some(media) = media() else { return };
+    let place = place(media);
+    rename(&place, "Ada", "Zo\u{e9}");
+    let found = json(&place.run(&["find", "Zoe\u{301}", "--json"]));
+    assert!(!found.as_array().unwrap().is_empty());
+    let before = tracks(&place);
+    let told = place.run(&["forget", "Zoe\u{301}"]);
+    assert!(told.contains("forgotten") && told.contains("removed from the gallery"), "{told}");
+    assert!(tracks(&place) < before);
+    assert!(!place.run(&["export", "-"]).contains("Zo"), "no track has the name");
+}
+
+#[test]
+fn who_has_the_name_now_is_forgotten() {
+    let Some(media) = media() else { return };
+    let place = place(media);
+    let of =
+        |name: &str| place.run(&["export", "-"]).lines().filter(|line| json(line)["name"] == name).count();
+    let boris = of("Boris");
+    assert!(boris > 0);
+    rename(&place, "Boris", "Bob");
+    let (code, error) = place.fail(&["forget", "Boris"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("nobody in the library is named Boris"), "{error}");
+    assert_eq!(of("Bob"), boris);
+    place.run(&["export", "--sidecars"]);
+    let list = place.path("in/a.mp4.faces.json");
+    assert!(std::fs::read_to_string(&list).unwrap().contains("Ada"));
+    place.run(&["forget", "Ada"]);
+    place.run(&["forget", "Bob"]);
+    for stranger in json(&place.run(&["strangers", "--json"])).as_array().unwrap() {
+        place.run(&["forget", "--stranger", &stranger["number"].to_string()]);
+    }
+    place.run(&["export", "--sidecars"]);
+    let left = std::fs::read_to_string(&list).unwrap();
+    assert!(!left.contains("Ada") && !left.contains("Bob"), "{left}");
+}
+
+#[test]
+fn a_gallery_that_is_away_takes_no_names_and_nobody_is_half_forgotten() {
+    let Some(media) = media() else { return };
+    let place = place(media);
+    let before = place.run(&["people"]);
+    std::fs::rename(place.path("gallery"), place.path("away")).unwrap();
+    let people = place.run(&["people"]);
+    assert_eq!(people, before);
+    let (code, error) = place.fail(&["forget", "Boris"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("gallery") && error.contains("--keep-stills"), "{error}");
+    assert_eq!(place.run(&["people"]), before);
+    let (code, error) = place.fail(&["work"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("does not exist"), "{error}");
+    let told = place.run(&["forget", "Boris", "--keep-stills"]);
+    assert!(told.contains("forgotten"), "{told}");
+    std::fs::rename(place.path("away"), place.path("gallery")).unwrap();
+    assert!(!place.run(&["people"]).contains("Boris"));
+}
+
+#[test]
+fn a_folder_that_is_no_gallery_is_refused_and_changes_nothing() {
+    let Some(media) = media() else { return };
+    let place = place(media);
+    std::fs::create_dir(place.path("plain")).unwrap();
+    std::fs::write(place.path("plain/notes.txt"), "x").unwrap();
+    let before = place.run(&["people"]);
+    let (code, error) = place.fail(&["work", "--gallery", "plain"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("nobody is enrolled") && error.contains("plain"), "{error}");
+    assert_eq!(place.run(&["people"]), before);
+    let (code, error) = place.fail(&["gallery", "put", "plain"]);
+    assert_eq!(code, 2);
+    assert!(error.contains("nobody is enrolled in plain"), "{error}");
+    assert!(place.run(&["gallery", "show"]).contains("no shared gallery"));
+}
+
+#[test]
+fn a_refused_model_leaves_the_library_as_it_was() {
+    let Some(media) = media() else { return };
+    let place = place(media);
+    let before = place.run(&["people"]);
+    let (code, error) = place.fail(&["work", "--model", "sphereface20", "--gallery", "gallery"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("was made with model"), "{error}");
+    assert_eq!(place.run(&["people"]), before);
+}
+
+#[test]
+fn results_replace_no_video_no_catalogue_and_no_other_result() {
+    let Some(media) = media() else { return };
+    let place = place(media);
+    let clip = std::fs::read(place.path("in/c.mp4")).unwrap();
+    for (arguments, reason) in [
+        (vec!["find", "Ada", "--html", "in/c.mp4"], "is a video or photo of the library"),
+        (vec!["find", "Ada", "--m3u", "in/c.mp4"], "is a video or photo of the library"),
+        (vec!["strangers", "--html", "in/photos/one.png"], "is a video or photo of the library"),
+        (vec!["find", "Ada", "--html", "lib/catalogue.sqlite"], "is a file of the library itself"),
+        (vec!["find", "Ada", "--html", "x", "--m3u", "x"], "both write to x"),
+        (vec!["find", "Ada", "--html", "-", "--m3u", "-"], "both write to standard output"),
+    ] {
+        let (code, error) = place.fail(&arguments);
+        assert_eq!(code, 2, "{error}");
+        assert!(error.contains(reason), "{error}");
+    }
+    assert_eq!(std::fs::read(place.path("in/c.mp4")).unwrap(), clip);
+    assert!(!std::path::Path::new(&place.path("x")).exists());
+    assert!(!place.run(&["people"]).is_empty());
+}
+
+#[test]
+fn what_is_named_and_is_no_picture_is_told() {
+    let place = Place::new();
+    std::fs::write(place.path("notes.txt"), "x").unwrap();
+    let output = super::output(place.folder.path(), &place.arguments(&["add", "notes.txt"]));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("notes.txt") && error.contains("neither a video nor a photo"), "{error}");
+}
+
+/// Another user, or a service without write access, searches the library.
+#[test]
+fn a_library_that_can_only_be_read_is_searched() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(media) = media() else { return };
+    let place = place(media);
+    place.run(&["export", "-"]);
+    // Root may write everywhere.
+    let is_root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
+    let folder = place.folder.path();
+    for (path, mode) in [
+        ("lib/catalogue.sqlite", 0o444),
+        ("lib/lock", 0o444),
+        ("lib/analyses", 0o555),
+        ("lib", 0o555),
+        ("", 0o755),
+    ] {
+        std::fs::set_permissions(folder.join(path), PermissionsExt::from_mode(mode)).unwrap();
+    }
+    let ask = |arguments: &[&str]| {
+        let program = env!("CARGO_BIN_EXE_sphereface");
+        let mut command = Command::new(if is_root { "setpriv" } else { program });
+        if is_root {
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", program]);
+        }
+        let output = command
+            .args(place.arguments(arguments))
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .env_remove("SPHEREFACE_DATABASE")
+            .output()
+            .unwrap();
+        (
+            output.status.success(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (well, found, error) = ask(&["find", "Ada", "--json"]);
+    assert!(well && !json(&found).as_array().unwrap().is_empty(), "{error}");
+    let (well, status, error) = ask(&["status", "--json"]);
+    assert!(well && json(&status)["photos"]["done"] == 2, "{error}");
+    let (well, _, error) = ask(&["forget", "Ada", "--keep-stills"]);
+    assert!(!well && error.contains("lib"), "{error}");
+    std::fs::set_permissions(folder.join("lib"), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(folder.join("lib/analyses"), PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+/// The results of a video that was labelled from its analysis never replace it.
+#[test]
+fn results_from_an_analysis_do_not_replace_the_video_beside_it() {
+    let Some(media) = media() else { return };
+    let place = Place::new();
+    let folder = place.folder.path();
+    copy(&media.text("media/c.mp4"), &place.path("c.mp4"));
+    copy(&media.text("gallery"), &place.path("gallery"));
+    run(folder, &["label", "c.mp4", "--no-video", "--analysis", "c.parquet", "--quiet"]);
+    let clip = std::fs::read(place.path("c.mp4")).unwrap();
+    for flag in ["--csv", "--jsonl", "--appearances", "--chapters", "--html"] {
+        let (code, error) = super::fail(folder, &["label", "c.parquet", "--no-video", flag, "c.mp4"]);
+        assert_eq!(code, 2, "{error}");
+        assert!(error.contains("is also the input"), "{error}");
+    }
+    assert_eq!(std::fs::read(place.path("c.mp4")).unwrap(), clip);
+    // Nor those of a gallery.
+    let still = "gallery/Ada/stills/1.jpg";
+    let stored = std::fs::read(place.path(still)).unwrap();
+    let (code, error) = super::fail(folder, &["gallery", "check", "--gallery", "gallery", "--sheet", still]);
+    assert_eq!(code, 2, "{error}");
+    let (code, error) = super::fail(
+        folder,
+        &["label", &sample_path("sample.mp4"), "--no-video", "--gallery", "gallery", "--csv", still],
+    );
+    assert_eq!(code, 2, "{error}");
+    assert!(error.contains("is a file of the gallery"), "{error}");
+    assert_eq!(std::fs::read(place.path(still)).unwrap(), stored);
+    // Options that an analysis cannot follow are refused, and so are tracks that it does not have.
+    for more in [&["--min-face", "100"][..], &["--mirror"], &["--detect-every", "1"]] {
+        let arguments = [&["label", "c.parquet", "--no-video"], more].concat();
+        let (code, error) = super::fail(folder, &arguments);
+        assert_eq!(code, 2, "{error}");
+        assert!(error.contains("is already an analysis"), "{error}");
+    }
+    let (code, error) = super::fail(
+        folder,
+        &["gallery", "calibrate", "c.parquet", "--gallery", "gallery", "--known", "c.parquet#99"],
+    );
+    assert_eq!(code, 2, "{error}");
+    assert!(error.contains("has no track 99"), "{error}");
+}
