@@ -250,7 +250,17 @@ fn results_from_an_analysis_do_not_replace_the_video_beside_it() {
     }
     let (code, error) = super::fail(
         folder,
-        &["gallery", "calibrate", "c.parquet", "--gallery", "gallery", "--known", "c.parquet#99"],
+        &[
+            "gallery",
+            "calibrate",
+            "c.parquet",
+            "--fpir",
+            "0.1",
+            "--gallery",
+            "gallery",
+            "--known",
+            "c.parquet#99",
+        ],
     );
     assert_eq!(code, 2, "{error}");
     assert!(error.contains("has no track 99"), "{error}");

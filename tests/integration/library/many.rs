@@ -53,8 +53,10 @@ fn workers_killed_at_any_moment_leave_a_library_that_goes_on() {
         let all = ["done", "due", "failed"].map(|state| count("videos", state) + count("photos", state));
         assert_eq!(all.iter().sum::<i64>(), 5, "{status}");
     }
-    place.run(&["work", "--heartbeat", "1"]);
     // A file at which three workers died is left to the user.
+    let output = super::output(place.folder.path(), &place.arguments(&["work", "--heartbeat", "1"]));
+    let failed = place.status()["failures"].as_array().unwrap().len();
+    assert_eq!(output.status.code(), Some(i32::from(failed > 0)));
     place.run(&["retry"]);
     place.run(&["work", "--heartbeat", "1"]);
     assert_eq!(place.status()["failures"], serde_json::json!([]));
