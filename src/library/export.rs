@@ -1,6 +1,6 @@
 //! Export of the whole catalogue for other programs: who is in which file, and when.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -47,11 +47,12 @@ struct Row {
 }
 
 impl Row {
-    fn json(&self) -> serde_json::Value {
+    /// The track, in a copy of its file.
+    fn json(&self, path: &str) -> serde_json::Value {
         let photo = self.kind == "photo";
         let seconds = |ns: i64| (!photo).then_some(ns as f64 / 1e9);
         json!({
-            "path": self.path, "content": self.content, "kind": self.kind, "taken": date(self.taken_s),
+            "path": path, "content": self.content, "kind": self.kind, "taken": date(self.taken_s),
             "track": self.track, "start_s": seconds(self.start_ns), "end_s": seconds(self.end_ns),
             "frames": self.frames, "name": Some(&self.name).filter(|name| !name.is_empty()),
             "stranger": Some(self.stranger).filter(|number| *number > 0), "angle_deg": self.angle_deg,
@@ -88,7 +89,9 @@ impl Library {
     pub fn export(&self, format: ExportFormat, to: &mut dyn Write) -> Result<usize, LibraryError> {
         let rows = self.rows()?;
         let written = match format {
-            ExportFormat::JsonLines => rows.iter().try_for_each(|row| writeln!(to, "{}", row.json())),
+            ExportFormat::JsonLines => {
+                rows.iter().try_for_each(|row| writeln!(to, "{}", row.json(&row.path)))
+            }
             ExportFormat::Csv => csv(&rows, to),
         };
         let out = || PathBuf::from("the export");
@@ -97,44 +100,40 @@ impl Library {
     }
 
     /// Writes a file beside each video and photo that lists who is in it: `clip.mp4.faces.json`. Returns how
-    /// many. A list that is there beside a file without faces becomes empty.
+    /// many. Of copies, the first has one. A list that is there already beside another, or beside a file without faces,
+    /// is brought up to date, because it may name people who were forgotten since.
     ///
     /// # Errors
     /// When one cannot be written, or the database fails.
     pub fn export_sidecars(&self) -> Result<usize, LibraryError> {
         let rows = self.rows()?;
+        let tracks: BTreeMap<&str, &[Row]> = rows
+            .chunk_by(|a, b| a.content == b.content)
+            .map(|group| (group[0].content.as_str(), group))
+            .collect();
         let mut count = 0;
-        for group in rows.chunk_by(|a, b| a.path == b.path) {
-            let path = PathBuf::from(format!("{}.faces.json", group[0].path));
-            if group[0].path.is_empty() {
+        for (place, content) in self.present_places()? {
+            let group = tracks.get(content.as_str()).copied().unwrap_or_default();
+            let path = PathBuf::from(format!("{place}.faces.json"));
+            if group.first().is_none_or(|row| row.path != place) && !path.is_file() {
                 continue;
             }
-            let list: Vec<_> = group.iter().map(Row::json).collect();
+            let list: Vec<_> = group.iter().map(|row| row.json(&place)).collect();
             let text = format!("{:#}\n", json!({ "tracks": list }));
             file::write(&path, text.as_bytes()).map_err(|source| LibraryError::Write { path, source })?;
             count += 1;
         }
-        // A list from before may name people who were forgotten since.
-        let listed: BTreeSet<&str> = rows.iter().map(|row| row.path.as_str()).collect();
-        for place in self.present_places()?.iter().filter(|place| !listed.contains(place.as_str())) {
-            let path = PathBuf::from(format!("{place}.faces.json"));
-            if path.is_file() {
-                let text = format!("{:#}\n", json!({ "tracks": [] }));
-                file::write(&path, text.as_bytes()).map_err(|source| LibraryError::Write { path, source })?;
-                count += 1;
-            }
-        }
         Ok(count)
     }
 
-    /// The paths at which files are now.
-    fn present_places(&self) -> Result<Vec<String>, LibraryError> {
-        let rows: Vec<(String,)> = self.wait(async {
+    /// The paths at which files are now, with the digests of the files.
+    fn present_places(&self) -> Result<Vec<(String, String)>, LibraryError> {
+        self.wait(async {
             on_pool!(&self.database, pool => {
-                sqlx::query_as("SELECT path FROM place WHERE present = 1 ORDER BY path").fetch_all(pool).await
+                let statement = "SELECT path, content FROM place WHERE present = 1 ORDER BY path";
+                sqlx::query_as(statement).fetch_all(pool).await
             })
-        })?;
-        Ok(rows.into_iter().map(|(path,)| path).collect())
+        })
     }
 
     fn rows(&self) -> Result<Vec<Row>, LibraryError> {

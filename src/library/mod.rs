@@ -81,6 +81,8 @@ pub struct Library {
     folder: PathBuf,
     analyses: Analyses,
     place: String,
+    /// Whether it was opened by a process that may only read it.
+    snapshot: bool,
 }
 
 impl Library {
@@ -121,7 +123,7 @@ impl Library {
         let failed = |source| LibraryError::Database { place: place.clone(), source };
         let database = runtime.block_on(Database::postgres(address)).map_err(failed)?;
         runtime.block_on(database.prepare(&place))?;
-        Self { runtime, database, folder: folder.to_owned(), analyses, place }.with_bucket()
+        Self { runtime, database, folder: folder.to_owned(), analyses, place, snapshot: false }.with_bucket()
     }
 
     fn in_folder(folder: &Path, create: bool) -> Result<Self, LibraryError> {
@@ -137,7 +139,15 @@ impl Library {
                 let database = runtime.block_on(Database::sqlite_to_read(folder)).map_err(failed)?;
                 runtime.block_on(database.check_version(&place))?;
                 let analyses = Analyses::in_library(folder)?;
-                return Self { runtime, database, folder: folder.to_owned(), analyses, place }.with_bucket();
+                return Self {
+                    runtime,
+                    database,
+                    folder: folder.to_owned(),
+                    analyses,
+                    place,
+                    snapshot: true,
+                }
+                .with_bucket();
             }
             Err(error) => return Err(write(error)),
         };
@@ -145,7 +155,13 @@ impl Library {
         let database = runtime.block_on(Database::sqlite(folder, create)).map_err(failed)?;
         runtime.block_on(database.prepare(&place))?;
         let analyses = Analyses::in_library(folder)?;
-        Self { runtime, database, folder: folder.to_owned(), analyses, place }.with_bucket()
+        Self { runtime, database, folder: folder.to_owned(), analyses, place, snapshot: false }.with_bucket()
+    }
+
+    /// Whether this process may only read the library. What others change in it later is not seen: it has to be
+    /// opened again.
+    pub fn is_snapshot(&self) -> bool {
+        self.snapshot
     }
 
     /// The folder of the analyses, and of the catalogue if it is SQLite.

@@ -7,7 +7,7 @@ use super::lock;
 use super::problem::Problem;
 use crate::library::{Library, LibraryError};
 
-/// The library of a service, opened at the first request.
+/// The library of a service, opened at the first request, or at each one if the service may only read it.
 #[derive(Default)]
 pub(super) struct Shelf(Mutex<Option<(LibraryConfig, Arc<Library>)>>);
 
@@ -30,7 +30,7 @@ impl Shelf {
             None => Library::open(&config.path),
         };
         let library = Arc::new(opened?);
-        *open = Some((config.clone(), Arc::clone(&library)));
+        *open = (!library.is_snapshot()).then(|| (config.clone(), Arc::clone(&library)));
         Ok(library)
     }
 

@@ -75,6 +75,15 @@ fn who_has_the_name_now_is_forgotten() {
     place.run(&["export", "--sidecars"]);
     let list = place.path("in/a.mp4.faces.json");
     assert!(std::fs::read_to_string(&list).unwrap().contains("Ada"));
+    // The list beside what has become a later copy stays right.
+    std::fs::copy(place.path("in/a.mp4"), place.path("in/0.mp4")).unwrap();
+    place.run(&["add", "in"]);
+    place.run(&["export", "--sidecars"]);
+    for list in [&list, &place.path("in/0.mp4.faces.json")] {
+        let text = std::fs::read_to_string(list).unwrap();
+        let video = list.trim_end_matches(".faces.json").rsplit('/').next().unwrap();
+        assert!(text.contains("Ada") && text.contains(video), "{text}");
+    }
     place.run(&["forget", "Ada"]);
     place.run(&["forget", "Bob"]);
     for stranger in json(&place.run(&["strangers", "--json"])).as_array().unwrap() {
