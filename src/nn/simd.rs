@@ -61,6 +61,15 @@ pub(crate) trait Simd: Copy + 'static {
             }
         }
     }
+    /// The same with the numbers of two vectors, one after the other.
+    #[inline(always)]
+    unsafe fn store_pairs_of_two(to: *mut f32, first: Self::V, second: Self::V) {
+        // SAFETY: room for a vector, which is half of each.
+        unsafe {
+            Self::store_pairs(to, first);
+            Self::store_pairs(to.add(Self::LANES / 2), second);
+        }
+    }
     /// `c` plus both products of the bfloat16 numbers in `a` and `b`, each of whose numbers holds two.
     #[inline(always)]
     unsafe fn fma_pairs(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
@@ -523,6 +532,8 @@ mod x86 {
         Avx512Bf16 {
             store_pairs(to: *mut f32, v: __m512) =
                 _mm256_storeu_si256(to.cast(), transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v)));
+            store_pairs_of_two(to: *mut f32, first: __m512, second: __m512) =
+                _mm512_storeu_si512(to.cast(), transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first)));
             fma_pairs(a: __m512, b: __m512, c: __m512) -> __m512 =
                 _mm512_dpbf16_ps(c, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b));
         }

@@ -402,6 +402,7 @@ struct Task<'a> {
     tiles: usize,
     pairs: Range<usize>,
     blocks: Range<usize>,
+    /// Memory for the sums of a pair.
     sums: *mut f32,
     finish: Finish,
 }
@@ -451,47 +452,25 @@ impl Task<'_> {
 
     /// Turns the sums of a pair into outputs.
     unsafe fn finish(&self, block: usize, pair: usize) {
-        let from = self.layer.from;
-        for (i, tile) in self.tiles_of(pair).enumerate() {
-            let rows = TileOutput {
-                finish: self.finish,
-                activation: self.layer.activation.at(block * BLOCK),
-                // In the memory of a thread, which has room for two.
-                sums: self.sums.wrapping_add(i * 2 * TILE),
-                block,
-                map: tile / from.tiles(),
-                first: tile % from.tiles() * ROWS,
-                columns: from.columns,
-                size: from.outputs(),
-            };
-            // SAFETY: the caller's.
-            simd::run_pairs(self.layer.isa, unsafe { Vouched::new(rows) });
-        }
+        // SAFETY: the caller's.
+        simd::run_pairs(self.layer.isa, unsafe { Vouched::new(Outputs { task: self, block, pair }) });
     }
 }
 
-/// The sums of a tile of positions, for a block of outputs.
-struct TileOutput {
-    finish: Finish,
-    activation: ActivationAt,
-    /// Two tiles.
-    sums: *const f32,
+/// The outputs of a pair, for a block of outputs. A reference, because to copy what it refers to takes longer than the sums
+/// of a row.
+struct Outputs<'a> {
+    task: &'a Task<'a>,
     block: usize,
-    map: usize,
-    /// The first position.
-    first: usize,
-    /// Positions of a row, of which the last is border.
-    columns: usize,
-    /// Rows and columns of pixels.
-    size: [usize; 2],
+    pair: usize,
 }
 
-impl RawKernel for TileOutput {
+impl RawKernel for Outputs<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: the caller's.
         unsafe {
-            match self.finish.sums.is_some() {
+            match self.task.finish.sums.is_some() {
                 true => self.run_with::<S, true>(),
                 false => self.run_with::<S, false>(),
             }
@@ -499,21 +478,21 @@ impl RawKernel for TileOutput {
     }
 }
 
-impl TileOutput {
+impl Outputs<'_> {
     /// # Safety
-    /// As [`pixels`](Self::pixels).
+    /// As [`tiles`](Self::tiles).
     #[inline(always)]
     unsafe fn run_with<S: Simd, const SUMS: bool>(&self) {
-        let how = self.finish.stream.map(|(.., how)| how);
+        let how = self.task.finish.stream.map(|(.., how)| how);
         // SAFETY: the caller's.
         unsafe {
-            match (how, self.finish.blocks.is_some()) {
-                (None, true) => self.pixels::<S, false, false, true, SUMS>(),
-                (Some(Stream::Begin), false) => self.pixels::<S, false, true, false, SUMS>(),
-                (Some(Stream::Begin), true) => self.pixels::<S, false, true, true, SUMS>(),
-                (Some(Stream::Add), false) => self.pixels::<S, true, true, false, SUMS>(),
-                (Some(Stream::Add), true) => self.pixels::<S, true, true, true, SUMS>(),
-                (Some(Stream::End), true) => self.pixels::<S, true, false, true, SUMS>(),
+            match (how, self.task.finish.blocks.is_some()) {
+                (None, true) => self.tiles::<S, false, false, true, SUMS>(),
+                (Some(Stream::Begin), false) => self.tiles::<S, false, true, false, SUMS>(),
+                (Some(Stream::Begin), true) => self.tiles::<S, false, true, true, SUMS>(),
+                (Some(Stream::Add), false) => self.tiles::<S, true, true, false, SUMS>(),
+                (Some(Stream::Add), true) => self.tiles::<S, true, true, true, SUMS>(),
+                (Some(Stream::End), true) => self.tiles::<S, true, false, true, SUMS>(),
                 // Nothing is kept.
                 (None | Some(Stream::End), false) => {}
             }
@@ -525,54 +504,132 @@ impl TileOutput {
     /// # Safety
     /// The maps that are read or written must be there, with room for the outputs; see [`Simd`].
     #[inline(always)]
-    unsafe fn pixels<S: Simd, const READ: bool, const WRITTEN: bool, const BLOCKS: bool, const SUMS: bool>(
+    unsafe fn tiles<S: Simd, const READ: bool, const WRITTEN: bool, const BLOCKS: bool, const SUMS: bool>(
         &self,
     ) {
-        let [step, odd_y, odd_x] = self.finish.spread;
-        let sums = self.finish.sums.map(|(map, start)| (map, start.get()));
-        let stream = self.finish.stream.map(|(map, start, _)| (map, start.get()));
-        let blocks = self.finish.blocks.map(|(map, start)| (map, start.get()));
-        let first = self.block * BLOCK;
-        let channels = stream.map_or(0, |(map, _)| map.channels.saturating_sub(first));
-        let (mut y, mut x) = (self.first / self.columns, self.first % self.columns);
-        for row in 0..ROWS {
-            if x < self.size[1] && y < self.size[0] {
-                let stream = stream.map_or(std::ptr::null_mut(), |(map, start)| {
-                    start.wrapping_add(
-                        self.map * map.len() + map.at(step * y + odd_y, step * x + odd_x) + first,
-                    )
-                });
-                let [blocks, kept] = [blocks, sums].map(|to| {
-                    to.map_or(std::ptr::null_mut(), |(map, start): (BlockMap, *mut f32)| {
-                        start.wrapping_add(self.map * map.len() + self.block * map.block_len() + map.at(y, x))
-                    })
-                });
-                for c in (0..BLOCK).step_by(S::LANES) {
+        let &Self { task, block, pair } = self;
+        let Finish { stream, blocks, sums, spread: [step, odd_y, odd_x] } = &task.finish;
+        let from = &task.layer.from;
+        let ([height, width], columns) = (from.outputs(), from.columns);
+        let first = block * BLOCK;
+        let activation = task.layer.activation.at(first);
+        let (stream_step, channels) =
+            stream.map_or((0, 0), |(map, ..)| (step * map.channels, map.channels.saturating_sub(first)));
+        let mut sums_of_tile = task.sums.cast_const();
+        for tile in task.tiles_of(pair) {
+            let (map, mut position) = (tile / from.tiles(), tile % from.tiles() * ROWS);
+            let end = position + ROWS;
+            // Those pixels of one row after the other that are in the tile.
+            while position < end {
+                let (y, x) = (position / columns, position % columns);
+                if y >= height {
+                    break;
+                }
+                let pixels = width.saturating_sub(x).min(end - position);
+                let mut stream = match stream {
+                    Some((to, start, _)) => start
+                        .get()
+                        .wrapping_add(map * to.len() + to.at(step * y + odd_y, step * x + odd_x) + first),
+                    None => std::ptr::null_mut(),
+                };
+                let mut blocks = Walk::new(blocks, map, block, y, x);
+                let mut kept = Walk::new(sums, map, block, y, x);
+                let mut at = sums_of_tile.wrapping_add((position + ROWS - end) * LINE);
+                for _ in 0..pixels {
+                    let to = Pixel { stream, channels, blocks: blocks.at, kept: kept.at };
                     // SAFETY: the pixel is one of the outputs, for which the maps have room. Channels of the stream are
                     // whole vectors.
-                    unsafe {
-                        let sum = S::load(self.sums.add(c / LINE * TILE + row * LINE + c % LINE));
-                        if SUMS {
-                            S::store_pairs(kept.add(c / 2), self.activation.with_bias::<S>(c, sum));
-                        }
-                        let mut value = self.activation.apply::<S>(c, sum);
-                        if READ && c < channels {
-                            value = S::add(value, S::load(stream.add(c)));
-                        }
-                        if WRITTEN && c < channels {
-                            S::store(stream.add(c), value);
-                        }
-                        if BLOCKS {
-                            S::store_pairs(blocks.add(c / 2), value);
-                        }
+                    unsafe { to.write::<S, READ, WRITTEN, BLOCKS, SUMS>(activation, at) };
+                    at = at.wrapping_add(LINE);
+                    stream = stream.wrapping_add(stream_step);
+                    blocks.next();
+                    kept.next();
+                }
+                position += (columns - x).min(end - position);
+            }
+            sums_of_tile = sums_of_tile.wrapping_add(2 * TILE);
+        }
+    }
+}
+
+/// Where the outputs of a pixel go, for a block of outputs.
+struct Pixel {
+    stream: *mut f32,
+    /// Of the stream, from the block on.
+    channels: usize,
+    blocks: *mut f32,
+    kept: *mut f32,
+}
+
+impl Pixel {
+    /// Writes the outputs for the sums of a block; see [`Outputs::tiles`]. Without closures: what they call is not compiled
+    /// for the instruction set.
+    #[inline(always)]
+    unsafe fn write<S: Simd, const READ: bool, const WRITTEN: bool, const BLOCKS: bool, const SUMS: bool>(
+        self,
+        activation: ActivationAt,
+        sums: *const f32,
+    ) {
+        for c in (0..BLOCK).step_by(2 * S::LANES) {
+            let d = c + S::LANES;
+            // SAFETY: the caller's.
+            unsafe {
+                let first = S::load(sums.add(c / LINE * TILE + c % LINE));
+                let second = S::load(sums.add(d / LINE * TILE + d % LINE));
+                if SUMS {
+                    let first = activation.with_bias::<S>(c, first);
+                    let second = activation.with_bias::<S>(d, second);
+                    S::store_pairs_of_two(self.kept.add(c / 2), first, second);
+                }
+                let mut first = activation.apply::<S>(c, first);
+                let mut second = activation.apply::<S>(d, second);
+                if (READ || WRITTEN) && c < self.channels {
+                    if READ {
+                        first = S::add(first, S::load(self.stream.add(c)));
+                    }
+                    if WRITTEN {
+                        S::store(self.stream.add(c), first);
                     }
                 }
-            }
-            x += 1;
-            if x == self.columns {
-                (y, x) = (y + 1, 0);
+                if (READ || WRITTEN) && d < self.channels {
+                    if READ {
+                        second = S::add(second, S::load(self.stream.add(d)));
+                    }
+                    if WRITTEN {
+                        S::store(self.stream.add(d), second);
+                    }
+                }
+                if BLOCKS {
+                    S::store_pairs_of_two(self.blocks.add(c / 2), first, second);
+                }
             }
         }
+    }
+}
+
+/// Pixel after pixel of a row of a [`BlockMap`].
+struct Walk {
+    at: *mut f32,
+    /// How much further the next pixel lies, and the one after it.
+    steps: [isize; 2],
+}
+
+impl Walk {
+    /// From a pixel of a block of one of several maps on, if there are such maps.
+    #[inline(always)]
+    fn new(to: &Option<(BlockMap, SharedPointer)>, map: usize, block: usize, y: usize, x: usize) -> Self {
+        let Some((to, start)) = to else { return Self { at: std::ptr::null_mut(), steps: [0; 2] } };
+        let [here, next, after] = [to.at(y, x), to.at(y, x + 1), to.at(y, x + 2)];
+        Self {
+            at: start.get().wrapping_add(map * to.len() + block * to.block_len() + here),
+            steps: [next.wrapping_sub(here).cast_signed(), after.wrapping_sub(next).cast_signed()],
+        }
+    }
+
+    #[inline(always)]
+    fn next(&mut self) {
+        let [first, second] = self.steps;
+        (self.at, self.steps) = (self.at.wrapping_offset(first), [second, first]);
     }
 }
 
