@@ -1,6 +1,7 @@
 //! The analysis of one file.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use super::analyses::Analyses;
@@ -33,6 +34,22 @@ pub(super) enum Failure {
 impl Failure {
     fn other(error: &dyn std::error::Error) -> Self {
         Self::Other(whole(error))
+    }
+
+    /// The failure to read a file. Where the file cannot be reached, it is not its fault.
+    fn reading(path: &Path, error: &dyn std::error::Error) -> Self {
+        if is_out_of_reach(path) { Self::Other(whole(error)) } else { Self::File(whole(error)) }
+    }
+}
+
+/// Whether the folder of a file is not there, as that of a share that is away, or reading fails for a reason other than the
+/// file's absence or its permissions.
+fn is_out_of_reach(path: &Path) -> bool {
+    let Err(error) = File::open(path).and_then(|mut file| file.read(&mut [0])) else { return false };
+    match error.kind() {
+        ErrorKind::NotFound => !path.parent().is_some_and(Path::is_dir),
+        ErrorKind::PermissionDenied | ErrorKind::IsADirectory => false,
+        _ => true,
     }
 }
 
@@ -156,7 +173,7 @@ impl Look<'_> {
             }
             Ok(_) => Failure::Stopped,
             Err(_) if control.is_stopping() => Failure::Stopped,
-            Err(LabelError::Media(error)) => Failure::File(whole(&error)),
+            Err(LabelError::Media(error)) => Failure::reading(self.path, &error),
             Err(error) => Failure::other(&error),
         };
         drop(fs::remove_file(&part));
@@ -166,7 +183,7 @@ impl Look<'_> {
     /// The analysis of a photo: each face is a track.
     fn photo(&self) -> Result<Analysis, Failure> {
         let Self { engine, path, .. } = self;
-        let picture = media::read_still(path).map_err(|error| Failure::File(whole(&error)))?;
+        let picture = media::read_still(path).map_err(|error| Failure::reading(path, &error))?;
         let mut faces = engine.detect(&picture).map_err(|error| Failure::other(&error))?;
         let crops: Vec<_> = faces.iter_mut().map(|face| face.crop.take()).collect();
         let cut_out: Vec<bool> = crops.iter().map(Option::is_some).collect();
@@ -190,7 +207,7 @@ impl Look<'_> {
             fps: None,
             frames: 1,
             duration_ns: 0,
-            fingerprint: analysis::fingerprint(path).map_err(|error| Failure::File(whole(&error)))?,
+            fingerprint: analysis::fingerprint(path).map_err(|error| Failure::reading(path, &error))?,
             sampled_fps: None,
             key_frames: false,
         };

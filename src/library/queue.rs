@@ -24,6 +24,8 @@ use super::database::{Database, Transaction};
 const QUEUE: &str = "sphereface";
 /// The most attempts per file.
 pub(super) const ATTEMPTS: usize = 3;
+/// Seconds before the second and the third attempt: a share that was away or a disk that was full may be right again then.
+const PAUSES_S: [u32; ATTEMPTS - 1] = [5, 60];
 /// Missed heartbeats after which a worker counts as dead.
 const MISSED: u32 = 3;
 
@@ -153,8 +155,8 @@ impl Member {
         Ok(Some(Claim { id, tried: task.attempt(), content: serde_json::from_slice(&task.args)? }))
     }
 
-    /// Acknowledges a task in the transaction of its results. `false` if it is no longer this worker's: then
-    /// the transaction must be rolled back.
+    /// Acknowledges a task in the transaction of its results. After a failure it is due again after a pause. `false` if it is
+    /// no longer this worker's: then the transaction must be rolled back.
     pub async fn finish(
         &self,
         transaction: &mut Transaction,
@@ -175,7 +177,29 @@ impl Member {
                 apalis_postgres::queries::handle_results(&mut **transaction, &[&result], name).await?
             }
         };
+        if changed == 1 && *outcome != Outcome::Done {
+            self.postpone(transaction, claim).await?;
+        }
         Ok(changed == 1)
+    }
+
+    /// Lets a task whose attempt failed wait before the next one.
+    async fn postpone(&self, transaction: &mut Transaction, claim: &Claim) -> Result<(), Failure> {
+        let pause_s = PAUSES_S[claim.tried.min(PAUSES_S.len() - 1)];
+        let id = claim.id.to_string();
+        match transaction {
+            Transaction::Sqlite(transaction) => {
+                let statement = "UPDATE Jobs SET run_at = strftime('%s', 'now') + $2 WHERE id = $1";
+                sqlx::query(statement).bind(id).bind(pause_s).execute(&mut **transaction).await?;
+            }
+            Transaction::Postgres(transaction) => {
+                let statement =
+                    "UPDATE apalis.jobs SET run_at = now() + make_interval(secs => $2) WHERE id = $1";
+                let query = sqlx::query(statement).bind(id).bind(f64::from(pause_s));
+                query.execute(&mut **transaction).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns a task to the queue, as if it had not been taken.

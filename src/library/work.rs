@@ -20,7 +20,7 @@ use crate::media::Selection;
 use crate::pipeline::Control;
 use crate::track::{self, Observation, TrackId};
 
-/// How long a worker waits while others work on the files that are due.
+/// How long a worker waits before it asks again for files that are due.
 const IDLE: Duration = Duration::from_millis(500);
 /// Age at which an unfinished analysis counts as abandoned.
 const LEFTOVER: Duration = Duration::from_secs(24 * 3600);
@@ -43,7 +43,8 @@ pub struct WorkOptions {
     pub part: Duration,
     /// Interval of a worker's heartbeat. A worker that misses three counts as dead.
     pub heartbeat: Duration,
-    /// Whether to wait for files that other workers are analysing, in case these die.
+    /// Whether to wait for files that other workers are analysing, in case these die, and for those whose next attempt is
+    /// not due yet.
     pub wait_for_others: bool,
     /// The most files to analyse.
     pub most: Option<usize>,
@@ -115,7 +116,7 @@ pub enum WorkEvent<'a> {
     },
     /// A file was analysed.
     Ended(&'a Attempt),
-    /// Files are due, but other workers are analysing them.
+    /// Files are due, but other workers are analysing them, or their next attempt is not due yet.
     Waiting,
     /// The database is unavailable, and will be tried again.
     Away {
@@ -154,6 +155,8 @@ pub struct WorkSummary {
     pub done: usize,
     /// Attempts that failed.
     pub failed: usize,
+    /// Of these, the ones after which the file is not tried again.
+    pub given_up: usize,
     /// Results that were dropped because another worker had taken the file.
     pub lost: usize,
     /// Whether it was stopped before everything due was done.
@@ -347,7 +350,10 @@ impl<'a> Worker<'a> {
         match (&seen, kept) {
             (_, false) => summary.lost += 1,
             (Ok(_), true) => summary.done += 1,
-            (Err(_), true) => summary.failed += 1,
+            (Err(_), true) => {
+                summary.failed += 1;
+                summary.given_up += usize::from(!again);
+            }
         }
         if kept && !again {
             // Their results are in the catalogue now, or were discarded.

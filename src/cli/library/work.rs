@@ -147,8 +147,9 @@ impl WorkerArgs {
 /// Analyse the files that are due
 ///
 /// Any number of workers may run at once, on one machine or on many (--database). Ctrl-C returns the current
-/// file to the queue. If a worker is killed, only its own work is lost: another one takes the file. The exit code is 1 if
-/// a file failed; the others are analysed all the same.
+/// file to the queue. If a worker is killed, only its own work is lost: another one takes the file. If the cause of a failure
+/// is not the file itself, it is tried again after 5 and after 60 seconds. The exit code is 1 if a file failed; the others are
+/// analysed all the same.
 #[derive(Debug, Args)]
 pub struct WorkArgs {
     #[command(flatten)]
@@ -156,7 +157,8 @@ pub struct WorkArgs {
     /// Stop after this many files
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Running")]
     most: Option<u32>,
-    /// End when no file is left to take, instead of waiting for the files of other workers
+    /// End when no file is left to take, instead of waiting for the files of other workers and for the next attempt at those
+    /// that failed
     #[arg(long, help_heading = "Running")]
     no_wait: bool,
     /// Print one line of JSON per file
@@ -182,11 +184,8 @@ impl WorkArgs {
         if !self.json {
             tell_work(&summary, library.due().map_err(refused)?);
         }
-        if summary.failed > 0 {
-            bail!(
-                "{} failed: `sphereface library status` lists the files",
-                counted(summary.failed, "attempt")
-            );
+        if summary.given_up > 0 {
+            bail!("{} failed: `sphereface library status` lists them", counted(summary.given_up, "file"));
         }
         Ok(())
     }
@@ -249,7 +248,7 @@ fn work(
                 say(format!("{path}: {tracks}, {named} named ({:.1} s)", attempt.seconds));
             }
         }
-        WorkEvent::Waiting => bar.suspend(|| errln!("waiting for files of other workers")),
+        WorkEvent::Waiting => bar.suspend(|| errln!("waiting for files of other workers, or for the next attempt")),
         WorkEvent::Away { cause, pause_s } => {
             bar.suspend(|| errln!("{cause}: trying again in {pause_s} s"));
         }

@@ -457,8 +457,8 @@ impl Task<'_> {
     }
 }
 
-/// The outputs of a pair, for a block of outputs. A reference, because to copy what it refers to takes longer than the sums
-/// of a row.
+/// The outputs of a pair, for a block of outputs. It refers to the task, because to copy what it needs of it for each pair
+/// takes longer than some rows of outputs.
 struct Outputs<'a> {
     task: &'a Task<'a>,
     block: usize,

@@ -1,8 +1,11 @@
 //! What a library must not lose, and what it must not keep.
 
+use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use super::{Media, Place, json, media, run, sample_path};
+use super::{Media, Place, command, json, media, run, sample_path};
 
 /// A library of the clips and photos of the tests, whose gallery is a copy.
 fn place(media: &Media) -> Place {
@@ -43,6 +46,63 @@ fn an_empty_name_is_not_everybody_without_a_name() {
         assert!(error.contains("is empty"), "{error}");
     }
     assert_eq!(place.everything(), before);
+}
+
+#[test]
+fn what_failed_without_being_the_files_fault_is_tried_again_after_a_pause() {
+    let Some(media) = media() else { return };
+    is_tried_again_after_a_pause(media, &Place::new());
+}
+
+pub(super) fn is_tried_again_after_a_pause(media: &Media, place: &Place) {
+    let clip = media.text("media/c.mp4");
+    let first = Place::new();
+    first.run(&["add", &clip]);
+    first.run(&["work", "--no-pictures"]);
+    let analyses = std::fs::read_dir(first.path("lib/analyses")).unwrap();
+    let name = analyses.map(|entry| entry.unwrap().file_name()).next().unwrap();
+
+    // Where the analysis belongs there is a folder.
+    let obstacle = Path::new(&place.path("lib/analyses")).join(&name);
+    std::fs::create_dir_all(obstacle.join("in the way")).unwrap();
+    place.run(&["add", &clip]);
+    let mut worker = command(place.folder.path(), &place.arguments(&["work", "--no-pictures", "--json"]));
+    let mut worker = worker.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(worker.stdout.take().unwrap()).lines();
+    let failed = json(&lines.next().unwrap().unwrap());
+    assert_eq!((&failed["state"], &failed["again"]), (&"failed".into(), &true.into()), "{failed}");
+    let told = Instant::now();
+    std::fs::remove_dir_all(&obstacle).unwrap();
+    let done = json(&lines.next().unwrap().unwrap());
+    assert_eq!(done["state"], "done", "{done}");
+    // The queue counts whole seconds.
+    assert!(told.elapsed() > Duration::from_secs(3), "after {:?}", told.elapsed());
+    assert_eq!(worker.wait().unwrap().code(), Some(0), "no file failed");
+    assert_eq!(place.status()["videos"]["done"], 1);
+}
+
+#[test]
+fn files_of_a_folder_that_is_away_for_a_moment_are_analysed() {
+    let Some(media) = media() else { return };
+    let place = Place::new();
+    let [share, away] = ["share", "away"].map(|name| place.path(name));
+    std::fs::create_dir(&share).unwrap();
+    for name in ["c.mp4", "photos/one.png"] {
+        let name = media.path("media").join(name);
+        std::fs::copy(&name, Path::new(&share).join(name.file_name().unwrap())).unwrap();
+    }
+    place.run(&["add", "share"]);
+    std::fs::rename(&share, &away).unwrap();
+    let mut worker = command(place.folder.path(), &place.arguments(&["work", "--no-pictures", "--json"]));
+    let mut worker = worker.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(worker.stdout.take().unwrap()).lines().map(|line| json(&line.unwrap()));
+    for failed in lines.by_ref().take(2) {
+        assert_eq!((&failed["state"], &failed["again"]), (&"failed".into(), &true.into()), "{failed}");
+    }
+    std::fs::rename(&away, &share).unwrap();
+    let done: Vec<_> = lines.filter(|line| line["state"] == "done").collect();
+    assert_eq!(done.len(), 2, "{done:?}");
+    assert_eq!(worker.wait().unwrap().code(), Some(0), "no file failed");
 }
 
 #[test]
