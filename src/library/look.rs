@@ -45,10 +45,14 @@ impl Failure {
 /// Whether the folder of a file is not there, as that of a share that is away, or reading fails for a reason other than the
 /// file's absence or its permissions.
 fn is_out_of_reach(path: &Path) -> bool {
+    // To open a FIFO would wait for its writer.
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return false;
+    }
     let Err(error) = File::open(path).and_then(|mut file| file.read(&mut [0])) else { return false };
     match error.kind() {
         ErrorKind::NotFound => !path.parent().is_some_and(Path::is_dir),
-        ErrorKind::PermissionDenied | ErrorKind::IsADirectory => false,
+        ErrorKind::PermissionDenied => false,
         _ => true,
     }
 }

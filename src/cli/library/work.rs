@@ -185,7 +185,7 @@ impl WorkArgs {
             tell_work(&summary, library.due().map_err(refused)?);
         }
         if summary.given_up > 0 {
-            bail!("{} failed: `sphereface library status` lists them", counted(summary.given_up, "file"));
+            bail!("{} failed: `sphereface library status` says why", counted(summary.given_up, "file"));
         }
         Ok(())
     }

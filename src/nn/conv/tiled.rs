@@ -581,28 +581,28 @@ impl Pixel {
                     let second = activation.with_bias::<S>(d, second);
                     S::store_pairs_of_two(self.kept.add(c / 2), first, second);
                 }
-                let mut first = activation.apply::<S>(c, first);
-                let mut second = activation.apply::<S>(d, second);
-                if (READ || WRITTEN) && c < self.channels {
-                    if READ {
-                        first = S::add(first, S::load(self.stream.add(c)));
-                    }
-                    if WRITTEN {
-                        S::store(self.stream.add(c), first);
-                    }
-                }
-                if (READ || WRITTEN) && d < self.channels {
-                    if READ {
-                        second = S::add(second, S::load(self.stream.add(d)));
-                    }
-                    if WRITTEN {
-                        S::store(self.stream.add(d), second);
-                    }
-                }
+                let first = self.stream::<S, READ, WRITTEN>(c, activation.apply::<S>(c, first));
+                let second = self.stream::<S, READ, WRITTEN>(d, activation.apply::<S>(d, second));
                 if BLOCKS {
                     S::store_pairs_of_two(self.blocks.add(c / 2), first, second);
                 }
             }
+        }
+    }
+
+    /// The vector of outputs from channel `c` of the block on, with the stream.
+    #[inline(always)]
+    unsafe fn stream<S: Simd, const READ: bool, const WRITTEN: bool>(&self, c: usize, output: S::V) -> S::V {
+        if !(READ || WRITTEN) || c >= self.channels {
+            return output;
+        }
+        // SAFETY: the caller's.
+        unsafe {
+            let value = if READ { S::add(output, S::load(self.stream.add(c))) } else { output };
+            if WRITTEN {
+                S::store(self.stream.add(c), value);
+            }
+            value
         }
     }
 }

@@ -139,13 +139,13 @@ pub fn place(server: &Server) -> Place {
     Place { database: Some(server.address()), ..Place::new() }
 }
 
-/// Workers without their own gallery use the shared one, and an enrolment by one is visible to all.
 #[test]
 fn in_postgresql_what_failed_is_tried_again_after_a_pause() {
     let (Some(media), Some(server)) = (media(), Server::start()) else { return };
     super::care::is_tried_again_after_a_pause(media, &place(&server));
 }
 
+/// Workers without their own gallery use the shared one, and an enrolment by one is visible to all.
 #[test]
 fn one_gallery_serves_all_workers() {
     let (Some(media), Some(server)) = (media(), Server::start()) else { return };
