@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
-r"""Estimates what a network of 8-bit integers would recognise, by simulating its rounding in f32.
+r"""Measures the scales of a SphereFace network for `--precision int8`, and what it then recognises.
 
-    eight_bits.py DATA WEIGHTS.safetensors [--calibration 256] [--clip 0.9999] [--splits 50]
+    eight_bits.py DATA WEIGHTS.safetensors [--output SCALES.json] [--faces 256] [--share 1] [--splits 50]
 
-Weights have 8 bits with a scale per output, the inputs of a layer 8 bits with one scale. That scale is the share `--clip`
-of the absolute values of that input in some faces of DATA/faces. Sums, biases, activations and the
-residual sums are f32. The input of the first layer, which is pixels, is exact.
+Convolutions of more than 32 inputs have 8-bit weights with a scale per output, and 8-bit inputs with one scale: `--share`
+of the absolute values of that input, in some faces of DATA/faces, are at most 127 times as large. Everything else is
+computed in f32 here (in bf16 or f32 in the program). `--output` writes the scales as JSON. A model gets them by
+
+    sphereface models import WEIGHTS.safetensors COPY.safetensors --set int8="$(cat SCALES.json)"
 
 For f32 and 8 bits: misses over all pairs of DATA/lfw-dev/train-crops, and DIR at FPIR 1e-2 and 1e-3 with one enrolled image per
 person (60 % of the people with more images; all others are strangers), the mean over `--splits` random splits, and its
 difference from f32 on the same splits. Needs torch, numpy, pillow and safetensors."""
 import argparse
+import json
 import os
 
 import numpy as np
@@ -22,26 +25,25 @@ from records import pixels, read_images
 
 
 def rounded(values, scale):
-    return (values / scale).round().clamp(-127, 127) * scale
+    return (values / scale).round().clamp(-128, 127) * scale
 
 
 class EightBits:
     """The layers of a network with 8-bit weights and inputs."""
 
-    def __init__(self, network, clip):
-        self.clip, self.scales, self.calibrating = clip, {}, False
-        layers = [(name, layer) for name, layer in network.named_modules() if hasattr(layer, "bias") and layer.weight.dim() > 1]
+    def __init__(self, network, share):
+        self.share, self.scales, self.calibrating = share, {}, False
+        layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, torch.nn.Conv2d) and layer.in_channels > 32]
         with torch.no_grad():
             for name, layer in layers:
                 weight = layer.weight.flatten(1)
                 layer.weight.copy_(rounded(weight, weight.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127).view_as(layer.weight))
-        for name, layer in layers[1:]:
-            layer.register_forward_pre_hook(lambda _, inputs, name=name: self.enter(name, inputs[0]))
+                layer.register_forward_pre_hook(lambda _, inputs, name=name: self.enter(name, inputs[0]))
 
     def enter(self, name, values):
         if self.calibrating:
             seen = values.abs().flatten()
-            largest = seen.kthvalue(max(1, int(self.clip * seen.numel()))).values.item()
+            largest = seen.kthvalue(max(1, int(self.share * seen.numel()))).values.item()
             self.scales[name] = max(self.scales.get(name, 0.0), largest / 127)
             return None
         return rounded(values, self.scales[name])
@@ -65,12 +67,20 @@ def rates(rows, people, generator):
     return [100 * ((mated > one) & right).mean() for one in least]
 
 
+def write(options, scales):
+    """Writes the scales, each with 4 digits, and what they rest on."""
+    scales = {name: float(f"{scale:.4g}") for name, scale in sorted(scales.items())}
+    with open(options.output, "w") as file:
+        file.write(json.dumps({"faces": options.faces, "share": options.share, "scales": scales}, indent=1) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("weights")
-    parser.add_argument("--calibration", type=int, default=256)
-    parser.add_argument("--clip", type=float, default=0.9999)
+    parser.add_argument("--output")
+    parser.add_argument("--faces", type=int, default=256)
+    parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--splits", type=int, default=50)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -80,15 +90,17 @@ def main():
     for kind in ("f32", "8 bits"):
         network = student(options.weights)[0].eval().to(memory_format=torch.channels_last)
         if kind != "f32":
-            quantised = EightBits(network, options.clip)
+            quantised = EightBits(network, options.share)
             quantised.calibrating = True
             images = read_images(os.path.join(options.data, "faces"))
-            images = images[::max(1, len(images) // options.calibration)][:options.calibration]
+            images = images[::max(1, len(images) // options.faces)][:options.faces]
             faces = torch.from_numpy(np.stack([(pixels(image)[:, 8:104] - 127.5) / 128 for image in images])).permute(0, 3, 1, 2)
             with torch.inference_mode():
                 for batch in faces.split(32):
                     network(batch.to(memory_format=torch.channels_last))
             quantised.calibrating = False
+            if options.output:
+                write(options, quantised.scales)
         single, rows = embedded(network, paths, False)
         splits = [rates(rows.numpy(), people, np.random.default_rng(seed)) for seed in range(options.splits)]
         found[kind] = (rows, np.array(splits))

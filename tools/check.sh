@@ -7,18 +7,15 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# Every supported combination of features beside the default, one per line, without the features that
-# they turn on. cuda is not listed because it needs NVIDIA's compiler: see tools/cuda.sh.
+# Every feature beside the default, one combination per line, without the features that they turn on. Features on one line have
+# nothing to do with each other. cuda is not listed because it needs NVIDIA's compiler: see tools/cuda.sh.
 combinations='--no-default-features
---no-default-features --features=bundled-models
---no-default-features --features=candle
---no-default-features --features=download,xmp
+--no-default-features --features=bundled-models,candle,download,xmp
 --no-default-features --features=label
 --no-default-features --features=video
---no-default-features --features=serve
 --no-default-features --features=library
---no-default-features --features=s3
---no-default-features --features=train
+--no-default-features --features=serve
+--no-default-features --features=s3,train
 --no-default-features --features=rtsp
 --no-default-features --features=cli'
 

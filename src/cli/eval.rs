@@ -230,9 +230,11 @@ impl ModelChoice {
             let reason = "--record cannot change a built-in model";
             return Err(UsageError(format!("{reason}: give a model file with --model FILE")).into());
         }
-        if self.record && self.precision.precision == Arithmetic::Bf16.into() {
+        if let (true, ArithmeticChoice::Fixed(asked @ (Arithmetic::Bf16 | Arithmetic::Int8))) =
+            (self.record, self.precision.precision)
+        {
             let reason = "--record stores figures of f32, which hold for every machine";
-            return Err(UsageError(format!("{reason}: omit --precision bf16")).into());
+            return Err(UsageError(format!("{reason}: omit --precision {asked}")).into());
         }
         Ok(())
     }
@@ -363,7 +365,7 @@ fn round(x: f64, digits: i32) -> f64 {
 /// (averaged with its mirror image), one as a face of a video. Prints the angles at which a tenth, a
 /// hundredth, ... of these comparisons are false matches. A rate is given only if it rests on at least
 /// ten false matches. With --record, the angles are stored in the model, where `--fmr` of the other
-/// commands finds them. They are measured in f32, unless --precision bf16 is given.
+/// commands finds them. They are measured in f32, unless --precision bf16 or int8 is given.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     sphereface eval calibrate lfw-112x112 --model mine.safetensors --record --set 'LFW DevTrain'")]

@@ -217,6 +217,7 @@ fn show(model: &str, json: bool) -> Result<()> {
         ("LFW", lfw(&description["lfw"])),
         ("calibration", calibration(&description["calibration"])),
         ("views", views(&description["views"])),
+        ("int8", int8(&description["int8"])),
     ];
     for (name, value) in lines {
         let value = value.trim();
@@ -265,6 +266,13 @@ fn views(table: &Value) -> String {
     format!("impostor scores by pose, measured on {people} people of {set}")
 }
 
+fn int8(table: &Value) -> String {
+    let Some(scales) = table["scales"].as_object() else { return String::new() };
+    let faces =
+        table["faces"].as_u64().map(|faces| format!(", measured on {faces} faces")).unwrap_or_default();
+    format!("scales of the inputs of {} layers{faces}", scales.len())
+}
+
 /// Everything known about a model. Metadata that is JSON itself is parsed.
 fn describe(model: &str, weights: &Weights) -> Result<Value> {
     let id = weights.id();
@@ -285,7 +293,7 @@ fn describe(model: &str, weights: &Weights) -> Result<Value> {
     });
     for (key, value) in &metadata {
         description[key] = match key.as_str() {
-            "lfw" | "calibration" | "views" | "plan" => {
+            "lfw" | "calibration" | "views" | "int8" | "plan" => {
                 serde_json::from_str(value).unwrap_or_else(|_| value.clone().into())
             }
             _ => value.clone().into(),
@@ -307,7 +315,7 @@ impl Import {
                     if key == "channel_order" { ", or use --channel-order" } else { "" }
                 )));
             }
-            if matches!(key, "lfw" | "calibration" | "views")
+            if matches!(key, "lfw" | "calibration" | "views" | "int8")
                 && let Err(error) = serde_json::from_str::<Value>(value)
             {
                 bail!(UsageError(format!("--set {key}=...: the value must be JSON ({error})")));

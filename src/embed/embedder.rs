@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use super::planned::{self, PlannedNetwork, PlannedWorkspace};
 #[cfg(feature = "candle")]
 use super::tensors::TensorNetwork;
-use super::{ChannelOrder, EmbedError, Embedding, Family, Network, Workspace};
+use super::{ChannelOrder, EmbedError, Embedding, Family, Int8Scales, Network, Workspace};
 use crate::align::Crop;
 use crate::models::{BuiltIn, ModelId, Published, Source, Stored, Tensor, Weights, all_finite};
 #[cfg(feature = "candle")]
@@ -82,6 +82,8 @@ struct Kernels {
     family: Family,
     isa: Isa,
     arithmetic: Arithmetic,
+    /// For [`Arithmetic::Int8`].
+    scales: Option<Int8Scales>,
     /// Checked, and taken when the network is packed.
     weights: Mutex<Option<Box<dyn Source + Send>>>,
     network: OnceLock<LaidOut>,
@@ -106,18 +108,26 @@ impl Kernels {
     fn new(
         family: &Family,
         weights: Box<dyn Source + Send>,
+        metadata: &BTreeMap<String, String>,
         options: EmbedOptions,
     ) -> Result<Self, EmbedError> {
         let isa = Isa::from_name(&options.isa.to_string())?;
+        let mut scales = None;
         match family {
-            Family::SphereFace(architecture) => architecture.check_shapes(&*weights)?,
+            Family::SphereFace(architecture) => {
+                architecture.check_shapes(&*weights)?;
+                if options.arithmetic == Arithmetic::Int8 {
+                    options.arithmetic.check(isa)?;
+                    scales = Some(Int8Scales::from_metadata(metadata, architecture)?);
+                }
+            }
             Family::Imported(_) if options.arithmetic != Arithmetic::F32 => {
                 return Err(EmbedError::ImportedOn(options.arithmetic.to_string()));
             }
             Family::Imported(plan) => planned::check_shapes(plan, &*weights)?,
         }
         let (weights, network) = (Mutex::new(Some(weights)), OnceLock::new());
-        Ok(Self { family: family.clone(), isa, arithmetic: options.arithmetic, weights, network })
+        Ok(Self { family: family.clone(), isa, arithmetic: options.arithmetic, scales, weights, network })
     }
 
     /// The network, packed on `threads` threads if it is not yet.
@@ -128,7 +138,8 @@ impl Kernels {
             };
             let laid_out = match &self.family {
                 Family::SphereFace(architecture) => {
-                    Network::new(architecture, &*weights, self.isa, self.arithmetic, threads)
+                    let scales = self.scales.as_ref();
+                    Network::new(architecture, &*weights, self.isa, self.arithmetic, scales, threads)
                         .map(LaidOut::SphereFace)
                 }
                 Family::Imported(plan) => {
@@ -170,7 +181,8 @@ impl Embedder {
                 Family::SphereFace(architecture) => architecture.check(&weights)?,
                 Family::Imported(plan) => planned::check(plan, &weights)?,
             }
-            let kernels = Kernels::new(family, Box::new(weights), options)?;
+            let metadata = weights.metadata.clone();
+            let kernels = Kernels::new(family, Box::new(weights), &metadata, options)?;
             Ok(Backend::Kernels(Box::new(kernels)))
         })
     }
@@ -199,8 +211,9 @@ impl Embedder {
         options: EmbedOptions,
     ) -> Result<Self, EmbedError> {
         let head = Head { model, mean: weights.tensor(MEAN) };
-        Self::with(head, weights.metadata().clone(), options.threads, |family| {
-            let kernels = Kernels::new(family, Box::new(weights), options)?;
+        let metadata = weights.metadata().clone();
+        Self::with(head, metadata.clone(), options.threads, |family| {
+            let kernels = Kernels::new(family, Box::new(weights), &metadata, options)?;
             Ok(Backend::Kernels(Box::new(kernels)))
         })
     }

@@ -1,7 +1,7 @@
 //! Errors of embedding networks.
 
 use crate::models::WeightsError;
-use crate::nn::IsaError;
+use crate::nn::{ArithmeticError, IsaError};
 
 /// Why a network cannot be built from weights, or a face cannot be embedded.
 #[derive(Debug, thiserror::Error)]
@@ -9,6 +9,9 @@ pub enum EmbedError {
     /// The weights cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// The CPU has no kernels for the number format.
+    #[error(transparent)]
+    Arithmetic(#[from] ArithmeticError),
     /// The metadata describe no network.
     #[error(transparent)]
     Architecture(#[from] super::ArchitectureError),
@@ -31,6 +34,16 @@ pub enum EmbedError {
         /// What it may hold.
         expected: &'static str,
     },
+    /// The model has no scales for 8-bit integers.
+    #[error(
+        "the weights carry no scales for 8-bit integers: choose another number format, or measure them with models/eight_bits.py"
+    )]
+    NoInt8Scales,
+    /// A scale for 8-bit integers is missing, or is not a positive number.
+    #[error(
+        "the weights carry no valid scale for the 8-bit integers that layer `{0}` takes: measure all of them with models/eight_bits.py"
+    )]
+    Int8Scale(String),
     /// A tensor of the network is not there.
     #[error(
         "the weights have no tensor `{name}`, which {architecture} needs: they belong to another network"

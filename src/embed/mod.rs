@@ -6,6 +6,7 @@ pub mod candle;
 mod embedder;
 mod error;
 mod family;
+mod int8;
 mod metadata;
 mod network;
 mod plain;
@@ -19,6 +20,7 @@ pub use crate::models::arch::{Architecture, ArchitectureError};
 pub use embedder::{EmbedOptions, Embedder, Mirror, Scratch, pixels};
 pub use error::EmbedError;
 pub use family::Family;
+pub use int8::Int8Scales;
 pub use metadata::ChannelOrder;
 pub use network::{Network, Workspace};
 

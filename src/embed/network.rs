@@ -5,7 +5,7 @@ mod vectors;
 
 use std::borrow::Cow;
 
-use super::{Architecture, EmbedError};
+use super::{Architecture, EmbedError, Int8Scales};
 use crate::align::{CROP_HEIGHT, CROP_WIDTH};
 #[cfg(feature = "candle")]
 use crate::models::Tensor;
@@ -14,8 +14,9 @@ use crate::models::{Source, Weights, all_finite, all_finite_halves};
 use crate::nn::conv::{Activation, Dense, Map, padded};
 use crate::nn::team::Team;
 use crate::nn::tiles::TileUnit;
-use crate::nn::{Arithmetic, Buffer, Isa, simd};
+use crate::nn::{Arithmetic, ArithmeticError, Buffer, Isa, simd};
 
+pub(super) use tiled::takes_int8;
 use tiled::{Tiled, TiledMemory};
 use vectors::{VectorMemory, Vectors};
 
@@ -128,28 +129,34 @@ impl Network {
     ///
     /// # Errors
     /// Names the first tensor that is missing or wrong. Refuses an instruction set that this
-    /// machine does not have.
+    /// machine does not have, and 8-bit integers without `scales` or a unit for tiles.
     pub fn new(
         architecture: &Architecture,
         weights: &dyn Source,
         isa: Isa,
         arithmetic: Arithmetic,
+        scales: Option<&Int8Scales>,
         threads: usize,
     ) -> Result<Self, EmbedError> {
         let isa = Isa::from_name(&isa.to_string())?;
         let unit = match arithmetic {
             Arithmetic::F32 => None,
-            Arithmetic::Bf16 => TileUnit::of_this_machine(isa),
+            Arithmetic::Bf16 | Arithmetic::Int8 => TileUnit::of_this_machine(isa),
+        };
+        let scales = match arithmetic {
+            Arithmetic::Int8 => Some(scales.ok_or(EmbedError::NoInt8Scales)?),
+            _ => None,
         };
         match unit {
-            Some(unit) => Self::on_tiles(architecture, weights, (isa, unit), threads),
+            Some(unit) => Self::on_tiles(architecture, weights, (isa, unit), scales, threads),
+            None if arithmetic == Arithmetic::Int8 => Err(EmbedError::Arithmetic(ArithmeticError::NoTiles)),
             None => Self::with(architecture, weights, isa, |input, setting| {
                 Vectors::new(input, setting, arithmetic, threads).map(Layers::Vectors)
             }),
         }
     }
 
-    /// The same in bfloat16 by products of tiles.
+    /// The same by products of tiles: in 8-bit integers with `scales`, else in bfloat16.
     ///
     /// # Errors
     /// As [`new`](Self::new), but for the instruction set.
@@ -157,10 +164,11 @@ impl Network {
         architecture: &Architecture,
         weights: &dyn Source,
         (isa, unit): (Isa, TileUnit),
+        scales: Option<&Int8Scales>,
         threads: usize,
     ) -> Result<Self, EmbedError> {
         Self::with(architecture, weights, isa, |input, setting| {
-            Tiled::new(input, setting, unit, threads).map(Layers::Tiled)
+            Tiled::new(input, setting, unit, scales, threads).map(Layers::Tiled)
         })
     }
 

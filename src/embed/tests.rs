@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use candle_core::{DType, Device, Module};
 
 use super::candle::{self, SphereFace};
-use super::{Architecture, ChannelOrder, EmbedError, EmbedOptions, Embedder, Mirror, Network, pixels};
+use super::{
+    Architecture, ChannelOrder, EmbedError, EmbedOptions, Embedder, Int8Scales, Mirror, Network, pixels,
+};
 use crate::align::Crop;
 use crate::models::candle::var_builder;
-use crate::models::{MTCNN, Precision, SPHEREFACE, Stored, Tensor, Weights};
+use crate::models::{MTCNN, Precision, SPHEREFACE, SPHEREFACE_20, Stored, Tensor, Weights};
 use crate::nn::tiles::TileUnit;
 use crate::nn::{Arithmetic, Isa};
 
@@ -100,6 +102,7 @@ fn bounds(arithmetic: Arithmetic) -> [f64; 3] {
     match arithmetic {
         Arithmetic::F32 => [1e-9, 1e-4, 1e-5],
         Arithmetic::Bf16 => [3e-5, 1e-2, 1e-2],
+        Arithmetic::Int8 => [1e-2, 1e-1, 1e-1],
     }
 }
 
@@ -225,14 +228,28 @@ fn bf16_is_near_the_reference_with_any_batch_and_threads() {
     check_in(Arithmetic::Bf16, Architecture::of_depth(20).unwrap(), &[(1, 2), (3, 2)]);
 }
 
-/// Features of a network on tiles: of all crops for every pair of batch size and thread count.
+/// Scales for 8-bit integers that suit [`random_weights`], whose sums grow from unit to unit.
+fn random_scales(architecture: &Architecture) -> Int8Scales {
+    let scales: Vec<String> = architecture
+        .convolutions()
+        .iter()
+        .map(|c| format!(r#""{}": {}"#, c.names()[0], 0.03 * (1 + c.index / 2) as f32))
+        .collect();
+    let text = format!(r#"{{"scales": {{{}}}}}"#, scales.join(", "));
+    Int8Scales::from_metadata(&[("int8".to_owned(), text)].into(), architecture).unwrap()
+}
+
+/// Features of a network on tiles in bf16 or int8: of all crops for every pair of batch size and thread count.
 fn on_tiles(
-    with: (Isa, TileUnit),
+    with: (Isa, TileUnit, Arithmetic),
     architecture: Architecture,
     crops: &[Crop],
     runs: &[(usize, usize)],
 ) -> Vec<Vec<Vec<f32>>> {
-    let network = Network::on_tiles(&architecture, &random_weights(&architecture, 7), with, 2).unwrap();
+    let (isa, unit, arithmetic) = with;
+    let scales = (arithmetic == Arithmetic::Int8).then(|| random_scales(&architecture));
+    let weights = random_weights(&architecture, 7);
+    let network = Network::on_tiles(&architecture, &weights, (isa, unit), scales.as_ref(), 2).unwrap();
     let features = |&(batch, threads): &(usize, usize)| {
         let mut workspace = network.workspace(threads);
         let mut forward = |crops: &[Crop]| {
@@ -246,14 +263,19 @@ fn on_tiles(
 }
 
 /// The software model of the unit for tiles: the features against the oracle, the same with any batch and threads.
-fn check_tiles(isa: Isa, architecture: Architecture, count: usize, runs: &[(usize, usize)]) {
+fn check_tiles(
+    (isa, arithmetic): (Isa, Arithmetic),
+    architecture: Architecture,
+    count: usize,
+    runs: &[(usize, usize)],
+) {
     let crops = random_crops(count, 11);
     let expected = oracle(&architecture, &random_weights(&architecture, 7), &crops);
-    let found = on_tiles((isa, TileUnit::Model), architecture, &crops, runs);
+    let found = on_tiles((isa, TileUnit::Model, arithmetic), architecture, &crops, runs);
     for (found, run) in found.iter().zip(runs) {
         for (found, expected) in found.iter().zip(&expected) {
-            let what = format!("{architecture} {isa} tiles {run:?}");
-            assert_within(found, expected, bounds(Arithmetic::Bf16), &what);
+            let what = format!("{architecture} {isa} tiles {arithmetic} {run:?}");
+            assert_within(found, expected, bounds(arithmetic), &what);
         }
     }
     assert!(found.iter().all(|other| *other == found[0]), "{architecture} {isa}");
@@ -266,11 +288,46 @@ fn tiles_are_near_the_reference_with_any_batch_and_threads() {
         for architecture in
             [narrow(4), narrow(20), sphere10.with_channels([17, 33, 31, 49]).with_embedding(65)]
         {
-            check_tiles(isa, architecture, 3, &[(1, 1), (2, 3), (3, 2)]);
+            check_tiles((isa, Arithmetic::Bf16), architecture, 3, &[(1, 1), (2, 3), (3, 2)]);
         }
     }
-    check_tiles(Isa::best(), narrow(10), 17, &[(17, 3), (5, 1)]);
-    check_tiles(Isa::best(), Architecture::of_depth(20).unwrap(), 1, &[(1, 2)]);
+    let bf16 = (Isa::best(), Arithmetic::Bf16);
+    check_tiles(bf16, narrow(10), 17, &[(17, 3), (5, 1)]);
+    check_tiles(bf16, Architecture::of_depth(20).unwrap(), 1, &[(1, 2)]);
+}
+
+#[test]
+fn integers_of_8_bits_are_near_the_reference_with_any_batch_and_threads() {
+    let sphere10 = Architecture::of_depth(10).unwrap();
+    for isa in Isa::available() {
+        // The first two stages of the last one end with more or fewer blocks than the next ones begin with.
+        for channels in [[17, 33, 31, 49], [33, 16, 70, 40]] {
+            let architecture = sphere10.with_channels(channels).with_embedding(65);
+            check_tiles((isa, Arithmetic::Int8), architecture, 3, &[(1, 1), (2, 3), (3, 2)]);
+        }
+    }
+    let int8 = (Isa::best(), Arithmetic::Int8);
+    check_tiles(int8, Architecture::of_depth(4).unwrap().with_channels([40; 4]), 17, &[(17, 3), (5, 1)]);
+    check_tiles(int8, Architecture::of_depth(20).unwrap().with_channels([32, 64, 128, 256]), 2, &[(1, 2)]);
+    check_tiles(int8, Architecture::of_depth(20).unwrap(), 1, &[(1, 2)]);
+}
+
+#[test]
+fn without_scales_or_tiles_a_network_of_8_bit_integers_is_refused() {
+    let architecture = narrow(4);
+    let weights = random_weights(&architecture, 7);
+    for isa in Isa::available() {
+        let in_int8 = EmbedOptions { arithmetic: Arithmetic::Int8, ..options(isa, 1) };
+        let refused = Embedder::new(weights.clone(), in_int8).unwrap_err();
+        match TileUnit::of_this_machine(isa) {
+            Some(_) => assert!(matches!(refused, EmbedError::NoInt8Scales), "{refused}"),
+            None => assert!(matches!(refused, EmbedError::Arithmetic(_)), "{refused}"),
+        }
+        for model in [SPHEREFACE, SPHEREFACE_20] {
+            let there = TileUnit::of_this_machine(isa).is_some();
+            assert_eq!(Embedder::built_in(model, in_int8).is_ok(), there, "{isa}");
+        }
+    }
 }
 
 #[test]
@@ -279,12 +336,15 @@ fn tiles_of_this_machine_give_the_bits_of_their_model() {
     let Some(unit) = TileUnit::of_this_machine(isa) else {
         return println!("skipped: this machine has no AMX, or the system does not grant it");
     };
-    for architecture in [narrow(20), Architecture::of_depth(20).unwrap()] {
+    let sphere20 = Architecture::of_depth(20).unwrap();
+    for (architecture, arithmetic) in
+        [(narrow(20), Arithmetic::Bf16), (sphere20, Arithmetic::Bf16), (sphere20, Arithmetic::Int8)]
+    {
         let crops = random_crops(2, 11);
         let runs = [(1, 2), (2, 1)];
-        let [hardware, model] =
-            [unit, TileUnit::Model].map(|unit| on_tiles((isa, unit), architecture, &crops, &runs));
-        assert_eq!(hardware, model, "{architecture}");
+        let [hardware, model] = [unit, TileUnit::Model]
+            .map(|unit| on_tiles((isa, unit, arithmetic), architecture, &crops, &runs));
+        assert_eq!(hardware, model, "{architecture} {arithmetic}");
     }
 }
 
@@ -295,7 +355,7 @@ fn a_wrong_tensor_is_refused_by_its_name() {
     let refusal = |change: &dyn Fn(&mut Weights)| -> EmbedError {
         let mut weights = good.clone();
         change(&mut weights);
-        Network::new(&architecture, &weights, Isa::Portable, Arithmetic::F32, 1).unwrap_err()
+        Network::new(&architecture, &weights, Isa::Portable, Arithmetic::F32, None, 1).unwrap_err()
     };
     let missing = refusal(&|w| drop(w.tensors.remove("conv2_2.bias")));
     assert!(missing.to_string().contains("`conv2_2.bias`"), "{missing}");

@@ -13,7 +13,6 @@ use super::database::{Transaction, on_connection, on_pool};
 use super::{Library, LibraryError, queue};
 use crate::analysis::Analysis;
 use crate::media::{Input, Selection, Source, SourceOptions, marks_key_frames};
-use crate::nn::Arithmetic;
 use crate::track::{self, Observation, TrackId};
 
 /// A video is cut if it is at least this many times as long as a part.
@@ -134,9 +133,7 @@ pub(super) fn join(parts: &[Analysis], same_deg: Option<f64>) -> Option<Joined> 
     analysis.video.frames = 0;
     // Workers with different CPUs may have analysed the parts. The whole is only as precise as its least
     // precise part.
-    if parts.iter().any(|part| part.arithmetic == Arithmetic::Bf16) {
-        analysis.arithmetic = Arithmetic::Bf16;
-    }
+    analysis.arithmetic = parts.iter().map(|part| part.arithmetic).max()?;
     let (mut origins, mut offsets) = (Vec::new(), Vec::new());
     // Global numbers of the tracks of the current part, and of those that continue in its last frame.
     let mut numbers: BTreeMap<TrackId, TrackId>;
@@ -341,6 +338,7 @@ mod tests {
     use crate::detect::{BBox, DetectorConfig, Face, Quality};
     use crate::embed::Embedding;
     use crate::models::ModelId;
+    use crate::nn::Arithmetic;
 
     #[test]
     fn tasks_are_known_by_their_texts() {
@@ -463,5 +461,7 @@ mod tests {
         assert_eq!(arithmetic(&[in_f32(), in_f32()]), Arithmetic::F32);
         assert_eq!(arithmetic(&[in_f32(), in_bf16()]), Arithmetic::Bf16);
         assert_eq!(arithmetic(&[in_bf16(), in_f32()]), Arithmetic::Bf16);
+        let in_int8 = || Analysis { arithmetic: Arithmetic::Int8, ..part(5, &[], Vec::new()) };
+        assert_eq!(arithmetic(&[in_bf16(), in_int8(), in_f32()]), Arithmetic::Int8);
     }
 }

@@ -30,6 +30,8 @@ pub struct BuiltIn {
     bytes: Option<&'static [u8]>,
     /// The impostor scores of an embedding model by views, as measured by `sphereface eval views --json`.
     views: Option<&'static str>,
+    /// The scales of an embedding model for 8-bit integers, as written by `models/eight_bits.py`.
+    int8: Option<&'static str>,
 }
 
 /// The detector: P-Net, R-Net and O-Net.
@@ -38,6 +40,7 @@ pub const MTCNN: BuiltIn = BuiltIn {
     id: ModelId([0x03, 0xc3, 0x2f, 0xd9, 0x63, 0xf5, 0xc3, 0xfc]),
     bytes: bundled!("../../models/mtcnn.safetensors"),
     views: None,
+    int8: None,
 };
 
 /// The default embedding model.
@@ -46,6 +49,7 @@ pub const SPHEREFACE: BuiltIn = BuiltIn {
     id: ModelId([0xa3, 0xe8, 0x72, 0x5e, 0xc0, 0xcb, 0x91, 0x85]),
     bytes: bundled!("../../models/sphereface.safetensors"),
     views: Some(include_str!("../../models/sphereface.views.json")),
+    int8: Some(include_str!("../../models/sphereface.int8.json")),
 };
 
 /// An embedding model that takes half the time and misses more faces.
@@ -54,6 +58,7 @@ pub const SPHEREFACE_20: BuiltIn = BuiltIn {
     id: ModelId([0x48, 0x6d, 0xfc, 0xea, 0x5c, 0x43, 0xe3, 0x3a]),
     bytes: bundled!("../../models/sphereface20.safetensors"),
     views: Some(include_str!("../../models/sphereface20.views.json")),
+    int8: Some(include_str!("../../models/sphereface20.int8.json")),
 };
 
 impl BuiltIn {
@@ -79,11 +84,13 @@ impl BuiltIn {
     /// As for [`weights`](Self::weights).
     pub fn stored(&self) -> Result<Stored<'static>, WeightsError> {
         let bytes = self.bytes.ok_or(WeightsError::NotBundled(self.name))?;
-        let stored = Stored::new(bytes).map_err(|error| error.in_file(self.origin()))?;
-        Ok(match self.views {
-            Some(views) => stored.with_metadata("views", views.trim()),
-            None => stored,
-        })
+        let mut stored = Stored::new(bytes).map_err(|error| error.in_file(self.origin()))?;
+        for (key, measured) in [("views", self.views), ("int8", self.int8)] {
+            if let Some(measured) = measured {
+                stored = stored.with_metadata(key, measured.trim());
+            }
+        }
+        Ok(stored)
     }
 
     fn origin(&self) -> String {

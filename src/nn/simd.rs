@@ -79,6 +79,28 @@ pub(crate) trait Simd: Copy + 'static {
             Self::fma(a0, b0, Self::fma(a1, b1, c))
         }
     }
+    /// The numbers of a vector whose bits are integers of 32 bits.
+    #[inline(always)]
+    unsafe fn of_integers(v: Self::V) -> Self::V {
+        let mut values = [0.0_f32; MOST_LANES];
+        // SAFETY: room for a vector.
+        unsafe {
+            Self::store(values.as_mut_ptr(), v);
+            Self::load(values.map(|x| x.to_bits().cast_signed() as f32).as_ptr())
+        }
+    }
+    /// Stores numbers rounded to the nearest integers of 8 bits, halves to the even one; 127 for what is no number.
+    #[inline(always)]
+    unsafe fn store_bytes(to: *mut i8, v: Self::V) {
+        let mut values = [0.0_f32; MOST_LANES];
+        // SAFETY: room for a vector here, the caller's for as many bytes there.
+        unsafe {
+            Self::store(values.as_mut_ptr(), v);
+            for (i, value) in values.iter().enumerate().take(Self::LANES) {
+                to.add(i).write(value.min(127.0).round_ties_even() as i8);
+            }
+        }
+    }
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -493,6 +515,12 @@ mod x86 {
                     min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
                     prefetch(at: *const f32) = _mm_prefetch::<_MM_HINT_T1>(at.cast());
                     dot(a: &[i16], b: &[i8]) -> i32 = dot(a, b);
+                    of_integers(v: __m512) -> __m512 = _mm512_cvtepi32_ps(_mm512_castps_si512(v));
+                    store_bytes(to: *mut i8, v: __m512) = {
+                        // Too low a number becomes the least of 32 bits, which becomes the least of 8.
+                        let integers = _mm512_cvtps_epi32(_mm512_min_ps(v, _mm512_set1_ps(127.0)));
+                        _mm_storeu_si128(to.cast(), _mm512_cvtsepi32_epi8(integers));
+                    };
                     $($more)*
                 }
                 tile_of_rows!(2 1: 1 2 3 4 5 6 7 8 9 10 11 12);

@@ -25,14 +25,22 @@ struct TeamState {
     /// The current loop; written only while no helper works.
     job: UnsafeCell<Option<*const Job<'static>>>,
     items: AtomicUsize,
-    /// The next item that no thread has taken.
-    next: AtomicUsize,
+    /// The share of the items that each thread begins with.
+    shares: Box<[Share]>,
     /// Counts the loops; a change is the signal to start.
     epoch: AtomicUsize,
     /// Helpers that have not finished the current loop.
     busy: AtomicUsize,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// A share of the items, in a cache line (or the pair of them that CPUs fetch) of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Share {
+    /// The next one that no thread has taken.
+    next: AtomicUsize,
 }
 
 // SAFETY: `job` is written by the owner of the team before it raises `epoch` (release) and
@@ -51,7 +59,7 @@ impl Team {
         let shared = Arc::new(TeamState {
             job: UnsafeCell::new(None),
             items: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
+            shares: (0..threads.max(1)).map(|_| Share::default()).collect(),
             epoch: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
@@ -80,6 +88,9 @@ impl Team {
 
     /// Calls `job(thread, item)` once for every item, on any thread of the team in any order,
     /// and returns when all are done. Calls with the same `thread` never overlap.
+    ///
+    /// Each thread begins with a share of neighbouring items, which is the same for every loop of as many items: what one
+    /// loop leaves in the cache of a core is mostly read there by the next one. A thread that is done takes items of others.
     pub(crate) fn run(&mut self, items: usize, job: &Job<'_>) {
         if self.helpers.is_empty() || items < 2 || self.is_forked() {
             (0..items).for_each(|item| job(0, item));
@@ -92,7 +103,9 @@ impl Team {
             *shared.job.get() = Some(std::mem::transmute::<*const Job<'_>, *const Job<'static>>(job));
         }
         shared.items.store(items, Ordering::Relaxed);
-        shared.next.store(0, Ordering::Relaxed);
+        for (number, share) in shared.shares.iter().enumerate() {
+            share.next.store(shared.first(number, items), Ordering::Relaxed);
+        }
         shared.busy.store(self.helpers.len(), Ordering::Relaxed);
         shared.epoch.fetch_add(1, Ordering::Release);
         self.helpers.iter().for_each(|helper| helper.thread().unpark());
@@ -176,16 +189,23 @@ fn spin(spins: &mut usize) {
 }
 
 impl TeamState {
+    /// The first item of a share.
+    fn first(&self, share: usize, items: usize) -> usize {
+        items * share / self.shares.len()
+    }
+
     /// Takes items until there are none. Keeps a panic for the owner of the team.
     fn work(&self, thread: usize, job: &Job<'_>) {
         let items = self.items.load(Ordering::Relaxed);
         let result = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let item = self.next.fetch_add(1, Ordering::Relaxed);
-                if item >= items {
-                    break;
+            for share in (thread..self.shares.len()).chain(0..thread) {
+                loop {
+                    let item = self.shares[share].next.fetch_add(1, Ordering::Relaxed);
+                    if item >= self.first(share + 1, items) {
+                        break;
+                    }
+                    job(thread, item);
                 }
-                job(thread, item);
             }
         }));
         if let Err(panic) = result {

@@ -235,8 +235,12 @@ impl TiledNetwork {
                 layer.gradient.add(team, memory, samples, input, (*inside, by_sums));
                 if let Some((map, to, how)) = to {
                     for backward in &layer.backward {
-                        let output =
-                            TiledOutput { stream: Some((map, &mut *to, how)), blocks: None, sums: None };
+                        let output = TiledOutput {
+                            stream: Some((map, &mut *to, how)),
+                            blocks: None,
+                            scale: 1.0,
+                            sums: None,
+                        };
                         backward.apply(team, sums, samples, by_sums, output);
                     }
                 }
@@ -286,19 +290,21 @@ impl Stage {
             None => next.take(),
         };
         let to = Some((*stream_map, &mut stream[..], Stream::Begin));
-        let output = TiledOutput { stream: to, blocks, sums: Some((*inside, &mut open.sums)) };
+        let output = TiledOutput { stream: to, blocks, scale: 1.0, sums: Some((*inside, &mut open.sums)) };
         open.forward.apply(team, sums, samples, opened, output);
         for (number, Unit { first, inner, second }) in units.iter_mut().enumerate() {
             let (before, after) = maps.split_at_mut(number + 1);
             let blocks = Some((*inside, &mut inner[..]));
-            let output = TiledOutput { stream: None, blocks, sums: Some((*inside, &mut first.sums)) };
+            let output =
+                TiledOutput { stream: None, blocks, scale: 1.0, sums: Some((*inside, &mut first.sums)) };
             first.forward.apply(team, sums, samples, &before[number], output);
             let blocks = match after.first_mut() {
                 Some(map) => Some((*inside, &mut map[..])),
                 None => next.take(),
             };
             let to = Some((*stream_map, &mut stream[..], Stream::Add));
-            let output = TiledOutput { stream: to, blocks, sums: Some((*inside, &mut second.sums)) };
+            let output =
+                TiledOutput { stream: to, blocks, scale: 1.0, sums: Some((*inside, &mut second.sums)) };
             second.forward.apply(team, sums, samples, inner, output);
         }
     }

@@ -212,6 +212,36 @@ fn bf16_gives_the_same_labels_where_there_is_an_instruction_for_it_and_is_refuse
 }
 
 #[test]
+fn int8_gives_the_same_names_where_there_is_amx_and_is_refused_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gallery, still) = (gallery(folder.path()), group(folder.path()));
+    let expected = faces(&label(&still, Isa::best(), &["--precision", "f32", "--gallery", &gallery]));
+    let refused = |output: &Output, code: i32, reason: &str| {
+        assert_eq!(output.status.code(), Some(code));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(reason), "{said}");
+    };
+    let small = folder.path().join("sphereface4.safetensors").to_string_lossy().into_owned();
+    inputs::weights(&Architecture::of_depth(4).unwrap()).save(small.as_ref(), Precision::F32).unwrap();
+    for isa in Isa::available() {
+        let output = label(&still, isa, &["--precision", "int8", "--gallery", &gallery]);
+        if Arithmetic::Int8.check(isa).is_err() {
+            println!("{isa} code multiplies no tiles here");
+            refused(&output, 2, "int8 needs a CPU with AMX");
+            continue;
+        }
+        assert_same(&faces(&output), &expected, 8.0, &isa.to_string());
+        let with_small = ["--precision", "int8", "--gallery", &gallery, "--model", &small];
+        let output = label(&still, isa, &with_small);
+        refused(
+            &output,
+            1,
+            "sphereface4.safetensors cannot be used: the weights carry no scales for 8-bit integers",
+        );
+    }
+}
+
+#[test]
 fn the_first_line_tells_the_arithmetic_and_why() {
     let still = sample("people/Ada/1.jpg");
     let first = |isa, further: &[&str]| {
@@ -230,7 +260,7 @@ fn the_first_line_tells_the_arithmetic_and_why() {
     let output = label(&still, Isa::best(), &["--precision", "f16"]);
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("write auto, f32 or bf16"), "{said}");
+    assert!(said.contains("write auto, f32, bf16 or int8"), "{said}");
 }
 
 /// The files of the embeddings in a gallery, by name, with their content.

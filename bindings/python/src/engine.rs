@@ -157,7 +157,7 @@ impl Engine {
         self.inner.model().to_string()
     }
 
-    /// The number format in which embeddings are computed: "f32" or "bf16".
+    /// The number format in which embeddings are computed: "f32", "bf16" or "int8".
     #[getter]
     fn precision(&self) -> String {
         self.inner.arithmetic().arithmetic.to_string()

@@ -22,7 +22,7 @@ use sphereface::identify::ViewCalibration;
 /// Strangers look more alike from the side, so `label` lowers the threshold for such pairs of views and
 /// ignores pairs that carry no information. Give folders of people who are each seen from many sides.
 /// With --record, the result is stored in the model file. It is measured in f32, unless --precision bf16
-/// is given.
+/// or int8 is given.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     sphereface eval views mugshots frames --reference lfw-112x112 --model mine.safetensors --record")]

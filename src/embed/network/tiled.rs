@@ -1,16 +1,20 @@
-//! The layers of a SphereFace network in bfloat16 by products of tiles.
+//! The layers of a SphereFace network in bfloat16 or 8-bit integers by products of tiles.
 //!
-//! Products are of numbers in bfloat16, sums are f32. The sum that goes through the residual units of a stage stays
-//! f32: rounded to bfloat16 after every unit, it would add about as large an error as all products together (1 - cos
-//! 1.0e-5 instead of 6e-6 for SphereFace-20 with random weights). The fully connected layer, which waits for its weights
-//! to come from memory, is computed in f32: it has 1 % of the multiply-adds.
+//! Products are of numbers in bfloat16, sums are f32. With scales for 8-bit integers ([`Int8Scales`]), convolutions whose
+//! inputs fill fewer blocks in 8 bits take them, and the others remain in bfloat16.
+//!
+//! The sum that goes through the residual units of a stage stays f32: rounded to bfloat16 after every unit, it would add
+//! about as large an error as all products together (1 - cos 1.0e-5 instead of 6e-6 for SphereFace-20 with random
+//! weights). The fully connected layer, which waits for its weights to come from memory, is computed in f32: it has 1 % of
+//! the multiply-adds.
 
 use super::{Face, Layout, Setting, lay_out};
-use crate::embed::EmbedError;
+use crate::embed::{EmbedError, Int8Scales};
+use crate::models::arch::Convolution;
 use crate::nn::Buffer;
 use crate::nn::conv::{BlockMap, Dense, Map, Stream, TiledConv, TiledOutput, padded, windows};
 use crate::nn::team::Team;
-use crate::nn::tiles::TileUnit;
+use crate::nn::tiles::{TileNumbers, TileUnit};
 
 /// The most faces that go through each stage together, so that their maps stay in a second-level cache, and enough
 /// share each load of the weights.
@@ -67,6 +71,7 @@ impl Tiled {
         input: Map,
         setting: Setting<'_>,
         unit: TileUnit,
+        scales: Option<&Int8Scales>,
         threads: usize,
     ) -> Result<Self, EmbedError> {
         let (architecture, isa) = (setting.architecture, setting.isa);
@@ -77,23 +82,37 @@ impl Tiled {
             let [height, width] = sizes[stage];
             Map::new(height, width, padded(channels[stage], isa), [1; 2])
         };
-        let inside = |stage: usize| BlockMap::new(sizes[stage], channels[stage], 1);
+        let numbers = |channels: usize| match scales {
+            Some(_) if is_in_int8(channels) => TileNumbers::Int8,
+            _ => TileNumbers::Bf16,
+        };
+        let map = |stage: usize, stride: usize| {
+            BlockMap::of(numbers(channels[stage]), sizes[stage], channels[stage], stride)
+        };
+        let inside = |stage: usize| map(stage, 1);
         let from = |stage: usize| match stage {
             0 => BlockMap::of_windows(sizes[0]),
-            _ => BlockMap::new(sizes[stage - 1], channels[stage - 1], 2),
+            _ => map(stage - 1, 2),
         };
         let mut layouts: Vec<Layout<'_, Layer>> = Vec::new();
         for c in architecture.convolutions() {
             let stage = c.stage - 1;
+            let from = if c.stride == 2 { from(stage) } else { inside(stage) };
+            let scale = match (scales, from.numbers()) {
+                (Some(scales), TileNumbers::Int8) => scales.of(&c)?,
+                _ => 1.0,
+            };
             layouts.push(Box::new(move || {
                 setting.convolution(c, |p| {
                     let (on, activation) = ((isa, unit), (p.bias, p.slopes));
-                    Layer::Tiled(match c.stride {
-                        2 if stage == 0 => {
-                            TiledConv::of_windows(on, p.weight, c.input, from(stage), activation)
+                    Layer::Tiled(match from.numbers() {
+                        TileNumbers::Int8 => {
+                            TiledConv::of_bytes(on, p.weight, c.input, from, scale, activation)
                         }
-                        2 => TiledConv::new(on, p.weight, c.input, from(stage), activation),
-                        _ => TiledConv::new(on, p.weight, c.input, inside(stage), activation),
+                        TileNumbers::Bf16 if c.stage == 1 && c.stride == 2 => {
+                            TiledConv::of_windows(on, p.weight, c.input, from, activation)
+                        }
+                        TileNumbers::Bf16 => TiledConv::new(on, p.weight, c.input, from, activation),
                     })
                 })
             }));
@@ -145,7 +164,9 @@ impl Tiled {
             windows(team, faces.len(), (self.input, input), (layers.from, &mut memory.from));
         }
         let next = self.stages.get(stage + 1).zip(after.first_mut());
-        let next = next.map(|(next, memory)| (next.from, &mut memory.from[first * next.from.len()..]));
+        let next = next.map(|(next, memory)| {
+            (next.from, &mut memory.from[first * next.from.len()..], next.open.scale())
+        });
         layers.apply(team, sums, faces.len(), memory, next);
     }
 }
@@ -161,7 +182,7 @@ impl Layer {
     fn tiled(self) -> TiledConv {
         match self {
             Self::Tiled(layer) => layer,
-            Self::Dense(_) => unreachable!("all other layers are computed in bfloat16"),
+            Self::Dense(_) => unreachable!("all other layers are convolutions"),
         }
     }
 }
@@ -175,25 +196,49 @@ impl Stage {
         sums: &mut [Buffer],
         faces: usize,
         memory: &mut StageMemory,
-        mut next: Option<(BlockMap, &mut [f32])>,
+        mut next: Option<Blocks<'_>>,
     ) {
         let StageMemory { from, stream, inside: [outer, inner] } = memory;
         let is_last = next.is_none();
-        let end = self.units.is_empty();
         // Nobody reads the stream where the stage ends and another follows.
-        let begin = (!end || is_last).then_some((self.stream, &mut stream[..], Stream::Begin));
-        let blocks = if end { next.take() } else { Some((self.inside, &mut outer[..])) };
-        self.open.apply(team, sums, faces, from, TiledOutput { stream: begin, blocks, sums: None });
+        let begins = !self.units.is_empty() || is_last;
+        let begin = begins.then_some((self.stream, &mut stream[..], Stream::Begin));
+        let blocks = self.before(0, outer).or_else(|| next.take());
+        self.open.apply(team, sums, faces, from, output(begin, blocks));
         for (i, [first, second]) in self.units.iter().enumerate() {
-            let end = i + 1 == self.units.len();
-            let to = TiledOutput { stream: None, blocks: Some((self.inside, inner)), sums: None };
-            first.apply(team, sums, faces, outer, to);
-            let how = if end && !is_last { Stream::End } else { Stream::Add };
-            let blocks = if end { next.take() } else { Some((self.inside, &mut outer[..])) };
-            let to = TiledOutput { stream: Some((self.stream, stream, how)), blocks, sums: None };
-            second.apply(team, sums, faces, inner, to);
+            let blocks = (self.inside, &mut inner[..], second.scale());
+            first.apply(team, sums, faces, outer, output(None, Some(blocks)));
+            let how = if i + 1 == self.units.len() && !is_last { Stream::End } else { Stream::Add };
+            let blocks = self.before(i + 1, outer).or_else(|| next.take());
+            let stream = Some((self.stream, &mut stream[..], how));
+            second.apply(team, sums, faces, inner, output(stream, blocks));
         }
     }
+
+    /// The maps that a unit takes, if there is such a unit.
+    fn before<'a>(&self, unit: usize, maps: &'a mut [f32]) -> Option<Blocks<'a>> {
+        self.units.get(unit).map(|[first, _]| (self.inside, maps, first.scale()))
+    }
+}
+
+/// Maps for a convolution, and what one in them stands for if they are in 8 bits.
+type Blocks<'a> = (BlockMap, &'a mut [f32], f32);
+
+/// Where a layer of the forward pass writes.
+fn output<'a>(stream: Option<(Map, &'a mut [f32], Stream)>, blocks: Option<Blocks<'a>>) -> TiledOutput<'a> {
+    let scale = blocks.as_ref().map_or(1.0, |(.., scale)| *scale);
+    let blocks = blocks.map(|(map, numbers, _)| (map, numbers));
+    TiledOutput { stream, blocks, scale, sums: None }
+}
+
+/// Whether numbers of that many channels fill fewer blocks in 8 bits than in bfloat16.
+fn is_in_int8(channels: usize) -> bool {
+    channels.div_ceil(TileNumbers::Int8.per_line()) < channels.div_ceil(TileNumbers::Bf16.per_line())
+}
+
+/// Whether a convolution of a network takes 8-bit integers, where the model has scales for them.
+pub(in crate::embed) fn takes_int8(c: &Convolution) -> bool {
+    is_in_int8(c.input)
 }
 
 impl TiledMemory {

@@ -70,7 +70,10 @@ impl Vectors {
         // The last tile of a convolution onto half of 14 rows reaches three rows further than they do.
         let (tiles, stored, forms) = match arithmetic {
             Arithmetic::F32 => (TILES, TILES, FORMS),
-            Arithmetic::Bf16 => ([TILE_BF16; 4], [TILE_BF16.map(|pixels| 2 * pixels); 4], [Form::Pairs; 4]),
+            // Without a unit for tiles there are no kernels for 8-bit integers; the caller refuses them.
+            Arithmetic::Bf16 | Arithmetic::Int8 => {
+                ([TILE_BF16; 4], [TILE_BF16.map(|pixels| 2 * pixels); 4], [Form::Pairs; 4])
+            }
         };
         let mut maps = vec![input];
         let mut from = input;

@@ -168,8 +168,27 @@ impl ActivationAt {
     #[inline(always)]
     unsafe fn apply<S: Simd>(self, at: usize, y: S::V) -> S::V {
         // SAFETY: the caller's.
+        unsafe { self.prelu::<S>(at, self.with_bias::<S>(at, y)) }
+    }
+
+    /// The same for sums in units of a scale for each channel.
+    ///
+    /// # Safety
+    /// As many channels must follow; see [`Simd`].
+    #[inline(always)]
+    unsafe fn apply_scaled<S: Simd>(self, at: usize, y: S::V, scales: S::V) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { self.prelu::<S>(at, S::fma(y, scales, S::load(self.bias.add(at)))) }
+    }
+
+    /// PReLU alone.
+    ///
+    /// # Safety
+    /// As many channels must follow; see [`Simd`].
+    #[inline(always)]
+    unsafe fn prelu<S: Simd>(self, at: usize, y: S::V) -> S::V {
+        // SAFETY: the caller's.
         unsafe {
-            let y = self.with_bias::<S>(at, y);
             let zero = S::splat(0.0);
             S::fma(S::load(self.slopes.add(at)), S::min(y, zero), S::max(y, zero))
         }

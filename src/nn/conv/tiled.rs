@@ -1,13 +1,14 @@
-//! 3x3 convolutions in bfloat16 with sums in f32, by products of tiles (see [`TileUnit`]).
+//! 3x3 convolutions in bfloat16 or 8-bit integers, with sums in f32 or 32-bit integers, by products of tiles (see
+//! [`TileUnit`]).
 //!
-//! A convolution is a sum of matrix products, one for every tap (dy, dx) of the kernel and every block of 32 input
-//! channels:
+//! A convolution is a sum of matrix products, one for every tap (dy, dx) of the kernel and every block of 32 (8 bits: 64)
+//! input channels:
 //!
 //! output\[q\]\[n\] = sum over blocks b and taps t of input\[b\]\[q + shift(t)\]\[..\] W\[b\]\[t\]\[..\]\[n\]
 //!
 //! Here q is a position in a map whose rows follow each other with their border. Because a tap shifts all positions
-//! alike, 16 positions that follow each other are a tile as they lie in memory, and no input is copied. The 32 channels
-//! of a position are one cache line ([`BlockMap`]). Positions in the border between two rows are computed in vain.
+//! alike, 16 positions that follow each other are a tile as they lie in memory, and no input is copied. The channels of
+//! a position in a block are one cache line ([`BlockMap`]). Positions in the border between two rows are computed in vain.
 //!
 //! The first layer of a network has too few input channels for that: each position of its map ([`BlockMap::of_windows`])
 //! holds all numbers under the kernel.
@@ -15,6 +16,9 @@
 //! Sums stay in tiles from the first product to the last. For each block of outputs, its weights, which fit into a
 //! second-level cache, are multiplied with all positions of a group, whose inputs fit beside them. Every output is a
 //! sum in one fixed order, so that it depends neither on the threads nor on what else is in the batch.
+//!
+//! An 8-bit number q stands for q s, with one scale s for all inputs of a layer and one for the weights of each output. So
+//! a sum of products stands for itself times both scales, to which the bias is added in f32.
 
 mod gradient;
 #[cfg(test)]
@@ -32,9 +36,9 @@ use crate::nn::Isa;
 use crate::nn::buffer::Buffer;
 use crate::nn::simd::{self, RawKernel, Simd, Vouched};
 use crate::nn::team::Team;
-use crate::nn::tiles::{ConfiguredTiles, LINE, ROWS, TILE, TileProduct, TileUnit};
+use crate::nn::tiles::{ConfiguredTiles, LINE, ROWS, TILE, TileNumbers, TileProduct, TileUnit};
 
-/// Channels of a block.
+/// Outputs whose weights are two tiles side by side, and channels of a block in bfloat16.
 pub(crate) const BLOCK: usize = 2 * LINE;
 
 /// Numbers of the weights for one tap, one block of inputs and one of outputs: two tiles.
@@ -47,7 +51,8 @@ const GROUP: usize = 192 << 10;
 /// Numbers of the sums of a pair of tiles of positions.
 const SUMS: usize = 4 * TILE;
 
-/// Layout of one feature map in bfloat16, two numbers in one of f32: `[block][position][32 channels]`.
+/// Layout of one feature map in bfloat16 or 8-bit integers, two or four numbers in one of f32:
+/// `[block][position][32 or 64 channels]`.
 ///
 /// For a convolution of stride 1 the positions are the pixels, row by row, with one border position after each row and
 /// a border row before the first and after the last. For one of stride 2 there are four planes of positions, one for
@@ -58,6 +63,7 @@ pub(crate) struct BlockMap {
     height: usize,
     /// Columns of pixels.
     width: usize,
+    numbers: TileNumbers,
     /// Blocks of channels.
     blocks: usize,
     /// Of the convolution that reads it; 1 where positions hold windows.
@@ -69,11 +75,22 @@ pub(crate) struct BlockMap {
 }
 
 impl BlockMap {
+    /// A map in bfloat16 for a convolution of stride 1 or 2.
+    pub(crate) fn new(size: [usize; 2], channels: usize, stride: usize) -> Self {
+        Self::of(TileNumbers::Bf16, size, channels, stride)
+    }
+
     /// A map for a convolution of stride 1 or 2.
-    pub(crate) fn new([height, width]: [usize; 2], channels: usize, stride: usize) -> Self {
+    pub(crate) fn of(
+        numbers: TileNumbers,
+        [height, width]: [usize; 2],
+        channels: usize,
+        stride: usize,
+    ) -> Self {
         assert!(matches!(stride, 1 | 2) && height > 0 && width > 0 && channels > 0);
         let columns = width.div_ceil(stride) + 1;
-        let map = Self { height, width, blocks: channels.div_ceil(BLOCK), stride, columns, plane: 0 };
+        let blocks = channels.div_ceil(numbers.per_line());
+        let map = Self { height, width, numbers, blocks, stride, columns, plane: 0 };
         // The tap that is furthest down and right reads so far for the last position of the last tile.
         let plane = map.tiles() * ROWS + (2 / stride) * (columns + 1);
         Self { plane, ..map }
@@ -82,7 +99,8 @@ impl BlockMap {
     /// A map of the windows for all outputs, without border, for a convolution of so few channels that a window is
     /// a block.
     pub(crate) fn of_windows([height, width]: [usize; 2]) -> Self {
-        let map = Self { height, width, blocks: 1, stride: 1, columns: width, plane: 0 };
+        let numbers = TileNumbers::Bf16;
+        let map = Self { height, width, numbers, blocks: 1, stride: 1, columns: width, plane: 0 };
         Self { plane: map.tiles() * ROWS, ..map }
     }
 
@@ -91,7 +109,12 @@ impl BlockMap {
         [self.height, self.width]
     }
 
-    /// Numbers of a whole map, each of which holds two.
+    /// What the numbers are.
+    pub(crate) fn numbers(&self) -> TileNumbers {
+        self.numbers
+    }
+
+    /// Numbers of f32 of a whole map, each of which holds two or four.
     pub(crate) fn len(&self) -> usize {
         self.blocks * self.block_len()
     }
@@ -119,6 +142,12 @@ impl BlockMap {
         (plane * self.plane + (row >> shift) * self.columns + (column >> shift)) * LINE
     }
 
+    /// How much further than the first block of a pixel the outputs of a block lie.
+    fn spot(&self, block: usize) -> usize {
+        let (first, per_line) = (block * BLOCK, self.numbers.per_line());
+        first / per_line * self.block_len() + first % per_line * LINE / per_line
+    }
+
     /// Where the first block of a pixel lies.
     fn at(&self, y: usize, x: usize) -> usize {
         self.place(y + 1, x + 1)
@@ -138,6 +167,10 @@ pub(crate) struct TiledConv {
     from: BlockMap,
     /// How much further than for the first output the inputs lie, for each block and tap.
     offsets: Vec<usize>,
+    /// See [`scale`](Self::scale).
+    scale: f32,
+    /// In 8 bits, what one in a sum of products stands for, for each output; else empty.
+    scales: Buffer,
     activation: Activation,
 }
 
@@ -190,6 +223,8 @@ pub(crate) struct TiledOutput<'a> {
     pub(crate) stream: Option<(Map, &'a mut [f32], Stream)>,
     /// Maps for the next convolutions.
     pub(crate) blocks: Option<(BlockMap, &'a mut [f32])>,
+    /// What one in `blocks` stands for where they are in 8 bits; else it means nothing.
+    pub(crate) scale: f32,
     /// Maps of the sums with their bias and before the PReLU, for the backward pass.
     pub(crate) sums: Option<(BlockMap, &'a mut [f32])>,
 }
@@ -228,6 +263,41 @@ impl TiledConv {
         Self::with(on, Pass::Windows, weight, inputs, from, activation)
     }
 
+    /// `weight` [out, in, 3, 3] for maps in 8 bits laid out as `from`, in which one stands for `scale`.
+    pub(crate) fn of_bytes(
+        (isa, unit): (Isa, TileUnit),
+        weight: &[f32],
+        inputs: usize,
+        from: BlockMap,
+        scale: f32,
+        (bias, slopes): (&[f32], &[f32]),
+    ) -> Self {
+        assert!(from.numbers == TileNumbers::Int8 && scale > 0.0);
+        assert_eq!(weight.len(), bias.len() * inputs * 9);
+        let mut layer = Self::empty((isa, unit), Pass::Forward, [bias.len(), inputs], from);
+        let padded = layer.blocks() * BLOCK;
+        layer.activation = Activation::new(bias, Some(slopes), padded);
+        (layer.scale, layer.scales) = (scale, Buffer::new(padded));
+        for (n, weight) in weight.chunks_exact(inputs * 9).enumerate() {
+            // A channel of zeros has any scale.
+            let largest = weight.iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
+            let unit = largest / 127.0;
+            layer.scales[n] = unit * scale;
+            for (c, taps) in weight.as_chunks::<9>().0.iter().enumerate() {
+                let (block, c) = (c / from.numbers.per_line(), c % from.numbers.per_line());
+                let first = (n / BLOCK * from.blocks + block) * taps.len() * STEP;
+                let place = first + n % BLOCK / LINE * TILE + c / 4 * LINE + n % LINE;
+                for (tap, weight) in taps.iter().enumerate() {
+                    let four = &mut layer.weights[place + tap * STEP];
+                    let mut bytes = four.to_bits().to_le_bytes();
+                    bytes[c % 4] = ((weight / unit).round_ties_even() as i8).cast_unsigned();
+                    *four = f32::from_bits(u32::from_le_bytes(bytes));
+                }
+            }
+        }
+        layer
+    }
+
     fn with(
         on: (Isa, TileUnit),
         pass: Pass,
@@ -254,7 +324,7 @@ impl TiledConv {
         if pass == Pass::Windows {
             assert!(9 * inputs <= BLOCK && from.blocks == 1);
         } else {
-            assert_eq!(from.blocks, inputs.div_ceil(BLOCK));
+            assert_eq!(from.blocks, inputs.div_ceil(from.numbers.per_line()));
             assert!(from.columns > from.width.div_ceil(from.stride), "taps reach into the border");
             assert!(pass == Pass::Forward || from.stride == 1);
         }
@@ -267,14 +337,15 @@ impl TiledConv {
         let outputs = outputs.div_ceil(BLOCK);
         let weights = Buffer::new(outputs * from.blocks * taps.len() * STEP);
         let activation = Activation::new(&[], None, outputs * BLOCK);
-        Self { isa, unit, pass, channels, weights, from, offsets, activation }
+        let (scale, scales) = (1.0, Buffer::default());
+        Self { isa, unit, pass, channels, weights, from, offsets, scale, scales, activation }
     }
 
     /// Packs other weights, of the convolution [out, in, 3, 3] also for a backward pass, whose activation is none:
     /// `bias` and `slopes` are then empty.
     pub(crate) fn refresh(&mut self, team: &mut Team, weight: &[f32], bias: &[f32], slopes: &[f32]) {
         let [outputs, inputs] = self.channels;
-        assert_eq!(weight.len(), outputs * inputs * 9);
+        assert!(weight.len() == outputs * inputs * 9 && self.from.numbers == TileNumbers::Bf16);
         let padded = self.blocks() * BLOCK;
         self.activation = Activation::new(bias, (!slopes.is_empty()).then_some(slopes), padded);
         if self.pass == Pass::Windows {
@@ -310,6 +381,11 @@ impl TiledConv {
                 }
             }
         });
+    }
+
+    /// What one in its input stands for where that is in 8 bits.
+    pub(crate) fn scale(&self) -> f32 {
+        self.scale
     }
 
     /// Blocks of outputs.
@@ -362,7 +438,7 @@ impl TiledConv {
     }
 
     /// Checks where the outputs go.
-    fn finish(&self, maps: usize, TiledOutput { stream, blocks, sums }: TiledOutput<'_>) -> Finish {
+    fn finish(&self, maps: usize, TiledOutput { stream, blocks, scale, sums }: TiledOutput<'_>) -> Finish {
         let size = self.from.outputs();
         let spread = self.pass.spread();
         let stream = stream.map(|(map, numbers, how)| {
@@ -375,12 +451,18 @@ impl TiledConv {
         });
         let [blocks, sums] = [blocks, sums].map(|to| {
             to.map(|(map, numbers)| {
-                assert_eq!(([map.height, map.width], map.blocks, spread[0]), (size, self.blocks(), 1));
+                let blocks = (self.blocks() * BLOCK).div_ceil(map.numbers.per_line());
+                assert_eq!(([map.height, map.width], map.blocks, spread[0]), (size, blocks, 1));
                 assert!(numbers.len() >= maps * map.len());
                 (map, SharedPointer(numbers.as_mut_ptr()))
             })
         });
-        Finish { stream, blocks, sums, spread }
+        let [from_bytes, to_bytes] = [Some(self.from), blocks.map(|(map, _)| map)]
+            .map(|map| map.is_some_and(|map| map.numbers == TileNumbers::Int8));
+        assert!(sums.is_none() || !from_bytes && !to_bytes, "a backward pass is in bfloat16");
+        assert!(!to_bytes || scale > 0.0);
+        assert_eq!(self.scales.len(), if from_bytes { self.blocks() * BLOCK } else { 0 });
+        Finish { stream, blocks, sums, spread, from_bytes, to_bytes, per_scale: scale.recip() }
     }
 }
 
@@ -392,6 +474,12 @@ struct Finish {
     sums: Option<(BlockMap, SharedPointer)>,
     /// See [`Pass::spread`].
     spread: [usize; 3],
+    /// Whether the sums are integers.
+    from_bytes: bool,
+    /// Whether `blocks` are in 8 bits.
+    to_bytes: bool,
+    /// By what numbers for them are multiplied.
+    per_scale: f32,
 }
 
 /// Some pairs of tiles of positions and some blocks of outputs of [`TiledConv::apply`].
@@ -438,6 +526,7 @@ impl Task<'_> {
         );
         let left = [tiles.start, tiles.end - 1].map(|tile| self.input[place(tile)..].as_ptr());
         let product = TileProduct {
+            numbers: from.numbers,
             left: &left[..tiles.len()],
             offsets,
             right: [weights.as_ptr(), weights[TILE..].as_ptr()],
@@ -457,6 +546,26 @@ impl Task<'_> {
     }
 }
 
+/// What is read and written, known to the compiler.
+trait Format {
+    /// Whether sums are kept for the backward pass.
+    const SUMS: bool;
+    /// Whether sums are integers.
+    const FROM_BYTES: bool;
+    /// Whether maps for the next convolution are in 8 bits.
+    const TO_BYTES: bool;
+}
+
+struct Formats<const SUMS: bool, const FROM_BYTES: bool, const TO_BYTES: bool>;
+
+impl<const SUMS: bool, const FROM_BYTES: bool, const TO_BYTES: bool> Format
+    for Formats<SUMS, FROM_BYTES, TO_BYTES>
+{
+    const SUMS: bool = SUMS;
+    const FROM_BYTES: bool = FROM_BYTES;
+    const TO_BYTES: bool = TO_BYTES;
+}
+
 /// The outputs of a pair, for a block of outputs. It refers to the task, because to copy what it needs of it for each pair
 /// takes longer than some rows of outputs.
 struct Outputs<'a> {
@@ -470,9 +579,13 @@ impl RawKernel for Outputs<'_> {
     unsafe fn run<S: Simd>(self) {
         // SAFETY: the caller's.
         unsafe {
-            match self.task.finish.sums.is_some() {
-                true => self.run_with::<S, true>(),
-                false => self.run_with::<S, false>(),
+            let Finish { sums, from_bytes, to_bytes, .. } = &self.task.finish;
+            match (sums.is_some(), from_bytes, to_bytes) {
+                (true, ..) => self.run_with::<S, Formats<true, false, false>>(),
+                (false, false, false) => self.run_with::<S, Formats<false, false, false>>(),
+                (false, false, true) => self.run_with::<S, Formats<false, false, true>>(),
+                (false, true, false) => self.run_with::<S, Formats<false, true, false>>(),
+                (false, true, true) => self.run_with::<S, Formats<false, true, true>>(),
             }
         }
     }
@@ -482,17 +595,17 @@ impl Outputs<'_> {
     /// # Safety
     /// As [`tiles`](Self::tiles).
     #[inline(always)]
-    unsafe fn run_with<S: Simd, const SUMS: bool>(&self) {
+    unsafe fn run_with<S: Simd, F: Format>(&self) {
         let how = self.task.finish.stream.map(|(.., how)| how);
         // SAFETY: the caller's.
         unsafe {
             match (how, self.task.finish.blocks.is_some()) {
-                (None, true) => self.tiles::<S, false, false, true, SUMS>(),
-                (Some(Stream::Begin), false) => self.tiles::<S, false, true, false, SUMS>(),
-                (Some(Stream::Begin), true) => self.tiles::<S, false, true, true, SUMS>(),
-                (Some(Stream::Add), false) => self.tiles::<S, true, true, false, SUMS>(),
-                (Some(Stream::Add), true) => self.tiles::<S, true, true, true, SUMS>(),
-                (Some(Stream::End), true) => self.tiles::<S, true, false, true, SUMS>(),
+                (None, true) => self.tiles::<S, F, false, false, true>(),
+                (Some(Stream::Begin), false) => self.tiles::<S, F, false, true, false>(),
+                (Some(Stream::Begin), true) => self.tiles::<S, F, false, true, true>(),
+                (Some(Stream::Add), false) => self.tiles::<S, F, true, true, false>(),
+                (Some(Stream::Add), true) => self.tiles::<S, F, true, true, true>(),
+                (Some(Stream::End), true) => self.tiles::<S, F, true, false, true>(),
                 // Nothing is kept.
                 (None | Some(Stream::End), false) => {}
             }
@@ -504,15 +617,14 @@ impl Outputs<'_> {
     /// # Safety
     /// The maps that are read or written must be there, with room for the outputs; see [`Simd`].
     #[inline(always)]
-    unsafe fn tiles<S: Simd, const READ: bool, const WRITTEN: bool, const BLOCKS: bool, const SUMS: bool>(
-        &self,
-    ) {
+    unsafe fn tiles<S: Simd, F: Format, const READ: bool, const WRITTEN: bool, const BLOCKS: bool>(&self) {
         let &Self { task, block, pair } = self;
-        let Finish { stream, blocks, sums, spread: [step, odd_y, odd_x] } = &task.finish;
+        let Finish { stream, blocks, sums, spread: [step, odd_y, odd_x], per_scale, .. } = &task.finish;
         let from = &task.layer.from;
         let ([height, width], columns) = (from.outputs(), from.columns);
         let first = block * BLOCK;
         let activation = task.layer.activation.at(first);
+        let scales = if F::FROM_BYTES { task.layer.scales[first..].as_ptr() } else { std::ptr::null() };
         let (stream_step, channels) =
             stream.map_or((0, 0), |(map, ..)| (step * map.channels, map.channels.saturating_sub(first)));
         let mut sums_of_tile = task.sums.cast_const();
@@ -536,10 +648,19 @@ impl Outputs<'_> {
                 let mut kept = Walk::new(sums, map, block, y, x);
                 let mut at = sums_of_tile.wrapping_add((position + ROWS - end) * LINE);
                 for _ in 0..pixels {
-                    let to = Pixel { stream, channels, blocks: blocks.at, kept: kept.at };
+                    let to = Pixel {
+                        stream,
+                        channels,
+                        blocks: blocks.at,
+                        per_scale: *per_scale,
+                        kept: kept.at,
+                        scales,
+                    };
                     // SAFETY: the pixel is one of the outputs, for which the maps have room. Channels of the stream are
                     // whole vectors.
-                    unsafe { to.write::<S, READ, WRITTEN, BLOCKS, SUMS>(activation, at) };
+                    unsafe {
+                        to.write::<S, F, READ, WRITTEN, BLOCKS>(activation, at);
+                    }
                     at = at.wrapping_add(LINE);
                     stream = stream.wrapping_add(stream_step);
                     blocks.next();
@@ -558,14 +679,18 @@ struct Pixel {
     /// Of the stream, from the block on.
     channels: usize,
     blocks: *mut f32,
+    /// See [`Finish`].
+    per_scale: f32,
     kept: *mut f32,
+    /// Of the sums, if they are integers.
+    scales: *const f32,
 }
 
 impl Pixel {
     /// Writes the outputs for the sums of a block; see [`Outputs::tiles`]. Without closures: what they call is not compiled
     /// for the instruction set.
     #[inline(always)]
-    unsafe fn write<S: Simd, const READ: bool, const WRITTEN: bool, const BLOCKS: bool, const SUMS: bool>(
+    unsafe fn write<S: Simd, F: Format, const READ: bool, const WRITTEN: bool, const BLOCKS: bool>(
         self,
         activation: ActivationAt,
         sums: *const f32,
@@ -576,14 +701,25 @@ impl Pixel {
             unsafe {
                 let first = S::load(sums.add(c / LINE * TILE + c % LINE));
                 let second = S::load(sums.add(d / LINE * TILE + d % LINE));
-                if SUMS {
+                if F::SUMS {
                     let first = activation.with_bias::<S>(c, first);
                     let second = activation.with_bias::<S>(d, second);
                     S::store_pairs_of_two(self.kept.add(c / 2), first, second);
                 }
-                let first = self.stream::<S, READ, WRITTEN>(c, activation.apply::<S>(c, first));
-                let second = self.stream::<S, READ, WRITTEN>(d, activation.apply::<S>(d, second));
-                if BLOCKS {
+                let [first, second] = match F::FROM_BYTES {
+                    true => [
+                        activation.apply_scaled::<S>(c, S::of_integers(first), S::load(self.scales.add(c))),
+                        activation.apply_scaled::<S>(d, S::of_integers(second), S::load(self.scales.add(d))),
+                    ],
+                    false => [activation.apply::<S>(c, first), activation.apply::<S>(d, second)],
+                };
+                let first = self.stream::<S, READ, WRITTEN>(c, first);
+                let second = self.stream::<S, READ, WRITTEN>(d, second);
+                if BLOCKS && F::TO_BYTES {
+                    let (per_scale, to) = (S::splat(self.per_scale), self.blocks.cast::<i8>());
+                    S::store_bytes(to.add(c), S::mul(first, per_scale));
+                    S::store_bytes(to.add(d), S::mul(second, per_scale));
+                } else if BLOCKS {
                     S::store_pairs_of_two(self.blocks.add(c / 2), first, second);
                 }
             }
@@ -621,7 +757,7 @@ impl Walk {
         let Some((to, start)) = to else { return Self { at: std::ptr::null_mut(), steps: [0; 2] } };
         let [here, next, after] = [to.at(y, x), to.at(y, x + 1), to.at(y, x + 2)];
         Self {
-            at: start.get().wrapping_add(map * to.len() + block * to.block_len() + here),
+            at: start.get().wrapping_add(map * to.len() + to.spot(block) + here),
             steps: [next.wrapping_sub(here).cast_signed(), after.wrapping_sub(next).cast_signed()],
         }
     }

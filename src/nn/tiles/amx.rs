@@ -5,20 +5,20 @@ use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
-use super::{ConfiguredTiles, LINE, STRIDE, TILE, TileProduct, WHOLE_TILES};
+use super::{ConfiguredTiles, LINE, STRIDE, TILE, TileNumbers, TileProduct, WHOLE_TILES};
 
-/// Whether the CPU has AMX for bfloat16 and the operating system lets this process use it. The system is asked at
+/// Whether the CPU has AMX for bfloat16 and 8-bit integers and the operating system lets this process use it. The system is asked at
 /// the first call.
 pub(super) fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| cpu_has_it() && system_grants_it())
 }
 
-/// Whether the CPU has AMX for bfloat16 with the tiles that the kernels count on, and the operating system saves
+/// Whether the CPU has AMX for bfloat16 and 8-bit integers, as all so far, with the tiles that the kernels count on, and the operating system saves
 /// their state.
 fn cpu_has_it() -> bool {
     const OSXSAVE: u32 = 1 << 27;
-    const AMX_TILE_AND_BF16: u32 = 1 << 24 | 1 << 22;
+    const AMX_TILE_INT8_AND_BF16: u32 = 1 << 25 | 1 << 24 | 1 << 22;
     const TILE_CONFIGURATION_AND_DATA: u64 = 1 << 17 | 1 << 18;
     // SAFETY: every x86-64 CPU has CPUID, and no leaf is asked for beyond the last.
     #[allow(unused_unsafe, reason = "the functions are safe in newer versions of Rust")]
@@ -28,7 +28,7 @@ fn cpu_has_it() -> bool {
         }
         (__cpuid(1).ecx & OSXSAVE != 0, __cpuid_count(7, 0).edx, __cpuid_count(0x1d, 1))
     };
-    if !saves || features & AMX_TILE_AND_BF16 != AMX_TILE_AND_BF16 {
+    if !saves || features & AMX_TILE_INT8_AND_BF16 != AMX_TILE_INT8_AND_BF16 {
         return false;
     }
     let tiles = [palette.eax >> 16, palette.ebx & 0xffff, palette.ebx >> 16, palette.ecx & 0xffff];
@@ -123,9 +123,11 @@ impl ConfiguredTiles for Amx {
         }
         // SAFETY: the caller's; there is a product.
         unsafe {
-            match *product.left {
-                [one] => multiply_one(product, one),
-                [first, second] => multiply_two(product, [first, second]),
+            match (product.numbers, product.left) {
+                (TileNumbers::Bf16, &[one]) => bf16::multiply_one(product, one),
+                (TileNumbers::Bf16, &[first, second]) => bf16::multiply_two(product, [first, second]),
+                (TileNumbers::Int8, &[one]) => int8::multiply_one(product, one),
+                (TileNumbers::Int8, &[first, second]) => int8::multiply_two(product, [first, second]),
                 _ => unreachable!("one or two tiles at a time"),
             }
         }
@@ -135,113 +137,124 @@ impl ConfiguredTiles for Amx {
 /// Bytes of a tile.
 const BYTES: usize = STRIDE * TILE / LINE;
 
-/// Sums in tmm0 and tmm1, A in tmm4, B in tmm6 and tmm7.
-///
-/// # Safety
-/// As [`ConfiguredTiles::multiply`]. Whole tiles must be configured, and there must be a product.
-unsafe fn multiply_one(product: &TileProduct<'_>, left: *const f32) {
-    // SAFETY: tiles are configured and memory is there, says the caller. Every register that is changed is named.
-    unsafe {
-        asm!(
-            "test {at}, {at}",
-            "jnz 3f",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "jmp 2f",
-            "3:",
-            "tileloadd tmm0, [{sums} + {stride}]",
-            "tileloadd tmm1, [{sums} + {stride} + {bytes}]",
-            "2:",
-            "mov {at}, [{offset}]",
-            "lea {at}, [{left} + 4 * {at}]",
-            "tileloadd tmm6, [{right} + {stride}]",
-            "tileloadd tmm4, [{at} + {stride}]",
-            "tileloadd tmm7, [{beside} + {stride}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "add {right}, {step}",
-            "add {beside}, {step}",
-            "add {offset}, 8",
-            "dec {count}",
-            "jnz 2b",
-            "tilestored [{sums} + {stride}], tmm0",
-            "tilestored [{sums} + {stride} + {bytes}], tmm1",
-            bytes = const BYTES,
-            stride = in(reg) STRIDE,
-            sums = in(reg) product.sums,
-            left = in(reg) left,
-            // First whether sums are added to.
-            at = inout(reg) usize::from(product.add) => _,
-            right = inout(reg) product.right[0] => _,
-            beside = inout(reg) product.right[1] => _,
-            step = in(reg) size_of::<f32>() * product.right_step,
-            offset = inout(reg) product.offsets.as_ptr() => _,
-            count = inout(reg) product.offsets.len() => _,
-            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
-    }
-}
+/// The kernels with one of the instructions `tdpbf16ps` and `tdpbssd`.
+macro_rules! kernels {
+    ($name:ident, $instruction:literal) => {
+        mod $name {
+            use super::*;
 
-/// Sums in tmm0 to tmm3, A in tmm4 and tmm5, B in tmm6 and tmm7.
-///
-/// # Safety
-/// As [`multiply_one`].
-unsafe fn multiply_two(product: &TileProduct<'_>, [first, second]: [*const f32; 2]) {
-    // SAFETY: as above.
-    unsafe {
-        asm!(
-            "test {at}, {at}",
-            "jnz 3f",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "jmp 2f",
-            "3:",
-            "tileloadd tmm0, [{sums} + {stride}]",
-            "tileloadd tmm1, [{sums} + {stride} + {bytes}]",
-            "tileloadd tmm2, [{sums} + {stride} + {two}]",
-            "tileloadd tmm3, [{sums} + {stride} + {three}]",
-            "2:",
-            "mov {offset}, [{offsets}]",
-            "lea {at}, [{first} + 4 * {offset}]",
-            "tileloadd tmm6, [{right} + {stride}]",
-            "tileloadd tmm4, [{at} + {stride}]",
-            "lea {at}, [{second} + 4 * {offset}]",
-            "tileloadd tmm5, [{at} + {stride}]",
-            "tileloadd tmm7, [{beside} + {stride}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {right}, {step}",
-            "add {beside}, {step}",
-            "add {offsets}, 8",
-            "dec {count}",
-            "jnz 2b",
-            "tilestored [{sums} + {stride}], tmm0",
-            "tilestored [{sums} + {stride} + {bytes}], tmm1",
-            "tilestored [{sums} + {stride} + {two}], tmm2",
-            "tilestored [{sums} + {stride} + {three}], tmm3",
-            bytes = const BYTES,
-            two = const 2 * BYTES,
-            three = const 3 * BYTES,
-            stride = in(reg) STRIDE,
-            sums = in(reg) product.sums,
-            first = in(reg) first,
-            second = in(reg) second,
-            // First whether sums are added to.
-            at = inout(reg) usize::from(product.add) => _,
-            offset = out(reg) _,
-            right = inout(reg) product.right[0] => _,
-            beside = inout(reg) product.right[1] => _,
-            step = in(reg) size_of::<f32>() * product.right_step,
-            offsets = inout(reg) product.offsets.as_ptr() => _,
-            count = inout(reg) product.offsets.len() => _,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
-    }
+            /// Sums in tmm0 and tmm1, A in tmm4, B in tmm6 and tmm7.
+            ///
+            /// # Safety
+            /// As [`ConfiguredTiles::multiply`]. Whole tiles must be configured, and there must be a product.
+            pub(super) unsafe fn multiply_one(product: &TileProduct<'_>, left: *const f32) {
+                // SAFETY: tiles are configured and memory is there, says the caller. Every register that is changed is named.
+                unsafe {
+                    asm!(
+                        "test {at}, {at}",
+                        "jnz 3f",
+                        "tilezero tmm0",
+                        "tilezero tmm1",
+                        "jmp 2f",
+                        "3:",
+                        "tileloadd tmm0, [{sums} + {stride}]",
+                        "tileloadd tmm1, [{sums} + {stride} + {bytes}]",
+                        "2:",
+                        "mov {at}, [{offset}]",
+                        "lea {at}, [{left} + 4 * {at}]",
+                        "tileloadd tmm6, [{right} + {stride}]",
+                        "tileloadd tmm4, [{at} + {stride}]",
+                        "tileloadd tmm7, [{beside} + {stride}]",
+                        concat!($instruction, " tmm0, tmm4, tmm6"),
+                        concat!($instruction, " tmm1, tmm4, tmm7"),
+                        "add {right}, {step}",
+                        "add {beside}, {step}",
+                        "add {offset}, 8",
+                        "dec {count}",
+                        "jnz 2b",
+                        "tilestored [{sums} + {stride}], tmm0",
+                        "tilestored [{sums} + {stride} + {bytes}], tmm1",
+                        bytes = const BYTES,
+                        stride = in(reg) STRIDE,
+                        sums = in(reg) product.sums,
+                        left = in(reg) left,
+                        // First whether sums are added to.
+                        at = inout(reg) usize::from(product.add) => _,
+                        right = inout(reg) product.right[0] => _,
+                        beside = inout(reg) product.right[1] => _,
+                        step = in(reg) size_of::<f32>() * product.right_step,
+                        offset = inout(reg) product.offsets.as_ptr() => _,
+                        count = inout(reg) product.offsets.len() => _,
+                        out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                        options(nostack),
+                    );
+                }
+            }
+
+            /// Sums in tmm0 to tmm3, A in tmm4 and tmm5, B in tmm6 and tmm7.
+            ///
+            /// # Safety
+            /// As [`multiply_one`].
+            pub(super) unsafe fn multiply_two(product: &TileProduct<'_>, [first, second]: [*const f32; 2]) {
+                // SAFETY: as above.
+                unsafe {
+                    asm!(
+                        "test {at}, {at}",
+                        "jnz 3f",
+                        "tilezero tmm0",
+                        "tilezero tmm1",
+                        "tilezero tmm2",
+                        "tilezero tmm3",
+                        "jmp 2f",
+                        "3:",
+                        "tileloadd tmm0, [{sums} + {stride}]",
+                        "tileloadd tmm1, [{sums} + {stride} + {bytes}]",
+                        "tileloadd tmm2, [{sums} + {stride} + {two}]",
+                        "tileloadd tmm3, [{sums} + {stride} + {three}]",
+                        "2:",
+                        "mov {offset}, [{offsets}]",
+                        "lea {at}, [{first} + 4 * {offset}]",
+                        "tileloadd tmm6, [{right} + {stride}]",
+                        "tileloadd tmm4, [{at} + {stride}]",
+                        "lea {at}, [{second} + 4 * {offset}]",
+                        "tileloadd tmm5, [{at} + {stride}]",
+                        "tileloadd tmm7, [{beside} + {stride}]",
+                        concat!($instruction, " tmm0, tmm4, tmm6"),
+                        concat!($instruction, " tmm2, tmm5, tmm6"),
+                        concat!($instruction, " tmm1, tmm4, tmm7"),
+                        concat!($instruction, " tmm3, tmm5, tmm7"),
+                        "add {right}, {step}",
+                        "add {beside}, {step}",
+                        "add {offsets}, 8",
+                        "dec {count}",
+                        "jnz 2b",
+                        "tilestored [{sums} + {stride}], tmm0",
+                        "tilestored [{sums} + {stride} + {bytes}], tmm1",
+                        "tilestored [{sums} + {stride} + {two}], tmm2",
+                        "tilestored [{sums} + {stride} + {three}], tmm3",
+                        bytes = const BYTES,
+                        two = const 2 * BYTES,
+                        three = const 3 * BYTES,
+                        stride = in(reg) STRIDE,
+                        sums = in(reg) product.sums,
+                        first = in(reg) first,
+                        second = in(reg) second,
+                        // First whether sums are added to.
+                        at = inout(reg) usize::from(product.add) => _,
+                        offset = out(reg) _,
+                        right = inout(reg) product.right[0] => _,
+                        beside = inout(reg) product.right[1] => _,
+                        step = in(reg) size_of::<f32>() * product.right_step,
+                        offsets = inout(reg) product.offsets.as_ptr() => _,
+                        count = inout(reg) product.offsets.len() => _,
+                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                        options(nostack),
+                    );
+                }
+            }
+        }
+    };
 }
+kernels!(bf16, "tdpbf16ps");
+kernels!(int8, "tdpbssd");

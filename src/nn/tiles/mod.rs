@@ -1,11 +1,12 @@
-//! Products of small matrices in bfloat16, by a unit of the CPU (Intel AMX) or by its software model.
+//! Products of small matrices in bfloat16 or 8-bit integers, by a unit of the CPU (Intel AMX) or by its software model.
 //!
 //! A tile is a register of 16 rows of 64 bytes. One instruction adds to 16 x 16 sums in f32 the product of 16 x 32
 //! and 32 x 16 numbers in bfloat16:
 //!
 //! C\[m\]\[n\] += sum over k < 16 of A\[m\]\[2k\] B\[2k\]\[n\] + A\[m\]\[2k+1\] B\[2k+1\]\[n\]
 //!
-//! Row k of the tile for B holds B\[2k\]\[n\] and B\[2k+1\]\[n\] side by side, for one n after the other. There are eight
+//! Row k of the tile for B holds B\[2k\]\[n\] and B\[2k+1\]\[n\] side by side, for one n after the other. With 8-bit integers,
+//! A has 64 columns, and row k of the tile for B holds four rows of B. The sums are integers of 32 bits then. There are eight
 //! tiles. [`ConfiguredTiles::multiply`] keeps four of sums, two for A and two for B, so that four products share four loads.
 
 #[cfg(target_arch = "x86_64")]
@@ -43,6 +44,25 @@ static WHOLE_TILES: Configuration = {
     }
     Configuration(bytes)
 };
+
+/// What the numbers in tiles are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TileNumbers {
+    /// bfloat16, with sums in f32.
+    Bf16,
+    /// Integers of 8 bits, with sums of 32 bits, which wrap around.
+    Int8,
+}
+
+impl TileNumbers {
+    /// How many are in a row of a tile.
+    pub(crate) const fn per_line(self) -> usize {
+        match self {
+            Self::Bf16 => 2 * LINE,
+            Self::Int8 => 4 * LINE,
+        }
+    }
+}
 
 /// What multiplies tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +107,8 @@ impl TileUnit {
 
 /// One or two tiles for A, each with several products to be added up, times two tiles for B.
 pub(crate) struct TileProduct<'a> {
+    /// What is multiplied. Pointers and distances count numbers of 32 bits all the same, as the sums are.
+    pub(crate) numbers: TileNumbers,
     /// Where the rows of each tile for A lie, before an offset is added: one or two places, rows [`LINE`] numbers apart.
     pub(crate) left: &'a [*const f32],
     /// How many numbers further the rows for each product lie.
@@ -151,11 +173,19 @@ mod tests {
         (buffer, numbers.into_iter().map(f64::from).collect())
     }
 
+    /// Tiles for A and products.
+    const CASES: [(usize, usize); 6] = [(1, 1), (2, 1), (1, 3), (2, 5), (1, 0), (2, 0)];
+
     /// What is in memory before the sums.
     const BEFORE: f32 = 7.0;
 
     /// Sums of one or two tiles for A, several products each.
-    fn multiply(unit: TileUnit, tiles: usize, products: usize, add: bool) -> Vec<f32> {
+    fn multiply(
+        (unit, numbers): (TileUnit, TileNumbers),
+        tiles: usize,
+        products: usize,
+        add: bool,
+    ) -> Vec<f32> {
         let (left, _) = pairs(2 * TILE + products * LINE, 3);
         let (right, _) = pairs(2 * TILE * (products + 1), 5);
         let places = [left.as_ptr(), left[TILE..].as_ptr()];
@@ -164,6 +194,7 @@ mod tests {
         sums.fill(BEFORE);
         unit.run(&mut |unit| {
             let product = TileProduct {
+                numbers,
                 left: &places[..tiles],
                 offsets: &offsets,
                 right: [right.as_ptr(), right[TILE..].as_ptr()],
@@ -179,13 +210,12 @@ mod tests {
 
     #[test]
     fn products_of_tiles_are_those_of_matrices() {
-        let cases = [(1, 1), (2, 1), (1, 3), (2, 5), (1, 0), (2, 0)];
         for (add, (tiles, products)) in
-            [false, true].into_iter().flat_map(|add| cases.map(|case| (add, case)))
+            [false, true].into_iter().flat_map(|add| CASES.map(|case| (add, case)))
         {
             let (_, left) = pairs(2 * TILE + products * LINE, 3);
             let (_, right) = pairs(2 * TILE * (products + 1), 5);
-            let found = multiply(TileUnit::Model, tiles, products, add);
+            let found = multiply((TileUnit::Model, TileNumbers::Bf16), tiles, products, add);
             for (i, &found) in found.iter().enumerate() {
                 let (tile, column, row, n) = (i / TILE / 2, i / TILE % 2, i / LINE % ROWS, i % LINE);
                 let mut wanted = if add { f64::from(BEFORE) } else { 0.0 };
@@ -203,16 +233,46 @@ mod tests {
     }
 
     #[test]
+    fn products_of_tiles_of_bytes_are_those_of_matrices() {
+        let bytes = |numbers: &[f32]| -> Vec<i32> {
+            numbers
+                .iter()
+                .flat_map(|x| x.to_bits().to_le_bytes())
+                .map(|x| i32::from(x.cast_signed()))
+                .collect()
+        };
+        for (add, (tiles, products)) in
+            [false, true].into_iter().flat_map(|add| CASES.map(|case| (add, case)))
+        {
+            let left = bytes(&pairs(2 * TILE + products * LINE, 3).0);
+            let right = bytes(&pairs(2 * TILE * (products + 1), 5).0);
+            let found = multiply((TileUnit::Model, TileNumbers::Int8), tiles, products, add);
+            for (i, &found) in found.iter().enumerate() {
+                let (tile, column, row, n) = (i / TILE / 2, i / TILE % 2, i / LINE % ROWS, i % LINE);
+                let mut wanted = if add { BEFORE.to_bits().cast_signed() } else { 0 };
+                for (product, k) in (0..products).flat_map(|p| (0..4 * LINE).map(move |k| (p, k))) {
+                    let a = left[4 * (tile * TILE + (row + product) * LINE) + k];
+                    let b = right[4 * ((2 * product + column) * TILE + k / 4 * LINE + n) + k % 4];
+                    wanted += a * b;
+                }
+                assert_eq!(found.to_bits().cast_signed(), wanted, "{tiles} {products} {add} {i}");
+            }
+        }
+    }
+
+    #[test]
     fn the_unit_of_this_machine_does_bit_for_bit_what_its_model_does() {
         let Some(unit) = TileUnit::of_this_machine(Isa::best()) else {
             return println!("skipped: this machine has no AMX, or the system does not grant it");
         };
         for (tiles, products) in [(1, 1), (2, 1), (1, 12), (2, 13), (1, 0), (2, 0)] {
-            for add in [false, true] {
+            for (numbers, add) in
+                [TileNumbers::Bf16, TileNumbers::Int8].into_iter().flat_map(|one| [(one, false), (one, true)])
+            {
                 let bits = |unit| -> Vec<u32> {
-                    multiply(unit, tiles, products, add).into_iter().map(f32::to_bits).collect()
+                    multiply((unit, numbers), tiles, products, add).into_iter().map(f32::to_bits).collect()
                 };
-                assert_eq!(bits(unit), bits(TileUnit::Model), "{tiles} {products} {add}");
+                assert_eq!(bits(unit), bits(TileUnit::Model), "{numbers:?} {tiles} {products} {add}");
             }
         }
     }

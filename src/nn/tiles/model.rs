@@ -1,7 +1,7 @@
 //! A software model of the tile instructions, after the definitions in Intel's manual (Intel 64 and IA-32
 //! Architectures Software Developer's Manual, volume 2).
 
-use super::{ConfiguredTiles, LINE, ROWS, STRIDE, TILE, TileProduct};
+use super::{ConfiguredTiles, LINE, ROWS, STRIDE, TILE, TileNumbers, TileProduct};
 
 /// The rows of a tile, each in numbers of 32 bits.
 type Rows = [[u32; LINE]; ROWS];
@@ -69,9 +69,7 @@ impl Model {
     /// # Panics
     /// Where the instruction faults: when two of the tiles are the same, or their sizes do not fit each other.
     fn tdpbf16ps(&mut self, sums: usize, a: usize, b: usize) {
-        assert!(sums != a && sums != b && a != b);
-        let size = [self.rows[sums], self.columns[sums], self.columns[a]];
-        assert_eq!(size, [self.rows[a], self.columns[b], self.rows[b]]);
+        let size = self.check(sums, a, b);
         let (left, right) = (self.tiles[a], self.tiles[b]);
         let sums = &mut self.tiles[sums];
         #[cfg(target_arch = "x86_64")]
@@ -87,6 +85,38 @@ impl Model {
             }
         }
         add_products(sums, &left, &right, size);
+    }
+
+    /// `sums += a b` for signed integers of 8 bits.
+    ///
+    /// # Panics
+    /// As for [`tdpbf16ps`](Self::tdpbf16ps).
+    fn tdpbssd(&mut self, sums: usize, a: usize, b: usize) {
+        let size = self.check(sums, a, b);
+        let (left, right) = (self.tiles[a], self.tiles[b]);
+        add_products_of_bytes(&mut self.tiles[sums], &left, &right, size);
+    }
+
+    /// Rows and columns of the sums, and the steps that are added up.
+    fn check(&self, sums: usize, a: usize, b: usize) -> [usize; 3] {
+        assert!(sums != a && sums != b && a != b);
+        let size = [self.rows[sums], self.columns[sums], self.columns[a]];
+        assert_eq!(size, [self.rows[a], self.columns[b], self.rows[b]]);
+        size
+    }
+}
+
+/// The four products of bytes that lie in the same 32 bits are added, one k after the other.
+fn add_products_of_bytes(sums: &mut Rows, left: &Rows, right: &Rows, [rows, columns, fours]: [usize; 3]) {
+    let bytes = |four: u32| four.to_le_bytes().map(|byte| i32::from(byte.cast_signed()));
+    for (left, sums) in left.iter().zip(sums).take(rows) {
+        for (left, right) in left.iter().zip(right).take(fours) {
+            for (sum, right) in sums.iter_mut().zip(right).take(columns) {
+                let products = bytes(*left).into_iter().zip(bytes(*right)).map(|(a, b)| a * b);
+                *sum = sum.wrapping_add_signed(products.sum());
+            }
+        }
+        sums[columns..].fill(0);
     }
 }
 
@@ -127,7 +157,11 @@ fn flushed(x: f32) -> f32 {
 /// The instructions in the order of the kernels for the hardware.
 impl ConfiguredTiles for Model {
     unsafe fn multiply(&mut self, product: &TileProduct<'_>) {
-        let &TileProduct { left, offsets, right, right_step, sums, add } = product;
+        let &TileProduct { numbers, left, offsets, right, right_step, sums, add } = product;
+        let multiply_add = match numbers {
+            TileNumbers::Bf16 => Self::tdpbf16ps,
+            TileNumbers::Int8 => Self::tdpbssd,
+        };
         assert!(matches!(left.len(), 1 | 2));
         debug_assert!(product.is_aligned());
         // SAFETY: the caller's.
@@ -144,8 +178,8 @@ impl ConfiguredTiles for Model {
                 }
                 for (m, left) in left.iter().enumerate() {
                     self.tileloadd(4 + m, left.add(offset), STRIDE);
-                    self.tdpbf16ps(2 * m, 4 + m, 6);
-                    self.tdpbf16ps(2 * m + 1, 4 + m, 7);
+                    multiply_add(self, 2 * m, 4 + m, 6);
+                    multiply_add(self, 2 * m + 1, 4 + m, 7);
                 }
             }
             for tile in 0..2 * left.len() {
@@ -222,6 +256,19 @@ mod tests {
         assert_eq!(sum(0.0, &[[pair(least, 0.0), pair(0.5, 0.0)]]), 0.0, "after");
         let zero = sum(-0.0, &[[pair(-least, -0.0), pair(0.5, 1.0)]]);
         assert_eq!(zero.to_bits(), 0, "sums begin at the positive zero");
+    }
+
+    #[test]
+    fn bytes_are_signed_and_sums_of_their_products_wrap_around() {
+        let mut model = model(1, 2, 1);
+        model.tiles[0][0][0] = i32::MAX.cast_unsigned();
+        model.tiles[1][0][..2]
+            .copy_from_slice(&[[1, 0xff, 0x80, 0], [2, 0, 0, 0x7f]].map(u32::from_le_bytes));
+        (model.tiles[2][0][0], model.tiles[2][1][0]) =
+            (u32::from_le_bytes([3, 0x80, 0x80, 9]), u32::from_le_bytes([0xfe, 9, 9, 0x7f]));
+        model.tdpbssd(0, 1, 2);
+        let products = 3 + 128 + 128 * 128 - 4 + 127 * 127;
+        assert_eq!(model.tiles[0][0][0], i32::MAX.wrapping_add(products).cast_unsigned());
     }
 
     #[test]

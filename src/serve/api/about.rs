@@ -47,7 +47,7 @@ pub(super) struct Version {
     version: &'static str,
     /// The embedding network.
     model: String,
-    /// Number format in which embeddings are computed: `f32` or `bf16`.
+    /// Number format in which embeddings are computed: `f32`, `bf16` or `int8`.
     precision: String,
     /// Number of threads that compute.
     threads: usize,

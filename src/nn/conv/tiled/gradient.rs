@@ -20,7 +20,7 @@ use crate::nn::buffer::Buffer;
 use crate::nn::conv::{Map, SharedPointer};
 use crate::nn::simd::{self, Kernel, RawKernel, Simd, Vouched};
 use crate::nn::team::{Parts, Team};
-use crate::nn::tiles::{LINE, TILE, TileProduct, TileUnit};
+use crate::nn::tiles::{LINE, TILE, TileNumbers, TileProduct, TileUnit};
 
 /// Positions that one product adds up.
 const POSITIONS: usize = 2 * LINE;
@@ -241,8 +241,15 @@ impl TiledGradient {
                             memory.inputs[at + (first * LINE + shift / 2) * LINE..].as_ptr()
                         });
                         let sums = all.get().wrapping_add((pair * this.taps.len() + tap) * SUMS);
-                        let product =
-                            TileProduct { left: &left, offsets, right, right_step: TILE, sums, add: true };
+                        let product = TileProduct {
+                            numbers: TileNumbers::Bf16,
+                            left: &left,
+                            offsets,
+                            right,
+                            right_step: TILE,
+                            sums,
+                            add: true,
+                        };
                         // SAFETY: tiles for all products are there, and the furthest tap ends with the pairs. No two
                         // items share sums.
                         unsafe { unit.multiply(&product) };

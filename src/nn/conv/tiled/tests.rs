@@ -20,9 +20,21 @@ fn pair_of(numbers: &[f32]) -> f32 {
     Pair([0, 1].map(|i| bf16::from_f32(numbers.get(i).copied().unwrap_or(0.0)))).bits()
 }
 
+/// What one in the maps of 8-bit integers stands for that layers read here, whose numbers are between -1 and 1, and in those
+/// that they write, which some numbers exceed.
+const SCALES: [f32; 2] = [1.0 / 127.0, 0.02];
+
+/// Up to four numbers in 8 bits.
+fn four_of(numbers: &[f32]) -> f32 {
+    let byte = |i: usize| (numbers.get(i).copied().unwrap_or(0.0) / SCALES[0]).round_ties_even() as i8;
+    f32::from_bits(u32::from_le_bytes([0, 1, 2, 3].map(|i| byte(i).cast_unsigned())))
+}
+
 /// A convolution and what goes through it.
 #[derive(Clone, Copy)]
 struct Case {
+    /// In the maps that are read and in those that are written.
+    numbers: [TileNumbers; 2],
     /// Rows and columns of the input.
     size: [usize; 2],
     channels: [usize; 2],
@@ -76,8 +88,33 @@ impl Case {
         let [inputs, outputs] = self.channels;
         let [height, width] = self.outputs();
         let stream = Map::new(height, width, outputs.next_multiple_of(simd::lanes(isa)), [1; 2]);
-        let blocks = BlockMap::new([height, width], outputs, next);
-        (BlockMap::new(self.size, inputs, self.stride), stream, blocks)
+        let [read, written] = self.numbers;
+        let blocks = BlockMap::of(written, [height, width], outputs, next);
+        (BlockMap::of(read, self.size, inputs, self.stride), stream, blocks)
+    }
+
+    /// Whether there are sums for the backward pass, which is in bfloat16.
+    fn keeps_sums(&self) -> bool {
+        self.numbers == [TileNumbers::Bf16; 2]
+    }
+
+    /// What becomes of a number in the maps that are read.
+    fn input(&self, x: f32) -> f64 {
+        match self.numbers[0] {
+            TileNumbers::Bf16 => rounded(x).into(),
+            TileNumbers::Int8 => f64::from((x / SCALES[0]).round_ties_even()) * f64::from(SCALES[0]),
+        }
+    }
+
+    /// What becomes of the weights of an output.
+    fn weights(&self, weights: &[f32]) -> Vec<f64> {
+        let largest = weights.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+        let scale = largest / 127.0;
+        let weight = |&x: &f32| match self.numbers[0] {
+            TileNumbers::Bf16 => rounded(x).into(),
+            TileNumbers::Int8 => f64::from((x / scale).round_ties_even()) * f64::from(scale),
+        };
+        weights.iter().map(weight).collect()
     }
 
     /// Pixels of maps that large, in order.
@@ -93,10 +130,11 @@ impl Case {
         let mut team = Team::new(threads);
         let mut rounded = Buffer::new(self.maps * from.len());
         for ((map, y, x), pixel) in self.pixels(self.size).zip(numbers.pixels.chunks_exact(inputs)) {
-            for (block, channels) in pixel.chunks(BLOCK).enumerate() {
+            let per_line = from.numbers.per_line();
+            for (block, channels) in pixel.chunks(per_line).enumerate() {
                 let place = map * from.len() + block * from.block_len() + from.at(y, x);
-                for (to, pair) in rounded[place..].iter_mut().zip(channels.chunks(2)) {
-                    *to = pair_of(pair);
+                for (to, few) in rounded[place..].iter_mut().zip(channels.chunks(per_line / LINE)) {
+                    *to = if self.numbers[0] == TileNumbers::Bf16 { pair_of(few) } else { four_of(few) };
                 }
             }
         }
@@ -108,25 +146,33 @@ impl Case {
         let kept = BlockMap::new(self.outputs(), outputs, 1);
         let mut sums = Buffer::new(self.maps * kept.len());
         let activation = (&numbers.bias[..], &numbers.slopes[..]);
-        let layer = TiledConv::new((isa, unit), &numbers.weight, inputs, from, activation);
+        let layer = match self.numbers[0] {
+            TileNumbers::Bf16 => TiledConv::new((isa, unit), &numbers.weight, inputs, from, activation),
+            TileNumbers::Int8 => {
+                TiledConv::of_bytes((isa, unit), &numbers.weight, inputs, from, SCALES[0], activation)
+            }
+        };
         let output = TiledOutput {
             stream: Some((stream, &mut to, how)),
             blocks: Some((blocks, &mut next)),
-            sums: Some((kept, &mut sums)),
+            scale: SCALES[1],
+            sums: self.keeps_sums().then_some((kept, &mut sums)),
         };
         layer.apply(&mut team, &mut TiledConv::memory(threads), self.maps, &rounded, output);
         let bits = |buffer: &Buffer| buffer.iter().map(|x| x.to_bits()).collect();
         Outputs { stream: bits(&to), blocks: bits(&next), sums: bits(&sums) }
     }
 
-    /// Panics unless every `every`-th pixel of the outputs is the sum in f64 of numbers in bfloat16.
+    /// Panics unless every `every`-th pixel of the outputs is the sum in f64 of rounded numbers.
     fn check(&self, isa: Isa, how: Stream, next: usize, every: usize) {
         let numbers = self.numbers();
         let found = self.run((isa, TileUnit::Model), how, next, 1);
         let (_, stream, blocks) = self.maps(isa, next);
         let [inputs, outputs] = self.channels;
-        let weight: Vec<f64> = numbers.weight.iter().map(|&x| f64::from(rounded(x))).collect();
-        let name = format!("{:?} {:?} stride {} {isa} {how:?}", self.size, self.channels, self.stride);
+        let weight: Vec<f64> =
+            numbers.weight.chunks_exact(inputs * 9).flat_map(|weights| self.weights(weights)).collect();
+        let Self { size, channels, stride, numbers: kinds, .. } = self;
+        let name = format!("{size:?} {channels:?} {kinds:?} stride {stride} {isa} {how:?}");
         let pixels = self.pixels(self.outputs()).zip(numbers.before.chunks_exact(outputs));
         for ((map, y, x), before) in pixels.step_by(every) {
             let window = self.window(&numbers.pixels, map, [y, x]);
@@ -144,11 +190,23 @@ impl Case {
                 let found_stream = f32::from_bits(found.stream[map * stream.len() + stream.at(y, x) + o]);
                 let kept = if how == Stream::End { f64::from(before) } else { wanted };
                 assert!((f64::from(found_stream) - kept).abs() < bound, "{name} {y} {x} {o}: stream");
-                let place = o / BLOCK * blocks.block_len() + blocks.at(y, x) + o % BLOCK / 2;
-                let pair = found.blocks[map * blocks.len() + place];
                 let half = |pair: u32| f64::from(f32::from_bits(pair >> (o % 2 * 16) << 16));
-                let next = half(pair);
-                assert!((next - wanted).abs() < bound + wanted.abs() / 256.0, "{name} {y} {x} {o}: {next}");
+                let per_line = blocks.numbers.per_line();
+                let place =
+                    o / per_line * blocks.block_len() + blocks.at(y, x) + o % per_line * LINE / per_line;
+                let bits = found.blocks[map * blocks.len() + place];
+                let (next, wanted, rounding) = match blocks.numbers {
+                    TileNumbers::Bf16 => (half(bits), wanted, wanted.abs() / 256.0),
+                    TileNumbers::Int8 => {
+                        let scale = f64::from(SCALES[1]);
+                        let byte = bits.to_le_bytes()[o % 4].cast_signed();
+                        (f64::from(byte) * scale, wanted.clamp(-128.0 * scale, 127.0 * scale), 0.5 * scale)
+                    }
+                };
+                assert!((next - wanted).abs() < bound + rounding, "{name} {y} {x} {o}: {next} {wanted}");
+                if !self.keeps_sums() {
+                    continue;
+                }
                 let kept = BlockMap::new(self.outputs(), outputs, 1);
                 let place = o / BLOCK * kept.block_len() + kept.at(y, x) + o % BLOCK / 2;
                 let before = half(found.sums[map * kept.len() + place]);
@@ -165,7 +223,7 @@ impl Case {
             let (row, column) = (self.stride * y + tap / 3, self.stride * x + tap % 3);
             let inside = (1..=height).contains(&row) && (1..=width).contains(&column);
             let pixel = || ((map * height + row - 1) * width + column - 1) * inputs + c;
-            if inside { f64::from(rounded(pixels[pixel()])) } else { 0.0 }
+            if inside { self.input(pixels[pixel()]) } else { 0.0 }
         };
         (0..inputs * 9).map(|i| at(i / 9, i % 9)).collect()
     }
@@ -188,12 +246,24 @@ impl Case {
     }
 }
 
+const BF16: [TileNumbers; 2] = [TileNumbers::Bf16; 2];
+
+/// What layers read and write, unless all is in bfloat16.
+const INT8: [[TileNumbers; 2]; 3] =
+    [[TileNumbers::Int8; 2], [TileNumbers::Int8, TileNumbers::Bf16], [TileNumbers::Bf16, TileNumbers::Int8]];
+
 /// The layers of SphereFace-20 and 36 behind the first, at full width divided by `narrower`.
-fn layers(narrower: usize) -> Vec<Case> {
+fn layers(narrower: usize, numbers: [TileNumbers; 2]) -> Vec<Case> {
     let stages = [([56, 48], 64), ([28, 24], 128), ([14, 12], 256), ([7, 6], 512)];
-    let unit =
-        stages.map(|(size, channels)| Case { size, channels: [channels / narrower; 2], stride: 1, maps: 1 });
+    let unit = stages.map(|(size, channels)| Case {
+        numbers,
+        size,
+        channels: [channels / narrower; 2],
+        stride: 1,
+        maps: 1,
+    });
     let open = [0, 1, 2].map(|stage| Case {
+        numbers,
         size: stages[stage].0,
         channels: [stages[stage].1 / narrower, stages[stage + 1].1 / narrower],
         stride: 2,
@@ -205,8 +275,41 @@ fn layers(narrower: usize) -> Vec<Case> {
 #[test]
 fn the_layers_of_the_networks_are_sums_of_numbers_in_bfloat16() {
     for (narrower, every) in [(1, 29), (2, 13)] {
-        for case in layers(narrower) {
+        for case in layers(narrower, BF16) {
             case.check(Isa::best(), Stream::Add, 3 - case.stride, every);
+        }
+    }
+}
+
+#[test]
+fn the_layers_of_the_networks_are_sums_of_integers_of_8_bits() {
+    for (narrower, every) in [(1, 29), (2, 13)] {
+        for case in INT8.into_iter().flat_map(|numbers| layers(narrower, numbers)) {
+            case.check(Isa::best(), Stream::Add, 3 - case.stride, every);
+        }
+    }
+}
+
+/// Sizes and channels that fill neither tiles nor blocks.
+const ODD: [([usize; 2], [usize; 2]); 6] = [
+    ([7, 6], [5, 33]),
+    ([1, 1], [1, 1]),
+    ([3, 17], [33, 31]),
+    ([13, 5], [70, 2]),
+    ([9, 16], [31, 65]),
+    ([4, 5], [130, 97]),
+];
+
+#[test]
+fn sizes_that_are_no_multiples_of_anything_are_too_in_8_bits() {
+    for (isa, numbers) in Isa::available().into_iter().flat_map(|isa| INT8.map(|numbers| (isa, numbers))) {
+        for (size, channels) in ODD {
+            for (stride, maps) in [(1, 3), (2, 1), (2, 3)] {
+                let case = Case { numbers, size, channels, stride, maps };
+                case.check(isa, Stream::Begin, 1, 1);
+                case.check(isa, Stream::Add, 2, 1);
+                case.check(isa, Stream::End, stride, 1);
+            }
         }
     }
 }
@@ -214,15 +317,9 @@ fn the_layers_of_the_networks_are_sums_of_numbers_in_bfloat16() {
 #[test]
 fn sizes_that_are_no_multiples_of_anything_are_too() {
     for isa in Isa::available() {
-        for (size, channels) in [
-            ([7, 6], [5, 33]),
-            ([1, 1], [1, 1]),
-            ([3, 17], [33, 31]),
-            ([13, 5], [70, 2]),
-            ([9, 16], [31, 65]),
-        ] {
+        for (size, channels) in ODD {
             for (stride, maps) in [(1, 1), (1, 3), (2, 1), (2, 3)] {
-                let case = Case { size, channels, stride, maps };
+                let case = Case { numbers: BF16, size, channels, stride, maps };
                 case.check(isa, Stream::Begin, 1, 1);
                 case.check(isa, Stream::Add, 2, 1);
                 case.check(isa, Stream::End, stride, 1);
@@ -233,8 +330,14 @@ fn sizes_that_are_no_multiples_of_anything_are_too() {
 
 #[test]
 fn outputs_do_not_depend_on_threads_or_the_batch() {
-    for (size, stride) in [([7, 6], 1), ([14, 12], 1), ([14, 12], 2)] {
-        let case = Case { size, channels: [40, 100], stride, maps: 17 };
+    for (numbers, size, stride) in [
+        (BF16, [7, 6], 1),
+        (BF16, [14, 12], 1),
+        (BF16, [14, 12], 2),
+        (INT8[0], [7, 6], 1),
+        (INT8[0], [14, 12], 2),
+    ] {
+        let case = Case { numbers, size, channels: [40, 100], stride, maps: 17 };
         let with = (Isa::best(), TileUnit::Model);
         let alone = case.run(with, Stream::Add, 1, 1);
         assert!(case.run(with, Stream::Add, 1, 3) == alone, "{size:?}, 3 threads");
@@ -253,7 +356,7 @@ fn a_layer_on_windows_is_the_convolution() {
         [([112, 96], [3, 64], 1), ([6, 8], [3, 32], 2), ([7, 5], [2, 33], 3), ([1, 1], [1, 5], 1)]
     {
         for isa in Isa::available() {
-            let case = Case { size, channels: [inputs, outputs], stride: 2, maps };
+            let case = Case { numbers: BF16, size, channels: [inputs, outputs], stride: 2, maps };
             let numbers = case.numbers();
             let plain = Map::new(size[0], size[1], inputs, [1; 2]);
             let mut pixels = Buffer::new(maps * plain.len());
@@ -272,8 +375,8 @@ fn a_layer_on_windows_is_the_convolution() {
             let layer = TiledConv::of_windows(with, &numbers.weight, inputs, from, activation);
             let (_, stream, _) = case.maps(isa, 1);
             let mut found = Buffer::new(maps * stream.len());
-            let output =
-                TiledOutput { stream: Some((stream, &mut found, Stream::Begin)), blocks: None, sums: None };
+            let stream_of = Some((stream, &mut found[..], Stream::Begin));
+            let output = TiledOutput { stream: stream_of, blocks: None, scale: 1.0, sums: None };
             layer.apply(&mut team, &mut TiledConv::memory(2), maps, &input, output);
             for (map, y, x) in case.pixels(case.outputs()) {
                 let window = case.window(&numbers.pixels, map, [y, x]);
@@ -318,8 +421,12 @@ fn weights_are_where_the_product_of_tiles_wants_them() {
 
 #[test]
 fn tiles_in_memory_are_whole_cache_lines() {
-    for (size, stride) in [([56, 48], 1), ([56, 48], 2), ([7, 6], 1), ([13, 5], 2)] {
-        let map = BlockMap::new(size, 70, stride);
+    let sizes = [([56, 48], 1), ([56, 48], 2), ([7, 6], 1), ([13, 5], 2)];
+    for (numbers, (size, stride)) in [TileNumbers::Bf16, TileNumbers::Int8]
+        .into_iter()
+        .flat_map(|numbers| sizes.map(|case| (numbers, case)))
+    {
+        let map = BlockMap::of(numbers, size, 70, stride);
         let (buffer, step) = (Buffer::new(map.len()), LINE * size_of::<f32>());
         assert!(buffer.as_ptr().addr().is_multiple_of(step) && map.len().is_multiple_of(LINE));
         // Every tap of every position of every tile ends within the plane that it begins in.
@@ -337,12 +444,16 @@ fn the_unit_of_this_machine_gives_the_bits_of_its_model() {
         return println!("skipped: this machine has no AMX, or the system does not grant it");
     };
     let odd = [([7, 6], [5, 33], 1), ([13, 5], [70, 2], 2)];
-    let odd = odd.map(|(size, channels, stride)| Case { size, channels, stride, maps: 3 });
-    for case in layers(1).into_iter().chain(layers(2)).chain(odd) {
+    let all = |numbers| {
+        let odd = odd.map(|(size, channels, stride)| Case { numbers, size, channels, stride, maps: 3 });
+        layers(1, numbers).into_iter().chain(layers(2, numbers)).chain(odd)
+    };
+    for case in all(BF16).chain(all(INT8[0])) {
         for threads in [1, 2] {
             let [hardware, model] = [unit, TileUnit::Model]
                 .map(|unit| case.run((isa, unit), Stream::Add, 3 - case.stride, threads));
-            assert!(hardware == model, "{:?} {:?} stride {}", case.size, case.channels, case.stride);
+            let Case { numbers, size, channels, stride, .. } = case;
+            assert!(hardware == model, "{numbers:?} {size:?} {channels:?} stride {stride}");
         }
     }
 }

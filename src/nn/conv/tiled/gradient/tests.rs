@@ -126,8 +126,12 @@ impl Case {
         for pass in passes {
             let mut layer = TiledConv::empty((isa, unit), pass, [inputs, outputs], by_sums_map);
             layer.refresh(&mut team, &weight, &[], &[]);
-            let to =
-                TiledOutput { stream: Some((stream, &mut found, Stream::Add)), blocks: None, sums: None };
+            let to = TiledOutput {
+                stream: Some((stream, &mut found, Stream::Add)),
+                blocks: None,
+                scale: 1.0,
+                sums: None,
+            };
             layer.apply(&mut team, &mut TiledConv::memory(threads), self.maps, &by_sums, to);
         }
         let pixel = |i: usize| i / width / height * stream.len() + stream.at(i / width % height, i % width);
