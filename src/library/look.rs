@@ -38,7 +38,8 @@ impl Failure {
 
     /// The failure to read a file. Where the file cannot be reached, it is not its fault.
     fn reading(path: &Path, error: &dyn std::error::Error) -> Self {
-        if is_out_of_reach(path) { Self::Other(whole(error)) } else { Self::File(whole(error)) }
+        let reason = without_name(path, whole(error));
+        if is_out_of_reach(path) { Self::Other(reason) } else { Self::File(reason) }
     }
 }
 
@@ -227,6 +228,14 @@ impl Look<'_> {
     }
 }
 
+/// The reason without the name of the file in front, which stands beside it wherever it is shown.
+fn without_name(path: &Path, reason: String) -> String {
+    match reason.strip_prefix(&*path.to_string_lossy()).map(|rest| rest.trim_start_matches([':', ' '])) {
+        Some(rest) if !rest.is_empty() => rest.to_owned(),
+        _ => reason,
+    }
+}
+
 /// An error with its causes.
 fn whole(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -239,4 +248,22 @@ fn whole(error: &dyn std::error::Error) -> String {
         cause = next.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_a_failure_does_not_name_its_file_again() {
+        let path = Path::new("/films/a b.mp4");
+        for (reason, shown) in [
+            ("/films/a b.mp4 cannot be decoded: it is empty", "cannot be decoded: it is empty"),
+            ("/films/a b.mp4: no such file", "no such file"),
+            ("no space left", "no space left"),
+            ("/films/a b.mp4", "/films/a b.mp4"),
+        ] {
+            assert_eq!(without_name(path, reason.to_owned()), shown);
+        }
+    }
 }

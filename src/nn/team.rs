@@ -295,6 +295,21 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_is_done_takes_items_of_others() {
+        for threads in [2, 3] {
+            let done = AtomicUsize::new(0);
+            Team::new(threads).run(8, &|_, item| {
+                // Without help, the others of its share would wait for this one.
+                while item == 0 && done.load(Ordering::Relaxed) < 7 {
+                    thread::yield_now();
+                }
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(done.into_inner(), 8);
+        }
+    }
+
+    #[test]
     fn every_part_is_written_once_and_the_last_is_what_is_left() {
         for threads in [1, 3] {
             let mut memory = vec![0; 11];
