@@ -32,7 +32,7 @@ def test_the_precision_is_chosen_by_the_cpu_or_asked_for(engine):
     chosen = sphereface.Engine(device="cpu", threads=1)
     assert sphereface.Engine(device="cpu", threads=1, precision="auto").precision == chosen.precision
     assert sphereface.Engine(device="cpu", threads=1, precision="f32").precision == "f32"
-    with pytest.raises(sphereface.Error, match="auto, f32 or bf16"):
+    with pytest.raises(sphereface.Error, match="auto, f32, bf16 or int8"):
         sphereface.Engine(precision="f16")
 
 
