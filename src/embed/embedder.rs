@@ -176,13 +176,12 @@ impl Embedder {
     /// When metadata or a tensor is missing or wrong, or the options are invalid.
     pub fn new(weights: Weights, options: EmbedOptions) -> Result<Self, EmbedError> {
         let head = Head { model: weights.id(), mean: weights.tensors.get(MEAN).cloned() };
-        Self::with(head, weights.metadata.clone(), options.threads, |family| {
+        Self::with(head, weights.metadata.clone(), options.threads, |family, metadata| {
             match family {
                 Family::SphereFace(architecture) => architecture.check(&weights)?,
                 Family::Imported(plan) => planned::check(plan, &weights)?,
             }
-            let metadata = weights.metadata.clone();
-            let kernels = Kernels::new(family, Box::new(weights), &metadata, options)?;
+            let kernels = Kernels::new(family, Box::new(weights), metadata, options)?;
             Ok(Backend::Kernels(Box::new(kernels)))
         })
     }
@@ -211,9 +210,8 @@ impl Embedder {
         options: EmbedOptions,
     ) -> Result<Self, EmbedError> {
         let head = Head { model, mean: weights.tensor(MEAN) };
-        let metadata = weights.metadata().clone();
-        Self::with(head, metadata.clone(), options.threads, |family| {
-            let kernels = Kernels::new(family, Box::new(weights), &metadata, options)?;
+        Self::with(head, weights.metadata().clone(), options.threads, |family, metadata| {
+            let kernels = Kernels::new(family, Box::new(weights), metadata, options)?;
             Ok(Backend::Kernels(Box::new(kernels)))
         })
     }
@@ -227,7 +225,7 @@ impl Embedder {
     #[cfg(feature = "candle")]
     pub fn on_tensors(weights: Weights, device: &candle_core::Device) -> Result<Self, EmbedError> {
         let head = Head { model: weights.id(), mean: weights.tensors.get(MEAN).cloned() };
-        Self::with(head, weights.metadata.clone(), 1, |family| {
+        Self::with(head, weights.metadata.clone(), 1, |family, _| {
             let Some(architecture) = family.sphereface() else {
                 return Err(EmbedError::ImportedOn("a GPU".to_owned()));
             };
@@ -254,7 +252,7 @@ impl Embedder {
         Head { model, mean }: Head,
         mut metadata: BTreeMap<String, String>,
         threads: usize,
-        backend: impl FnOnce(&Family) -> Result<Backend, EmbedError>,
+        backend: impl FnOnce(&Family, &BTreeMap<String, String>) -> Result<Backend, EmbedError>,
     ) -> Result<Self, EmbedError> {
         if !(1..=256).contains(&threads) {
             return Err(EmbedError::Threads(threads));
@@ -265,7 +263,7 @@ impl Embedder {
             check_one(&family, MEAN, mean, &[family.embedding()])?;
         }
         let mean = mean.map(|mean| mean.data);
-        let backend = backend(&family)?;
+        let backend = backend(&family, &metadata)?;
         Published::add_measured(model, &mut metadata);
         Ok(Self { family, backend, order, mean, model, metadata, threads })
     }

@@ -240,6 +240,13 @@ pub(crate) enum Stream {
     End,
 }
 
+/// The byte of the integer of 8 bits that is nearest to a number from -128 to 127, halves to the even one: beside a number so
+/// large, the last bits of the sum count ones. Rounding by the standard library is a call where the target has no instruction.
+fn nearest_byte(x: f32) -> u8 {
+    const WITH_BITS_FOR_ONES: f32 = (3 << 22) as f32;
+    (x + WITH_BITS_FOR_ONES).to_bits() as u8
+}
+
 impl TiledConv {
     /// `weight` [out, in, 3, 3] for maps laid out as `from`.
     pub(crate) fn new(
@@ -283,15 +290,16 @@ impl TiledConv {
             let largest = weight.iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
             let unit = largest / 127.0;
             layer.scales[n] = unit * scale;
-            for (c, taps) in weight.as_chunks::<9>().0.iter().enumerate() {
-                let (block, c) = (c / from.numbers.per_line(), c % from.numbers.per_line());
-                let first = (n / BLOCK * from.blocks + block) * taps.len() * STEP;
-                let place = first + n % BLOCK / LINE * TILE + c / 4 * LINE + n % LINE;
-                for (tap, weight) in taps.iter().enumerate() {
-                    let four = &mut layer.weights[place + tap * STEP];
-                    let mut bytes = four.to_bits().to_le_bytes();
-                    bytes[c % 4] = ((weight / unit).round_ties_even() as i8).cast_unsigned();
-                    *four = f32::from_bits(u32::from_le_bytes(bytes));
+            for (four, channels) in weight.as_chunks::<9>().0.chunks(4).enumerate() {
+                let (block, row) = (4 * four / from.numbers.per_line(), four % LINE);
+                let first = (n / BLOCK * from.blocks + block) * 9 * STEP;
+                let place = first + n % BLOCK / LINE * TILE + row * LINE + n % LINE;
+                for tap in 0..9 {
+                    let mut bytes = [0; 4];
+                    for (byte, taps) in bytes.iter_mut().zip(channels) {
+                        *byte = nearest_byte(taps[tap] / unit);
+                    }
+                    layer.weights[place + tap * STEP] = f32::from_bits(u32::from_le_bytes(bytes));
                 }
             }
         }

@@ -420,6 +420,14 @@ fn weights_are_where_the_product_of_tiles_wants_them() {
 }
 
 #[test]
+fn numbers_become_the_nearest_integers_of_8_bits() {
+    for sixteenths in -128 * 16..=127 * 16 {
+        let x = sixteenths as f32 / 16.0;
+        assert_eq!(f32::from(nearest_byte(x).cast_signed()), x.round_ties_even(), "{x}");
+    }
+}
+
+#[test]
 fn tiles_in_memory_are_whole_cache_lines() {
     let sizes = [([56, 48], 1), ([56, 48], 2), ([7, 6], 1), ([13, 5], 2)];
     for (numbers, (size, stride)) in [TileNumbers::Bf16, TileNumbers::Int8]
