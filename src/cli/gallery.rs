@@ -28,6 +28,7 @@ use sphereface::media::write_still;
 #[command(after_help = "Examples:\n  \
     sphereface gallery list\n  \
     sphereface gallery show \"Ada Lovelace\" --json\n  \
+    sphereface gallery rename \"Ada Lovelace\" \"Ada King\"\n  \
     sphereface gallery remove \"Ada Lovelace\" --gallery staff\n  \
     sphereface gallery reject \"Ada Lovelace\" --from clip.parquet#12\n  \
     sphereface gallery check --sheet findings.png\n  \
@@ -43,6 +44,8 @@ enum GalleryCommand {
     List(GalleryPlace),
     /// Show one person and their stills
     Show(Named),
+    /// Give a person another name
+    Rename(RenameArgs),
     /// Remove a person and their stills
     Remove(Named),
     /// Add a counter-example: lowers the threshold for this name near that face
@@ -67,6 +70,16 @@ struct GalleryPlace {
 struct Named {
     /// Name of the person
     name: String,
+    #[command(flatten)]
+    place: GalleryPlace,
+}
+
+#[derive(Debug, Args)]
+struct RenameArgs {
+    /// Name of the person
+    name: String,
+    /// Their new name, which nobody in the gallery has
+    new_name: String,
     #[command(flatten)]
     place: GalleryPlace,
 }
@@ -155,6 +168,15 @@ impl GalleryArgs {
             GalleryCommand::Show(Named { name, place }) => {
                 let person = GalleryFolder::open(&place.gallery)?.person(&PersonName::new(&name)?)?;
                 show(&person, place.json);
+            }
+            GalleryCommand::Rename(RenameArgs { name, new_name, place }) => {
+                let (from, to) = (PersonName::new(&name)?, PersonName::new(&new_name)?);
+                let person = GalleryFolder::open(&place.gallery)?.rename(&from, &to)?;
+                if place.json {
+                    outln!("{}", describe(&person));
+                } else {
+                    outln!("{from} is called {} now", person.name);
+                }
             }
             GalleryCommand::Remove(Named { name, place }) => {
                 let person = GalleryFolder::open(&place.gallery)?.remove(&PersonName::new(&name)?)?;

@@ -189,6 +189,36 @@ fn crops_of_a_data_set_are_enrolled_as_they_are() {
     }
 }
 
+#[test]
+fn a_person_is_renamed_by_the_command_line_and_nobody_is_lost_by_it() {
+    let Some(place) = Place::new() else { return };
+    place.run(&["enroll", "Ada", &place.still(KNOWN, 1), "--gallery", "people"]);
+    place.run(&["enroll", "Bo", &place.still(OTHER, 1), "--gallery", "people"]);
+    let rename =
+        |from: &'static str, to: &'static str| ["gallery", "rename", from, to, "--gallery", "people"];
+    assert_eq!(place.run(&rename("Ada", "Ada King")).trim(), "Ada is called Ada King now");
+    let listed = || place.run(&["gallery", "list", "--gallery", "people"]);
+    assert_eq!(listed(), "Ada King: 1 still\nBo: 1 still\n");
+    let (code, message) = place.fail(&rename("Ada King", "Bo"));
+    assert!(code == 1 && message.contains("Bo is enrolled already"), "{message}");
+    let (code, message) = place.fail(&rename("Eve", "Ada"));
+    assert!(code == 1 && message.contains("nobody named Eve is enrolled"), "{message}");
+    let (_, message) = place.fail(&rename("Bo", " "));
+    assert!(message.contains("cannot be a person's name"), "{message}");
+    assert_eq!(listed(), "Ada King: 1 still\nBo: 1 still\n");
+    let told: Value = serde_json::from_str(&place.run(&[
+        "gallery",
+        "rename",
+        "Bo",
+        "Boris",
+        "--json",
+        "--gallery",
+        "people",
+    ]))
+    .unwrap();
+    assert_eq!(told["name"], "Boris");
+}
+
 /// Every template is a chance of a false match, so the threshold angle falls with their number.
 #[test]
 fn before_many_templates_the_bar_is_stricter_and_an_asked_one_is_not() {
