@@ -410,7 +410,7 @@ async fn enter_file(
     on_connection!(transaction, c => {
         let statement = "INSERT INTO file (content, bytes, kind, taken_s, state, error, priority, added_s, done_s, work_ms, \
                          frames, duration_ns, width, height, model, names) \
-                         VALUES ($1, $2, $3, $4, 'due', '', $5, $6, 0, 0, 0, 0, 0, 0, '', '') ON CONFLICT (content) DO NOTHING";
+                         VALUES ($1, $2, $3, $4, 'due', '', $5, $6, 0, 0, 0, 0, 0, 0, '', '') ON CONFLICT (content) DO UPDATE SET state = 'due', error = '' WHERE file.state = 'failed'";
         let query = sqlx::query(statement).bind(content).bind(found.bytes).bind(kind.name()).bind(taken_s);
         let done = query.bind(i64::from(priority)).bind(now_s()).execute(c).await?;
         Ok(done.rows_affected() == 1)

@@ -27,6 +27,8 @@ pub(super) enum Failure {
     Stopped,
     /// The file is the cause, so another attempt would fail too.
     File(String),
+    /// It cannot be reached, as when a share is away: no attempt on the file itself was made.
+    Away(String),
     /// There is another cause.
     Other(String),
 }
@@ -39,7 +41,7 @@ impl Failure {
     /// The failure to read a file. Where the file cannot be reached, it is not its fault.
     fn reading(path: &Path, error: &dyn std::error::Error) -> Self {
         let reason = without_name(path, whole(error));
-        if is_out_of_reach(path) { Self::Other(reason) } else { Self::File(reason) }
+        if is_out_of_reach(path) { Self::Away(reason) } else { Self::File(reason) }
     }
 }
 

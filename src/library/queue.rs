@@ -25,7 +25,7 @@ const QUEUE: &str = "sphereface";
 /// The most attempts per file.
 pub(super) const ATTEMPTS: usize = 3;
 /// Seconds before the second and the third attempt: a share that was away or a disk that was full may be right again then.
-const PAUSES_S: [u32; ATTEMPTS - 1] = [5, 60];
+pub(super) const RETRY_AFTER_S: [u32; ATTEMPTS - 1] = [5, 60];
 /// Missed heartbeats after which a worker counts as dead.
 const MISSED: u32 = 3;
 
@@ -53,6 +53,8 @@ pub(super) struct Claim {
 pub(super) enum Outcome {
     Done,
     Failed(String),
+    /// Nothing was attempted, and nothing can be for so many seconds.
+    Later(u32),
 }
 
 impl Member {
@@ -155,8 +157,8 @@ impl Member {
         Ok(Some(Claim { id, tried: task.attempt(), content: serde_json::from_slice(&task.args)? }))
     }
 
-    /// Acknowledges a task in the transaction of its results. After a failure it is due again after a pause. `false` if it is
-    /// no longer this worker's: then the transaction must be rolled back.
+    /// Acknowledges a task in the transaction of its results. After a failure it is due again after a pause, at most
+    /// [`ATTEMPTS`] times. `false` if it is no longer this worker's: then the transaction must be rolled back.
     pub async fn finish(
         &self,
         transaction: &mut Transaction,
@@ -166,6 +168,13 @@ impl Member {
         let (status, result) = match outcome {
             Outcome::Done => (Status::Done, Ok(Value::Null)),
             Outcome::Failed(reason) => (Status::Failed, Err(reason.clone())),
+            Outcome::Later(pause_s) => {
+                let free = self.free(transaction, claim).await?;
+                if free {
+                    Self::postpone(transaction, claim, *pause_s).await?;
+                }
+                return Ok(free);
+            }
         };
         let result = TaskResult { task_id: claim.id.clone(), attempt: claim.tried + 1, status, result };
         let name = self.context.name();
@@ -178,14 +187,14 @@ impl Member {
             }
         };
         if changed == 1 && *outcome != Outcome::Done {
-            self.postpone(transaction, claim).await?;
+            Self::postpone(transaction, claim, RETRY_AFTER_S[claim.tried.min(RETRY_AFTER_S.len() - 1)])
+                .await?;
         }
         Ok(changed == 1)
     }
 
-    /// Lets a task whose attempt failed wait before the next one.
-    async fn postpone(&self, transaction: &mut Transaction, claim: &Claim) -> Result<(), Failure> {
-        let pause_s = PAUSES_S[claim.tried.min(PAUSES_S.len() - 1)];
+    /// Lets a task wait before the next attempt.
+    async fn postpone(transaction: &mut Transaction, claim: &Claim, pause_s: u32) -> Result<(), Failure> {
         let id = claim.id.to_string();
         match transaction {
             Transaction::Sqlite(transaction) => {
@@ -205,21 +214,27 @@ impl Member {
     /// Returns a task to the queue, as if it had not been taken.
     pub async fn give_back(&self, database: &Database, claim: &Claim) -> Result<(), Failure> {
         let mut transaction = database.begin().await?;
+        self.free(&mut transaction, claim).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Makes a task one that nobody has taken. `false` if it is no longer this worker's.
+    async fn free(&self, transaction: &mut Transaction, claim: &Claim) -> Result<bool, Failure> {
         let (id, name) = (claim.id.to_string(), self.context.name());
         let free = "status = 'Pending', lock_by = NULL, lock_at = NULL, done_at = NULL";
-        match &mut transaction {
+        let changed = match transaction {
             Transaction::Sqlite(transaction) => {
                 let statement = format!("UPDATE Jobs SET {free} WHERE id = $1 AND lock_by = $2");
                 let query = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(id).bind(name);
-                query.execute(&mut **transaction).await?;
+                query.execute(&mut **transaction).await?.rows_affected()
             }
             Transaction::Postgres(transaction) => {
                 let statement = format!("UPDATE apalis.jobs SET {free} WHERE id = $1 AND lock_by = $2");
                 let query = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(id).bind(name);
-                query.execute(&mut **transaction).await?;
+                query.execute(&mut **transaction).await?.rows_affected()
             }
-        }
-        Ok(transaction.commit().await?)
+        };
+        Ok(changed == 1)
     }
 }
 

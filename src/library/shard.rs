@@ -90,7 +90,9 @@ impl Shard {
                                 tracks: analysis.tracks().len(),
                                 remark: Some(remark).filter(|text| !text.is_empty()),
                             },
-                            Err(Failure::File(error) | Failure::Other(error)) => ShardOutcome::Failed(error),
+                            Err(Failure::File(error) | Failure::Away(error) | Failure::Other(error)) => {
+                                ShardOutcome::Failed(error)
+                            }
                             Err(Failure::Stopped) => break,
                         },
                     };

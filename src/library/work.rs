@@ -1,6 +1,7 @@
 //! Analysing the files that are due.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +13,7 @@ use super::look::{Failure, Look, LookOptions};
 use super::naming::{self, Names};
 use super::parts::{self, Joined, Part, PartRow, Task};
 use super::pictures::{Picture, PictureFace, best_view, pictures};
-use super::queue::{ATTEMPTS, Claim, Member, Outcome};
+use super::queue::{ATTEMPTS, Claim, Member, Outcome, RETRY_AFTER_S};
 use super::{Library, LibraryError, PAUSES_S, analysis_name, now_s, scan, told, tracks_changed};
 use crate::analysis::Analysis;
 use crate::engine::Engine;
@@ -143,6 +144,8 @@ pub struct Attempt {
     pub error: Option<String>,
     /// Whether it will be tried again after a failure.
     pub again: bool,
+    /// Whether it could not be reached, so that nothing was attempted.
+    pub is_away: bool,
     /// Whether another worker had taken it in the meantime, so that this result was dropped.
     pub lost: bool,
 }
@@ -157,11 +160,16 @@ pub struct WorkSummary {
     pub failed: usize,
     /// Of these, the ones after which the file is not tried again.
     pub given_up: usize,
+    /// Files that could not be reached, as on a share that is away. They are still due.
+    pub away: usize,
     /// Results that were dropped because another worker had taken the file.
     pub lost: usize,
     /// Whether it was stopped before everything due was done.
     pub stopped: bool,
 }
+
+/// How often each file could not be reached, by its content.
+type Away = BTreeMap<String, usize>;
 
 /// The columns of a track in the catalogue.
 struct TrackRow {
@@ -257,7 +265,9 @@ impl<'a> Worker<'a> {
     ) -> Result<(), LibraryError> {
         let library = self.library;
         let mut waiting = false;
+        let mut away = Away::new();
         loop {
+            summary.away = away.values().filter(|times| **times > RETRY_AFTER_S.len()).count();
             if control.is_stopping() {
                 summary.stopped = true;
                 return Ok(());
@@ -271,7 +281,11 @@ impl<'a> Worker<'a> {
             };
             let Some(claim) = self.patiently(control, each, next)? else {
                 let due = self.patiently(control, each, || library.due())?;
-                if due == 0 || !self.options.wait_for_others {
+                if !self.options.wait_for_others {
+                    summary.away = away.len();
+                    return Ok(());
+                }
+                if due <= i64::try_from(summary.away).unwrap_or(i64::MAX) {
                     return Ok(());
                 }
                 if !waiting {
@@ -282,7 +296,7 @@ impl<'a> Worker<'a> {
                 continue;
             };
             waiting = false;
-            self.work_on_file(&claim, control, each, summary)?;
+            self.work_on_file(&claim, control, each, summary, &mut away)?;
         }
     }
 
@@ -293,6 +307,7 @@ impl<'a> Worker<'a> {
         control: &Control,
         each: &mut dyn FnMut(WorkEvent<'_>),
         summary: &mut WorkSummary,
+        away: &mut Away,
     ) -> Result<(), LibraryError> {
         let library = self.library;
         let started = Instant::now();
@@ -319,10 +334,23 @@ impl<'a> Worker<'a> {
             true => self.see(&path, kind, task, &parts, control, each),
             false => Err(Failure::File(format!("{ATTEMPTS} workers died while they analysed it"))),
         };
-        let (seen, again) = match seen {
-            Ok(seen) => (Ok(seen), false),
-            Err(Failure::File(error)) => (Err(error), false),
-            Err(Failure::Other(error)) => (Err(error), claim.tried + 1 < ATTEMPTS),
+        let (seen, outcome) = match seen {
+            Ok(seen) => {
+                away.remove(task.content());
+                (Ok(seen), Outcome::Done)
+            }
+            // The queue is not asked to repeat what would fail again.
+            Err(Failure::File(error)) => (Err(error), Outcome::Done),
+            Err(Failure::Other(error)) if claim.tried + 1 < ATTEMPTS => {
+                (Err(error.clone()), Outcome::Failed(error))
+            }
+            Err(Failure::Other(error)) => (Err(error), Outcome::Done),
+            Err(Failure::Away(error)) => {
+                let times = away.entry(task.content().to_owned()).or_default();
+                // Who does not wait will ask again, and again.
+                *times += if self.options.wait_for_others { 1 } else { RETRY_AFTER_S.len() };
+                (Err(error), Outcome::Later(RETRY_AFTER_S[(*times - 1).min(RETRY_AFTER_S.len() - 1)]))
+            }
             Err(Failure::Stopped) => {
                 summary.stopped = true;
                 let back = library.runtime.block_on(self.member.give_back(&library.database, claim));
@@ -330,7 +358,10 @@ impl<'a> Worker<'a> {
             }
         };
         let milliseconds = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let kept = self.patiently(control, each, || self.store(claim, seen.as_ref(), again, milliseconds))?;
+        let again = seen.is_err() && outcome != Outcome::Done;
+        let is_away = matches!(outcome, Outcome::Later(_));
+        let store = || self.store(claim, seen.as_ref(), &outcome, milliseconds);
+        let kept = self.patiently(control, each, store)?;
         let seconds = started.elapsed().as_secs_f64();
         let (tracks, named) = match &seen {
             Ok(TaskResult::File(seen)) => {
@@ -350,6 +381,7 @@ impl<'a> Worker<'a> {
         match (&seen, kept) {
             (_, false) => summary.lost += 1,
             (Ok(_), true) => summary.done += 1,
+            (Err(_), true) if is_away => {}
             (Err(_), true) => {
                 summary.failed += 1;
                 summary.given_up += usize::from(!again);
@@ -362,7 +394,7 @@ impl<'a> Worker<'a> {
             });
         }
         let error = seen.err();
-        each(WorkEvent::Ended(&Attempt { path, tracks, named, seconds, error, again, lost: !kept }));
+        each(WorkEvent::Ended(&Attempt { path, tracks, named, seconds, error, again, is_away, lost: !kept }));
         Ok(())
     }
 
@@ -582,7 +614,7 @@ impl<'a> Worker<'a> {
         &self,
         claim: &Claim,
         seen: Result<&TaskResult, &String>,
-        again: bool,
+        outcome: &Outcome,
         milliseconds: i64,
     ) -> Result<bool, LibraryError> {
         let library = self.library;
@@ -590,12 +622,7 @@ impl<'a> Worker<'a> {
         let content = task.content();
         let stored = library.runtime.block_on(async {
             let mut transaction = library.database.begin().await?;
-            // The queue retries failed tasks, except those that would fail again.
-            let outcome = match seen {
-                Err(error) if again => Outcome::Failed(error.clone()),
-                _ => Outcome::Done,
-            };
-            if !self.member.finish(&mut transaction, claim, &outcome).await? {
+            if !self.member.finish(&mut transaction, claim, outcome).await? {
                 return Ok(false);
             }
             match seen {
@@ -623,6 +650,7 @@ impl<'a> Worker<'a> {
                     tracks_changed(&mut transaction).await?;
                 }
                 Err(error) => {
+                    let again = *outcome != Outcome::Done;
                     let state = if again { "due" } else { "failed" };
                     if !again {
                         parts::remove(&mut transaction, content).await?;

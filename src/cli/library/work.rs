@@ -149,7 +149,7 @@ impl WorkerArgs {
 /// Any number of workers may run at once, on one machine or on many (--database). Ctrl-C returns the current
 /// file to the queue. If a worker is killed, only its own work is lost: another one takes the file. If the cause of a failure
 /// is not the file itself, it is tried again after 5 and after 60 seconds. The exit code is 1 if a file failed; the others are
-/// analysed all the same.
+/// analysed all the same. Files that cannot be reached, for example on a share that is not mounted, stay due.
 #[derive(Debug, Args)]
 pub struct WorkArgs {
     #[command(flatten)]
@@ -187,6 +187,10 @@ impl WorkArgs {
         if summary.given_up > 0 {
             bail!("{} failed: `sphereface library status` says why", counted(summary.given_up, "file"));
         }
+        if summary.away > 0 {
+            let away = counted(summary.away, "file");
+            bail!("{away} cannot be reached now, and stay due: is a share not mounted?");
+        }
         Ok(())
     }
 }
@@ -202,6 +206,7 @@ fn work(
     let worker = Worker::new(library, engine, &people.names, options).map_err(refused)?;
     let mut worker = worker.follow(|| people.changed(library, engine));
     let bar = terminal::bar("{bar:30} {pos}/{len} frames  {eta} left  {msg}");
+    let mut away = 0;
     let summary = worker.work(control, &mut |event| match event {
         WorkEvent::Begun { path, due, .. } => {
             bar.set_message(format!("{} ({} due)", path.display(), counted(due, "file")));
@@ -230,6 +235,7 @@ fn work(
                 let state = match (&attempt.error, attempt.lost) {
                     (_, true) => "lost",
                     (None, _) => "done",
+                    (Some(_), _) if attempt.is_away => "away",
                     (Some(_), _) => "failed",
                 };
                 let line = json!({
@@ -239,6 +245,12 @@ fn work(
                 bar.suspend(|| outln!("{line}"));
             } else if attempt.lost {
                 say(format!("{path}: another worker took it in the meantime, the result is dropped"));
+            } else if let (Some(error), true) = (&attempt.error, attempt.is_away) {
+                // One stands for all on a share.
+                away += 1;
+                if away == 1 {
+                    say(format!("{path}: {error}; it stays due"));
+                }
             } else if let Some(error) = &attempt.error {
                 let again = if attempt.again { "; it will be tried again" } else { "" };
                 say(format!("{path}: {error}{again}"));
@@ -255,6 +267,9 @@ fn work(
         _ => {}
     });
     bar.finish_and_clear();
+    if away > 1 && !json {
+        errln!("{} more cannot be reached now, and stay due", counted(away - 1, "file"));
+    }
     summary.map_err(refused)
 }
 

@@ -97,12 +97,52 @@ fn files_of_a_folder_that_is_away_for_a_moment_are_analysed() {
     let mut worker = worker.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(worker.stdout.take().unwrap()).lines().map(|line| json(&line.unwrap()));
     for failed in lines.by_ref().take(2) {
-        assert_eq!((&failed["state"], &failed["again"]), (&"failed".into(), &true.into()), "{failed}");
+        assert_eq!((&failed["state"], &failed["again"]), (&"away".into(), &true.into()), "{failed}");
     }
     std::fs::rename(&away, &share).unwrap();
     let done: Vec<_> = lines.filter(|line| line["state"] == "done").collect();
     assert_eq!(done.len(), 2, "{done:?}");
     assert_eq!(worker.wait().unwrap().code(), Some(0), "no file failed");
+}
+
+#[test]
+fn files_of_a_folder_that_stays_away_stay_due_however_often_they_are_tried() {
+    let Some(media) = media() else { return };
+    let place = Place::new();
+    let [share, away] = ["share", "away"].map(|name| place.path(name));
+    std::fs::create_dir(&share).unwrap();
+    for name in ["c.mp4", "photos/one.png"] {
+        let name = media.path("media").join(name);
+        std::fs::copy(&name, Path::new(&share).join(name.file_name().unwrap())).unwrap();
+    }
+    place.run(&["add", "share"]);
+    std::fs::rename(&share, &away).unwrap();
+    for _ in 0..4 {
+        let (code, error) = place.fail(&["work", "--no-pictures", "--no-wait"]);
+        assert!(code == 1 && error.contains("2 files cannot be reached now, and stay due"), "{error}");
+        assert!(error.contains("it stays due"), "the first is named: {error}");
+        make_due_now(&place);
+    }
+    let status = place.status();
+    assert_eq!((&status["videos"]["failed"], &status["videos"]["due"]), (&0.into(), &1.into()), "{status}");
+    // An empty folder where the share belongs looks like deleted files. When they are back, they are tried again.
+    std::fs::create_dir(&share).unwrap();
+    let (code, error) = place.fail(&["work", "--no-pictures", "--no-wait"]);
+    assert!(code == 1 && error.contains("2 files failed"), "{error}");
+    assert_eq!(place.status()["videos"]["failed"], 1);
+    place.run(&["add", "share"]);
+    std::fs::remove_dir(&share).unwrap();
+    std::fs::rename(&away, &share).unwrap();
+    place.run(&["add", "share"]);
+    place.run(&["work", "--no-pictures"]);
+    let status = place.status();
+    assert_eq!((&status["videos"]["done"], &status["photos"]["done"]), (&1.into(), &1.into()), "{status}");
+}
+
+/// Ends the pauses of all tasks.
+fn make_due_now(place: &Place) {
+    let database = rusqlite::Connection::open(place.path("lib/catalogue.sqlite")).unwrap();
+    database.execute("UPDATE Jobs SET run_at = 0", []).unwrap();
 }
 
 #[test]
