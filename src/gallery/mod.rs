@@ -49,6 +49,7 @@ pub use calibration::{CONFIDENCE, CalibrationError, Circumstances, MIN_STRANGERS
 pub use check::{Finding, check, expected_false_matches};
 pub use examine::{Choice, Examined, Refusal, examine};
 pub use name::PersonName;
+pub(crate) use pack::Fingerprint;
 pub use reject::Rejected;
 pub use still::{StillError, examine_all, examine_picture, examine_still, find_faces};
 #[cfg(feature = "xmp")]

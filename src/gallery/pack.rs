@@ -16,7 +16,10 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
-use super::{GalleryError, INDEX, PersonTemplates, REJECTED, STILLS, Template, Viewpoint, disk};
+use super::{
+    GalleryError, GalleryFolder, INDEX, PersonTemplates, REJECTED, STILLS, Template, Viewpoint, calibration,
+    disk,
+};
 use crate::embed::Embedding;
 use crate::models::ModelId;
 
@@ -30,6 +33,27 @@ pub(super) const PACKED_FROM: usize = 10_000;
 /// A fingerprint of a person's folder, which changes with every relevant file in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stamp([[u64; 3]; 3]);
+
+/// A fingerprint of a whole gallery, which changes with every file in it that decides about names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    people: Vec<(String, Stamp)>,
+    calibration: Option<[u64; 3]>,
+}
+
+impl GalleryFolder {
+    /// The gallery's fingerprint as it is now. It takes three questions to the file system per person, and
+    /// reads no file.
+    ///
+    /// # Errors
+    /// [`GalleryError::Read`].
+    pub(crate) fn fingerprint(&self) -> Result<Fingerprint, GalleryError> {
+        let with_stamp = |folder: String| Stamp::of(&self.root.join(&folder)).map(|stamp| (folder, stamp));
+        let mut people: Vec<(String, Stamp)> = self.folders()?.into_iter().filter_map(with_stamp).collect();
+        people.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(Fingerprint { people, calibration: mark(&self.root.join(calibration::FILE)) })
+    }
+}
 
 impl Stamp {
     /// The stamp of the folder as it is now; `None` when it has no index.

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use super::lock;
 use crate::engine::{Engine, EngineError, Gallery, GalleryOptions};
-use crate::gallery::GalleryError;
+use crate::gallery::{Fingerprint, GalleryError, GalleryFolder};
 use crate::identify::ThresholdRequest;
 
 /// A folder and its threshold.
@@ -16,13 +16,23 @@ type Key = (PathBuf, Option<u64>);
 pub(super) struct Galleries {
     engine: Engine,
     snapshots: Mutex<BTreeMap<Key, Option<Gallery>>>,
+    /// The state of each folder when it was last read, or when reading it last failed.
+    read: Mutex<BTreeMap<PathBuf, Fingerprint>>,
+    /// The state of each folder when [`Galleries::changed`] last looked.
+    seen: Mutex<BTreeMap<PathBuf, Fingerprint>>,
     /// Allows one change of a folder at a time.
     editing: Mutex<()>,
 }
 
 impl Galleries {
     pub fn new(engine: &Engine) -> Self {
-        Self { engine: engine.clone(), snapshots: Mutex::default(), editing: Mutex::default() }
+        Self {
+            engine: engine.clone(),
+            snapshots: Mutex::default(),
+            read: Mutex::default(),
+            seen: Mutex::default(),
+            editing: Mutex::default(),
+        }
     }
 
     /// The people of a folder; `None` if nobody is enrolled. If the folder is missing, these are the people
@@ -72,6 +82,23 @@ impl Galleries {
         Ok(())
     }
 
+    /// The folders that another program changed since they were read, and that are unchanged since the last call:
+    /// one that is being copied is not complete yet. Folders that are missing, or that cannot be listed, are not
+    /// among them.
+    pub fn changed(&self) -> Vec<PathBuf> {
+        // A change of ours is not over before it is read.
+        let _alone = lock(&self.editing);
+        let folders: BTreeSet<PathBuf> = lock(&self.snapshots).keys().map(|key| key.0.clone()).collect();
+        let states = folders.into_iter().filter_map(|folder| state(&folder).map(|state| (folder, state)));
+        let now: BTreeMap<PathBuf, Fingerprint> = states.collect();
+        let before = std::mem::replace(&mut *lock(&self.seen), now.clone());
+        let read = lock(&self.read);
+        let is_changed = |(folder, state): &(PathBuf, Fingerprint)| {
+            read.get(folder) != Some(state) && before.get(folder) == Some(state)
+        };
+        now.into_iter().filter(is_changed).map(|(folder, _)| folder).collect()
+    }
+
     /// Drops the snapshots of all other folders.
     pub fn keep(&self, which: impl Fn(&Path) -> bool) {
         lock(&self.snapshots).retain(|key, _| which(&key.0));
@@ -118,12 +145,21 @@ impl Galleries {
 
     fn open(&self, folder: &Path, threshold: ThresholdRequest) -> Result<Option<Gallery>, EngineError> {
         let options = GalleryOptions::default().threshold(threshold);
+        // Taken before the folder is read, so that a change meanwhile is seen.
+        if let Some(state) = state(folder) {
+            lock(&self.read).insert(folder.to_owned(), state);
+        }
         match Gallery::open_with(&self.engine, folder, &options) {
             Ok(gallery) => Ok(Some(gallery)),
             Err(EngineError::NobodyEnrolled(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+/// The state of a folder; `None` if it is missing or cannot be listed.
+fn state(folder: &Path) -> Option<Fingerprint> {
+    GalleryFolder::open(folder).ok()?.fingerprint().ok()
 }
 
 fn key(folder: &Path, threshold: ThresholdRequest) -> Key {

@@ -1,5 +1,6 @@
 //! Sources that are watched: the sample as a camera.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -168,6 +169,65 @@ fn a_gallery_that_goes_missing_makes_nobody_a_stranger() {
     assert_eq!(name(), "Ada");
     let in_force = service.get("/api/v1/threshold").ok()["in_force_deg"].clone();
     assert_eq!(in_force, 75.0, "with the threshold that was set meanwhile");
+}
+
+#[test]
+fn people_whom_another_program_enrols_renames_and_removes_are_followed_without_a_signal() {
+    let place = place();
+    let log = place.path().join("log");
+    let service = Service::start_logged(place.path(), &["--source", &sample_source(), "--repeat"], &log);
+    service.event("recognised", "Boris");
+    let run = |arguments: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_sphereface"));
+        let done = program.args(arguments).args(["--gallery", "gallery"]).current_dir(place.path()).output();
+        let done = done.unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let name = |file: &str| {
+        let (who, number) = file.split_once('/').unwrap();
+        let probe = still(who, number.parse().unwrap());
+        let told = service.request("POST", "/api/v1/recognise").body("image/jpeg", probe).send().ok();
+        told["pictures"][0]["faces"][0]["who"]["name"].as_str().map(str::to_owned)
+    };
+    let becomes = |file: &str, expected: Option<&str>| {
+        let until = Instant::now() + LIMIT;
+        while name(file).as_deref() != expected {
+            assert!(Instant::now() < until, "{file} is {:?}, not {expected:?}", name(file));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    assert_eq!(name("Chloé/3"), None);
+    run(&["enroll", "Chloé", sample("people/Chloé/1.jpg").to_str().unwrap()]);
+    becomes("Chloé/3", Some("Chloé"));
+    run(&["gallery", "rename", "Boris", "Bo"]);
+    becomes("Boris/3", Some("Bo"));
+    // Sources follow, too.
+    service.event("recognised", "Bo");
+    service.wait("/api/v1/sources/door", |state| {
+        let faces = state["state"]["faces"].as_array().unwrap();
+        faces.iter().any(|face| face["person"] == "Bo")
+    });
+    run(&["gallery", "remove", "Chloé"]);
+    becomes("Chloé/3", None);
+    let times = || std::fs::read_to_string(&log).unwrap().matches("was changed by another program").count();
+    let before = times();
+    assert!((3..=4).contains(&before), "{}", std::fs::read_to_string(&log).unwrap());
+    // What the service changes itself is not said to be another program's.
+    let stills = service.request("POST", "/api/v1/people/Eve/stills").files(&[("1.jpg", &still("Chloé", 1))]);
+    stills.send().ok();
+    // A gallery that cannot be read takes nobody's name.
+    let index = place.path().join("gallery/Ada/person.json");
+    let whole = std::fs::read(&index).unwrap();
+    std::fs::write(&index, &whole[..whole.len() / 2]).unwrap();
+    let until = Instant::now() + LIMIT;
+    while times() == before {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let told = std::fs::read_to_string(&log).unwrap();
+    assert!(told.lines().last().unwrap().contains("cannot be reread, so the people who were"), "{told}");
+    assert!(told.contains("Ada/person.json is damaged"), "{told}");
+    assert_eq!((name("Ada/3").as_deref(), name("Chloé/3").as_deref()), (Some("Ada"), Some("Eve")));
 }
 
 #[test]
