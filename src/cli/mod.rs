@@ -80,6 +80,9 @@ enum Command {
     Library(library::LibraryArgs),
     #[cfg(feature = "serve")]
     Serve(Box<serve::ServeArgs>),
+    #[cfg(feature = "serve")]
+    #[command(hide = true)]
+    ServeJob(serve::JobArgs),
     Gallery(gallery::GalleryArgs),
     #[cfg(feature = "train")]
     Align(align::AlignArgs),
@@ -106,6 +109,8 @@ impl Cli {
             Command::Library(args) => args.run(),
             #[cfg(feature = "serve")]
             Command::Serve(args) => args.run(),
+            #[cfg(feature = "serve")]
+            Command::ServeJob(args) => args.run(),
             Command::Gallery(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Align(args) => args.run(),

@@ -8,10 +8,13 @@ use clap::{Args, ValueEnum};
 
 use super::UsageError;
 use super::options::{self, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
+use sphereface::engine::Engine;
 use sphereface::media::Input;
+use sphereface::nn::Device;
 use sphereface::serve::store::Store;
 use sphereface::serve::{
-    Config, ConfigError, NewTokens, ServeError, Service, ServiceOptions, Settings, SourceConfig, TEMPLATE,
+    Config, ConfigError, JobProgram, NewTokens, ServeError, Service, ServiceOptions, Settings, SourceConfig,
+    TEMPLATE, run_job,
 };
 
 /// Default file of `--init`.
@@ -77,6 +80,27 @@ enum LogFormat {
     Json,
 }
 
+impl LogFormat {
+    /// Writes the log of this process in this format.
+    fn start(self) {
+        let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+        let set = match self {
+            Self::Text => log.with_ansi(false).try_init(),
+            Self::Json => log.json().try_init(),
+        };
+        if let Err(error) = set {
+            errln!("warning: the log cannot be written: {error}");
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// Reads `NAME=INPUT`.
 fn source(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once('=').filter(|(name, input)| !name.is_empty() && !input.is_empty());
@@ -97,7 +121,7 @@ impl ServeArgs {
             tell(&NewTokens::make(&Store::open(&settings.config.data)?)?);
             return Ok(());
         }
-        self.log();
+        self.log.start();
         Service::prepare_memory();
         let options = self.options()?;
         let signals = Signals::watch()?;
@@ -154,18 +178,22 @@ impl ServeArgs {
         made.model.clone_from(&self.model.model);
         made.precision = self.precision.precision;
         made.threads = Some(self.threads.count());
+        made.job_program = Some(self.job_program()?);
         Ok(made)
     }
 
-    fn log(&self) {
-        let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
-        let set = match self.log {
-            LogFormat::Text => log.with_ansi(false).try_init(),
-            LogFormat::Json => log.json().try_init(),
-        };
-        if let Err(error) = set {
-            errln!("warning: the log cannot be written: {error}");
-        }
+    /// This program, with [`JobArgs`].
+    fn job_program(&self) -> Result<JobProgram> {
+        let program = std::env::current_exe().context("the path of this program is unknown")?;
+        let flags = [
+            ("--model", self.model.model.clone()),
+            ("--precision", self.precision.precision.to_string()),
+            ("--device", self.device.device.to_string()),
+            ("--threads", self.threads.count().to_string()),
+            ("--log", self.log.name().to_owned()),
+        ];
+        let flags = flags.into_iter().map(|(flag, value)| format!("{flag}={value}"));
+        Ok(JobProgram { program, arguments: std::iter::once("serve-job".to_owned()).chain(flags).collect() })
     }
 
     /// Applies the current file, or keeps the old settings if it is invalid.
@@ -175,6 +203,43 @@ impl ServeArgs {
             Ok(()) => errln!("configuration and galleries reread"),
             Err(error) => errln!("warning: not reloaded, the old settings stay in force: {error:#}"),
         }
+    }
+}
+
+/// Label one video for `sphereface serve`, which starts this command
+///
+/// The video is named on standard input, and the progress is told on standard output.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// Format of the log on standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log: LogFormat,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten, next_help_heading = "Running")]
+    device: DeviceArgs,
+    #[command(flatten, next_help_heading = "Running")]
+    threads: ThreadArgs,
+}
+
+impl JobArgs {
+    /// Runs the job.
+    pub fn run(self) -> Result<()> {
+        // Ctrl-C and a service manager tell every process; the service decides what becomes of its job.
+        #[cfg(unix)]
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register(signal, std::sync::Arc::default())?;
+        }
+        self.log.start();
+        let isa = options::isa()?;
+        let engine = || {
+            let device = Device::open(self.device.device, isa)?;
+            let builder = Engine::builder().on(device).model(&self.model.model);
+            builder.precision(self.precision.precision).threads(self.threads.count()).build()
+        };
+        run_job(engine, std::io::stdin(), std::io::stdout()).context("the service is gone")
     }
 }
 

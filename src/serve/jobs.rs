@@ -1,9 +1,12 @@
 //! Videos that are labelled in the background, one after the other.
 //!
-//! A job has its own folder, `jobs/NUMBER` below the folder of the service, with the upload and the results.
+//! A job has its own folder, `jobs/NUMBER` below the folder of the service, with the upload and the results. It runs in a
+//! process of its own if the service knows a program for it.
 //! A job that was running when the service ended is restarted at the next start.
 
 mod container;
+mod process;
+mod task;
 pub(super) mod worker;
 
 use std::collections::BTreeSet;
@@ -12,11 +15,12 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 pub(super) use container::{LOOK_AT_BYTES, is_video};
+pub use process::{JobProgram, run_job};
 
 use super::lock;
 use super::problem::Problem;
 use super::store::{Job, JobState, Store, StoreError};
-use crate::pipeline::{Control, Pass};
+use crate::pipeline::Control;
 
 /// The results of a job: file name and kind.
 pub(super) const RESULTS: [(&str, &str); 3] = [
@@ -44,7 +48,8 @@ struct Running {
     control: Control,
     frames: u64,
     expected: Option<u64>,
-    pass: Pass,
+    /// Whether it is in the pass that writes.
+    writes: bool,
 }
 
 /// The progress of a job.
@@ -121,7 +126,7 @@ impl Jobs {
         let one = running.as_ref().filter(|one| one.id == id)?;
         // A file is read twice: to identify the people, and to write.
         let of = one.expected.map(|frames| 2 * frames);
-        let before = if one.pass == Pass::Write { one.expected.unwrap_or_default() } else { 0 };
+        let before = if one.writes { one.expected.unwrap_or_default() } else { 0 };
         let frames = before + one.frames;
         Some(Done { frames: of.map_or(frames, |of| frames.min(of)), of })
     }

@@ -63,6 +63,7 @@ pub use config::{
     WebhookSettings,
 };
 pub use error::ServeError;
+pub use jobs::{JobProgram, run_job};
 pub use service::{Figures, Service, ServiceOptions, SourceFigures};
 pub use store::Retention;
 pub use tokens::{NewTokens, Role};

@@ -15,7 +15,7 @@ use super::cameras::{Cameras, wanted};
 use super::config::Settings;
 use super::data::DataFolder;
 use super::galleries::Galleries;
-use super::jobs::Jobs;
+use super::jobs::{JobProgram, Jobs};
 use super::outputs::state::Outputs;
 use super::rates::Rates;
 use super::shelf::Shelf;
@@ -30,6 +30,8 @@ use crate::nn::{ArithmeticChoice, Device, DeviceChoice, Isa};
 
 /// Time limit for open requests when the service ends.
 const END_LIMIT: Duration = Duration::from_secs(5);
+/// Shortest interval at which the galleries are compared with what was read.
+const FOLLOW_EVERY: Duration = Duration::from_secs(5);
 /// Interval at which old data is deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(15 * 60);
 /// Interval at which free memory is returned to the system.
@@ -52,13 +54,23 @@ pub struct ServiceOptions {
     pub precision: ArithmeticChoice,
     /// Number of threads that compute; `None` for one per CPU.
     pub threads: Option<usize>,
+    /// The program that labels the video of a job, so that a decoder that fails does not end the service; `None`
+    /// to label in this process.
+    pub job_program: Option<JobProgram>,
 }
 
 impl ServiceOptions {
     /// The built-in network on the best available device.
     pub fn new(isa: Isa) -> Self {
         let model = crate::models::SPHEREFACE.name.to_owned();
-        Self { device: DeviceChoice::Auto, isa, model, precision: ArithmeticChoice::Auto, threads: None }
+        Self {
+            device: DeviceChoice::Auto,
+            isa,
+            model,
+            precision: ArithmeticChoice::Auto,
+            threads: None,
+            job_program: None,
+        }
     }
 }
 
@@ -157,6 +169,7 @@ impl Service {
         site.cameras.set_all(&sources)?;
         let server = runtime.spawn(listen::answer(listener, Arc::clone(&site)));
         runtime.spawn(sweep(Arc::clone(&site)));
+        runtime.spawn(follow_galleries(Arc::clone(&site)));
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         runtime.spawn(trim());
         #[cfg(feature = "rtsp")]
@@ -301,6 +314,7 @@ fn site(
         counts: Counts::default(),
         outputs: Outputs::default(),
         jobs: Jobs::new(&data),
+        job_program: options.job_program.clone(),
         shelf: Shelf::default(),
     })
 }
@@ -317,6 +331,21 @@ async fn trim() {
         let trimmed = tokio::task::spawn_blocking(|| unsafe { libc::malloc_trim(0) });
         // Whether anything was returned does not matter.
         let _ = trimmed.await;
+    }
+}
+
+/// Looks at regular intervals whether other programs changed the galleries. Where looking itself takes long, as
+/// for thousands of people on a share, it happens less often.
+async fn follow_galleries(site: Arc<Site>) {
+    loop {
+        let began = Instant::now();
+        let changed = site.wait_for(|site| Ok(site.galleries.changed())).await.unwrap_or_default();
+        let took = began.elapsed();
+        for folder in changed {
+            // It reports its own errors.
+            let _ = site.compute(move |site| Ok(site.reread(&folder))).await;
+        }
+        tokio::time::sleep(FOLLOW_EVERY.max(20 * took)).await;
     }
 }
 

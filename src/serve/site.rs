@@ -1,5 +1,6 @@
 //! State shared by all requests.
 
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -11,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use super::cameras::Cameras;
 use super::config::Settings;
 use super::galleries::Galleries;
-use super::jobs::Jobs;
+use super::jobs::{JobProgram, Jobs};
 use super::lock;
 use super::outputs::state::Outputs;
 use super::problem::Problem;
@@ -66,6 +67,8 @@ pub(super) struct Site {
     pub counts: Counts,
     pub outputs: Outputs,
     pub jobs: Jobs,
+    /// The program that runs a job; `None` to run jobs in this process.
+    pub job_program: Option<JobProgram>,
     pub shelf: Shelf,
 }
 
@@ -164,6 +167,20 @@ impl Site {
         })?;
         self.cameras.renew_galleries(Some(&folder))?;
         Ok(changed)
+    }
+
+    /// Reads a gallery again that another program changed; running sources use it from the next frame on.
+    pub fn reread(&self, folder: &Path) {
+        let renewed = self.galleries.renew(|one| one == folder);
+        let renewed = renewed.and_then(|()| self.cameras.renew_galleries(Some(folder)));
+        let folder = folder.display();
+        match renewed {
+            Ok(()) => tracing::info!("the gallery {folder} was changed by another program and is reread"),
+            Err(error) => tracing::warn!(
+                "the gallery {folder} was changed by another program and cannot be reread, so the people who were \
+                 read from it before are still named: {error}"
+            ),
+        }
     }
 
     /// Runs `work` on a thread that may compute, in its turn.

@@ -1,16 +1,15 @@
 //! The thread that runs the jobs.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{Jobs, RESULTS, Running};
-use crate::identify::Who;
-use crate::media::Input;
-use crate::pipeline::page::PageJob;
-use crate::pipeline::{Control, LabelJob, LabelSummary, Pass, Progress};
-use crate::report::{JsonLines, Output, Results};
+use super::process::{self, Order};
+use super::task::{Labelled, Task, Told};
+use super::{Jobs, Running};
+use crate::identify::ThresholdRequest;
+use crate::pipeline::Control;
 use crate::serve::site::Site;
 use crate::serve::store::{Job, JobState};
 use crate::serve::{ServeError, lock};
@@ -18,7 +17,7 @@ use crate::serve::{ServeError, lock};
 /// The most starts of a job that was running whenever the service ended.
 const MOST_ATTEMPTS: u32 = 2;
 /// How long an input may give no data.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Polling interval for new jobs.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -68,13 +67,13 @@ impl Jobs {
         let control = Control::new();
         control.set_patience(Some(PATIENCE));
         let running =
-            Running { id: job.id, control: control.clone(), frames: 0, expected: None, pass: Pass::Only };
+            Running { id: job.id, control: control.clone(), frames: 0, expected: None, writes: false };
         *lock(&self.running) = Some(running);
         let worked =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.label(site, job, &control)));
         let ended = match worked {
-            Ok(Ok(summary)) => {
-                site.store.end_job(job.id, JobState::Done, summary.cut_off.as_deref(), &people(&summary))
+            Ok(Ok(Labelled { people, cut_off })) => {
+                site.store.end_job(job.id, JobState::Done, cut_off.as_deref(), &people)
             }
             Ok(Err(_)) if *lock(&self.ending) => site.store.put_back_job(job.id),
             Ok(Err(reason)) => site.store.end_job(job.id, JobState::Failed, Some(&reason), &[]),
@@ -86,59 +85,65 @@ impl Jobs {
         if let Err(error) = ended {
             tracing::error!("{error}");
         }
+        self.clear(site, job.id);
         *lock(&self.running) = None;
     }
 
-    fn label(&self, site: &Site, job: &Job, control: &Control) -> Result<LabelSummary, String> {
+    fn label(&self, site: &Site, job: &Job, control: &Control) -> Result<Labelled, String> {
         // It was cancelled between the two.
         if site.store.job(job.id).ok().flatten().is_none_or(|now| now.state != JobState::Running) {
             return Err("cancelled".into());
         }
         let folder = self.folder(job.id);
-        let text = |error: &dyn std::error::Error| error.to_string();
         std::fs::create_dir_all(&folder)
             .map_err(|error| format!("{} cannot be written: {error}", folder.display()))?;
         let file = match &job.input {
             Some(input) => PathBuf::from(input),
             None => self.uploaded(job.id, &job.name),
         };
-        let [page, video, faces] = RESULTS.map(|(name, _)| folder.join(name));
-        let gallery = site.gallery().map_err(|error| text(&error))?;
-        let create = |path: &Path| Output::create(path).map_err(|error| text(&error));
-        let page = PageJob {
-            output: create(&page)?,
-            path: page,
-            video: file.clone(),
-            play: video.clone(),
-            embed: false,
-            analysis: None,
-            facts: vec![("Video".into(), job.name.clone())],
-        };
-        let mut label = LabelJob::new(&site.engine, Input::File(file))
-            .results(Results::default().json_lines(Some(JsonLines::new(create(&faces)?))))
-            .page(Some(page))
-            .output(video);
-        if let Some(gallery) = &gallery {
-            label = label.gallery(gallery);
-        }
-        let told = |progress: Progress<'_>| {
-            let mut running = lock(&self.running);
-            let Some(running) = running.as_mut() else { return };
-            match progress {
-                Progress::Opened { pass, frames, .. } => {
-                    let expected =
-                        frames.or(running.expected).or(Some(running.frames).filter(|_| pass == Pass::Write));
-                    (running.pass, running.expected, running.frames) = (pass, expected, 0);
-                }
-                Progress::Frame => running.frames += 1,
-                Progress::Warning(warning) => tracing::warn!(job = job.id, "{warning}"),
+        let task = Task { name: job.name.clone(), file, results: folder };
+        let gallery = site.gallery().map_err(|error| error.to_string())?;
+        let told = |told: Told| self.tell(job.id, told);
+        let labelled = match &site.job_program {
+            None => task.run(&site.engine, gallery.as_ref(), control, told),
+            Some(program) => {
+                let settings = site.settings();
+                let threshold_deg = match settings.threshold {
+                    ThresholdRequest::AngleDeg(degrees) => Some(degrees),
+                    _ => None,
+                };
+                let gallery = gallery.map(|_| settings.config.gallery.clone());
+                process::run(program, &Order { task, gallery, threshold_deg }, control, told)
             }
         };
-        label.run(control, &mut { told }).map_err(|error| self.hide(&error.to_string()))
+        labelled.map_err(|reason| self.hide(&reason))
     }
-}
 
-fn people(summary: &LabelSummary) -> Vec<String> {
-    let name = |who: &Who| who.name().map(str::to_owned);
-    summary.people.iter().filter_map(|one| name(&one.who)).collect()
+    /// Deletes what a job that is not done has begun to write: a process that is killed cannot do so.
+    fn clear(&self, site: &Site, id: i64) {
+        if site.store.job(id).ok().flatten().is_none_or(|job| job.state == JobState::Done) {
+            return;
+        }
+        let begun = std::fs::read_dir(self.folder(id)).into_iter().flatten().flatten();
+        for path in begun.map(|entry| entry.path()).filter(|path| path.is_file()) {
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!("{} cannot be deleted: {error}", path.display());
+            }
+        }
+    }
+
+    /// Notes the progress of the running job.
+    fn tell(&self, id: i64, told: Told) {
+        let mut running = lock(&self.running);
+        let Some(running) = running.as_mut() else { return };
+        match told {
+            Told::Opened { writes, frames } => {
+                let expected = frames.or(running.expected).or(Some(running.frames).filter(|_| writes));
+                (running.writes, running.expected, running.frames) = (writes, expected, 0);
+            }
+            Told::Frame => running.frames += 1,
+            Told::Warning(warning) => tracing::warn!(job = id, "{warning}"),
+            Told::Done(_) | Told::Failed(_) => {}
+        }
+    }
 }

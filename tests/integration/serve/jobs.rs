@@ -97,6 +97,75 @@ fn a_labelled_video_goes_with_a_person_who_was_renamed_since() {
     assert_eq!(std::fs::read_dir(place.path().join("sphereface-data/jobs")).unwrap().count(), 0);
 }
 
+/// The state and the parent of a process, unless it is gone. One that nobody has waited for yet is in state `Z`.
+#[cfg(target_os = "linux")]
+fn state(pid: u32) -> Option<(String, u32)> {
+    let facts = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may contain anything; the state and the parent follow.
+    let mut rest = facts.rsplit_once(") ")?.1.split(' ');
+    Some((rest.next()?.to_owned(), rest.next()?.parse().ok()?)).filter(|(state, _)| state != "Z")
+}
+
+/// The processes that label videos for a service.
+#[cfg(target_os = "linux")]
+fn labelling(service: &Service) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").unwrap();
+    let all = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(|pid| state(*pid).is_some_and(|(_, parent)| parent == service.id())).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_decoder_that_crashes_fails_its_job_and_the_service_goes_on() {
+    use std::time::{Duration, Instant};
+
+    let place = place();
+    let mut service = Service::start(place.path(), &[]);
+    let send = |signal: &str, pid: u32| {
+        assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+    };
+    let begun = |service: &Service| {
+        let id = upload(service, "a.mp4", video()).ok()["id"].as_i64().unwrap();
+        service.wait(&format!("/api/v1/jobs/{id}"), |job| job["progress"].as_f64() > Some(0.05));
+        let [pid] = labelling(service)[..] else { panic!("{:?}", labelling(service)) };
+        (id, pid)
+    };
+    let (id, pid) = begun(&service);
+    send("-ABRT", pid);
+    let failed = wait(&service, id, "failed");
+    let reason = failed["reason"].as_str().unwrap();
+    assert!(reason.contains("was ended by signal 6"), "{reason}");
+    // Nothing half done is left, but the upload.
+    let folder = place.path().join(format!("sphereface-data/jobs/{id}"));
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["input"]);
+    assert_eq!(service.get("/api/v1/health").ok()["status"], "ok");
+    // One that is cancelled ends at once.
+    let (id, pid) = begun(&service);
+    service.post(&format!("/api/v1/jobs/{id}/cancel"), &json!({})).ok();
+    let gone = |pid: u32| {
+        let until = Instant::now() + Duration::from_secs(60);
+        while state(pid).is_some() {
+            assert!(Instant::now() < until, "{pid} goes on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    gone(pid);
+    // Ctrl-C in a terminal and a service manager tell the process, too: the job is not lost.
+    let (id, pid) = begun(&service);
+    send("-TERM", pid);
+    service.signal("TERM");
+    assert_eq!(service.ended(), Some(0));
+    gone(pid);
+    let mut service = Service::start(place.path(), &[]);
+    assert_eq!(wait(&service, id, "done")["people"], json!(["Boris", "Ada"]));
+    // A service that is killed leaves no process behind.
+    let (_, pid) = begun(&service);
+    service.signal("KILL");
+    service.ended();
+    gone(pid);
+}
+
 #[test]
 fn a_second_service_is_refused_the_data_of_the_first_and_its_jobs_go_on() {
     let place = place();
