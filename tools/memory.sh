@@ -3,7 +3,7 @@
 #   tools/memory.sh address|memcheck|thread|miri [FILTER...]
 # A filter is a part of the names of tests. docs/fuzzing.md has the runs and their results.
 #
-# address   address sanitizer over the library without features
+# address   address sanitizer over the kernels and the team of threads
 # memcheck  Valgrind's memcheck over kernels, threads and the pipeline graph
 # thread    thread sanitizer over the team of threads and, with the sources of the standard library (rustup component add
 #           rust-src), the pipeline graph
@@ -54,13 +54,35 @@ END
     cd target/threads
 }
 
+# A crate of the module `nn` alone, in the folder target/kernels, for the same reason. Its other features are off.
+kernels() {
+    mkdir -p target/kernels/src
+    cp -r src/nn target/kernels/src/
+    cp Cargo.lock target/kernels/
+    printf '#![allow(dead_code, unexpected_cfgs, unused_imports)]\nmod nn;\n' >target/kernels/src/lib.rs
+    cat >target/kernels/Cargo.toml <<END
+[package]
+name = "kernels"
+version = "0.0.0"
+edition = "2024"
+
+[workspace]
+
+[dependencies]
+$(grep -E '^(gemm|half|memmap2|serde|serde_json|thiserror) = |^rand = "' Cargo.toml | grep -v opt-level)
+
+[profile.dev]
+opt-level = 1
+END
+    cd target/kernels
+}
+
 case $tool in
 address)
-    [ $# -gt 0 ] || set -- nn:: align:: detect:: embed:: gallery:: identify:: track::
     # Memory that is not freed at the end belongs to threads that still run.
     export ASAN_OPTIONS="detect_leaks=0:${ASAN_OPTIONS:-}"
-    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/address \
-        cargo test --lib --no-default-features --target "$host" -- "$@"
+    kernels
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --lib --target "$host" -- "$@"
     ;;
 memcheck)
     [ $# -gt 0 ] || set -- nn::team pipeline::graph nn::buffer nn::conv nn::gemm nn::layers nn::simd

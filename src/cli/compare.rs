@@ -45,7 +45,7 @@ pub struct CompareArgs {
     #[arg(long)]
     json: bool,
     /// Print nothing but errors; for use with --exit-code
-    #[arg(short, long, conflicts_with = "json")]
+    #[arg(short, long, conflicts_with = "json", requires = "exit_code")]
     quiet: bool,
     #[command(flatten)]
     model: ModelArgs,

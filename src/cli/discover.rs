@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::options::{self, DeviceArgs, MarginArgs, ModelArgs, ThresholdArgs};
-use super::{faces, outputs};
+use super::{UsageError, faces, outputs};
 use sphereface::analysis::Analysis;
 use sphereface::annotate::{SheetCell, SheetRow, contact_sheet};
 use sphereface::detect::SURE_SCORE;
@@ -71,8 +71,18 @@ struct Stranger<'a> {
 
 impl DiscoverArgs {
     /// Runs the command.
-    pub fn run(self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
+        // A file that is given twice shows nobody twice.
+        let mut given = BTreeSet::new();
+        self.analyses.retain(|path| given.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
+        if self.gallery.is_none() && (self.threshold.threshold.is_some() || self.threshold.fmr.is_some()) {
+            return Err(UsageError(
+                "--threshold and --fmr decide who is in the gallery: give one with --gallery".into(),
+            )
+            .into());
+        }
         let sheet: Vec<_> = self.sheet.iter().map(|path| ("--sheet", path.as_path())).collect();
+        outputs::check_sheets(&sheet)?;
         outputs::refuse_inputs(&sheet, self.analyses.iter().map(PathBuf::as_path))?;
         if let Some(gallery) = &self.gallery {
             outputs::refuse_own(&sheet, gallery, "gallery")?;

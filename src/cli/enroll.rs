@@ -10,7 +10,7 @@ use super::UsageError;
 use super::faces::{self, Tracks};
 use super::options::{DetectionArgs, DeviceArgs};
 use sphereface::detect::Detector;
-use sphereface::file::counted;
+use sphereface::file::{self, counted};
 use sphereface::gallery::{Choice, GalleryError, GalleryFolder, NewStill, PersonName, Tagged};
 use sphereface::media::{ONLY_FIRST, is_animated};
 use sphereface::xmp;
@@ -70,9 +70,20 @@ impl EnrollArgs {
         if !self.xmp.is_empty() {
             return self.enroll_tagged();
         }
+        if self.face.is_some() && self.stills.is_empty() {
+            return Err(UsageError("--face chooses a face of a still, and no still is given".into()).into());
+        }
         let mut refused = Refused::default();
         let people = match (&self.dir, &self.name) {
-            (Some(folder), _) => people_of(folder, &mut refused)?,
+            (Some(folder), _) => {
+                if file::is_same(folder, &self.gallery) {
+                    let folder = folder.display();
+                    let sentence =
+                        format!("--dir {folder} is also the gallery: choose another folder for one of them");
+                    return Err(UsageError(sentence).into());
+                }
+                people_of(folder, &self.gallery, &mut refused)?
+            }
             (None, Some(name)) => vec![(PersonName::new(name)?, stills_of(&self.stills)?)],
             (None, None) => return Err(UsageError("give a name and stills, or --dir".into()).into()),
         };
@@ -299,7 +310,10 @@ fn add_files(folder: &Path, files: &mut Vec<PathBuf>, seen: &mut BTreeSet<PathBu
     if !seen.insert(folder.canonicalize().unwrap_or_else(|_| folder.to_owned())) {
         return Ok(());
     }
-    for entry in entries(folder)? {
+    // Beside the stills of a person, a gallery has their crops, and pictures of others.
+    let is_person = folder.join("person.json").is_file();
+    let own = |entry: &PathBuf| !is_person || entry.file_name().is_some_and(|name| name == "stills");
+    for entry in entries(folder)?.into_iter().filter(own) {
         if entry.is_dir() {
             add_files(&entry, files, seen)?;
         } else {
@@ -310,8 +324,14 @@ fn add_files(folder: &Path, files: &mut Vec<PathBuf>, seen: &mut BTreeSet<PathBu
 }
 
 /// One subfolder or still per person, in the order of their names.
-fn people_of(folder: &Path, refused: &mut Refused) -> Result<Vec<(PersonName, Vec<PathBuf>)>> {
-    let all = entries(folder)?;
+/// The gallery is nobody, if it is one of the folders.
+fn people_of(
+    folder: &Path,
+    gallery: &Path,
+    refused: &mut Refused,
+) -> Result<Vec<(PersonName, Vec<PathBuf>)>> {
+    let mut all = entries(folder)?;
+    all.retain(|entry| !file::is_same(entry, gallery));
     if all.is_empty() {
         bail!("{} is empty: put one folder of stills, or one still, per person into it", folder.display());
     }

@@ -13,8 +13,8 @@ use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::UsageError;
 use super::options::{self, DetectionArgs, DeviceArgs, ModelArgs, PrecisionArgs, ThreadArgs};
+use super::{UsageError, outputs};
 use sphereface::align::Crop;
 use sphereface::embed::{Embedder, Mirror};
 use sphereface::eval::calibrate::{self, Calibration, Sample};
@@ -26,6 +26,7 @@ use sphereface::eval::video::{self, Counts, NumberCounts, Rule, Score};
 use sphereface::gallery::Viewpoint;
 use sphereface::models::{BuiltIn, Precision, Weights};
 use sphereface::nn::{Arithmetic, ArithmeticChoice, Device};
+use sphereface::report::chart::Chart;
 
 /// Measure the accuracy of models and of labelled videos
 #[derive(Debug, Args)]
@@ -347,6 +348,16 @@ impl ImageArgs {
         bar.finish_and_clear();
         Ok((crops, already_aligned))
     }
+}
+
+/// Checks before the work that a plot can be written, and replaces nothing that is read.
+fn check_plot(plot: Option<&Path>, files: &[&Path], images: &Path) -> Result<()> {
+    let Some(path) = plot else { return Ok(()) };
+    Chart::check_name(path).map_err(|error| UsageError(error.to_string()))?;
+    let plot = [("--plot", path)];
+    outputs::refuse_inputs(&plot, files.iter().copied())?;
+    outputs::refuse_own(&plot, images, "data set")?;
+    outputs::check_folders(&plot)
 }
 
 /// Writes a drawn plot.

@@ -221,6 +221,9 @@ fn show(person: &Person, as_json: bool) {
 
 impl RejectArgs {
     fn run(self) -> Result<()> {
+        if self.face.is_some() && self.stills.is_empty() {
+            return Err(UsageError("--face chooses a face of a still, and no still is given".into()).into());
+        }
         let name = PersonName::new(&self.name)?;
         let gallery = GalleryFolder::open(&self.place.gallery)?;
         // Fails early, before anything is decoded.
@@ -248,6 +251,7 @@ impl CheckArgs {
     fn run(self) -> Result<()> {
         if let Some(sheet) = &self.sheet {
             outputs::refuse_own(&[("--sheet", sheet)], &self.place.gallery, "gallery")?;
+            outputs::check_sheets(&[("--sheet", sheet)])?;
         }
         let gallery = GalleryFolder::open(&self.place.gallery)?;
         let people = gallery.people()?;

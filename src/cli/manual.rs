@@ -28,7 +28,15 @@ impl CompletionsArgs {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         let mut text = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "sphereface", &mut text);
+        let whole = Cli::command();
+        // Hidden commands would be completed, too.
+        let shown = whole.get_subcommands().filter(|one| !one.is_hide_set()).cloned();
+        let mut shown = Command::new("sphereface")
+            .version(env!("CARGO_PKG_VERSION"))
+            .propagate_version(true)
+            .args(whole.get_arguments().cloned())
+            .subcommands(shown);
+        clap_complete::generate(self.shell, &mut shown, "sphereface", &mut text);
         out!("{}", String::from_utf8_lossy(&text));
         Ok(())
     }

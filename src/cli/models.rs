@@ -2,13 +2,13 @@
 
 mod get;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::UsageError;
+use super::{UsageError, outputs};
 use sphereface::file;
 use sphereface::models::{
     BuiltIn, Network, Normalisation, PictureOptions, Precision, Published, Weights, import_as, to_onnx,
@@ -129,7 +129,7 @@ struct Export {
     #[arg(long, value_name = "FILE")]
     safetensors: Option<PathBuf>,
     /// Number format of the weights in the safetensors file
-    #[arg(long, value_enum, default_value = "f32")]
+    #[arg(long, value_enum, default_value = "f32", requires = "safetensors")]
     precision: Values,
 }
 
@@ -330,6 +330,8 @@ impl Import {
             normalisation: self.normalise,
             output: self.output,
         };
+        let destination = [("DST", self.destination.as_path())];
+        outputs::refuse_inputs(&destination, self.sources.iter().map(PathBuf::as_path))?;
         let mut weights = import_as(&self.sources, &pictures)?;
         let network = Network::from_metadata(&weights.metadata)?;
         if let Some(wanted) = &self.arch
@@ -385,6 +387,11 @@ impl Import {
 
 impl Export {
     fn run(self) -> Result<()> {
+        let files = [("--onnx", &self.onnx), ("--safetensors", &self.safetensors)];
+        let files: Vec<(&str, &Path)> =
+            files.into_iter().filter_map(|(flag, path)| Some((flag, path.as_deref()?))).collect();
+        outputs::refuse_inputs(&files, [Path::new(&self.model)])?;
+        outputs::refuse_shared(&files)?;
         let weights = Weights::resolve(&self.model)?;
         describe(&self.model, &weights)?;
         if let Some(path) = &self.onnx {

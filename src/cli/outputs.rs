@@ -5,6 +5,7 @@ use std::path::Path;
 use super::UsageError;
 use super::results::is_standard_output;
 use sphereface::file;
+use sphereface::media::check_still_name;
 
 /// Refuses an output that is one of the inputs.
 pub fn refuse_inputs<'a>(
@@ -57,6 +58,29 @@ pub fn refuse_own(outputs: &[(&str, &Path)], folder: &Path, what: &str) -> Resul
         }
     }
     Ok(())
+}
+
+/// Fails if an output could not be written because its folder does not exist, before there is anything to write.
+pub fn check_folders(outputs: &[(&str, &Path)]) -> anyhow::Result<()> {
+    for (flag, path) in outputs {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            anyhow::bail!(
+                "{flag} {} cannot be written: {} is not a folder",
+                path.display(),
+                folder.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Checks before the work that contact sheets can be written.
+pub fn check_sheets(sheets: &[(&str, &Path)]) -> anyhow::Result<()> {
+    for (_, path) in sheets {
+        check_still_name(path).map_err(|error| UsageError(error.to_string()))?;
+    }
+    check_folders(sheets)
 }
 
 #[cfg(test)]

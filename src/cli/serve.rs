@@ -227,9 +227,10 @@ pub struct JobArgs {
 impl JobArgs {
     /// Runs the job.
     pub fn run(self) -> Result<()> {
-        // Ctrl-C and a service manager tell every process; the service decides what becomes of its job.
+        // Ctrl-C, the end of a terminal and a service manager tell every process; the service decides what becomes of its job.
         #[cfg(unix)]
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        for signal in [signal_hook::consts::SIGHUP, signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM]
+        {
             signal_hook::flag::register(signal, std::sync::Arc::default())?;
         }
         self.log.start();

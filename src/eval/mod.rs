@@ -46,13 +46,13 @@ pub enum EvalError {
         cause: String,
     },
     /// The truth has several clips and none was chosen, or the chosen one is not there.
-    #[error("{path} has no clip `{clip}`: choose one of {clips}", path = path.display())]
+    #[error("{path} has no clip `{clip}`: {clips}", path = path.display())]
     Clip {
         /// The file.
         path: PathBuf,
         /// The clip requested; empty when none was.
         clip: String,
-        /// The clips it has.
+        /// The clips it has, as a sentence.
         clips: String,
     },
     /// A line of observations is not what `label --jsonl` writes.
@@ -99,7 +99,7 @@ pub enum EvalError {
     Image(#[from] crate::media::MediaError),
     /// An image said to be an aligned crop has another size.
     #[error(
-        "{path} is {width}x{height} pixels, not an aligned crop of 112x112 or 96x112; omit --aligned for photos",
+        "{path} is {width}x{height} pixels, and aligned crops have 112x112 or 96x112",
         path = path.display()
     )]
     NotAligned {

@@ -132,7 +132,12 @@ impl Truth {
         let value: serde_json::Value = serde_json::from_str(&text).map_err(error)?;
         if value.get("clips").is_some() {
             let file: ClipsFile = serde_json::from_value(value).map_err(error)?;
-            let clips = || file.clips.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let clips = || {
+                format!(
+                    "choose one of {}",
+                    file.clips.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+                )
+            };
             let name = clip.unwrap_or_default();
             let found = file.clips.get(name);
             return found.map(Self::from_clip).ok_or_else(|| EvalError::Clip {
@@ -142,7 +147,7 @@ impl Truth {
             });
         }
         if let Some(clip) = clip {
-            let clips = "none: it has a single video, so omit the name".into();
+            let clips = "it has a single video, so omit the name".into();
             return Err(EvalError::Clip { path: path.into(), clip: clip.into(), clips });
         }
         Ok(Self::from_frames(serde_json::from_value(value).map_err(error)?))

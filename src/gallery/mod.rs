@@ -31,6 +31,8 @@ mod calibration;
 mod check;
 mod disk;
 mod examine;
+#[cfg(feature = "serve")]
+mod fingerprint;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod name;
@@ -48,8 +50,9 @@ mod withdraw;
 pub use calibration::{CONFIDENCE, CalibrationError, Circumstances, MIN_STRANGERS, ThresholdCalibration};
 pub use check::{Finding, check, expected_false_matches};
 pub use examine::{Choice, Examined, Refusal, examine};
+#[cfg(feature = "serve")]
+pub(crate) use fingerprint::Fingerprint;
 pub use name::PersonName;
-pub(crate) use pack::Fingerprint;
 pub use reject::Rejected;
 pub use still::{StillError, examine_all, examine_picture, examine_still, find_faces};
 #[cfg(feature = "xmp")]

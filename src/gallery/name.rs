@@ -31,6 +31,15 @@ impl PersonName {
         if name.chars().any(char::is_control) {
             return Err(refused("it holds control characters"));
         }
+        if name.chars().any(turns_text) {
+            return Err(refused("it holds marks that change the direction of text"));
+        }
+        if name.chars().all(is_invisible) {
+            return Err(refused("none of its characters can be seen"));
+        }
+        if name == "." || name == ".." {
+            return Err(refused("it stands for a folder"));
+        }
         if name.chars().count() > MAX_NAME_CHARS {
             return Err(refused("it is longer than 200 characters"));
         }
@@ -47,6 +56,17 @@ impl fmt::Display for PersonName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether a character has no width: between others it may have a meaning, alone it cannot be seen.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fe00}'..='\u{fe0f}')
+}
+
+/// Whether a character makes text run in another direction than its letters do, up to another such character: a text
+/// around the name would be turned, too.
+fn turns_text(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A name close to `text` that every file system accepts for a folder or file: letters, digits, spaces, `-`,
@@ -102,8 +122,12 @@ mod tests {
 
     #[test]
     fn names_that_are_none_are_refused() {
-        for wrong in ["", "  \t", "a\u{7}b", &"x".repeat(201)] {
+        for wrong in ["", "  \t", "a\u{7}b", &"x".repeat(201), ".", " .. ", "\u{200b}", "\u{202e}adA"] {
             assert!(PersonName::new(wrong).is_err(), "{wrong:?}");
+        }
+        // A joiner between letters belongs to the spelling of some languages, and to some pictures.
+        for right in ["...", "ن\u{200c}ا", "👩\u{200d}🔬", "❤\u{fe0f}"] {
+            assert!(PersonName::new(right).is_ok(), "{right:?}");
         }
     }
 

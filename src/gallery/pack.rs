@@ -16,10 +16,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    GalleryError, GalleryFolder, INDEX, PersonTemplates, REJECTED, STILLS, Template, Viewpoint, calibration,
-    disk,
-};
+use super::{GalleryError, INDEX, PersonTemplates, REJECTED, STILLS, Template, Viewpoint, disk};
 use crate::embed::Embedding;
 use crate::models::ModelId;
 
@@ -34,27 +31,6 @@ pub(super) const PACKED_FROM: usize = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stamp([[u64; 3]; 3]);
 
-/// A fingerprint of a whole gallery, which changes with every file in it that decides about names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fingerprint {
-    people: Vec<(String, Stamp)>,
-    calibration: Option<[u64; 3]>,
-}
-
-impl GalleryFolder {
-    /// The gallery's fingerprint as it is now. It takes three questions to the file system per person, and
-    /// reads no file.
-    ///
-    /// # Errors
-    /// [`GalleryError::Read`].
-    pub(crate) fn fingerprint(&self) -> Result<Fingerprint, GalleryError> {
-        let with_stamp = |folder: String| Stamp::of(&self.root.join(&folder)).map(|stamp| (folder, stamp));
-        let mut people: Vec<(String, Stamp)> = self.folders()?.into_iter().filter_map(with_stamp).collect();
-        people.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(Fingerprint { people, calibration: mark(&self.root.join(calibration::FILE)) })
-    }
-}
-
 impl Stamp {
     /// The stamp of the folder as it is now; `None` when it has no index.
     pub(super) fn of(folder: &Path) -> Option<Self> {
@@ -66,7 +42,7 @@ impl Stamp {
 }
 
 /// The identity of a file, the time of its last change, and its length.
-fn mark(path: &Path) -> Option<[u64; 3]> {
+pub(super) fn mark(path: &Path) -> Option<[u64; 3]> {
     let facts = fs::metadata(path).ok()?;
     let changed = facts.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
     #[cfg(unix)]

@@ -4,7 +4,7 @@ use super::{GalleryError, GalleryFolder, Index, Person, PersonName, disk, name, 
 
 impl GalleryFolder {
     /// Gives a person another name. The index is replaced first: if the program is killed at any moment, the
-    /// person has either the old or the new name.
+    /// person has either the old or the new name. If the folder cannot be moved, the person keeps the old name.
     ///
     /// # Errors
     /// [`GalleryError::Unknown`] when nobody has the old name, [`GalleryError::NameTaken`] when another
@@ -24,7 +24,10 @@ impl GalleryFolder {
         let existing = disk::names(&self.root)?;
         let taken = |folder: &str| existing.iter().any(|other| name::same_file(other, folder));
         let folder = self.root.join(name::free_name(&name::file_name(to.as_str()), taken));
-        disk::rename_folder(&person.folder, &folder)?;
+        if let Err(error) = disk::rename_folder(&person.folder, &folder) {
+            write_index(&person.folder, &Index::of(&person))?;
+            return Err(error);
+        }
         // The pack holds the person under the old name, until it is written again.
         pack::remove(&self.root)?;
         Ok(Person { name: to.clone(), folder, ..person })
@@ -61,5 +64,23 @@ mod tests {
         assert!(matches!(refused("Ada", "Cy"), GalleryError::Unknown(_)));
         assert!(matches!(refused("Ada/Lovelace", "Bo"), GalleryError::NameTaken(_)));
         assert_eq!(gallery.rename(&name("Bo"), &name(" Bo ")).unwrap().name, name("Bo"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_person_whose_folder_cannot_be_moved_keeps_the_old_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let gallery = GalleryFolder::create(folder.path()).unwrap();
+        let name = |text: &str| PersonName::new(text).unwrap();
+        enter(folder.path(), "Ada");
+        // A folder cannot be moved out of one that is read-only, except by root.
+        let mut people = std::fs::metadata(folder.path()).unwrap().permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut people, 0o555);
+        std::fs::set_permissions(folder.path(), people.clone()).unwrap();
+        let renamed = gallery.rename(&name("Ada"), &name("Zed"));
+        std::os::unix::fs::PermissionsExt::set_mode(&mut people, 0o755);
+        std::fs::set_permissions(folder.path(), people).unwrap();
+        let now = gallery.people().unwrap();
+        assert_eq!((now.len(), now[0].name.as_str()), (1, if renamed.is_ok() { "Zed" } else { "Ada" }));
     }
 }

@@ -53,7 +53,9 @@ pub use input::{Container, Input};
 pub use picture::{Colorimetry, Matrix, Picture};
 #[cfg(feature = "video")]
 pub use recorded::recorded_s;
-pub use still::{Still, StillMetadata, open_still, read_still, still_of_bytes, still_size, write_still};
+pub use still::{
+    Still, StillMetadata, check_still_name, open_still, read_still, still_of_bytes, still_size, write_still,
+};
 
 #[cfg(feature = "video")]
 pub use audio::Audio;

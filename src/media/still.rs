@@ -224,20 +224,31 @@ fn opaque(image: DynamicImage) -> RgbImage {
 /// # Errors
 /// When the extension is unknown, or the file cannot be created or encoded.
 pub fn write_still(path: &Path, image: &RgbImage) -> Result<(), MediaError> {
-    let unknown = || MediaError::UnknownImageFormat(path.to_owned());
-    let format = ImageFormat::from_path(path).map_err(|_| unknown())?;
+    let format = format_of_name(path)?;
     let failed = |reason: String| MediaError::ImageNotWritten { path: path.to_owned(), reason };
     let mut bytes = Vec::new();
     match format {
         ImageFormat::Jpeg => JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
             .encode_image(image)
             .map_err(|e| failed(e.to_string())),
-        _ if !format.writing_enabled() => return Err(unknown()),
         _ => image.write_to(&mut Cursor::new(&mut bytes), format).map_err(|e| failed(e.to_string())),
     }?;
     let mut pending = Pending::create(path)?;
     pending.file().write_all(&bytes).map_err(|e| failed(e.to_string()))?;
     pending.publish()
+}
+
+/// Checks that [`write_still`] knows the format that the name of a file asks for.
+///
+/// # Errors
+/// [`MediaError::UnknownImageFormat`].
+pub fn check_still_name(path: &Path) -> Result<(), MediaError> {
+    format_of_name(path).map(drop)
+}
+
+fn format_of_name(path: &Path) -> Result<ImageFormat, MediaError> {
+    let format = ImageFormat::from_path(path).ok().filter(ImageFormat::writing_enabled);
+    format.ok_or_else(|| MediaError::UnknownImageFormat(path.to_owned()))
 }
 
 /// Opens an input file, or returns in one sentence why it cannot be one.

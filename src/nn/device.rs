@@ -192,6 +192,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "candle")]
     #[test]
     fn a_gpu_that_was_asked_for_is_never_replaced_by_the_cpu() {
         let isa = Isa::best();

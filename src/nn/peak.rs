@@ -153,7 +153,7 @@ impl Kernel for Read<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "candle"))]
 mod tests {
     use super::*;
 

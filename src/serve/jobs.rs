@@ -256,6 +256,11 @@ mod tests {
         assert_eq!(jobs.sweep(&store, 0, days(99)).unwrap(), 0, "for ever");
         assert_eq!(jobs.sweep(&store, 7, days(7)).unwrap(), 1);
         assert!(!jobs.folder(old).exists() && jobs.folder(new).exists(), "the other one is not over");
+        // A process that was killed left something behind, too.
+        std::fs::create_dir_all(jobs.folder(new).join("input")).unwrap();
+        std::fs::write(jobs.folder(new).join(".faces.jsonl.x.part"), "half").unwrap();
+        jobs.clear(&store, new);
+        assert_eq!(std::fs::read_dir(jobs.folder(new)).unwrap().count(), 1, "the upload stays");
         // A crash left something behind.
         std::fs::create_dir(jobs.folder(99)).unwrap();
         std::fs::write(jobs.folder.join("upload-x"), "half").unwrap();

@@ -129,6 +129,12 @@ pub enum TrainError {
         /// What is wrong.
         cause: String,
     },
+    /// The output folder holds a file that the run would replace.
+    #[error("{path} would be replaced: choose another --output, or move the file away", path = path.display())]
+    FileExists {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is a checkpoint, but resuming was not requested.
     #[error("{folder} already holds a training run: continue it with --resume, or choose another --output", folder = folder.display())]
     RunExists {
@@ -150,12 +156,14 @@ pub enum TrainError {
         cause: String,
     },
     /// Results cannot be written.
-    #[error("{path} cannot be written ({cause}): free some space, then continue with --resume; the previous checkpoint is kept", path = path.display())]
+    #[error("{path} cannot be written ({cause}): {}", if *.resumable { "the previous checkpoint is kept, so that --resume continues from there" } else { "there is no checkpoint yet, so that the run has to begin again" }, path = path.display())]
     Save {
         /// The file.
         path: PathBuf,
         /// The system's error.
         cause: String,
+        /// Whether there is a checkpoint.
+        resumable: bool,
     },
     /// Training diverged.
     #[error("{cause} at iteration {iteration}; {kept}; {advice}")]
@@ -194,6 +202,7 @@ impl TrainError {
                 | Self::Setting { .. }
                 | Self::Preset(..)
                 | Self::RunExists { .. }
+                | Self::FileExists { .. }
                 | Self::NoCheckpoint { .. }
         )
     }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::TrainError;
 use super::model::Totals;
+use super::{TrainError, checkpoint};
 use crate::file;
 
 /// A line of the metrics file.
@@ -120,7 +120,8 @@ fn json(line: &Line) -> String {
 
 /// A file could not be written.
 pub(super) fn save_error(path: &Path, cause: String) -> TrainError {
-    TrainError::Save { path: path.to_owned(), cause }
+    let resumable = path.with_file_name(checkpoint::FILE_NAME).is_file();
+    TrainError::Save { path: path.to_owned(), cause, resumable }
 }
 
 /// Sums since the last line, kept as bits so that a checkpoint restores them exactly.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::checkpoint::{self, Checkpoint, State};
-use super::config::{Config, LossKind};
+use super::config::{Config, Flags, Layers, LossKind};
 use super::dataset::{Dataset, Teacher};
 use super::loader::{Loader, LoaderConfig};
 use super::metrics::{Divergence, Line, Metrics, Training, Validated, save_error};
@@ -102,6 +102,11 @@ impl Trainer {
         config.validate()?;
         if resume.is_none() && output.join(checkpoint::FILE_NAME).exists() {
             return Err(TrainError::RunExists { folder: output.to_owned() });
+        }
+        if resume.is_none()
+            && let Some(path) = replaced(output)
+        {
+            return Err(TrainError::FileExists { path });
         }
         let teacher = match &config.teacher.embeddings {
             Some(path) if config.teacher.weight > 0.0 => Some(Teacher::read(path, dataset.images)?),
@@ -374,4 +379,20 @@ impl Trainer {
         }
         map
     }
+}
+/// A file in the folder of results that a new run would replace, and that is not left over from one that ended before its
+/// first checkpoint.
+fn replaced(output: &Path) -> Option<PathBuf> {
+    let config = output.join(CONFIG_NAME);
+    let is_ours = std::fs::read_to_string(&config).is_ok_and(|text| {
+        let read =
+            Layers::default().over(&text, CONFIG_NAME).and_then(|layers| layers.finish(&Flags::default()));
+        read.is_ok_and(|config| config.to_toml() == text)
+    });
+    let left_over: &[&str] = if is_ours { &[CONFIG_NAME, METRICS_NAME, CURVES_NAME] } else { &[] };
+    let all = [MODEL_NAME, CONFIG_NAME, METRICS_NAME, CURVES_NAME];
+    all.iter()
+        .filter(|name| !left_over.contains(name))
+        .map(|name| output.join(name))
+        .find(|path| path.exists())
 }

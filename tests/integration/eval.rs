@@ -280,6 +280,13 @@ fn what_gallery_check_expects_of_strangers_agrees_with_what_openset_measures_by_
 fn requests_that_make_no_sense_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let empty = text(folder.path());
+    let set = tempfile::tempdir().unwrap();
+    std::fs::create_dir(set.path().join("Ada")).unwrap();
+    let (list, still) = (text(&set.path().join("pairs.svg")), text(&set.path().join("Ada/1.png")));
+    let people = text(set.path());
+    for file in [&list, &still] {
+        std::fs::write(file, "what the user has").unwrap();
+    }
     for (arguments, code, message) in [
         (vec!["eval", "openset", &empty, "--plot", "a.gif"], 2, ".svg or .png"),
         (
@@ -293,11 +300,17 @@ fn requests_that_make_no_sense_are_refused() {
         (vec!["eval", "openset", "/nonexistent"], 1, "cannot be read"),
         (vec!["eval", "lfw", "pairs.txt", &empty, "--plot", "a.jpg"], 2, ".svg or .png"),
         (vec!["eval", "lfw", "/nonexistent", &empty], 1, "cannot be read"),
+        (vec!["eval", "lfw", &list, &empty, "--plot", &list], 2, "is also the input"),
+        (vec!["eval", "openset", &people, "--plot", &still], 2, "is a file of the data set"),
+        (vec!["eval", "openset", &people, "--plot", "/nonexistent/p.svg"], 1, "/nonexistent is not a folder"),
     ] {
         let output = sphereface(&arguments);
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
         assert!(error.contains(message), "{arguments:?}: {error}");
+    }
+    for file in [&list, &still] {
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "what the user has");
     }
 }
 

@@ -56,6 +56,15 @@ fn strangers_are_discovered_named_from_their_track_and_then_known() {
         serde_json::from_str(&place.run(&["discover", "clip.parquet", "--gallery", "people", "--json"]))
             .unwrap();
     assert_eq!(left.as_array().unwrap().len(), people.len() - 1);
+    // A file that is given twice shows nobody twice.
+    let twice = ["discover", "clip.parquet", "./clip.parquet", "--gallery", "people", "--json"];
+    assert_eq!(serde_json::from_str::<Value>(&place.run(&twice)).unwrap(), left);
+    let (code, message) = place.fail(&["discover", "clip.parquet", "--threshold", "60deg"]);
+    assert!(code == 2 && message.contains("give one with --gallery"), "{message}");
+    for (sheet, code, cause) in [("x.txt", 2, "x.txt"), ("none/x.png", 1, "none is not a folder")] {
+        let (was, message) = place.fail(&["discover", "clip.parquet", "--sheet", sheet]);
+        assert!(was == code && message.contains(cause), "{message}");
+    }
     let (code, message) = place.fail(&["enroll", "X", "--from", "clip.parquet#999", "--gallery", "people"]);
     assert!(code == 1 && message.contains("no track 999"), "{message}");
     let (code, message) = place.fail(&["enroll", "X", "--from", "clip.parquet", "--gallery", "people"]);
@@ -217,6 +226,27 @@ fn a_person_is_renamed_by_the_command_line_and_nobody_is_lost_by_it() {
     ]))
     .unwrap();
     assert_eq!(told["name"], "Boris");
+}
+
+#[test]
+fn a_gallery_is_not_enrolled_into_itself_and_from_another_only_its_stills_are() {
+    let Some(place) = Place::new() else { return };
+    fs::create_dir_all(place.path("people/Ada")).unwrap();
+    fs::copy(place.still(KNOWN, 1), place.path("people/Ada/1.jpg")).unwrap();
+    let (code, message) = place.fail(&["enroll", "--dir", "people", "--gallery", "people"]);
+    assert!(code == 2 && message.contains("people is also the gallery"), "{message}");
+    assert_eq!(fs::read_dir(place.path("people")).unwrap().count(), 1);
+    // Inside the folder of people, the gallery is nobody.
+    for _ in 0..2 {
+        place.run(&["enroll", "--dir", "people", "--gallery", "people/gallery"]);
+    }
+    let listed = |gallery: &str| place.run(&["gallery", "list", "--gallery", gallery]);
+    assert_eq!(listed("people/gallery"), "Ada: 1 still\n");
+    place.run(&["gallery", "reject", "Ada", &place.still(OTHER, 1), "--gallery", "people/gallery"]);
+    place.run(&["enroll", "--dir", "people/gallery", "--gallery", "copy"]);
+    assert_eq!(listed("copy"), "Ada: 1 still\n");
+    let (code, message) = place.fail(&["enroll", "Ada", "--from", "a.parquet#1", "--face", "2"]);
+    assert!(code == 2 && message.contains("no still is given"), "{message}");
 }
 
 /// Every template is a chance of a false match, so the threshold angle falls with their number.

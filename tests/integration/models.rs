@@ -310,6 +310,16 @@ fn requests_that_make_no_sense_are_refused() {
     let error = failure(&["models", "show", &source], 1);
     assert!(error.contains("zip.pth: this is a PyTorch checkpoint: convert it with"), "{error}");
     failure(&["models", "export", "sphereface"], 2);
+    for same in [
+        &["models", "import", &source, &source][..],
+        &["models", "export", &source, "--safetensors", &source, "--precision", "f16"],
+        &["models", "export", &source, "--onnx", &source],
+    ] {
+        assert!(failure(same, 2).contains("zip.pth is also the input: choose another file"), "{same:?}");
+    }
+    let error = failure(&["models", "export", "sphereface", "--onnx", &out, "--safetensors", &out], 2);
+    assert!(error.contains("--onnx and --safetensors both write to"), "{error}");
+    failure(&["models", "export", "sphereface", "--onnx", &out, "--precision", "f16"], 2);
     let error = failure(&["models", "show", "spherefaec"], 1);
     assert!(error.contains("no file 'spherefaec'") && error.contains("mtcnn, sphereface"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing may be left behind");

@@ -318,6 +318,27 @@ fn what_cannot_be_trained_is_told_in_one_sentence() {
     assert!(said.contains(if built { "cannot be used" } else { "tools/cuda.sh" }), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(!output.exists(), "nothing is left behind");
+    // Files of others are not replaced, not even the settings that are given.
+    for name in ["config.toml", "metrics.jsonl", "curves.svg", "model.safetensors"] {
+        std::fs::create_dir(&output).unwrap();
+        let own = output.join(name);
+        std::fs::copy(&config, &own).unwrap();
+        assert!(refusal(2, &[]).contains(&format!("{name} would be replaced: choose another --output")));
+        assert_eq!(std::fs::read(&own).unwrap(), std::fs::read(&config).unwrap());
+        std::fs::remove_dir_all(&output).unwrap();
+    }
+    // What a run leaves that ends before its first checkpoint is replaced.
+    std::fs::create_dir(&output).unwrap();
+    let settings = program().args(["train", "--print-config", "--config"]).arg(&config).output().unwrap();
+    std::fs::write(output.join("config.toml"), &settings.stdout).unwrap();
+    std::fs::write(output.join("metrics.jsonl"), "").unwrap();
+    ok(train(&data, &output, &config).args(["--iterations", "1"]));
+    assert!(refusal(2, &[]).contains("already holds a training run"));
+    std::fs::remove_dir_all(&output).unwrap();
+    std::fs::write(&output, "a file").unwrap();
+    let said = refusal(1, &[]);
+    assert!(said.contains("there is no checkpoint yet") && !said.contains("--resume"), "{said}");
+    std::fs::remove_file(&output).unwrap();
     // Instructions without AMX.
     let result = train(&data, &output, &config)
         .args(["--precision", "bf16"])

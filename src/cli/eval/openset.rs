@@ -22,7 +22,6 @@ use sphereface::gallery::{PersonTemplates, Template, Templates, Viewpoint, expec
 use sphereface::identify::{
     Calibration, Identifier, Threshold, ThresholdError, ThresholdRequest, ViewCalibration,
 };
-use sphereface::report::chart::Chart;
 
 /// Measure open-set identification
 ///
@@ -98,9 +97,8 @@ fn share(text: &str) -> Result<f64, String> {
 impl OpensetArgs {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
-        if let Some(path) = &self.plot {
-            Chart::check_name(path).map_err(|error| UsageError(error.to_string()))?;
-        }
+        let read: Vec<&Path> = self.labels.as_deref().into_iter().collect();
+        super::check_plot(self.plot.as_deref(), &read, &self.people)?;
         let labels = self.labels.as_deref().map(Labels::read).transpose()?;
         let people = people(&self.people)?;
         let device = self.device.open()?;

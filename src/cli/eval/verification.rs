@@ -15,7 +15,6 @@ use sphereface::eval::groups::{self, GroupRate, Labels, Trial};
 use sphereface::eval::lfw::{ImageName, Pairs};
 use sphereface::eval::verification::{Verification, verify};
 use sphereface::identify::{Threshold, ThresholdRequest};
-use sphereface::report::chart::Chart;
 
 /// Measure verification by the protocol of LFW
 ///
@@ -71,9 +70,8 @@ impl LfwArgs {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         self.model.validate()?;
-        if let Some(path) = &self.plot {
-            Chart::check_name(path).map_err(|error| UsageError(error.to_string()))?;
-        }
+        let read: Vec<&Path> = self.labels.as_deref().into_iter().chain([self.pairs.as_path()]).collect();
+        super::check_plot(self.plot.as_deref(), &read, &self.images)?;
         let labels = self.labels.as_deref().map(Labels::read).transpose()?;
         let list = Pairs::read(&self.pairs)?;
         let (device, embedder) = self.model.open()?;

@@ -189,7 +189,7 @@ impl WorkArgs {
         }
         if summary.away > 0 {
             let away = counted(summary.away, "file");
-            bail!("{away} cannot be reached now, and stay due: is a share not mounted?");
+            bail!("not reached, and still due: {away}; is a share not mounted?");
         }
         Ok(())
     }
@@ -206,7 +206,7 @@ fn work(
     let worker = Worker::new(library, engine, &people.names, options).map_err(refused)?;
     let mut worker = worker.follow(|| people.changed(library, engine));
     let bar = terminal::bar("{bar:30} {pos}/{len} frames  {eta} left  {msg}");
-    let mut away = 0;
+    let mut away = BTreeSet::new();
     let summary = worker.work(control, &mut |event| match event {
         WorkEvent::Begun { path, due, .. } => {
             bar.set_message(format!("{} ({} due)", path.display(), counted(due, "file")));
@@ -247,8 +247,9 @@ fn work(
                 say(format!("{path}: another worker took it in the meantime, the result is dropped"));
             } else if let (Some(error), true) = (&attempt.error, attempt.is_away) {
                 // One stands for all on a share.
-                away += 1;
-                if away == 1 {
+                let first = away.is_empty();
+                away.insert(attempt.path.clone());
+                if first {
                     say(format!("{path}: {error}; it stays due"));
                 }
             } else if let Some(error) = &attempt.error {
@@ -257,6 +258,7 @@ fn work(
             } else {
                 let (tracks, named) = (attempt.tracks, attempt.named);
                 let tracks = counted(tracks, "track");
+                away.remove(&attempt.path);
                 say(format!("{path}: {tracks}, {named} named ({:.1} s)", attempt.seconds));
             }
         }
@@ -267,10 +269,11 @@ fn work(
         _ => {}
     });
     bar.finish_and_clear();
-    if away > 1 && !json {
-        errln!("{} more cannot be reached now, and stay due", counted(away - 1, "file"));
+    let summary = summary.map_err(refused)?;
+    if !away.is_empty() && !json {
+        errln!("not reached, and still due: {}", counted(away.len(), "file"));
     }
-    summary.map_err(refused)
+    Ok(summary)
 }
 
 fn tell_work(summary: &WorkSummary, due: i64) {

@@ -11,7 +11,7 @@ use super::{Jobs, Running};
 use crate::identify::ThresholdRequest;
 use crate::pipeline::Control;
 use crate::serve::site::Site;
-use crate::serve::store::{Job, JobState};
+use crate::serve::store::{Job, JobState, Store};
 use crate::serve::{ServeError, lock};
 
 /// The most starts of a job that was running whenever the service ended.
@@ -29,6 +29,9 @@ pub(in crate::serve) fn start(site: &Arc<Site>) -> Result<JoinHandle<()>, ServeE
     let reason = format!("the service ended {MOST_ATTEMPTS} times while it ran");
     site.store.resume_jobs(MOST_ATTEMPTS, &reason)?;
     site.jobs.tidy(&site.store)?;
+    for job in site.store.jobs()? {
+        site.jobs.clear(&site.store, job.id);
+    }
     let site = Arc::clone(site);
     let work = move || site.jobs.work(&site);
     std::thread::Builder::new().name("jobs".into()).spawn(work).map_err(ServeError::Threads)
@@ -85,7 +88,7 @@ impl Jobs {
         if let Err(error) = ended {
             tracing::error!("{error}");
         }
-        self.clear(site, job.id);
+        self.clear(&site.store, job.id);
         *lock(&self.running) = None;
     }
 
@@ -120,8 +123,8 @@ impl Jobs {
     }
 
     /// Deletes what a job that is not done has begun to write: a process that is killed cannot do so.
-    fn clear(&self, site: &Site, id: i64) {
-        if site.store.job(id).ok().flatten().is_none_or(|job| job.state == JobState::Done) {
+    pub(super) fn clear(&self, store: &Store, id: i64) {
+        if store.job(id).ok().flatten().is_none_or(|job| job.state == JobState::Done) {
             return;
         }
         let begun = std::fs::read_dir(self.folder(id)).into_iter().flatten().flatten();
