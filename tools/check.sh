@@ -84,9 +84,8 @@ python() {
 
 run_tests() {
     say "cargo test"
-    # The examples, too: a test runs them.
-    cargo build --workspace --examples
-    cargo test --workspace --tests --no-run
+    # The examples, too: a test runs them. In one command, so that the library and its tests are compiled side by side.
+    cargo test --workspace --no-run
     # With DuckDB: a test reads analyses with it as the documentation describes.
     make -s python-tools
     export SPHEREFACE_PYTHON="$PWD/target/python/bin/python"

@@ -77,7 +77,7 @@ impl DiscoverArgs {
         self.analyses.retain(|path| given.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
         if self.gallery.is_none() && (self.threshold.threshold.is_some() || self.threshold.fmr.is_some()) {
             return Err(UsageError(
-                "--threshold and --fmr decide who is in the gallery: give one with --gallery".into(),
+                "--threshold and --fmr apply to a gallery only: give one with --gallery, or omit them".into(),
             )
             .into());
         }

@@ -10,7 +10,7 @@ use super::UsageError;
 use super::faces::{self, Tracks};
 use super::options::{DetectionArgs, DeviceArgs};
 use sphereface::detect::Detector;
-use sphereface::file::{self, counted};
+use sphereface::file::counted;
 use sphereface::gallery::{Choice, GalleryError, GalleryFolder, NewStill, PersonName, Tagged};
 use sphereface::media::{ONLY_FIRST, is_animated};
 use sphereface::xmp;
@@ -76,7 +76,7 @@ impl EnrollArgs {
         let mut refused = Refused::default();
         let people = match (&self.dir, &self.name) {
             (Some(folder), _) => {
-                if file::is_same(folder, &self.gallery) {
+                if is_same_folder(folder, &self.gallery) {
                     let folder = folder.display();
                     let sentence =
                         format!("--dir {folder} is also the gallery: choose another folder for one of them");
@@ -323,6 +323,11 @@ fn add_files(folder: &Path, files: &mut Vec<PathBuf>, seen: &mut BTreeSet<PathBu
     Ok(())
 }
 
+/// Whether two paths lead to one folder that exists.
+fn is_same_folder(a: &Path, b: &Path) -> bool {
+    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}
+
 /// One subfolder or still per person, in the order of their names.
 /// The gallery is nobody, if it is one of the folders.
 fn people_of(
@@ -331,7 +336,7 @@ fn people_of(
     refused: &mut Refused,
 ) -> Result<Vec<(PersonName, Vec<PathBuf>)>> {
     let mut all = entries(folder)?;
-    all.retain(|entry| !file::is_same(entry, gallery));
+    all.retain(|entry| !is_same_folder(entry, gallery));
     if all.is_empty() {
         bail!("{} is empty: put one folder of stills, or one still, per person into it", folder.display());
     }

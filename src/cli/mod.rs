@@ -34,6 +34,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use sphereface::gallery::GalleryError;
 
 /// An invalid request, as opposed to one that failed: exit code 2.
 #[derive(Debug)]
@@ -140,6 +141,12 @@ fn sentence(error: &anyhow::Error) -> String {
     text
 }
 
+/// Whether the request was invalid. A name that cannot be a person's is one of the command line: those of folders are
+/// skipped, and those of a gallery are damages of it.
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.is::<UsageError>() || matches!(error.downcast_ref(), Some(GalleryError::Name { .. }))
+}
+
 /// Parses the command line, runs it, and reports a failure in one sentence on standard error.
 pub fn main() -> ExitCode {
     match Cli::parse().run().and_then(|()| terminal::finish()) {
@@ -148,7 +155,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             errln!("sphereface: {}", sentence(&error));
             ExitCode::from(match () {
-                () if error.is::<UsageError>() => 2,
+                () if is_usage(&error) => 2,
                 () if error.is::<label::CutOff>() => 3,
                 () => 1,
             })

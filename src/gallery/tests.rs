@@ -134,7 +134,7 @@ fn one_face_is_not_two_people() {
 #[test]
 fn hostile_names_stay_inside_and_never_collide() {
     let (folder, gallery) = empty();
-    let names = ["../../evil", "..", "/etc", "a/b", "a:b", "A_B", ".lock", ".new", "CON", "🙂"];
+    let names = ["../../evil", "...", "/etc", "a/b", "a:b", "A_B", ".lock", ".new", "CON", "🙂"];
     for (i, text) in names.iter().enumerate() {
         gallery.enroll(&name(text), vec![still("../../../x.png", i as u8)]).unwrap();
     }

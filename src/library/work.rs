@@ -281,11 +281,14 @@ impl<'a> Worker<'a> {
             };
             let Some(claim) = self.patiently(control, each, next)? else {
                 let due = self.patiently(control, each, || library.due())?;
+                // Another worker may have reached some of them.
+                let due = usize::try_from(due).unwrap_or(0);
                 if !self.options.wait_for_others {
-                    summary.away = away.len();
+                    summary.away = away.len().min(due);
                     return Ok(());
                 }
-                if due <= i64::try_from(summary.away).unwrap_or(i64::MAX) {
+                if due <= summary.away {
+                    summary.away = due;
                     return Ok(());
                 }
                 if !waiting {

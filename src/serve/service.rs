@@ -343,7 +343,11 @@ async fn follow_galleries(site: Arc<Site>) {
         let took = began.elapsed();
         for folder in changed {
             // It reports its own errors.
-            let _ = site.compute(move |site| Ok(site.reread(&folder))).await;
+            let reread = site.compute(move |site| {
+                site.reread(&folder);
+                Ok(())
+            });
+            let _ = reread.await;
         }
         tokio::time::sleep(FOLLOW_EVERY.max(20 * took)).await;
     }
