@@ -22,13 +22,32 @@ program() {
         sed -n 's/.*"name":"sphereface".*"executable":"\([^"]*\)".*/\1/p' | tail -1
 }
 
+# Enters the crate target/NAME, with the dependencies of ours whose lines match PATTERN: enter NAME PATTERN
+enter() {
+    cp Cargo.lock "target/$1/"
+    cat >"target/$1/Cargo.toml" <<END
+[package]
+name = "$1"
+version = "0.0.0"
+edition = "2024"
+
+[workspace]
+
+[dependencies]
+$(grep -E "$2" Cargo.toml | grep -v opt-level)
+
+[profile.dev]
+opt-level = 1
+END
+    cd "target/$1"
+}
+
 # A crate of the team of threads and the pipeline graph alone, almost without dependencies, in the folder target/threads.
 # Both tools need all code to be compiled for them, and the whole library would be far more than these two parts.
 alone() {
     mkdir -p target/threads/src/pipeline
     cp src/nn/team.rs target/threads/src/
     cp -r src/pipeline/graph src/pipeline/graph.rs src/pipeline/statistics.rs target/threads/src/pipeline/
-    cp Cargo.lock target/threads/
     cat >target/threads/src/lib.rs <<END
 #![allow(dead_code, unexpected_cfgs)]
 mod team;
@@ -37,44 +56,15 @@ mod pipeline {
     pub mod statistics;
 }
 END
-    cat >target/threads/Cargo.toml <<END
-[package]
-name = "threads"
-version = "0.0.0"
-edition = "2024"
-
-[workspace]
-
-[dependencies]
-$(grep -E '^(crossbeam-channel|thiserror|serde) = ' Cargo.toml)
-
-[profile.dev]
-opt-level = 1
-END
-    cd target/threads
+    enter threads '^(crossbeam-channel|thiserror|serde) = '
 }
 
 # A crate of the module `nn` alone, in the folder target/kernels, for the same reason. Its other features are off.
 kernels() {
     mkdir -p target/kernels/src
     cp -r src/nn target/kernels/src/
-    cp Cargo.lock target/kernels/
     printf '#![allow(dead_code, unexpected_cfgs, unused_imports)]\nmod nn;\n' >target/kernels/src/lib.rs
-    cat >target/kernels/Cargo.toml <<END
-[package]
-name = "kernels"
-version = "0.0.0"
-edition = "2024"
-
-[workspace]
-
-[dependencies]
-$(grep -E '^(gemm|half|memmap2|serde|serde_json|thiserror) = |^rand = "' Cargo.toml | grep -v opt-level)
-
-[profile.dev]
-opt-level = 1
-END
-    cd target/kernels
+    enter kernels '^(gemm|half|memmap2|serde|serde_json|thiserror) = |^rand = "'
 }
 
 case $tool in

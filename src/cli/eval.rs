@@ -357,7 +357,7 @@ fn check_plot(plot: Option<&Path>, files: &[&Path], images: &Path) -> Result<()>
     let plot = [("--plot", path)];
     outputs::refuse_inputs(&plot, files.iter().copied())?;
     outputs::refuse_own(&plot, images, "data set")?;
-    outputs::check_folders(&plot)
+    outputs::check_writable(&plot)
 }
 
 /// Writes a drawn plot.

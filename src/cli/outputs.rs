@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use anyhow::Context;
+
 use super::UsageError;
 use super::results::is_standard_output;
 use sphereface::file;
@@ -60,19 +62,11 @@ pub fn refuse_own(outputs: &[(&str, &Path)], folder: &Path, what: &str) -> Resul
     Ok(())
 }
 
-/// Fails if an output could not be written because its folder does not exist, before there is anything to write.
-pub fn check_folders(outputs: &[(&str, &Path)]) -> anyhow::Result<()> {
-    for (flag, path) in outputs {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            anyhow::bail!(
-                "{flag} {} cannot be written: {} is not a folder",
-                path.display(),
-                folder.display()
-            );
-        }
-    }
-    Ok(())
+/// Fails if an output cannot be written, before there is anything to write.
+pub fn check_writable(outputs: &[(&str, &Path)]) -> anyhow::Result<()> {
+    outputs.iter().try_for_each(|(flag, path)| {
+        file::check(path).with_context(|| format!("{flag} {} cannot be written", path.display()))
+    })
 }
 
 /// Checks before the work that contact sheets can be written.
@@ -80,7 +74,7 @@ pub fn check_sheets(sheets: &[(&str, &Path)]) -> anyhow::Result<()> {
     for (_, path) in sheets {
         check_still_name(path).map_err(|error| UsageError(error.to_string()))?;
     }
-    check_folders(sheets)
+    check_writable(sheets)
 }
 
 #[cfg(test)]

@@ -302,7 +302,11 @@ fn requests_that_make_no_sense_are_refused() {
         (vec!["eval", "lfw", "/nonexistent", &empty], 1, "cannot be read"),
         (vec!["eval", "lfw", &list, &empty, "--plot", &list], 2, "is also the input"),
         (vec!["eval", "openset", &people, "--plot", &still], 2, "is a file of the data set"),
-        (vec!["eval", "openset", &people, "--plot", "/nonexistent/p.svg"], 1, "/nonexistent is not a folder"),
+        (
+            vec!["eval", "openset", &people, "--plot", "/nonexistent/p.svg"],
+            1,
+            "--plot /nonexistent/p.svg cannot be written",
+        ),
     ] {
         let output = sphereface(&arguments);
         let error = String::from_utf8(output.stderr).unwrap();

@@ -61,7 +61,9 @@ fn strangers_are_discovered_named_from_their_track_and_then_known() {
     assert_eq!(serde_json::from_str::<Value>(&place.run(&twice)).unwrap(), left);
     let (code, message) = place.fail(&["discover", "clip.parquet", "--threshold", "60deg"]);
     assert!(code == 2 && message.contains("give one with --gallery"), "{message}");
-    for (sheet, code, cause) in [("x.txt", 2, "x.txt"), ("none/x.png", 1, "none is not a folder")] {
+    for (sheet, code, cause) in
+        [("x.txt", 2, "x.txt"), ("none/x.png", 1, "--sheet none/x.png cannot be written")]
+    {
         let (was, message) = place.fail(&["discover", "clip.parquet", "--sheet", sheet]);
         assert!(was == code && message.contains(cause), "{message}");
     }

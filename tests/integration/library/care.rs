@@ -81,10 +81,8 @@ pub(super) fn is_tried_again_after_a_pause(media: &Media, place: &Place) {
     assert_eq!(place.status()["videos"]["done"], 1);
 }
 
-#[test]
-fn files_of_a_folder_that_is_away_for_a_moment_are_analysed() {
-    let Some(media) = media() else { return };
-    let place = Place::new();
+/// Adds a folder of a video and a photo, and moves it away: where it was, and where it is.
+fn share_that_is_away(media: &Media, place: &Place) -> [String; 2] {
     let [share, away] = ["share", "away"].map(|name| place.path(name));
     std::fs::create_dir(&share).unwrap();
     for name in ["c.mp4", "photos/one.png"] {
@@ -93,6 +91,14 @@ fn files_of_a_folder_that_is_away_for_a_moment_are_analysed() {
     }
     place.run(&["add", "share"]);
     std::fs::rename(&share, &away).unwrap();
+    [share, away]
+}
+
+#[test]
+fn files_of_a_folder_that_is_away_for_a_moment_are_analysed() {
+    let Some(media) = media() else { return };
+    let place = Place::new();
+    let [share, away] = share_that_is_away(media, &place);
     let mut worker = command(place.folder.path(), &place.arguments(&["work", "--no-pictures", "--json"]));
     let mut worker = worker.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(worker.stdout.take().unwrap()).lines().map(|line| json(&line.unwrap()));
@@ -109,14 +115,7 @@ fn files_of_a_folder_that_is_away_for_a_moment_are_analysed() {
 fn files_of_a_folder_that_stays_away_stay_due_however_often_they_are_tried() {
     let Some(media) = media() else { return };
     let place = Place::new();
-    let [share, away] = ["share", "away"].map(|name| place.path(name));
-    std::fs::create_dir(&share).unwrap();
-    for name in ["c.mp4", "photos/one.png"] {
-        let name = media.path("media").join(name);
-        std::fs::copy(&name, Path::new(&share).join(name.file_name().unwrap())).unwrap();
-    }
-    place.run(&["add", "share"]);
-    std::fs::rename(&share, &away).unwrap();
+    let [share, away] = share_that_is_away(media, &place);
     for _ in 0..4 {
         let (code, error) = place.fail(&["work", "--no-pictures", "--no-wait"]);
         assert!(code == 1 && error.contains("not reached, and still due: 2 files"), "{error}");
